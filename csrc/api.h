@@ -1,0 +1,142 @@
+/*
+ * What Python sees of the core: the only declarations, read by cffi as its cdef and included by
+ * the C files, so it holds declarations alone (cffi refuses #include and #ifdef).
+ *
+ * Python pulls: a serving thread asks for the next complete request, runs the application and
+ * hands back the response. Nothing calls from C into Python.
+ */
+
+typedef struct pw_server pw_server; /* the sockets and their event loop, one a process */
+typedef struct pw_thread pw_thread; /* one serving thread and the request it is at */
+
+/* What is done with a field whose name holds an underscore. */
+enum { PW_UNDERSCORE_DROP = 0, PW_UNDERSCORE_REFUSE = 1, PW_UNDERSCORE_ALLOW = 2 };
+
+/* Sizes are bytes, times are milliseconds. Copied by pw_server_new. */
+typedef struct {
+    int64_t max_head_size;
+    int64_t max_body_size; /* 0: no limit */
+    int64_t body_memory;
+    int64_t response_buffer;
+    int32_t max_fields;
+    int32_t max_connections;
+    int32_t underscore_fields;
+    int32_t timeout_head;
+    int32_t timeout_body;
+    int32_t timeout_write;
+    int32_t timeout_keep_alive;
+    int32_t timeout_graceful;
+    const char *temporary_directory; /* borrowed during pw_server_new */
+} pw_settings;
+
+/*
+ * The request's facts that do not fit the number pw_next returns.
+ * Valid until the thread's next call of pw_next or pw_respond.
+ */
+typedef struct {
+    int64_t connection;     /* never the same twice in a server's life */
+    int64_t content_length; /* of the decoded content */
+    const char *content;    /* the content in memory, or NULL; borrowed until the response ends */
+    int32_t content_file;   /* the temporary file with the content, or -1; Python closes it */
+    int32_t listener;       /* index of the listening socket, in the order of pw_server_listen */
+} pw_request;
+
+/* Returns NULL with errno set. */
+pw_server *pw_server_new(const pw_settings *settings);
+/* The descriptor stays the caller's; it is listening and non-blocking. Returns 0, or an errno. */
+int32_t pw_server_listen(pw_server *server, int32_t descriptor);
+/* May be called from any thread, any number of times; a second call stops without draining. */
+void pw_server_stop(pw_server *server);
+/* Ends all connections. No thread of the server may be in a call, and all of them are freed. */
+void pw_server_free(pw_server *server);
+
+/* Returns NULL with errno set. */
+pw_thread *pw_thread_new(pw_server *server);
+void pw_thread_free(pw_thread *thread);
+/* The block of values of the thread's request; its length is in the number pw_next returns. */
+const char *pw_thread_block(pw_thread *thread);
+int64_t pw_thread_block_size(pw_thread *thread);
+pw_request *pw_thread_request(pw_thread *thread);
+
+/*
+ * The number that pw_next and pw_respond return: negative PW_STOP, or a sum of
+ *
+ *     bits 0-1    one of PW_SAME ... PW_HOLD
+ *     bits 2-4    PW_CONTENT, PW_OTHER_NAMES, PW_NEWS
+ *     bits 6-16   the cache entry of PW_SAME, PW_SAME_FIELDS and PW_STORE
+ *     bits 17-30  how many values the block holds
+ *     bits 31-62  how many bytes the block holds
+ *
+ * A block is the values, latin-1, joined by NUL, then one byte for each that numbers its key
+ * (pw_key). The last value is PATH_INFO, the only one that may hold NUL itself. A value whose
+ * number is PW_OTHER_NAME is its key, the byte 1, and the value proper.
+ */
+#define PW_KIND 3
+#define PW_SAME 0        /* the head is the one the entry's template was made of; no block */
+#define PW_SAME_FIELDS 1 /* only the request line differs; the block has its values */
+#define PW_NEW 2         /* nothing is known of it */
+#define PW_STORE 3       /* the same, and the environ may be kept as the entry's template */
+#define PW_CONTENT 4     /* there is content: see pw_request */
+#define PW_OTHER_NAMES 8 /* the block holds keys without a number */
+#define PW_NEWS 16       /* pw_news has something to say */
+#define PW_ENTRY_SHIFT 6
+#define PW_ENTRY_MASK 2047
+#define PW_VALUES_SHIFT 17
+#define PW_VALUES_MASK 16383
+#define PW_SIZE_SHIFT 31
+#define PW_OTHER_NAME 255
+#define PW_STOP -1 /* the server has stopped: no more requests */
+#define PW_HOLD -2 /* pw_respond: body is still being sent; keep it, then call pw_next */
+
+/* The environ key with this number, or NULL past the last one. */
+const char *pw_key(int32_t number);
+
+/* The next complete request. Blocks. */
+int64_t pw_next(pw_thread *thread);
+
+/*
+ * Things that happened to other connections, one a call; -1 when there are no more.
+ * value * 2 + PW_NEWS_ENTRY: the entry's connection has ended, its template must go.
+ * value * 2 + PW_NEWS_SENT: nothing handed over for this connection is needed any more.
+ */
+#define PW_NEWS_ENTRY 0
+#define PW_NEWS_SENT 1
+int64_t pw_news(pw_thread *thread);
+
+/*
+ * Response heads come as "HTTP/1.1 200 OK\r\nName: value\r\n", without the empty line. The core
+ * adds the framing fields, and Date and Server where the flags ask for them.
+ */
+#define PW_ADD_DATE 1
+#define PW_ADD_SERVER 2
+#define PW_CLOSE 4      /* the connection is to be closed after this response */
+#define PW_HAS_LENGTH 8 /* the head has a Content-Length, passed as length */
+#define PW_FINISHED 16  /* the data is in memory already: no back-pressure */
+
+/* A whole response, and then the next request, or PW_HOLD. Never waits for the client. */
+int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,
+                   int64_t body_size, int32_t flags);
+
+/*
+ * A response in parts: pw_send_head, any number of pw_send_data or pw_send_file, pw_send_end,
+ * and pw_next. The head leaves with the first data. Each returns how many of the data handed
+ * over are still borrowed (the newest ones), or PW_GONE: the client is not there any more.
+ * pw_send_data waits while more than response_buffer bytes are unsent.
+ */
+#define PW_GONE -1
+#define PW_COPY_MOST 16384 /* data not larger than this are never borrowed */
+/* length is the Content-Length the head has, or -1: chunked, or closed on HTTP/1.0. */
+int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
+                     int32_t flags);
+int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags);
+/* The descriptor is duplicated. */
+int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t size);
+/* cut: the content is not complete, and the client must see that. */
+int32_t pw_send_end(pw_thread *thread, int32_t cut);
+/* An interim response (1xx), head and empty line, for HTTP/1.1 clients; before pw_send_head. */
+int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size);
+/* 1 when the client has closed its side or is gone, else 0. */
+int32_t pw_client_gone(pw_thread *thread);
+
+/* "gcc 12.2; epoll; picohttpparser, SSE4.2" */
+const char *pw_build(void);

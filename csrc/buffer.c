@@ -1,0 +1,110 @@
+/* Memory: the core's only way to the allocator, and the pool of receive buffers. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core.h"
+
+static long allocations_left = -1; /* -1: no failure asked for; used by tests alone */
+
+static bool pw_alloc_refused(void)
+{
+    if (allocations_left < 0)
+        return false;
+    if (allocations_left > 0)
+        allocations_left--;
+    return allocations_left == 0;
+}
+
+void pw_alloc_fail_after(long n)
+{
+    allocations_left = n > 0 ? n : -1;
+}
+
+void *pw_alloc(size_t size)
+{
+    return pw_alloc_refused() ? NULL : calloc(1, size);
+}
+
+void *pw_realloc(void *old, size_t size)
+{
+    return pw_alloc_refused() ? NULL : realloc(old, size);
+}
+
+void pw_free(void *memory)
+{
+    free(memory);
+}
+
+static pw_buffer *pw_buffer_new(size_t size)
+{
+    if (size > SIZE_MAX - sizeof(pw_buffer))
+        return NULL;
+    pw_buffer *buffer = pw_realloc(NULL, sizeof(pw_buffer) + size); /* its data need no zeros */
+    if (buffer == NULL)
+        return NULL;
+    buffer->next = NULL;
+    buffer->size = size;
+    buffer->start = 0;
+    buffer->end = 0;
+    return buffer;
+}
+
+pw_buffer *pw_buffer_get(pw_pool *pool)
+{
+    pw_buffer *buffer = pool->first;
+    if (buffer == NULL)
+        return pw_buffer_new(PW_BUFFER_SIZE);
+    pool->first = buffer->next;
+    pool->count--;
+    buffer->next = NULL;
+    buffer->start = 0;
+    buffer->end = 0;
+    return buffer;
+}
+
+void pw_buffer_put(pw_pool *pool, pw_buffer *buffer)
+{
+    if (buffer->size != PW_BUFFER_SIZE || pool->count >= PW_POOL_MOST) {
+        pw_free(buffer);
+        return;
+    }
+    buffer->next = pool->first;
+    pool->first = buffer;
+    pool->count++;
+}
+
+bool pw_buffer_room(pw_pool *pool, pw_buffer **at, size_t want)
+{
+    pw_buffer *buffer = *at;
+    size_t held = buffer->end - buffer->start;
+    if (buffer->size - buffer->end >= want)
+        return true;
+    if (buffer->size - held >= want) {
+        memmove(buffer->data, buffer->data + buffer->start, held);
+    } else {
+        if (want > SIZE_MAX / 4 || held > SIZE_MAX / 4)
+            return false;
+        size_t size = buffer->size;
+        while (size - held < want)
+            size *= 2;
+        pw_buffer *larger = pw_buffer_new(size);
+        if (larger == NULL)
+            return false;
+        memcpy(larger->data, buffer->data + buffer->start, held);
+        pw_buffer_put(pool, buffer);
+        *at = buffer = larger;
+    }
+    buffer->start = 0;
+    buffer->end = held;
+    return true;
+}
+
+void pw_pool_free(pw_pool *pool)
+{
+    while (pool->first != NULL) {
+        pw_buffer *buffer = pool->first;
+        pool->first = buffer->next;
+        pw_free(buffer);
+    }
+    pool->count = 0;
+}

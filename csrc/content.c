@@ -1,0 +1,166 @@
+/*
+ * Where a request's content is kept until it is complete: in memory, and past a limit in a
+ * temporary file that has no name.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server.h"
+
+pw_content *pw_content_new(int64_t length)
+{
+    pw_content *content = pw_alloc(sizeof *content);
+    if (content == NULL)
+        return NULL;
+    content->length = length;
+    content->file = -1;
+    return content;
+}
+
+void pw_content_free(pw_content *content)
+{
+    if (content == NULL)
+        return;
+    if (content->file >= 0)
+        close(content->file);
+    pw_free(content->memory);
+    pw_free(content);
+}
+
+static int pw_temporary_file(const char *directory)
+{
+#ifdef O_TMPFILE
+    int unnamed = open(directory, O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+    if (unnamed >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
+        return unnamed;
+#endif
+    char path[4096];
+    int length = snprintf(path, sizeof path, "%s/picowsgi-XXXXXX", directory);
+    if (length < 0 || (size_t)length >= sizeof path)
+        return -1;
+    int fd = mkostemp(path, O_CLOEXEC);
+    if (fd >= 0)
+        unlink(path);
+    return fd;
+}
+
+static bool pw_write_all(int fd, const char *data, size_t size)
+{
+    while (size > 0) {
+        ssize_t done = write(fd, data, size);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return false;
+        data += done;
+        size -= (size_t)done;
+    }
+    return true;
+}
+
+/* Room for `more` bytes of memory; grows by doubling, never past what is still to come. */
+static bool pw_content_room(pw_content *content, const pw_store *store, size_t more)
+{
+    size_t held = (size_t)content->size;
+    if (content->room - held >= more)
+        return true;
+    size_t room = content->room < 4096 ? 4096 : content->room * 2;
+    if (content->length >= 0)
+        room = (size_t)content->length;
+    else if ((int64_t)room > store->memory_most)
+        room = (size_t)store->memory_most;
+    if (room < held + more)
+        room = held + more;
+    char *memory = pw_realloc(content->memory, room);
+    if (memory == NULL)
+        return false;
+    content->memory = memory;
+    content->room = room;
+    return true;
+}
+
+/* From memory to the file. */
+static pw_error pw_content_spill(pw_content *content, const pw_store *store)
+{
+    content->file = pw_temporary_file(store->directory);
+    if (content->file < 0 ||
+        !pw_write_all(content->file, content->memory, (size_t)content->size))
+        return PW_E_STORAGE;
+    pw_free(content->memory);
+    content->memory = NULL;
+    content->room = 0;
+    return PW_E_NONE;
+}
+
+pw_error pw_content_add(pw_content *content, const pw_store *store, const char *data, size_t size)
+{
+    int64_t more = (int64_t)size;
+    if (store->size_most != 0 && content->size > store->size_most - more)
+        return PW_E_BODY_SIZE;
+    if (content->file < 0) {
+        int64_t expected = content->length >= 0 ? content->length : content->size + more;
+        if (expected <= store->memory_most) {
+            if (!pw_content_room(content, store, size))
+                return PW_E_MEMORY;
+            memcpy(content->memory + content->size, data, size);
+            content->size += more;
+            return PW_E_NONE;
+        }
+        pw_error error = pw_content_spill(content, store);
+        if (error != PW_E_NONE)
+            return error;
+    }
+    if (!pw_write_all(content->file, data, size))
+        return PW_E_STORAGE;
+    content->size += more;
+    return PW_E_NONE;
+}
+
+static pw_parse pw_content_take_chunked(pw_content *content, const pw_store *store,
+                                        const char *data, size_t size, size_t *used,
+                                        pw_error *error)
+{
+    *used = 0;
+    for (;;) {
+        size_t taken;
+        pw_span span;
+        pw_parse outcome =
+            pw_chunked_parse(&content->chunked, data + *used, size - *used, &taken, &span);
+        *used += taken;
+        if (outcome == PW_PARSE_ERROR) {
+            *error = PW_E_CHUNK;
+            return PW_PARSE_ERROR;
+        }
+        int64_t coming = (int64_t)span.size;
+        if (content->chunked.state == PW_CHUNKED_DATA)
+            coming += content->chunked.left;
+        if (store->size_most != 0 && content->size > store->size_most - coming) {
+            *error = PW_E_BODY_SIZE; /* what a chunk announces counts before it comes */
+            return PW_PARSE_ERROR;
+        }
+        if (span.size > 0) {
+            *error = pw_content_add(content, store, span.at, span.size);
+            if (*error != PW_E_NONE)
+                return PW_PARSE_ERROR;
+        }
+        if (outcome == PW_PARSE_DONE || *used == size)
+            return outcome;
+    }
+}
+
+pw_parse pw_content_take(pw_content *content, const pw_store *store, const char *data, size_t size,
+                         size_t *used, pw_error *error)
+{
+    if (content->length < 0)
+        return pw_content_take_chunked(content, store, data, size, used, error);
+    int64_t left = content->length - content->size;
+    *used = (int64_t)size > left ? (size_t)left : size;
+    *error = *used > 0 ? pw_content_add(content, store, data, *used) : PW_E_NONE;
+    if (*error != PW_E_NONE)
+        return PW_PARSE_ERROR;
+    return content->size == content->length ? PW_PARSE_DONE : PW_PARSE_MORE;
+}

@@ -1,0 +1,224 @@
+/*
+ * The names that a request can give to the environ: a number for each key known beforehand, so
+ * that Python turns a byte into a key object it already has instead of decoding a name.
+ */
+#include <pthread.h>
+#include <string.h>
+
+#include "core.h"
+
+typedef struct {
+    const char *name; /* of the field, in lower case; NULL where the key is no field's */
+    const char *key;
+} pw_name;
+
+/* The first rows stand in the order of the enum in core.h. */
+static const pw_name names[] = {
+    {NULL, "REQUEST_METHOD"},
+    {NULL, "QUERY_STRING"},
+    {NULL, "SERVER_PROTOCOL"},
+    {NULL, "REQUEST_URI"},
+    {NULL, "PATH_INFO"},
+    {NULL, "REMOTE_ADDR"},
+    {NULL, "REMOTE_PORT"},
+    {"content-length", "CONTENT_LENGTH"},
+    {"content-type", "CONTENT_TYPE"},
+    {"host", "HTTP_HOST"},
+    {"connection", "HTTP_CONNECTION"},
+    {"transfer-encoding", "HTTP_TRANSFER_ENCODING"},
+    {"expect", "HTTP_EXPECT"},
+    {"cookie", "HTTP_COOKIE"},
+    /* the rest in any order */
+    {"accept", "HTTP_ACCEPT"},
+    {"accept-charset", "HTTP_ACCEPT_CHARSET"},
+    {"accept-encoding", "HTTP_ACCEPT_ENCODING"},
+    {"accept-language", "HTTP_ACCEPT_LANGUAGE"},
+    {"access-control-request-headers", "HTTP_ACCESS_CONTROL_REQUEST_HEADERS"},
+    {"access-control-request-method", "HTTP_ACCESS_CONTROL_REQUEST_METHOD"},
+    {"authorization", "HTTP_AUTHORIZATION"},
+    {"cache-control", "HTTP_CACHE_CONTROL"},
+    {"cdn-loop", "HTTP_CDN_LOOP"},
+    {"cf-connecting-ip", "HTTP_CF_CONNECTING_IP"},
+    {"cf-ipcountry", "HTTP_CF_IPCOUNTRY"},
+    {"cf-ray", "HTTP_CF_RAY"},
+    {"cf-visitor", "HTTP_CF_VISITOR"},
+    {"content-disposition", "HTTP_CONTENT_DISPOSITION"},
+    {"content-encoding", "HTTP_CONTENT_ENCODING"},
+    {"content-language", "HTTP_CONTENT_LANGUAGE"},
+    {"content-location", "HTTP_CONTENT_LOCATION"},
+    {"content-range", "HTTP_CONTENT_RANGE"},
+    {"content-md5", "HTTP_CONTENT_MD5"},
+    {"date", "HTTP_DATE"},
+    {"depth", "HTTP_DEPTH"},
+    {"destination", "HTTP_DESTINATION"},
+    {"device-memory", "HTTP_DEVICE_MEMORY"},
+    {"dnt", "HTTP_DNT"},
+    {"downlink", "HTTP_DOWNLINK"},
+    {"early-data", "HTTP_EARLY_DATA"},
+    {"ect", "HTTP_ECT"},
+    {"forwarded", "HTTP_FORWARDED"},
+    {"from", "HTTP_FROM"},
+    {"idempotency-key", "HTTP_IDEMPOTENCY_KEY"},
+    {"if", "HTTP_IF"},
+    {"if-match", "HTTP_IF_MATCH"},
+    {"if-modified-since", "HTTP_IF_MODIFIED_SINCE"},
+    {"if-none-match", "HTTP_IF_NONE_MATCH"},
+    {"if-range", "HTTP_IF_RANGE"},
+    {"if-unmodified-since", "HTTP_IF_UNMODIFIED_SINCE"},
+    {"keep-alive", "HTTP_KEEP_ALIVE"},
+    {"last-event-id", "HTTP_LAST_EVENT_ID"},
+    {"lock-token", "HTTP_LOCK_TOKEN"},
+    {"max-forwards", "HTTP_MAX_FORWARDS"},
+    {"origin", "HTTP_ORIGIN"},
+    {"overwrite", "HTTP_OVERWRITE"},
+    {"pragma", "HTTP_PRAGMA"},
+    {"prefer", "HTTP_PREFER"},
+    {"priority", "HTTP_PRIORITY"},
+    {"proxy-authorization", "HTTP_PROXY_AUTHORIZATION"},
+    {"proxy-connection", "HTTP_PROXY_CONNECTION"},
+    {"purpose", "HTTP_PURPOSE"},
+    {"range", "HTTP_RANGE"},
+    {"referer", "HTTP_REFERER"},
+    {"rtt", "HTTP_RTT"},
+    {"save-data", "HTTP_SAVE_DATA"},
+    {"sec-ch-prefers-color-scheme", "HTTP_SEC_CH_PREFERS_COLOR_SCHEME"},
+    {"sec-ch-ua", "HTTP_SEC_CH_UA"},
+    {"sec-ch-ua-arch", "HTTP_SEC_CH_UA_ARCH"},
+    {"sec-ch-ua-full-version-list", "HTTP_SEC_CH_UA_FULL_VERSION_LIST"},
+    {"sec-ch-ua-mobile", "HTTP_SEC_CH_UA_MOBILE"},
+    {"sec-ch-ua-model", "HTTP_SEC_CH_UA_MODEL"},
+    {"sec-ch-ua-platform", "HTTP_SEC_CH_UA_PLATFORM"},
+    {"sec-ch-ua-platform-version", "HTTP_SEC_CH_UA_PLATFORM_VERSION"},
+    {"sec-fetch-dest", "HTTP_SEC_FETCH_DEST"},
+    {"sec-fetch-mode", "HTTP_SEC_FETCH_MODE"},
+    {"sec-fetch-site", "HTTP_SEC_FETCH_SITE"},
+    {"sec-fetch-user", "HTTP_SEC_FETCH_USER"},
+    {"sec-gpc", "HTTP_SEC_GPC"},
+    {"sec-purpose", "HTTP_SEC_PURPOSE"},
+    {"sec-websocket-extensions", "HTTP_SEC_WEBSOCKET_EXTENSIONS"},
+    {"sec-websocket-key", "HTTP_SEC_WEBSOCKET_KEY"},
+    {"sec-websocket-protocol", "HTTP_SEC_WEBSOCKET_PROTOCOL"},
+    {"sec-websocket-version", "HTTP_SEC_WEBSOCKET_VERSION"},
+    {"soapaction", "HTTP_SOAPACTION"},
+    {"te", "HTTP_TE"},
+    {"timeout", "HTTP_TIMEOUT"},
+    {"traceparent", "HTTP_TRACEPARENT"},
+    {"tracestate", "HTTP_TRACESTATE"},
+    {"trailer", "HTTP_TRAILER"},
+    {"true-client-ip", "HTTP_TRUE_CLIENT_IP"},
+    {"upgrade", "HTTP_UPGRADE"},
+    {"upgrade-insecure-requests", "HTTP_UPGRADE_INSECURE_REQUESTS"},
+    {"user-agent", "HTTP_USER_AGENT"},
+    {"via", "HTTP_VIA"},
+    {"warning", "HTTP_WARNING"},
+    {"x-amz-cf-id", "HTTP_X_AMZ_CF_ID"},
+    {"x-amzn-trace-id", "HTTP_X_AMZN_TRACE_ID"},
+    {"x-api-key", "HTTP_X_API_KEY"},
+    {"x-b3-sampled", "HTTP_X_B3_SAMPLED"},
+    {"x-b3-spanid", "HTTP_X_B3_SPANID"},
+    {"x-b3-traceid", "HTTP_X_B3_TRACEID"},
+    {"x-client-ip", "HTTP_X_CLIENT_IP"},
+    {"x-cloud-trace-context", "HTTP_X_CLOUD_TRACE_CONTEXT"},
+    {"x-correlation-id", "HTTP_X_CORRELATION_ID"},
+    {"x-csrf-token", "HTTP_X_CSRF_TOKEN"},
+    {"x-csrftoken", "HTTP_X_CSRFTOKEN"},
+    {"x-forwarded-for", "HTTP_X_FORWARDED_FOR"},
+    {"x-forwarded-host", "HTTP_X_FORWARDED_HOST"},
+    {"x-forwarded-port", "HTTP_X_FORWARDED_PORT"},
+    {"x-forwarded-prefix", "HTTP_X_FORWARDED_PREFIX"},
+    {"x-forwarded-proto", "HTTP_X_FORWARDED_PROTO"},
+    {"x-forwarded-scheme", "HTTP_X_FORWARDED_SCHEME"},
+    {"x-forwarded-server", "HTTP_X_FORWARDED_SERVER"},
+    {"x-forwarded-ssl", "HTTP_X_FORWARDED_SSL"},
+    {"x-http-method-override", "HTTP_X_HTTP_METHOD_OVERRIDE"},
+    {"x-original-uri", "HTTP_X_ORIGINAL_URI"},
+    {"x-real-ip", "HTTP_X_REAL_IP"},
+    {"x-request-id", "HTTP_X_REQUEST_ID"},
+    {"x-requested-with", "HTTP_X_REQUESTED_WITH"},
+    {"x-scheme", "HTTP_X_SCHEME"},
+    {"x-user-agent", "HTTP_X_USER_AGENT"},
+    {"x-xsrf-token", "HTTP_X_XSRF_TOKEN"},
+};
+
+#define PW_NAME_COUNT (sizeof names / sizeof names[0])
+_Static_assert(PW_NAME_COUNT < PW_OTHER_NAME, "a key's number is one byte");
+
+#define PW_TABLE_SIZE 1024 /* a power of two, several times PW_NAME_COUNT */
+
+/* Open addressing; written once by pw_table_make, then only read. */
+static uint8_t table[PW_TABLE_SIZE];
+static uint8_t name_sizes[PW_NAME_COUNT];
+static pthread_once_t table_once = PTHREAD_ONCE_INIT;
+
+/* | 32 makes letters lower-case and leaves digits and '-' alone; no other tchar becomes one. */
+static unsigned pw_name_hash(const char *name, size_t size)
+{
+    unsigned first = (unsigned char)name[0] | 32u;
+    unsigned middle = (unsigned char)name[size / 2] | 32u;
+    unsigned last = (unsigned char)name[size - 1] | 32u;
+    return ((unsigned)size * 59u + first * 7u + middle * 131u + last * 31u) & (PW_TABLE_SIZE - 1);
+}
+
+static void pw_table_make(void)
+{
+    memset(table, PW_OTHER_NAME, sizeof table);
+    for (size_t i = 0; i < PW_NAME_COUNT; i++) {
+        if (names[i].name == NULL)
+            continue;
+        size_t size = strlen(names[i].name);
+        unsigned slot = pw_name_hash(names[i].name, size);
+        while (table[slot] != PW_OTHER_NAME)
+            slot = (slot + 1) & (PW_TABLE_SIZE - 1);
+        table[slot] = (uint8_t)i;
+        name_sizes[i] = (uint8_t)size;
+    }
+}
+
+bool pw_equals(const char *text, size_t size, const char *lower)
+{
+    size_t i = 0;
+    for (; i < size && lower[i] != '\0'; i++) {
+        char c = text[i];
+        if (c >= 'A' && c <= 'Z')
+            c = (char)(c | 32);
+        if (c != lower[i])
+            return false;
+    }
+    return i == size && lower[i] == '\0';
+}
+
+uint8_t pw_field_number(const char *name, size_t size)
+{
+    pthread_once(&table_once, pw_table_make);
+    if (size == 0)
+        return PW_OTHER_NAME;
+    for (unsigned slot = pw_name_hash(name, size); table[slot] != PW_OTHER_NAME;
+         slot = (slot + 1) & (PW_TABLE_SIZE - 1)) {
+        uint8_t number = table[slot];
+        if (name_sizes[number] == size && pw_equals(name, size, names[number].name))
+            return number;
+    }
+    return PW_OTHER_NAME;
+}
+
+const char *pw_key(int32_t number)
+{
+    return number >= 0 && (size_t)number < PW_NAME_COUNT ? names[number].key : NULL;
+}
+
+/* tchar = "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "." / "^" / "_" / "`" / "|" / "~"
+ *         / DIGIT / ALPHA, as one bit a byte */
+static const uint32_t tchars[8] = {0, 0x03ff6cfa, 0xc7fffffe, 0x57ffffff, 0, 0, 0, 0};
+
+bool pw_is_tchar(unsigned char c)
+{
+    return (tchars[c >> 5] >> (c & 31)) & 1;
+}
+
+bool pw_is_token(const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (!pw_is_tchar((unsigned char)text[i]))
+            return false;
+    return size > 0;
+}

@@ -1,0 +1,26 @@
+/*
+ * picohttpparser, built twice from its one file: for any processor, and with SSE4.2 where the
+ * compiler can. head.c chooses when it first parses.
+ */
+#ifndef PW_PARSER_H
+#define PW_PARSER_H
+
+#include <stddef.h>
+
+struct phr_header;
+
+typedef int pw_parse_request_function(const char *data, size_t size, const char **method,
+                                      size_t *method_size, const char **target,
+                                      size_t *target_size, int *minor, struct phr_header *fields,
+                                      size_t *field_count, size_t last_size);
+
+pw_parse_request_function pw_plain_parse_request;
+pw_parse_request_function pw_sse42_parse_request;
+
+#if defined(__x86_64__) || defined(__i386__)
+#define PW_HAVE_SSE42 1
+#else
+#define PW_HAVE_SSE42 0
+#endif
+
+#endif

@@ -1,0 +1,201 @@
+/* Bytes out: writev first, and only what the socket did not take is kept. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <unistd.h>
+
+#include "server.h"
+
+#define PW_PARTS_MOST 64
+#define PW_FILE_STEP ((size_t)1 << 20)
+#define PW_STEPS_MOST 4 /* so that one fast reader does not hold the loop */
+
+static pw_piece *pw_piece_new(pw_output *output, size_t room)
+{
+    pw_piece *piece = pw_realloc(NULL, sizeof *piece + room);
+    if (piece == NULL)
+        return NULL;
+    memset(piece, 0, sizeof *piece);
+    piece->file = -1;
+    piece->room = room;
+    if (output->last != NULL)
+        output->last->next = piece;
+    else
+        output->first = piece;
+    output->last = piece;
+    return piece;
+}
+
+bool pw_output_copy(pw_output *output, const char *data, size_t size)
+{
+    pw_piece *last = output->last;
+    if (last != NULL && last->file < 0 && !last->borrowed) {
+        size_t end = (size_t)(last->at + last->left - last->own);
+        if (last->room - end >= size) {
+            memcpy(last->own + end, data, size);
+            last->left += size;
+            output->size += (int64_t)size;
+            return true;
+        }
+    }
+    pw_piece *piece = pw_piece_new(output, size > 2048 ? size : 2048);
+    if (piece == NULL)
+        return false;
+    memcpy(piece->own, data, size);
+    piece->at = piece->own;
+    piece->left = size;
+    output->size += (int64_t)size;
+    return true;
+}
+
+bool pw_output_borrow(pw_output *output, const char *data, size_t size)
+{
+    pw_piece *piece = pw_piece_new(output, 0);
+    if (piece == NULL)
+        return false;
+    piece->at = data;
+    piece->left = size;
+    piece->borrowed = true;
+    output->size += (int64_t)size;
+    output->borrowed++;
+    return true;
+}
+
+bool pw_output_file(pw_output *output, int fd, off_t offset, size_t size)
+{
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (own < 0)
+        return false;
+    pw_piece *piece = pw_piece_new(output, 0);
+    if (piece == NULL) {
+        close(own);
+        return false;
+    }
+    piece->file = own;
+    piece->offset = offset;
+    piece->left = size;
+    output->size += (int64_t)size;
+    return true;
+}
+
+static void pw_output_drop_first(pw_output *output)
+{
+    pw_piece *piece = output->first;
+    output->first = piece->next;
+    if (output->first == NULL)
+        output->last = NULL;
+    output->size -= (int64_t)piece->left;
+    output->borrowed -= piece->borrowed;
+    if (piece->file >= 0)
+        close(piece->file);
+    pw_free(piece);
+}
+
+void pw_output_free(pw_output *output)
+{
+    while (output->first != NULL)
+        pw_output_drop_first(output);
+}
+
+static pw_io pw_failure(void)
+{
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? PW_IO_RETRY : PW_IO_ERROR;
+}
+
+/* The pieces up to the first file. */
+static pw_io pw_flush_bytes(pw_output *output, int fd, bool *progress)
+{
+    struct iovec parts[PW_PARTS_MOST];
+    int count = 0;
+    size_t want = 0;
+    for (pw_piece *piece = output->first;
+         piece != NULL && piece->file < 0 && count < PW_PARTS_MOST; piece = piece->next) {
+        parts[count++] = (struct iovec){(void *)(uintptr_t)piece->at, piece->left};
+        want += piece->left;
+    }
+    ssize_t done = writev(fd, parts, count);
+    if (done < 0)
+        return pw_failure();
+    *progress |= done > 0;
+    size_t left = (size_t)done;
+    bool whole = left == want;
+    while (count-- > 0 && output->first->left <= left) {
+        left -= output->first->left;
+        output->size -= (int64_t)output->first->left;
+        output->first->left = 0;
+        pw_output_drop_first(output);
+    }
+    if (left > 0) {
+        output->first->at += left;
+        output->first->left -= left;
+        output->size -= (int64_t)left;
+    }
+    return whole ? PW_IO_OK : PW_IO_RETRY;
+}
+
+static pw_io pw_flush_file(pw_output *output, int fd, bool *progress)
+{
+    pw_piece *piece = output->first;
+    size_t want = piece->left < PW_FILE_STEP ? piece->left : PW_FILE_STEP;
+    ssize_t done = sendfile(fd, piece->file, &piece->offset, want);
+    if (done < 0)
+        return pw_failure();
+    if (done == 0)
+        return PW_IO_ERROR; /* the file has become shorter than was promised */
+    *progress = true;
+    piece->left -= (size_t)done;
+    output->size -= (int64_t)done;
+    if (piece->left == 0)
+        pw_output_drop_first(output);
+    return PW_IO_OK;
+}
+
+pw_io pw_output_flush(pw_output *output, int fd, bool *progress)
+{
+    for (int step = 0; step < PW_STEPS_MOST && output->first != NULL; step++) {
+        pw_io outcome = output->first->file >= 0 ? pw_flush_file(output, fd, progress)
+                                                 : pw_flush_bytes(output, fd, progress);
+        if (outcome != PW_IO_OK)
+            return outcome;
+    }
+    return PW_IO_OK;
+}
+
+/* Keeps the rest of a part: a large one is Python's own bytes, and borrowed. */
+static bool pw_output_keep(pw_output *output, const struct iovec *part)
+{
+    if (part->iov_len == 0)
+        return true;
+    if (part->iov_len > PW_COPY_MOST)
+        return pw_output_borrow(output, part->iov_base, part->iov_len);
+    return pw_output_copy(output, part->iov_base, part->iov_len);
+}
+
+pw_io pw_output_write(pw_output *output, int fd, struct iovec *parts, int count)
+{
+    size_t left = 0;
+    int at = 0;
+    if (output->first == NULL) {
+        ssize_t done = writev(fd, parts, count);
+        if (done < 0) {
+            if (pw_failure() == PW_IO_ERROR)
+                return PW_IO_ERROR;
+            done = 0;
+        }
+        left = (size_t)done;
+        while (at < count && parts[at].iov_len <= left)
+            left -= parts[at++].iov_len;
+        if (at == count)
+            return PW_IO_OK;
+        parts[at].iov_base = (char *)parts[at].iov_base + left;
+        parts[at].iov_len -= left;
+    }
+    bool waits = output->first != NULL; /* then nothing has been tried yet */
+    for (; at < count; at++)
+        if (!pw_output_keep(output, &parts[at]))
+            return PW_IO_ERROR;
+    bool progress = false;
+    return waits ? pw_output_flush(output, fd, &progress) : PW_IO_RETRY;
+}

@@ -1,0 +1,7 @@
+"""`python -m picowsgi`: the command line, and nothing else."""
+
+import sys
+
+from picowsgi.cli import main
+
+sys.exit(main())

@@ -1,0 +1,142 @@
+"""The environ of a request (PEP 3333, "environ Variables"), from the block that the core wrote.
+
+Never sees an invalid message, and never the same request twice: what a client sent before is
+known again by the core, and its environ copied from a template.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from picowsgi import core
+from picowsgi.input import NO_CONTENT, ErrorStream, open_spooled
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_KNOWN_ORDERS = 1024  # how many orders of fields are remembered
+
+
+def base_environ(sock: socket.socket, extensions: dict[str, Any]) -> WSGIEnvironment:
+    """Return what all requests that come in by `sock` have in common."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        host, port = sock.getsockname()[:2]
+    else:
+        host, port = "localhost", 80  # a unix socket has neither, and PEP 3333 wants both
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "SERVER_SOFTWARE": "picowsgi",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": NO_CONTENT,
+        "wsgi.input_terminated": True,
+        "wsgi.errors": ErrorStream(),
+        "wsgi.run_once": False,
+        **extensions,
+    }
+
+
+class EnvironMaker:
+    """Makes the environ of each request of one serving thread.
+
+    `bases` has one environ for each listening socket. `on_sent(connection)` is called when the
+    core needs nothing any more that was handed over for that connection.
+    """
+
+    def __init__(
+        self,
+        thread: core.CoreThread,
+        bases: list[WSGIEnvironment],
+        on_sent: Callable[[int], object],
+    ) -> None:
+        self._thread = thread
+        self._bases = bases
+        self._on_sent = on_sent
+        self._block = thread.block
+        self._orders: dict[bytes, tuple[str, ...]] = {}
+        #: The temporary file with the content of the request at hand; to be closed at its end.
+        self.spooled: BinaryIO | None = None
+        #: By the number the core returns for "the same head as the one of this template".
+        self.templates: dict[int, WSGIEnvironment] = {}
+
+    def make(self, number: int) -> WSGIEnvironment:
+        """Return the environ of the request that the core described by `number` (csrc/api.h)."""
+        if number & core.NEWS:
+            self._take_news()
+        kind = number & core.KIND
+        entry = number & core.ENTRY_BITS
+        if kind == core.SAME:
+            environ = self.templates[entry].copy()
+        elif kind == core.SAME_FIELDS:
+            environ = self.templates[entry].copy()
+            self._fill(environ, number)
+        else:
+            request = self._thread.request
+            environ = self._bases[request.listener].copy()
+            if number & core.OTHER_NAMES:
+                self._fill_slowly(environ, number)
+            else:
+                self._fill(environ, number)
+            if kind == core.STORE:
+                self.templates[entry] = environ.copy()
+        if number & core.CONTENT:
+            self._add_content(environ)
+        return environ
+
+    def close_spooled(self) -> None:
+        """Close the temporary file of the request that has ended."""
+        if self.spooled is not None:
+            self.spooled.close()
+            self.spooled = None
+
+    def _fill(self, environ: WSGIEnvironment, number: int) -> None:
+        block = self._block[: number >> core.SIZE_SHIFT]
+        count = number >> core.VALUES_SHIFT & core.VALUES_MASK
+        order = block[-count:]
+        keys = self._orders.get(order) or self._learn(order)
+        # PATH_INFO comes last because it alone may hold NUL.
+        environ.update(zip(keys, str(block[:-count], "latin-1").split("\0", count - 1)))
+        environ["RAW_URI"] = environ["REQUEST_URI"]
+
+    def _learn(self, order: bytes) -> tuple[str, ...]:
+        if len(self._orders) >= _KNOWN_ORDERS:
+            self._orders.clear()
+        keys = self._orders[order] = tuple(map(core.KEYS.__getitem__, order))
+        return keys
+
+    def _fill_slowly(self, environ: WSGIEnvironment, number: int) -> None:
+        """Fill in a block that has names without a number among its keys."""
+        block = self._block[: number >> core.SIZE_SHIFT]
+        count = number >> core.VALUES_SHIFT & core.VALUES_MASK
+        values = str(block[:-count], "latin-1").split("\0", count - 1)
+        for known, value in zip(block[-count:], values):
+            if known != core.OTHER_NAME:
+                environ[core.KEYS[known]] = value
+        for known, value in zip(block[-count:], values):
+            if known == core.OTHER_NAME:
+                key, _, value = value.partition("\1")
+                # Only with --underscore-fields allow: X_Name beside X-Name.
+                environ[key] = f"{environ[key]},{value}" if key in environ else value
+        environ["RAW_URI"] = environ["REQUEST_URI"]
+
+    def _add_content(self, environ: WSGIEnvironment) -> None:
+        request = self._thread.request
+        length, descriptor = request.content_length, request.content_file
+        environ["CONTENT_LENGTH"] = str(length)
+        if descriptor >= 0:
+            environ["wsgi.input"] = self.spooled = open_spooled(descriptor)
+        else:
+            content = core.unpack(request.content, length) if length else b""
+            environ["wsgi.input"] = io.BytesIO(content)
+
+    def _take_news(self) -> None:
+        while (news := core.next_news(self._thread.pointer)) >= 0:
+            if news & 1 == core.NEWS_SENT:
+                self._on_sent(news >> 1)
+            else:
+                self.templates.pop((news >> 1) << core.ENTRY_SHIFT, None)

@@ -1,0 +1,94 @@
+"""The error log: one logger, written as text lines to standard error.
+
+Never lets a byte from outside act on the terminal or begin a line of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_BUT_NEWLINE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+def get_logger() -> logging.Logger:
+    """Return the logger `picowsgi`, to which everything here is written."""
+    return logging.getLogger("picowsgi")
+
+
+def configure(level: str) -> None:
+    """Write the logger's records from `level` (`debug` to `error`) on to standard error.
+
+    Calling it again only changes the level. Without it the records go wherever the program that
+    embeds picowsgi sends them.
+    """
+    logger = get_logger()
+    if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
+        handler = _StandardError()
+        handler.setFormatter(_TextFormatter())
+        logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(level.upper())
+
+
+def printable(text: str) -> str:
+    """Return `text` in printable ASCII: all else, and the backslash, as a backslash escape."""
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def _escape(match: re.Match[str]) -> str:
+    return printable(match.group())
+
+
+class _TextFormatter(logging.Formatter):
+    """`2026-01-31 12:00:00.123 +0000 [PID] level: message`, and tracebacks indented under it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = _CONTROL.sub(_escape, record.getMessage())
+        seconds = time.localtime(record.created)
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", seconds)
+        zone = time.strftime("%z", seconds)
+        level = record.levelname.lower()
+        head = f"{stamp}.{int(record.msecs):03d} {zone} [{record.process}] {level}: {message}"
+        details = ""
+        if record.exc_info:
+            details = self.formatException(record.exc_info)
+        elif record.exc_text:
+            details = record.exc_text
+        if record.stack_info:
+            details = f"{details}\n{record.stack_info}" if details else record.stack_info
+        return f"{head}\n{_indent(details)}" if details else head
+
+    def formatException(  # noqa: N802 (the name is logging's)
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None]
+        | tuple[None, None, None],
+    ) -> str:
+        # Errors quote what the client sent: only line ends survive, and format() indents them.
+        return _CONTROL_BUT_NEWLINE.sub(_escape, super().formatException(ei))
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.split("\n"))
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is at that moment, and drops what cannot be written."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is not None:
+            self.stream = sys.stderr
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Drop the record: a log that cannot be written must not disturb a request."""

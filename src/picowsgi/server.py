@@ -1,0 +1,145 @@
+"""Serving from code: `serve` blocks, `Server` serves in a background thread.
+
+Never parses a command line; the options are the table's (`picowsgi.config.Settings`).
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from picowsgi.config import Settings, load_settings
+from picowsgi.sockets import close_sockets, open_sockets, url_of
+from picowsgi.worker import Worker
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Server:
+    """Serves `application` in a background thread, for tests and notebooks.
+
+    The options are those of the command line, as keywords (`port=0` picks a free port). The
+    sockets listen from the moment the object exists; requests are answered between `start` and
+    `stop`, which `with` calls.
+
+        with picowsgi.Server(application, port=0) as server:
+            urllib.request.urlopen(server.url)
+
+    Raises ConfigError for an option, BindError for an address.
+    """
+
+    def __init__(self, application: WSGIApplication, **options: Any) -> None:
+        self._open(application, load_settings(options))
+
+    @classmethod
+    def from_settings(cls, application: WSGIApplication, settings: Settings) -> Server:
+        """Return a server with settings that are complete already."""
+        server = cls.__new__(cls)
+        server._open(application, settings)
+        return server
+
+    def _open(self, application: WSGIApplication, settings: Settings) -> None:
+        self.settings = settings
+        self.sockets: list[socket.socket] = open_sockets(settings)
+        try:
+            self._worker: Worker | None = Worker(application, self.sockets, settings)
+        except BaseException:
+            close_sockets(self.sockets)
+            raise
+        self._urls = [url_of(sock) for sock in self.sockets]
+        name = self.sockets[0].getsockname()
+        self._port = name[1] if isinstance(name, tuple) else 0
+
+    @property
+    def url(self) -> str:
+        """Where the first socket listens: `http://127.0.0.1:8000`, or `unix:PATH`."""
+        return self._urls[0]
+
+    @property
+    def port(self) -> int:
+        """The port of the first socket; 0 for a unix socket."""
+        return self._port
+
+    def start(self) -> None:
+        """Begin to serve, and return."""
+        if self._worker is None:
+            raise RuntimeError("the server has been stopped; make another one")
+        self._worker.start()
+
+    def request_stop(self) -> None:
+        """Drain and stop, without waiting; a second call stops at once. Safe in a handler."""
+        worker = self._worker
+        if worker is not None:
+            worker.stop()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end of serving; False when `timeout` seconds were not enough."""
+        return self._worker is None or self._worker.join(timeout)
+
+    def stop(self) -> None:
+        """Drain, wait for the end and close the sockets. Calling it again does nothing."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+            if worker.started:
+                worker.join()
+            close_sockets(self.sockets)
+            if worker.error is not None:
+                raise RuntimeError("the serving thread has failed") from worker.error
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def serve(application: WSGIApplication, **options: Any) -> None:
+    """Serve `application` until SIGINT or SIGTERM; the options are `Server`'s.
+
+    Outside the main thread signals are the program's own affair, and this never returns.
+    """
+    run(application, load_settings(options), lambda _sockets: None)
+
+
+def run(
+    application: WSGIApplication,
+    settings: Settings,
+    on_listen: Callable[[list[socket.socket]], object],
+) -> None:
+    """Serve until SIGINT or SIGTERM; `on_listen` is called once the sockets listen.
+
+    The calling thread serves nothing: it waits for signals. A first one drains, a second one
+    stops at once.
+    """
+    server = Server.from_settings(application, settings)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        server.request_stop()
+
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    try:
+        server.start()
+        on_listen(server.sockets)
+        # Without a timeout a lock cannot be interrupted on every platform; this wakes rarely.
+        while not server.join(3600):
+            continue
+    finally:
+        server.stop()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,316 @@
+"""Addresses as text, and the listening sockets that are made from them.
+
+Never accepts a connection: the sockets are handed to the core as they are.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from picowsgi.errors import BindError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from picowsgi.config import Settings
+
+_TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_ADDRESS_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_FORMS = "HOST:PORT, [V6]:PORT, unix:PATH or fd://N"
+
+
+@dataclass(frozen=True)
+class Bind:
+    """One address to listen on; only the fields of its `kind` mean something."""
+
+    kind: Literal["tcp", "unix", "fd"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    fd: int = -1
+
+    def __str__(self) -> str:
+        if self.kind == "unix":
+            return f"unix:{self.path}"
+        if self.kind == "fd":
+            return f"fd://{self.fd}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_host(text: str) -> str:
+    """Return the host that `text` names, an IPv6 address without its brackets.
+
+    Raises ValueError, whose text says what was expected.
+    """
+    host = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
+    if not host or re.search(r"[\s/\[\]\x00]", host):
+        raise ValueError("a host name or an IP address")
+    if host.count(":") == 1:
+        raise ValueError("a host name or an IP address without a port")
+    return host
+
+
+def parse_bind(text: str) -> Bind:
+    """Return the address that `text` names: `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `fd://N`.
+
+    Raises ValueError, whose text says what was expected.
+    """
+    if text.startswith("unix:"):
+        path = text[len("unix:") :]
+        if not path or "\0" in path:
+            raise ValueError("the path of a socket after unix:")
+        return Bind("unix", path=path)
+    if text.startswith("fd:"):
+        if not re.fullmatch(r"fd://[0-9]{1,9}", text):
+            raise ValueError("a descriptor's number after fd://")
+        return Bind("fd", fd=int(text[len("fd://") :]))
+    host, colon, digits = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > 65535:
+        raise ValueError(f"{_FORMS}, with a port from 0 to 65535")
+    if not host:
+        # Other servers read this as all interfaces or as this machine only: refuse to guess.
+        raise ValueError(
+            f"{_FORMS}; 127.0.0.1:{digits} serves this machine, 0.0.0.0:{digits} the network"
+        )
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{_FORMS}; an IPv6 address stands in brackets")
+    return Bind("tcp", host=parse_host(host), port=int(digits))
+
+
+def open_sockets(settings: Settings) -> list[socket.socket]:
+    """Return a listening socket for each address of `settings`, in their order.
+
+    They do not block and are not inherited by child processes. All of them are opened, or none
+    and BindError is raised. A descriptor given as `fd://N` belongs to its socket from then on.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for bind in settings.binds():
+            sockets.append(_open(bind, settings.backlog, sockets))
+    except BaseException:
+        close_sockets(sockets)
+        raise
+    return sockets
+
+
+def close_sockets(sockets: Iterable[socket.socket]) -> None:
+    """Close the sockets, and remove the files that `open_sockets` made for them."""
+    for sock in sockets:
+        if isinstance(sock, _UnixListener):
+            sock.remove_file()
+        sock.close()
+
+
+def url_of(sock: socket.socket) -> str:
+    """Return where `sock` listens: `http://HOST:PORT`, `http://[V6]:PORT` or `unix:PATH`."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_INET6:
+        host = name[0].replace("%", "%25")  # a zone, as in a URL (RFC 6874 section 2)
+        return f"http://[{host}]:{name[1]}"
+    if sock.family == socket.AF_INET:
+        return f"http://{name[0]}:{name[1]}"
+    path = os.fsdecode(name)
+    return f"unix:@{path[1:]}" if path.startswith("\0") else f"unix:{path}"
+
+
+def _open(bind: Bind, backlog: int, opened: list[socket.socket]) -> socket.socket:
+    try:
+        if bind.kind == "unix":
+            return _open_unix(bind, backlog)
+        if bind.kind == "fd":
+            return _open_descriptor(bind, backlog, opened)
+        return _open_tcp(bind, backlog)
+    except BindError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BindError(f"cannot listen on {bind}: {reason}", error.errno) from None
+
+
+def _prepare(sock: socket.socket) -> None:
+    """Set what every listening socket has in common."""
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    if sock.family in _TCP_FAMILIES:
+        # Accepted sockets inherit it, which saves a system call for each.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _open_tcp(bind: Bind, backlog: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            bind.host, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError):
+        message = f"cannot listen on {bind}: no address is known for the host {bind.host!r}"
+        raise BindError(f"{message}; check its spelling") from None
+    refusal = OSError("no address is known for it")
+    for family, *_, address in found:
+        try:
+            return _listen_tcp(family, address, backlog)
+        except OSError as error:
+            refusal = error
+            # A name may stand for addresses that this machine lacks (::1 without IPv6).
+            if error.errno not in _ADDRESS_NOT_HERE:
+                break
+    raise _tcp_error(bind, refusal)
+
+
+def _listen_tcp(
+    family: int, address: tuple[str | int, ...] | tuple[int, bytes], backlog: int
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # [::] and 0.0.0.0 can stand side by side, and no peer looks like ::ffff:192.0.2.1.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _prepare(sock)
+        sock.bind(address)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _tcp_error(bind: Bind, error: OSError) -> BindError:
+    if error.errno == errno.EADDRINUSE:
+        text = (
+            "the port is in use; stop the program that has it, or choose another port "
+            "(--port 0 takes a free one)"
+        )
+    elif error.errno in (errno.EACCES, errno.EPERM) and 0 < bind.port < 1024:
+        text = "permission denied; ports below 1024 are privileged, choose a higher one"
+    elif error.errno in _ADDRESS_NOT_HERE:
+        text = f"this machine does not have the address {bind.host}"
+    else:
+        text = error.strerror or str(error)
+    return BindError(f"cannot listen on {bind}: {text}", error.errno)
+
+
+class _UnixListener(socket.socket):
+    """A listening unix socket that knows the file it made, to remove that one and no other."""
+
+    _file: Path
+    _identity: tuple[int, int]
+
+    def remember_file(self, path: str) -> None:
+        found = Path(path).lstat()
+        self._file = Path(path).absolute()
+        self._identity = (found.st_dev, found.st_ino)
+
+    def remove_file(self) -> None:
+        try:
+            found = self._file.lstat()
+            if (found.st_dev, found.st_ino) == self._identity:
+                self._file.unlink()
+        except OSError:
+            pass  # gone already, or no longer ours to remove
+
+
+def _open_unix(bind: Bind, backlog: int) -> socket.socket:
+    _remove_stale(bind)
+    sock = _UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _prepare(sock)
+        try:
+            sock.bind(bind.path)
+        except OSError as error:
+            raise _unix_error(bind, error) from None
+        sock.remember_file(bind.path)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _unix_error(bind: Bind, error: OSError) -> BindError:
+    if error.errno is None:  # Python's own check: the address has no room for the path
+        length = len(os.fsencode(bind.path))
+        text = f"the path of {length} bytes is too long for a socket; choose one below 100"
+    elif error.errno == errno.ENOENT:
+        text = "its directory does not exist"
+    elif error.errno == errno.EADDRINUSE:
+        text = "the path is in use"
+    else:
+        text = error.strerror or str(error)
+    return BindError(f"cannot listen on {bind}: {text}", error.errno)
+
+
+def _remove_stale(bind: Bind) -> None:
+    """Remove the socket that a server which is gone has left at the path."""
+    try:
+        mode = Path(bind.path).lstat().st_mode
+    except OSError:
+        return  # nothing there; where it cannot be told, binding says why
+    if not stat.S_ISSOCK(mode):
+        raise BindError(
+            f"cannot listen on {bind}: the path exists and is not a socket; "
+            "remove it or choose another",
+            errno.EEXIST,
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(bind.path)
+        except ConnectionRefusedError:
+            Path(bind.path).unlink()
+            return
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return
+            if error.errno not in (errno.EAGAIN, errno.EINPROGRESS):
+                raise _unix_error(bind, error) from None
+    raise BindError(
+        f"cannot listen on {bind}: another program listens there; stop it or choose another path",
+        errno.EADDRINUSE,
+    )
+
+
+def _open_descriptor(bind: Bind, backlog: int, opened: list[socket.socket]) -> socket.socket:
+    if any(sock.fileno() == bind.fd for sock in opened):
+        raise BindError(f"cannot listen on {bind}: the descriptor is given twice")
+    try:
+        sock = socket.socket(fileno=bind.fd)
+    except OSError as error:
+        text = "not a socket" if error.errno == errno.ENOTSOCK else "not an open descriptor"
+        message = f"cannot listen on {bind}: {text}; pass a bound socket as descriptor {bind.fd}"
+        raise BindError(message, error.errno) from None
+    try:
+        _check_descriptor(bind, sock)
+        _prepare(sock)
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.listen(backlog)
+    except BaseException:
+        sock.detach()  # not taken over, so it stays the caller's
+        raise
+    return sock
+
+
+def _check_descriptor(bind: Bind, sock: socket.socket) -> None:
+    problem = ""
+    if sock.type != socket.SOCK_STREAM or sock.family not in (*_TCP_FAMILIES, socket.AF_UNIX):
+        problem = "it is neither a TCP nor a unix stream socket"
+    elif sock.family in _TCP_FAMILIES and sock.getsockname()[1] == 0:
+        problem = "it is not bound to an address"
+    elif not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and _is_connected(sock):
+        problem = "it is a connection"
+    if problem:
+        raise BindError(f"cannot listen on {bind}: {problem}; pass a bound, listening socket")
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,55 @@
+"""Fixtures for every test that talks to a running server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support import TIMEOUT
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+    from picowsgi import Server
+
+Serve = Callable[..., "Server"]
+
+
+def _start(stack: ExitStack, app: WSGIApplication, options: dict[str, Any]) -> Server:
+    """A started server; leaving `stack` stops it and checks that its threads have ended."""
+    from picowsgi import Server
+
+    before = set(threading.enumerate())
+    server = Server(app, **{"port": 0, **options})
+    server.start()
+    started = set(threading.enumerate()) - before
+
+    def stop() -> None:
+        server.stop()
+        for thread in started:
+            thread.join(TIMEOUT)
+            assert not thread.is_alive(), f"expected {thread.name} to end with its server"
+
+    stack.callback(stop)
+    return server
+
+
+def _factory() -> Iterator[Serve]:
+    with ExitStack() as stack:
+        yield lambda app, **options: _start(stack, app, options)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """`serve(app, **options)` gives a started server on a free port, stopped after the test."""
+    yield from _factory()
+
+
+@pytest.fixture(scope="module")
+def serve_module() -> Iterator[Serve]:
+    """The same as `serve`; its servers run until the tests of the module have ended."""
+    yield from _factory()

@@ -1,0 +1,1 @@
+"""A small Django project, a library with books, for the comparison with Django's test client."""

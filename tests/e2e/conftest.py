@@ -1,0 +1,129 @@
+"""Fixtures of the end-to-end tests: picowsgi as a command, and as a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import ModuleType
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+APPS = Path(__file__).resolve().parent / "apps"
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 10.0
+
+
+class Command:
+    """A picowsgi process: its URL once it listens, what it wrote, and its end."""
+
+    def __init__(self, arguments: list[str], directory: Path, environ: Mapping[str, str]) -> None:
+        kept = {name: value for name, value in os.environ.items() if "PICOWSGI_" not in name}
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=directory,
+            env={**kept, "PYTHONUNBUFFERED": "1", **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        self.url = ""
+        self._lines: list[str] = []
+        self._known = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def log(self) -> str:
+        """Everything that the process has written to its standard error so far."""
+        return "".join(self._lines)
+
+    def wait_until_it_listens(self) -> None:
+        announced = self._known.wait(START_TIMEOUT)
+        assert announced, f"expected a start line with the URL, got only:\n{self.log}"
+        assert self.url, f"expected a start line with the URL, but it ended:\n{self.log}"
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, and return the exit status."""
+        self.process.send_signal(how)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the end and return the exit status; the log is complete then."""
+        status = self.process.wait(STOP_TIMEOUT)
+        self._reader.join(STOP_TIMEOUT)
+        return status
+
+    def end(self) -> None:
+        """Make sure that nothing of the process is left."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(STOP_TIMEOUT)
+        self.process.stderr.close()
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            self._lines.append(line)
+            found = re.search(r"http://(?:127\.0\.0\.1|localhost|\[::1\]):[1-9]\d*", line)
+            if found and not self.url:
+                self.url = found[0]
+                self._known.set()
+        self._known.set()
+
+
+@pytest.fixture
+def command() -> Iterator[Callable[..., Command]]:
+    """Start `python ARGUMENTS` and wait for its URL: `command("-m", "picowsgi", "app:app")`."""
+    started: list[Command] = []
+
+    def start(
+        *arguments: str | Path,
+        directory: Path = REPOSITORY,
+        environ: Mapping[str, str] | None = None,
+    ) -> Command:
+        one = Command([str(argument) for argument in arguments], directory, environ or {})
+        started.append(one)
+        one.wait_until_it_listens()
+        return one
+
+    yield start
+    for one in started:
+        one.end()
+
+
+@pytest.fixture
+def picowsgi(command: Callable[..., Command]) -> Callable[..., Command]:
+    """Start the command on a free port: `picowsgi("examples/function.py")`."""
+
+    def start(*arguments: str | Path, **options: object) -> Command:
+        return command("-m", "picowsgi", "--port", "0", *arguments, **options)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def load_app() -> Callable[[str], ModuleType]:
+    """Import a file of apps/ as a new module: `load_app("flask_site.py").create_app()`."""
+
+    def load(name: str) -> ModuleType:
+        path = APPS / name
+        spec = importlib.util.spec_from_file_location(f"picowsgi_e2e_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -1,0 +1,395 @@
+"""Addresses and listening sockets, on loopback and in temporary directories only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picowsgi.config import load_settings
+from picowsgi.errors import BindError
+from picowsgi.sockets import Bind, close_sockets, open_sockets, parse_bind, parse_host, url_of
+from support import TIMEOUT
+
+Open = Callable[..., list[socket.socket]]
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """`opened(**options)` opens the sockets of these options; they are closed after the test."""
+    sockets: list[socket.socket] = []
+
+    def open_(**options: Any) -> list[socket.socket]:
+        new = open_sockets(load_settings(options, {}, Path("/nonexistent")))
+        sockets.extend(new)
+        return new
+
+    yield open_
+    close_sockets(sockets)
+
+
+def answers(sock: socket.socket) -> bool:
+    """Tell whether a client can connect to `sock`."""
+    with socket.socket(sock.family) as client:
+        client.settimeout(TIMEOUT)
+        client.connect(sock.getsockname())
+        return True
+
+
+def attempt(opened: Open, **options: Any) -> list[socket.socket] | BindError:
+    try:
+        return opened(**options)
+    except BindError as error:
+        return error
+
+
+# Text
+
+
+@pytest.mark.parametrize(
+    ("text", "bind"),
+    [
+        ("127.0.0.1:8000", Bind("tcp", host="127.0.0.1", port=8000)),
+        ("localhost:0", Bind("tcp", host="localhost", port=0)),
+        ("[::1]:65535", Bind("tcp", host="::1", port=65535)),
+        ("[::]:80", Bind("tcp", host="::", port=80)),
+        ("unix:/run/x.sock", Bind("unix", path="/run/x.sock")),
+        ("unix:a:b", Bind("unix", path="a:b")),
+        ("fd://3", Bind("fd", fd=3)),
+    ],
+)
+def test_an_address_is_read_and_shown_again(text: str, bind: Bind) -> None:
+    assert parse_bind(text) == bind
+    assert str(bind) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "HOST:PORT"),
+        ("8000", "HOST:PORT"),
+        ("localhost", "HOST:PORT"),
+        ("localhost:", "a port from 0 to 65535"),
+        ("localhost:http", "a port from 0 to 65535"),
+        ("localhost:65536", "a port from 0 to 65535"),
+        ("localhost:-1", "a port from 0 to 65535"),
+        ("localhost:\u0663", "a port from 0 to 65535"),
+        (":8000", "127.0.0.1:8000 serves this machine, 0.0.0.0:8000 the network"),
+        ("::1:8000", "an IPv6 address stands in brackets"),
+        ("[]:8000", "a host name"),
+        ("a b:8000", "a host name"),
+        ("http://localhost:8000", "an IPv6 address stands in brackets"),
+        ("unix:", "the path of a socket"),
+        ("unix:a\0b", "the path of a socket"),
+        ("fd://", "a descriptor's number"),
+        ("fd:3", "a descriptor's number"),
+        ("fd://-1", "a descriptor's number"),
+        ("fd://x", "a descriptor's number"),
+    ],
+)
+def test_what_is_no_address_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=r"^\w") as caught:
+        parse_bind(text)
+    assert expected in str(caught.value)
+
+
+def test_a_host_may_have_the_brackets_of_ipv6() -> None:
+    assert parse_host("[::1]") == parse_host("::1") == "::1"
+
+
+# TCP
+
+
+def test_a_free_port_is_taken_and_its_url_names_it(opened: Open) -> None:
+    (sock,) = opened(port=0)
+    assert answers(sock)
+    assert url_of(sock) == f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+def test_a_socket_does_not_block_is_not_inherited_and_has_its_options_set(opened: Open) -> None:
+    (sock,) = opened(port=0)
+    assert not sock.getblocking()
+    assert not sock.get_inheritable()
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_wildcard_is_shown_as_it_is_bound(opened: Open) -> None:
+    (sock,) = opened(host="0.0.0.0", port=0)
+    assert url_of(sock) == f"http://0.0.0.0:{sock.getsockname()[1]}"
+
+
+def test_a_host_name_is_looked_up(opened: Open) -> None:
+    (sock,) = opened(host="localhost", port=0)
+    assert answers(sock)
+
+
+def test_ipv6_leaves_ipv4_alone_and_is_refused_where_the_machine_lacks_it(opened: Open) -> None:
+    outcome = attempt(opened, bind="[::1]:0")
+    if isinstance(outcome, BindError):
+        # Containers are often without IPv6; then this is what is said.
+        message = "cannot listen on [::1]:0: this machine does not have the address ::1"
+        assert str(outcome) == message
+        assert outcome.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+        return
+    (sock,) = outcome
+    assert url_of(sock) == f"http://[::1]:{sock.getsockname()[1]}"
+    assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    assert answers(sock)
+
+
+class Named:
+    """Stands in for a socket that has this name."""
+
+    def __init__(self, family: socket.AddressFamily, name: object) -> None:
+        self.family = family
+        self.name = name
+
+    def getsockname(self) -> object:
+        return self.name
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "url"),
+    [
+        (socket.AF_INET6, ("::1", 8000, 0, 0), "http://[::1]:8000"),
+        (socket.AF_INET6, ("::", 80, 0, 0), "http://[::]:80"),
+        (socket.AF_INET6, ("fe80::1%eth0", 80, 0, 2), "http://[fe80::1%25eth0]:80"),
+        (socket.AF_UNIX, b"\0name", "unix:@name"),
+    ],
+)
+def test_a_url_has_ipv6_in_brackets_and_an_abstract_name_with_an_at_sign(
+    family: socket.AddressFamily, name: object, url: str
+) -> None:
+    named: Any = Named(family, name)
+    assert url_of(named) == url
+
+
+def test_a_port_in_use_is_named_with_what_to_do(opened: Open) -> None:
+    (sock,) = opened(port=0)
+    port = sock.getsockname()[1]
+    with pytest.raises(BindError) as caught:
+        opened(port=port)
+    assert str(caught.value) == (
+        f"cannot listen on 127.0.0.1:{port}: the port is in use; stop the program that has it, "
+        "or choose another port (--port 0 takes a free one)"
+    )
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_an_address_of_another_machine_is_refused(opened: Open) -> None:
+    # 192.0.2.0/24 is kept for documentation (RFC 5737), so no machine has it.
+    with pytest.raises(BindError, match=r"this machine does not have the address 192\.0\.2\.1$"):
+        opened(host="192.0.2.1", port=0)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 64 + ".invalid"])
+def test_an_unknown_host_is_refused(opened: Open, host: str) -> None:
+    with pytest.raises(BindError) as caught:
+        opened(host=host, port=0)
+    assert f"no address is known for the host '{host}'" in str(caught.value)
+
+
+def test_a_privileged_port_is_refused_with_what_to_do(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(sock: socket.socket, address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(BindError) as caught:
+        opened(port=80)
+    assert str(caught.value) == (
+        "cannot listen on 127.0.0.1:80: permission denied; "
+        "ports below 1024 are privileged, choose a higher one"
+    )
+
+
+def test_any_other_refusal_of_the_system_is_told(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(sock: socket.socket, backlog: int) -> None:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    monkeypatch.setattr(socket.socket, "listen", refuse)
+    with pytest.raises(BindError, match=r": No buffer space available$"):
+        opened(port=0)
+
+
+def test_an_address_that_this_machine_lacks_gives_way_to_the_next_one_of_its_name(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_up(*args: object, **options: object) -> list[Any]:
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    (sock,) = opened(host="both.invalid", port=0)
+    assert sock.getsockname()[0] == "127.0.0.1"
+
+
+def test_several_addresses_are_opened_in_their_order(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    first, second = opened(bind=["127.0.0.1:0", f"unix:{path}"])
+    assert url_of(first).startswith("http://127.0.0.1:")
+    assert url_of(second) == f"unix:{path}"
+
+
+def test_a_failure_closes_what_was_opened_before_it(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with pytest.raises(BindError):
+        opened(bind=[f"unix:{path}", "192.0.2.1:0"])
+    assert not path.exists()
+
+
+# Unix
+
+
+def test_a_unix_socket_is_made_and_its_file_removed_at_the_end(
+    opened: Open, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    (sock,) = opened(bind=f"unix:{path}")
+    assert answers(sock)
+    assert not sock.getblocking()
+    close_sockets([sock])
+    assert not path.exists()
+
+
+def test_a_relative_path_is_removed_even_from_another_directory(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (sock,) = opened(bind="unix:s")
+    monkeypatch.chdir("/")
+    close_sockets([sock])
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_file_that_took_the_place_of_ours_is_not_removed(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    (sock,) = opened(bind=f"unix:{path}")
+    other = tmp_path / "other"
+    other.touch()
+    other.rename(path)
+    close_sockets([sock])
+    assert path.exists()
+
+
+def test_a_stale_socket_is_replaced(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert path.exists()
+    (sock,) = opened(bind=f"unix:{path}")
+    assert answers(sock)
+
+
+def test_a_socket_that_somebody_listens_on_is_left_alone(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    (sock,) = opened(bind=f"unix:{path}")
+    with pytest.raises(BindError, match="another program listens there") as caught:
+        opened(bind=f"unix:{path}")
+    assert caught.value.errno == errno.EADDRINUSE
+    assert answers(sock)
+
+
+def test_a_file_that_is_not_a_socket_is_left_alone(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    path.write_text("precious")
+    with pytest.raises(BindError, match="the path exists and is not a socket"):
+        opened(bind=f"unix:{path}")
+    assert path.read_text() == "precious"
+
+
+def test_a_path_that_is_too_long_is_refused(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 120)
+    length = len(os.fsencode(path))
+    with pytest.raises(BindError, match=f"the path of {length} bytes is too long"):
+        opened(bind=f"unix:{path}")
+
+
+def test_a_path_in_no_directory_is_refused(opened: Open, tmp_path: Path) -> None:
+    with pytest.raises(BindError, match="its directory does not exist"):
+        opened(bind=f"unix:{tmp_path / 'absent' / 's'}")
+
+
+# Descriptors
+
+
+def test_a_listening_descriptor_is_taken_over(opened: Open) -> None:
+    given = socket.create_server(("127.0.0.1", 0))
+    (sock,) = opened(bind=f"fd://{given.detach()}")
+    assert answers(sock)
+    assert not sock.getblocking()
+    assert not sock.get_inheritable()
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_descriptor_that_is_only_bound_is_made_to_listen(opened: Open) -> None:
+    given = socket.socket()
+    given.bind(("127.0.0.1", 0))
+    (sock,) = opened(bind=f"fd://{given.detach()}")
+    assert answers(sock)
+
+
+def test_the_file_of_a_unix_descriptor_is_not_ours_to_remove(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    given = socket.socket(socket.AF_UNIX)
+    given.bind(str(path))
+    (sock,) = opened(bind=f"fd://{given.detach()}")
+    assert url_of(sock) == f"unix:{path}"
+    close_sockets([sock])
+    assert path.exists()
+
+
+def test_a_number_that_is_no_open_descriptor_is_refused(opened: Open) -> None:
+    with pytest.raises(BindError, match="not an open descriptor"):
+        opened(bind="fd://999999999")
+
+
+def test_a_descriptor_that_is_no_socket_is_refused_and_stays_open(
+    opened: Open, tmp_path: Path
+) -> None:
+    with (tmp_path / "f").open("w") as file:
+        with pytest.raises(BindError, match="not a socket"):
+            opened(bind=f"fd://{file.fileno()}")
+        file.write("still open")
+
+
+def test_a_descriptor_given_twice_is_refused(opened: Open) -> None:
+    given = socket.create_server(("127.0.0.1", 0))
+    fd = given.detach()
+    with pytest.raises(BindError, match="given twice"):
+        opened(bind=[f"fd://{fd}", f"fd://{fd}"])
+
+
+def test_a_datagram_socket_is_refused(opened: Open) -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as given,
+        pytest.raises(BindError, match="neither a TCP nor a unix stream socket"),
+    ):
+        opened(bind=f"fd://{given.fileno()}")
+
+
+def test_a_socket_without_an_address_is_refused(opened: Open) -> None:
+    with socket.socket() as given, pytest.raises(BindError, match="not bound to an address"):
+        opened(bind=f"fd://{given.fileno()}")
+
+
+def test_a_connection_is_refused_and_stays_open(opened: Open) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname(), timeout=TIMEOUT) as given,
+    ):
+        with pytest.raises(BindError, match="it is a connection"):
+            opened(bind=f"fd://{given.fileno()}")
+        given.sendall(b"still open")

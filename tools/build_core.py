@@ -1,0 +1,22 @@
+"""What cffi makes `picowsgi._core` of: csrc/api.h as its declarations, csrc/*.c as its sources.
+
+Never compiles anything. setup.py names this file to cffi, which runs it in the project's folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cffi import FFI
+
+CSRC = Path("csrc")
+
+ffibuilder = FFI()
+ffibuilder.cdef((CSRC / "api.h").read_text(encoding="utf-8"))
+ffibuilder.set_source(
+    "picowsgi._core",
+    '#include <stdint.h>\n#include "api.h"\n',
+    sources=sorted(map(str, CSRC.glob("*.c"))),
+    depends=[*sorted(map(str, CSRC.rglob("*.[ch]"))), "setup.py", "tools/flags.py"],
+    include_dirs=[str(CSRC)],
+)

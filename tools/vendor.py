@@ -1,0 +1,155 @@
+"""Puts picohttpparser and its licence into csrc/vendor/picohttpparser, each byte checked.
+
+    python tools/vendor.py              fetches its source package with pip, if it is not there yet
+    python tools/vendor.py PACKAGE      the same from a file that was fetched elsewhere
+
+Never runs or unpacks anything else of the package, and never changes a file that is already there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+DESTINATION = Path(__file__).resolve().parent.parent / "csrc" / "vendor" / "picohttpparser"
+
+REQUIREMENT = "gunicorn_h1c==0.6.9"
+PACKAGE = "gunicorn_h1c-0.6.9.tar.gz"
+PACKAGE_SHA256 = "1847ff14fe6354a0808785dbcab25c7fbf5e621a1593bc1456c2fadf018103b1"
+FOLDER = "gunicorn_h1c-0.6.9/src/gunicorn_h1c/picohttpparser"
+SHA256 = {
+    "picohttpparser.c": "ddada2e27e9010f678a68a93a08fc13dee32178cc497b602322d80900eb94044",
+    "picohttpparser.h": "9630a0215f776d30445bc02eeec48cd4d83b7f3c22e2c37b19c1ab5e498aaf50",
+}
+
+_ELSEWHERE = (
+    f"Or fetch {PACKAGE} on another machine (pip download --no-deps --no-binary=:all: "
+    f"{REQUIREMENT}), and give it to `python tools/vendor.py {PACKAGE}`. "
+    "The source packages and wheels of picowsgi carry it and need no network."
+)
+
+
+class VendorError(Exception):
+    """picohttpparser cannot be had; says what was expected, what was found, and what to do."""
+
+
+def provide(destination: Path = DESTINATION, package: Path | None = None) -> None:
+    """Makes sure that `destination` holds picohttpparser, from `package` or else by pip.
+
+    Raises VendorError where a file, there or fetched, is not the one that is expected.
+    """
+    found = {name: destination / name for name in SHA256 if (destination / name).exists()}
+    files = {name: path.read_bytes() for name, path in found.items()}
+    for name, content in files.items():
+        _check(
+            found[name], content, SHA256[name], f"Remove the folder {destination} and build again."
+        )
+    if files.keys() != SHA256.keys():
+        files = _read(package) if package else _fetch()
+    files["LICENSE"] = _licence(files["picohttpparser.c"])
+    destination.mkdir(parents=True, exist_ok=True)
+    # Each file appears whole or not at all, also when two builds do this at once.
+    with tempfile.TemporaryDirectory(dir=destination.parent) as folder:
+        for name, content in files.items():
+            if not (destination / name).exists():
+                Path(folder, name).write_bytes(content)
+                Path(folder, name).replace(destination / name)
+
+
+def _check(what: Path | str, content: bytes, expected: str, advice: str) -> None:
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected:
+        raise VendorError(
+            f"{what} is not the file it should be: expected sha256 {expected}, found {actual}. "
+            f"{advice}"
+        )
+
+
+def _fetch() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory(prefix="picowsgi-vendor-") as folder:
+        requirements = Path(folder, "requirements.txt")
+        requirements.write_text(f"{REQUIREMENT} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--no-binary=:all:", "--require-hashes", "--dest", folder]
+        if _can_prepare():
+            command.append("--no-build-isolation")
+        result = subprocess.run(
+            [*command, "-r", str(requirements)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        if result.returncode != 0:
+            raise _failure(result.stdout)
+        return _read(Path(folder, PACKAGE))
+
+
+def _can_prepare() -> bool:
+    """Whether pip can look at a source package with what is installed here, fetching no more."""
+    try:
+        version = importlib.metadata.version("setuptools")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return int(version.partition(".")[0]) >= 71  # it makes wheels by itself from 70.1 on
+
+
+def _failure(output: str) -> VendorError:
+    other = re.search(r"Got\s+([0-9a-f]{64})", output)
+    if other:
+        return VendorError(
+            f"{PACKAGE}, as pip found it, is not the file it should be: expected sha256 "
+            f"{PACKAGE_SHA256}, found {other[1]}. Nothing of it was used. See which package index "
+            f"`{sys.executable} -m pip config list` names, and whether it can be trusted. "
+            f"{_ELSEWHERE}"
+        )
+    said = "".join(f"\n    {line.strip()}" for line in output.strip().splitlines())
+    return VendorError(
+        f"picohttpparser is not in {DESTINATION} and could not be fetched: expected pip to find "
+        f"{REQUIREMENT} (sha256 {PACKAGE_SHA256}), but it said:{said}\n"
+        f"Connect to the network, or set pip up with a package index, and build again. {_ELSEWHERE}"
+    )
+
+
+def _read(package: Path) -> dict[str, bytes]:
+    """The wanted files of the source package, which is read once and never unpacked."""
+    try:
+        content = package.read_bytes()
+    except OSError as error:
+        raise VendorError(f"{package} cannot be read: {error.strerror}. {_ELSEWHERE}") from error
+    _check(package, content, PACKAGE_SHA256, f"Nothing of it was used. {_ELSEWHERE}")
+    files = {}
+    with tarfile.open(package) as archive:
+        for name, expected in SHA256.items():
+            member = archive.extractfile(f"{FOLDER}/{name}")
+            files[name] = member.read() if member else b""
+            _check(f"{name} in {package}", files[name], expected, "Nothing of it was used.")
+    return files
+
+
+def _licence(source: bytes) -> bytes:
+    """The comment that picohttpparser.c begins with, without the comment's signs."""
+    comment = source.decode("utf-8").partition("/*\n")[2].partition("*/")[0]
+    lines = (line.strip().removeprefix("*").removeprefix(" ") for line in comment.splitlines())
+    return ("\n".join(lines).strip() + "\n").encode()
+
+
+def main() -> int:
+    try:
+        provide(package=Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    except VendorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
