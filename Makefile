@@ -8,7 +8,7 @@ VENV ?= .venv
 ARGS ?=
 
 VENV_PYTHON := $(VENV)/bin/python
-STAMPS := build/stamps/$(subst /,_,$(VENV))
+BUILT := build/stamps/$(subst /,_,$(VENV))
 CORE := $(wildcard csrc/*.[ch])
 BUILD_FILES := setup.py $(wildcard tools/*.py)
 C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch])
@@ -29,23 +29,23 @@ help:
 	@echo "Each makes $(VENV) and builds the C core first, where that is needed."
 	@echo "PYTHON=python3.13 VENV=.venv313 chooses another Python."
 
-run: $(STAMPS)/built
+run: $(BUILT)
 	$(VENV)/bin/picowsgi $(ARGS)
 
-test: $(STAMPS)/built
+test: $(BUILT)
 	$(VENV_PYTHON) -m pytest $(ARGS)
 
-lint: $(STAMPS)/built
+lint: $(BUILT)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
 
-format: $(STAMPS)/built
+format: $(BUILT)
 	$(VENV)/bin/ruff format
 	$(VENV)/bin/clang-format -i $(C_FILES)
 
-wheel: $(STAMPS)/built
+wheel: $(BUILT)
 	rm -rf dist
 	$(VENV_PYTHON) -m build --outdir dist
 
@@ -59,16 +59,15 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) tools/check_machine.py
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMPS)/installed: $(VENV)/pyvenv.cfg pyproject.toml
-	@mkdir -p $(@D)
-	$(VENV_PYTHON) -m pip install --quiet --upgrade pip setuptools cffi
-	PICOWSGI_DEV=1 $(VENV_PYTHON) -m pip install --quiet --no-build-isolation \
-	    --check-build-dependencies --editable '.[test,lint]'
-	@touch $@
+EVERYTHING := --editable '.[test,lint]'
+CORE_ALONE := --editable . --no-deps --no-index
 
-$(STAMPS)/built: $(STAMPS)/installed $(CORE) $(BUILD_FILES)
-	PICOWSGI_DEV=1 $(VENV_PYTHON) -m pip install --quiet --no-build-isolation --no-deps \
-	    --no-index --editable .
+# What it needs is fetched only when it is new or pyproject.toml has changed.
+$(BUILT): $(VENV)/pyvenv.cfg pyproject.toml $(CORE) $(BUILD_FILES)
+	@mkdir -p $(@D)
+	$(if $(filter %.cfg %.toml,$?),$(VENV_PYTHON) -m pip install --quiet --upgrade pip setuptools cffi)
+	PICOWSGI_DEV=1 $(VENV_PYTHON) -m pip install --quiet --no-build-isolation \
+	    --check-build-dependencies $(if $(filter %.cfg %.toml,$?),$(EVERYTHING),$(CORE_ALONE))
 	@touch $@
 
 # ---------------------------------------------------------------- sanitizers
@@ -83,6 +82,7 @@ C_TESTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%,$(wildcard tests/c/test_*.c))
 C_HEADERS := $(wildcard csrc/*.h tests/c/*.h)
 
 .PHONY: sanitize-c sanitize-python
+.SECONDARY: $(CORE_OBJECTS)
 sanitize: sanitize-c sanitize-python
 
 # Each is given the folder with the wire corpus.
@@ -91,7 +91,7 @@ sanitize-c: $(C_TESTS)
 	PYTHONPATH=tests $(VENV_PYTHON) -m wire.export $(SANITIZED)/corpus
 	@set -e; for test in $(C_TESTS); do echo "$$test"; "$$test" $(SANITIZED)/corpus; done
 
-$(SANITIZED)/core/%.o: csrc/%.c $(C_HEADERS) tools/flags.py $(STAMPS)/built
+$(SANITIZED)/core/%.o: csrc/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 	@mkdir -p $(@D)
 	$(CC) $$($(FLAGS) $<) -c -o $@ $<
 
@@ -108,7 +108,7 @@ SANITIZED_PYTHON = PYTHONPATH=$(abspath $(SANITIZED)/lib) PYTHONMALLOC=malloc \
     UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(abspath $(SANITIZED)/reports/ubsan) \
     $(VENV_PYTHON)
 
-sanitize-python: $(STAMPS)/built
+sanitize-python: $(BUILT)
 	rm -rf $(SANITIZED)/lib $(SANITIZED)/reports
 	mkdir -p $(SANITIZED)/reports
 	$(SANITIZE) $(VENV_PYTHON) setup.py --quiet build --build-lib $(SANITIZED)/lib \

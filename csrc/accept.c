@@ -75,8 +75,8 @@ void pw_accept(pw_server *server, pw_listener *listener)
         struct sockaddr_storage peer;
         socklen_t size = sizeof peer;
         peer.ss_family = AF_UNSPEC;
-        int fd = accept4(listener->fd, (struct sockaddr *)&peer, &size,
-                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd =
+            accept4(listener->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             pw_conn_new(server, fd, &peer, (uint8_t)(listener - server->listeners));
             continue;

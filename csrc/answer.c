@@ -16,10 +16,10 @@ void pw_clock_tick(pw_clock *clock)
     struct tm tm;
     gmtime_r(&now, &tm);
     clock->second = (int64_t)now;
-    int size = snprintf(clock->date, sizeof clock->date,
-                        "Date: %s, %02d %s %04d %02d:%02d:%02d GMT\r\n", days[tm.tm_wday],
-                        tm.tm_mday, months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min,
-                        tm.tm_sec); /* not strftime: names of days depend on the locale */
+    int size =
+        snprintf(clock->date, sizeof clock->date, "Date: %s, %02d %s %04d %02d:%02d:%02d GMT\r\n",
+                 days[tm.tm_wday], tm.tm_mday, months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour,
+                 tm.tm_min, tm.tm_sec); /* not strftime: names of days depend on the locale */
     clock->size = size > 0 && (size_t)size < sizeof clock->date ? (size_t)size : 0;
 }
 

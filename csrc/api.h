@@ -119,13 +119,16 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
 
 /*
  * A response in parts: pw_send_head, any number of pw_send_data or pw_send_file, pw_send_end,
- * and pw_next. The head leaves with the first data. Each returns how many of the data handed
- * over are still borrowed (the newest ones), or PW_GONE: the client is not there any more.
+ * and pw_next. The head leaves with the first data. All but the first return how many of the data
+ * handed over are still borrowed (the newest ones), or PW_GONE: the client is not there any more.
  * pw_send_data waits while more than response_buffer bytes are unsent.
  */
 #define PW_GONE -1
 #define PW_COPY_MOST 16384 /* data not larger than this are never borrowed */
-/* length is the Content-Length the head has, or -1: chunked, or closed on HTTP/1.0. */
+/*
+ * length is the Content-Length the head has, or -1: chunked, or closed on HTTP/1.0. Returns 1, or 0
+ * where the client gets no content (RFC 9110 section 6.4.1: HEAD, 1xx, 204, 304), or PW_GONE.
+ */
 int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
                      int32_t flags);
 int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags);

@@ -13,7 +13,14 @@
 #define PW_OVERHEAD_FREE 16384 /* extensions may cost this much more than there is content */
 
 /* Where in an extension the next byte stands. */
-enum { PW_EXT_NAME_FIRST, PW_EXT_NAME, PW_EXT_NAME_END, PW_EXT_VALUE_FIRST, PW_EXT_VALUE, PW_EXT_VALUE_END };
+enum {
+    PW_EXT_NAME_FIRST,
+    PW_EXT_NAME,
+    PW_EXT_NAME_END,
+    PW_EXT_VALUE_FIRST,
+    PW_EXT_VALUE,
+    PW_EXT_VALUE_END
+};
 
 static int pw_hex(unsigned char c)
 {

@@ -87,8 +87,7 @@ static bool pw_content_room(pw_content *content, const pw_store *store, size_t m
 static pw_error pw_content_spill(pw_content *content, const pw_store *store)
 {
     content->file = pw_temporary_file(store->directory);
-    if (content->file < 0 ||
-        !pw_write_all(content->file, content->memory, (size_t)content->size))
+    if (content->file < 0 || !pw_write_all(content->file, content->memory, (size_t)content->size))
         return PW_E_STORAGE;
     pw_free(content->memory);
     content->memory = NULL;

@@ -204,11 +204,11 @@ typedef enum {
 /* RFC 9112 section 7.1. All zero is the start. */
 typedef struct {
     pw_chunked_state state;
-    int64_t left;       /* of the chunk at hand */
-    int64_t total;      /* data bytes passed on */
-    int64_t overhead;   /* bytes of extensions and of leading zeros, in all */
-    uint32_t line;      /* bytes of this extension, or of the trailer section */
-    uint8_t extension;  /* where in an extension: see chunked.c */
+    int64_t left;      /* of the chunk at hand */
+    int64_t total;     /* data bytes passed on */
+    int64_t overhead;  /* bytes of extensions and of leading zeros, in all */
+    uint32_t line;     /* bytes of this extension, or of the trailer section */
+    uint8_t extension; /* where in an extension: see chunked.c */
 } pw_chunked;
 
 /*
@@ -224,8 +224,8 @@ pw_parse pw_chunked_parse(pw_chunked *chunked, const char *data, size_t size, si
 size_t pw_block_most(const pw_limits *limits);
 
 typedef struct {
-    char *at;     /* owned by the thread; pw_block_most bytes */
-    size_t size;  /* filled */
+    char *at;    /* owned by the thread; pw_block_most bytes */
+    size_t size; /* filled */
     uint32_t values;
     bool other_names;
 } pw_block;
@@ -255,9 +255,9 @@ size_t pw_digits(char *to, int64_t value);
 #define PW_CACHE_REST_MS 1000 /* an entry used within this time is not taken away */
 
 typedef struct {
-    char *head;     /* owned: facts.size bytes */
-    void *owner;    /* borrowed: the connection, or NULL: free */
-    int64_t used;   /* ms */
+    char *head;   /* owned: facts.size bytes */
+    void *owner;  /* borrowed: the connection, or NULL: free */
+    int64_t used; /* ms */
     uint32_t misses;
     pw_facts facts;
 } pw_entry;

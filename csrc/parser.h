@@ -10,9 +10,9 @@
 struct phr_header;
 
 typedef int pw_parse_request_function(const char *data, size_t size, const char **method,
-                                      size_t *method_size, const char **target,
-                                      size_t *target_size, int *minor, struct phr_header *fields,
-                                      size_t *field_count, size_t last_size);
+                                      size_t *method_size, const char **target, size_t *target_size,
+                                      int *minor, struct phr_header *fields, size_t *field_count,
+                                      size_t last_size);
 
 pw_parse_request_function pw_plain_parse_request;
 pw_parse_request_function pw_sse42_parse_request;

@@ -110,8 +110,8 @@ static pw_io pw_flush_bytes(pw_output *output, int fd, bool *progress)
     struct iovec parts[PW_PARTS_MOST];
     int count = 0;
     size_t want = 0;
-    for (pw_piece *piece = output->first;
-         piece != NULL && piece->file < 0 && count < PW_PARTS_MOST; piece = piece->next) {
+    for (pw_piece *piece = output->first; piece != NULL && piece->file < 0 && count < PW_PARTS_MOST;
+         piece = piece->next) {
         parts[count++] = (struct iovec){(void *)(uintptr_t)piece->at, piece->left};
         want += piece->left;
     }

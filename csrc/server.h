@@ -5,7 +5,7 @@
  *     timeout     who has waited too long       recv      bytes in
  *     send        bytes out                     conn      one connection's states
  *     answer      what the core itself answers  accept    new connections
- *     server      the loop, and what Python calls
+ *     server      the loop               request, respond   to Python, and back
  *
  * Ownership: everything here belongs to one pw_server and is touched by the one thread that is in
  * a call of it; pw_server_stop alone may come from others and touches `stopping` and `wake` only.
@@ -95,11 +95,11 @@ int64_t pw_timers_wait(const pw_timers *timers);
 
 /* The content of one request. Owned by its connection. */
 typedef struct {
-    int64_t length;  /* that will come; -1: chunked, not known */
-    int64_t size;    /* that is here */
-    char *memory;    /* owned; NULL once it is in the file */
-    size_t room;     /* of memory */
-    int file;        /* owned; -1 while it is in memory */
+    int64_t length; /* that will come; -1: chunked, not known */
+    int64_t size;   /* that is here */
+    char *memory;   /* owned; NULL once it is in the file */
+    size_t room;    /* of memory */
+    int file;       /* owned; -1 while it is in memory */
     pw_chunked chunked;
 } pw_content;
 
@@ -138,8 +138,8 @@ typedef struct pw_piece {
 
 typedef struct {
     pw_piece *first, *last;
-    int64_t size;      /* bytes in all pieces */
-    int32_t borrowed;  /* how many pieces are borrowed */
+    int64_t size;     /* bytes in all pieces */
+    int32_t borrowed; /* how many pieces are borrowed */
 } pw_output;
 
 /* False: out of memory. */
@@ -169,33 +169,33 @@ typedef enum {
 typedef struct pw_conn {
     int fd;
     pw_conn_state state;
-    int what;           /* edges seen and not used up: PW_READABLE ... */
-    bool registered;    /* with the poller */
-    bool queued;        /* in the server's run queue */
-    bool close;         /* after this response */
-    bool started;       /* the response's head is handed over */
-    bool no_content;    /* the response must have none: HEAD, 204, 304 */
-    bool chunked;       /* the response is */
-    bool unframed;      /* the response ends with the connection */
-    bool waits;         /* output waits for the next of the requests received together */
-    bool failed;        /* writing has failed: the client is gone */
-    bool held;          /* Python keeps objects until PW_NEWS_SENT */
-    uint8_t kind;       /* of the request: PW_SAME ... */
+    int what;        /* edges seen and not used up: PW_READABLE ... */
+    bool registered; /* with the poller */
+    bool queued;     /* in the server's run queue */
+    bool close;      /* after this response */
+    bool started;    /* the response's head is handed over */
+    bool no_content; /* the response must have none: HEAD, 204, 304 */
+    bool chunked;    /* the response is */
+    bool unframed;   /* the response ends with the connection */
+    bool waits;      /* output waits for the next of the requests received together */
+    bool failed;     /* writing has failed: the client is gone */
+    bool held;       /* Python keeps objects until PW_NEWS_SENT */
+    uint8_t kind;    /* of the request: PW_SAME ... */
     uint8_t listener;
-    int16_t entry;      /* of the cache, or -1 */
-    int32_t served;     /* requests handed to Python */
+    int16_t entry;  /* of the cache, or -1 */
+    int32_t served; /* requests handed to Python */
     int64_t id;
-    pw_buffer *in;      /* owned; NULL: nothing received is left */
-    size_t used;        /* of in, from its start: the head and content already taken */
-    size_t scanned;     /* of in, from its start: looked at by the head parser */
+    pw_buffer *in;       /* owned; NULL: nothing received is left */
+    size_t used;         /* of in, from its start: the head and content already taken */
+    size_t scanned;      /* of in, from its start: looked at by the head parser */
     pw_content *content; /* owned, from head to the end of the response */
-    pw_facts facts;     /* of the request at hand */
+    pw_facts facts;      /* of the request at hand */
     pw_output output;
-    int64_t linger_left; /* bytes that will still be thrown away */
+    int64_t linger_left;  /* bytes that will still be thrown away */
     int64_t linger_until; /* ms */
     pw_timer timer;
-    struct pw_conn *run_next;            /* borrowed */
-    struct pw_conn *next, *previous;     /* borrowed: all connections of the server */
+    struct pw_conn *run_next;        /* borrowed */
+    struct pw_conn *next, *previous; /* borrowed: all connections of the server */
     union {
         struct sockaddr any;
         struct sockaddr_in v4;
@@ -281,26 +281,26 @@ struct pw_server {
 
     pw_listener listeners[PW_LISTENERS_MOST];
     int listener_count;
-    bool paused;          /* accepting, for want of descriptors or room */
-    int64_t resume_at;    /* ms; 0: when a connection is closed */
+    bool paused;       /* accepting, for want of descriptors or room */
+    int64_t resume_at; /* ms; 0: when a connection is closed */
 
-    pw_conn *all;         /* owned: the list of connections */
+    pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;
     int64_t next_id;
-    pw_conn *dead;        /* owned: closed, to be freed (linked by run_next) */
+    pw_conn *dead;                 /* owned: closed, to be freed (linked by run_next) */
     pw_conn *run_first, *run_last; /* borrowed: connections to go on with */
 
     pw_timers timers;
     pw_pool pool;
     pw_cache cache;
     pw_clock clock;
-    pw_field *fields;     /* owned: max_fields, of the head parsed last */
-    char *scratch;        /* owned: PW_SCRATCH_SIZE */
+    pw_field *fields; /* owned: max_fields, of the head parsed last */
+    char *scratch;    /* owned: PW_SCRATCH_SIZE */
 
-    pw_head head;         /* the head parsed last; its spans are good while `parsed` has it */
-    pw_conn *parsed;      /* borrowed: the connection of head, or NULL */
+    pw_head head;    /* the head parsed last; its spans are good while `parsed` has it */
+    pw_conn *parsed; /* borrowed: the connection of head, or NULL */
 
-    int64_t *news;        /* owned: what pw_news will tell; two for each connection there may be */
+    int64_t *news; /* owned: what pw_news will tell; two for each connection there may be */
     size_t news_count;
 };
 
@@ -308,10 +308,17 @@ struct pw_thread {
     pw_server *server; /* borrowed */
     pw_conn *conn;     /* borrowed: the request at hand, or NULL */
     pw_request request;
-    pw_block block;    /* its memory is owned */
+    pw_block block; /* its memory is owned */
 };
 
+/* Goes on with a connection soon: first or last of those that wait for it. */
 void pw_run(pw_server *server, pw_conn *conn, bool first);
+/* For pw_news. */
 void pw_tell(pw_server *server, int64_t value, int kind);
+
+/* ------------------------------------------------------------------ request.c */
+
+/* Hands a complete request over: from here on the connection is the thread's. */
+int64_t pw_thread_take(pw_thread *thread, pw_conn *conn);
 
 #endif

@@ -4,6 +4,6 @@ from importlib.metadata import version
 
 __version__ = version("picowsgi")
 
-from picowsgi.server import Server, serve  # noqa: E402 (they need the version)
+from picowsgi.server import Server, serve
 
 __all__ = ["Server", "__version__", "serve"]

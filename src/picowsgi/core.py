@@ -61,7 +61,7 @@ _UNDERSCORE = {
 
 
 def _read_keys() -> tuple[str, ...]:
-    keys = []
+    keys: list[str] = []
     for number in count():
         key = lib.pw_key(number)
         if key == ffi.NULL:
@@ -126,7 +126,9 @@ class CoreThread:
         self.server = server  # freed after this
         self.pointer: Any = ffi.gc(pointer, lib.pw_thread_free)
         self.request: Any = lib.pw_thread_request(pointer)
-        self.block: Any = ffi.buffer(lib.pw_thread_block(pointer), lib.pw_thread_block_size(pointer))
+        self.block: Any = ffi.buffer(
+            lib.pw_thread_block(pointer), lib.pw_thread_block_size(pointer)
+        )
 
 
 def _milliseconds(seconds: float) -> int:

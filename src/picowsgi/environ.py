@@ -100,7 +100,8 @@ class EnvironMaker:
         order = block[-count:]
         keys = self._orders.get(order) or self._learn(order)
         # PATH_INFO comes last because it alone may hold NUL.
-        environ.update(zip(keys, str(block[:-count], "latin-1").split("\0", count - 1)))
+        values = str(block[:-count], "latin-1").split("\0", count - 1)
+        environ.update(zip(keys, values))  # noqa: B905 (as many by construction)
         environ["RAW_URI"] = environ["REQUEST_URI"]
 
     def _learn(self, order: bytes) -> tuple[str, ...]:
@@ -114,14 +115,16 @@ class EnvironMaker:
         block = self._block[: number >> core.SIZE_SHIFT]
         count = number >> core.VALUES_SHIFT & core.VALUES_MASK
         values = str(block[:-count], "latin-1").split("\0", count - 1)
-        for known, value in zip(block[-count:], values):
-            if known != core.OTHER_NAME:
-                environ[core.KEYS[known]] = value
-        for known, value in zip(block[-count:], values):
+        named = []
+        for known, value in zip(block[-count:], values, strict=True):
             if known == core.OTHER_NAME:
-                key, _, value = value.partition("\1")
-                # Only with --underscore-fields allow: X_Name beside X-Name.
-                environ[key] = f"{environ[key]},{value}" if key in environ else value
+                named.append(value)
+            else:
+                environ[core.KEYS[known]] = value
+        for key_and_value in named:
+            key, _, value = key_and_value.partition("\1")
+            # Only with --underscore-fields allow: X_Name beside X-Name.
+            environ[key] = f"{environ[key]},{value}" if key in environ else value
         environ["RAW_URI"] = environ["REQUEST_URI"]
 
     def _add_content(self, environ: WSGIEnvironment) -> None:

@@ -38,7 +38,7 @@ class ErrorStream:
 
     def write(self, text: str) -> int:
         """Write `text`; returns its length."""
-        return _stderr().write(text)
+        return int(_stderr().write(text))
 
     def writelines(self, lines: Any) -> None:
         """Write each of the lines."""

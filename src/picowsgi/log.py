@@ -9,7 +9,8 @@ import logging
 import re
 import sys
 import time
-from typing import TYPE_CHECKING, TextIO
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -79,16 +80,13 @@ def _indent(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.split("\n"))
 
 
-class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stderr` is at that moment, and drops what cannot be written."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
+class _StandardError(logging.Handler):
+    """Writes to what `sys.stderr` is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        # Nowhere to write, or a closed or full place: that must not disturb a request.
         if sys.stderr is not None:
-            self.stream = sys.stderr
-            super().emit(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        """Drop the record: a log that cannot be written must not disturb a request."""
+            with suppress(OSError, ValueError):
+                sys.stderr.write(f"{text}\n")
+                sys.stderr.flush()

@@ -290,6 +290,19 @@ def test_an_error_after_the_environ_was_emptied_is_still_a_500(serve):
     assert_still_serves(server)
 
 
+def test_content_that_is_too_short_after_the_environ_was_emptied_only_cuts_that_response(serve):
+    def application(environ, start_response):
+        length = "9" if environ["PATH_INFO"] == "/" else "4"
+        environ.clear()
+        start_response("200 OK", [TEXT, ("Content-Length", length)])
+        return iter([b"we", b"ll"])
+
+    server = serve(application)
+    with pytest.raises(IncompleteRead):
+        fetch(server)
+    assert_still_serves(server)
+
+
 def test_fields_of_one_request_do_not_appear_in_the_next_on_the_connection(serve):
     seen = []
 

@@ -1,0 +1,164 @@
+/* A complete request on its way to Python: see pw_next in api.h. */
+#include <arpa/inet.h>
+#include <errno.h>
+
+#include "server.h"
+
+pw_thread *pw_thread_new(pw_server *server)
+{
+    pw_thread *thread = pw_alloc(sizeof *thread);
+    if (thread != NULL) {
+        thread->server = server;
+        thread->block.at = pw_realloc(NULL, pw_block_most(&server->limits));
+        if (thread->block.at != NULL)
+            return thread;
+    }
+    pw_free(thread);
+    errno = ENOMEM;
+    return NULL;
+}
+
+void pw_thread_free(pw_thread *thread)
+{
+    if (thread == NULL)
+        return;
+    pw_free(thread->block.at);
+    pw_free(thread);
+}
+
+const char *pw_thread_block(pw_thread *thread)
+{
+    return thread->block.at;
+}
+
+int64_t pw_thread_block_size(pw_thread *thread)
+{
+    return (int64_t)pw_block_most(&thread->server->limits);
+}
+
+pw_request *pw_thread_request(pw_thread *thread)
+{
+    return &thread->request;
+}
+
+/* ------------------------------------------------------------------ a request, told to Python */
+
+static void pw_peer_name(const pw_conn *conn, pw_peer *peer)
+{
+    peer->address[0] = '\0';
+    peer->port[0] = '\0';
+    uint16_t port = 0;
+    if (conn->peer.any.sa_family == AF_INET) {
+        uint32_t address = ntohl(conn->peer.v4.sin_addr.s_addr);
+        char *to = peer->address;
+        for (int shift = 24; shift >= 0; shift -= 8) {
+            to += pw_digits(to, (address >> shift) & 255);
+            *to++ = shift > 0 ? '.' : '\0';
+        }
+        port = ntohs(conn->peer.v4.sin_port);
+    } else if (conn->peer.any.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &conn->peer.v6.sin6_addr, peer->address, sizeof peer->address);
+        port = ntohs(conn->peer.v6.sin6_port);
+    } else {
+        return;
+    }
+    peer->port[pw_digits(peer->port, port)] = '\0';
+}
+
+/* Decides whether this head is worth remembering for its connection. */
+static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
+{
+    if (conn->facts.chunked || server->head.authority.at != NULL || data[0] == '\r')
+        return;
+    if (conn->entry < 0) {
+        if (conn->served == 0)
+            return; /* many connections bring one request only */
+        void *evicted;
+        conn->entry = (int16_t)pw_cache_take(&server->cache, conn, server->timers.now, &evicted);
+        if (evicted != NULL)
+            ((pw_conn *)evicted)->entry = -1;
+        if (conn->entry < 0)
+            return;
+    } else if (++server->cache.entries[conn->entry].misses % 8 != 0) {
+        return; /* a client whose heads are always new */
+    }
+    if (pw_cache_store(&server->cache, conn->entry, data, &conn->facts))
+        conn->kind = PW_STORE;
+    else
+        pw_conn_forget(server, conn);
+}
+
+static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
+{
+    pw_server *server = thread->server;
+    const char *data = conn->in->data + conn->in->start;
+    int64_t length = conn->facts.content_length;
+    if (conn->content != NULL)
+        length = conn->content->size;
+    thread->block.size = 0;
+    thread->block.values = 0;
+    thread->block.other_names = false;
+    if (conn->kind == PW_SAME)
+        return;
+    if (server->parsed != conn) {
+        /* Other heads were parsed while the content came: once more, it went well before. */
+        size_t scanned = 0;
+        pw_error error;
+        pw_head_parse(&server->limits, data, conn->facts.size, &scanned, &server->head, &error);
+        conn->kind = PW_NEW;
+    }
+    server->parsed = NULL;
+    if (conn->kind == PW_SAME_FIELDS) {
+        pw_block_make_line(&thread->block, &server->head);
+        return;
+    }
+    pw_remember(server, conn, data);
+    pw_peer peer;
+    pw_peer_name(conn, &peer);
+    pw_block_make(&thread->block, &server->head, &peer, length);
+}
+
+/* Hands a complete request over: from here on the connection is the thread's. */
+int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
+{
+    pw_server *server = thread->server;
+    pw_thread_describe(thread, conn);
+    conn->in->start += conn->used;
+    conn->used = 0;
+    conn->scanned = 0;
+    if (conn->in->start == conn->in->end) {
+        pw_buffer_put(&server->pool, conn->in);
+        conn->in = NULL;
+    }
+    conn->state = PW_CONN_APP;
+    conn->served++;
+    conn->started = false;
+    conn->chunked = false;
+    conn->no_content = false;
+    conn->waits = false;
+    thread->conn = conn;
+
+    pw_request *request = &thread->request;
+    request->connection = conn->id;
+    request->listener = conn->listener;
+    request->content_file = -1;
+    request->content = NULL;
+    request->content_length = 0;
+    int64_t number = conn->kind;
+    if (conn->content != NULL) {
+        request->content_length = conn->content->size;
+        request->content = conn->content->memory;
+        request->content_file = conn->content->file;
+        conn->content->file = -1; /* Python's now */
+        number |= PW_CONTENT;
+    }
+    if (thread->block.other_names)
+        number |= PW_OTHER_NAMES;
+    if (server->news_count > 0)
+        number |= PW_NEWS;
+    if (conn->kind != PW_NEW)
+        number |= (int64_t)conn->entry << PW_ENTRY_SHIFT;
+    number |= (int64_t)thread->block.values << PW_VALUES_SHIFT;
+    number |= (int64_t)thread->block.size << PW_SIZE_SHIFT;
+    return number;
+}

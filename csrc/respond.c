@@ -1,0 +1,201 @@
+/* A response on its way from Python: see pw_respond and pw_send_head in api.h. */
+#include <errno.h>
+#include <poll.h>
+
+#include "server.h"
+
+#define PW_WAITING_MOST 65536 /* bytes of answers that may wait for the next pipelined request */
+#define PW_BURST 32           /* pipelined requests before other connections have their turn */
+
+/* What the status line and the request decide about the framing (RFC 9112 section 6.3). */
+static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head, size_t size,
+                              bool framed, int32_t flags)
+{
+    static const size_t at = sizeof "HTTP/1.1 " - 1;
+    int status = 0;
+    if (size > at + 3)
+        status = (head[at] - '0') * 100 + (head[at + 1] - '0') * 10 + (head[at + 2] - '0');
+    bool bare = status / 100 == 1 || status == 204 || status == 304;
+    conn->started = true;
+    conn->no_content = conn->facts.is_head || bare;
+    conn->close = !conn->facts.keep_alive || (flags & PW_CLOSE) != 0 || server->draining;
+    conn->unframed = false;
+    if (!framed && !conn->no_content) {
+        conn->chunked = conn->facts.minor != 0;
+        conn->unframed = !conn->chunked;
+    }
+    conn->close |= conn->unframed || status / 100 == 1;
+}
+
+/* A response that is to wait for those of the requests received with it. */
+static bool pw_response_waits(const pw_conn *conn, size_t size)
+{
+    return conn->in != NULL && !conn->close && conn->served % PW_BURST != 0 &&
+           size <= PW_COPY_MOST && conn->output.borrowed == 0 &&
+           conn->output.size + (int64_t)size <= PW_WAITING_MOST;
+}
+
+int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,
+                   int64_t body_size, int32_t flags)
+{
+    pw_server *server = thread->server;
+    pw_conn *conn = thread->conn;
+    thread->conn = NULL;
+    pw_response_begin(server, conn, head, (size_t)head_size, true, flags);
+    int64_t length = body_size;
+    if (conn->no_content && (body_size == 0 || !conn->facts.is_head))
+        length = -1;
+    char tail[PW_TAIL_MOST];
+    struct iovec parts[3] = {
+        {(void *)(uintptr_t)head, (size_t)head_size},
+        {tail, pw_answer_tail(&server->clock, tail, conn, flags, length)},
+        {(void *)(uintptr_t)body, conn->no_content ? 0 : (size_t)body_size},
+    };
+    size_t size = parts[0].iov_len + parts[1].iov_len + parts[2].iov_len;
+    conn->waits = pw_response_waits(conn, size);
+    if (conn->waits) {
+        for (int i = 0; i < 3; i++)
+            if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
+                conn->failed = true;
+    } else if (pw_output_write(&conn->output, conn->fd, parts, parts[2].iov_len > 0 ? 3 : 2) ==
+               PW_IO_ERROR) {
+        conn->failed = true;
+    }
+    if (conn->output.borrowed > 0 && !conn->failed) {
+        conn->held = true;
+        pw_conn_finished(server, conn);
+        return PW_HOLD;
+    }
+    pw_conn_finished(server, conn);
+    return pw_next(thread);
+}
+
+static int32_t pw_response_state(pw_conn *conn, pw_io outcome)
+{
+    if (outcome == PW_IO_ERROR) {
+        conn->failed = true;
+        pw_output_free(&conn->output);
+    }
+    return conn->failed ? PW_GONE : conn->output.borrowed;
+}
+
+int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
+                     int32_t flags)
+{
+    pw_server *server = thread->server;
+    pw_conn *conn = thread->conn;
+    char tail[PW_TAIL_MOST];
+    if (length >= 0)
+        flags |= PW_HAS_LENGTH;
+    pw_response_begin(server, conn, head, (size_t)head_size, length >= 0, flags);
+    size_t tail_size = pw_answer_tail(&server->clock, tail, conn, flags, -1);
+    if (!pw_output_copy(&conn->output, head, (size_t)head_size) ||
+        !pw_output_copy(&conn->output, tail, tail_size))
+        return pw_response_state(conn, PW_IO_ERROR);
+    return !conn->no_content;
+}
+
+/* Holds the thread, as the application's own doing, until the client has taken enough. */
+static pw_io pw_response_wait(pw_server *server, pw_conn *conn)
+{
+    const int step = 100; /* ms: how soon a stop is seen */
+    int64_t waited = 0;
+    while (conn->output.size > server->response_buffer) {
+        struct pollfd poll_fd = {.fd = conn->fd, .events = POLLOUT, .revents = 0};
+        int ready = poll(&poll_fd, 1, step);
+        if (ready < 0 && errno != EINTR)
+            return PW_IO_ERROR;
+        bool progress = false;
+        if (ready > 0 && pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
+            return PW_IO_ERROR;
+        waited = progress ? 0 : waited + step;
+        if (waited >= server->timers.length[PW_TIMER_WRITE] || atomic_load(&server->stopping) > 1)
+            return PW_IO_ERROR;
+    }
+    return PW_IO_OK;
+}
+
+int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags)
+{
+    pw_conn *conn = thread->conn;
+    if (conn->failed)
+        return PW_GONE;
+    if (conn->no_content || size <= 0)
+        return conn->output.borrowed;
+    char line[20];
+    struct iovec parts[3];
+    int count = 0;
+    if (conn->chunked) { /* chunk-size CRLF */
+        static const char digits[] = "0123456789abcdef";
+        size_t at = sizeof line;
+        line[--at] = '\n';
+        line[--at] = '\r';
+        for (uint64_t left = (uint64_t)size; left > 0; left >>= 4)
+            line[--at] = digits[left & 15];
+        parts[count++] = (struct iovec){line + at, sizeof line - at};
+    }
+    parts[count++] = (struct iovec){(void *)(uintptr_t)data, (size_t)size};
+    if (conn->chunked)
+        parts[count++] = (struct iovec){(void *)(uintptr_t)"\r\n", 2};
+    pw_io outcome = pw_output_write(&conn->output, conn->fd, parts, count);
+    if (outcome != PW_IO_ERROR && (flags & PW_FINISHED) == 0)
+        outcome = pw_response_wait(thread->server, conn);
+    return pw_response_state(conn, outcome);
+}
+
+int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t size)
+{
+    pw_conn *conn = thread->conn;
+    if (conn->failed)
+        return PW_GONE;
+    if (conn->no_content || size <= 0)
+        return conn->output.borrowed;
+    bool kept = pw_output_file(&conn->output, descriptor, (off_t)offset, (size_t)size);
+    return pw_response_state(conn, kept ? PW_IO_OK : PW_IO_ERROR);
+}
+
+int32_t pw_send_end(pw_thread *thread, int32_t cut)
+{
+    pw_server *server = thread->server;
+    pw_conn *conn = thread->conn;
+    thread->conn = NULL;
+    if (cut) {
+        /* No last chunk, or too few bytes: the client sees a message cut off. Where the end of the
+         * connection is all that ends the content, only a reset can tell it. */
+        static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+        if (conn->unframed)
+            setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+        conn->close = true;
+    } else if (conn->chunked && !conn->failed) {
+        if (!pw_output_copy(&conn->output, "0\r\n\r\n", 5))
+            conn->failed = true;
+    }
+    bool progress = false;
+    if (!conn->failed && conn->output.first != NULL &&
+        pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
+        conn->failed = true;
+    int32_t borrowed = conn->failed ? 0 : conn->output.borrowed;
+    conn->held = borrowed > 0;
+    pw_conn_finished(server, conn);
+    return borrowed;
+}
+
+int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
+{
+    pw_conn *conn = thread->conn;
+    if (conn->failed)
+        return PW_GONE;
+    if (conn->started || conn->facts.minor == 0)
+        return 0;
+    struct iovec part = {(void *)(uintptr_t)head, (size_t)head_size};
+    return pw_response_state(conn, pw_output_write(&conn->output, conn->fd, &part, 1));
+}
+
+int32_t pw_client_gone(pw_thread *thread)
+{
+    pw_conn *conn = thread->conn;
+    if (conn == NULL || conn->failed)
+        return 1;
+    struct pollfd poll_fd = {.fd = conn->fd, .events = POLLRDHUP, .revents = 0};
+    return poll(&poll_fd, 1, 0) > 0;
+}
