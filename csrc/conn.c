@@ -52,7 +52,10 @@ void pw_conn_close(pw_server *server, pw_conn *conn)
 {
     if (conn->state == PW_CONN_CLOSED)
         return;
-    close(conn->fd); /* also takes it out of the poller */
+    /* close alone would leave it with the poller while a forked child has the descriptor, too. */
+    if (conn->registered)
+        pw_poll_remove(&server->poll, conn->fd);
+    close(conn->fd);
     conn->state = PW_CONN_CLOSED;
     pw_timer_stop(&conn->timer);
     pw_output_free(&conn->output);
