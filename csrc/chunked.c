@@ -163,6 +163,7 @@ static bool pw_chunked_byte(pw_chunked *k, unsigned char c)
         return pw_trailer_byte(k, c);
     case PW_CHUNKED_TRAILER_LF:
         k->state = PW_CHUNKED_TRAILER;
+        k->line++;
         return c == '\n';
     case PW_CHUNKED_LAST_LF:
         k->state = PW_CHUNKED_DONE;

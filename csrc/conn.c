@@ -48,6 +48,12 @@ static void pw_conn_sent(pw_server *server, pw_conn *conn)
     conn->held = false;
 }
 
+void pw_conn_reset(pw_conn *conn)
+{
+    static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+}
+
 void pw_conn_close(pw_server *server, pw_conn *conn)
 {
     if (conn->state == PW_CONN_CLOSED)
@@ -55,6 +61,8 @@ void pw_conn_close(pw_server *server, pw_conn *conn)
     /* close alone would leave it with the poller while a forked child has the descriptor, too. */
     if (conn->registered)
         pw_poll_remove(&server->poll, conn->fd);
+    if (conn->output.first != NULL)
+        pw_conn_reset(conn);
     close(conn->fd);
     conn->state = PW_CONN_CLOSED;
     pw_timer_stop(&conn->timer);
@@ -116,7 +124,7 @@ static pw_step pw_step_linger(pw_server *server, pw_conn *conn)
     for (; (conn->what & PW_READABLE) != 0 && reads < PW_READS_MOST; reads++) {
         size_t got;
         pw_io outcome = pw_recv_into(conn, server->scratch, PW_SCRATCH_SIZE, &got);
-        if (outcome == PW_IO_RETRY)
+        if (outcome == PW_IO_RETRY && !server->draining)
             break;
         conn->linger_left -= (int64_t)got;
         if (outcome != PW_IO_OK || conn->linger_left < 0 || server->draining ||
@@ -182,7 +190,7 @@ static pw_step pw_step_idle(pw_server *server, pw_conn *conn)
 }
 
 /* Whether the head is, in whole or but for its request line, the one kept for the connection. */
-static bool pw_conn_recognise(pw_server *server, pw_conn *conn, pw_error *error)
+static bool pw_conn_recognise(pw_server *server, pw_conn *conn)
 {
     if (conn->entry < 0)
         return false;
@@ -209,10 +217,10 @@ static bool pw_conn_recognise(pw_server *server, pw_conn *conn, pw_error *error)
     pw_head *head = &server->head;
     if (line_size + fields_size > server->limits.max_head_size)
         return false;
+    server->parsed = NULL; /* the head of another connection is lost */
     head->facts = entry->facts;
-    *error = pw_request_line(data, line_size, head);
-    if (*error != PW_E_NONE)
-        return true;
+    if (pw_request_line(data, line_size, head) != PW_E_NONE)
+        return false; /* pw_head_parse will say why */
     if (head->facts.minor != entry->facts.minor || head->authority.at != NULL)
         return false; /* the fields would mean something else */
     head->facts.size = (uint32_t)(line_size + fields_size);
@@ -263,11 +271,9 @@ static pw_step pw_step_head(pw_server *server, pw_conn *conn)
     pw_error error = PW_E_NONE;
     const char *data = conn->in->data + conn->in->start;
     conn->facts.is_head = false;
-    if (conn->scanned == 0 && pw_conn_recognise(server, conn, &error)) {
-        if (error != PW_E_NONE)
-            return pw_conn_refused(server, conn, error);
+    if (conn->scanned == 0 && pw_conn_recognise(server, conn))
         return pw_conn_begin_content(server, conn);
-    }
+    server->parsed = NULL;
     memset(&server->head.facts, 0, sizeof server->head.facts);
     switch (pw_head_parse(&server->limits, data, conn->in->end - conn->in->start, &conn->scanned,
                           &server->head, &error)) {
@@ -372,6 +378,9 @@ static pw_step pw_step_sending(pw_server *server, pw_conn *conn)
         pw_run(server, conn, false);
         return pw_conn_wait(server, conn, PW_TIMER_WRITE, true);
     case PW_IO_RETRY:
+        progress |= conn->timer.kind != PW_TIMER_WRITE;
+        if (progress)
+            conn->unsent = pw_unsent(conn->fd);
         return pw_conn_wait(server, conn, PW_TIMER_WRITE, progress);
     case PW_IO_END:
     case PW_IO_ERROR:
@@ -425,6 +434,7 @@ void pw_conn_event(pw_server *server, pw_conn *conn, int what)
 
 void pw_conn_finished(pw_server *server, pw_conn *conn)
 {
+    pw_timers_tick(&server->timers); /* the application's time is not the client's */
     pw_content_free(conn->content);
     conn->content = NULL;
     if (conn->failed || (conn->what & PW_GONE_AWAY)) {
@@ -442,6 +452,14 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     pw_run(server, conn, true);
 }
 
+/* Room to write is told of in large steps; a client that reads slowly takes long for one. */
+static bool pw_conn_reads(pw_conn *conn)
+{
+    int before = conn->unsent;
+    conn->unsent = pw_unsent(conn->fd);
+    return conn->unsent < before;
+}
+
 void pw_conn_timeout(pw_server *server, pw_conn *conn)
 {
     switch (conn->state) {
@@ -454,8 +472,14 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
     case PW_CONN_CONTENT:
         pw_conn_refuse(server, conn, PW_E_BODY_TIMEOUT);
         break;
-    case PW_CONN_IDLE:
     case PW_CONN_SENDING:
+        if (pw_conn_reads(conn)) {
+            pw_timer_start(&server->timers, &conn->timer, PW_TIMER_WRITE);
+            return;
+        }
+        pw_conn_close(server, conn);
+        return;
+    case PW_CONN_IDLE:
     case PW_CONN_LINGER:
     case PW_CONN_CLOSED:
         pw_conn_close(server, conn);

@@ -18,7 +18,8 @@ static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head
     bool bare = status / 100 == 1 || status == 204 || status == 304;
     conn->started = true;
     conn->no_content = conn->facts.is_head || bare;
-    conn->close = !conn->facts.keep_alive || (flags & PW_CLOSE) != 0 || server->draining;
+    conn->close = !conn->facts.keep_alive || (flags & PW_CLOSE) != 0 || server->draining ||
+                  atomic_load(&server->stopping) != 0;
     conn->unframed = false;
     if (!framed && !conn->no_content) {
         conn->chunked = conn->facts.minor != 0;
@@ -100,6 +101,7 @@ static pw_io pw_response_wait(pw_server *server, pw_conn *conn)
 {
     const int step = 100; /* ms: how soon a stop is seen */
     int64_t waited = 0;
+    int unsent = pw_unsent(conn->fd);
     while (conn->output.size > server->response_buffer) {
         struct pollfd poll_fd = {.fd = conn->fd, .events = POLLOUT, .revents = 0};
         int ready = poll(&poll_fd, 1, step);
@@ -108,8 +110,10 @@ static pw_io pw_response_wait(pw_server *server, pw_conn *conn)
         bool progress = false;
         if (ready > 0 && pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
             return PW_IO_ERROR;
-        waited = progress ? 0 : waited + step;
-        if (waited >= server->timers.length[PW_TIMER_WRITE] || atomic_load(&server->stopping) > 1)
+        int before = unsent;
+        unsent = pw_unsent(conn->fd);
+        waited = progress || unsent < before ? 0 : waited + step;
+        if (waited >= server->timers.length[PW_TIMER_WRITE] || pw_server_is_late(server))
             return PW_IO_ERROR;
     }
     return PW_IO_OK;
@@ -117,9 +121,12 @@ static pw_io pw_response_wait(pw_server *server, pw_conn *conn)
 
 int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags)
 {
+    pw_server *server = thread->server;
     pw_conn *conn = thread->conn;
     if (conn->failed)
         return PW_GONE;
+    if (pw_server_is_late(server))
+        return pw_response_state(conn, PW_IO_ERROR);
     if (conn->no_content || size <= 0)
         return conn->output.borrowed;
     char line[20];
@@ -139,7 +146,7 @@ int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t 
         parts[count++] = (struct iovec){(void *)(uintptr_t)"\r\n", 2};
     pw_io outcome = pw_output_write(&conn->output, conn->fd, parts, count);
     if (outcome != PW_IO_ERROR && (flags & PW_FINISHED) == 0)
-        outcome = pw_response_wait(thread->server, conn);
+        outcome = pw_response_wait(server, conn);
     return pw_response_state(conn, outcome);
 }
 
@@ -162,9 +169,8 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut)
     if (cut) {
         /* No last chunk, or too few bytes: the client sees a message cut off. Where the end of the
          * connection is all that ends the content, only a reset can tell it. */
-        static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
-        if (conn->unframed)
-            setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+        if (conn->unframed || conn->failed)
+            pw_conn_reset(conn);
         conn->close = true;
     } else if (conn->chunked && !conn->failed) {
         if (!pw_output_copy(&conn->output, "0\r\n\r\n", 5))
@@ -187,8 +193,10 @@ int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
         return PW_GONE;
     if (conn->started || conn->facts.minor == 0)
         return 0;
-    struct iovec part = {(void *)(uintptr_t)head, (size_t)head_size};
-    return pw_response_state(conn, pw_output_write(&conn->output, conn->fd, &part, 1));
+    bool progress = false;
+    if (!pw_output_copy(&conn->output, head, (size_t)head_size)) /* nobody keeps it for us */
+        return pw_response_state(conn, PW_IO_ERROR);
+    return pw_response_state(conn, pw_output_flush(&conn->output, conn->fd, &progress));
 }
 
 int32_t pw_client_gone(pw_thread *thread)

@@ -144,13 +144,19 @@ static bool pw_conn_bury(pw_server *server, pw_conn *conn)
     return true;
 }
 
+/* Nothing goes on any more; what the connections had is freed later. */
+static void pw_server_end(pw_server *server)
+{
+    while (server->all != NULL)
+        pw_conn_close(server, server->all);
+}
+
 void pw_server_free(pw_server *server)
 {
     if (server == NULL)
         return;
     server->draining = true;
-    while (server->all != NULL)
-        pw_conn_close(server, server->all);
+    pw_server_end(server);
     for (pw_conn *conn = pw_run_pop(server); conn != NULL; conn = pw_run_pop(server))
         pw_conn_bury(server, conn);
     pw_reap(server);
@@ -192,6 +198,17 @@ void pw_tell(pw_server *server, int64_t value, int kind)
 
 /* ------------------------------------------------------------------ the loop */
 
+bool pw_server_is_late(pw_server *server)
+{
+    int stops = atomic_load(&server->stopping);
+    if (stops == 0)
+        return false;
+    pw_timers_tick(&server->timers);
+    if (server->drain_until == 0)
+        server->drain_until = server->timers.now + server->timeout_graceful;
+    return stops > 1 || server->timers.now >= server->drain_until;
+}
+
 static void pw_server_begin_drain(pw_server *server)
 {
     char unused[64];
@@ -200,7 +217,8 @@ static void pw_server_begin_drain(pw_server *server)
     if (server->draining)
         return;
     server->draining = true;
-    server->drain_until = server->timers.now + server->timeout_graceful;
+    server->resume_at = 0;
+    pw_server_is_late(server); /* sets drain_until */
     if (!server->paused)
         for (int i = 0; i < server->listener_count; i++)
             pw_poll_remove(&server->poll, server->listeners[i].fd);
@@ -243,23 +261,24 @@ static int pw_server_patience(const pw_server *server)
 /* Waits for events when there is nothing else to do. */
 static void pw_server_wait(pw_server *server)
 {
+    bool any = false;
+    for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL; any = true)
+        pw_conn_timeout(server, (pw_conn *)(void *)((char *)timer - offsetof(pw_conn, timer)));
+    if (any)
+        return;
     pw_reap(server);
     server->event_next = 0;
     server->event_count = pw_poll_wait(&server->poll, server->events, pw_server_patience(server));
     pw_timers_tick(&server->timers);
+    server->timers.polled = server->timers.now;
     pw_clock_tick(&server->clock);
-    for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL;)
-        pw_conn_timeout(server, (pw_conn *)(void *)((char *)timer - offsetof(pw_conn, timer)));
     if (server->resume_at != 0 && server->resume_at <= server->timers.now)
         pw_accept_resume(server);
 }
 
 static bool pw_server_is_over(pw_server *server)
 {
-    if (!server->draining)
-        return false;
-    return server->conn_count == 0 || server->timers.now >= server->drain_until ||
-           atomic_load(&server->stopping) > 1;
+    return server->draining && (server->conn_count == 0 || pw_server_is_late(server));
 }
 
 int64_t pw_next(pw_thread *thread)
@@ -273,6 +292,7 @@ int64_t pw_next(pw_thread *thread)
         } else if (server->event_next < server->event_count) {
             pw_server_event(server, &server->events[server->event_next++]);
         } else if (pw_server_is_over(server)) {
+            pw_server_end(server);
             return PW_STOP;
         } else {
             pw_server_wait(server);

@@ -79,6 +79,7 @@ typedef struct {
     pw_timer rings[PW_TIMER_KINDS];
     int64_t length[PW_TIMER_KINDS]; /* ms */
     int64_t now;                    /* ms, of the last pw_timers_tick */
+    int64_t polled;                 /* ms: what had come by then has been looked at */
 } pw_timers;
 
 void pw_timers_init(pw_timers *timers);
@@ -86,7 +87,7 @@ void pw_timers_tick(pw_timers *timers);
 /* Starts anew when it runs. */
 void pw_timer_start(pw_timers *timers, pw_timer *timer, pw_timer_kind kind);
 void pw_timer_stop(pw_timer *timer);
-/* One that is due, or NULL; it goes on running. */
+/* One that was due when the poller was last asked, or NULL; it goes on running. */
 pw_timer *pw_timers_due(pw_timers *timers);
 /* Until the next is due, in ms; -1: none runs. */
 int64_t pw_timers_wait(const pw_timers *timers);
@@ -149,6 +150,8 @@ bool pw_output_file(pw_output *output, int fd, off_t offset, size_t size);
 void pw_output_free(pw_output *output);
 /* OK: what is left, if anything, can be tried again at once. *progress: something went out. */
 pw_io pw_output_flush(pw_output *output, int fd, bool *progress);
+/* How many bytes the system has taken and the peer has not yet; 0 where it does not say. */
+int pw_unsent(int fd);
 /* Writes parts[0, count); what does not go out now is kept: up to PW_COPY_MOST bytes of a part are
  * copied, more are borrowed. */
 pw_io pw_output_write(pw_output *output, int fd, struct iovec *parts, int count);
@@ -191,6 +194,7 @@ typedef struct pw_conn {
     pw_content *content; /* owned, from head to the end of the response */
     pw_facts facts;      /* of the request at hand */
     pw_output output;
+    int unsent;           /* pw_unsent when the write timer was started */
     int64_t linger_left;  /* bytes that will still be thrown away */
     int64_t linger_until; /* ms */
     pw_timer timer;
@@ -214,6 +218,8 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn);
 /* The application has finished with its request, its output may be on its way. */
 void pw_conn_finished(pw_server *server, pw_conn *conn);
 void pw_conn_close(pw_server *server, pw_conn *conn);
+/* Closing it will be a reset: what ends here must not look whole. */
+void pw_conn_reset(pw_conn *conn);
 /* Answers with an error, and nothing more is read as a request. */
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error);
 /* Gives up its entry in the cache of heads. */
@@ -277,7 +283,7 @@ struct pw_server {
     int wake[2];         /* a pipe: [1] written by pw_server_stop */
     atomic_int stopping; /* how often pw_server_stop was called */
     bool draining;
-    int64_t drain_until; /* ms */
+    int64_t drain_until; /* ms; 0: nobody has seen yet that it is to stop */
 
     pw_listener listeners[PW_LISTENERS_MOST];
     int listener_count;
@@ -313,6 +319,8 @@ struct pw_thread {
 
 /* Goes on with a connection soon: first or last of those that wait for it. */
 void pw_run(pw_server *server, pw_conn *conn, bool first);
+/* Whether what is not over has to end now, because the server was stopped. */
+bool pw_server_is_late(pw_server *server);
 /* For pw_news. */
 void pw_tell(pw_server *server, int64_t value, int kind);
 

@@ -55,7 +55,7 @@ pw_timer *pw_timers_due(pw_timers *timers)
 {
     for (int kind = 0; kind < PW_TIMER_KINDS; kind++) {
         pw_timer *first = timers->rings[kind].next;
-        if (first != &timers->rings[kind] && first->due <= timers->now)
+        if (first != &timers->rings[kind] && first->due <= timers->polled)
             return first;
     }
     return NULL;
