@@ -43,8 +43,11 @@ void pw_conn_forget(pw_server *server, pw_conn *conn)
 /* Python may let go of what it keeps for the connection. */
 static void pw_conn_sent(pw_server *server, pw_conn *conn)
 {
-    if (conn->held)
+    if (conn->holder != NULL)
+        conn->holder->hold_sent = true; /* Python is not back yet: pw_next will tell */
+    else if (conn->held)
         pw_tell(server, conn->id, PW_NEWS_SENT);
+    conn->holder = NULL;
     conn->held = false;
 }
 
@@ -418,6 +421,8 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
 void pw_conn_event(pw_server *server, pw_conn *conn, int what)
 {
     conn->what |= what & ~PW_WRITABLE; /* writing is tried first and needs no flag */
+    if (conn->state == PW_CONN_APP)
+        return; /* its thread sees to it when it is done */
     bool reads = (what & (PW_READABLE | PW_GONE_AWAY)) != 0;
     if (reads || conn->output.first != NULL)
         pw_run(server, conn, false);

@@ -9,9 +9,12 @@ pw_thread *pw_thread_new(pw_server *server)
     pw_thread *thread = pw_alloc(sizeof *thread);
     if (thread != NULL) {
         thread->server = server;
+        thread->hold_id = -1;
+        pthread_cond_init(&thread->wake, NULL);
         thread->block.at = pw_realloc(NULL, pw_block_most(&server->limits));
         if (thread->block.at != NULL)
             return thread;
+        pthread_cond_destroy(&thread->wake);
     }
     pw_free(thread);
     errno = ENOMEM;
@@ -22,6 +25,7 @@ void pw_thread_free(pw_thread *thread)
 {
     if (thread == NULL)
         return;
+    pthread_cond_destroy(&thread->wake);
     pw_free(thread->block.at);
     pw_free(thread);
 }

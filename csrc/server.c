@@ -20,17 +20,23 @@ static bool pw_wake_open(pw_server *server)
     return pw_poll_add_level(&server->poll, server->wake[0], server->wake) == 0;
 }
 
+static void pw_watch_init(pw_server *server)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&server->watch, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
 static bool pw_server_allocate(pw_server *server, const pw_settings *settings)
 {
-    size_t news = 2 * (size_t)settings->max_connections + 2;
     const char *directory = settings->temporary_directory;
     size_t directory_size = strlen(directory) + 1;
     server->fields = pw_alloc((size_t)settings->max_fields * sizeof *server->fields);
     server->scratch = pw_realloc(NULL, PW_SCRATCH_SIZE);
-    server->news = pw_alloc(news * sizeof *server->news);
     server->directory = pw_alloc(directory_size);
-    if (server->fields == NULL || server->scratch == NULL || server->news == NULL ||
-        server->directory == NULL)
+    if (server->fields == NULL || server->scratch == NULL || server->directory == NULL)
         return false;
     memcpy(server->directory, directory, directory_size);
     server->store.directory = server->directory;
@@ -50,6 +56,8 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->store.size_most = settings->max_body_size;
     server->response_buffer = settings->response_buffer;
     server->max_connections = settings->max_connections;
+    server->threads_most = settings->threads;
+    server->thread_count = 1;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
     server->timers.length[PW_TIMER_BODY] = settings->timeout_body;
@@ -71,6 +79,8 @@ pw_server *pw_server_new(const pw_settings *settings)
         return NULL;
     }
     server->poll.fd = server->wake[0] = server->wake[1] = -1;
+    pthread_mutex_init(&server->lock, NULL);
+    pw_watch_init(server);
     pw_server_copy_settings(server, settings);
     pw_timers_init(&server->timers);
     pw_clock_tick(&server->clock);
@@ -164,6 +174,8 @@ void pw_server_free(pw_server *server)
     pw_free(server->scratch);
     pw_free(server->news);
     pw_free(server->directory);
+    pthread_cond_destroy(&server->watch);
+    pthread_mutex_destroy(&server->lock);
     pw_free(server);
 }
 
@@ -187,6 +199,14 @@ void pw_run(pw_server *server, pw_conn *conn, bool first)
 
 void pw_tell(pw_server *server, int64_t value, int kind)
 {
+    if (server->news_count == server->news_room) {
+        size_t room = server->news_room == 0 ? 64 : server->news_room * 2;
+        int64_t *news = pw_realloc(server->news, room * sizeof *news);
+        if (news == NULL)
+            return; /* Python keeps something for longer than it had to */
+        server->news = news;
+        server->news_room = room;
+    }
     server->news[server->news_count++] = value * 2 + kind;
 }
 
@@ -194,10 +214,7 @@ void pw_tell(pw_server *server, int64_t value, int kind)
 
 static void pw_server_begin_drain(pw_server *server)
 {
-    char unused[64];
-    while (read(server->wake[0], unused, sizeof unused) > 0)
-        continue;
-    if (server->draining)
+    if (server->draining || atomic_load(&server->stopping) == 0)
         return;
     server->draining = true;
     server->drain_until = server->timers.now + server->timeout_graceful;
@@ -214,6 +231,9 @@ static void pw_server_begin_drain(pw_server *server)
 static void pw_server_event(pw_server *server, const pw_event *event)
 {
     if (event->tag == server->wake) {
+        char unused[64];
+        while (read(server->wake[0], unused, sizeof unused) > 0)
+            continue;
         pw_server_begin_drain(server);
         return;
     }
@@ -245,7 +265,14 @@ static void pw_server_wait(pw_server *server)
 {
     pw_reap(server);
     server->event_next = 0;
-    server->event_count = pw_poll_wait(&server->poll, server->events, pw_server_patience(server));
+    int patience = pw_server_patience(server);
+    server->polling = true;
+    server->polling_until = patience < 0 ? -1 : server->timers.now + patience;
+    pthread_mutex_unlock(&server->lock);
+    int count = pw_poll_wait(&server->poll, server->events, patience);
+    pthread_mutex_lock(&server->lock);
+    server->polling = false;
+    server->event_count = count;
     pw_timers_tick(&server->timers);
     pw_clock_tick(&server->clock);
     for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL;)
@@ -262,28 +289,75 @@ static bool pw_server_is_over(pw_server *server)
            atomic_load(&server->stopping) > 1;
 }
 
-int64_t pw_next(pw_thread *thread)
+void pw_loop_wake(pw_server *server)
+{
+    if (!server->polling)
+        return;
+    int64_t wait = pw_timers_wait(&server->timers);
+    bool sooner = wait >= 0 &&
+                  (server->polling_until < 0 || server->timers.now + wait < server->polling_until);
+    if (server->run_first == NULL && server->news_count == 0 && !sooner)
+        return;
+    if (write(server->wake[1], "", 1) < 0)
+        return; /* full: it wakes anyway */
+}
+
+/* Python has come back, and has what it was to keep: from now on the news can tell of it. */
+static void pw_thread_confirm(pw_thread *thread)
+{
+    if (thread->hold_id < 0)
+        return;
+    if (thread->hold_sent)
+        pw_tell(thread->server, thread->hold_id, PW_NEWS_SENT);
+    else
+        thread->hold->holder = NULL;
+    thread->hold_id = -1;
+}
+
+int64_t pw_loop(pw_thread *thread)
 {
     pw_server *server = thread->server;
+    if (!pw_token_take(thread))
+        return PW_STOP;
     for (;;) {
         pw_conn *conn = pw_run_pop(server);
         if (conn != NULL) {
-            if (!pw_conn_bury(server, conn) && pw_conn_drive(server, conn) == PW_DRIVE_REQUEST)
-                return pw_thread_take(thread, conn);
-        } else if (server->event_next < server->event_count) {
+            if (pw_conn_bury(server, conn) || pw_conn_drive(server, conn) != PW_DRIVE_REQUEST)
+                continue;
+            int64_t number = pw_thread_take(thread, conn);
+            pw_token_keep(thread);
+            return number;
+        }
+        if (server->event_next < server->event_count) {
             pw_server_event(server, &server->events[server->event_next++]);
         } else if (pw_server_is_over(server)) {
+            pw_token_stop(server);
             return PW_STOP;
+        } else if (server->news_count > 0) {
+            return PW_IDLE; /* so that nothing is kept for long while nothing happens */
         } else {
             pw_server_wait(server);
         }
     }
 }
 
+int64_t pw_next(pw_thread *thread)
+{
+    pw_server *server = thread->server;
+    pthread_mutex_lock(&server->lock);
+    pw_thread_confirm(thread);
+    int64_t number = pw_loop(thread);
+    pthread_mutex_unlock(&server->lock);
+    return number;
+}
+
 int64_t pw_news(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    return server->news_count > 0 ? server->news[--server->news_count] : -1;
+    pthread_mutex_lock(&server->lock);
+    int64_t news = server->news_count > 0 ? server->news[--server->news_count] : -1;
+    pthread_mutex_unlock(&server->lock);
+    return news;
 }
 
 /* ------------------------------------------------------------------ what was built */

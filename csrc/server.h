@@ -7,13 +7,21 @@
  *     answer      what the core itself answers  accept    new connections
  *     server      the loop               request, respond   to Python, and back
  *
- * Ownership: everything here belongs to one pw_server and is touched by the one thread that is in
- * a call of it; pw_server_stop alone may come from others and touches `stopping` and `wake` only.
+ * Threads: pw_server.lock guards the server and all that it owns, and is held by whoever runs the
+ * loop, except while it waits for events. What is not under it:
+ *
+ *     a connection in PW_CONN_APP     belongs to the thread that has its request, but for `what`,
+ *                                     `state`, `timer`, `queued` and the list pointers; `output`
+ *                                     is the thread's own only from pw_send_head or pw_respond on
+ *     server->stopping, server->wake  may be touched by anyone
+ *     limits, store, timers.length,   are not changed once the server listens
+ *     response_buffer, threads_most
  */
 #ifndef PW_SERVER_H
 #define PW_SERVER_H
 
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -194,6 +202,7 @@ typedef struct pw_conn {
     int64_t linger_left;  /* bytes that will still be thrown away */
     int64_t linger_until; /* ms */
     pw_timer timer;
+    struct pw_thread *holder;        /* borrowed: is about to keep what is sent: pw_thread.hold */
     struct pw_conn *run_next;        /* borrowed */
     struct pw_conn *next, *previous; /* borrowed: all connections of the server */
     union {
@@ -300,8 +309,24 @@ struct pw_server {
     pw_head head;    /* the head parsed last; its spans are good while `parsed` has it */
     pw_conn *parsed; /* borrowed: the connection of head, or NULL */
 
-    int64_t *news; /* owned: what pw_news will tell; two for each connection there may be */
-    size_t news_count;
+    int64_t *news; /* owned: what pw_news will tell */
+    size_t news_count, news_room;
+
+    pthread_mutex_t lock;
+    pw_thread *holder;     /* borrowed: has the token and runs the loop; NULL: nobody */
+    bool holder_in_app;    /* it has taken a request and is not back */
+    bool polling;          /* it waits for events, without the lock */
+    int64_t polling_until; /* ms; -1: for ever */
+    pw_thread *idle;       /* borrowed: threads that wait for the token, a stack */
+    int32_t thread_count, threads_most;
+    int64_t requests;     /* handed to Python, ever */
+    int block_score;      /* how much the application blocks: see token.c */
+    pthread_cond_t watch; /* for pw_watch */
+    int64_t ticks;        /* counted by pw_watch */
+    int64_t watch_until;  /* ms: when pw_watch ends a drain; 0: none */
+    bool watcher_sleeps;  /* until the next request */
+    bool wants_thread;    /* sooner than the next tick */
+    bool stopped;         /* pw_next returns PW_STOP from now on */
 };
 
 struct pw_thread {
@@ -309,12 +334,34 @@ struct pw_thread {
     pw_conn *conn;     /* borrowed: the request at hand, or NULL */
     pw_request request;
     pw_block block; /* its memory is owned */
+
+    pthread_cond_t wake;  /* with the server's lock: it has been given the token, or the end */
+    pw_thread *next_idle; /* borrowed */
+    bool is_idle;         /* in server->idle */
+    bool taken;           /* a request, and has not come back for the next */
+    int64_t taken_tick;
+    pw_conn *hold;   /* borrowed until hold_sent: Python is about to keep what it sends */
+    int64_t hold_id; /* its number; -1: none */
+    bool hold_sent;  /* before Python was back */
 };
 
 /* Goes on with a connection soon: first or last of those that wait for it. */
 void pw_run(pw_server *server, pw_conn *conn, bool first);
 /* For pw_news. */
 void pw_tell(pw_server *server, int64_t value, int kind);
+/* The loop itself; with the lock, which it lets go while it waits. */
+int64_t pw_loop(pw_thread *thread);
+/* Another thread has given the loop something to do. */
+void pw_loop_wake(pw_server *server);
+
+/* ------------------------------------------------------------------ token.c */
+
+/* Waits for the token. False: the server has stopped. */
+bool pw_token_take(pw_thread *thread);
+/* The thread goes to the application with a request, and keeps the token if it can. */
+void pw_token_keep(pw_thread *thread);
+/* Ends all waiting: the server has stopped. */
+void pw_token_stop(pw_server *server);
 
 /* ------------------------------------------------------------------ request.c */
 
