@@ -410,6 +410,7 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
         case PW_CONN_LINGER:
             step = pw_step_linger(server, conn);
             break;
+        case PW_CONN_READY:
         case PW_CONN_APP:
         case PW_CONN_CLOSED:
             return PW_DRIVE_WAIT;
@@ -421,7 +422,7 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
 void pw_conn_event(pw_server *server, pw_conn *conn, int what)
 {
     conn->what |= what & ~PW_WRITABLE; /* writing is tried first and needs no flag */
-    if (conn->state == PW_CONN_APP)
+    if (conn->state == PW_CONN_APP || conn->state == PW_CONN_READY)
         return; /* its thread sees to it when it is done */
     bool reads = (what & (PW_READABLE | PW_GONE_AWAY)) != 0;
     if (reads || conn->output.first != NULL)
@@ -450,6 +451,7 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
 void pw_conn_timeout(pw_server *server, pw_conn *conn)
 {
     switch (conn->state) {
+    case PW_CONN_READY:
     case PW_CONN_APP:
         pw_timer_stop(&conn->timer); /* left running because most requests are over in no time */
         return;

@@ -102,10 +102,11 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
     thread->block.size = 0;
     thread->block.values = 0;
     thread->block.other_names = false;
-    if (conn->kind == PW_SAME)
+    if (conn->kind == PW_SAME && conn->entry >= 0)
         return;
-    if (server->parsed != conn) {
-        /* Other heads were parsed while the content came: once more, it went well before. */
+    if (server->parsed != conn || (conn->kind != PW_NEW && conn->entry < 0)) {
+        /* While the content came, or a thread, other heads were parsed or the entry was taken
+         * away: once more, it went well before. */
         size_t scanned = 0;
         pw_error error;
         pw_head_parse(&server->limits, data, conn->facts.size, &scanned, &server->head, &error);

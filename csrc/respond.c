@@ -28,11 +28,11 @@ static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head
 }
 
 /* A response that is to wait for those of the requests received with it. Only where another thread
- * can send it in case one of them takes long. */
+ * can send it in case one of them takes long: see pw_token_flush. */
 static bool pw_response_waits(const pw_server *server, const pw_conn *conn, size_t size)
 {
-    return conn->in != NULL && !conn->close && server->threads_most > 1 &&
-           conn->served % PW_BURST != 0 && size <= PW_COPY_MOST && conn->output.borrowed == 0 &&
+    return conn->in != NULL && !conn->close && server->is_watched && conn->served % PW_BURST != 0 &&
+           size <= PW_COPY_MOST && conn->output.borrowed == 0 &&
            conn->output.size + (int64_t)size <= PW_WAITING_MOST;
 }
 
@@ -82,8 +82,10 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     if (holds)
         pw_response_hold(thread, conn);
     pw_conn_finished(server, conn);
-    pw_loop_wake(server);
-    int64_t number = holds ? PW_HOLD : pw_loop(thread);
+    pw_loop_wake(server, false);
+    int64_t number = PW_HOLD;
+    if (!holds)
+        number = pw_token_take(thread) ? pw_loop(thread) : PW_STOP;
     pthread_mutex_unlock(&server->lock);
     return number;
 }
@@ -201,7 +203,7 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut)
     if (borrowed > 0)
         pw_response_hold(thread, conn);
     pw_conn_finished(server, conn);
-    pw_loop_wake(server);
+    pw_loop_wake(server, false);
     pthread_mutex_unlock(&server->lock);
     return borrowed;
 }

@@ -85,7 +85,8 @@ pw_server *pw_server_new(const pw_settings *settings)
     pw_timers_init(&server->timers);
     pw_clock_tick(&server->clock);
     int error = ENOMEM;
-    if (!pw_server_allocate(server, settings))
+    server->watcher = pw_thread_new(server);
+    if (server->watcher == NULL || !pw_server_allocate(server, settings))
         goto fail;
     error = pw_poll_open(&server->poll);
     if (error != 0)
@@ -131,17 +132,31 @@ static void pw_reap(pw_server *server)
     }
 }
 
-static pw_conn *pw_run_pop(pw_server *server)
+static pw_conn *pw_queue_pop(pw_queue *queue)
 {
-    pw_conn *conn = server->run_first;
+    pw_conn *conn = queue->first;
     if (conn == NULL)
         return NULL;
-    server->run_first = conn->run_next;
-    if (server->run_first == NULL)
-        server->run_last = NULL;
+    queue->first = conn->run_next;
+    if (queue->first == NULL)
+        queue->last = NULL;
     conn->run_next = NULL;
     conn->queued = false;
     return conn;
+}
+
+static void pw_queue_push(pw_queue *queue, pw_conn *conn, bool first)
+{
+    conn->queued = true;
+    conn->run_next = first ? queue->first : NULL;
+    if (queue->first == NULL) {
+        queue->first = queue->last = conn;
+    } else if (first) {
+        queue->first = conn;
+    } else {
+        queue->last->run_next = conn;
+        queue->last = conn;
+    }
 }
 
 /* Out of the run queue: a closed one is only now nobody's. */
@@ -161,7 +176,9 @@ void pw_server_free(pw_server *server)
     server->draining = true;
     while (server->all != NULL)
         pw_conn_close(server, server->all);
-    for (pw_conn *conn = pw_run_pop(server); conn != NULL; conn = pw_run_pop(server))
+    for (pw_conn *conn; (conn = pw_queue_pop(&server->run)) != NULL;)
+        pw_conn_bury(server, conn);
+    for (pw_conn *conn; (conn = pw_queue_pop(&server->ready)) != NULL;)
         pw_conn_bury(server, conn);
     pw_reap(server);
     pw_poll_close(&server->poll);
@@ -174,6 +191,7 @@ void pw_server_free(pw_server *server)
     pw_free(server->scratch);
     pw_free(server->news);
     pw_free(server->directory);
+    pw_thread_free(server->watcher);
     pthread_cond_destroy(&server->watch);
     pthread_mutex_destroy(&server->lock);
     pw_free(server);
@@ -181,20 +199,8 @@ void pw_server_free(pw_server *server)
 
 void pw_run(pw_server *server, pw_conn *conn, bool first)
 {
-    if (conn->queued || conn->state == PW_CONN_APP || conn->state == PW_CONN_CLOSED)
-        return;
-    conn->queued = true;
-    if (server->run_first == NULL) {
-        conn->run_next = NULL;
-        server->run_first = server->run_last = conn;
-    } else if (first) {
-        conn->run_next = server->run_first;
-        server->run_first = conn;
-    } else {
-        conn->run_next = NULL;
-        server->run_last->run_next = conn;
-        server->run_last = conn;
-    }
+    if (!conn->queued && conn->state != PW_CONN_APP && conn->state != PW_CONN_CLOSED)
+        pw_queue_push(&server->run, conn, first);
 }
 
 void pw_tell(pw_server *server, int64_t value, int kind)
@@ -289,14 +295,14 @@ static bool pw_server_is_over(pw_server *server)
            atomic_load(&server->stopping) > 1;
 }
 
-void pw_loop_wake(pw_server *server)
+void pw_loop_wake(pw_server *server, bool always)
 {
     if (!server->polling)
         return;
     int64_t wait = pw_timers_wait(&server->timers);
     bool sooner = wait >= 0 &&
                   (server->polling_until < 0 || server->timers.now + wait < server->polling_until);
-    if (server->run_first == NULL && server->news_count == 0 && !sooner)
+    if (!always && server->run.first == NULL && server->news_count == 0 && !sooner)
         return;
     if (write(server->wake[1], "", 1) < 0)
         return; /* full: it wakes anyway */
@@ -314,27 +320,48 @@ static void pw_thread_confirm(pw_thread *thread)
     thread->hold_id = -1;
 }
 
+/* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
+static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
+{
+    pw_server *server = thread->server;
+    bool ready = conn->state == PW_CONN_READY;
+    if (pw_conn_bury(server, conn))
+        return PW_IDLE;
+    if (ready && (conn->what & PW_GONE_AWAY) != 0) {
+        pw_conn_close(server, conn);
+        return PW_IDLE;
+    }
+    if (!ready && pw_conn_drive(server, conn) != PW_DRIVE_REQUEST)
+        return PW_IDLE;
+    if (thread == server->watcher) {
+        conn->state = PW_CONN_READY;
+        pw_queue_push(&server->ready, conn, false);
+        return PW_IDLE;
+    }
+    int64_t number = pw_thread_take(thread, conn);
+    pw_token_keep(thread);
+    return number;
+}
+
 int64_t pw_loop(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    if (!pw_token_take(thread))
-        return PW_STOP;
+    bool serves = thread != server->watcher;
     for (;;) {
-        pw_conn *conn = pw_run_pop(server);
+        pw_conn *conn = serves ? pw_queue_pop(&server->ready) : NULL;
+        if (conn == NULL)
+            conn = pw_queue_pop(&server->run);
         if (conn != NULL) {
-            if (pw_conn_bury(server, conn) || pw_conn_drive(server, conn) != PW_DRIVE_REQUEST)
-                continue;
-            int64_t number = pw_thread_take(thread, conn);
-            pw_token_keep(thread);
-            return number;
-        }
-        if (server->event_next < server->event_count) {
+            int64_t number = pw_loop_drive(thread, conn);
+            if (number != PW_IDLE)
+                return number;
+        } else if (server->event_next < server->event_count) {
             pw_server_event(server, &server->events[server->event_next++]);
         } else if (pw_server_is_over(server)) {
             pw_token_stop(server);
             return PW_STOP;
-        } else if (server->news_count > 0) {
-            return PW_IDLE; /* so that nothing is kept for long while nothing happens */
+        } else if (serves ? server->news_count > 0 : server->idle != NULL) {
+            return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
         } else {
             pw_server_wait(server);
         }
@@ -346,7 +373,7 @@ int64_t pw_next(pw_thread *thread)
     pw_server *server = thread->server;
     pthread_mutex_lock(&server->lock);
     pw_thread_confirm(thread);
-    int64_t number = pw_loop(thread);
+    int64_t number = pw_token_take(thread) ? pw_loop(thread) : PW_STOP;
     pthread_mutex_unlock(&server->lock);
     return number;
 }

@@ -167,6 +167,7 @@ typedef enum {
     PW_CONN_IDLE,    /* nothing of the next request is here; holds no buffer */
     PW_CONN_HEAD,    /* some of its head is here */
     PW_CONN_CONTENT, /* the head is here, its content is coming */
+    PW_CONN_READY,   /* it is complete, and all threads are busy: in server->ready */
     PW_CONN_APP,     /* the application has it: only its thread touches the connection */
     PW_CONN_SENDING, /* the application has finished, the client has not got everything */
     PW_CONN_LINGER,  /* all is sent, our side is shut, the client's rest is thrown away */
@@ -179,7 +180,7 @@ typedef struct pw_conn {
     pw_conn_state state;
     int what;        /* edges seen and not used up: PW_READABLE ... */
     bool registered; /* with the poller */
-    bool queued;     /* in the server's run queue */
+    bool queued;     /* in server->run or server->ready */
     bool close;      /* after this response */
     bool started;    /* the response's head is handed over */
     bool no_content; /* the response must have none: HEAD, 204, 304 */
@@ -272,6 +273,11 @@ void pw_accept_resume(pw_server *server);
 #define PW_LISTENERS_MOST 64
 #define PW_SCRATCH_SIZE 131072
 
+/* Linked by run_next: a connection is in one of them at most. */
+typedef struct {
+    pw_conn *first, *last; /* borrowed */
+} pw_queue;
+
 struct pw_server {
     pw_limits limits;
     pw_store store;
@@ -296,8 +302,9 @@ struct pw_server {
     pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;
     int64_t next_id;
-    pw_conn *dead;                 /* owned: closed, to be freed (linked by run_next) */
-    pw_conn *run_first, *run_last; /* borrowed: connections to go on with */
+    pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
+    pw_queue run;   /* connections to go on with */
+    pw_queue ready; /* connections with a complete request, for the next thread */
 
     pw_timers timers;
     pw_pool pool;
@@ -321,9 +328,10 @@ struct pw_server {
     int32_t thread_count, threads_most;
     int64_t requests;     /* handed to Python, ever */
     int block_score;      /* how much the application blocks: see token.c */
+    pw_thread *watcher;   /* owned: stands for pw_watch as the holder; serves nothing */
     pthread_cond_t watch; /* for pw_watch */
     int64_t ticks;        /* counted by pw_watch */
-    int64_t watch_until;  /* ms: when pw_watch ends a drain; 0: none */
+    bool is_watched;      /* pw_watch has been called */
     bool watcher_sleeps;  /* until the next request */
     bool wants_thread;    /* sooner than the next tick */
     bool stopped;         /* pw_next returns PW_STOP from now on */
@@ -349,10 +357,11 @@ struct pw_thread {
 void pw_run(pw_server *server, pw_conn *conn, bool first);
 /* For pw_news. */
 void pw_tell(pw_server *server, int64_t value, int kind);
-/* The loop itself; with the lock, which it lets go while it waits. */
+/* The loop itself, by the holder; with the lock, which it lets go while it waits. The watcher gets
+ * PW_IDLE when a thread that can serve waits for the token. */
 int64_t pw_loop(pw_thread *thread);
-/* Another thread has given the loop something to do. */
-void pw_loop_wake(pw_server *server);
+/* Another thread has, perhaps, given the loop something to do. */
+void pw_loop_wake(pw_server *server, bool always);
 
 /* ------------------------------------------------------------------ token.c */
 

@@ -2,6 +2,8 @@
  * Which thread runs the loop. Whoever holds the token polls, reads and parses; it takes a request and
  * runs the application keeping the token, so that an application which does not block pays for no
  * hand-over. When the holder stays in the application for longer than a tick, another thread goes on.
+ * When all threads are in the application, the watcher runs the loop: it reads, sends and keeps the
+ * times, and what becomes a complete request waits for the first thread that comes back.
  *
  * Time is counted in ticks by pw_watch alone, and only while there is something to watch: the way
  * of a request reads a number, not a clock. All of this is under the server's lock.
@@ -82,7 +84,7 @@ static bool pw_token_wake_idle(pw_server *server)
 /* What the request that this thread has finished tells of the application. */
 static void pw_token_learn(pw_server *server, const pw_thread *thread)
 {
-    if (server->ticks - thread->taken_tick >= PW_STALL_TICKS)
+    if (server->ticks - thread->taken_tick >= PW_STALL_TICKS || server->holder == server->watcher)
         server->block_score += PW_SCORE_BLOCKED;
     else if (server->block_score > 0)
         server->block_score--;
@@ -108,6 +110,8 @@ bool pw_token_take(pw_thread *thread)
             pw_token_give(server, thread);
             return true;
         }
+        if (server->holder == server->watcher)
+            pw_loop_wake(server, true); /* it makes room for who can serve */
         if (!thread->is_idle) {
             thread->is_idle = true;
             thread->next_idle = server->idle;
@@ -157,16 +161,28 @@ static void pw_watch_wait(pw_server *server)
         server->ticks++;
 }
 
-/* Nobody may be there to run the loop: then it is the watcher that ends a drain. */
-static bool pw_watch_is_over(pw_server *server)
+/* Runs the loop until a thread wants it, or all is over. */
+static void pw_watch_loop(pw_server *server)
 {
-    int stops = atomic_load(&server->stopping);
-    if (stops == 0 || server->holder == NULL || !server->holder_in_app)
+    pw_token_give(server, server->watcher);
+    if (pw_loop(server->watcher) != PW_STOP && !pw_token_wake_idle(server))
+        server->holder = NULL;
+}
+
+/* What a stalled holder, or an eager one, calls for. */
+static bool pw_watch_bears(pw_server *server)
+{
+    bool wanted = server->wants_thread || pw_token_is_stalled(server);
+    server->wants_thread = false;
+    if (!wanted || pw_token_wake_idle(server))
         return false;
-    pw_timers_tick(&server->timers);
-    if (server->watch_until == 0)
-        server->watch_until = server->timers.now + server->timeout_graceful;
-    return stops > 1 || server->timers.now >= server->watch_until;
+    if (server->thread_count < server->threads_most) {
+        server->thread_count++;
+        return true;
+    }
+    if (pw_token_is_stalled(server))
+        pw_watch_loop(server);
+    return false;
 }
 
 int32_t pw_watch(pw_server *server)
@@ -175,23 +191,17 @@ int32_t pw_watch(pw_server *server)
     int64_t seen = -1;
     int32_t outcome = PW_WATCH_STOP;
     pthread_mutex_lock(&server->lock);
+    server->is_watched = true;
     while (!server->stopped) {
-        if (pw_watch_is_over(server)) {
-            pw_token_stop(server);
-            break;
-        }
-        bool stalled = pw_token_is_stalled(server) && !pw_token_wake_idle(server);
-        if ((stalled || server->wants_thread) && server->thread_count < server->threads_most) {
-            server->wants_thread = false;
-            server->thread_count++;
+        if (pw_watch_bears(server)) {
             outcome = PW_WATCH_BIRTH;
             break;
         }
-        server->wants_thread = false;
         quiet = server->holder_in_app || server->requests != seen ? 0 : quiet + 1;
         seen = server->requests;
         if (quiet < PW_QUIET_TICKS) {
-            pw_watch_wait(server);
+            if (!server->stopped)
+                pw_watch_wait(server);
             continue;
         }
         server->watcher_sleeps = true;

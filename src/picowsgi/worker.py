@@ -67,8 +67,7 @@ class Worker:
     def start(self) -> None:
         """Begin to serve."""
         self._bear("picowsgi", self._serve)
-        if self._settings.threads > 1:
-            self._bear("picowsgi-watch", self._watch)
+        self._bear("picowsgi-watch", self._watch)
 
     def stop(self) -> None:
         """Drain and end; a second call ends at once. From any thread, or a signal handler."""

@@ -1,10 +1,11 @@
-"""Serving threads: only an application that blocks needs more than one, and it blocks nobody else."""
+"""Serving threads: only an application that blocks needs more than one; it blocks nobody else."""
 
 import logging
 import threading
 import time
 
 import pytest
+
 from support import connect
 
 PLAIN = [("Content-Type", "text/plain")]
@@ -190,3 +191,53 @@ def test_large_answers_of_many_threads_arrive_whole_and_are_let_go(serve):
     for client in clients:
         client.close()
     assert len(alive) == 30
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_while_all_threads_are_in_the_application_answers_go_on_being_sent(serve, gate, threads):
+    size = 20_000_000
+
+    def application(environ, start_response):
+        if environ["PATH_INFO"] != "/large":
+            return gate(environ, start_response)
+        start_response("200 OK", PLAIN)
+        return [b"x" * size]
+
+    server = serve(application, threads=threads)
+    waiting = [connect(server) for _ in range(threads)]
+    with connect(server) as reader:
+        reader.send(get("/large"))
+        for client in waiting:
+            client.send(get("/wait"))
+            assert gate.entered.acquire(timeout=5), "all threads should be busy"
+        assert len(reader.read_response().content) == size
+    gate.opened.set()
+    for client in waiting:
+        assert client.read_response().content == b"/wait"
+        client.close()
+
+
+def test_requests_that_became_complete_while_all_threads_were_busy_are_served_in_turn(serve, gate):
+    server = serve(gate, threads=1)
+    with connect(server) as busy:
+        busy.send(get("/wait"))
+        assert gate.entered.acquire(timeout=5)
+        others = [connect(server) for _ in range(20)]
+        for number, client in enumerate(others):
+            client.send(get(f"/{number}"))
+        gate.opened.set()
+        for number, client in enumerate(others):
+            assert client.read_response().content == f"/{number}".encode()
+            client.close()
+        assert busy.read_response().content == b"/wait"
+
+
+def test_a_bad_request_is_refused_while_all_threads_are_busy(serve, gate):
+    server = serve(gate, threads=1)
+    with connect(server) as busy, connect(server) as bad:
+        busy.send(get("/wait"))
+        assert gate.entered.acquire(timeout=5)
+        bad.send(b"nonsense\r\n\r\n")
+        assert bad.read_response().status == 400
+        gate.opened.set()
+        assert busy.read_response().content == b"/wait"
