@@ -20,6 +20,7 @@ typedef struct {
     int64_t response_buffer;
     int32_t max_fields;
     int32_t max_connections;
+    int32_t threads; /* the most serving threads there may be */
     int32_t underscore_fields;
     int32_t timeout_head;
     int32_t timeout_body;
@@ -50,9 +51,18 @@ void pw_server_stop(pw_server *server);
 /* Ends all connections. No thread of the server may be in a call, and all of them are freed. */
 void pw_server_free(pw_server *server);
 
-/* Returns NULL with errno set. */
+/* Returns NULL with errno set. Its calls may come from one thread at a time only. */
 pw_thread *pw_thread_new(pw_server *server);
 void pw_thread_free(pw_thread *thread);
+
+/*
+ * Looks after the serving threads: to be called again and again by a thread of its own that serves
+ * nothing, where there may be more than one. Blocks, and returns what is to be done: PW_WATCH_STOP,
+ * nothing any more; PW_WATCH_BIRTH, one more thread that calls pw_next.
+ */
+#define PW_WATCH_STOP 0
+#define PW_WATCH_BIRTH 1
+int32_t pw_watch(pw_server *server);
 /* The block of values of the thread's request; its length is in the number pw_next returns. */
 const char *pw_thread_block(pw_thread *thread);
 int64_t pw_thread_block_size(pw_thread *thread);
@@ -87,11 +97,12 @@ pw_request *pw_thread_request(pw_thread *thread);
 #define PW_OTHER_NAME 255
 #define PW_STOP -1 /* the server has stopped: no more requests */
 #define PW_HOLD -2 /* pw_respond: body is still being sent; keep it, then call pw_next */
+#define PW_IDLE -3 /* no request, but news: see pw_news, then call pw_next */
 
 /* The environ key with this number, or NULL past the last one. */
 const char *pw_key(int32_t number);
 
-/* The next complete request. Blocks. */
+/* The next complete request, or PW_IDLE or PW_STOP. Blocks. */
 int64_t pw_next(pw_thread *thread);
 
 /*
@@ -132,7 +143,8 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
 int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
                      int32_t flags);
 int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags);
-/* The descriptor is duplicated. */
+/* The descriptor is duplicated. PW_REFUSED: none is free; the data can still be sent. */
+#define PW_REFUSED -2
 int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t size);
 /* cut: the content is not complete, and the client must see that. */
 int32_t pw_send_end(pw_thread *thread, int32_t cut);

@@ -43,8 +43,11 @@ void pw_conn_forget(pw_server *server, pw_conn *conn)
 /* Python may let go of what it keeps for the connection. */
 static void pw_conn_sent(pw_server *server, pw_conn *conn)
 {
-    if (conn->held)
+    if (conn->holder != NULL)
+        conn->holder->hold_sent = true; /* Python is not back yet: pw_next will tell */
+    else if (conn->held)
         pw_tell(server, conn->id, PW_NEWS_SENT);
+    conn->holder = NULL;
     conn->held = false;
 }
 
@@ -416,6 +419,7 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
         case PW_CONN_LINGER:
             step = pw_step_linger(server, conn);
             break;
+        case PW_CONN_READY:
         case PW_CONN_APP:
         case PW_CONN_CLOSED:
             return PW_DRIVE_WAIT;
@@ -427,6 +431,8 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
 void pw_conn_event(pw_server *server, pw_conn *conn, int what)
 {
     conn->what |= what & ~PW_WRITABLE; /* writing is tried first and needs no flag */
+    if (conn->state == PW_CONN_APP || conn->state == PW_CONN_READY)
+        return; /* its thread sees to it when it is done */
     bool reads = (what & (PW_READABLE | PW_GONE_AWAY)) != 0;
     if (reads || conn->output.first != NULL)
         pw_run(server, conn, false);
@@ -437,7 +443,7 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     pw_timers_tick(&server->timers); /* the application's time is not the client's */
     pw_content_free(conn->content);
     conn->content = NULL;
-    if (conn->failed || (conn->what & PW_GONE_AWAY)) {
+    if (conn->failed || (conn->what & PW_GONE_AWAY) || server->stopped) {
         pw_conn_close(server, conn);
         return;
     }
@@ -463,6 +469,7 @@ static bool pw_conn_reads(pw_conn *conn)
 void pw_conn_timeout(pw_server *server, pw_conn *conn)
 {
     switch (conn->state) {
+    case PW_CONN_READY:
     case PW_CONN_APP:
         pw_timer_stop(&conn->timer); /* left running because most requests are over in no time */
         return;

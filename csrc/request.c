@@ -9,9 +9,12 @@ pw_thread *pw_thread_new(pw_server *server)
     pw_thread *thread = pw_alloc(sizeof *thread);
     if (thread != NULL) {
         thread->server = server;
+        thread->hold_id = -1;
+        pthread_cond_init(&thread->wake, NULL);
         thread->block.at = pw_realloc(NULL, pw_block_most(&server->limits));
         if (thread->block.at != NULL)
             return thread;
+        pthread_cond_destroy(&thread->wake);
     }
     pw_free(thread);
     errno = ENOMEM;
@@ -22,6 +25,7 @@ void pw_thread_free(pw_thread *thread)
 {
     if (thread == NULL)
         return;
+    pthread_cond_destroy(&thread->wake);
     pw_free(thread->block.at);
     pw_free(thread);
 }
@@ -100,10 +104,11 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
     thread->block.size = 0;
     thread->block.values = 0;
     thread->block.other_names = false;
-    if (conn->kind == PW_SAME)
+    if (conn->kind == PW_SAME && conn->entry >= 0)
         return;
-    if (server->parsed != conn) {
-        /* Other heads were parsed while the content came: once more, it went well before. */
+    if (server->parsed != conn || (conn->kind != PW_NEW && conn->entry < 0)) {
+        /* While the content came, or a thread, other heads were parsed or the entry was taken
+         * away: once more, it went well before. */
         size_t scanned = 0;
         pw_error error;
         pw_head_parse(&server->limits, data, conn->facts.size, &scanned, &server->head, &error);

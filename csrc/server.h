@@ -7,13 +7,22 @@
  *     answer      what the core itself answers  accept    new connections
  *     server      the loop               request, respond   to Python, and back
  *
- * Ownership: everything here belongs to one pw_server and is touched by the one thread that is in
- * a call of it; pw_server_stop alone may come from others and touches `stopping` and `wake` only.
+ * Threads: pw_server.lock guards the server and all that it owns, and is held by whoever runs the
+ * loop, except while it waits for events. What is not under it:
+ *
+ *     a connection in PW_CONN_APP     belongs to the thread that has its request, but for `what`,
+ *                                     `state`, `timer`, `queued` and the list pointers; `output`
+ *                                     is the thread's own only from pw_send_head or pw_respond on
+ *     server->stopping, server->wake, may be touched by anyone
+ *     server->drain_until
+ *     limits, store, timers.length,   are not changed once the server listens
+ *     response_buffer, threads_most
  */
 #ifndef PW_SERVER_H
 #define PW_SERVER_H
 
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -82,6 +91,8 @@ typedef struct {
     int64_t polled;                 /* ms: what had come by then has been looked at */
 } pw_timers;
 
+/* Milliseconds of the monotonic clock. */
+int64_t pw_now(void);
 void pw_timers_init(pw_timers *timers);
 void pw_timers_tick(pw_timers *timers);
 /* Starts anew when it runs. */
@@ -162,6 +173,7 @@ typedef enum {
     PW_CONN_IDLE,    /* nothing of the next request is here; holds no buffer */
     PW_CONN_HEAD,    /* some of its head is here */
     PW_CONN_CONTENT, /* the head is here, its content is coming */
+    PW_CONN_READY,   /* it is complete, and all threads are busy: in server->ready */
     PW_CONN_APP,     /* the application has it: only its thread touches the connection */
     PW_CONN_SENDING, /* the application has finished, the client has not got everything */
     PW_CONN_LINGER,  /* all is sent, our side is shut, the client's rest is thrown away */
@@ -174,7 +186,7 @@ typedef struct pw_conn {
     pw_conn_state state;
     int what;        /* edges seen and not used up: PW_READABLE ... */
     bool registered; /* with the poller */
-    bool queued;     /* in the server's run queue */
+    bool queued;     /* in server->run or server->ready */
     bool close;      /* after this response */
     bool started;    /* the response's head is handed over */
     bool no_content; /* the response must have none: HEAD, 204, 304 */
@@ -198,6 +210,7 @@ typedef struct pw_conn {
     int64_t linger_left;  /* bytes that will still be thrown away */
     int64_t linger_until; /* ms */
     pw_timer timer;
+    struct pw_thread *holder;        /* borrowed: is about to keep what is sent: pw_thread.hold */
     struct pw_conn *run_next;        /* borrowed */
     struct pw_conn *next, *previous; /* borrowed: all connections of the server */
     union {
@@ -269,6 +282,11 @@ void pw_accept_resume(pw_server *server);
 #define PW_LISTENERS_MOST 64
 #define PW_SCRATCH_SIZE 131072
 
+/* Linked by run_next: a connection is in one of them at most. */
+typedef struct {
+    pw_conn *first, *last; /* borrowed */
+} pw_queue;
+
 struct pw_server {
     pw_limits limits;
     pw_store store;
@@ -283,7 +301,7 @@ struct pw_server {
     int wake[2];         /* a pipe: [1] written by pw_server_stop */
     atomic_int stopping; /* how often pw_server_stop was called */
     bool draining;
-    int64_t drain_until; /* ms; 0: nobody has seen yet that it is to stop */
+    atomic_int_least64_t drain_until; /* ms; 0: nobody has seen yet that it is to stop */
 
     pw_listener listeners[PW_LISTENERS_MOST];
     int listener_count;
@@ -293,8 +311,9 @@ struct pw_server {
     pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;
     int64_t next_id;
-    pw_conn *dead;                 /* owned: closed, to be freed (linked by run_next) */
-    pw_conn *run_first, *run_last; /* borrowed: connections to go on with */
+    pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
+    pw_queue run;   /* connections to go on with */
+    pw_queue ready; /* connections with a complete request, for the next thread */
 
     pw_timers timers;
     pw_pool pool;
@@ -306,8 +325,25 @@ struct pw_server {
     pw_head head;    /* the head parsed last; its spans are good while `parsed` has it */
     pw_conn *parsed; /* borrowed: the connection of head, or NULL */
 
-    int64_t *news; /* owned: what pw_news will tell; two for each connection there may be */
-    size_t news_count;
+    int64_t *news; /* owned: what pw_news will tell */
+    size_t news_count, news_room;
+
+    pthread_mutex_t lock;
+    pw_thread *holder;     /* borrowed: has the token and runs the loop; NULL: nobody */
+    bool holder_in_app;    /* it has taken a request and is not back */
+    bool polling;          /* it waits for events, without the lock */
+    int64_t polling_until; /* ms; -1: for ever */
+    pw_thread *idle;       /* borrowed: threads that wait for the token, a stack */
+    int32_t thread_count, threads_most;
+    int64_t requests;     /* handed to Python, ever */
+    int block_score;      /* how much the application blocks: see token.c */
+    pw_thread *watcher;   /* owned: stands for pw_watch as the holder; serves nothing */
+    pthread_cond_t watch; /* for pw_watch */
+    int64_t ticks;        /* counted by pw_watch */
+    bool is_watched;      /* pw_watch has been called */
+    bool watcher_sleeps;  /* until the next request */
+    bool wants_thread;    /* sooner than the next tick */
+    bool stopped;         /* pw_next returns PW_STOP from now on */
 };
 
 struct pw_thread {
@@ -315,6 +351,15 @@ struct pw_thread {
     pw_conn *conn;     /* borrowed: the request at hand, or NULL */
     pw_request request;
     pw_block block; /* its memory is owned */
+
+    pthread_cond_t wake;  /* with the server's lock: it has been given the token, or the end */
+    pw_thread *next_idle; /* borrowed */
+    bool is_idle;         /* in server->idle */
+    bool taken;           /* a request, and has not come back for the next */
+    int64_t taken_tick;
+    pw_conn *hold;   /* borrowed until hold_sent: Python is about to keep what it sends */
+    int64_t hold_id; /* its number; -1: none */
+    bool hold_sent;  /* before Python was back */
 };
 
 /* Goes on with a connection soon: first or last of those that wait for it. */
@@ -323,6 +368,20 @@ void pw_run(pw_server *server, pw_conn *conn, bool first);
 bool pw_server_is_late(pw_server *server);
 /* For pw_news. */
 void pw_tell(pw_server *server, int64_t value, int kind);
+/* The loop itself, by the holder; with the lock, which it lets go while it waits. The watcher gets
+ * PW_IDLE when a thread that can serve waits for the token. */
+int64_t pw_loop(pw_thread *thread);
+/* Another thread has, perhaps, given the loop something to do. */
+void pw_loop_wake(pw_server *server, bool always);
+
+/* ------------------------------------------------------------------ token.c */
+
+/* Waits for the token. False: the server has stopped. */
+bool pw_token_take(pw_thread *thread);
+/* The thread goes to the application with a request, and keeps the token if it can. */
+void pw_token_keep(pw_thread *thread);
+/* Ends all waiting: the server has stopped. */
+void pw_token_stop(pw_server *server);
 
 /* ------------------------------------------------------------------ request.c */
 

@@ -255,6 +255,16 @@ class Settings:
         maximum=65535,
     )
 
+    threads: int = option(
+        16,
+        kind="int",
+        group="Concurrency",
+        metavar="N",
+        help="the most serving threads of a process",
+        minimum=1,
+        maximum=4096,
+    )
+
     max_connections: int = option(
         8192,
         kind="int",

@@ -34,7 +34,9 @@ SIZE_SHIFT: int = lib.PW_SIZE_SHIFT
 OTHER_NAME: int = lib.PW_OTHER_NAME
 STOP: int = lib.PW_STOP
 HOLD: int = lib.PW_HOLD
+IDLE: int = lib.PW_IDLE
 GONE: int = lib.PW_GONE
+REFUSED: int = lib.PW_REFUSED
 ADD_DATE: int = lib.PW_ADD_DATE
 ADD_SERVER: int = lib.PW_ADD_SERVER
 CLOSE: int = lib.PW_CLOSE
@@ -94,6 +96,7 @@ class CoreServer:
             "response_buffer": settings.response_buffer,
             "max_fields": settings.max_fields,
             "max_connections": settings.max_connections,
+            "threads": settings.threads,
             "underscore_fields": _UNDERSCORE[settings.underscore_fields],
             "timeout_head": _milliseconds(settings.timeout_head),
             "timeout_body": _milliseconds(settings.timeout_body),
@@ -110,6 +113,14 @@ class CoreServer:
             number = lib.pw_server_listen(self.pointer, sock.fileno())
             if number != 0:
                 raise OSError(number, os.strerror(number))
+
+    def watch(self) -> bool:
+        """Look after the serving threads; blocks until one more is needed, or they all end.
+
+        Returns whether there is more to watch, and one more is needed. To be called by one thread
+        that serves nothing.
+        """
+        return bool(lib.pw_watch(self.pointer) == lib.PW_WATCH_BIRTH)
 
     def stop(self) -> None:
         """Drain and stop; a second call stops now. From any thread, or a signal handler."""

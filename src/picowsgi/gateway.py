@@ -6,16 +6,14 @@ Never touches a socket, and never has more than one request at a time.
 from __future__ import annotations
 
 import os
-import socket
-import stat
-from collections.abc import Sequence
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from picowsgi import core
-from picowsgi.environ import EnvironMaker, base_environ
+from picowsgi.environ import EnvironMaker, Kept
 from picowsgi.head import Head, HeadEncoder
 from picowsgi.log import get_logger, printable
-from picowsgi.response import ClientGoneError, FileWrapper, Response
+from picowsgi.response import ClientGoneError, FileWrapper, Response, real_file
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -24,46 +22,61 @@ _ERROR_HEADERS = [("Content-Type", "text/plain; charset=utf-8")]
 _ERROR_BODY = b"Internal Server Error\n"
 
 
+_current = threading.local()
+
+
+def client_disconnected() -> bool:
+    """Tell whether the client of this thread's request has closed its side or is gone."""
+    return bool(core.client_gone(_current.gateway.thread))
+
+
+def early_hints(headers: list[tuple[str, str]]) -> None:
+    """Send an interim response 103 with these fields for this thread's request (RFC 8297)."""
+    head = HeadEncoder().encode("103 Early Hints", headers).data + b"\r\n"
+    core.send_interim(_current.gateway.thread, head, len(head))
+
+
+#: What an environ offers beyond PEP 3333.
+EXTENSIONS = {
+    "wsgi.file_wrapper": FileWrapper,
+    "wsgi.early_hints": early_hints,
+    "picowsgi.client_disconnected": client_disconnected,
+    "waitress.client_disconnected": client_disconnected,
+}
+
+
 class Gateway:
-    """Runs the requests of one serving thread through `application`."""
+    """Runs the requests of one serving thread, the one that makes it, through `application`."""
 
     def __init__(
         self,
         application: WSGIApplication,
         thread: core.CoreThread,
-        sockets: Sequence[socket.socket],
+        bases: list[WSGIEnvironment],
+        kept: Kept,
     ) -> None:
         self.application = application
         self.thread: Any = thread.pointer
-        self._request = thread.request
         self.encode = HeadEncoder().encode
-        self._held: dict[int, object] = {}
-        bases = [base_environ(sock, self._extensions()) for sock in sockets]
-        self.environs = EnvironMaker(thread, bases, self._release)
+        self.environs = EnvironMaker(thread, bases, kept)
+        self._request = thread.request
+        self._core_thread = thread
+        self._kept = kept
+        _current.gateway = self
 
-    def _extensions(self) -> dict[str, Any]:
-        """Return what an environ holds that depends on this gateway."""
-        return {
-            "wsgi.file_wrapper": FileWrapper,
-            "wsgi.early_hints": self.early_hints,
-            "picowsgi.client_disconnected": self.client_disconnected,
-            "waitress.client_disconnected": self.client_disconnected,
-            "wsgi.multithread": False,
-            "wsgi.multiprocess": False,
-        }
-
-    def _release(self, connection: int) -> None:
-        """Let go of what was kept for a connection: the core has sent it."""
-        self._held.pop(connection, None)
-
-    def client_disconnected(self) -> bool:
-        """Tell whether the client of this thread's request has closed its side or is gone."""
-        return bool(core.client_gone(self.thread))
-
-    def early_hints(self, headers: list[tuple[str, str]]) -> None:
-        """Send an interim response 103 with these fields (RFC 8297)."""
-        head = HeadEncoder().encode("103 Early Hints", headers).data + b"\r\n"
-        core.send_interim(self.thread, head, len(head))
+    def run(self) -> None:
+        """Serve requests until the server stops."""
+        serve, make, templates = self.serve, self.environs.make, self._kept.templates
+        number = core.next_request(self.thread)
+        while number != core.STOP:
+            template = templates.get(number)
+            if template is not None:
+                number = serve(template.copy())
+            elif number != core.IDLE:
+                number = serve(make(number))
+            else:
+                self._kept.take_news(self._core_thread)
+                number = core.next_request(self.thread)
 
     def serve(self, environ: WSGIEnvironment) -> int:
         """Run one request and send its response; returns the number of the next one."""
@@ -91,7 +104,7 @@ class Gateway:
         number: int = core.respond(self.thread, data, len(data), body, len(body), flags)
         if number != core.HOLD:
             return number
-        self._held[self._request.connection] = data, body
+        self._kept.held[self._request.connection] = data, body
         return core.next_request(self.thread)  # type: ignore[no-any-return]
 
     def _serve_parts(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
@@ -111,29 +124,27 @@ class Gateway:
         return self._end(environ, response, result)
 
     def _send_file(self, response: Response, wrapper: FileWrapper) -> bool:
-        """Send a real file by sendfile, from where it stands; False where it is none."""
-        try:
-            descriptor = wrapper.filelike.fileno()
-            status = os.fstat(descriptor)
-            offset = wrapper.filelike.tell()
-        except (AttributeError, OSError, ValueError):
+        """Send a real file by sendfile, from where it stands; False where it is to be read."""
+        file = real_file(wrapper.filelike)
+        if file is None:
             return False
-        if not stat.S_ISREG(status.st_mode):
-            return False
-        size = max(status.st_size - offset, 0)
+        offset = file.tell()
+        size = max(os.fstat(file.fileno()).st_size - offset, 0)
         if response.head is not None and response.head.length < 0 and not response.started:
-            response.head = response.head._replace(
-                data=response.head.data + b"Content-Length: %d\r\n" % size, length=size
-            )
+            response.head = response.head.with_length(size)
         if not response.started:
             response.begin()
-        if response.left >= 0:
-            size = min(size, response.left)
-            response.left -= size
-        elif size:
+        if not response.wanted:
+            return True
+        if response.left < 0:
             return False  # chunks cannot be made of a file without reading it
-        if core.send_file(self.thread, descriptor, offset, size) < 0:
+        size = min(size, response.left)
+        sent = core.send_file(self.thread, file.fileno(), offset, size)
+        if sent == core.REFUSED:
+            return False
+        if sent < 0:
             raise ClientGoneError
+        response.left -= size
         return True
 
     def _end(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
@@ -151,7 +162,7 @@ class Gateway:
         response.over = True
         connection = self._request.connection
         if core.send_end(self.thread, cut) > 0:
-            self._held[connection] = response.held
+            self._kept.held[connection] = response.held
         return core.next_request(self.thread)  # type: ignore[no-any-return]
 
     def _close(self, environ: WSGIEnvironment, result: Any) -> None:
