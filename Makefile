@@ -147,12 +147,14 @@ fuzz: $(FUZZERS)
 	rm -rf $(FUZZ)/seeds
 	mkdir -p $(FUZZ)/failed
 	PYTHONPATH=tests $(VENV_PYTHON) -m wire.export $(FUZZ)/seeds
-	@set -e; for fuzzer in $(notdir $(FUZZERS)); do \
-	    echo "$$fuzzer, $(T) s"; \
+	@for fuzzer in $(notdir $(FUZZERS)); do \
+	    echo "$$fuzzer for $(T) s"; \
 	    mkdir -p $(FUZZ)/found/$$fuzzer; \
-	    $(FUZZ)/$$fuzzer -max_total_time=$(T) -max_len=4096 -timeout=10 -verbosity=0 \
-	        -print_final_stats=1 -dict=tests/fuzz/http.dict \
-	        -artifact_prefix=$(FUZZ)/failed/$$fuzzer- $(FUZZ)/found/$$fuzzer $(FUZZ)/seeds; \
+	    if $(FUZZ)/$$fuzzer -max_total_time=$(T) -max_len=4096 -timeout=10 -print_final_stats=1 \
+	        -dict=tests/fuzz/http.dict -artifact_prefix=$(FUZZ)/failed/$$fuzzer- \
+	        $(FUZZ)/found/$$fuzzer $(FUZZ)/seeds >$(FUZZ)/$$fuzzer.log 2>&1; \
+	    then grep ^stat:: $(FUZZ)/$$fuzzer.log; \
+	    else tail -n 60 $(FUZZ)/$$fuzzer.log; exit 1; fi; \
 	done
 
 # Before anything is compiled: is there a clang that has libFuzzer?

@@ -51,12 +51,6 @@ static void pw_conn_sent(pw_server *server, pw_conn *conn)
     conn->held = false;
 }
 
-void pw_conn_reset(pw_conn *conn)
-{
-    static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-}
-
 void pw_conn_close(pw_server *server, pw_conn *conn)
 {
     if (conn->state == PW_CONN_CLOSED)
@@ -64,8 +58,9 @@ void pw_conn_close(pw_server *server, pw_conn *conn)
     /* close alone would leave it with the poller while a forked child has the descriptor, too. */
     if (conn->registered)
         pw_poll_remove(&server->poll, conn->fd);
-    if (conn->output.first != NULL)
-        pw_conn_reset(conn);
+    static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    if (conn->reset || conn->output.first != NULL)
+        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     close(conn->fd);
     conn->state = PW_CONN_CLOSED;
     pw_timer_stop(&conn->timer);
@@ -358,7 +353,7 @@ static pw_step pw_conn_next(pw_server *server, pw_conn *conn)
 {
     pw_conn_sent(server, conn);
     if (conn->close) {
-        if (pw_conn_unused(conn) > 0 || (conn->what & PW_READABLE) != 0)
+        if (!conn->reset && (pw_conn_unused(conn) > 0 || (conn->what & PW_READABLE) != 0))
             return pw_conn_linger(server, conn);
         pw_conn_close(server, conn);
         return PW_STEP_WAIT;

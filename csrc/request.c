@@ -79,10 +79,8 @@ static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
             return; /* many connections bring one request only */
         void *evicted;
         conn->entry = (int16_t)pw_cache_take(&server->cache, conn, server->timers.now, &evicted);
-        if (evicted != NULL) {
-            ((pw_conn *)evicted)->entry = -1;
-            ((pw_conn *)evicted)->kind = PW_NEW; /* it may wait for content as PW_SAME */
-        }
+        if (evicted != NULL)
+            ((pw_conn *)evicted)->entry = -1; /* seen in pw_thread_describe */
         if (conn->entry < 0)
             return;
     } else if (++server->cache.entries[conn->entry].misses % 8 != 0) {

@@ -193,8 +193,7 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut)
     if (cut) {
         /* No last chunk, or too few bytes: the client sees a message cut off. Where the end of the
          * connection is all that ends the content, only a reset can tell it. */
-        if (conn->unframed || conn->failed)
-            pw_conn_reset(conn);
+        conn->reset = conn->unframed || conn->failed;
         conn->close = true;
     } else if (conn->chunked && !conn->failed) {
         if (!pw_output_copy(&conn->output, "0\r\n\r\n", 5))
@@ -222,7 +221,7 @@ int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
     int32_t outcome = 0;
     bool progress = false;
     pthread_mutex_lock(&server->lock); /* before the head another thread may flush the output */
-    if (conn->failed)
+    if (conn == NULL || conn->failed)
         outcome = PW_GONE;
     else if (conn->started || conn->facts.minor == 0)
         outcome = 0;

@@ -194,6 +194,7 @@ typedef struct pw_conn {
     bool unframed;   /* the response ends with the connection */
     bool waits;      /* output waits for the next of the requests received together */
     bool failed;     /* writing has failed: the client is gone */
+    bool reset;      /* its end is to be a reset: an orderly one would pass for the content's */
     bool held;       /* Python keeps objects until PW_NEWS_SENT */
     uint8_t kind;    /* of the request: PW_SAME ... */
     uint8_t listener;
@@ -231,8 +232,6 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn);
 /* The application has finished with its request, its output may be on its way. */
 void pw_conn_finished(pw_server *server, pw_conn *conn);
 void pw_conn_close(pw_server *server, pw_conn *conn);
-/* Closing it will be a reset: what ends here must not look whole. */
-void pw_conn_reset(pw_conn *conn);
 /* Answers with an error, and nothing more is read as a request. */
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error);
 /* Gives up its entry in the cache of heads. */

@@ -63,10 +63,11 @@ static pw_thread *pw_idle_pop(pw_server *server)
 
 static void pw_idle_remove(pw_server *server, pw_thread *thread)
 {
-    for (pw_thread **at = &server->idle; thread->is_idle; at = &(*at)->next_idle)
+    for (pw_thread **at = &server->idle; *at != NULL; at = &(*at)->next_idle)
         if (*at == thread) {
             *at = thread->next_idle;
             thread->is_idle = false;
+            return;
         }
 }
 

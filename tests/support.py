@@ -341,7 +341,7 @@ def wait_until(condition: Callable[[], object], wanted: str, timeout: float = TI
 
 def open_descriptors(process: int | str = "self") -> int:
     """How many descriptors a process has open."""
-    return len(os.listdir(f"/proc/{process}/fd"))
+    return sum(1 for _ in Path(f"/proc/{process}/fd").iterdir())
 
 
 def resident_bytes(process: int | str = "self") -> int:

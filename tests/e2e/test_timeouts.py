@@ -142,7 +142,8 @@ def test_an_answer_that_waits_for_the_next_head_does_not_wait_for_its_timeout(se
         assert client.read_response().status == 200
 
 
-def test_clients_in_time_get_no_408_because_an_application_held_up_the_server(serve):
+@pytest.mark.parametrize("threads", [1, 16])
+def test_clients_in_time_get_no_408_because_an_application_held_up_the_server(serve, threads):
     running, over = threading.Event(), threading.Event()
 
     def slow(environ, start_response):
@@ -151,7 +152,7 @@ def test_clients_in_time_get_no_408_because_an_application_held_up_the_server(se
             over.wait(LATE)
         return hello(environ, start_response)
 
-    server = serve(slow, timeout_head=SHORT, timeout_body=SHORT)
+    server = serve(slow, threads=threads, timeout_head=SHORT, timeout_body=SHORT)
     with connect(server) as blocker, connect(server) as head, connect(server) as content:
         head.send(GET[:-2])
         content.send(POST + b"Content-Length: 2\r\n\r\na")
@@ -437,7 +438,7 @@ def test_an_endless_response_is_cut_at_the_end_of_the_graceful_time(serve, pause
 )
 def test_a_second_stop_ends_at_once(serve, app, data):
     server = serve(app, timeout_graceful=LONG, response_buffer=65536)
-    with ask_and_read_nothing(server, data) as client:
+    with ask_and_read_nothing(server, data):
         server.request_stop()
         assert not server.join(0.1), "expected the server to drain"
         server.request_stop()
