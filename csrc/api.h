@@ -27,8 +27,40 @@ typedef struct {
     int32_t timeout_write;
     int32_t timeout_keep_alive;
     int32_t timeout_graceful;
-    const char *temporary_directory; /* borrowed during pw_server_new */
+    int32_t timeout_request; /* 0: none */
+    int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
+    int32_t access_json;     /* values are escaped for JSON strings */
+    int64_t access_program_size;
+    /* The rest is borrowed during pw_server_new. */
+    const char *access_program; /* the lines of the access log: see PW_ATOM_LITERAL */
+    const char *health_path;    /* answered by the core; empty: none */
+    const char *temporary_directory;
 } pw_settings;
+
+/*
+ * A program of the access log is atoms, one after the other: the code, the size of what follows as
+ * two bytes, the higher one first, and the text for the two FIELD codes (a name, in lower case)
+ * and LITERAL.
+ */
+#define PW_ATOM_LITERAL 1
+#define PW_ATOM_ADDRESS 2
+#define PW_ATOM_USER 3
+#define PW_ATOM_METHOD 4
+#define PW_ATOM_TARGET 5
+#define PW_ATOM_PATH 6
+#define PW_ATOM_QUERY 7
+#define PW_ATOM_PROTOCOL 8
+#define PW_ATOM_FIELD 9
+#define PW_ATOM_TIME 10
+#define PW_ATOM_STATUS 11
+#define PW_ATOM_BYTES 12
+#define PW_ATOM_BYTES_OR_DASH 13
+#define PW_ATOM_SECONDS 14
+#define PW_ATOM_DECIMAL_SECONDS 15
+#define PW_ATOM_MILLISECONDS 16
+#define PW_ATOM_MICROSECONDS 17
+#define PW_ATOM_QUEUE 18 /* microseconds from complete to the application */
+#define PW_ATOM_RESPONSE_FIELD 19
 
 /*
  * The request's facts that do not fit the number pw_next returns.
@@ -48,20 +80,27 @@ pw_server *pw_server_new(const pw_settings *settings);
 int32_t pw_server_listen(pw_server *server, int32_t descriptor);
 /* May be called from any thread, any number of times; a second call stops without draining. */
 void pw_server_stop(pw_server *server);
+/* The access log goes to this descriptor from now on; lines that wait go to the one before. */
+void pw_server_log_to(pw_server *server, int32_t descriptor);
 /* Ends all connections. No thread of the server may be in a call, and all of them are freed. */
 void pw_server_free(pw_server *server);
 
-/* Returns NULL with errno set. Its calls may come from one thread at a time only. */
-pw_thread *pw_thread_new(pw_server *server);
+/* Returns NULL with errno set. Its calls may come from one thread at a time only. The number is the
+ * caller's, for pw_watch to name it by. */
+pw_thread *pw_thread_new(pw_server *server, int32_t number);
 void pw_thread_free(pw_thread *thread);
 
 /*
  * Looks after the serving threads: to be called again and again by a thread of its own that serves
  * nothing, where there may be more than one. Blocks, and returns what is to be done: PW_WATCH_STOP,
- * nothing any more; PW_WATCH_BIRTH, one more thread that calls pw_next.
+ * nothing any more; PW_WATCH_BIRTH, one more thread that calls pw_next; or the number of a thread
+ * times 4 plus PW_WATCH_SLOW or PW_WATCH_STUCK: its request has run for longer than
+ * timeout_request, or twice that.
  */
 #define PW_WATCH_STOP 0
 #define PW_WATCH_BIRTH 1
+#define PW_WATCH_SLOW 2
+#define PW_WATCH_STUCK 3
 int32_t pw_watch(pw_server *server);
 /* The block of values of the thread's request; its length is in the number pw_next returns. */
 const char *pw_thread_block(pw_thread *thread);

@@ -17,6 +17,11 @@ typedef enum { PW_STEP_ON, PW_STEP_WAIT, PW_STEP_REQUEST } pw_step;
 
 /* ------------------------------------------------------------------ small things */
 
+static bool pw_is(pw_span span, const char *text)
+{
+    return span.size == strlen(text) && memcmp(span.at, text, span.size) == 0;
+}
+
 static size_t pw_conn_unused(const pw_conn *conn)
 {
     return conn->in != NULL ? conn->in->end - conn->in->start - conn->used : 0;
@@ -139,6 +144,7 @@ static pw_step pw_step_linger(pw_server *server, pw_conn *conn)
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
 {
     char answer[PW_REFUSAL_MOST];
+    pw_log_refusal(server, conn, pw_error_status(error));
     size_t size = pw_answer_refusal(&server->clock, answer, error, conn->facts.is_head);
     conn->close = true;
     conn->what |= PW_READABLE; /* so that the end is a lingering one */
@@ -229,10 +235,38 @@ static bool pw_conn_recognise(pw_server *server, pw_conn *conn)
     return true;
 }
 
+/* A question for the core itself: it is answered though all threads be busy. */
+static bool pw_conn_is_health(const pw_server *server, const pw_conn *conn)
+{
+    const pw_head *head = &server->head;
+    return server->health[0] != '\0' && conn->kind != PW_SAME &&
+           pw_is(head->path, server->health) &&
+           (pw_is(head->method, "GET") || pw_is(head->method, "HEAD")) && !conn->facts.chunked &&
+           conn->facts.content_length <= 0;
+}
+
+static pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
+{
+    char answer[PW_REFUSAL_MOST];
+    conn->close = !conn->facts.keep_alive || server->draining;
+    size_t size = pw_answer_health(&server->clock, answer, conn, server->draining);
+    conn->in->start += conn->used;
+    conn->used = 0;
+    conn->scanned = 0;
+    server->parsed = NULL;
+    conn->state = PW_CONN_SENDING;
+    if (pw_output_copy(&conn->output, answer, size))
+        return PW_STEP_ON;
+    pw_conn_close(server, conn);
+    return PW_STEP_WAIT;
+}
+
 /* The head is complete: what of its content is here, too? */
 static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
 {
     conn->used = conn->facts.size;
+    if (pw_conn_is_health(server, conn))
+        return pw_conn_answer_health(server, conn);
     if (!conn->facts.chunked && conn->facts.content_length <= 0)
         return PW_STEP_REQUEST;
     conn->content = pw_content_new(conn->facts.chunked ? -1 : conn->facts.content_length);
@@ -272,7 +306,7 @@ static pw_step pw_step_head(pw_server *server, pw_conn *conn)
     if (conn->scanned == 0 && pw_conn_recognise(server, conn))
         return pw_conn_begin_content(server, conn);
     server->parsed = NULL;
-    memset(&server->head.facts, 0, sizeof server->head.facts);
+    server->head = (pw_head){.fields = server->fields};
     switch (pw_head_parse(&server->limits, data, conn->in->end - conn->in->start, &conn->scanned,
                           &server->head, &error)) {
     case PW_PARSE_DONE:

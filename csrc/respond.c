@@ -15,6 +15,7 @@ static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head
     int status = 0;
     if (size > at + 3)
         status = (head[at] - '0') * 100 + (head[at + 1] - '0') * 10 + (head[at + 2] - '0');
+    conn->status = status;
     bool bare = status / 100 == 1 || status == 204 || status == 304;
     conn->started = true;
     conn->no_content = conn->facts.is_head || bare;
@@ -55,6 +56,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     pthread_mutex_lock(&server->lock);
     thread->conn = NULL;
     pw_response_begin(server, conn, head, (size_t)head_size, true, flags);
+    pw_access_head(server, &thread->log, head, (size_t)head_size);
     int64_t length = body_size;
     if (conn->no_content && (body_size == 0 || !conn->facts.is_head))
         length = -1;
@@ -79,6 +81,8 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     }
     if (!loop_is_ours)
         pthread_mutex_lock(&server->lock);
+    conn->bytes = (int64_t)parts[2].iov_len;
+    pw_thread_log(thread, conn);
     bool holds = conn->output.borrowed > 0 && !conn->failed;
     if (holds)
         pw_response_hold(thread, conn);
@@ -110,6 +114,7 @@ int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int
         flags |= PW_HAS_LENGTH;
     pthread_mutex_lock(&server->lock);
     pw_response_begin(server, conn, head, (size_t)head_size, length >= 0, flags);
+    pw_access_head(server, &thread->log, head, (size_t)head_size);
     size_t tail_size = pw_answer_tail(&server->clock, tail, conn, flags, -1);
     pthread_mutex_unlock(&server->lock);
     int32_t outcome = !conn->no_content;
@@ -153,6 +158,7 @@ int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t 
         return pw_response_state(conn, PW_IO_ERROR);
     if (conn->no_content || size <= 0)
         return conn->output.borrowed;
+    conn->bytes += size;
     char line[20];
     struct iovec parts[3];
     int count = 0;
@@ -206,6 +212,7 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut)
     int32_t borrowed = conn->failed ? 0 : conn->output.borrowed;
     pthread_mutex_lock(&server->lock);
     thread->conn = NULL;
+    pw_thread_log(thread, conn);
     if (borrowed > 0)
         pw_response_hold(thread, conn);
     pw_conn_finished(server, conn);

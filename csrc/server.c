@@ -29,16 +29,36 @@ static void pw_watch_init(pw_server *server)
     pthread_condattr_destroy(&attributes);
 }
 
+/* A copy of size bytes and a NUL; NULL: out of memory. */
+static char *pw_copy(const char *data, size_t size)
+{
+    char *copy = pw_alloc(size + 1);
+    if (copy != NULL)
+        memcpy(copy, data, size);
+    return copy;
+}
+
+static bool pw_access_open(pw_access *access, const pw_settings *settings)
+{
+    access->fd = settings->access_file;
+    access->json = settings->access_json != 0;
+    access->program_size = (size_t)settings->access_program_size;
+    access->program = pw_copy(settings->access_program, access->program_size);
+    access->wants_head =
+        memchr(settings->access_program, PW_ATOM_RESPONSE_FIELD, access->program_size) != NULL;
+    return access->program != NULL;
+}
+
 static bool pw_server_allocate(pw_server *server, const pw_settings *settings)
 {
     const char *directory = settings->temporary_directory;
-    size_t directory_size = strlen(directory) + 1;
     server->fields = pw_alloc((size_t)settings->max_fields * sizeof *server->fields);
     server->scratch = pw_realloc(NULL, PW_SCRATCH_SIZE);
-    server->directory = pw_alloc(directory_size);
-    if (server->fields == NULL || server->scratch == NULL || server->directory == NULL)
+    server->directory = pw_copy(directory, strlen(directory));
+    server->health = pw_copy(settings->health_path, strlen(settings->health_path));
+    if (server->fields == NULL || server->scratch == NULL || server->directory == NULL ||
+        server->health == NULL || !pw_access_open(&server->access, settings))
         return false;
-    memcpy(server->directory, directory, directory_size);
     server->store.directory = server->directory;
     server->head.fields = server->fields;
     return true;
@@ -57,6 +77,7 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->response_buffer = settings->response_buffer;
     server->max_connections = settings->max_connections;
     server->threads_most = settings->threads;
+    server->timeout_request = settings->timeout_request;
     server->thread_count = 1;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
@@ -85,7 +106,7 @@ pw_server *pw_server_new(const pw_settings *settings)
     pw_timers_init(&server->timers);
     pw_clock_tick(&server->clock);
     int error = ENOMEM;
-    server->watcher = pw_thread_new(server);
+    server->watcher = pw_thread_new(server, -1);
     if (server->watcher == NULL || !pw_server_allocate(server, settings))
         goto fail;
     error = pw_poll_open(&server->poll);
@@ -177,6 +198,7 @@ static void pw_server_end(pw_server *server)
         if (conn->state != PW_CONN_APP)
             pw_conn_close(server, conn);
     }
+    pw_access_flush(&server->access);
 }
 
 void pw_server_free(pw_server *server)
@@ -192,6 +214,10 @@ void pw_server_free(pw_server *server)
         pw_conn_bury(server, conn);
     pw_reap(server);
     pw_poll_close(&server->poll);
+    pw_access_flush(&server->access);
+    pw_free(server->access.lines.at);
+    pw_free(server->access.program);
+    pw_free(server->health);
     for (int i = 0; i < 2; i++)
         if (server->wake[i] >= 0)
             close(server->wake[i]);
@@ -274,10 +300,19 @@ static void pw_server_event(pw_server *server, const pw_event *event)
     pw_conn_event(server, event->tag, event->what);
 }
 
+void pw_server_log_to(pw_server *server, int32_t descriptor)
+{
+    pthread_mutex_lock(&server->lock);
+    pw_access_flush(&server->access);
+    server->access.fd = descriptor;
+    pthread_mutex_unlock(&server->lock);
+}
+
 static int pw_server_patience(const pw_server *server)
 {
     int64_t wait = pw_timers_wait(&server->timers);
-    const int64_t others[] = {atomic_load(&server->drain_until), server->resume_at};
+    const int64_t others[] = {atomic_load(&server->drain_until), server->resume_at,
+                              server->access.due, pw_watch_due(server)};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         if (others[i] == 0)
             continue;
@@ -296,6 +331,8 @@ static void pw_server_wait(pw_server *server)
         pw_conn_timeout(server, (pw_conn *)(void *)((char *)timer - offsetof(pw_conn, timer)));
     if (any)
         return;
+    if (server->access.due != 0 && server->access.due <= server->timers.now)
+        pw_access_flush(&server->access);
     pw_reap(server);
     server->event_next = 0;
     int patience = pw_server_patience(server);
@@ -308,6 +345,8 @@ static void pw_server_wait(pw_server *server)
     server->event_count = count;
     pw_timers_tick(&server->timers);
     server->timers.polled = server->timers.now;
+    if (server->access.fd >= 0)
+        server->polled_us = pw_microseconds();
     pw_clock_tick(&server->clock);
     if (server->resume_at != 0 && server->resume_at <= server->timers.now)
         pw_accept_resume(server);
@@ -358,6 +397,8 @@ static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
         return PW_IDLE;
     if (thread == server->watcher) {
         conn->state = PW_CONN_READY;
+        if (server->access.fd >= 0)
+            conn->ready_us = pw_microseconds();
         pw_queue_push(&server->ready, conn, false);
         return PW_IDLE;
     }
@@ -384,7 +425,7 @@ int64_t pw_loop(pw_thread *thread)
             pw_server_end(server);
             pw_token_stop(server);
             return PW_STOP;
-        } else if (serves ? server->news_count > 0 : server->idle != NULL) {
+        } else if (serves ? server->news_count > 0 : pw_watch_is_wanted(server)) {
             return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
         } else {
             pw_server_wait(server);

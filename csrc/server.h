@@ -208,6 +208,9 @@ typedef struct pw_conn {
     pw_facts facts;      /* of the request at hand */
     pw_output output;
     int unsent;           /* pw_unsent when the write timer was started */
+    int status;           /* of the response */
+    int64_t bytes;        /* of its content */
+    int64_t ready_us;     /* when it became PW_CONN_READY; with an access log only */
     int64_t linger_left;  /* bytes that will still be thrown away */
     int64_t linger_until; /* ms */
     pw_timer timer;
@@ -263,6 +266,44 @@ size_t pw_answer_tail(const pw_clock *clock, char *to, const pw_conn *conn, int3
 #define PW_REFUSAL_MOST 512
 size_t pw_answer_refusal(const pw_clock *clock, char *to, pw_error error, bool is_head);
 int pw_error_status(pw_error error);
+/* The whole answer to a question for --health; at most PW_REFUSAL_MOST bytes. */
+size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool draining);
+
+/* ------------------------------------------------------------------ access.c */
+
+/* Bytes that grow. */
+typedef struct {
+    char *at; /* owned */
+    size_t size, room;
+} pw_text;
+
+typedef struct {
+    int fd; /* borrowed; -1: no access log */
+    bool json;
+    bool wants_head; /* the program has fields of the response */
+    char *program;   /* owned */
+    size_t program_size;
+    pw_text lines; /* not written yet */
+    int64_t due;   /* ms: when they are to be; 0: there are none */
+    char time[48];
+    size_t time_size;
+    int64_t second;
+} pw_access;
+
+/* What a line says of a response; times are microseconds. */
+typedef struct {
+    int status;
+    int64_t bytes, duration, queued;
+} pw_exchange;
+
+int64_t pw_microseconds(void);
+/* Runs the program for a request; *to is what the response has to complete. */
+void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, const pw_peer *peer);
+/* Puts the fields of a response's head into a program that pw_access_request has made. */
+void pw_access_head(pw_server *server, pw_text *program, const char *head, size_t size);
+/* Adds a line. */
+void pw_access_line(pw_server *server, const char *program, size_t size, const pw_exchange *what);
+void pw_access_flush(pw_access *access);
 
 /* ------------------------------------------------------------------ accept.c */
 
@@ -327,6 +368,10 @@ struct pw_server {
     int64_t *news; /* owned: what pw_news will tell */
     size_t news_count, news_room;
 
+    pw_access access;
+    int64_t polled_us; /* when the poller was last asked; with an access log only */
+    char *health;      /* owned: the path that the core answers; empty: none */
+
     pthread_mutex_t lock;
     pw_thread *holder;     /* borrowed: has the token and runs the loop; NULL: nobody */
     bool holder_in_app;    /* it has taken a request and is not back */
@@ -334,15 +379,19 @@ struct pw_server {
     int64_t polling_until; /* ms; -1: for ever */
     pw_thread *idle;       /* borrowed: threads that wait for the token, a stack */
     int32_t thread_count, threads_most;
-    int64_t requests;     /* handed to Python, ever */
-    int block_score;      /* how much the application blocks: see token.c */
-    pw_thread *watcher;   /* owned: stands for pw_watch as the holder; serves nothing */
-    pthread_cond_t watch; /* for pw_watch */
-    int64_t ticks;        /* counted by pw_watch */
-    bool is_watched;      /* pw_watch has been called */
-    bool watcher_sleeps;  /* until the next request */
-    bool wants_thread;    /* sooner than the next tick */
-    bool stopped;         /* pw_next returns PW_STOP from now on */
+    int32_t taken_count;     /* threads that are in the application */
+    pw_thread *threads;      /* borrowed: all of them */
+    int64_t timeout_request; /* ms; 0: none */
+    int64_t requests;        /* handed to Python, ever */
+    int block_score;         /* how much the application blocks: see token.c */
+    pw_thread *watcher;      /* owned: stands for pw_watch as the holder; serves nothing */
+    pthread_cond_t watch;    /* for pw_watch */
+    int64_t ticks;           /* counted by pw_watch */
+    bool is_watched;         /* pw_watch has been called */
+    int64_t looked_at;       /* ms: when pw_watch last looked for slow requests */
+    bool watcher_sleeps;     /* until the next request */
+    bool wants_thread;       /* sooner than the next tick */
+    bool stopped;            /* pw_next returns PW_STOP from now on */
 };
 
 struct pw_thread {
@@ -356,6 +405,13 @@ struct pw_thread {
     bool is_idle;         /* in server->idle */
     bool taken;           /* a request, and has not come back for the next */
     int64_t taken_tick;
+    int64_t taken_at;           /* ms */
+    int64_t taken_us;           /* with an access log only, like the next two */
+    int64_t queued_us;          /* from complete to here */
+    pw_text log;                /* what the access log says of the request */
+    int32_t number;             /* the caller's */
+    int warned;                 /* how often pw_watch has named the request at hand */
+    pw_thread *next, *previous; /* borrowed: server->threads */
     pw_conn *hold;   /* borrowed until hold_sent: Python is about to keep what it sends */
     int64_t hold_id; /* its number; -1: none */
     bool hold_sent;  /* before Python was back */
@@ -379,6 +435,10 @@ void pw_loop_wake(pw_server *server, bool always);
 bool pw_token_take(pw_thread *thread);
 /* The thread goes to the application with a request, and keeps the token if it can. */
 void pw_token_keep(pw_thread *thread);
+/* When the watcher, running the loop, has to look at the threads again: ms, 0: never. */
+int64_t pw_watch_due(const pw_server *server);
+/* Whether it has something else to do than to run the loop. */
+bool pw_watch_is_wanted(const pw_server *server);
 /* Ends all waiting: the server has stopped. */
 void pw_token_stop(pw_server *server);
 
@@ -386,5 +446,9 @@ void pw_token_stop(pw_server *server);
 
 /* Hands a complete request over: from here on the connection is the thread's. */
 int64_t pw_thread_take(pw_thread *thread, pw_conn *conn);
+/* The access log's line for the response that the thread has finished. */
+void pw_thread_log(pw_thread *thread, const pw_conn *conn);
+/* The same for a request that the core refuses. */
+void pw_log_refusal(pw_server *server, pw_conn *conn, int status);
 
 #endif

@@ -15,6 +15,7 @@
 
 #define PW_TICK_NS 2000000
 #define PW_STALL_TICKS 2  /* in the application for this many: between one tick and two */
+#define PW_LOOK_MS 100    /* how often slow requests are looked for */
 #define PW_QUIET_TICKS 50 /* without a request for this many: the watcher sleeps */
 
 /* An application that turns out to block on most requests is not given a tick for each. */
@@ -98,6 +99,7 @@ bool pw_token_take(pw_thread *thread)
     pw_server *server = thread->server;
     if (thread->taken) {
         thread->taken = false;
+        server->taken_count--;
         pw_token_learn(server, thread);
     }
     while (!server->stopped) {
@@ -129,6 +131,9 @@ void pw_token_keep(pw_thread *thread)
     pw_server *server = thread->server;
     thread->taken = true;
     thread->taken_tick = server->ticks;
+    thread->taken_at = server->timers.now;
+    thread->warned = 0;
+    server->taken_count++;
     server->holder_in_app = true;
     server->requests++;
     if (pw_token_is_eager(server) && !pw_token_wake_idle(server) &&
@@ -170,10 +175,40 @@ static void pw_watch_loop(pw_server *server)
         server->holder = NULL;
 }
 
+int64_t pw_watch_due(const pw_server *server)
+{
+    if (server->timeout_request == 0 || server->holder != server->watcher)
+        return 0;
+    return server->looked_at + PW_LOOK_MS;
+}
+
+bool pw_watch_is_wanted(const pw_server *server)
+{
+    return server->idle != NULL ||
+           (server->timeout_request > 0 && server->timers.now >= server->looked_at + PW_LOOK_MS);
+}
+
+/* A thread whose request takes too long; NULL: none. Each is named twice at most. */
+static pw_thread *pw_watch_slow(pw_server *server)
+{
+    int64_t now = pw_now();
+    if (server->timeout_request == 0 || now < server->looked_at + PW_LOOK_MS)
+        return NULL;
+    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+        if (thread->taken && thread->warned < 2 &&
+            now - thread->taken_at >= server->timeout_request * (thread->warned + 1)) {
+            thread->warned++;
+            return thread;
+        }
+    server->looked_at = now;
+    return NULL;
+}
+
 /* What a stalled holder, or an eager one, calls for. */
 static bool pw_watch_bears(pw_server *server)
 {
-    bool wanted = server->wants_thread || pw_token_is_stalled(server);
+    bool unheld = server->holder == NULL && server->taken_count >= server->thread_count;
+    bool wanted = server->wants_thread || unheld || pw_token_is_stalled(server);
     server->wants_thread = false;
     if (!wanted || pw_token_wake_idle(server))
         return false;
@@ -181,8 +216,7 @@ static bool pw_watch_bears(pw_server *server)
         server->thread_count++;
         return true;
     }
-    if (pw_token_is_stalled(server))
-        pw_watch_loop(server);
+    pw_watch_loop(server);
     return false;
 }
 
@@ -198,7 +232,14 @@ int32_t pw_watch(pw_server *server)
             outcome = PW_WATCH_BIRTH;
             break;
         }
-        quiet = server->holder_in_app || server->requests != seen ? 0 : quiet + 1;
+        pw_thread *slow = pw_watch_slow(server);
+        if (slow != NULL) {
+            outcome = slow->number * 4 + (slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK);
+            break;
+        }
+        bool busy = server->holder_in_app || server->requests != seen ||
+                    (server->timeout_request > 0 && server->taken_count > 0);
+        quiet = busy ? 0 : quiet + 1;
         seen = server->requests;
         if (quiet < PW_QUIET_TICKS) {
             if (!server->stopped)

@@ -153,6 +153,11 @@ def _make_parser() -> _Parser:
         click.Option(["--config", "config_file"], type=click.UNPROCESSED),
     ]
     for option in OPTIONS.values():
+        if option.switch:
+            off = "--no-" + option.flag.removeprefix("--")
+            for flag, value in ((option.flag, "on"), (off, "off")):
+                parameters.append(click.Option([flag, option.name], flag_value=value, default=None))
+            continue
         parameters.append(
             click.Option(
                 [option.flag, option.name],

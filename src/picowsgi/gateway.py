@@ -6,11 +6,13 @@ Never touches a socket, and never has more than one request at a time.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from picowsgi import core
 from picowsgi.environ import EnvironMaker, Kept
+from picowsgi.errors import RequestTimeoutError
 from picowsgi.head import Head, HeadEncoder
 from picowsgi.log import get_logger, printable
 from picowsgi.response import ClientGoneError, FileWrapper, Response, real_file
@@ -23,6 +25,28 @@ _ERROR_BODY = b"Internal Server Error\n"
 
 
 _current = threading.local()
+
+
+def interrupt_application(ident: int) -> None:
+    """Raise RequestTimeoutError in the thread `ident`, if it is in the application now.
+
+    Nothing runs between the look and the raising, because this thread has the interpreter's lock;
+    the gateway makes sure that it is not raised where no request could be ended by it.
+    """
+    import ctypes  # only where a request takes too long
+
+    frame = sys._current_frames().get(ident)
+    top = True
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith("picowsgi."):
+        frame, top = frame.f_back, False
+    if top or frame is None or frame.f_code not in _CALLS_APPLICATION:
+        return
+    raised = ctypes.py_object(RequestTimeoutError)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised)
+
+
+def _checkpoint() -> None:
+    """A call, at which Python raises what another thread has set: inside of a `try`, that is."""
 
 
 def client_disconnected() -> bool:
@@ -83,9 +107,9 @@ class Gateway:
         response = Response(self.thread, self.encode)
         try:
             result = self.application(environ, response.start_response)
+            kind = type(result)  # also a _checkpoint
         except BaseException as error:
             return self._fail(environ, response, None, error)
-        kind = type(result)
         head = response.head
         if (kind is list or kind is tuple) and head is not None and not response.started:
             items = cast("list[bytes]", result)
@@ -119,6 +143,7 @@ class Gateway:
                         break
             if not response.started:
                 response.begin()
+            _checkpoint()
         except BaseException as error:
             return self._fail(environ, response, result, error)
         return self._end(environ, response, result)
@@ -171,6 +196,7 @@ class Gateway:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
+                _checkpoint()
         except BaseException as error:
             self._log(environ, "in close()", error)
         if self.environs.spooled is not None:
@@ -195,6 +221,11 @@ class Gateway:
 
     def _complain(self, environ: WSGIEnvironment, text: str) -> None:
         get_logger().error("the application sent %s: %s", text, _request_line(environ))
+
+
+_CALLS_APPLICATION = frozenset(
+    method.__code__ for method in (Gateway.serve, Gateway._serve_parts, Gateway._close)
+)
 
 
 def _request_line(environ: WSGIEnvironment) -> str:

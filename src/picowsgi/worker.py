@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from picowsgi import core
+from picowsgi.access import AccessLog
 from picowsgi.environ import Kept, base_environ
-from picowsgi.gateway import EXTENSIONS, Gateway
+from picowsgi.gateway import EXTENSIONS, Gateway, interrupt_application
 from picowsgi.log import get_logger
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from picowsgi.config import Settings
 
+_WATCHER = "picowsgi-watch"
 _LOOK = 0.25  # seconds: how soon join() sees that a stop was asked for
 
 
@@ -42,7 +45,9 @@ class Worker:
     ) -> None:
         self._application = application
         self._settings = settings
-        self._core = core.CoreServer(sockets, settings)
+        self._access = AccessLog(settings)
+        log = (self._access.descriptor, self._access.program, self._access.json)
+        self._core = core.CoreServer(sockets, settings, log)
         common = {
             **EXTENSIONS,
             "wsgi.multithread": settings.threads > 1,
@@ -53,6 +58,8 @@ class Worker:
         #: Guards the three below.
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        #: Whether a request did not end though its time was up: the process has to be replaced.
+        self.is_stuck = False
         self._running = 0
         self._over = threading.Event()
         self._deadline: float | None = None
@@ -66,8 +73,8 @@ class Worker:
 
     def start(self) -> None:
         """Begin to serve."""
-        self._bear("picowsgi", self._serve)
-        self._bear("picowsgi-watch", self._watch)
+        self._bear_serving()
+        self._bear(_WATCHER, self._watch)
 
     def stop(self) -> None:
         """Drain and end; a second call ends at once. From any thread, or a signal handler."""
@@ -91,9 +98,14 @@ class Worker:
                 return False
         for thread in self._threads:
             thread.join(_LOOK)
+        self._access.close()
         return True
 
-    def _bear(self, name: str, target: object) -> None:
+    def reopen_logs(self) -> None:
+        """Open the access log's file anew, as after a rotation."""
+        self._access.reopen(self._core.log_to)
+
+    def _bear(self, name: str, target: Callable[[], object]) -> None:
         thread = threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
         with self._lock:
             self._threads.append(thread)
@@ -106,9 +118,9 @@ class Worker:
                 self._running -= 1
             raise
 
-    def _run(self, target: object) -> None:
+    def _run(self, target: Callable[[], object]) -> None:
         try:
-            target()  # type: ignore[operator]
+            target()
         except BaseException as error:  # not an application's: those end with their request
             get_logger().critical("a thread of the server has failed", exc_info=error)
             self.error = error
@@ -120,21 +132,52 @@ class Worker:
                 if self._running == 0:
                     self._over.set()
 
-    def _serve(self) -> None:
-        thread = core.CoreThread(self._core)
+    def _serve(self, number: int) -> None:
+        thread = core.CoreThread(self._core, number)
         Gateway(self._application, thread, self._bases, self._kept).run()
 
+    def _bear_serving(self) -> None:
+        number = len(self._threads)
+        self._bear(f"picowsgi-{number}", partial(self._serve, number))
+
     def _watch(self) -> None:
-        while self._core.watch():
-            try:
-                self._bear(f"picowsgi-{len(self._threads)}", self._serve)
-            except RuntimeError as error:  # the system has no room for another thread
-                get_logger().error("one more thread is needed but cannot be had: %s", error)
+        while True:
+            what, number = self._core.watch()
+            if what == core.WATCH_STOP:
+                return
+            if what == core.WATCH_BIRTH:
+                try:
+                    self._bear_serving()
+                except RuntimeError as error:  # the system has no room for another thread
+                    get_logger().error("one more thread is needed but cannot be had: %s", error)
+            else:
+                self._interrupt(self._threads[number], stuck=what == core.WATCH_STUCK)
+
+    def _interrupt(self, thread: threading.Thread, *, stuck: bool) -> None:
+        """Raise RequestTimeoutError in a thread whose request takes too long."""
+        seconds = self._settings.timeout_request
+        stack = _stack_of(thread)
+        if not stack:
+            return
+        if stuck:
+            self.is_stuck = True
+            text = "a request of %s has not ended %g s after its time was up; the thread is at:\n%s"
+        else:
+            text = "a request of %s has run for %g s and is interrupted at:\n%s"
+        get_logger().error(text, thread.name, seconds, stack)
+        if not stuck:
+            interrupt_application(thread.ident or 0)
 
     def _give_up(self) -> None:
-        frames = sys._current_frames()
         for thread in self._threads:
-            frame = frames.get(thread.ident or 0)
-            if thread.is_alive() and frame is not None:
-                stack = "".join(traceback.format_stack(frame))
-                get_logger().error("%s has not ended and is left behind:\n%s", thread.name, stack)
+            stack = _stack_of(thread)
+            if stack and thread.name != _WATCHER:
+                get_logger().error(
+                    "%s has not ended and is left behind at:\n%s", thread.name, stack
+                )
+
+
+def _stack_of(thread: threading.Thread) -> str:
+    """Where a thread is, as a traceback shows it; empty when it has ended."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame is not None else ""

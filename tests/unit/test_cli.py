@@ -95,8 +95,12 @@ def test_the_application_may_stand_before_or_behind_the_options(served: Served) 
 
 def test_every_option_of_the_table_is_an_option_of_the_command(served: Served) -> None:
     for option in OPTIONS.values():
-        value = option.show(option.default) or "fd://3"
-        assert cli.main([option.flag, value]) == 0
+        if option.switch:
+            arguments, value = [option.flag], "on"
+        else:
+            value = option.show(option.default) or {"health": "/up"}.get(option.name, "fd://3")
+            arguments = [option.flag, value]
+        assert cli.main(arguments) == 0
         assert served.settings.sources == {option.name: option.flag}
         assert getattr(served.settings, option.name) == option.convert(value)
 
