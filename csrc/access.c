@@ -270,7 +270,7 @@ static pw_span pw_response_field(const char *head, size_t size, const pw_atom *a
 
 void pw_access_head(pw_server *server, pw_text *program, const char *head, size_t size)
 {
-    if (!server->access.wants_head)
+    if (!server->access.wants_head || program->at == NULL)
         return;
     pw_text made = {NULL, 0, 0};
     const char *at = program->at, *end = program->at + program->size;
@@ -351,6 +351,8 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
 void pw_access_line(pw_server *server, const char *program, size_t size, const pw_exchange *what)
 {
     pw_access *access = &server->access;
+    if (program == NULL)
+        return; /* out of memory */
     const char *end = program + size;
     pw_atom atom;
     pw_access_time(access);

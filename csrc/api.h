@@ -162,8 +162,9 @@ int64_t pw_news(pw_thread *thread);
 #define PW_CLOSE 4      /* the connection is to be closed after this response */
 #define PW_HAS_LENGTH 8 /* the head has a Content-Length, passed as length */
 #define PW_FINISHED 16  /* the data is in memory already: no back-pressure */
+#define PW_RETURN 32    /* pw_respond: do not wait for the next request, return PW_IDLE */
 
-/* A whole response, and then the next request, or PW_HOLD. Never waits for the client. */
+/* A whole response, and then the next request, PW_IDLE or PW_HOLD. Never waits for the client. */
 int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,
                    int64_t body_size, int32_t flags);
 

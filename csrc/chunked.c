@@ -4,7 +4,7 @@
  *
  *     chunked-body   = *chunk last-chunk trailer-section CRLF
  *     chunk          = 1*HEXDIG [ chunk-ext ] CRLF chunk-data CRLF
- *     chunk-ext      = *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] )
+ *     chunk-ext      = *( ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] BWS )
  *     trailer-section = *( field-name ":" OWS field-value OWS CRLF )
  */
 #include "core.h"

@@ -269,10 +269,10 @@ static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
         return pw_conn_answer_health(server, conn);
     if (!conn->facts.chunked && conn->facts.content_length <= 0)
         return PW_STEP_REQUEST;
+    conn->state = PW_CONN_CONTENT;
     conn->content = pw_content_new(conn->facts.chunked ? -1 : conn->facts.content_length);
     if (conn->content == NULL)
         return pw_conn_refused(server, conn, PW_E_MEMORY);
-    conn->state = PW_CONN_CONTENT;
     size_t used, unused = pw_conn_unused(conn);
     pw_error error = PW_E_NONE;
     if (unused > 0) {
@@ -503,6 +503,8 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         pw_timer_stop(&conn->timer); /* left running because most requests are over in no time */
         return;
     case PW_CONN_HEAD:
+        server->parsed = NULL;
+        server->head = (pw_head){.fields = server->fields}; /* not to log that of another */
         pw_conn_refuse(server, conn, PW_E_HEAD_TIMEOUT);
         break;
     case PW_CONN_CONTENT:

@@ -6,6 +6,7 @@ It knows nothing of picowsgi: whatever has a `port` can be talked to.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 import select
@@ -103,6 +104,11 @@ class RawClient:
     def received(self) -> bytes:
         """Every byte that has come back so far."""
         return bytes(self._received)
+
+    def wait_for_bytes(self) -> None:
+        """Wait until a response has begun."""
+        if not self._unread:
+            self._fill(time.monotonic() + self.timeout, "the first bytes of a response")
 
     def close(self) -> None:
         self._socket.close()
@@ -342,6 +348,12 @@ def wait_until(condition: Callable[[], object], wanted: str, timeout: float = TI
 def open_descriptors(process: int | str = "self") -> int:
     """How many descriptors a process has open."""
     return sum(1 for _ in Path(f"/proc/{process}/fd").iterdir())
+
+
+def descriptors_at_rest() -> int:
+    """How many descriptors this process has open, now that its garbage has none any more."""
+    gc.collect()
+    return open_descriptors()
 
 
 def resident_bytes(process: int | str = "self") -> int:

@@ -125,6 +125,8 @@ class Gateway:
         if self.environs.spooled is not None:
             self.environs.close_spooled()
         data, flags, _ = head
+        if len(body) > core.COPY_MOST:
+            flags |= core.RETURN  # not to keep it for as long as no request comes
         number: int = core.respond(self.thread, data, len(data), body, len(body), flags)
         if number != core.HOLD:
             return number

@@ -11,7 +11,7 @@ static int tests, checks, failures;
 static const char *running = "";
 static char about[200];
 
-void text_add(pw_text *text, const char *data, size_t size)
+void text_add(test_text *text, const char *data, size_t size)
 {
     if (text->room - text->size < size) {
         size_t room = (text->size + size) * 2;
@@ -26,23 +26,23 @@ void text_add(pw_text *text, const char *data, size_t size)
     text->size += size;
 }
 
-void text_add_string(pw_text *text, const char *string)
+void text_add_string(test_text *text, const char *string)
 {
     text_add(text, string, strlen(string));
 }
 
-void text_clear(pw_text *text)
+void text_clear(test_text *text)
 {
     text->size = 0;
 }
 
-void text_free(pw_text *text)
+void text_free(test_text *text)
 {
     free(text->at);
-    *text = (pw_text){NULL, 0, 0};
+    *text = (test_text){NULL, 0, 0};
 }
 
-bool text_same(const pw_text *a, const pw_text *b)
+bool text_same(const test_text *a, const test_text *b)
 {
     return a->size == b->size && (a->size == 0 || memcmp(a->at, b->at, a->size) == 0);
 }
@@ -102,7 +102,7 @@ bool check_bytes(const char *file, int line, const char *what, const char *got, 
     return false;
 }
 
-bool check_holds(const char *file, int line, const char *what, const pw_text *text,
+bool check_holds(const char *file, int line, const char *what, const test_text *text,
                  const char *part, size_t size)
 {
     checks++;

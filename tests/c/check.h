@@ -15,9 +15,9 @@
 /* Bytes against a literal, which may hold NUL. */
 #define CHECK_BYTES(got, size, expected)                                                           \
     check_bytes(__FILE__, __LINE__, #got, (got), (size), (expected), sizeof(expected) - 1)
-/* What is in a pw_text, against a literal. */
+/* What is in a test_text, against a literal. */
 #define CHECK_TEXT(text, expected) CHECK_BYTES((text)->at, (text)->size, (expected))
-/* That a pw_text holds a literal somewhere. */
+/* That a test_text holds a literal somewhere. */
 #define CHECK_HOLDS(text, part)                                                                    \
     check_holds(__FILE__, __LINE__, #text, (text), (part), sizeof(part) - 1)
 /* Nothing after it would make sense: ends the program. */
@@ -32,19 +32,19 @@ typedef struct {
     char *at; /* owned */
     size_t size;
     size_t room;
-} pw_text;
+} test_text;
 
-void text_add(pw_text *text, const char *data, size_t size);
-void text_add_string(pw_text *text, const char *string);
-void text_clear(pw_text *text);
-void text_free(pw_text *text);
-bool text_same(const pw_text *a, const pw_text *b);
+void text_add(test_text *text, const char *data, size_t size);
+void text_add_string(test_text *text, const char *string);
+void text_clear(test_text *text);
+void text_free(test_text *text);
+bool text_same(const test_text *a, const test_text *b);
 
 bool check_true(const char *file, int line, const char *what, bool holds);
 bool check_int(const char *file, int line, const char *what, int64_t got, int64_t expected);
 bool check_bytes(const char *file, int line, const char *what, const char *got, size_t size,
                  const char *expected, size_t expected_size);
-bool check_holds(const char *file, int line, const char *what, const pw_text *text,
+bool check_holds(const char *file, int line, const char *what, const test_text *text,
                  const char *part, size_t size);
 void check_required(const char *file, int line, const char *what, bool holds);
 __attribute__((format(printf, 1, 2))) void check_about(const char *format, ...);

@@ -6,7 +6,7 @@
 
 #include "site.h"
 
-static void read_file(const char *directory, const char *name, pw_text *to)
+static void read_file(const char *directory, const char *name, test_text *to)
 {
     char path[4096], part[16384];
     snprintf(path, sizeof path, "%s/%s", directory, name);
@@ -41,7 +41,7 @@ static void read_option(char *option, pw_settings *settings)
 }
 
 /* file, requests, statuses, alternatives, closed or kept, options */
-static void read_line(const char *directory, char *line, corpus_case *one)
+static void read_line(const char *directory, char *line, test_case *one)
 {
     char *columns[6], *rest = line;
     for (int i = 0; i < 6; i++)
@@ -59,14 +59,14 @@ static void read_line(const char *directory, char *line, corpus_case *one)
     read_file(directory, one->name, &one->data);
 }
 
-void corpus_each(const char *directory, void (*test)(const corpus_case *one))
+void corpus_each(const char *directory, void (*test)(const test_case *one))
 {
-    pw_text index = {NULL, 0, 0};
+    test_text index = {NULL, 0, 0};
     read_file(directory, "index.tsv", &index);
     text_add(&index, "", 1);
     int count = 0;
     for (char *rest = index.at, *line; (line = strsep(&rest, "\n")) != NULL && *line != '\0';) {
-        corpus_case one;
+        test_case one;
         read_line(directory, line, &one);
         ABOUT("%s", one.name);
         test(&one);

@@ -7,16 +7,16 @@
 
 typedef struct {
     char name[128];
-    pw_text data;
+    test_text data;
     int requests;          /* that the application must see */
     char statuses[64];     /* that may follow them, or "-" */
     char alternatives[64]; /* that may stand in the place of the last request, or "-" */
     bool closed;
     pw_settings settings; /* site_settings with the case's options */
-} corpus_case;
+} test_case;
 
 /* Calls with each case of the exported folder; ends the program where there is none. */
-void corpus_each(const char *directory, void (*test)(const corpus_case *one));
+void corpus_each(const char *directory, void (*test)(const test_case *one));
 /* Whether "400|501" has it. */
 bool corpus_allows(const char *statuses, int status);
 

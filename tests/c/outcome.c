@@ -5,23 +5,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CUTS_MOST (sizeof((pw_cuts *)NULL)->at / sizeof(size_t))
+#define CUTS_MOST (sizeof((test_cuts *)NULL)->at / sizeof(size_t))
 
 /* ------------------------------------------------------------------ cuts */
 
-pw_cuts cuts_none(size_t size)
+test_cuts cuts_none(size_t size)
 {
-    return (pw_cuts){.at = {size}, .count = 1};
+    return (test_cuts){.at = {size}, .count = 1};
 }
 
-pw_cuts cuts_one(size_t at, size_t size)
+test_cuts cuts_one(size_t at, size_t size)
 {
-    return (pw_cuts){.at = {at, size}, .count = 2};
+    return (test_cuts){.at = {at, size}, .count = 2};
 }
 
-pw_cuts cuts_all(size_t size)
+test_cuts cuts_all(size_t size)
 {
-    pw_cuts cuts = {.count = 0};
+    test_cuts cuts = {.count = 0};
     size_t step = size / CUTS_MOST + 1;
     for (size_t at = step; at < size; at += step)
         cuts.at[cuts.count++] = at;
@@ -50,9 +50,9 @@ static int compare_sizes(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-pw_cuts cuts_drawn(uint64_t *random, size_t size)
+test_cuts cuts_drawn(uint64_t *random, size_t size)
 {
-    pw_cuts cuts = {.count = 0};
+    test_cuts cuts = {.count = 0};
     if (next_random(random) % 16 == 0)
         return cuts_all(size);
     for (uint64_t left = 1 + next_random(random) % 6; left > 0 && size > 0; left--)
@@ -73,7 +73,7 @@ static char *exact_copy(const char *data, size_t size)
     return copy;
 }
 
-__attribute__((format(printf, 2, 3))) static void add(pw_text *to, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void add(test_text *to, const char *format, ...)
 {
     char line[256];
     va_list arguments;
@@ -83,7 +83,7 @@ __attribute__((format(printf, 2, 3))) static void add(pw_text *to, const char *f
     text_add(to, line, (size_t)size);
 }
 
-static void add_span(pw_text *to, const char *name, pw_span span, const char *data, size_t size)
+static void add_span(test_text *to, const char *name, pw_span span, const char *data, size_t size)
 {
     if (span.at == NULL) {
         add(to, "%s none\n", name);
@@ -114,7 +114,7 @@ static void require_clean_lines(const char *data, size_t size)
     }
 }
 
-static void add_head(pw_text *to, const pw_head *head, const char *data, size_t size)
+static void add_head(test_text *to, const pw_head *head, const char *data, size_t size)
 {
     const pw_facts *facts = &head->facts;
     REQUIRE(facts->size <= size);
@@ -150,7 +150,8 @@ static void require_block_fits(const pw_limits *limits, const pw_head *head)
     free(block.at);
 }
 
-void outcome_of_head(pw_text *to, const pw_limits *limits, const char *data, const pw_cuts *cuts)
+void outcome_of_head(test_text *to, const pw_limits *limits, const char *data,
+                     const test_cuts *cuts)
 {
     pw_field *fields = malloc(limits->max_fields * sizeof *fields);
     REQUIRE(fields != NULL);
@@ -178,7 +179,7 @@ void outcome_of_head(pw_text *to, const pw_limits *limits, const char *data, con
 
 /* ------------------------------------------------------------------ chunks */
 
-void outcome_of_chunked(pw_text *to, const char *data, const pw_cuts *cuts)
+void outcome_of_chunked(test_text *to, const char *data, const test_cuts *cuts)
 {
     pw_chunked chunked;
     memset(&chunked, 0, sizeof chunked);

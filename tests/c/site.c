@@ -57,17 +57,38 @@ pw_settings site_settings(void)
         .timeout_write = hour,
         .timeout_keep_alive = hour,
         .timeout_graceful = hour,
+        .access_file = -1,
+        .access_program = "",
+        .health_path = "",
         .temporary_directory = "/tmp",
     };
 }
 
-void site_open(pw_site *site, const pw_settings *settings, int family)
+void site_log(pw_settings *settings, int descriptor)
+{
+    static test_text program;
+    text_clear(&program);
+    for (char code = PW_ATOM_ADDRESS; code <= PW_ATOM_RESPONSE_FIELD; code++) {
+        const char *name = code == PW_ATOM_FIELD            ? "user-agent"
+                           : code == PW_ATOM_RESPONSE_FIELD ? "content-length"
+                                                            : "";
+        const char head[] = {code, 0, (char)strlen(name)};
+        text_add(&program, head, sizeof head);
+        text_add_string(&program, name);
+        text_add(&program, LITERAL("\1\0\1 ")); /* PW_ATOM_LITERAL */
+    }
+    settings->access_file = descriptor;
+    settings->access_program = program.at;
+    settings->access_program_size = (int64_t)program.size;
+}
+
+void site_open(test_site *site, const pw_settings *settings, int family)
 {
     memset(site, 0, sizeof *site);
     signal(SIGPIPE, SIG_IGN);
     site->server = pw_server_new(settings);
     REQUIRE(site->server != NULL);
-    site->thread = pw_thread_new(site->server);
+    site->thread = pw_thread_new(site->server, 0);
     REQUIRE(site->thread != NULL);
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct sockaddr_un local = {.sun_family =
@@ -84,7 +105,7 @@ void site_open(pw_site *site, const pw_settings *settings, int family)
     REQUIRE(pw_server_listen(site->server, site->listener) == 0);
 }
 
-void site_close(pw_site *site)
+void site_close(test_site *site)
 {
     pw_thread_free(site->thread);
     pw_server_free(site->server);
@@ -106,7 +127,7 @@ void site_sleep(int ms)
 
 /* ------------------------------------------------------------------ requests */
 
-int64_t site_next(pw_site *site)
+int64_t site_next(test_site *site)
 {
     if (setjmp(idle) != 0)
         return SITE_WAITS;
@@ -118,7 +139,7 @@ int64_t site_next(pw_site *site)
     }
 }
 
-void site_news(pw_site *site)
+void site_news(test_site *site)
 {
     for (int64_t news; (news = pw_news(site->thread)) >= 0;) {
         if (news % 2 == PW_NEWS_ENTRY) {
@@ -130,18 +151,18 @@ void site_news(pw_site *site)
     }
 }
 
-static void text_set(pw_text *to, const pw_text *from)
+static void text_set(test_text *to, const test_text *from)
 {
     text_clear(to);
     text_add(to, from->at, from->size);
 }
 
 /* One value and its key, as a line of the text where it belongs. */
-static void site_see_value(pw_seen *request, uint8_t number, const char *value, size_t size)
+static void site_see_value(test_seen *request, uint8_t number, const char *value, size_t size)
 {
     const char *key = pw_key(number);
     bool of_line = number <= PW_KEY_PATH;
-    pw_text *to = of_line ? &request->line : &request->fields;
+    test_text *to = of_line ? &request->line : &request->fields;
     if (number == PW_OTHER_NAME) {
         const char *end = memchr(value, 1, size);
         REQUIRE(end != NULL);
@@ -157,7 +178,7 @@ static void site_see_value(pw_seen *request, uint8_t number, const char *value, 
     text_add(to, LITERAL("\n"));
 }
 
-static void site_see_block(pw_site *site, size_t values, size_t size)
+static void site_see_block(test_site *site, size_t values, size_t size)
 {
     REQUIRE((int64_t)size <= pw_thread_block_size(site->thread));
     REQUIRE(size >= values);
@@ -172,7 +193,7 @@ static void site_see_block(pw_site *site, size_t values, size_t size)
     site_see_value(&site->request, PW_KEY_PATH, at, (size_t)(numbers - at));
 }
 
-static void site_see_content(pw_seen *request, const pw_request *from)
+static void site_see_content(test_seen *request, const pw_request *from)
 {
     request->in_file = from->content_file >= 0;
     if (from->content != NULL)
@@ -186,9 +207,9 @@ static void site_see_content(pw_seen *request, const pw_request *from)
     close(from->content_file);
 }
 
-pw_seen *site_see(pw_site *site, int64_t number)
+test_seen *site_see(test_site *site, int64_t number)
 {
-    pw_seen *request = &site->request;
+    test_seen *request = &site->request;
     REQUIRE(number >= 0);
     if (number & PW_NEWS)
         site_news(site);
@@ -221,12 +242,12 @@ pw_seen *site_see(pw_site *site, int64_t number)
     return request;
 }
 
-pw_seen *site_request(pw_site *site)
+test_seen *site_request(test_site *site)
 {
     return site_see(site, site_next(site));
 }
 
-int64_t site_answer(pw_site *site, const char *head, const char *body, size_t size, int32_t flags)
+int64_t site_answer(test_site *site, const char *head, const char *body, size_t size, int32_t flags)
 {
     if (setjmp(idle) != 0)
         return SITE_WAITS;
@@ -235,12 +256,12 @@ int64_t site_answer(pw_site *site, const char *head, const char *body, size_t si
     return number == PW_IDLE ? site_next(site) : number;
 }
 
-int64_t site_respond(pw_site *site, const char *body, size_t size, int32_t flags)
+int64_t site_respond(test_site *site, const char *body, size_t size, int32_t flags)
 {
     return site_answer(site, HEAD_OK, body, size, flags);
 }
 
-static void record_request(pw_text *record, const pw_seen *request)
+static void record_request(test_text *record, const test_seen *request)
 {
     char line[64];
     snprintf(line, sizeof line, "content of %zu bytes\n", request->content.size);
@@ -250,11 +271,11 @@ static void record_request(pw_text *record, const pw_seen *request)
     text_add(record, request->content.at, request->content.size);
 }
 
-int site_serve_recorded(pw_site *site, pw_text *record)
+int site_serve_recorded(test_site *site, test_text *record)
 {
     int count = 0;
     for (int64_t number = site_next(site); number >= 0; count++) {
-        pw_seen *request = site_see(site, number);
+        test_seen *request = site_see(site, number);
         if (record != NULL)
             record_request(record, request);
         const char *path = memmem(request->line.at, request->line.size, LITERAL("PATH_INFO: "));
@@ -269,13 +290,13 @@ int site_serve_recorded(pw_site *site, pw_text *record)
     return count;
 }
 
-int site_serve(pw_site *site)
+int site_serve(test_site *site)
 {
     return site_serve_recorded(site, NULL);
 }
 
 /* From the answers to record, without what depends on the time. */
-static void record_answers(pw_text *record, const pw_text *answers)
+static void record_answers(test_text *record, const test_text *answers)
 {
     static const char date[] = "\r\nDate: ", interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
     for (size_t i = 0; i < answers->size;) {
@@ -292,10 +313,11 @@ static void record_answers(pw_text *record, const pw_text *answers)
     }
 }
 
-int site_feed(pw_site *site, const char *data, const size_t *ends, size_t count, pw_text *record)
+int site_feed(test_site *site, const char *data, const size_t *ends, size_t count,
+              test_text *record)
 {
     const int before = site->server->conn_count;
-    pw_client client = site_connect(site);
+    test_client client = site_connect(site);
     int served = 0;
     text_clear(record);
     for (size_t i = 0, at = 0; i < count; i++) {
@@ -319,16 +341,16 @@ int site_feed(pw_site *site, const char *data, const size_t *ends, size_t count,
 
 /* ------------------------------------------------------------------ clients */
 
-pw_client site_connect(const pw_site *site)
+test_client site_connect(const test_site *site)
 {
-    pw_client client = {.fd = socket(site->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    test_client client = {.fd = socket(site->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0)};
     REQUIRE(client.fd >= 0);
     REQUIRE(connect(client.fd, (const struct sockaddr *)&site->address, site->address_size) == 0);
     fcntl(client.fd, F_SETFL, O_NONBLOCK);
     return client;
 }
 
-size_t client_send_some(pw_client *client, const char *data, size_t size)
+size_t client_send_some(test_client *client, const char *data, size_t size)
 {
     ssize_t sent = send(client->fd, data, size, MSG_NOSIGNAL);
     if (sent < 0)
@@ -336,17 +358,17 @@ size_t client_send_some(pw_client *client, const char *data, size_t size)
     return (size_t)sent;
 }
 
-void client_send(pw_client *client, const char *data, size_t size)
+void client_send(test_client *client, const char *data, size_t size)
 {
     REQUIRE(client_send_some(client, data, size) == size);
 }
 
-void client_half_close(pw_client *client)
+void client_half_close(test_client *client)
 {
     shutdown(client->fd, SHUT_WR);
 }
 
-void client_receive(pw_client *client)
+void client_receive(test_client *client)
 {
     char part[16384];
     ssize_t size;
@@ -355,13 +377,13 @@ void client_receive(pw_client *client)
     client->ended |= size == 0 || errno != EAGAIN;
 }
 
-void client_close(pw_client *client)
+void client_close(test_client *client)
 {
     close(client->fd);
     text_free(&client->got);
 }
 
-void client_reset(pw_client *client)
+void client_reset(test_client *client)
 {
     static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
     setsockopt(client->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);

@@ -17,11 +17,11 @@ typedef struct {
     int kind; /* PW_SAME ... */
     int entry;
     int64_t connection;
-    pw_text line;   /* "KEY: value\n" for each value of the request line */
-    pw_text fields; /* the same for the others */
-    pw_text content;
+    test_text line;   /* "KEY: value\n" for each value of the request line */
+    test_text fields; /* the same for the others */
+    test_text content;
     bool in_file; /* the content was in a temporary file */
-} pw_seen;
+} test_seen;
 
 typedef struct {
     pw_server *server;
@@ -29,43 +29,47 @@ typedef struct {
     int listener;
     struct sockaddr_storage address;
     socklen_t address_size;
-    pw_seen request; /* the last one that site_see has decoded */
+    test_seen request; /* the last one that site_see has decoded */
     struct {
-        pw_text line, fields;
+        test_text line, fields;
         bool stored;
     } templates[PW_CACHE_SIZE];
     int64_t sent[16]; /* connections that PW_NEWS_SENT was told of, the first of them */
     int sent_count;
-} pw_site;
+} test_site;
 
 /* Large limits, and timeouts that no test reaches. */
 pw_settings site_settings(void);
+/* An access log of all atoms in the order of their codes, a blank behind each. */
+void site_log(pw_settings *settings, int descriptor);
 /* Listens on an abstract unix socket, or on a port of 127.0.0.1 (AF_INET). */
-void site_open(pw_site *site, const pw_settings *settings, int family);
+void site_open(test_site *site, const pw_settings *settings, int family);
 /* Also ends all that is left, and so finds leaks. */
-void site_close(pw_site *site);
+void site_close(test_site *site);
 /* pw_next, but SITE_WAITS instead of waiting. */
-int64_t site_next(pw_site *site);
+int64_t site_next(test_site *site);
 /* Decodes into site->request what pw_next or pw_respond returned. */
-pw_seen *site_see(pw_site *site, int64_t number);
+test_seen *site_see(test_site *site, int64_t number);
 /* Takes all news. */
-void site_news(pw_site *site);
+void site_news(test_site *site);
 /* site_next and site_see: a request must be there. */
-pw_seen *site_request(pw_site *site);
+test_seen *site_request(test_site *site);
 /* pw_respond, but SITE_WAITS instead of waiting. */
-int64_t site_answer(pw_site *site, const char *head, const char *body, size_t size, int32_t flags);
+int64_t site_answer(test_site *site, const char *head, const char *body, size_t size,
+                    int32_t flags);
 /* The same, with a head that says 200. */
-int64_t site_respond(pw_site *site, const char *body, size_t size, int32_t flags);
+int64_t site_respond(test_site *site, const char *body, size_t size, int32_t flags);
 /* site_next as long as requests come, each answered with its PATH_INFO; how many there were. */
-int site_serve(pw_site *site);
+int site_serve(test_site *site);
 /* The same, and adds each request to record. */
-int site_serve_recorded(pw_site *site, pw_text *record);
+int site_serve_recorded(test_site *site, test_text *record);
 /*
  * A whole connection: the data in these pieces, then a half-close. To record goes all that was
  * seen of it on both sides and does not depend on the time: requests, then answers without dates
  * and `100 Continue`. Checks that nothing of it is left at the end; returns how many requests.
  */
-int site_feed(pw_site *site, const char *data, const size_t *ends, size_t count, pw_text *record);
+int site_feed(test_site *site, const char *data, const size_t *ends, size_t count,
+              test_text *record);
 void site_sleep(int ms);
 
 /* What clients send, and what they get. */
@@ -77,20 +81,20 @@ void site_sleep(int ms);
 /* A client's side of one connection; never blocks. */
 typedef struct {
     int fd;
-    pw_text got;
+    test_text got;
     bool ended; /* the server has closed, or reset it */
-} pw_client;
+} test_client;
 
-pw_client site_connect(const pw_site *site);
+test_client site_connect(const test_site *site);
 /* As much as the system takes; returns how much. After an error, all counts as taken. */
-size_t client_send_some(pw_client *client, const char *data, size_t size);
+size_t client_send_some(test_client *client, const char *data, size_t size);
 /* Requires that it takes all. */
-void client_send(pw_client *client, const char *data, size_t size);
-void client_half_close(pw_client *client);
+void client_send(test_client *client, const char *data, size_t size);
+void client_half_close(test_client *client);
 /* Adds all that is there to client->got. */
-void client_receive(pw_client *client);
-void client_close(pw_client *client);
+void client_receive(test_client *client);
+void client_close(test_client *client);
 /* Closes with a reset (TCP only). */
-void client_reset(pw_client *client);
+void client_reset(test_client *client);
 
 #endif

@@ -7,8 +7,8 @@
 /* The outcome of the whole: content, a blank, the outcome and how many bytes it took. */
 static void check_outcome(const char *data, size_t size, const char *expected)
 {
-    pw_text whole = {NULL, 0, 0}, split = {NULL, 0, 0};
-    pw_cuts cuts = cuts_none(size);
+    test_text whole = {NULL, 0, 0}, split = {NULL, 0, 0};
+    test_cuts cuts = cuts_none(size);
     outcome_of_chunked(&whole, data, &cuts);
     ABOUT("%.60s", data);
     check_bytes(__FILE__, __LINE__, "outcome", whole.at, whole.size, expected, strlen(expected));
@@ -120,8 +120,8 @@ static void content_that_has_not_ended_asks_for_more(void)
 {
     static const char data[] = "5;a=\"b\\\"\"\r\nhello\r\n0\r\nT: r\r\n\r\n";
     for (size_t size = 0; size < sizeof data - 1; size++) {
-        pw_text text = {NULL, 0, 0};
-        pw_cuts cuts = cuts_all(size);
+        test_text text = {NULL, 0, 0};
+        test_cuts cuts = cuts_all(size);
         outcome_of_chunked(&text, data, &cuts);
         ABOUT("%zu bytes", size);
         CHECK_HOLDS(&text, "more");

@@ -71,7 +71,7 @@ static void the_temporary_file_has_no_name(void)
 }
 
 /* pattern[0, size) in chunks of `step` bytes. */
-static void chunks_of(pw_text *to, size_t size, size_t step)
+static void chunks_of(test_text *to, size_t size, size_t step)
 {
     for (size_t at = 0; at < size; at += step) {
         size_t piece = size - at < step ? size - at : step;
@@ -95,7 +95,7 @@ static void chunked_content_moves_to_a_file_when_it_has_grown(void)
     static const size_t sizes[] = {0, 1, 999, 1000, 1001, 40000};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (size_t step = 1; step <= 10000; step = step * 7 + 3) {
-            pw_text data = {NULL, 0, 0};
+            test_text data = {NULL, 0, 0};
             chunks_of(&data, sizes[i], 300);
             text_add(&data, LITERAL("GET"));
             pw_content *content = pw_content_new(-1);

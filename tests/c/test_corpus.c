@@ -2,6 +2,7 @@
  * The wire corpus through a whole server, each case whole and in pieces: the requests and the
  * refusal that it names, and the same answers in all splits.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,10 +11,11 @@
 #include "site.h"
 
 static const char *directory;
-static pw_site site;
+static test_site site;
+static int null; /* where the access log goes */
 
 /* The status of the refusal among the answers, or 0. */
-static int refusal_of(const pw_text *record)
+static int refusal_of(const test_text *record)
 {
     static const char start[] = "HTTP/1.1 ";
     int status = 0;
@@ -24,7 +26,7 @@ static int refusal_of(const pw_text *record)
     return status;
 }
 
-static bool is_as_named(const corpus_case *one, int served, int status)
+static bool is_as_named(const test_case *one, int served, int status)
 {
     if (served == one->requests - 1 && status != 0)
         return corpus_allows(one->alternatives, status);
@@ -37,13 +39,15 @@ static bool is_as_named(const corpus_case *one, int served, int status)
            (status == 0 && corpus_allows(one->statuses, 408));
 }
 
-static void check_case(const corpus_case *one)
+static void check_case(const test_case *one)
 {
-    pw_text whole = {NULL, 0, 0}, split = {NULL, 0, 0};
+    test_text whole = {NULL, 0, 0}, split = {NULL, 0, 0};
     size_t size = one->data.size;
     uint64_t random = cuts_hash(one->data.at, size);
-    site_open(&site, &one->settings, AF_UNIX);
-    pw_cuts cuts = cuts_none(size);
+    pw_settings settings = one->settings;
+    site_log(&settings, null);
+    site_open(&site, &settings, AF_UNIX);
+    test_cuts cuts = cuts_none(size);
     int served = site_feed(&site, one->data.at, cuts.at, cuts.count, &whole);
     int status = refusal_of(&whole);
     ABOUT("%s: %d requests, status %d", one->name, served, status);
@@ -68,6 +72,7 @@ static void each_case_has_its_requests_and_its_refusal_however_it_is_split(void)
 int main(int count, char **arguments)
 {
     directory = count > 1 ? arguments[1] : "build/sanitize/corpus";
+    null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     RUN(each_case_has_its_requests_and_its_refusal_however_it_is_split);
     return check_end();
 }

@@ -9,7 +9,7 @@ static const pw_limits usual = {.max_head_size = 65536, .max_fields = 100};
 static const pw_peer nobody = {"", ""};
 
 /* The block of a head, as "KEY=value|" for each value, the last one without its "|". */
-static void environ_of(pw_text *to, const char *data, size_t size, const pw_peer *peer,
+static void environ_of(test_text *to, const char *data, size_t size, const pw_peer *peer,
                        int64_t length, bool line_only)
 {
     static pw_field fields[100];
@@ -48,7 +48,7 @@ static void environ_of(pw_text *to, const char *data, size_t size, const pw_peer
 
 #define CHECK_ENVIRON(head, length, expected)                                                      \
     do {                                                                                           \
-        pw_text text = {NULL, 0, 0};                                                               \
+        test_text text = {NULL, 0, 0};                                                             \
         environ_of(&text, LITERAL(head), &nobody, (length), false);                                \
         CHECK_TEXT(&text, expected);                                                               \
         text_free(&text);                                                                          \
@@ -69,7 +69,7 @@ static void a_head_becomes_keys_and_values(void)
 static void the_peer_is_named(void)
 {
     static const pw_peer peer = {"127.0.0.1", "12345"};
-    pw_text text = {NULL, 0, 0};
+    test_text text = {NULL, 0, 0};
     environ_of(&text, LITERAL("GET / HTTP/1.0\r\n\r\n"), &peer, -1, false);
     CHECK_HOLDS(&text, "|REMOTE_ADDR=127.0.0.1|REMOTE_PORT=12345|");
     CHECK_HOLDS(&text, "|SERVER_PROTOCOL=HTTP/1.0|");
@@ -78,7 +78,7 @@ static void the_peer_is_named(void)
 
 static void a_line_alone_has_the_values_of_the_request_line(void)
 {
-    pw_text text = {NULL, 0, 0};
+    test_text text = {NULL, 0, 0};
     environ_of(&text, LITERAL("PUT /%41?q HTTP/1.1\r\nHost: h\r\nX-New: n\r\n\r\n"), &nobody, 5,
                true);
     CHECK_TEXT(&text, "REQUEST_METHOD=PUT|QUERY_STRING=q|SERVER_PROTOCOL=HTTP/1.1|"

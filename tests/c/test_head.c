@@ -207,7 +207,7 @@ static void a_target_over_its_limit_is_told_from_a_long_head(void)
 }
 
 /* Every split has the outcome of the whole, and a refusal is one that the case names. */
-static void check_case(const corpus_case *one)
+static void check_case(const test_case *one)
 {
     const pw_limits limits = {
         .max_head_size = (size_t)one->settings.max_head_size,
@@ -215,9 +215,9 @@ static void check_case(const corpus_case *one)
         .max_body_size = one->settings.max_body_size,
         .underscore_fields = one->settings.underscore_fields,
     };
-    pw_text whole = {NULL, 0, 0}, split = {NULL, 0, 0};
+    test_text whole = {NULL, 0, 0}, split = {NULL, 0, 0};
     size_t size = one->data.size;
-    pw_cuts cuts = cuts_none(size);
+    test_cuts cuts = cuts_none(size);
     outcome_of_head(&whole, &limits, one->data.at, &cuts);
     cuts = cuts_all(size);
     outcome_of_head(&split, &limits, one->data.at, &cuts);

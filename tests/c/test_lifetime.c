@@ -4,7 +4,7 @@
 
 #include "site.h"
 
-static pw_site site;
+static test_site site;
 
 static void open_site(void)
 {
@@ -25,7 +25,7 @@ static void connections_over_the_limit_wait_their_turn(void)
     pw_settings settings = site_settings();
     settings.max_connections = 2;
     site_open(&site, &settings, AF_UNIX);
-    pw_client clients[4];
+    test_client clients[4];
     for (int i = 0; i < 4; i++) {
         clients[i] = site_connect(&site);
         SEND(&clients[i], GET("/a"));
@@ -47,7 +47,7 @@ static void connections_over_the_limit_wait_their_turn(void)
 static void without_descriptors_accepting_pauses_and_goes_on(void)
 {
     open_site();
-    pw_client client = site_connect(&site);
+    test_client client = site_connect(&site);
     SEND(&client, GET("/a"));
     struct rlimit before, none;
     getrlimit(RLIMIT_NOFILE, &before);
@@ -62,7 +62,7 @@ static void without_descriptors_accepting_pauses_and_goes_on(void)
     CHECK_INT(site_serve(&site), 1);
     CHECK(!site.server->paused);
 
-    pw_client second = site_connect(&site); /* a stop in a pause: it waits, and does not spin */
+    test_client second = site_connect(&site); /* a stop in a pause: it waits, and does not spin */
     setrlimit(RLIMIT_NOFILE, &none);
     SEND(&client, "GET /slow HTTP/1.1\r\n");
     CHECK_INT(site_serve(&site), 0);
@@ -88,7 +88,7 @@ static void a_client_that_resets_its_connection_is_forgotten(void)
         "", "GET / HT", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel",
         "GET / HTTP/9.9\r\n\r\nand more"};
     for (size_t i = 0; i < 4; i++) {
-        pw_client client = site_connect(&site);
+        test_client client = site_connect(&site);
         client_send(&client, texts[i], strlen(texts[i]));
         CHECK_INT(site_serve(&site), 0);
         CHECK_INT(site.server->conn_count, 1);
@@ -96,7 +96,7 @@ static void a_client_that_resets_its_connection_is_forgotten(void)
         CHECK_INT(site_serve(&site), 0);
         CHECK_INT(site.server->conn_count, 0);
     }
-    pw_client client = site_connect(&site); /* while the application is at work */
+    test_client client = site_connect(&site); /* while the application is at work */
     SEND(&client, GET("/"));
     site_request(&site);
     CHECK_INT(pw_client_gone(site.thread), 0);
@@ -110,7 +110,7 @@ static void a_client_that_resets_its_connection_is_forgotten(void)
 static void a_half_closed_client_gets_its_answers(void)
 {
     open_site();
-    pw_client client = site_connect(&site);
+    test_client client = site_connect(&site);
     SEND(&client, GET("/a") GET("/b"));
     client_half_close(&client);
     CHECK_INT(site_serve(&site), 2);
@@ -125,7 +125,7 @@ static void a_half_closed_client_gets_its_answers(void)
 static void a_stop_ends_idle_connections_and_finishes_the_others(void)
 {
     open_site();
-    pw_client idle = site_connect(&site), busy = site_connect(&site), half = site_connect(&site);
+    test_client idle = site_connect(&site), busy = site_connect(&site), half = site_connect(&site);
     SEND(&idle, GET("/a"));
     CHECK_INT(site_serve(&site), 1);
     SEND(&half, "GET /half HTTP/1.1\r\n");
@@ -154,7 +154,7 @@ static void a_stop_ends_idle_connections_and_finishes_the_others(void)
 static void a_second_stop_does_not_wait(void)
 {
     open_site();
-    pw_client client = site_connect(&site);
+    test_client client = site_connect(&site);
     SEND(&client, "GET /half HTTP/1.1\r\n");
     CHECK_INT(site_next(&site), SITE_WAITS);
     pw_server_stop(site.server);
@@ -170,7 +170,7 @@ static void draining_ends_when_its_time_is_over(void)
     pw_settings settings = site_settings();
     settings.timeout_graceful = 30;
     site_open(&site, &settings, AF_UNIX);
-    pw_client client = site_connect(&site);
+    test_client client = site_connect(&site);
     SEND(&client, "GET /half HTTP/1.1\r\n");
     CHECK_INT(site_next(&site), SITE_WAITS);
     pw_server_stop(site.server);
@@ -184,7 +184,7 @@ static void draining_ends_when_its_time_is_over(void)
 /* A client that sends this and then nothing. */
 static void check_is_timed_out(const char *text)
 {
-    pw_client client = site_connect(&site);
+    test_client client = site_connect(&site);
     client_send(&client, text, strlen(text));
     CHECK_INT(site_serve(&site), 0);
     CHECK_INT(site.server->conn_count, 1);
@@ -205,7 +205,7 @@ static void a_client_that_is_too_slow_is_cut_off(void)
     site_open(&site, &settings, AF_UNIX);
     check_is_timed_out("GET / HTTP/1.1\r\nHo");
     check_is_timed_out("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe");
-    pw_client client = site_connect(&site); /* idle: closed, and nothing said */
+    test_client client = site_connect(&site); /* idle: closed, and nothing said */
     CHECK_INT(site_serve(&site), 0);
     site_sleep(60);
     CHECK_INT(site_serve(&site), 0);

@@ -4,6 +4,7 @@
  * concerned end by a 503 or a close, nothing leaks, and the next client is served.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,10 +40,10 @@ static const struct {
     {8, GET("/a")},
 };
 
-static pw_site site;
-static pw_client clients[CLIENTS];
+static test_site site;
+static test_client clients[CLIENTS];
 static char large[2 << 20];
-static int file;
+static int file, null;
 
 /* A response in every kind of part. */
 static void answer_in_parts(void)
@@ -61,7 +62,7 @@ static void answer_in_parts(void)
 static void serve(void)
 {
     for (int64_t number = site_next(&site); number >= 0;) {
-        pw_text *line = &site_see(&site, number)->line;
+        test_text *line = &site_see(&site, number)->line;
         if (memmem(line->at, line->size, LITERAL("PATH_INFO: /parts")) != NULL) {
             answer_in_parts();
             number = PW_HOLD;
@@ -95,6 +96,7 @@ static bool run(long n, bool for_good)
 {
     pw_settings settings = site_settings();
     settings.body_memory = 20;
+    site_log(&settings, null);
     site_open(&site, &settings, AF_UNIX);
     site.server->is_watched = true; /* so that answers wait for each other */
     for (int i = 0; i < CLIENTS; i++)
@@ -102,7 +104,7 @@ static bool run(long n, bool for_good)
     bool has_failed = false;
     pw_alloc_fail_after(n);
     for (size_t i = 0; i < sizeof script / sizeof script[0]; i++) {
-        pw_client *client = &clients[script[i].client];
+        test_client *client = &clients[script[i].client];
         if (script[i].text != NULL) {
             client_send_some(client, script[i].text, strlen(script[i].text));
         } else {
@@ -123,7 +125,7 @@ static bool run(long n, bool for_good)
 /* The server is as good as new, and all is freed. */
 static void check_server_lives(void)
 {
-    pw_client fresh = site_connect(&site);
+    test_client fresh = site_connect(&site);
     client_send(&fresh, LITERAL(GET("/fresh")));
     CHECK_INT(site_serve(&site), 1);
     client_receive(&fresh);
@@ -183,7 +185,7 @@ static void a_server_that_cannot_be_made_says_so(void)
     for (long n = 1; thread == NULL && n < 100; n++) {
         pw_alloc_fail_after(n);
         errno = 0;
-        thread = pw_thread_new(server);
+        thread = pw_thread_new(server, 0);
         CHECK(thread != NULL || errno == ENOMEM);
     }
     pw_alloc_fail_after(0);
@@ -198,9 +200,11 @@ int main(void)
     REQUIRE(file >= 0 && unlink(name) == 0);
     memset(large, 'l', sizeof large);
     REQUIRE(write(file, large, 2000) == 2000);
+    null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     RUN(a_server_survives_each_allocation_that_fails);
     RUN(a_server_survives_when_from_some_allocation_on_all_fail);
     RUN(a_server_that_cannot_be_made_says_so);
     close(file);
+    close(null);
     return check_end();
 }

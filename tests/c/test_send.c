@@ -14,12 +14,12 @@ static char pattern[1 << 20];
 typedef struct {
     int ours, theirs;
     pw_output output;
-    pw_text got;
-} pw_pair;
+    test_text got;
+} test_pair;
 
-static pw_pair pair_open(void)
+static test_pair pair_open(void)
 {
-    pw_pair pair = {.ours = -1};
+    test_pair pair = {.ours = -1};
     int fds[2], size = 4096;
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0);
     setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
@@ -28,7 +28,7 @@ static pw_pair pair_open(void)
     return pair;
 }
 
-static void pair_close(pw_pair *pair)
+static void pair_close(test_pair *pair)
 {
     pw_output_free(&pair->output);
     CHECK_INT(pair->output.size, 0);
@@ -39,7 +39,7 @@ static void pair_close(pw_pair *pair)
 }
 
 /* At most `most` bytes. */
-static void pair_receive(pw_pair *pair, size_t most)
+static void pair_receive(test_pair *pair, size_t most)
 {
     char part[5000];
     while (most > 0) {
@@ -52,7 +52,7 @@ static void pair_receive(pw_pair *pair, size_t most)
 }
 
 /* Flushes and receives by turns, until all has arrived. */
-static void pair_finish(pw_pair *pair, size_t step)
+static void pair_finish(test_pair *pair, size_t step)
 {
     for (int turns = 0; pair->output.first != NULL && turns < 100000; turns++) {
         bool progress = false;
@@ -71,7 +71,7 @@ static void pair_finish(pw_pair *pair, size_t step)
 
 static void small_copies_share_a_piece(void)
 {
-    pw_pair pair = pair_open();
+    test_pair pair = pair_open();
     CHECK(pw_output_copy(&pair.output, LITERAL("one ")));
     CHECK(pw_output_copy(&pair.output, LITERAL("two ")));
     CHECK(pair.output.first == pair.output.last);
@@ -86,8 +86,8 @@ static void small_copies_share_a_piece(void)
 
 static void copies_are_added_behind_what_is_partly_sent(void)
 {
-    pw_pair pair = pair_open();
-    pw_text expected = {NULL, 0, 0};
+    test_pair pair = pair_open();
+    test_text expected = {NULL, 0, 0};
     CHECK(pw_output_copy(&pair.output, pattern, 60000));
     text_add(&expected, pattern, 60000);
     for (int i = 0; i < 200; i++) {
@@ -111,8 +111,8 @@ static void pieces_of_all_kinds_keep_their_order(void)
     REQUIRE(file >= 0 && unlink(name) == 0);
     REQUIRE(write(file, pattern, 100000) == 100000);
     for (size_t step = 300; step < 100000; step = step * 5) {
-        pw_pair pair = pair_open();
-        pw_text expected = {NULL, 0, 0};
+        test_pair pair = pair_open();
+        test_text expected = {NULL, 0, 0};
         for (size_t i = 0; i < 200; i++) {
             size_t at = i * 257, size = i * 40 + 1;
             if (i % 5 == 4)
@@ -137,7 +137,7 @@ static void pieces_of_all_kinds_keep_their_order(void)
 
 static void what_the_socket_does_not_take_is_copied_when_small_and_borrowed_when_large(void)
 {
-    pw_pair pair = pair_open();
+    test_pair pair = pair_open();
     struct iovec parts[3] = {{pattern, 100}, {pattern, 0}, {pattern + 100, 500000}};
     CHECK_INT(pw_output_write(&pair.output, pair.ours, parts, 3), PW_IO_RETRY);
     CHECK_INT(pair.output.borrowed, 1);
@@ -158,7 +158,7 @@ static void what_the_socket_does_not_take_is_copied_when_small_and_borrowed_when
 
 static void a_write_that_the_socket_takes_whole_keeps_nothing(void)
 {
-    pw_pair pair = pair_open();
+    test_pair pair = pair_open();
     struct iovec parts[3] = {{pattern, 10}, {NULL, 0}, {pattern + 10, 20}};
     CHECK_INT(pw_output_write(&pair.output, pair.ours, parts, 3), PW_IO_OK);
     CHECK(pair.output.first == NULL);
@@ -170,7 +170,7 @@ static void a_write_that_the_socket_takes_whole_keeps_nothing(void)
 
 static void each_borrowed_piece_is_counted_until_it_is_gone(void)
 {
-    pw_pair pair = pair_open();
+    test_pair pair = pair_open();
     for (size_t i = 0; i < 10; i++)
         CHECK(pw_output_borrow(&pair.output, pattern + i * 50000, 50000));
     int32_t before = pair.output.borrowed;
@@ -190,7 +190,7 @@ static void each_borrowed_piece_is_counted_until_it_is_gone(void)
 
 static void a_client_that_is_gone_is_an_error(void)
 {
-    pw_pair pair = pair_open();
+    test_pair pair = pair_open();
     bool progress = false;
     close(pair.theirs);
     pair.theirs = -1;
@@ -204,7 +204,7 @@ static void a_client_that_is_gone_is_an_error(void)
 
 static void a_file_that_has_become_shorter_is_an_error(void)
 {
-    pw_pair pair = pair_open();
+    test_pair pair = pair_open();
     char name[] = "/tmp/picowsgi-test-XXXXXX";
     int file = mkstemp(name);
     REQUIRE(file >= 0 && unlink(name) == 0);
@@ -220,7 +220,7 @@ static void a_file_that_has_become_shorter_is_an_error(void)
 
 static void without_memory_nothing_is_added(void)
 {
-    pw_pair pair = pair_open();
+    test_pair pair = pair_open();
     pw_alloc_fail_after(1);
     CHECK(!pw_output_copy(&pair.output, pattern, 10));
     CHECK(!pw_output_borrow(&pair.output, pattern, 10));

@@ -5,7 +5,7 @@
 
 #include "site.h"
 
-static pw_site site;
+static test_site site;
 
 static void open_site(void)
 {
@@ -20,7 +20,7 @@ static void answer(void)
 }
 
 /* How many times part is in text. */
-static int count_of(const pw_text *text, const char *part)
+static int count_of(const test_text *text, const char *part)
 {
     int count = 0;
     size_t size = strlen(part);
@@ -34,9 +34,9 @@ static void a_request_is_handed_over_and_answered(void)
 {
     open_site();
     CHECK_INT(site_next(&site), SITE_WAITS);
-    pw_client client = site_connect(&site);
+    test_client client = site_connect(&site);
     SEND(&client, "POST /a%20b?c HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nX-Y: z\r\n\r\nhello");
-    pw_seen *request = site_request(&site);
+    test_seen *request = site_request(&site);
     CHECK_INT(request->kind, PW_NEW);
     CHECK_TEXT(&request->line, "REQUEST_METHOD: POST\nQUERY_STRING: c\nSERVER_PROTOCOL: HTTP/1.1\n"
                                "REQUEST_URI: /a%20b?c\nPATH_INFO: /a b\n");
@@ -57,7 +57,7 @@ static void a_tcp_client_is_named_by_address_and_port(void)
 {
     pw_settings settings = site_settings();
     site_open(&site, &settings, AF_INET);
-    pw_client client = site_connect(&site);
+    test_client client = site_connect(&site);
     struct sockaddr_in name;
     socklen_t size = sizeof name;
     REQUIRE(getsockname(client.fd, (struct sockaddr *)&name, &size) == 0);
@@ -65,7 +65,7 @@ static void a_tcp_client_is_named_by_address_and_port(void)
     snprintf(expected, sizeof expected, "REMOTE_ADDR: 127.0.0.1\nREMOTE_PORT: %d\n",
              ntohs(name.sin_port));
     SEND(&client, GET("/"));
-    pw_seen *request = site_request(&site);
+    test_seen *request = site_request(&site);
     check_holds(__FILE__, __LINE__, "fields", &request->fields, expected, strlen(expected));
     answer();
     client_close(&client);
@@ -75,7 +75,7 @@ static void a_tcp_client_is_named_by_address_and_port(void)
 static void the_same_head_again_is_recognised(void)
 {
     open_site();
-    pw_client client = site_connect(&site);
+    test_client client = site_connect(&site);
     static const struct {
         int kind;
         const char *text;
@@ -93,7 +93,7 @@ static void the_same_head_again_is_recognised(void)
     };
     for (size_t i = 0; i < sizeof turns / sizeof turns[0]; i++) {
         client_send(&client, turns[i].text, strlen(turns[i].text));
-        pw_seen *request = site_request(&site);
+        test_seen *request = site_request(&site);
         ABOUT("request %zu", i);
         CHECK_INT(request->kind, turns[i].kind);
         if (i == 5)
@@ -113,7 +113,7 @@ static void the_same_head_again_is_recognised(void)
 static void check_pipelined_requests(bool is_watched)
 {
     enum { MANY = 100 };
-    pw_text input = {NULL, 0, 0}, expected = {NULL, 0, 0};
+    test_text input = {NULL, 0, 0}, expected = {NULL, 0, 0};
     for (int i = 100; i < 100 + MANY; i++) {
         char text[200];
         snprintf(text, sizeof text, GET("/%d"), i);
@@ -124,7 +124,7 @@ static void check_pipelined_requests(bool is_watched)
     for (size_t step = 1; step <= input.size; step = step * 5 + 2) {
         open_site();
         site.server->is_watched = is_watched;
-        pw_client client = site_connect(&site);
+        test_client client = site_connect(&site);
         int served = 0;
         for (size_t at = 0; at < input.size; at += step) {
             client_send(&client, input.at + at, input.size - at < step ? input.size - at : step);
@@ -157,7 +157,7 @@ static void a_request_cut_off_anywhere_is_no_request(void)
     open_site();
     for (size_t i = 0; i < 2; i++)
         for (size_t size = 0; size <= strlen(texts[i]); size++) {
-            pw_client client = site_connect(&site);
+            test_client client = site_connect(&site);
             client_send(&client, texts[i], size);
             client_half_close(&client);
             bool whole = size == strlen(texts[i]);
@@ -178,7 +178,7 @@ static void a_request_cut_off_anywhere_is_no_request(void)
 static void nothing_is_served_after_a_refusal(void)
 {
     open_site();
-    pw_client client = site_connect(&site);
+    test_client client = site_connect(&site);
     SEND(&client, GET("/a") "GET / HTTP/1.1\r\n\r\n" GET("/hidden"));
     CHECK_INT(site_serve(&site), 1);
     SEND(&client, GET("/late"));
@@ -199,7 +199,7 @@ static void a_refused_head_request_gets_no_content(void)
 {
     open_site();
     for (int kept = 0; kept < 2; kept++) { /* also where its fields are recognised */
-        pw_client client = site_connect(&site);
+        test_client client = site_connect(&site);
         for (int i = 0; i < 2 * kept; i++) {
             SEND(&client, GET("/"));
             CHECK_INT(site_serve(&site), 1);
@@ -224,7 +224,7 @@ static void the_heads_of_connections_do_not_mix(void)
                                          "\r\n"};
     for (size_t i = 0; i < 4; i++) {
         open_site();
-        pw_client client = site_connect(&site), other = site_connect(&site);
+        test_client client = site_connect(&site), other = site_connect(&site);
         SEND(&client, "POST /mine HTTP/1.1\r\nHost: mine\r\nContent-Length: 5\r\n\r\nhel");
         CHECK_INT(site_next(&site), SITE_WAITS);
         client_send(&other, others[i], strlen(others[i]));
@@ -232,7 +232,7 @@ static void the_heads_of_connections_do_not_mix(void)
         client_close(&other);
         CHECK_INT(site_next(&site), SITE_WAITS);
         SEND(&client, "lo");
-        pw_seen *request = site_request(&site);
+        test_seen *request = site_request(&site);
         ABOUT("other %zu", i);
         CHECK_TEXT(&request->line, "REQUEST_METHOD: POST\nQUERY_STRING: \nSERVER_PROTOCOL: "
                                    "HTTP/1.1\nREQUEST_URI: /mine\nPATH_INFO: /mine\n");
@@ -248,7 +248,7 @@ static void an_entry_taken_away_while_content_comes_is_not_used(void)
 {
     static const char head[] = "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
     open_site();
-    pw_client client = site_connect(&site), other = site_connect(&site);
+    test_client client = site_connect(&site), other = site_connect(&site);
     for (int i = 0; i < 2; i++) {
         SEND(&client, "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
         CHECK_INT(site_serve(&site), 1);
@@ -264,7 +264,7 @@ static void an_entry_taken_away_while_content_comes_is_not_used(void)
     SEND(&client, "hello");
     int64_t number = site_next(&site);
     if (CHECK(number >= 0)) {
-        pw_seen *request = site_see(&site, number);
+        test_seen *request = site_see(&site, number);
         CHECK_HOLDS(&request->line, "PATH_INFO: /p\n");
         CHECK_TEXT(&request->content, "hello");
         answer();
@@ -279,7 +279,7 @@ static void content_over_the_memory_limit_comes_in_a_file(void)
     pw_settings settings = site_settings();
     settings.body_memory = 1000;
     site_open(&site, &settings, AF_UNIX);
-    pw_client client = site_connect(&site);
+    test_client client = site_connect(&site);
     static char content[100000];
     memset(content, 'c', sizeof content);
     SEND(&client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
@@ -287,7 +287,7 @@ static void content_over_the_memory_limit_comes_in_a_file(void)
     CHECK_INT(site_next(&site), SITE_WAITS);
     client_send(&client, content, 50000);
     SEND(&client, GET("/next"));
-    pw_seen *request = site_request(&site);
+    test_seen *request = site_request(&site);
     CHECK(request->in_file);
     CHECK_INT(request->content.size, sizeof content);
     CHECK(memcmp(request->content.at, content, sizeof content) == 0);
@@ -302,7 +302,7 @@ static void content_over_the_memory_limit_comes_in_a_file(void)
 static void the_client_is_told_to_continue_once_and_only_when_it_waits(void)
 {
     open_site();
-    pw_client client = site_connect(&site);
+    test_client client = site_connect(&site);
     SEND(&client,
          "POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
     CHECK_INT(site_next(&site), SITE_WAITS);

@@ -16,6 +16,7 @@ import pytest
 from support import (
     RawClient,
     connect,
+    descriptors_at_rest,
     exchange,
     open_descriptors,
     resident_bytes,
@@ -251,7 +252,7 @@ def test_content_is_in_memory_up_to_the_limit_and_one_past_it_in_a_file_without_
     with connect(server) as client:
         client.send(frame(content[:limit]))
         assert client.read_response().content == content[:limit]
-        before = open_descriptors()
+        before = descriptors_at_rest()
         client.send(frame(content))
         assert client.read_response().content == content
         wait_until(lambda: open_descriptors() == before, "the temporary file to be closed")
@@ -269,7 +270,7 @@ def test_half_received_content_has_no_named_file_and_its_file_goes_with_its_clie
     serve, application, temporary_directory
 ):
     server = serve(application, body_memory=1000)
-    before = open_descriptors()
+    before = descriptors_at_rest()
     with connect(server) as client:
         client.send(with_length(b"x" * MIB)[:-1])
         wait_until(lambda: open_descriptors() == before + 3, "content to be put into a file")

@@ -28,7 +28,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from picowsgi import Server
-from support import open_descriptors, wait_until
+from support import descriptors_at_rest, open_descriptors, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks a unix socket what is unread")
 
@@ -188,7 +188,7 @@ def assert_same_however_split(target, data, positions):
 @pytest.fixture(autouse=True, scope="module")
 def _everything_is_as_before(target):
     outcome(target, [GET])
-    before = open_descriptors()
+    before = descriptors_at_rest()
     yield
     received, seen = outcome(target, [GET * 3])
     assert received.count(b"HTTP/1.1 200 OK\r\n") == len(seen) == 3, "expected it to serve on"

@@ -14,6 +14,7 @@ from support import (
     RawClient,
     connect,
     cpu_seconds,
+    descriptors_at_rest,
     open_descriptors,
     wait_until,
 )
@@ -169,8 +170,8 @@ def assert_not_stored(port, data):
 def test_content_that_the_disk_has_no_room_for_is_507_and_the_next_is_served(storing, frame):
     command, directory = storing
     port, process = port_of(command), command.process.pid
-    assert_stored(port, frame(FILE_MOST), FILE_MOST)
     before = open_descriptors(process)
+    assert_stored(port, frame(FILE_MOST), FILE_MOST)
     for size in (FILE_MOST + 1, 20 * MIB):
         assert_not_stored(port, frame(size))
         assert_serves(port)
@@ -275,7 +276,7 @@ def to(name):
 @pytest.mark.parametrize("way", ["reset", "close"])
 def test_a_client_that_vanishes_leaves_nothing_behind(serve, site, data, way):
     server = serve(site, max_body_size=10 * MIB, timeout_write=60, timeout_body=60)
-    before = open_descriptors()
+    before = descriptors_at_rest()
     with RawClient(server.port, receive_buffer=4096) as client:
         client.send(data)
         if data:
@@ -295,7 +296,7 @@ def test_a_client_that_vanishes_while_the_application_runs_leaves_nothing_behind
     serve, site, name, way
 ):
     server = serve(site)
-    before = open_descriptors()
+    before = descriptors_at_rest()
     with connect(server) as client:
         client.send(to(name))
         assert site.running.wait(PATIENCE)
@@ -309,7 +310,7 @@ def test_a_client_that_vanishes_while_the_application_runs_leaves_nothing_behind
 
 def test_a_thousand_resets_at_any_moment_leave_nothing_behind(serve, site):
     server = serve(site)
-    before = open_descriptors()
+    before = descriptors_at_rest()
     requests = [GET, to(b"large"), to(b"sent_file"), with_length(MIB), chunked(1000)]
     for number in range(1000):
         client = connect(server)

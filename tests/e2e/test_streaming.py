@@ -382,7 +382,7 @@ def test_early_hints_that_are_no_fields_are_an_error_and_not_sent(serve, headers
 
 def test_early_hints_without_a_request_are_ignored():
     server = core.CoreServer([], Settings())
-    thread = core.CoreThread(server)
+    thread = core.CoreThread(server, 0)
     assert core.send_interim(thread.pointer, HINTS_BYTES, len(HINTS_BYTES)) == core.GONE
     assert core.client_gone(thread.pointer) == 1
 

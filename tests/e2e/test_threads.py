@@ -207,6 +207,7 @@ def test_while_all_threads_are_in_the_application_answers_go_on_being_sent(serve
     waiting = [connect(server) for _ in range(threads)]
     with connect(server) as reader:
         reader.send(get("/large"))
+        reader.wait_for_bytes()  # else the others might come first
         for client in waiting:
             client.send(get("/wait"))
             assert gate.entered.acquire(timeout=5), "all threads should be busy"

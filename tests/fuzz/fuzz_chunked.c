@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    static pw_text whole, split; /* never freed: they are used again */
+    static test_text whole, split; /* never freed: they are used again */
     const char *data = (const char *)bytes;
     if (size > 4 && memcmp(data, "POST", 4) == 0) { /* a seed: its content is behind the head */
         const char *end = memmem(data, size, LITERAL("\r\n\r\n"));
@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         data = end + 4;
     }
     uint64_t random = cuts_hash(data, size);
-    pw_cuts cuts = cuts_none(size);
+    test_cuts cuts = cuts_none(size);
     outcome_of_chunked(&whole, data, &cuts);
     for (int i = 0; i < 3; i++) {
         cuts = cuts_drawn(&random, size);

@@ -3,6 +3,7 @@
  * answers and the same refusal however they are split, also while another connection's request is
  * half here; at their end nothing is left of the connection. Without memory they give fewer.
  */
+#include <fcntl.h>
 #include <string.h>
 
 #include "outcome.h"
@@ -10,7 +11,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
-static pw_site site; /* one for all inputs: each connection is forgotten at its end */
+static test_site site; /* one for all inputs: each connection is forgotten at its end */
 
 static void open_site(void)
 {
@@ -19,11 +20,12 @@ static void open_site(void)
     settings.max_fields = 20;
     settings.max_body_size = 2000;
     settings.body_memory = 500;
+    site_log(&settings, open("/dev/null", O_WRONLY | O_CLOEXEC));
     site_open(&site, &settings, AF_UNIX);
 }
 
 /* The first head two times more, so that heads are remembered and recognised. */
-static void repeat_head(pw_text *to, const char *data, size_t size)
+static void repeat_head(test_text *to, const char *data, size_t size)
 {
     const char *end = memmem(data, size, LITERAL("\r\n\r\n"));
     text_clear(to);
@@ -35,27 +37,27 @@ static void repeat_head(pw_text *to, const char *data, size_t size)
 /* Feeds with the n-th allocation failing, and all after it. */
 static void feed_without_memory(const char *data, size_t size, long n)
 {
-    static pw_text record;
-    pw_cuts cuts = cuts_all(size);
+    static test_text record;
+    test_cuts cuts = cuts_all(size);
     pw_alloc_fail_after(n);
     site_feed(&site, data, cuts.at, cuts.count, &record);
     pw_alloc_fail_after(0);
 }
 
 /* Feeds while `other` waits for the end of its request, and completes that. */
-static void feed_beside(const char *data, const pw_cuts *cuts, pw_text *record)
+static void feed_beside(const char *data, const test_cuts *cuts, test_text *record)
 {
     static const char part[] =
         "POST /other HTTP/1.1\r\nHost: other\r\nContent-Length: 5\r\n\r\nhel";
     static const char expected[] =
         "REQUEST_METHOD: POST\nQUERY_STRING: \nSERVER_PROTOCOL: HTTP/1.1\n"
         "REQUEST_URI: /other\nPATH_INFO: /other\n";
-    pw_client other = site_connect(&site);
+    test_client other = site_connect(&site);
     client_send(&other, LITERAL(part));
     REQUIRE(site_next(&site) == SITE_WAITS);
     site_feed(&site, data, cuts->at, cuts->count, record);
     client_send(&other, LITERAL("lo"));
-    pw_seen *request = site_see(&site, site_next(&site));
+    test_seen *request = site_see(&site, site_next(&site));
     REQUIRE(CHECK_TEXT(&request->line, expected));
     REQUIRE(CHECK_TEXT(&request->content, "hello"));
     REQUIRE(site_respond(&site, LITERAL("ok"), 0) == SITE_WAITS);
@@ -66,7 +68,7 @@ static void feed_beside(const char *data, const pw_cuts *cuts, pw_text *record)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    static pw_text input, whole, split; /* never freed: they are used again */
+    static test_text input, whole, split; /* never freed: they are used again */
     if (site.server == NULL)
         open_site();
     const uint64_t choice = cuts_hash((const char *)bytes, size);
@@ -76,7 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         repeat_head(&input, (const char *)bytes, size);
     else
         text_add(&input, (const char *)bytes, size);
-    pw_cuts cuts = cuts_none(input.size);
+    test_cuts cuts = cuts_none(input.size);
     site_feed(&site, input.at, cuts.at, cuts.count, &whole);
     site.server->is_watched = choice / 2 % 2 == 0; /* then pipelined answers wait for each other */
     cuts = cuts_drawn(&random, input.size);

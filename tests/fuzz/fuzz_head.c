@@ -48,7 +48,7 @@ static void require_same_parse(const char *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    static pw_text whole, split; /* never freed: they are used again */
+    static test_text whole, split; /* never freed: they are used again */
     const char *data = (const char *)bytes;
     uint64_t random = cuts_hash(data, size);
     const bool narrow = random % 4 == 0;
@@ -58,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         .max_body_size = narrow ? 100 : 0,
         .underscore_fields = (int)(random / 4 % 3),
     };
-    pw_cuts cuts = cuts_none(size);
+    test_cuts cuts = cuts_none(size);
     outcome_of_head(&whole, &limits, data, &cuts);
     for (int i = 0; i < 3; i++) {
         cuts = cuts_drawn(&random, size);

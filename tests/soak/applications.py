@@ -33,7 +33,12 @@ def files(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 
 def mixed(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Answer in each way there is, by the path."""
-    return ANSWERS[environ["PATH_INFO"]](environ, start_response)
+    return ANSWERS.get(environ["PATH_INFO"], not_found)(environ, start_response)
+
+
+def not_found(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("404 Not Found", [TEXT])
+    return [b"not found"]
 
 
 def hello(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -12,7 +12,6 @@ there is any, or a request was not answered exactly.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import threading
@@ -30,7 +29,13 @@ if TYPE_CHECKING:
 CORE = "/picowsgi/_core."
 LEAKS = "Leak_"
 # Long enough for a server that is fifty times slower.
-OPTIONS = ("--threads=4", "--body-memory=64K", "--response-buffer=256K", "--timeout-head=5")
+OPTIONS = (
+    "--threads=4",
+    "--max-body-size=4M",
+    "--body-memory=64K",
+    "--response-buffer=256K",
+    "--timeout-head=5",
+)
 REQUESTS = 2_000
 CLIENTS = 4
 MOST_SECONDS = 1_200
@@ -87,12 +92,15 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=REQUESTS)
     parser.add_argument("--seed", default="valgrind")
     arguments = parser.parse_args()
-    os.environ["PYTHONMALLOC"] = "malloc"
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         output = Path(name) / "valgrind.xml"
         with ServerProcess(
-            "soak.applications:mixed", Path(name), *OPTIONS, before=valgrind(output)
+            "soak.applications:mixed",
+            Path(name),
+            *OPTIONS,
+            before=valgrind(output),
+            environ={"PYTHONMALLOC": "malloc"},
         ) as server:
             clients = [
                 Client(server.port, f"{arguments.seed}:{number}") for number in range(CLIENTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
 START_TIMEOUT = 60.0
@@ -26,7 +26,12 @@ class ServerProcess:
     """
 
     def __init__(
-        self, application: str, directory: Path, *options: str, before: Iterable[str] = ()
+        self,
+        application: str,
+        directory: Path,
+        *options: str,
+        before: Iterable[str] = (),
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.log = directory / "server.log"
         tests = str(Path(__file__).resolve().parents[1])
@@ -44,7 +49,12 @@ class ServerProcess:
                     application,
                 ],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(directory)},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": path,
+                    "TMPDIR": str(directory),
+                    **(environ or {}),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
