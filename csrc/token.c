@@ -208,8 +208,8 @@ static pw_thread *pw_watch_slow(pw_server *server)
 static bool pw_watch_bears(pw_server *server)
 {
     bool unheld = server->holder == NULL && server->taken_count >= server->thread_count;
-    bool wanted = unheld || pw_token_is_stalled(server) ||
-                  (server->wants_thread && server->holder_in_app);
+    bool wanted =
+        unheld || pw_token_is_stalled(server) || (server->wants_thread && server->holder_in_app);
     server->wants_thread = false;
     if (!wanted || pw_token_wake_idle(server))
         return false;
