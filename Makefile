@@ -190,7 +190,9 @@ CHECKED := build/valgrind
 CHECKED_FLAGS := -U__SSE4_2__
 CHECK = valgrind --quiet --leak-check=full --show-leak-kinds=definite,indirect \
     --errors-for-leak-kinds=definite,indirect --num-callers=30 --error-exitcode=1
-CHECKED_TESTS := $(patsubst tests/c/%.c,$(CHECKED)/c/%,$(wildcard tests/c/test_*.c))
+# valgrind closes a connection that comes while descriptors are short, so test_lifetime cannot run.
+CHECKED_TESTS := $(filter-out %/test_lifetime,\
+    $(patsubst tests/c/%.c,$(CHECKED)/c/%,$(wildcard tests/c/test_*.c)))
 CHECKED_OBJECTS := $(patsubst csrc/%.c,$(CHECKED)/core/%.o,$(wildcard csrc/*.c)) \
     $(patsubst tests/c/%.c,$(CHECKED)/c/%.o,$(C_HELPERS))
 
