@@ -119,7 +119,7 @@ static pw_step pw_step_linger(pw_server *server, pw_conn *conn)
         if (outcome == PW_IO_RETRY)
             break;
         conn->linger_left -= (int64_t)got;
-        if (outcome != PW_IO_OK || conn->linger_left < 0 || server->draining ||
+        if (outcome != PW_IO_OK || conn->linger_left < 0 ||
             server->timers.now > conn->linger_until) {
             pw_conn_close(server, conn);
             return PW_STEP_WAIT;
@@ -127,6 +127,8 @@ static pw_step pw_step_linger(pw_server *server, pw_conn *conn)
     }
     if (conn->what & PW_READABLE)
         pw_run(server, conn, false);
+    if (server->draining)
+        return pw_conn_wait(server, conn, PW_TIMER_DRAIN, false);
     return pw_conn_wait(server, conn, PW_TIMER_LINGER, reads > 0);
 }
 
@@ -172,13 +174,9 @@ static pw_step pw_conn_more(pw_server *server, pw_conn *conn, pw_timer_kind kind
 
 static pw_step pw_step_idle(pw_server *server, pw_conn *conn)
 {
-    if (server->draining) {
-        pw_conn_close(server, conn);
-        return PW_STEP_WAIT;
-    }
     if ((conn->what & PW_READABLE) == 0)
         pw_conn_release_buffer(server, conn);
-    return pw_conn_more(server, conn, PW_TIMER_KEEP_ALIVE);
+    return pw_conn_more(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_KEEP_ALIVE);
 }
 
 /* Whether the head is, in whole or but for its request line, the one kept for the connection. */
@@ -442,6 +440,30 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     pw_run(server, conn, true);
 }
 
+/* Whether nothing has come that nobody has read; events fetched later may say otherwise. */
+static bool pw_conn_is_quiet(const pw_conn *conn)
+{
+    char unused;
+    return recv(conn->fd, &unused, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+}
+
+void pw_conn_drain(pw_server *server, pw_conn *conn)
+{
+    if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
+        return;
+    const pw_timer *timer = &conn->timer;
+    bool idle = conn->state == PW_CONN_IDLE && timer->kind == PW_TIMER_KEEP_ALIVE;
+    if (idle) {
+        int64_t since = timer->due - server->timers.length[PW_TIMER_KEEP_ALIVE];
+        if (server->timers.now - since >= server->timers.length[PW_TIMER_DRAIN] &&
+            pw_conn_is_quiet(conn)) {
+            pw_conn_close(server, conn);
+            return;
+        }
+    }
+    pw_run(server, conn, false); /* with another timer now */
+}
+
 void pw_conn_timeout(pw_server *server, pw_conn *conn)
 {
     switch (conn->state) {
@@ -455,6 +477,12 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         pw_conn_refuse(server, conn, PW_E_BODY_TIMEOUT);
         break;
     case PW_CONN_IDLE:
+        if (pw_conn_is_quiet(conn)) {
+            pw_conn_close(server, conn);
+            return;
+        }
+        conn->what |= PW_READABLE; /* a request has come in the last moment */
+        break;
     case PW_CONN_SENDING:
     case PW_CONN_LINGER:
     case PW_CONN_CLOSED:

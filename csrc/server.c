@@ -7,6 +7,15 @@
 
 #include "server.h"
 
+#define PW_ACCEPT_BATCH 64
+/*
+ * A client that asks again this soon after an answer may do so just now, and a close would cross
+ * with its request. So connections that were in use this recently are closed when they have been
+ * quiet for as long (RFC 9112 section 9.5: a client may always meet a closed connection, but those
+ * that lose a request by it should be few).
+ */
+#define PW_DRAIN_MS 250
+
 /* ------------------------------------------------------------------ the server */
 
 static bool pw_wake_open(pw_server *server)
@@ -50,12 +59,14 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->store.size_most = settings->max_body_size;
     server->response_buffer = settings->response_buffer;
     server->max_connections = settings->max_connections;
+    server->accept_batch = settings->accept_batch > 0 ? settings->accept_batch : PW_ACCEPT_BATCH;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
     server->timers.length[PW_TIMER_BODY] = settings->timeout_body;
     server->timers.length[PW_TIMER_WRITE] = settings->timeout_write;
     server->timers.length[PW_TIMER_KEEP_ALIVE] = settings->timeout_keep_alive;
     server->timers.length[PW_TIMER_LINGER] = 2000;
+    server->timers.length[PW_TIMER_DRAIN] = PW_DRAIN_MS;
 }
 
 pw_server *pw_server_new(const pw_settings *settings)
@@ -96,10 +107,14 @@ int32_t pw_server_listen(pw_server *server, int32_t descriptor)
     if (server->listener_count == PW_LISTENERS_MOST)
         return EMFILE;
     pw_listener *listener = &server->listeners[server->listener_count];
-    listener->fd = descriptor;
-    int error = pw_poll_add_level(&server->poll, descriptor, listener);
+    listener->fd = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+    if (listener->fd < 0)
+        return errno;
+    int error = pw_poll_add_listener(&server->poll, listener->fd, listener);
     if (error == 0)
         server->listener_count++;
+    else
+        close(listener->fd);
     return error;
 }
 
@@ -110,6 +125,11 @@ void pw_server_stop(pw_server *server)
     /* A full pipe wakes as well as one byte does. */
     if (write(server->wake[1], "", 1) < 0)
         errno = saved;
+}
+
+int64_t pw_server_requests(pw_server *server)
+{
+    return atomic_load_explicit(&server->requests, memory_order_relaxed);
 }
 
 static void pw_reap(pw_server *server)
@@ -144,6 +164,19 @@ static bool pw_conn_bury(pw_server *server, pw_conn *conn)
     return true;
 }
 
+static void pw_server_close_listeners(pw_server *server)
+{
+    for (int i = 0; i < server->listener_count; i++) {
+        if (server->listeners[i].fd < 0)
+            continue;
+        /* Closing would not do: other processes have the same socket open. */
+        if (!server->paused)
+            pw_poll_remove(&server->poll, server->listeners[i].fd);
+        close(server->listeners[i].fd);
+        server->listeners[i].fd = -1;
+    }
+}
+
 void pw_server_free(pw_server *server)
 {
     if (server == NULL)
@@ -154,6 +187,7 @@ void pw_server_free(pw_server *server)
     for (pw_conn *conn = pw_run_pop(server); conn != NULL; conn = pw_run_pop(server))
         pw_conn_bury(server, conn);
     pw_reap(server);
+    pw_server_close_listeners(server);
     pw_poll_close(&server->poll);
     for (int i = 0; i < 2; i++)
         if (server->wake[i] >= 0)
@@ -201,13 +235,15 @@ static void pw_server_begin_drain(pw_server *server)
         return;
     server->draining = true;
     server->drain_until = server->timers.now + server->timeout_graceful;
-    if (!server->paused)
-        for (int i = 0; i < server->listener_count; i++)
-            pw_poll_remove(&server->poll, server->listeners[i].fd);
+    /* Whoever waits to be accepted is lost when nobody else has the socket; and where others do, they
+     * may not know of a connection that this process was woken for. */
+    for (int i = 0; i < server->listener_count && !server->paused; i++)
+        pw_accept(server, &server->listeners[i], server->max_connections);
+    pw_server_close_listeners(server);
+    server->resume_at = 0;
     for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
         next = conn->next;
-        if (conn->state == PW_CONN_IDLE || conn->state == PW_CONN_LINGER)
-            pw_conn_close(server, conn);
+        pw_conn_drain(server, conn);
     }
 }
 
@@ -220,7 +256,7 @@ static void pw_server_event(pw_server *server, const pw_event *event)
     for (int i = 0; i < server->listener_count; i++)
         if (event->tag == &server->listeners[i]) {
             if (!server->draining)
-                pw_accept(server, &server->listeners[i]);
+                pw_accept(server, &server->listeners[i], server->accept_batch);
             return;
         }
     pw_conn_event(server, event->tag, event->what);

@@ -74,6 +74,11 @@ def _read_keys() -> tuple[str, ...]:
 KEYS = _read_keys()
 
 
+def die_with_parent(number: int) -> None:
+    """Have the system send this process the signal when its parent dies, where it can."""
+    lib.pw_die_with_parent(number)
+
+
 def build() -> str:
     """Return how the core was built: compiler, poller, parser."""
     return ffi.string(lib.pw_build()).decode("ascii")
@@ -94,6 +99,8 @@ class CoreServer:
             "response_buffer": settings.response_buffer,
             "max_fields": settings.max_fields,
             "max_connections": settings.max_connections,
+            # One at a time spreads them: a worker that is busy takes no more.
+            "accept_batch": 64 if settings.workers == 1 else 1,
             "underscore_fields": _UNDERSCORE[settings.underscore_fields],
             "timeout_head": _milliseconds(settings.timeout_head),
             "timeout_body": _milliseconds(settings.timeout_body),
@@ -110,6 +117,12 @@ class CoreServer:
             number = lib.pw_server_listen(self.pointer, sock.fileno())
             if number != 0:
                 raise OSError(number, os.strerror(number))
+
+    @property
+    def requests(self) -> int:
+        """How many requests have been handed out."""
+        number: int = lib.pw_server_requests(self.pointer)
+        return number
 
     def stop(self) -> None:
         """Drain and stop; a second call stops now. From any thread, or a signal handler."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from picowsgi import core
@@ -35,12 +35,19 @@ class Worker:
         self._thread_pointer = thread.pointer
         #: Why the thread ended though nobody asked for it.
         self.error: BaseException | None = None
+        #: Called by the last thread that ends.
+        self.on_end: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="picowsgi", daemon=True)
 
     @property
     def started(self) -> bool:
         """Whether `start` was called."""
         return self._thread.ident is not None
+
+    @property
+    def requests(self) -> int:
+        """How many requests have been taken."""
+        return self._core.requests
 
     def start(self) -> None:
         """Begin to serve."""
@@ -66,3 +73,5 @@ class Worker:
         except BaseException as error:  # not an application's: those end with their request
             get_logger().critical("the serving thread has failed", exc_info=error)
             self.error = error
+        finally:
+            self.on_end()
