@@ -26,6 +26,7 @@ typedef struct {
     int32_t timeout_body;
     int32_t timeout_write;
     int32_t timeout_keep_alive;
+    int32_t timeout_drain;
     int32_t timeout_graceful;
     const char *temporary_directory; /* borrowed during pw_server_new */
 } pw_settings;

@@ -447,6 +447,11 @@ static bool pw_conn_is_quiet(const pw_conn *conn)
     return recv(conn->fd, &unused, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
 }
 
+/*
+ * A client that had an answer a moment ago may be asking again just now, and a close would cross with
+ * its request. So who was in use this recently is closed when it has been quiet for that long. (RFC
+ * 9112 section 9.5: a client may always meet a closed connection; those that do should be few.)
+ */
 void pw_conn_drain(pw_server *server, pw_conn *conn)
 {
     if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)

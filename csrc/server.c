@@ -8,13 +8,6 @@
 #include "server.h"
 
 #define PW_ACCEPT_BATCH 64
-/*
- * A client that asks again this soon after an answer may do so just now, and a close would cross
- * with its request. So connections that were in use this recently are closed when they have been
- * quiet for as long (RFC 9112 section 9.5: a client may always meet a closed connection, but those
- * that lose a request by it should be few).
- */
-#define PW_DRAIN_MS 250
 
 /* ------------------------------------------------------------------ the server */
 
@@ -66,7 +59,7 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->timers.length[PW_TIMER_WRITE] = settings->timeout_write;
     server->timers.length[PW_TIMER_KEEP_ALIVE] = settings->timeout_keep_alive;
     server->timers.length[PW_TIMER_LINGER] = 2000;
-    server->timers.length[PW_TIMER_DRAIN] = PW_DRAIN_MS;
+    server->timers.length[PW_TIMER_DRAIN] = settings->timeout_drain;
 }
 
 pw_server *pw_server_new(const pw_settings *settings)

@@ -316,7 +316,7 @@ class Settings:
         kind="flag",
         group="Processes",
         metavar="",
-        help="load the application before the workers fork",
+        help="load the application before forking",
     )
     max_requests: int = option(
         0,
@@ -481,6 +481,15 @@ class Settings:
         help="idle between requests",
         minimum=0.001,
         maximum=86400,
+    )
+    timeout_drain: float = option(
+        0.25,
+        kind="seconds",
+        group="Timeouts",
+        metavar="TIME",
+        help="idle until a connection is closed at shutdown",
+        minimum=0,
+        maximum=3600,
     )
     timeout_graceful: float = option(
         30.0,

@@ -106,6 +106,7 @@ class CoreServer:
             "timeout_body": _milliseconds(settings.timeout_body),
             "timeout_write": _milliseconds(settings.timeout_write),
             "timeout_keep_alive": _milliseconds(settings.timeout_keep_alive),
+            "timeout_drain": _milliseconds(settings.timeout_drain),
             "timeout_graceful": _milliseconds(settings.timeout_graceful),
             "temporary_directory": directory,
         }

@@ -6,6 +6,7 @@ Never parses a command line; the options are the table's (`picowsgi.config.Setti
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,11 @@ class Server:
     """
 
     def __init__(self, application: WSGIApplication, **options: Any) -> None:
-        self._open(application, load_settings(options))
+        settings = load_settings(options)
+        if "timeout_drain" not in settings.sources:
+            # Nobody takes this server's place, and whoever stops it waits for that.
+            settings = replace(settings, timeout_drain=0.0)
+        self._open(application, settings)
 
     @classmethod
     def from_settings(cls, application: WSGIApplication, settings: Settings) -> Server:

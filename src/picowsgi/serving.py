@@ -72,7 +72,9 @@ class Inline(Serving):
     ) -> None:
         super().__init__()
         self._worker = Worker(application, sockets, settings)
-        self._worker.on_end = on_end
+        self._worker.on_end = self._note_end
+        self._on_end = on_end
+        self._over = False
         #: Its threads were given up while they ran a request.
         self.abandoned = False
 
@@ -107,7 +109,12 @@ class Inline(Serving):
 
     def has_ended(self) -> bool:
         """Tell whether it has ended; never waits."""
-        return self.abandoned or self._worker.join(0)
+        # The thread that has said so may need another moment; nothing would tell when it is over.
+        return self.abandoned or self._worker.join(None if self._over else 0)
+
+    def _note_end(self) -> None:
+        self._over = True
+        self._on_end()
 
 
 class Process(Serving):
