@@ -6,7 +6,6 @@
 
 #include "server.h"
 
-#define PW_ACCEPT_BATCH 64
 #define PW_PAUSE_MS 100 /* for want of descriptors or memory, which nobody tells us the end of */
 
 static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
@@ -58,16 +57,17 @@ void pw_accept_resume(pw_server *server)
     server->paused = false;
     server->resume_at = 0;
     for (int i = 0; i < server->listener_count; i++)
-        if (pw_poll_add_level(&server->poll, server->listeners[i].fd, &server->listeners[i]) != 0) {
+        if (pw_poll_add_listener(&server->poll, server->listeners[i].fd, &server->listeners[i]) !=
+            0) {
             pw_accept_pause(server);
             server->resume_at = server->timers.now + PW_PAUSE_MS;
             return;
         }
 }
 
-void pw_accept(pw_server *server, pw_listener *listener)
+void pw_accept(pw_server *server, pw_listener *listener, int most)
 {
-    for (int i = 0; i < PW_ACCEPT_BATCH; i++) {
+    for (int i = 0; i < most; i++) {
         if (server->conn_count >= server->max_connections) {
             pw_accept_pause(server);
             return;

@@ -20,12 +20,14 @@ typedef struct {
     int64_t response_buffer;
     int32_t max_fields;
     int32_t max_connections;
-    int32_t threads; /* the most serving threads there may be */
+    int32_t threads;      /* the most serving threads there may be */
+    int32_t accept_batch; /* connections taken at a time; few where processes share the socket */
     int32_t underscore_fields;
     int32_t timeout_head;
     int32_t timeout_body;
     int32_t timeout_write;
     int32_t timeout_keep_alive;
+    int32_t timeout_drain;
     int32_t timeout_graceful;
     int32_t timeout_request; /* 0: none */
     int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
@@ -76,12 +78,17 @@ typedef struct {
 
 /* Returns NULL with errno set. */
 pw_server *pw_server_new(const pw_settings *settings);
-/* The descriptor stays the caller's; it is listening and non-blocking. Returns 0, or an errno. */
+/*
+ * The descriptor is listening and non-blocking, and stays the caller's: it is duplicated, and the
+ * duplicate closed when the server begins to drain. Returns 0, or an errno.
+ */
 int32_t pw_server_listen(pw_server *server, int32_t descriptor);
 /* May be called from any thread, any number of times; a second call stops without draining. */
 void pw_server_stop(pw_server *server);
 /* The access log goes to this descriptor from now on; lines that wait go to the one before. */
 void pw_server_log_to(pw_server *server, int32_t descriptor);
+/* How many requests it has handed out. May be called from any thread. */
+int64_t pw_server_requests(pw_server *server);
 /* Ends all connections. No thread of the server may be in a call, and all of them are freed. */
 void pw_server_free(pw_server *server);
 
@@ -192,6 +199,9 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut);
 int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size);
 /* 1 when the client has closed its side or is gone, else 0. */
 int32_t pw_client_gone(pw_thread *thread);
+
+/* Lets the system send this process a signal when its parent dies. 0, or an errno. */
+int32_t pw_die_with_parent(int32_t signal);
 
 /* "gcc 12.2; epoll; picohttpparser, SSE4.2" */
 const char *pw_build(void);

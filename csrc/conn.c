@@ -130,7 +130,7 @@ static pw_step pw_step_linger(pw_server *server, pw_conn *conn)
         if (outcome == PW_IO_RETRY && !server->draining)
             break;
         conn->linger_left -= (int64_t)got;
-        if (outcome != PW_IO_OK || conn->linger_left < 0 || server->draining ||
+        if (outcome != PW_IO_OK || conn->linger_left < 0 ||
             server->timers.now > conn->linger_until) {
             pw_conn_close(server, conn);
             return PW_STEP_WAIT;
@@ -138,6 +138,8 @@ static pw_step pw_step_linger(pw_server *server, pw_conn *conn)
     }
     if (conn->what & PW_READABLE)
         pw_run(server, conn, false);
+    if (server->draining)
+        return pw_conn_wait(server, conn, PW_TIMER_DRAIN, false);
     return pw_conn_wait(server, conn, PW_TIMER_LINGER, reads > 0);
 }
 
@@ -184,13 +186,9 @@ static pw_step pw_conn_more(pw_server *server, pw_conn *conn, pw_timer_kind kind
 
 static pw_step pw_step_idle(pw_server *server, pw_conn *conn)
 {
-    if (server->draining) {
-        pw_conn_close(server, conn);
-        return PW_STEP_WAIT;
-    }
     if ((conn->what & PW_READABLE) == 0)
         pw_conn_release_buffer(server, conn);
-    return pw_conn_more(server, conn, PW_TIMER_KEEP_ALIVE);
+    return pw_conn_more(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_KEEP_ALIVE);
 }
 
 /* Whether the head is, in whole or but for its request line, the one kept for the connection. */
@@ -495,6 +493,35 @@ static bool pw_conn_reads(pw_conn *conn)
     return conn->unsent < before;
 }
 
+/* Whether nothing has come that nobody has read; events fetched later may say otherwise. */
+static bool pw_conn_is_quiet(const pw_conn *conn)
+{
+    char unused;
+    return recv(conn->fd, &unused, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+}
+
+/*
+ * A client that had an answer a moment ago may be asking again just now, and a close would cross with
+ * its request. So who was in use this recently is closed when it has been quiet for that long. (RFC
+ * 9112 section 9.5: a client may always meet a closed connection; those that do should be few.)
+ */
+void pw_conn_drain(pw_server *server, pw_conn *conn)
+{
+    if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
+        return;
+    const pw_timer *timer = &conn->timer;
+    bool idle = conn->state == PW_CONN_IDLE && timer->kind == PW_TIMER_KEEP_ALIVE;
+    if (idle) {
+        int64_t since = timer->due - server->timers.length[PW_TIMER_KEEP_ALIVE];
+        if (server->timers.now - since >= server->timers.length[PW_TIMER_DRAIN] &&
+            pw_conn_is_quiet(conn)) {
+            pw_conn_close(server, conn);
+            return;
+        }
+    }
+    pw_run(server, conn, false); /* with another timer now */
+}
+
 void pw_conn_timeout(pw_server *server, pw_conn *conn)
 {
     switch (conn->state) {
@@ -510,6 +537,13 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
     case PW_CONN_CONTENT:
         pw_conn_refuse(server, conn, PW_E_BODY_TIMEOUT);
         break;
+    case PW_CONN_IDLE:
+        if (pw_conn_is_quiet(conn)) {
+            pw_conn_close(server, conn);
+            return;
+        }
+        conn->what |= PW_READABLE; /* a request has come in the last moment */
+        break;
     case PW_CONN_SENDING:
         if (pw_conn_reads(conn)) {
             pw_timer_start(&server->timers, &conn->timer, PW_TIMER_WRITE);
@@ -517,7 +551,6 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         }
         pw_conn_close(server, conn);
         return;
-    case PW_CONN_IDLE:
     case PW_CONN_LINGER:
     case PW_CONN_CLOSED:
         pw_conn_close(server, conn);

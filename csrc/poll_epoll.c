@@ -34,6 +34,12 @@ int pw_poll_add_level(pw_poll *poll, int fd, void *tag)
     return pw_poll_register(poll, fd, tag, EPOLLIN);
 }
 
+int pw_poll_add_listener(pw_poll *poll, int fd, void *tag)
+{
+    /* One of the processes that wait is enough for a connection. */
+    return pw_poll_register(poll, fd, tag, EPOLLIN | EPOLLEXCLUSIVE);
+}
+
 void pw_poll_remove(pw_poll *poll, int fd)
 {
     struct epoll_event unused = {.events = 0, .data.ptr = NULL};

@@ -7,6 +7,8 @@
 
 #include "server.h"
 
+#define PW_ACCEPT_BATCH 64
+
 /* ------------------------------------------------------------------ the server */
 
 static bool pw_wake_open(pw_server *server)
@@ -79,12 +81,14 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->threads_most = settings->threads;
     server->timeout_request = settings->timeout_request;
     server->thread_count = 1;
+    server->accept_batch = settings->accept_batch > 0 ? settings->accept_batch : PW_ACCEPT_BATCH;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
     server->timers.length[PW_TIMER_BODY] = settings->timeout_body;
     server->timers.length[PW_TIMER_WRITE] = settings->timeout_write;
     server->timers.length[PW_TIMER_KEEP_ALIVE] = settings->timeout_keep_alive;
     server->timers.length[PW_TIMER_LINGER] = 2000;
+    server->timers.length[PW_TIMER_DRAIN] = settings->timeout_drain;
 }
 
 pw_server *pw_server_new(const pw_settings *settings)
@@ -128,10 +132,14 @@ int32_t pw_server_listen(pw_server *server, int32_t descriptor)
     if (server->listener_count == PW_LISTENERS_MOST)
         return EMFILE;
     pw_listener *listener = &server->listeners[server->listener_count];
-    listener->fd = descriptor;
-    int error = pw_poll_add_level(&server->poll, descriptor, listener);
+    listener->fd = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+    if (listener->fd < 0)
+        return errno;
+    int error = pw_poll_add_listener(&server->poll, listener->fd, listener);
     if (error == 0)
         server->listener_count++;
+    else
+        close(listener->fd);
     return error;
 }
 
@@ -142,6 +150,11 @@ void pw_server_stop(pw_server *server)
     /* A full pipe wakes as well as one byte does. */
     if (write(server->wake[1], "", 1) < 0)
         errno = saved;
+}
+
+int64_t pw_server_requests(pw_server *server)
+{
+    return atomic_load_explicit(&server->requests, memory_order_relaxed);
 }
 
 static void pw_reap(pw_server *server)
@@ -201,6 +214,19 @@ static void pw_server_end(pw_server *server)
     pw_access_flush(&server->access);
 }
 
+static void pw_server_close_listeners(pw_server *server)
+{
+    for (int i = 0; i < server->listener_count; i++) {
+        if (server->listeners[i].fd < 0)
+            continue;
+        /* Closing would not do: other processes have the same socket open. */
+        if (!server->paused)
+            pw_poll_remove(&server->poll, server->listeners[i].fd);
+        close(server->listeners[i].fd);
+        server->listeners[i].fd = -1;
+    }
+}
+
 void pw_server_free(pw_server *server)
 {
     if (server == NULL)
@@ -213,6 +239,7 @@ void pw_server_free(pw_server *server)
     for (pw_conn *conn; (conn = pw_queue_pop(&server->ready)) != NULL;)
         pw_conn_bury(server, conn);
     pw_reap(server);
+    pw_server_close_listeners(server);
     pw_poll_close(&server->poll);
     pw_access_flush(&server->access);
     pw_free(server->access.lines.at);
@@ -270,15 +297,16 @@ static void pw_server_begin_drain(pw_server *server)
     if (server->draining || atomic_load(&server->stopping) == 0)
         return;
     server->draining = true;
-    server->resume_at = 0;
     pw_server_is_late(server); /* sets drain_until */
-    if (!server->paused)
-        for (int i = 0; i < server->listener_count; i++)
-            pw_poll_remove(&server->poll, server->listeners[i].fd);
+    /* Whoever waits to be accepted is lost when nobody else has the socket; and where others do, they
+     * may not know of a connection that this process was woken for. */
+    for (int i = 0; i < server->listener_count && !server->paused; i++)
+        pw_accept(server, &server->listeners[i], server->max_connections);
+    pw_server_close_listeners(server);
+    server->resume_at = 0;
     for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
         next = conn->next;
-        if (conn->state == PW_CONN_IDLE || conn->state == PW_CONN_LINGER)
-            pw_conn_close(server, conn);
+        pw_conn_drain(server, conn);
     }
 }
 
@@ -294,7 +322,7 @@ static void pw_server_event(pw_server *server, const pw_event *event)
     for (int i = 0; i < server->listener_count; i++)
         if (event->tag == &server->listeners[i]) {
             if (!server->draining)
-                pw_accept(server, &server->listeners[i]);
+                pw_accept(server, &server->listeners[i], server->accept_batch);
             return;
         }
     pw_conn_event(server, event->tag, event->what);

@@ -14,7 +14,7 @@
  *                                     `state`, `timer`, `queued` and the list pointers; `output`
  *                                     is the thread's own only from pw_send_head or pw_respond on
  *     server->stopping, server->wake, may be touched by anyone
- *     server->drain_until
+ *     server->drain_until, requests
  *     limits, store, timers.length,   are not changed once the server listens
  *     response_buffer, threads_most
  */
@@ -58,8 +58,13 @@ int pw_poll_open(pw_poll *poll);
 void pw_poll_close(pw_poll *poll);
 /* A connection: both directions, edges, once in its life. */
 int pw_poll_add(pw_poll *poll, int fd, void *tag);
-/* A listening socket or the wake-up: reading only, as long as there is something (level). */
+/* The wake-up: reading only, as long as there is something (level). */
 int pw_poll_add_level(pw_poll *poll, int fd, void *tag);
+/*
+ * A listening socket, level too. Where several processes wait for it a connection wakes one of them,
+ * and who was woken has to accept it: nobody else will be told.
+ */
+int pw_poll_add_listener(pw_poll *poll, int fd, void *tag);
 void pw_poll_remove(pw_poll *poll, int fd);
 /* Waits; timeout in ms, -1 for ever. Returns how many events, 0 also after a signal. */
 int pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
@@ -73,6 +78,7 @@ typedef enum {
     PW_TIMER_WRITE,
     PW_TIMER_KEEP_ALIVE,
     PW_TIMER_LINGER,
+    PW_TIMER_DRAIN,
     PW_TIMER_KINDS,
     PW_TIMER_NONE = PW_TIMER_KINDS,
 } pw_timer_kind;
@@ -230,6 +236,8 @@ typedef enum { PW_DRIVE_WAIT, PW_DRIVE_REQUEST } pw_drive;
 pw_drive pw_conn_drive(pw_server *server, pw_conn *conn);
 /* What the poller has said. */
 void pw_conn_event(pw_server *server, pw_conn *conn, int what);
+/* The server drains: a connection that waits for its client's next request may have to go. */
+void pw_conn_drain(pw_server *server, pw_conn *conn);
 /* Its timer has run out. */
 void pw_conn_timeout(pw_server *server, pw_conn *conn);
 /* The application has finished with its request, its output may be on its way. */
@@ -308,11 +316,11 @@ void pw_access_flush(pw_access *access);
 /* ------------------------------------------------------------------ accept.c */
 
 typedef struct {
-    int fd; /* borrowed from Python while the server lives */
+    int fd; /* owned, a duplicate; -1 once the server drains */
 } pw_listener;
 
-/* A batch of new connections, put into the run queue. */
-void pw_accept(pw_server *server, pw_listener *listener);
+/* At most so many new connections, put into the run queue. */
+void pw_accept(pw_server *server, pw_listener *listener, int most);
 void pw_accept_pause(pw_server *server);
 /* Accepts again when it may. */
 void pw_accept_resume(pw_server *server);
@@ -332,14 +340,16 @@ struct pw_server {
     pw_store store;
     int64_t response_buffer;
     int32_t max_connections;
+    int32_t accept_batch;
     int32_t timeout_graceful;
     char *directory; /* owned */
 
     pw_poll poll;
     pw_event events[PW_EVENTS_MOST];
     int event_count, event_next;
-    int wake[2];         /* a pipe: [1] written by pw_server_stop */
-    atomic_int stopping; /* how often pw_server_stop was called */
+    int wake[2];               /* a pipe: [1] written by pw_server_stop */
+    atomic_int stopping;       /* how often pw_server_stop was called */
+    _Atomic(int64_t) requests; /* handed out; read by pw_server_requests from any thread */
     bool draining;
     atomic_int_least64_t drain_until; /* ms; 0: nobody has seen yet that it is to stop */
 
@@ -382,7 +392,6 @@ struct pw_server {
     int32_t taken_count;     /* threads that are in the application */
     pw_thread *threads;      /* borrowed: all of them */
     int64_t timeout_request; /* ms; 0: none */
-    int64_t requests;        /* handed to Python, ever */
     int block_score;         /* how much the application blocks: see token.c */
     pw_thread *watcher;      /* owned: stands for pw_watch as the holder; serves nothing */
     pthread_cond_t watch;    /* for pw_watch */

@@ -135,7 +135,6 @@ void pw_token_keep(pw_thread *thread)
     thread->warned = 0;
     server->taken_count++;
     server->holder_in_app = true;
-    server->requests++;
     if (pw_token_is_eager(server) && !pw_token_wake_idle(server) &&
         server->thread_count < server->threads_most) {
         server->wants_thread = true;
@@ -238,10 +237,10 @@ int32_t pw_watch(pw_server *server)
             outcome = slow->number * 4 + (slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK);
             break;
         }
-        bool busy = server->holder_in_app || server->requests != seen ||
+        bool busy = server->holder_in_app || pw_server_requests(server) != seen ||
                     (server->timeout_request > 0 && server->taken_count > 0);
         quiet = busy ? 0 : quiet + 1;
-        seen = server->requests;
+        seen = pw_server_requests(server);
         if (quiet < PW_QUIET_TICKS) {
             if (!server->stopped)
                 pw_watch_wait(server);

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from picowsgi import __version__, demo, server
+from picowsgi import __version__, demo, service
 from picowsgi.config import OPTIONS, Option, load_settings
 from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.handover import Command, take
 from picowsgi.importer import load_application
 from picowsgi.log import configure
 from picowsgi.sockets import url_of
@@ -41,26 +42,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     used, 2 for a wrong option.
     """
     try:
+        start_again = Command.of_this_process(argv)
+        given = take(os.environ)
         command = _read_command(sys.argv[1:] if argv is None else argv)
         if isinstance(command, int):
             return command
-        settings = load_settings(
-            command.options, config_file=command.config_file, source="command line"
-        )
+        settings = given.read_settings() if given is not None else None
+        if settings is None:
+            settings = load_settings(
+                command.options, config_file=command.config_file, source="command line"
+            )
         configure(settings.log_level)
-        application: WSGIApplication = demo.application
-        name = "the demonstration page"
-        if command.app is not None:
-            application, name = load_application(command.app), command.app
+        app = command.app
+
+        def load() -> WSGIApplication:
+            return demo.application if app is None else load_application(app)
 
         def announce(sockets: list[socket.socket]) -> None:
+            if given is not None and given.role == "worker":
+                return
             urls = " and ".join(url_of(sock) for sock in sockets)
+            name = "the demonstration page" if app is None else app
             _say(
                 f"{_PROGRAM} {__version__} serving {name} on {urls} (pid {os.getpid()})  "
                 "Press Ctrl-C to stop"
             )
 
-        server.run(application, settings, announce)
+        return service.run(load, settings, announce, start_again, given)
     except click.ClickException as error:
         _say_error(error.format_message())
         _say(f"Try '{_PROGRAM} --help' for the options.")
@@ -77,7 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _FAILURE
     except KeyboardInterrupt:
         return _INTERRUPTED
-    return 0
 
 
 def _say_error(message: str) -> None:
@@ -92,7 +99,7 @@ def _say(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Command:
+class _Arguments:
     """What the arguments say, still as text."""
 
     app: str | None
@@ -100,7 +107,7 @@ class _Command:
     options: dict[str, object]
 
 
-def _read_command(argv: Sequence[str]) -> _Command | int:
+def _read_command(argv: Sequence[str]) -> _Arguments | int:
     """Return what the arguments say, or the exit status where they asked for a text."""
     try:
         with _make_parser().make_context(_PROGRAM, list(argv)) as context:
@@ -108,7 +115,7 @@ def _read_command(argv: Sequence[str]) -> _Command | int:
     except click.exceptions.Exit as done:
         return done.exit_code
     config_file = given.pop("config_file")
-    return _Command(
+    return _Arguments(
         app=given.pop("app"),
         config_file=None if config_file is None else Path(config_file),
         # A repeatable option that is not given is an empty tuple to click.
@@ -120,16 +127,13 @@ class _Parser(click.Command):
     """Shows the options in the sections of the table."""
 
     def format_options(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        flags = [f"{option.flag} {option.metavar}" for option in OPTIONS.values()]
+        flags = [_usage_of(option) for option in OPTIONS.values()]
         # One width for all sections, so that their columns stand under each other.
         width = max(map(len, flags))
         for group, options in groupby(OPTIONS.values(), key=lambda option: option.group):
             with formatter.section(group):
                 formatter.write_dl(
-                    [
-                        (f"{option.flag} {option.metavar}".ljust(width), _help_of(option))
-                        for option in options
-                    ],
+                    [(_usage_of(option).ljust(width), _help_of(option)) for option in options],
                     col_max=width,
                 )
         general = [
@@ -139,6 +143,10 @@ class _Parser(click.Command):
         ]
         with formatter.section("General"):
             formatter.write_dl([(flag.ljust(width), text) for flag, text in general])
+
+
+def _usage_of(option: Option) -> str:
+    return f"{option.flag} {option.metavar}".rstrip()
 
 
 def _help_of(option: Option) -> str:
@@ -157,6 +165,10 @@ def _make_parser() -> _Parser:
             off = "--no-" + option.flag.removeprefix("--")
             for flag, value in ((option.flag, "on"), (off, "off")):
                 parameters.append(click.Option([flag, option.name], flag_value=value, default=None))
+            continue
+        if option.kind == "flag":
+            both = f"{option.flag}/--no-{option.flag[2:]}"
+            parameters.append(click.Option([both, option.name], default=None))
             continue
         parameters.append(
             click.Option(

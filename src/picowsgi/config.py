@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from picowsgi.access import check_format
+from picowsgi.cpus import usable_cpus
 from picowsgi.errors import ConfigError, did_you_mean
 from picowsgi.sockets import Bind, parse_bind, parse_host
 
@@ -29,18 +30,23 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
-Kind = Literal["int", "size", "seconds", "str", "choice", "list"]
+Kind = Literal["int", "size", "seconds", "str", "choice", "list", "flag", "octal", "workers"]
 Source = Literal["keyword", "command line"]
 T = TypeVar("T")
 
 _NO_OPTIONS: Mapping[str, object] = {}
 _PREFIX = "PICOWSGI_"
-# These variables speak to the build of picowsgi; a shell that has them set can still serve.
-_BUILD_VARIABLES = frozenset({"PICOWSGI_DEV", "PICOWSGI_SANITIZE"})
+# These variables speak to the build of picowsgi, and from one of its processes to the next; a
+# shell that has them set can still serve.
+_NO_OPTIONS_OF_OURS = frozenset({"PICOWSGI_DEV", "PICOWSGI_SANITIZE", "PICOWSGI_HANDOVER"})
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _SIZE = re.compile(r"([0-9]{1,19})\s*(?:([KMG])(?:iB)?|B)?", re.IGNORECASE)
 _SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*([smh]?)")
+_OCTAL = re.compile(r"(?:0o)?[0-7]{1,4}")
+_FLAGS = {"on": True, "true": True, "yes": True, "1": True}
+_FLAGS |= {"off": False, "false": False, "no": False, "0": False}
+UNSET = -1  # of an octal option: as the system has it
 _SIZE_UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB}
 _SECONDS_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -87,8 +93,13 @@ class Option:
             "seconds": ("a time", ", such as 10, 2.5, 10s or 1m"),
             "str": ("text", ""),
             "list": ("texts", ""),
+            "flag": ("true or false", ""),
+            "octal": ("octal digits from 0 to 777", ", such as 022"),
+            "workers": ("auto or a whole number", ""),
         }[self.kind]
         limits = ""
+        if self.kind == "octal":
+            return what + examples
         if self.minimum is not None and self.maximum is not None:
             limits = f" from {self.show(self.minimum)} to {self.show(self.maximum)}"
         return what + limits + examples
@@ -101,6 +112,10 @@ class Option:
             return f"{value:g}s"
         if self.kind == "list":
             return ",".join(cast("tuple[str, ...]", value))
+        if self.kind == "flag":
+            return "on" if value else "off"
+        if self.kind == "octal":
+            return "" if value == UNSET else f"{value:03o}"
         return str(value)
 
     def convert(self, value: object) -> object:
@@ -176,6 +191,26 @@ def _to_list(option: Option, value: object) -> tuple[str, ...] | None:
     return None if None in texts else cast("tuple[str, ...]", tuple(texts))
 
 
+def _to_flag(_option: Option, value: object) -> bool | None:
+    if isinstance(value, str):
+        return _FLAGS.get(value.strip().lower())
+    return value if isinstance(value, bool) else None
+
+
+def _to_octal(option: Option, value: object) -> int | None:
+    if isinstance(value, str):
+        if not value.strip():
+            return UNSET
+        return int(value, 8) if _OCTAL.fullmatch(value.strip()) else None
+    return _to_int(option, value)
+
+
+def _to_workers(option: Option, value: object) -> int | None:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return usable_cpus()
+    return _to_int(option, value)
+
+
 _CONVERTERS: dict[Kind, Callable[[Option, object], object]] = {
     "int": _to_int,
     "size": _to_size,
@@ -183,6 +218,9 @@ _CONVERTERS: dict[Kind, Callable[[Option, object], object]] = {
     "str": _to_text,
     "choice": _to_choice,
     "list": _to_list,
+    "flag": _to_flag,
+    "octal": _to_octal,
+    "workers": _to_workers,
 }
 
 
@@ -270,15 +308,104 @@ class Settings:
         minimum=1,
         maximum=65535,
     )
+    unix_socket_mode: int = option(
+        UNSET,
+        kind="octal",
+        group="Address",
+        metavar="MODE",
+        help="permissions of unix sockets, such as 660",
+        minimum=UNSET,
+        maximum=0o777,
+    )
 
+    workers: int = option(
+        1,
+        kind="workers",
+        group="Processes",
+        metavar="N",
+        help="processes that serve; auto: one a CPU",
+        minimum=1,
+        maximum=1024,
+    )
     threads: int = option(
         16,
         kind="int",
-        group="Concurrency",
+        group="Processes",
         metavar="N",
-        help="the most serving threads of a process",
+        help="the most serving threads of each",
         minimum=1,
         maximum=4096,
+    )
+    preload: bool = option(
+        False,
+        kind="flag",
+        group="Processes",
+        metavar="",
+        help="load the application before forking",
+    )
+    max_requests: int = option(
+        0,
+        kind="int",
+        group="Processes",
+        metavar="N",
+        help="requests until a worker is replaced, 0 for never",
+        minimum=0,
+        maximum=2**62,
+    )
+    max_requests_jitter: int = option(
+        0,
+        kind="int",
+        group="Processes",
+        metavar="N",
+        help="at most so many more, at random",
+        minimum=0,
+        maximum=2**62,
+    )
+    max_worker_rss: int = option(
+        0,
+        kind="size",
+        group="Processes",
+        metavar="SIZE",
+        help="memory until a worker is replaced, 0 for any",
+        minimum=0,
+        maximum=2**63 - 1,
+    )
+    pid: str = option(
+        "",
+        kind="str",
+        group="Processes",
+        metavar="FILE",
+        help="where to write the process's number",
+    )
+    user: str = option(
+        "",
+        kind="str",
+        group="Processes",
+        metavar="NAME",
+        help="user to run as, once the sockets are open",
+    )
+    group: str = option(
+        "",
+        kind="str",
+        group="Processes",
+        metavar="NAME",
+        help="group to run as",
+    )
+    umask: int = option(
+        UNSET,
+        kind="octal",
+        group="Processes",
+        metavar="MODE",
+        help="permissions that new files do not get",
+        minimum=UNSET,
+        maximum=0o777,
+    )
+    chdir: str = option(
+        "",
+        kind="str",
+        group="Processes",
+        metavar="DIR",
+        help="directory to go to before all else",
     )
 
     max_connections: int = option(
@@ -380,6 +507,15 @@ class Settings:
         minimum=0.001,
         maximum=86400,
     )
+    timeout_drain: float = option(
+        0.25,
+        kind="seconds",
+        group="Timeouts",
+        metavar="TIME",
+        help="idle until a connection is closed at shutdown",
+        minimum=0,
+        maximum=3600,
+    )
     timeout_graceful: float = option(
         30.0,
         kind="seconds",
@@ -396,6 +532,15 @@ class Settings:
         group="Timeouts",
         metavar="TIME",
         help="in the application, 0 for any",
+        minimum=0,
+        maximum=86400,
+    )
+    timeout_worker: float = option(
+        30.0,
+        kind="seconds",
+        group="Timeouts",
+        metavar="TIME",
+        help="until a silent worker is killed, 0 for never",
         minimum=0,
         maximum=86400,
     )
@@ -489,7 +634,8 @@ def load_settings(
     file: `config_file`, or the table `[tool.picowsgi]` of the `pyproject.toml` in `directory`
     (default: the current one). What is in none of them has its default.
 
-    `PORT` stands for `PICOWSGI_PORT` where neither that nor `PICOWSGI_BIND` is set. `bind`
+    `PORT` stands for `PICOWSGI_PORT` where neither that nor `PICOWSGI_BIND` is set, and
+    `WEB_CONCURRENCY` for `PICOWSGI_WORKERS`. `bind`
     stands for `host` and `port` together: the place with precedence decides which is used, and
     both in one place are refused.
 
@@ -544,7 +690,7 @@ def _from_environ(environ: Mapping[str, str]) -> _Level:
     by_variable = {option.variable: option.name for option in OPTIONS.values()}
     level: _Level = {}
     for variable, value in environ.items():
-        if not variable.startswith(_PREFIX) or variable in _BUILD_VARIABLES:
+        if not variable.startswith(_PREFIX) or variable in _NO_OPTIONS_OF_OURS:
             continue
         if variable not in by_variable:
             hint = did_you_mean(variable, by_variable)
@@ -553,6 +699,8 @@ def _from_environ(environ: Mapping[str, str]) -> _Level:
             level[by_variable[variable]] = _Given(value, f"{variable} in the environment")
     if environ.get("PORT") and "port" not in level and "bind" not in level:
         level["port"] = _Given(environ["PORT"], "PORT in the environment")
+    if environ.get("WEB_CONCURRENCY") and "workers" not in level:
+        level["workers"] = _Given(environ["WEB_CONCURRENCY"], "WEB_CONCURRENCY in the environment")
     return level
 
 

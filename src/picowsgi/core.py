@@ -100,6 +100,11 @@ def _read_keys() -> tuple[str, ...]:
 KEYS = _read_keys()
 
 
+def die_with_parent(number: int) -> None:
+    """Have the system send this process the signal when its parent dies, where it can."""
+    lib.pw_die_with_parent(number)
+
+
 def build() -> str:
     """Return how the core was built: compiler, poller, parser."""
     return ffi.string(lib.pw_build()).decode("ascii")
@@ -130,11 +135,14 @@ class CoreServer:
             "max_fields": settings.max_fields,
             "max_connections": settings.max_connections,
             "threads": settings.threads,
+            # One at a time spreads them: a worker that is busy takes no more.
+            "accept_batch": 64 if settings.workers == 1 else 1,
             "underscore_fields": _UNDERSCORE[settings.underscore_fields],
             "timeout_head": _milliseconds(settings.timeout_head),
             "timeout_body": _milliseconds(settings.timeout_body),
             "timeout_write": _milliseconds(settings.timeout_write),
             "timeout_keep_alive": _milliseconds(settings.timeout_keep_alive),
+            "timeout_drain": _milliseconds(settings.timeout_drain),
             "timeout_graceful": _milliseconds(settings.timeout_graceful),
             "timeout_request": _milliseconds(settings.timeout_request),
             "access_file": access_file,
@@ -165,6 +173,12 @@ class CoreServer:
     def log_to(self, descriptor: int) -> None:
         """Write the access log to this descriptor from now on."""
         lib.pw_server_log_to(self.pointer, descriptor)
+
+    @property
+    def requests(self) -> int:
+        """How many requests have been handed out."""
+        number: int = lib.pw_server_requests(self.pointer)
+        return number
 
     def stop(self) -> None:
         """Drain and stop; a second call stops now. From any thread, or a signal handler."""

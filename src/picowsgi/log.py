@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,6 +37,26 @@ def configure(level: str) -> None:
         logger.addHandler(handler)
     logger.propagate = False
     logger.setLevel(level.upper())
+
+
+def log_failure(message: str, details: str) -> None:
+    """Write an error with details in lines of their own, such as another process's traceback."""
+    logger = get_logger()
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
+    record.exc_text = _CONTROL_BUT_NEWLINE.sub(_escape, details.rstrip("\n"))
+    logger.handle(record)
+
+
+def reopen() -> None:
+    """Open the files that the program logs to again: somebody has renamed them."""
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    for logger in loggers:
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.FileHandler):
+                with handler.lock or nullcontext():
+                    old, handler.stream = handler.stream, handler._open()
+                    if old is not None:
+                        old.close()
 
 
 def printable(text: str) -> str:

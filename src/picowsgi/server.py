@@ -5,21 +5,18 @@ Never parses a command line; the options are the table's (`picowsgi.config.Setti
 
 from __future__ import annotations
 
-import signal
 import socket
-import threading
-from collections.abc import Callable
-from types import FrameType, TracebackType
+from dataclasses import replace
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from picowsgi import service
 from picowsgi.config import Settings, load_settings
 from picowsgi.sockets import close_sockets, open_sockets, url_of
 from picowsgi.worker import Worker
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server:
@@ -36,7 +33,11 @@ class Server:
     """
 
     def __init__(self, application: WSGIApplication, **options: Any) -> None:
-        self._open(application, load_settings(options))
+        settings = load_settings(options)
+        if "timeout_drain" not in settings.sources:
+            # Nobody takes this server's place, and whoever stops it waits for that.
+            settings = replace(settings, timeout_drain=0.0)
+        self._open(application, settings)
 
     @classmethod
     def from_settings(cls, application: WSGIApplication, settings: Settings) -> Server:
@@ -113,38 +114,11 @@ class Server:
 
 
 def serve(application: WSGIApplication, **options: Any) -> None:
-    """Serve `application` until SIGINT or SIGTERM; the options are `Server`'s.
+    """Serve `application` until SIGINT or SIGTERM; the options are the command's.
 
-    Outside the main thread signals are the program's own affair, and this never returns.
+    With `workers` above 1, and the like, it is served by forked processes, and SIGHUP has new ones
+    forked. Outside the main thread signals are the program's own affair, and this never returns.
+    Raises ConfigError for an option, BindError for an address.
     """
-    run(application, load_settings(options), lambda _sockets: None)
-
-
-def run(
-    application: WSGIApplication,
-    settings: Settings,
-    on_listen: Callable[[list[socket.socket]], object],
-) -> None:
-    """Serve until SIGINT or SIGTERM; `on_listen` is called once the sockets listen.
-
-    The calling thread serves nothing: it waits for signals. A first one drains, a second one
-    stops at once.
-    """
-    server = Server.from_settings(application, settings)
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        server.request_stop()
-
-    handlers: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.signal(number, on_signal) for number in _SIGNALS}
-    try:
-        server.start()
-        on_listen(server.sockets)
-        # Without a timeout a lock cannot be interrupted on every platform; this wakes rarely.
-        while not server.join(3600):
-            continue
-    finally:
-        server.stop()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    if service.run(lambda: application, load_settings(options), lambda _sockets: None) != 0:
+        raise RuntimeError("serving has failed; the log says why")

@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -94,7 +95,8 @@ def open_sockets(settings: Settings) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         for bind in settings.binds():
-            sockets.append(_open(bind, settings.backlog, sockets))
+            mode = settings.unix_socket_mode
+            sockets.append(open_bind(bind, settings.backlog, sockets, mode))
     except BaseException:
         close_sockets(sockets)
         raise
@@ -104,7 +106,7 @@ def open_sockets(settings: Settings) -> list[socket.socket]:
 def close_sockets(sockets: Iterable[socket.socket]) -> None:
     """Close the sockets, and remove the files that `open_sockets` made for them."""
     for sock in sockets:
-        if isinstance(sock, _UnixListener):
+        if isinstance(sock, UnixListener):
             sock.remove_file()
         sock.close()
 
@@ -121,10 +123,33 @@ def url_of(sock: socket.socket) -> str:
     return f"unix:@{path[1:]}" if path.startswith("\0") else f"unix:{path}"
 
 
-def _open(bind: Bind, backlog: int, opened: list[socket.socket]) -> socket.socket:
+def file_of(sock: socket.socket) -> Path | None:
+    """Return the file that `close_sockets` would remove."""
+    return sock.path if isinstance(sock, UnixListener) else None
+
+
+def adopt_listener(descriptor: int, file: str | None) -> socket.socket:
+    """Return a listening socket that another process has opened; its file is ours from now on."""
+    if file is None:
+        sock = socket.socket(fileno=descriptor)
+    else:
+        sock = UnixListener(fileno=descriptor)
+        sock.remember_file(file)
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    return sock
+
+
+def open_bind(
+    bind: Bind, backlog: int, opened: list[socket.socket], mode: int = -1
+) -> socket.socket:
+    """Return a listening socket for one address; `opened` are those that were opened before.
+
+    `mode` is that of a unix socket's file, -1 for what the umask leaves. Raises BindError.
+    """
     try:
         if bind.kind == "unix":
-            return _open_unix(bind, backlog)
+            return _open_unix(bind, backlog, mode)
         if bind.kind == "fd":
             return _open_descriptor(bind, backlog, opened)
         return _open_tcp(bind, backlog)
@@ -201,29 +226,30 @@ def _tcp_error(bind: Bind, error: OSError) -> BindError:
     return BindError(f"cannot listen on {bind}: {text}", error.errno)
 
 
-class _UnixListener(socket.socket):
+class UnixListener(socket.socket):
     """A listening unix socket that knows the file it made, to remove that one and no other."""
 
-    _file: Path
-    _identity: tuple[int, int]
+    path: Path
+    _identity: tuple[int, int] | None = None
 
     def remember_file(self, path: str) -> None:
-        found = Path(path).lstat()
-        self._file = Path(path).absolute()
-        self._identity = (found.st_dev, found.st_ino)
+        self.path = Path(path).absolute()
+        with suppress(OSError):  # removed by somebody: there is nothing to remove any more
+            found = self.path.lstat()
+            self._identity = (found.st_dev, found.st_ino)
 
     def remove_file(self) -> None:
         try:
-            found = self._file.lstat()
+            found = self.path.lstat()
             if (found.st_dev, found.st_ino) == self._identity:
-                self._file.unlink()
+                self.path.unlink()
         except OSError:
             pass  # gone already, or no longer ours to remove
 
 
-def _open_unix(bind: Bind, backlog: int) -> socket.socket:
+def _open_unix(bind: Bind, backlog: int, mode: int) -> socket.socket:
     _remove_stale(bind)
-    sock = _UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _prepare(sock)
         try:
@@ -231,6 +257,8 @@ def _open_unix(bind: Bind, backlog: int) -> socket.socket:
         except OSError as error:
             raise _unix_error(bind, error) from None
         sock.remember_file(bind.path)
+        if mode >= 0:
+            Path(bind.path).chmod(mode)  # nobody can connect yet
         sock.listen(backlog)
     except BaseException:
         sock.close()

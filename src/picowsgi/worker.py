@@ -65,11 +65,18 @@ class Worker:
         self._deadline: float | None = None
         #: Why a serving thread ended though nobody asked for it.
         self.error: BaseException | None = None
+        #: Called by the last thread that ends.
+        self.on_end: Callable[[], object] = lambda: None
 
     @property
     def started(self) -> bool:
         """Whether `start` was called."""
         return bool(self._threads)
+
+    @property
+    def requests(self) -> int:
+        """How many requests have been taken."""
+        return self._core.requests
 
     def start(self) -> None:
         """Begin to serve."""
@@ -89,7 +96,7 @@ class Worker:
         threads are named in the log, and left.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        while not self._over.wait(_LOOK):
+        while not self._over.wait(_LOOK if timeout is None else min(_LOOK, timeout)):
             now = time.monotonic()
             if self._deadline is not None and now >= self._deadline + _LOOK:
                 self._give_up()
@@ -129,8 +136,10 @@ class Worker:
         finally:
             with self._lock:
                 self._running -= 1
-                if self._running == 0:
-                    self._over.set()
+                last = self._running == 0
+            if last:
+                self._over.set()
+                self.on_end()
 
     def _serve(self, number: int) -> None:
         thread = core.CoreThread(self._core, number)

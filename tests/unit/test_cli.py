@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import picowsgi
-from picowsgi import cli, demo, server
+from picowsgi import cli, demo, service
 from picowsgi.config import OPTIONS, Settings
 from picowsgi.errors import BindError
 from support import TIMEOUT
@@ -52,17 +52,25 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 class Served:
-    """Stands in for `server.run`: keeps what it was called with, and returns at once."""
+    """Stands in for `service.run`: keeps what it was called with, and returns at once."""
 
     def __init__(self) -> None:
         self.application: Any = None
         self.settings = Settings()
         self.log_level = ""
 
-    def run(self, application: Any, settings: Settings, on_listen: Callable[..., None]) -> None:
-        self.application, self.settings = application, settings
+    def run(
+        self,
+        load: Callable[[], Any],
+        settings: Settings,
+        on_ready: Callable[..., None],
+        _command: object,
+        _given: object,
+    ) -> int:
+        self.application, self.settings = load(), settings
         with socket.create_server(("127.0.0.1", 0)) as first:
-            on_listen([first])
+            on_ready([first])
+        return 0
 
     def configure(self, level: str) -> None:
         self.log_level = level
@@ -71,7 +79,7 @@ class Served:
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     stand_in = Served()
-    monkeypatch.setattr(server, "run", stand_in.run)
+    monkeypatch.setattr(service, "run", stand_in.run)
     monkeypatch.setattr(cli, "configure", stand_in.configure)
     return stand_in
 
@@ -95,12 +103,13 @@ def test_the_application_may_stand_before_or_behind_the_options(served: Served) 
 
 def test_every_option_of_the_table_is_an_option_of_the_command(served: Served) -> None:
     for option in OPTIONS.values():
-        if option.switch:
-            arguments, value = [option.flag], "on"
-        else:
-            value = option.show(option.default) or {"health": "/up"}.get(option.name, "fd://3")
-            arguments = [option.flag, value]
-        assert cli.main(arguments) == 0
+        value = option.show(option.default) or {"bind": "fd://3", "health": "/up"}.get(
+            option.name, "7"
+        )
+        argv = [option.flag, value]
+        if option.kind == "flag" or option.switch:
+            argv, value = [option.flag], "on"
+        assert cli.main(argv) == 0
         assert served.settings.sources == {option.name: option.flag}
         assert getattr(served.settings, option.name) == option.convert(value)
 
@@ -228,7 +237,7 @@ def test_an_address_that_cannot_be_used_is_a_failure(
     def refuse(*args: object) -> None:
         raise BindError("cannot listen on x: the port is in use")
 
-    monkeypatch.setattr(server, "run", refuse)
+    monkeypatch.setattr(service, "run", refuse)
     assert cli.main(["served:app"]) == 1
     assert capsys.readouterr().err == ("picowsgi: error: cannot listen on x: the port is in use\n")
 

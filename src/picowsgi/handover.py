@@ -1,0 +1,158 @@
+"""Starting the command again, with the sockets and the children that this process has.
+
+What is handed over stands as JSON in one variable of the environment. Never decides when.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from picowsgi.config import Settings
+from picowsgi.link import READY, Link
+from picowsgi.sockets import adopt_listener, file_of
+
+VARIABLE = "PICOWSGI_HANDOVER"
+
+Role = Literal["worker", "successor", "keeper"]
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What a process was started with.
+
+    A worker is a program of its own that a supervisor watches; a successor takes a server's place;
+    a keeper is the same process as before, now without an application of its own. `child` is the
+    keeper's worker: its number and the descriptor of its status.
+    """
+
+    role: Role
+    parent: int
+    listeners: tuple[tuple[int, str | None], ...]
+    status: int = -1
+    lifeline: tuple[int, int] = (-1, -1)
+    child: tuple[int, int] = (-1, -1)
+    settings: dict[str, Any] | None = None
+
+    def sockets(self) -> list[socket.socket]:
+        """Return the listening sockets; only who owns a unix socket's file removes it."""
+        return [adopt_listener(descriptor, file) for descriptor, file in self.listeners]
+
+    def link(self) -> Link | None:
+        """Return a worker's end of what it shares with its supervisor."""
+        if self.role != "worker":
+            return None
+        return Link(self.status, self.lifeline[0], self.parent)
+
+    def say_ready(self) -> None:
+        """Tell the process whose successor this one is that it serves."""
+        if self.role == "successor":
+            with suppress(OSError):
+                os.write(self.status, bytes([READY]))
+            os.close(self.status)
+            os.close(self.lifeline[0])  # which is for workers
+
+    def read_settings(self) -> Settings | None:
+        """Return the settings of the process that this one was, where it is a keeper."""
+        if self.settings is None:
+            return None
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.settings.items()
+        }
+        return Settings(**values)
+
+
+def take(environ: MutableMapping[str, str]) -> Handover | None:
+    """Return what this process was given, and remove it from `environ`."""
+    text = environ.pop(VARIABLE, "")
+    if not text:
+        return None
+    values = json.loads(text)
+    parent = os.getpid() if values["role"] == "keeper" else os.getppid()
+    if values["parent"] != parent:
+        return None  # inherited from somebody else's environment
+    values["listeners"] = tuple((number, file) for number, file in values["listeners"])
+    for name in ("lifeline", "child"):
+        values[name] = tuple(values[name])
+    return Handover(**values)
+
+
+def describe(
+    sockets: Sequence[socket.socket], *, with_files: bool
+) -> tuple[tuple[int, str | None], ...]:
+    """Return the sockets as `Handover.listeners`."""
+    found = []
+    for sock in sockets:
+        file = file_of(sock) if with_files else None
+        found.append((sock.fileno(), None if file is None else str(file)))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Command:
+    """How this program was started, to start it again: as the user did, from where the user did."""
+
+    arguments: tuple[str, ...]
+    directory: str
+    environ: dict[str, str]
+
+    @classmethod
+    def of_this_process(cls, argv: Sequence[str] | None = None) -> Command:
+        """Return the command of this process, or of `python -m picowsgi` with other arguments."""
+        original: list[str] = getattr(sys, "orig_argv", [])
+        if argv is None and original:
+            arguments = [sys.executable, *original[1:]]
+        else:
+            arguments = [
+                sys.executable,
+                "-m",
+                "picowsgi",
+                *(sys.argv[1:] if argv is None else argv),
+            ]
+        environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+            environ.pop(name, None)
+        return cls(tuple(arguments), _current_directory(), environ)
+
+    def start(self, given: Handover, descriptors: Sequence[int]) -> int:
+        """Start it as a child that has `descriptors`; return its number. Raises OSError."""
+        kept = [*(number for number, _ in given.listeners), *descriptors]
+        process = subprocess.Popen(
+            self.arguments, cwd=self.directory, env=self._environ(given), pass_fds=kept
+        )
+        process.returncode = 0  # whoever called waits for the child; the object is not to warn
+        return process.pid
+
+    def become(self, given: Handover, descriptors: Sequence[int]) -> NoReturn:
+        """Make this process a new one of the command, with `descriptors`. Raises OSError."""
+        for descriptor in (*(number for number, _ in given.listeners), *descriptors):
+            os.set_inheritable(descriptor, True)
+        os.chdir(self.directory)
+        os.execve(self.arguments[0], self.arguments, self._environ(given))  # noqa: S606
+
+    def _environ(self, given: Handover) -> dict[str, str]:
+        return {**self.environ, VARIABLE: json.dumps(dataclasses.asdict(given))}
+
+
+def _current_directory() -> str:
+    """Return the directory as the shell names it: a link in it may lead elsewhere by next time."""
+    try:
+        named = Path(os.environ.get("PWD", ""))
+        if named.is_absolute() and named.samefile("."):
+            return str(named)
+    except OSError:
+        pass
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "/"

@@ -1,0 +1,156 @@
+"""A server's life in a process of its own: what is set up before it serves, and put away after.
+
+Never serves itself: the supervisor does, in threads of this process or in others.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
+
+from picowsgi import core
+from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.handover import Command, Handover
+from picowsgi.link import Link
+from picowsgi.pidfile import PidFile
+from picowsgi.privileges import find_identity
+from picowsgi.sockets import close_sockets, file_of, open_sockets
+from picowsgi.systemd import Notifier, take_sockets
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from picowsgi.config import Settings
+
+OnReady = Callable[[list[socket.socket]], object]
+
+
+@dataclass
+class Service:
+    """What a process that serves has, whatever part of the work is its own."""
+
+    load: Callable[[], WSGIApplication]
+    settings: Settings
+    sockets: list[socket.socket]
+    notifier: Notifier
+    #: Called once everything serves.
+    on_ready: OnReady = lambda _sockets: None
+    #: How to start this program again; None where it is somebody else's.
+    command: Command | None = None
+    #: To the supervisor, where this process is a worker.
+    link: Link | None = None
+    pid_file: PidFile | None = None
+    #: What this process was started with, where a former one has started it.
+    given: Handover | None = None
+    #: The pipe whose end tells workers that the supervisor has ended; made when needed.
+    lifeline: tuple[int, int] = (-1, -1)
+    #: Whose turn it is to remove the sockets' files.
+    files_are_ours: bool = field(default=True)
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether the settings ask for processes that can be replaced one by one."""
+        settings = self.settings
+        return bool(
+            settings.workers > 1
+            or settings.preload
+            or settings.max_requests
+            or settings.max_worker_rss
+        )
+
+
+def run(
+    load: Callable[[], WSGIApplication],
+    settings: Settings,
+    on_ready: OnReady,
+    command: Command | None = None,
+    given: Handover | None = None,
+) -> int:
+    """Serve what `load` returns until a signal ends it; returns the exit status.
+
+    With a `command` the process can start itself anew. Raises ConfigError, BindError,
+    AppImportError and OSError where it cannot start.
+    """
+    from picowsgi.supervisor import supervise
+
+    link = given.link() if given is not None else None
+    enter_directory(settings)
+    sockets = _listen(settings, given)
+    service = Service(load, settings, sockets, Notifier({} if link else os.environ))
+    service.on_ready, service.command = on_ready, command
+    service.link, service.given = link, given
+    if given is not None:
+        service.lifeline = given.lifeline
+    try:
+        if settings.pid and link is None:
+            service.pid_file = PidFile(settings.pid)
+            service.pid_file.write()
+        identity = find_identity(settings.user, settings.group)
+        if identity is not None:
+            if given is None:
+                for sock in sockets:
+                    file = file_of(sock)
+                    if file is not None:
+                        identity.own(file)
+            identity.assume()
+        if link is not None:
+            core.die_with_parent(signal.SIGTERM)
+        return supervise(service)
+    except AppImportError as error:
+        if link is None:
+            raise
+        link.fail(error)
+        return 1
+    finally:
+        if service.files_are_ours:
+            close_sockets(sockets)
+        if service.pid_file is not None:
+            service.pid_file.remove()
+
+
+def enter_directory(settings: Settings) -> None:
+    """Change to the directory, and set the umask, that the settings ask for."""
+    if settings.chdir:
+        try:
+            os.chdir(settings.chdir)
+        except OSError as error:
+            raise ConfigError(f"--chdir: {settings.chdir}: {error.strerror}") from None
+    if settings.umask >= 0:
+        os.umask(settings.umask)
+
+
+def _listen(settings: Settings, given: Handover | None) -> list[socket.socket]:
+    """Return the sockets: a former process's, or systemd's, or new ones."""
+    if given is not None:
+        return given.sockets()
+    for name in ("bind", "host", "port"):
+        if settings.sources.get(name) in (f"--{name}", f"option {name}"):
+            return open_sockets(settings)
+    return take_sockets(os.environ, settings.backlog) or open_sockets(settings)
+
+
+def freeze() -> None:
+    """Leave what exists now out of garbage collection, so that forked processes can share it."""
+    gc.collect()
+    if hasattr(gc, "freeze"):  # PyPy has none
+        gc.freeze()
+
+
+def leave(status: int) -> NoReturn:
+    """End the process as Python would, but without waiting for threads that go on."""
+    with suppress(Exception):
+        atexit._run_exitfuncs()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status)

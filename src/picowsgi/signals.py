@@ -1,0 +1,106 @@
+"""The signals of the process, as numbers that a loop can wait for.
+
+Never acts on a signal: whoever takes a number decides what it means.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+_STANDARD_ERROR = 2
+
+STOP = frozenset({signal.SIGTERM, signal.SIGINT})
+#: What a server understands that can neither start itself anew nor has workers.
+FEW = STOP | {signal.SIGQUIT, signal.SIGUSR1}
+ALL = FEW | {
+    signal.SIGHUP,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+}
+
+
+def _note(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: the number stands in the pipe by now."""
+
+
+class Signals:
+    """A pipe into which the system writes the number of each signal that comes.
+
+    Outside the main thread, where Python allows no handlers, nothing but `wake` comes.
+    SIGQUIT also has the stacks of all threads written to standard error, whatever they are doing.
+    """
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._numbers = frozenset(numbers)
+        self._previous: dict[int, Any] = {}
+        self._wakeup = -1
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+
+    def fileno(self) -> int:
+        """Return what is readable once there is a number."""
+        return self._reader
+
+    def install(self) -> None:
+        """Begin to take the signals; those that were blocked until now come first."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in self._numbers:
+            self._previous[number] = signal.signal(number, _note)
+        if signal.SIGQUIT in self._numbers and sys.stderr is not None:
+            faulthandler.register(signal.SIGQUIT, file=_STANDARD_ERROR, chain=True)
+        self.unblock()
+
+    def unblock(self) -> None:
+        """Let the signals come again."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
+
+    def block(self) -> None:
+        """Hold the signals back, past an exec too."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
+
+    def take(self) -> list[int]:
+        """Return the numbers that have come since, in their order."""
+        try:
+            return [number for number in os.read(self._reader, 4096) if number in self._numbers]
+        except BlockingIOError:
+            return []
+
+    def wake(self) -> None:
+        """Make the pipe readable, from any thread."""
+        with suppress(OSError):  # full, which wakes as well, or closed: nobody waits any more
+            os.write(self._writer, b"\0")
+
+    def forget(self) -> None:
+        """Let go of the parent's pipe in a forked process; its handlers stay, and do nothing."""
+        if self._previous:
+            signal.set_wakeup_fd(-1)
+            # Until the process has loaded its application there is nothing to drain.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._close()
+
+    def restore(self) -> None:
+        """Put back what the process did with the signals before."""
+        if self._previous:
+            if signal.SIGQUIT in self._numbers:
+                faulthandler.unregister(signal.SIGQUIT)
+            for number, handler in self._previous.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.set_wakeup_fd(self._wakeup)
+        self._close()
+
+    def _close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)

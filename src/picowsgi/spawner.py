@@ -1,0 +1,119 @@
+"""Makes the processes that serve: forked ones, and programs that are started anew.
+
+Never watches them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import os
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from picowsgi import core
+from picowsgi.handover import Command, Handover, Role, describe
+from picowsgi.link import Link
+from picowsgi.service import Service, leave
+from picowsgi.serving import Process, Serving
+from picowsgi.signals import Signals
+
+
+class Spawner:
+    """Makes the processes of one supervisor. `work` is what a forked one does with its link."""
+
+    def __init__(self, service: Service, signals: Signals, work: Callable[[Link], int]) -> None:
+        self._service = service
+        self._signals = signals
+        self._work = work
+
+    def _lifeline(self) -> tuple[int, int]:
+        if self._service.lifeline[1] < 0:
+            self._service.lifeline = os.pipe()
+        return self._service.lifeline
+
+    def _command(self) -> Command:
+        if self._service.command is None:
+            raise RuntimeError("only a command can be started again")
+        return self._service.command
+
+    def fork(self, others: Sequence[Serving]) -> Process:
+        """Fork a worker; it keeps nothing that is shared with `others`. Raises OSError."""
+        parent, lifeline = os.getpid(), self._lifeline()
+        reader, writer = os.pipe()
+        self._signals.block()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                os.close(reader)
+                self._be_worker(Link(writer, lifeline[0], parent), lifeline[1], others)
+        except OSError:
+            os.close(reader)
+            raise
+        finally:
+            self._signals.unblock()
+            os.close(writer)
+        return Process(pid, reader)
+
+    def _be_worker(self, link: Link, lifeline: int, others: Sequence[Serving]) -> NoReturn:
+        status = 1
+        try:
+            self._signals.forget()
+            self._signals.unblock()
+            core.die_with_parent(signal.SIGTERM)
+            atexit._clear()  # what the parent has to do at its end is not this process's
+            os.close(lifeline)
+            for other in others:
+                if isinstance(other, Process):
+                    other.close()
+            status = self._work(link)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            leave(status)
+
+    def start(self, role: Role) -> Process:
+        """Start the service's command. Raises OSError."""
+        lifeline = self._lifeline()[0]
+        reader, writer = os.pipe()
+        try:
+            given = Handover(
+                role,
+                os.getpid(),
+                describe(self._service.sockets, with_files=role == "successor"),
+                status=writer,
+                lifeline=(lifeline, -1),
+            )
+            pid = self._command().start(given, [writer, lifeline])
+        except OSError:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        return Process(pid, reader, program=True)
+
+    def become_keeper(self, child: Process) -> NoReturn:
+        """Start the command in this very process, to do nothing but watch `child`."""
+        given = Handover(
+            "keeper",
+            os.getpid(),
+            describe(self._service.sockets, with_files=True),
+            lifeline=self._lifeline(),
+            child=(child.pid, child.status),
+            settings=_plain(self._service),
+        )
+        with suppress(Exception):
+            atexit._run_exitfuncs()  # the application's: nothing of it is left afterwards
+        self._signals.block()
+        for number in self._signals.take():
+            os.kill(os.getpid(), number)  # it waits until the new program wants it
+        self._command().become(given, [*given.lifeline, child.status])
+
+
+def _plain(service: Service) -> dict[str, object]:
+    values = dataclasses.asdict(service.settings)
+    values["sources"] = dict(service.settings.sources)
+    return values
