@@ -252,7 +252,7 @@ def test_fifty_clients_have_large_responses_at_once_and_all_is_let_go(serve):
 @pytest.mark.parametrize("way", ["yield", "write"])
 def test_an_application_ahead_of_its_client_is_stopped(serve, way, item_size):
     made = []
-    count = 64 * MEBIBYTE // item_size
+    count = 24 * MEBIBYTE // item_size
 
     def items():
         for number in range(count):
