@@ -89,7 +89,7 @@ void pw_server_stop(pw_server *server);
 void pw_server_log_to(pw_server *server, int32_t descriptor);
 /* How many requests it has handed out. May be called from any thread. */
 int64_t pw_server_requests(pw_server *server);
-/* Ends all connections. No thread of the server may be in a call, and all of them are freed. */
+/* Ends all connections. No thread of the server may be in a call, or call again but pw_thread_free. */
 void pw_server_free(pw_server *server);
 
 /* Returns NULL with errno set. Its calls may come from one thread at a time only. The number is the
@@ -202,6 +202,13 @@ int32_t pw_client_gone(pw_thread *thread);
 
 /* Lets the system send this process a signal when its parent dies. 0, or an errno. */
 int32_t pw_die_with_parent(int32_t signal);
+
+/*
+ * For a process that is the server's own: one heap for all threads. glibc would give each thread its
+ * own, and they grow to the most that each has ever held; Python's lock lets one allocate at a time
+ * anyway. To be called before threads are started.
+ */
+void pw_share_heap(void);
 
 /* "gcc 12.2; epoll; picohttpparser, SSE4.2" */
 const char *pw_build(void);

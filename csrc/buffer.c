@@ -1,6 +1,9 @@
 /* Memory: the core's only way to the allocator, and the pool of receive buffers. */
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "core.h"
 
@@ -33,6 +36,13 @@ void *pw_realloc(void *old, size_t size)
 void pw_free(void *memory)
 {
     free(memory);
+}
+
+void pw_share_heap(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_ARENA_MAX, 1);
+#endif
 }
 
 static pw_buffer *pw_buffer_new(size_t size)

@@ -20,6 +20,7 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number)
             if (thread->next != NULL)
                 thread->next->previous = thread;
             server->threads = thread;
+            server->references++;
             pthread_mutex_unlock(&server->lock);
             return thread;
         }
@@ -47,6 +48,7 @@ void pw_thread_free(pw_thread *thread)
     pthread_cond_destroy(&thread->wake);
     pw_free(thread->block.at);
     pw_free(thread);
+    pw_server_release(server);
 }
 
 const char *pw_thread_block(pw_thread *thread)

@@ -105,6 +105,7 @@ pw_server *pw_server_new(const pw_settings *settings)
     }
     server->poll.fd = server->wake[0] = server->wake[1] = -1;
     pthread_mutex_init(&server->lock, NULL);
+    server->references = 1;
     pw_watch_init(server);
     pw_server_copy_settings(server, settings);
     pw_timers_init(&server->timers);
@@ -227,6 +228,18 @@ static void pw_server_close_listeners(pw_server *server)
     }
 }
 
+void pw_server_release(pw_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    bool last = --server->references == 0;
+    pthread_mutex_unlock(&server->lock);
+    if (!last)
+        return;
+    pthread_cond_destroy(&server->watch);
+    pthread_mutex_destroy(&server->lock);
+    pw_free(server);
+}
+
 void pw_server_free(pw_server *server)
 {
     if (server == NULL)
@@ -255,9 +268,7 @@ void pw_server_free(pw_server *server)
     pw_free(server->news);
     pw_free(server->directory);
     pw_thread_free(server->watcher);
-    pthread_cond_destroy(&server->watch);
-    pthread_mutex_destroy(&server->lock);
-    pw_free(server);
+    pw_server_release(server);
 }
 
 void pw_run(pw_server *server, pw_conn *conn, bool first)

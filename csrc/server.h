@@ -389,6 +389,7 @@ struct pw_server {
     int64_t polling_until; /* ms; -1: for ever */
     pw_thread *idle;       /* borrowed: threads that wait for the token, a stack */
     int32_t thread_count, threads_most;
+    int32_t references;      /* pw_server_free and the threads: the last one frees the memory */
     int32_t taken_count;     /* threads that are in the application */
     pw_thread *threads;      /* borrowed: all of them */
     int64_t timeout_request; /* ms; 0: none */
@@ -426,6 +427,8 @@ struct pw_thread {
     bool hold_sent;  /* before Python was back */
 };
 
+/* One reference less. */
+void pw_server_release(pw_server *server);
 /* Goes on with a connection soon: first or last of those that wait for it. */
 void pw_run(pw_server *server, pw_conn *conn, bool first);
 /* Whether what is not over has to end now, because the server was stopped. */

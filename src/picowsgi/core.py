@@ -77,6 +77,7 @@ send_file = lib.pw_send_file
 send_end = lib.pw_send_end
 send_interim = lib.pw_send_interim
 client_gone = lib.pw_client_gone
+share_heap = lib.pw_share_heap
 unpack = ffi.unpack
 
 _UNDERSCORE = {
@@ -193,10 +194,7 @@ class CoreThread:
         if pointer == ffi.NULL:
             raise MemoryError
 
-        def free(thread: Any, _server: Any = server.pointer) -> None:
-            lib.pw_thread_free(thread)  # with the server still there
-
-        self.pointer: Any = ffi.gc(pointer, free)
+        self.pointer: Any = ffi.gc(pointer, lib.pw_thread_free)
         self.request: Any = lib.pw_thread_request(pointer)
         block, size = lib.pw_thread_block(pointer), lib.pw_thread_block_size(pointer)
         self.block: Any = ffi.buffer(block, size)
