@@ -323,7 +323,7 @@ class Settings:
         kind="int",
         group="Processes",
         metavar="N",
-        help="requests until a worker is replaced, 0 for never",
+        help="requests a worker serves, 0 for any number",
         minimum=0,
         maximum=2**62,
     )
@@ -341,7 +341,7 @@ class Settings:
         kind="size",
         group="Processes",
         metavar="SIZE",
-        help="memory until a worker is replaced, 0 for any",
+        help="memory a worker may take, 0 for any",
         minimum=0,
         maximum=2**63 - 1,
     )
@@ -487,7 +487,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="idle until a connection is closed at shutdown",
+        help="idle before a close at shutdown",
         minimum=0,
         maximum=3600,
     )
@@ -506,7 +506,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="until a silent worker is killed, 0 for never",
+        help="of silence until a worker is killed, 0: never",
         minimum=0,
         maximum=86400,
     )
