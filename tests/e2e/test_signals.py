@@ -207,6 +207,26 @@ def test_a_successor_that_cannot_start_or_is_ended_changes_nothing(serve_app, tm
     assert command.stop() == 0
 
 
+@MODES
+def test_the_old_program_serves_until_its_successor_does(serve_app, tmp_path, options, end_later):
+    pid_file = tmp_path / "server.pid"
+    command = serve_app(*options, "--pid", pid_file)
+    write_app(
+        tmp_path, version(2) + "while not (HERE / 'release').exists():\n    time.sleep(0.005)\n"
+    )
+    with Load(command.port) as load:
+        command.process.send_signal(signal.SIGUSR2)
+        command.wait_for_log("starting the successor")
+        command.process.terminate()
+        command.wait_for_log("stopping when the successor serves")
+        load.wait_for_more()
+        (tmp_path / "release").touch()
+        assert command.process.wait(PATIENCE) == 0
+        end_later(int(pid_file.read_text()))
+        load.wait_for_more()
+        assert ask(command.port) == "2"
+
+
 def test_the_file_of_a_unix_socket_stays_as_long_as_one_of_the_two_lives(
     command, tmp_path, end_later
 ):
