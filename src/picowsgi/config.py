@@ -506,7 +506,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="of silence until a worker is killed, 0: never",
+        help="a worker may give no sign, 0 for ever",
         minimum=0,
         maximum=86400,
     )
