@@ -11,10 +11,10 @@ VENV_PYTHON := $(VENV)/bin/python
 BUILT := build/stamps/$(subst /,_,$(VENV))
 CORE := $(wildcard csrc/*.[ch])
 BUILD_FILES := setup.py $(wildcard tools/*.py)
-C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch])
+C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/fuzz/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format sanitize wheel clean
+.PHONY: help run test lint format sanitize valgrind soak wheel clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,9 @@ help:
 	@echo "make lint      check style and types"
 	@echo "make format    put C and Python files into the style that lint asks for"
 	@echo "make sanitize  run the C tests and all tests under AddressSanitizer and UBSan"
+	@echo "make fuzz      run each fuzzer for T=60 seconds (needs clang)"
+	@echo "make valgrind  look for leaks of the C core, in the C tests and in a server"
+	@echo "make soak      load a server with faults for T seconds, and compare (T=1800)"
 	@echo "make wheel     build the source package and the wheel into dist/"
 	@echo "make clean     remove everything made by these"
 	@echo
@@ -79,10 +82,14 @@ SANITIZE := PICOWSGI_DEV=1 PICOWSGI_SANITIZE=address,undefined
 FLAGS := $(SANITIZE) $(VENV_PYTHON) tools/flags.py
 CORE_OBJECTS := $(patsubst csrc/%.c,$(SANITIZED)/core/%.o,$(wildcard csrc/*.c))
 C_TESTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%,$(wildcard tests/c/test_*.c))
+# What the C tests and the fuzzers share; it stands between the core and its poller (tests/c/site.h).
+C_HELPERS := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
+C_HELPER_OBJECTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%.o,$(C_HELPERS))
+C_LINK := -Wl,--wrap=pw_poll_wait
 C_HEADERS := $(wildcard csrc/*.h tests/c/*.h)
 
 .PHONY: sanitize-c sanitize-python
-.SECONDARY: $(CORE_OBJECTS)
+.SECONDARY: $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
 sanitize: sanitize-c sanitize-python
 
 # Each is given the folder with the wire corpus.
@@ -95,9 +102,13 @@ $(SANITIZED)/core/%.o: csrc/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 	@mkdir -p $(@D)
 	$(CC) $$($(FLAGS) $<) -c -o $@ $<
 
-$(SANITIZED)/c/%: tests/c/%.c $(CORE_OBJECTS)
+$(SANITIZED)/c/%.o: tests/c/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 	@mkdir -p $(@D)
-	$(CC) $$($(FLAGS) $<) -Icsrc -o $@ $^ $$($(FLAGS))
+	$(CC) $$($(FLAGS) $<) -Icsrc -c -o $@ $<
+
+$(SANITIZED)/c/%: tests/c/%.c $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) $$($(FLAGS) $<) -Icsrc -o $@ $^ $(C_LINK) $$($(FLAGS))
 
 # Python leaks at its end by design, so leaks are looked for by the C tests alone. Its own allocator
 # is off, so that a bytes object that the core reads too late is found too. Reports go to files,
@@ -119,3 +130,100 @@ sanitize-python: $(BUILT)
 	for report in $(SANITIZED)/reports/*; do \
 	    if [ -e "$$report" ]; then cat "$$report"; status=1; fi; \
 	done; exit $$status
+
+# ---------------------------------------------------------------- fuzzers
+
+# Each tests/fuzz/fuzz_*.c runs for T seconds, from the wire corpus and what it found before. The
+# input of a failure is kept as build/fuzz/failed/FUZZER-*; `build/fuzz/FUZZER THAT_FILE` repeats it.
+T ?= 60
+CLANG ?= clang
+FUZZ := build/fuzz
+FUZZ_FLAGS = PICOWSGI_SANITIZE=$(1),address,undefined $(VENV_PYTHON) tools/flags.py
+FUZZERS := $(patsubst tests/fuzz/%.c,$(FUZZ)/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_OBJECTS := $(patsubst csrc/%.c,$(FUZZ)/core/%.o,$(wildcard csrc/*.c)) \
+    $(patsubst tests/c/%.c,$(FUZZ)/c/%.o,$(C_HELPERS))
+
+.PHONY: fuzz fuzz-compiler
+.SECONDARY: $(FUZZ_OBJECTS)
+fuzz: $(FUZZERS)
+	rm -rf $(FUZZ)/seeds
+	mkdir -p $(FUZZ)/failed
+	PYTHONPATH=tests $(VENV_PYTHON) -m wire.export $(FUZZ)/seeds
+	@for fuzzer in $(notdir $(FUZZERS)); do \
+	    echo "$$fuzzer for $(T) s"; \
+	    mkdir -p $(FUZZ)/found/$$fuzzer; \
+	    if $(FUZZ)/$$fuzzer -max_total_time=$(T) -max_len=4096 -timeout=10 -print_final_stats=1 \
+	        -dict=tests/fuzz/http.dict -artifact_prefix=$(FUZZ)/failed/$$fuzzer- \
+	        $(FUZZ)/found/$$fuzzer $(FUZZ)/seeds >$(FUZZ)/$$fuzzer.log 2>&1; \
+	    then grep ^stat:: $(FUZZ)/$$fuzzer.log; \
+	    else tail -n 60 $(FUZZ)/$$fuzzer.log; exit 1; fi; \
+	done
+
+# Before anything is compiled: is there a clang that has libFuzzer?
+fuzz-compiler:
+	@mkdir -p $(FUZZ)
+	@echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' >$(FUZZ)/compiler.c
+	@$(CLANG) -fsanitize=fuzzer,address,undefined -o $(FUZZ)/compiler $(FUZZ)/compiler.c \
+	    >$(FUZZ)/compiler.log 2>&1 || { cat $(FUZZ)/compiler.log; \
+	    echo "make fuzz needs clang and its libFuzzer, as CLANG=... or from Debian and Ubuntu:"; \
+	    echo "    apt-get install clang libclang-rt-14-dev    # 14: the version of that clang"; \
+	    exit 1; }
+
+$(FUZZ)/core/%.o: csrc/%.c $(C_HEADERS) tools/flags.py $(BUILT) | fuzz-compiler
+	@mkdir -p $(@D)
+	$(CLANG) $$($(call FUZZ_FLAGS,fuzzer-no-link) $<) -c -o $@ $<
+
+$(FUZZ)/c/%.o: tests/c/%.c $(C_HEADERS) tools/flags.py $(BUILT) | fuzz-compiler
+	@mkdir -p $(@D)
+	$(CLANG) $$($(call FUZZ_FLAGS,fuzzer-no-link) $<) -Icsrc -c -o $@ $<
+
+$(FUZZ)/%: tests/fuzz/%.c $(FUZZ_OBJECTS)
+	@mkdir -p $(@D)
+	$(CLANG) $$($(call FUZZ_FLAGS,fuzzer-no-link) $<) -Icsrc -Itests/c -o $@ $^ $(C_LINK) \
+	    $$($(call FUZZ_FLAGS,fuzzer))
+
+# ---------------------------------------------------------------- valgrind, soak
+
+# The C tests, and a server under mixed load (tests/soak/leaks.py), with a core of their own:
+# valgrind does not know all instructions of picohttpparser's SSE4.2 path, so that is its plain one.
+CHECKED := build/valgrind
+CHECKED_FLAGS := -U__SSE4_2__
+CHECK = valgrind --quiet --leak-check=full --show-leak-kinds=definite,indirect \
+    --errors-for-leak-kinds=definite,indirect --num-callers=30 --error-exitcode=1
+# valgrind closes a connection that comes while descriptors are short, so test_lifetime cannot run.
+CHECKED_TESTS := $(filter-out %/test_lifetime,\
+    $(patsubst tests/c/%.c,$(CHECKED)/c/%,$(wildcard tests/c/test_*.c)))
+CHECKED_OBJECTS := $(patsubst csrc/%.c,$(CHECKED)/core/%.o,$(wildcard csrc/*.c)) \
+    $(patsubst tests/c/%.c,$(CHECKED)/c/%.o,$(C_HELPERS))
+
+.PHONY: valgrind-c valgrind-python
+.SECONDARY: $(CHECKED_OBJECTS)
+valgrind: valgrind-c valgrind-python
+
+valgrind-c: $(CHECKED_TESTS)
+	rm -rf $(CHECKED)/corpus
+	PYTHONPATH=tests $(VENV_PYTHON) -m wire.export $(CHECKED)/corpus
+	@set -e; for test in $(CHECKED_TESTS); do \
+	    echo "$$test"; $(CHECK) "$$test" $(CHECKED)/corpus; \
+	done
+
+$(CHECKED)/core/%.o: csrc/%.c $(C_HEADERS) tools/flags.py $(BUILT)
+	@mkdir -p $(@D)
+	$(CC) $$($(VENV_PYTHON) tools/flags.py $<) $(CHECKED_FLAGS) -O1 -g -c -o $@ $<
+
+$(CHECKED)/c/%.o: tests/c/%.c $(C_HEADERS) tools/flags.py $(BUILT)
+	@mkdir -p $(@D)
+	$(CC) $$($(VENV_PYTHON) tools/flags.py $<) $(CHECKED_FLAGS) -O1 -g -Icsrc -c -o $@ $<
+
+$(CHECKED)/c/%: tests/c/%.c $(CHECKED_OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) $$($(VENV_PYTHON) tools/flags.py $<) -O1 -g -Icsrc -o $@ $^ $(C_LINK)
+
+valgrind-python: $(BUILT)
+	rm -rf $(CHECKED)/lib
+	CFLAGS="$$CFLAGS $(CHECKED_FLAGS)" $(VENV_PYTHON) setup.py --quiet build \
+	    --build-lib $(CHECKED)/lib --build-temp $(CHECKED)/temp
+	PYTHONPATH=$(abspath $(CHECKED)/lib):tests $(VENV_PYTHON) -m soak.leaks
+
+soak: $(BUILT)
+	PYTHONPATH=tests $(VENV_PYTHON) -m soak.soak --seconds $(T)

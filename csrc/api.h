@@ -20,6 +20,7 @@ typedef struct {
     int64_t response_buffer;
     int32_t max_fields;
     int32_t max_connections;
+    int32_t threads;      /* the most serving threads there may be */
     int32_t accept_batch; /* connections taken at a time; few where processes share the socket */
     int32_t underscore_fields;
     int32_t timeout_head;
@@ -28,8 +29,40 @@ typedef struct {
     int32_t timeout_keep_alive;
     int32_t timeout_drain;
     int32_t timeout_graceful;
-    const char *temporary_directory; /* borrowed during pw_server_new */
+    int32_t timeout_request; /* 0: none */
+    int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
+    int32_t access_json;     /* values are escaped for JSON strings */
+    int64_t access_program_size;
+    /* The rest is borrowed during pw_server_new. */
+    const char *access_program; /* the lines of the access log: see PW_ATOM_LITERAL */
+    const char *health_path;    /* answered by the core; empty: none */
+    const char *temporary_directory;
 } pw_settings;
+
+/*
+ * A program of the access log is atoms, one after the other: the code, the size of what follows as
+ * two bytes, the higher one first, and the text for the two FIELD codes (a name, in lower case)
+ * and LITERAL.
+ */
+#define PW_ATOM_LITERAL 1
+#define PW_ATOM_ADDRESS 2
+#define PW_ATOM_USER 3
+#define PW_ATOM_METHOD 4
+#define PW_ATOM_TARGET 5
+#define PW_ATOM_PATH 6
+#define PW_ATOM_QUERY 7
+#define PW_ATOM_PROTOCOL 8
+#define PW_ATOM_FIELD 9
+#define PW_ATOM_TIME 10
+#define PW_ATOM_STATUS 11
+#define PW_ATOM_BYTES 12
+#define PW_ATOM_BYTES_OR_DASH 13
+#define PW_ATOM_SECONDS 14
+#define PW_ATOM_DECIMAL_SECONDS 15
+#define PW_ATOM_MILLISECONDS 16
+#define PW_ATOM_MICROSECONDS 17
+#define PW_ATOM_QUEUE 18 /* microseconds from complete to the application */
+#define PW_ATOM_RESPONSE_FIELD 19
 
 /*
  * The request's facts that do not fit the number pw_next returns.
@@ -52,14 +85,30 @@ pw_server *pw_server_new(const pw_settings *settings);
 int32_t pw_server_listen(pw_server *server, int32_t descriptor);
 /* May be called from any thread, any number of times; a second call stops without draining. */
 void pw_server_stop(pw_server *server);
+/* The access log goes to this descriptor from now on; lines that wait go to the one before. */
+void pw_server_log_to(pw_server *server, int32_t descriptor);
 /* How many requests it has handed out. May be called from any thread. */
 int64_t pw_server_requests(pw_server *server);
 /* Ends all connections. No thread of the server may be in a call, and all of them are freed. */
 void pw_server_free(pw_server *server);
 
-/* Returns NULL with errno set. */
-pw_thread *pw_thread_new(pw_server *server);
+/* Returns NULL with errno set. Its calls may come from one thread at a time only. The number is the
+ * caller's, for pw_watch to name it by. */
+pw_thread *pw_thread_new(pw_server *server, int32_t number);
 void pw_thread_free(pw_thread *thread);
+
+/*
+ * Looks after the serving threads: to be called again and again by a thread of its own that serves
+ * nothing, where there may be more than one. Blocks, and returns what is to be done: PW_WATCH_STOP,
+ * nothing any more; PW_WATCH_BIRTH, one more thread that calls pw_next; or the number of a thread
+ * times 4 plus PW_WATCH_SLOW or PW_WATCH_STUCK: its request has run for longer than
+ * timeout_request, or twice that.
+ */
+#define PW_WATCH_STOP 0
+#define PW_WATCH_BIRTH 1
+#define PW_WATCH_SLOW 2
+#define PW_WATCH_STUCK 3
+int32_t pw_watch(pw_server *server);
 /* The block of values of the thread's request; its length is in the number pw_next returns. */
 const char *pw_thread_block(pw_thread *thread);
 int64_t pw_thread_block_size(pw_thread *thread);
@@ -94,11 +143,12 @@ pw_request *pw_thread_request(pw_thread *thread);
 #define PW_OTHER_NAME 255
 #define PW_STOP -1 /* the server has stopped: no more requests */
 #define PW_HOLD -2 /* pw_respond: body is still being sent; keep it, then call pw_next */
+#define PW_IDLE -3 /* no request, but news: see pw_news, then call pw_next */
 
 /* The environ key with this number, or NULL past the last one. */
 const char *pw_key(int32_t number);
 
-/* The next complete request. Blocks. */
+/* The next complete request, or PW_IDLE or PW_STOP. Blocks. */
 int64_t pw_next(pw_thread *thread);
 
 /*
@@ -119,8 +169,9 @@ int64_t pw_news(pw_thread *thread);
 #define PW_CLOSE 4      /* the connection is to be closed after this response */
 #define PW_HAS_LENGTH 8 /* the head has a Content-Length, passed as length */
 #define PW_FINISHED 16  /* the data is in memory already: no back-pressure */
+#define PW_RETURN 32    /* pw_respond: do not wait for the next request, return PW_IDLE */
 
-/* A whole response, and then the next request, or PW_HOLD. Never waits for the client. */
+/* A whole response, and then the next request, PW_IDLE or PW_HOLD. Never waits for the client. */
 int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,
                    int64_t body_size, int32_t flags);
 
@@ -139,7 +190,8 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
 int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
                      int32_t flags);
 int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags);
-/* The descriptor is duplicated. */
+/* The descriptor is duplicated. PW_REFUSED: none is free; the data can still be sent. */
+#define PW_REFUSED -2
 int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t size);
 /* cut: the content is not complete, and the client must see that. */
 int32_t pw_send_end(pw_thread *thread, int32_t cut);

@@ -27,6 +27,8 @@ bool pw_cache_store(pw_cache *cache, int at, const char *data, const pw_facts *f
 {
     pw_entry *entry = &cache->entries[at];
     entry->misses = 0;
+    pw_free(entry->log);
+    entry->log = NULL;
     if (facts->size > PW_CACHE_HEAD_MOST)
         return false;
     if (entry->head == NULL || entry->facts.size != facts->size) {
@@ -44,6 +46,7 @@ bool pw_cache_store(pw_cache *cache, int at, const char *data, const pw_facts *f
 void pw_cache_release(pw_cache *cache, int at)
 {
     pw_entry *entry = &cache->entries[at];
+    pw_free(entry->log);
     pw_free(entry->head);
     memset(entry, 0, sizeof *entry);
 }

@@ -4,7 +4,7 @@
  *
  *     chunked-body   = *chunk last-chunk trailer-section CRLF
  *     chunk          = 1*HEXDIG [ chunk-ext ] CRLF chunk-data CRLF
- *     chunk-ext      = *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] )
+ *     chunk-ext      = *( ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] BWS )
  *     trailer-section = *( field-name ":" OWS field-value OWS CRLF )
  */
 #include "core.h"
@@ -163,6 +163,7 @@ static bool pw_chunked_byte(pw_chunked *k, unsigned char c)
         return pw_trailer_byte(k, c);
     case PW_CHUNKED_TRAILER_LF:
         k->state = PW_CHUNKED_TRAILER;
+        k->line++;
         return c == '\n';
     case PW_CHUNKED_LAST_LF:
         k->state = PW_CHUNKED_DONE;

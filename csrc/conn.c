@@ -17,6 +17,11 @@ typedef enum { PW_STEP_ON, PW_STEP_WAIT, PW_STEP_REQUEST } pw_step;
 
 /* ------------------------------------------------------------------ small things */
 
+static bool pw_is(pw_span span, const char *text)
+{
+    return span.size == strlen(text) && memcmp(span.at, text, span.size) == 0;
+}
+
 static size_t pw_conn_unused(const pw_conn *conn)
 {
     return conn->in != NULL ? conn->in->end - conn->in->start - conn->used : 0;
@@ -43,8 +48,11 @@ void pw_conn_forget(pw_server *server, pw_conn *conn)
 /* Python may let go of what it keeps for the connection. */
 static void pw_conn_sent(pw_server *server, pw_conn *conn)
 {
-    if (conn->held)
+    if (conn->holder != NULL)
+        conn->holder->hold_sent = true; /* Python is not back yet: pw_next will tell */
+    else if (conn->held)
         pw_tell(server, conn->id, PW_NEWS_SENT);
+    conn->holder = NULL;
     conn->held = false;
 }
 
@@ -55,6 +63,9 @@ void pw_conn_close(pw_server *server, pw_conn *conn)
     /* close alone would leave it with the poller while a forked child has the descriptor, too. */
     if (conn->registered)
         pw_poll_remove(&server->poll, conn->fd);
+    static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    if (conn->reset || conn->output.first != NULL)
+        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     close(conn->fd);
     conn->state = PW_CONN_CLOSED;
     pw_timer_stop(&conn->timer);
@@ -116,7 +127,7 @@ static pw_step pw_step_linger(pw_server *server, pw_conn *conn)
     for (; (conn->what & PW_READABLE) != 0 && reads < PW_READS_MOST; reads++) {
         size_t got;
         pw_io outcome = pw_recv_into(conn, server->scratch, PW_SCRATCH_SIZE, &got);
-        if (outcome == PW_IO_RETRY)
+        if (outcome == PW_IO_RETRY && !server->draining)
             break;
         conn->linger_left -= (int64_t)got;
         if (outcome != PW_IO_OK || conn->linger_left < 0 ||
@@ -135,6 +146,7 @@ static pw_step pw_step_linger(pw_server *server, pw_conn *conn)
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
 {
     char answer[PW_REFUSAL_MOST];
+    pw_log_refusal(server, conn, pw_error_status(error));
     size_t size = pw_answer_refusal(&server->clock, answer, error, conn->facts.is_head);
     conn->close = true;
     conn->what |= PW_READABLE; /* so that the end is a lingering one */
@@ -180,7 +192,7 @@ static pw_step pw_step_idle(pw_server *server, pw_conn *conn)
 }
 
 /* Whether the head is, in whole or but for its request line, the one kept for the connection. */
-static bool pw_conn_recognise(pw_server *server, pw_conn *conn, pw_error *error)
+static bool pw_conn_recognise(pw_server *server, pw_conn *conn)
 {
     if (conn->entry < 0)
         return false;
@@ -207,10 +219,10 @@ static bool pw_conn_recognise(pw_server *server, pw_conn *conn, pw_error *error)
     pw_head *head = &server->head;
     if (line_size + fields_size > server->limits.max_head_size)
         return false;
+    server->parsed = NULL; /* the head of another connection is lost */
     head->facts = entry->facts;
-    *error = pw_request_line(data, line_size, head);
-    if (*error != PW_E_NONE)
-        return true;
+    if (pw_request_line(data, line_size, head) != PW_E_NONE)
+        return false; /* pw_head_parse will say why */
     if (head->facts.minor != entry->facts.minor || head->authority.at != NULL)
         return false; /* the fields would mean something else */
     head->facts.size = (uint32_t)(line_size + fields_size);
@@ -221,16 +233,44 @@ static bool pw_conn_recognise(pw_server *server, pw_conn *conn, pw_error *error)
     return true;
 }
 
+/* A question for the core itself: it is answered though all threads be busy. */
+static bool pw_conn_is_health(const pw_server *server, const pw_conn *conn)
+{
+    const pw_head *head = &server->head;
+    return server->health[0] != '\0' && conn->kind != PW_SAME &&
+           pw_is(head->path, server->health) &&
+           (pw_is(head->method, "GET") || pw_is(head->method, "HEAD")) && !conn->facts.chunked &&
+           conn->facts.content_length <= 0;
+}
+
+static pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
+{
+    char answer[PW_REFUSAL_MOST];
+    conn->close = !conn->facts.keep_alive || server->draining;
+    size_t size = pw_answer_health(&server->clock, answer, conn, server->draining);
+    conn->in->start += conn->used;
+    conn->used = 0;
+    conn->scanned = 0;
+    server->parsed = NULL;
+    conn->state = PW_CONN_SENDING;
+    if (pw_output_copy(&conn->output, answer, size))
+        return PW_STEP_ON;
+    pw_conn_close(server, conn);
+    return PW_STEP_WAIT;
+}
+
 /* The head is complete: what of its content is here, too? */
 static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
 {
     conn->used = conn->facts.size;
+    if (pw_conn_is_health(server, conn))
+        return pw_conn_answer_health(server, conn);
     if (!conn->facts.chunked && conn->facts.content_length <= 0)
         return PW_STEP_REQUEST;
+    conn->state = PW_CONN_CONTENT;
     conn->content = pw_content_new(conn->facts.chunked ? -1 : conn->facts.content_length);
     if (conn->content == NULL)
         return pw_conn_refused(server, conn, PW_E_MEMORY);
-    conn->state = PW_CONN_CONTENT;
     size_t used, unused = pw_conn_unused(conn);
     pw_error error = PW_E_NONE;
     if (unused > 0) {
@@ -261,12 +301,10 @@ static pw_step pw_step_head(pw_server *server, pw_conn *conn)
     pw_error error = PW_E_NONE;
     const char *data = conn->in->data + conn->in->start;
     conn->facts.is_head = false;
-    if (conn->scanned == 0 && pw_conn_recognise(server, conn, &error)) {
-        if (error != PW_E_NONE)
-            return pw_conn_refused(server, conn, error);
+    if (conn->scanned == 0 && pw_conn_recognise(server, conn))
         return pw_conn_begin_content(server, conn);
-    }
-    memset(&server->head.facts, 0, sizeof server->head.facts);
+    server->parsed = NULL;
+    server->head = (pw_head){.fields = server->fields};
     switch (pw_head_parse(&server->limits, data, conn->in->end - conn->in->start, &conn->scanned,
                           &server->head, &error)) {
     case PW_PARSE_DONE:
@@ -347,7 +385,7 @@ static pw_step pw_conn_next(pw_server *server, pw_conn *conn)
 {
     pw_conn_sent(server, conn);
     if (conn->close) {
-        if (pw_conn_unused(conn) > 0 || (conn->what & PW_READABLE) != 0)
+        if (!conn->reset && (pw_conn_unused(conn) > 0 || (conn->what & PW_READABLE) != 0))
             return pw_conn_linger(server, conn);
         pw_conn_close(server, conn);
         return PW_STEP_WAIT;
@@ -370,6 +408,9 @@ static pw_step pw_step_sending(pw_server *server, pw_conn *conn)
         pw_run(server, conn, false);
         return pw_conn_wait(server, conn, PW_TIMER_WRITE, true);
     case PW_IO_RETRY:
+        progress |= conn->timer.kind != PW_TIMER_WRITE;
+        if (progress)
+            conn->unsent = pw_unsent(conn->fd);
         return pw_conn_wait(server, conn, PW_TIMER_WRITE, progress);
     case PW_IO_END:
     case PW_IO_ERROR:
@@ -405,6 +446,7 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
         case PW_CONN_LINGER:
             step = pw_step_linger(server, conn);
             break;
+        case PW_CONN_READY:
         case PW_CONN_APP:
         case PW_CONN_CLOSED:
             return PW_DRIVE_WAIT;
@@ -416,6 +458,8 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
 void pw_conn_event(pw_server *server, pw_conn *conn, int what)
 {
     conn->what |= what & ~PW_WRITABLE; /* writing is tried first and needs no flag */
+    if (conn->state == PW_CONN_APP || conn->state == PW_CONN_READY)
+        return; /* its thread sees to it when it is done */
     bool reads = (what & (PW_READABLE | PW_GONE_AWAY)) != 0;
     if (reads || conn->output.first != NULL)
         pw_run(server, conn, false);
@@ -423,9 +467,10 @@ void pw_conn_event(pw_server *server, pw_conn *conn, int what)
 
 void pw_conn_finished(pw_server *server, pw_conn *conn)
 {
+    pw_timers_tick(&server->timers); /* the application's time is not the client's */
     pw_content_free(conn->content);
     conn->content = NULL;
-    if (conn->failed || (conn->what & PW_GONE_AWAY)) {
+    if (conn->failed || (conn->what & PW_GONE_AWAY) || server->stopped) {
         pw_conn_close(server, conn);
         return;
     }
@@ -438,6 +483,14 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     pw_timer_stop(&conn->timer);
     conn->state = conn->waits ? PW_CONN_HEAD : PW_CONN_SENDING;
     pw_run(server, conn, true);
+}
+
+/* Room to write is told of in large steps; a client that reads slowly takes long for one. */
+static bool pw_conn_reads(pw_conn *conn)
+{
+    int before = conn->unsent;
+    conn->unsent = pw_unsent(conn->fd);
+    return conn->unsent < before;
 }
 
 /* Whether nothing has come that nobody has read; events fetched later may say otherwise. */
@@ -472,10 +525,13 @@ void pw_conn_drain(pw_server *server, pw_conn *conn)
 void pw_conn_timeout(pw_server *server, pw_conn *conn)
 {
     switch (conn->state) {
+    case PW_CONN_READY:
     case PW_CONN_APP:
         pw_timer_stop(&conn->timer); /* left running because most requests are over in no time */
         return;
     case PW_CONN_HEAD:
+        server->parsed = NULL;
+        server->head = (pw_head){.fields = server->fields}; /* not to log that of another */
         pw_conn_refuse(server, conn, PW_E_HEAD_TIMEOUT);
         break;
     case PW_CONN_CONTENT:
@@ -489,6 +545,12 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         conn->what |= PW_READABLE; /* a request has come in the last moment */
         break;
     case PW_CONN_SENDING:
+        if (pw_conn_reads(conn)) {
+            pw_timer_start(&server->timers, &conn->timer, PW_TIMER_WRITE);
+            return;
+        }
+        pw_conn_close(server, conn);
+        return;
     case PW_CONN_LINGER:
     case PW_CONN_CLOSED:
         pw_conn_close(server, conn);

@@ -255,6 +255,8 @@ size_t pw_digits(char *to, int64_t value);
 #define PW_CACHE_REST_MS 1000 /* an entry used within this time is not taken away */
 
 typedef struct {
+    char *log; /* owned: log_size bytes, what the access log says of such a request; or NULL */
+    size_t log_size;
     char *head;   /* owned: facts.size bytes */
     void *owner;  /* borrowed: the connection, or NULL: free */
     int64_t used; /* ms */

@@ -1,17 +1,29 @@
 /* A complete request on its way to Python: see pw_next in api.h. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <string.h>
 
 #include "server.h"
 
-pw_thread *pw_thread_new(pw_server *server)
+pw_thread *pw_thread_new(pw_server *server, int32_t number)
 {
     pw_thread *thread = pw_alloc(sizeof *thread);
     if (thread != NULL) {
         thread->server = server;
+        thread->hold_id = -1;
+        pthread_cond_init(&thread->wake, NULL);
         thread->block.at = pw_realloc(NULL, pw_block_most(&server->limits));
-        if (thread->block.at != NULL)
+        thread->number = number;
+        if (thread->block.at != NULL) {
+            pthread_mutex_lock(&server->lock);
+            thread->next = server->threads;
+            if (thread->next != NULL)
+                thread->next->previous = thread;
+            server->threads = thread;
+            pthread_mutex_unlock(&server->lock);
             return thread;
+        }
+        pthread_cond_destroy(&thread->wake);
     }
     pw_free(thread);
     errno = ENOMEM;
@@ -22,6 +34,17 @@ void pw_thread_free(pw_thread *thread)
 {
     if (thread == NULL)
         return;
+    pw_server *server = thread->server;
+    pthread_mutex_lock(&server->lock);
+    if (thread->next != NULL)
+        thread->next->previous = thread->previous;
+    if (thread->previous != NULL)
+        thread->previous->next = thread->next;
+    else
+        server->threads = thread->next;
+    pthread_mutex_unlock(&server->lock);
+    pw_free(thread->log.at);
+    pthread_cond_destroy(&thread->wake);
     pw_free(thread->block.at);
     pw_free(thread);
 }
@@ -76,7 +99,7 @@ static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
         void *evicted;
         conn->entry = (int16_t)pw_cache_take(&server->cache, conn, server->timers.now, &evicted);
         if (evicted != NULL)
-            ((pw_conn *)evicted)->entry = -1;
+            ((pw_conn *)evicted)->entry = -1; /* seen in pw_thread_describe */
         if (conn->entry < 0)
             return;
     } else if (++server->cache.entries[conn->entry].misses % 8 != 0) {
@@ -88,34 +111,105 @@ static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
         pw_conn_forget(server, conn);
 }
 
+static void pw_parse_again(pw_server *server, const pw_conn *conn)
+{
+    size_t scanned = 0;
+    pw_error error;
+    pw_head_parse(&server->limits, conn->in->data + conn->in->start, conn->facts.size, &scanned,
+                  &server->head, &error);
+}
+
+/* What the access log says of the request; the head that was parsed last is its own. */
+static void pw_thread_log_request(pw_thread *thread, pw_conn *conn, const pw_peer *peer)
+{
+    pw_server *server = thread->server;
+    pw_access_request(server, &thread->log, &server->head, peer);
+    if (conn->kind != PW_STORE)
+        return;
+    pw_entry *entry = &server->cache.entries[conn->entry];
+    entry->log = pw_alloc(thread->log.size);
+    entry->log_size = thread->log.size;
+    if (entry->log != NULL)
+        memcpy(entry->log, thread->log.at, thread->log.size);
+}
+
+static bool pw_thread_log_again(pw_thread *thread, const pw_entry *entry)
+{
+    if (entry->log == NULL || thread->log.room < entry->log_size)
+        return false;
+    memcpy(thread->log.at, entry->log, entry->log_size);
+    thread->log.size = entry->log_size;
+    return true;
+}
+
 static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
-    const char *data = conn->in->data + conn->in->start;
+    bool logs = server->access.fd >= 0;
     int64_t length = conn->facts.content_length;
     if (conn->content != NULL)
         length = conn->content->size;
     thread->block.size = 0;
     thread->block.values = 0;
     thread->block.other_names = false;
-    if (conn->kind == PW_SAME)
+    if (conn->kind == PW_SAME && conn->entry >= 0 &&
+        (!logs || pw_thread_log_again(thread, &server->cache.entries[conn->entry])))
         return;
+    if (conn->kind != PW_NEW && conn->entry < 0)
+        conn->kind = PW_NEW; /* the entry was taken away while the content came, or a thread */
+    bool whole = conn->kind == PW_NEW; /* and not of the request line alone */
     if (server->parsed != conn) {
-        /* Other heads were parsed while the content came: once more, it went well before. */
-        size_t scanned = 0;
-        pw_error error;
-        pw_head_parse(&server->limits, data, conn->facts.size, &scanned, &server->head, &error);
-        conn->kind = PW_NEW;
+        pw_parse_again(server, conn); /* other heads were parsed since; it went well before */
+        whole = true;
+    } else if (!whole && logs) {
+        pw_parse_again(server, conn);
+        whole = true;
     }
     server->parsed = NULL;
-    if (conn->kind == PW_SAME_FIELDS) {
+    pw_peer peer;
+    if (whole)
+        pw_peer_name(conn, &peer);
+    if (conn->kind == PW_NEW) {
+        pw_remember(server, conn, conn->in->data + conn->in->start);
+        pw_block_make(&thread->block, &server->head, &peer, length);
+    } else if (conn->kind == PW_SAME_FIELDS) {
         pw_block_make_line(&thread->block, &server->head);
-        return;
     }
-    pw_remember(server, conn, data);
+    if (logs)
+        pw_thread_log_request(thread, conn, &peer);
+}
+
+static void pw_log(pw_server *server, const pw_text *program, const pw_exchange *what)
+{
+    pw_access_line(server, program->at, program->size, what);
+}
+
+void pw_thread_log(pw_thread *thread, const pw_conn *conn)
+{
+    if (thread->server->access.fd < 0)
+        return;
+    pw_log(thread->server, &thread->log,
+           &(pw_exchange){
+               .status = conn->status,
+               .bytes = conn->bytes,
+               .duration = pw_microseconds() - thread->taken_us,
+               .queued = thread->queued_us,
+           });
+}
+
+void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
+{
+    if (server->access.fd < 0)
+        return;
+    if (conn->state == PW_CONN_CONTENT)
+        pw_parse_again(server, conn);
+    server->parsed = NULL;
     pw_peer peer;
     pw_peer_name(conn, &peer);
-    pw_block_make(&thread->block, &server->head, &peer, length);
+    pw_text program = {NULL, 0, 0};
+    pw_access_request(server, &program, &server->head, &peer);
+    pw_log(server, &program, &(pw_exchange){.status = status, .bytes = 0});
+    pw_free(program.at);
 }
 
 /* Hands a complete request over: from here on the connection is the thread's. */
@@ -130,7 +224,13 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
         pw_buffer_put(&server->pool, conn->in);
         conn->in = NULL;
     }
+    if (server->access.fd >= 0) {
+        thread->taken_us = pw_microseconds();
+        thread->queued_us =
+            thread->taken_us - (conn->state == PW_CONN_READY ? conn->ready_us : server->polled_us);
+    }
     conn->state = PW_CONN_APP;
+    conn->bytes = 0;
     conn->served++;
     /* One writer: no need for a locked addition. */
     atomic_store_explicit(&server->requests, pw_server_requests(server) + 1, memory_order_relaxed);

@@ -15,10 +15,12 @@ static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head
     int status = 0;
     if (size > at + 3)
         status = (head[at] - '0') * 100 + (head[at + 1] - '0') * 10 + (head[at + 2] - '0');
+    conn->status = status;
     bool bare = status / 100 == 1 || status == 204 || status == 304;
     conn->started = true;
     conn->no_content = conn->facts.is_head || bare;
-    conn->close = !conn->facts.keep_alive || (flags & PW_CLOSE) != 0 || server->draining;
+    conn->close = !conn->facts.keep_alive || (flags & PW_CLOSE) != 0 || server->draining ||
+                  atomic_load(&server->stopping) != 0;
     conn->unframed = false;
     if (!framed && !conn->no_content) {
         conn->chunked = conn->facts.minor != 0;
@@ -27,12 +29,23 @@ static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head
     conn->close |= conn->unframed || status / 100 == 1;
 }
 
-/* A response that is to wait for those of the requests received with it. */
-static bool pw_response_waits(const pw_conn *conn, size_t size)
+/* A response that is to wait for those of the requests received with it. Only where another thread
+ * can send it in case one of them takes long: see pw_token_flush. */
+static bool pw_response_waits(const pw_server *server, const pw_conn *conn, size_t size)
 {
-    return conn->in != NULL && !conn->close && conn->served % PW_BURST != 0 &&
+    return conn->in != NULL && !conn->close && server->is_watched && conn->served % PW_BURST != 0 &&
            size <= PW_COPY_MOST && conn->output.borrowed == 0 &&
            conn->output.size + (int64_t)size <= PW_WAITING_MOST;
+}
+
+/* Python will keep what is borrowed; until it is back it cannot be told to let it go. */
+static void pw_response_hold(pw_thread *thread, pw_conn *conn)
+{
+    conn->held = true;
+    conn->holder = thread;
+    thread->hold = conn;
+    thread->hold_id = conn->id;
+    thread->hold_sent = false;
 }
 
 int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,
@@ -40,8 +53,10 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
 {
     pw_server *server = thread->server;
     pw_conn *conn = thread->conn;
+    pthread_mutex_lock(&server->lock);
     thread->conn = NULL;
     pw_response_begin(server, conn, head, (size_t)head_size, true, flags);
+    pw_access_head(server, &thread->log, head, (size_t)head_size);
     int64_t length = body_size;
     if (conn->no_content && (body_size == 0 || !conn->facts.is_head))
         length = -1;
@@ -52,7 +67,10 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
         {(void *)(uintptr_t)body, conn->no_content ? 0 : (size_t)body_size},
     };
     size_t size = parts[0].iov_len + parts[1].iov_len + parts[2].iov_len;
-    conn->waits = pw_response_waits(conn, size);
+    conn->waits = pw_response_waits(server, conn, size);
+    bool loop_is_ours = server->holder == thread;
+    if (!loop_is_ours) /* whoever has it need not wait for this write */
+        pthread_mutex_unlock(&server->lock);
     if (conn->waits) {
         for (int i = 0; i < 3; i++)
             if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
@@ -61,13 +79,20 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
                PW_IO_ERROR) {
         conn->failed = true;
     }
-    if (conn->output.borrowed > 0 && !conn->failed) {
-        conn->held = true;
-        pw_conn_finished(server, conn);
-        return PW_HOLD;
-    }
+    if (!loop_is_ours)
+        pthread_mutex_lock(&server->lock);
+    conn->bytes = (int64_t)parts[2].iov_len;
+    pw_thread_log(thread, conn);
+    bool holds = conn->output.borrowed > 0 && !conn->failed;
+    if (holds)
+        pw_response_hold(thread, conn);
     pw_conn_finished(server, conn);
-    return pw_next(thread);
+    pw_loop_wake(server, false);
+    int64_t number = holds ? PW_HOLD : PW_IDLE;
+    if (!holds && (flags & PW_RETURN) == 0)
+        number = pw_token_take(thread) ? pw_loop(thread) : PW_STOP;
+    pthread_mutex_unlock(&server->lock);
+    return number;
 }
 
 static int32_t pw_response_state(pw_conn *conn, pw_io outcome)
@@ -87,19 +112,25 @@ int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int
     char tail[PW_TAIL_MOST];
     if (length >= 0)
         flags |= PW_HAS_LENGTH;
+    pthread_mutex_lock(&server->lock);
     pw_response_begin(server, conn, head, (size_t)head_size, length >= 0, flags);
+    pw_access_head(server, &thread->log, head, (size_t)head_size);
     size_t tail_size = pw_answer_tail(&server->clock, tail, conn, flags, -1);
+    pthread_mutex_unlock(&server->lock);
+    int32_t outcome = !conn->no_content;
     if (!pw_output_copy(&conn->output, head, (size_t)head_size) ||
         !pw_output_copy(&conn->output, tail, tail_size))
-        return pw_response_state(conn, PW_IO_ERROR);
-    return !conn->no_content;
+        outcome = pw_response_state(conn, PW_IO_ERROR);
+    return outcome;
 }
 
-/* Holds the thread, as the application's own doing, until the client has taken enough. */
+/* Holds the thread, as the application's own doing, until the client has taken enough. From here
+ * on no other thread touches the output, for the head has been handed over. */
 static pw_io pw_response_wait(pw_server *server, pw_conn *conn)
 {
     const int step = 100; /* ms: how soon a stop is seen */
     int64_t waited = 0;
+    int unsent = pw_unsent(conn->fd);
     while (conn->output.size > server->response_buffer) {
         struct pollfd poll_fd = {.fd = conn->fd, .events = POLLOUT, .revents = 0};
         int ready = poll(&poll_fd, 1, step);
@@ -108,8 +139,10 @@ static pw_io pw_response_wait(pw_server *server, pw_conn *conn)
         bool progress = false;
         if (ready > 0 && pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
             return PW_IO_ERROR;
-        waited = progress ? 0 : waited + step;
-        if (waited >= server->timers.length[PW_TIMER_WRITE] || atomic_load(&server->stopping) > 1)
+        int before = unsent;
+        unsent = pw_unsent(conn->fd);
+        waited = progress || unsent < before ? 0 : waited + step;
+        if (waited >= server->timers.length[PW_TIMER_WRITE] || pw_server_is_late(server))
             return PW_IO_ERROR;
     }
     return PW_IO_OK;
@@ -117,11 +150,15 @@ static pw_io pw_response_wait(pw_server *server, pw_conn *conn)
 
 int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags)
 {
+    pw_server *server = thread->server;
     pw_conn *conn = thread->conn;
     if (conn->failed)
         return PW_GONE;
+    if (pw_server_is_late(server))
+        return pw_response_state(conn, PW_IO_ERROR);
     if (conn->no_content || size <= 0)
         return conn->output.borrowed;
+    conn->bytes += size;
     char line[20];
     struct iovec parts[3];
     int count = 0;
@@ -139,7 +176,7 @@ int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t 
         parts[count++] = (struct iovec){(void *)(uintptr_t)"\r\n", 2};
     pw_io outcome = pw_output_write(&conn->output, conn->fd, parts, count);
     if (outcome != PW_IO_ERROR && (flags & PW_FINISHED) == 0)
-        outcome = pw_response_wait(thread->server, conn);
+        outcome = pw_response_wait(server, conn);
     return pw_response_state(conn, outcome);
 }
 
@@ -150,21 +187,19 @@ int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int6
         return PW_GONE;
     if (conn->no_content || size <= 0)
         return conn->output.borrowed;
-    bool kept = pw_output_file(&conn->output, descriptor, (off_t)offset, (size_t)size);
-    return pw_response_state(conn, kept ? PW_IO_OK : PW_IO_ERROR);
+    if (!pw_output_file(&conn->output, descriptor, (off_t)offset, (size_t)size))
+        return PW_REFUSED;
+    return conn->output.borrowed;
 }
 
 int32_t pw_send_end(pw_thread *thread, int32_t cut)
 {
     pw_server *server = thread->server;
     pw_conn *conn = thread->conn;
-    thread->conn = NULL;
     if (cut) {
         /* No last chunk, or too few bytes: the client sees a message cut off. Where the end of the
          * connection is all that ends the content, only a reset can tell it. */
-        static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
-        if (conn->unframed)
-            setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+        conn->reset = conn->unframed || conn->failed;
         conn->close = true;
     } else if (conn->chunked && !conn->failed) {
         if (!pw_output_copy(&conn->output, "0\r\n\r\n", 5))
@@ -175,26 +210,40 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut)
         pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
         conn->failed = true;
     int32_t borrowed = conn->failed ? 0 : conn->output.borrowed;
-    conn->held = borrowed > 0;
+    pthread_mutex_lock(&server->lock);
+    thread->conn = NULL;
+    pw_thread_log(thread, conn);
+    if (borrowed > 0)
+        pw_response_hold(thread, conn);
     pw_conn_finished(server, conn);
+    pw_loop_wake(server, false);
+    pthread_mutex_unlock(&server->lock);
     return borrowed;
 }
 
 int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
 {
+    pw_server *server = thread->server;
     pw_conn *conn = thread->conn;
-    if (conn->failed)
-        return PW_GONE;
-    if (conn->started || conn->facts.minor == 0)
-        return 0;
-    struct iovec part = {(void *)(uintptr_t)head, (size_t)head_size};
-    return pw_response_state(conn, pw_output_write(&conn->output, conn->fd, &part, 1));
+    int32_t outcome = 0;
+    bool progress = false;
+    pthread_mutex_lock(&server->lock); /* before the head another thread may flush the output */
+    if (conn == NULL || conn->failed)
+        outcome = PW_GONE;
+    else if (conn->started || conn->facts.minor == 0)
+        outcome = 0;
+    else if (!pw_output_copy(&conn->output, head, (size_t)head_size)) /* nobody keeps it for us */
+        outcome = pw_response_state(conn, PW_IO_ERROR);
+    else
+        outcome = pw_response_state(conn, pw_output_flush(&conn->output, conn->fd, &progress));
+    pthread_mutex_unlock(&server->lock);
+    return outcome;
 }
 
 int32_t pw_client_gone(pw_thread *thread)
 {
     pw_conn *conn = thread->conn;
-    if (conn == NULL || conn->failed)
+    if (conn == NULL)
         return 1;
     struct pollfd poll_fd = {.fd = conn->fd, .events = POLLRDHUP, .revents = 0};
     return poll(&poll_fd, 1, 0) > 0;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
 
@@ -161,6 +162,16 @@ pw_io pw_output_flush(pw_output *output, int fd, bool *progress)
             return outcome;
     }
     return PW_IO_OK;
+}
+
+int pw_unsent(int fd)
+{
+    int size = 0;
+#ifdef TIOCOUTQ
+    if (ioctl(fd, TIOCOUTQ, &size) != 0)
+        return 0;
+#endif
+    return size;
 }
 
 /* Keeps the rest of a part: a large one is Python's own bytes, and borrowed. */

@@ -22,19 +22,45 @@ static bool pw_wake_open(pw_server *server)
     return pw_poll_add_level(&server->poll, server->wake[0], server->wake) == 0;
 }
 
+static void pw_watch_init(pw_server *server)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&server->watch, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+/* A copy of size bytes and a NUL; NULL: out of memory. */
+static char *pw_copy(const char *data, size_t size)
+{
+    char *copy = pw_alloc(size + 1);
+    if (copy != NULL)
+        memcpy(copy, data, size);
+    return copy;
+}
+
+static bool pw_access_open(pw_access *access, const pw_settings *settings)
+{
+    access->fd = settings->access_file;
+    access->json = settings->access_json != 0;
+    access->program_size = (size_t)settings->access_program_size;
+    access->program = pw_copy(settings->access_program, access->program_size);
+    access->wants_head =
+        memchr(settings->access_program, PW_ATOM_RESPONSE_FIELD, access->program_size) != NULL;
+    return access->program != NULL;
+}
+
 static bool pw_server_allocate(pw_server *server, const pw_settings *settings)
 {
-    size_t news = 2 * (size_t)settings->max_connections + 2;
     const char *directory = settings->temporary_directory;
-    size_t directory_size = strlen(directory) + 1;
     server->fields = pw_alloc((size_t)settings->max_fields * sizeof *server->fields);
     server->scratch = pw_realloc(NULL, PW_SCRATCH_SIZE);
-    server->news = pw_alloc(news * sizeof *server->news);
-    server->directory = pw_alloc(directory_size);
-    if (server->fields == NULL || server->scratch == NULL || server->news == NULL ||
-        server->directory == NULL)
+    server->directory = pw_copy(directory, strlen(directory));
+    server->health = pw_copy(settings->health_path, strlen(settings->health_path));
+    if (server->fields == NULL || server->scratch == NULL || server->directory == NULL ||
+        server->health == NULL || !pw_access_open(&server->access, settings))
         return false;
-    memcpy(server->directory, directory, directory_size);
     server->store.directory = server->directory;
     server->head.fields = server->fields;
     return true;
@@ -52,6 +78,9 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->store.size_most = settings->max_body_size;
     server->response_buffer = settings->response_buffer;
     server->max_connections = settings->max_connections;
+    server->threads_most = settings->threads;
+    server->timeout_request = settings->timeout_request;
+    server->thread_count = 1;
     server->accept_batch = settings->accept_batch > 0 ? settings->accept_batch : PW_ACCEPT_BATCH;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
@@ -75,11 +104,14 @@ pw_server *pw_server_new(const pw_settings *settings)
         return NULL;
     }
     server->poll.fd = server->wake[0] = server->wake[1] = -1;
+    pthread_mutex_init(&server->lock, NULL);
+    pw_watch_init(server);
     pw_server_copy_settings(server, settings);
     pw_timers_init(&server->timers);
     pw_clock_tick(&server->clock);
     int error = ENOMEM;
-    if (!pw_server_allocate(server, settings))
+    server->watcher = pw_thread_new(server, -1);
+    if (server->watcher == NULL || !pw_server_allocate(server, settings))
         goto fail;
     error = pw_poll_open(&server->poll);
     if (error != 0)
@@ -134,17 +166,31 @@ static void pw_reap(pw_server *server)
     }
 }
 
-static pw_conn *pw_run_pop(pw_server *server)
+static pw_conn *pw_queue_pop(pw_queue *queue)
 {
-    pw_conn *conn = server->run_first;
+    pw_conn *conn = queue->first;
     if (conn == NULL)
         return NULL;
-    server->run_first = conn->run_next;
-    if (server->run_first == NULL)
-        server->run_last = NULL;
+    queue->first = conn->run_next;
+    if (queue->first == NULL)
+        queue->last = NULL;
     conn->run_next = NULL;
     conn->queued = false;
     return conn;
+}
+
+static void pw_queue_push(pw_queue *queue, pw_conn *conn, bool first)
+{
+    conn->queued = true;
+    conn->run_next = first ? queue->first : NULL;
+    if (queue->first == NULL) {
+        queue->first = queue->last = conn;
+    } else if (first) {
+        queue->first = conn;
+    } else {
+        queue->last->run_next = conn;
+        queue->last = conn;
+    }
 }
 
 /* Out of the run queue: a closed one is only now nobody's. */
@@ -155,6 +201,17 @@ static bool pw_conn_bury(pw_server *server, pw_conn *conn)
     conn->run_next = server->dead;
     server->dead = conn;
     return true;
+}
+
+/* Nothing goes on any more. What a thread still has ends when it comes back: pw_conn_finished. */
+static void pw_server_end(pw_server *server)
+{
+    for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
+        next = conn->next;
+        if (conn->state != PW_CONN_APP)
+            pw_conn_close(server, conn);
+    }
+    pw_access_flush(&server->access);
 }
 
 static void pw_server_close_listeners(pw_server *server)
@@ -175,13 +232,19 @@ void pw_server_free(pw_server *server)
     if (server == NULL)
         return;
     server->draining = true;
-    while (server->all != NULL)
+    while (server->all != NULL) /* also what a thread had and never came back with */
         pw_conn_close(server, server->all);
-    for (pw_conn *conn = pw_run_pop(server); conn != NULL; conn = pw_run_pop(server))
+    for (pw_conn *conn; (conn = pw_queue_pop(&server->run)) != NULL;)
+        pw_conn_bury(server, conn);
+    for (pw_conn *conn; (conn = pw_queue_pop(&server->ready)) != NULL;)
         pw_conn_bury(server, conn);
     pw_reap(server);
     pw_server_close_listeners(server);
     pw_poll_close(&server->poll);
+    pw_access_flush(&server->access);
+    pw_free(server->access.lines.at);
+    pw_free(server->access.program);
+    pw_free(server->health);
     for (int i = 0; i < 2; i++)
         if (server->wake[i] >= 0)
             close(server->wake[i]);
@@ -191,43 +254,50 @@ void pw_server_free(pw_server *server)
     pw_free(server->scratch);
     pw_free(server->news);
     pw_free(server->directory);
+    pw_thread_free(server->watcher);
+    pthread_cond_destroy(&server->watch);
+    pthread_mutex_destroy(&server->lock);
     pw_free(server);
 }
 
 void pw_run(pw_server *server, pw_conn *conn, bool first)
 {
-    if (conn->queued || conn->state == PW_CONN_APP || conn->state == PW_CONN_CLOSED)
-        return;
-    conn->queued = true;
-    if (server->run_first == NULL) {
-        conn->run_next = NULL;
-        server->run_first = server->run_last = conn;
-    } else if (first) {
-        conn->run_next = server->run_first;
-        server->run_first = conn;
-    } else {
-        conn->run_next = NULL;
-        server->run_last->run_next = conn;
-        server->run_last = conn;
-    }
+    if (!conn->queued && conn->state != PW_CONN_APP && conn->state != PW_CONN_CLOSED)
+        pw_queue_push(&server->run, conn, first);
 }
 
 void pw_tell(pw_server *server, int64_t value, int kind)
 {
+    if (server->news_count == server->news_room) {
+        size_t room = server->news_room == 0 ? 64 : server->news_room * 2;
+        int64_t *news = pw_realloc(server->news, room * sizeof *news);
+        if (news == NULL)
+            return; /* Python keeps something for longer than it had to */
+        server->news = news;
+        server->news_room = room;
+    }
     server->news[server->news_count++] = value * 2 + kind;
 }
 
 /* ------------------------------------------------------------------ the loop */
 
+bool pw_server_is_late(pw_server *server)
+{
+    int stops = atomic_load(&server->stopping);
+    if (stops == 0)
+        return false;
+    int64_t now = pw_now();
+    int64_t none = 0;
+    atomic_compare_exchange_strong(&server->drain_until, &none, now + server->timeout_graceful);
+    return stops > 1 || now >= atomic_load(&server->drain_until);
+}
+
 static void pw_server_begin_drain(pw_server *server)
 {
-    char unused[64];
-    while (read(server->wake[0], unused, sizeof unused) > 0)
-        continue;
-    if (server->draining)
+    if (server->draining || atomic_load(&server->stopping) == 0)
         return;
     server->draining = true;
-    server->drain_until = server->timers.now + server->timeout_graceful;
+    pw_server_is_late(server); /* sets drain_until */
     /* Whoever waits to be accepted is lost when nobody else has the socket; and where others do, they
      * may not know of a connection that this process was woken for. */
     for (int i = 0; i < server->listener_count && !server->paused; i++)
@@ -243,6 +313,9 @@ static void pw_server_begin_drain(pw_server *server)
 static void pw_server_event(pw_server *server, const pw_event *event)
 {
     if (event->tag == server->wake) {
+        char unused[64];
+        while (read(server->wake[0], unused, sizeof unused) > 0)
+            continue;
         pw_server_begin_drain(server);
         return;
     }
@@ -258,10 +331,19 @@ static void pw_server_event(pw_server *server, const pw_event *event)
     pw_conn_event(server, event->tag, event->what);
 }
 
+void pw_server_log_to(pw_server *server, int32_t descriptor)
+{
+    pthread_mutex_lock(&server->lock);
+    pw_access_flush(&server->access);
+    server->access.fd = descriptor;
+    pthread_mutex_unlock(&server->lock);
+}
+
 static int pw_server_patience(const pw_server *server)
 {
     int64_t wait = pw_timers_wait(&server->timers);
-    const int64_t others[] = {server->draining ? server->drain_until : 0, server->resume_at};
+    const int64_t others[] = {atomic_load(&server->drain_until), server->resume_at,
+                              server->access.due, pw_watch_due(server)};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         if (others[i] == 0)
             continue;
@@ -275,47 +357,130 @@ static int pw_server_patience(const pw_server *server)
 /* Waits for events when there is nothing else to do. */
 static void pw_server_wait(pw_server *server)
 {
+    bool any = false;
+    for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL; any = true)
+        pw_conn_timeout(server, (pw_conn *)(void *)((char *)timer - offsetof(pw_conn, timer)));
+    if (any)
+        return;
+    if (server->access.due != 0 && server->access.due <= server->timers.now)
+        pw_access_flush(&server->access);
     pw_reap(server);
     server->event_next = 0;
-    server->event_count = pw_poll_wait(&server->poll, server->events, pw_server_patience(server));
+    int patience = pw_server_patience(server);
+    server->polling = true;
+    server->polling_until = patience < 0 ? -1 : server->timers.now + patience;
+    pthread_mutex_unlock(&server->lock);
+    int count = pw_poll_wait(&server->poll, server->events, patience);
+    pthread_mutex_lock(&server->lock);
+    server->polling = false;
+    server->event_count = count;
     pw_timers_tick(&server->timers);
+    server->timers.polled = server->timers.now;
+    if (server->access.fd >= 0)
+        server->polled_us = pw_microseconds();
     pw_clock_tick(&server->clock);
-    for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL;)
-        pw_conn_timeout(server, (pw_conn *)(void *)((char *)timer - offsetof(pw_conn, timer)));
     if (server->resume_at != 0 && server->resume_at <= server->timers.now)
         pw_accept_resume(server);
 }
 
 static bool pw_server_is_over(pw_server *server)
 {
-    if (!server->draining)
-        return false;
-    return server->conn_count == 0 || server->timers.now >= server->drain_until ||
-           atomic_load(&server->stopping) > 1;
+    return server->draining && (server->conn_count == 0 || pw_server_is_late(server));
 }
 
-int64_t pw_next(pw_thread *thread)
+void pw_loop_wake(pw_server *server, bool always)
+{
+    if (!server->polling)
+        return;
+    int64_t wait = pw_timers_wait(&server->timers);
+    bool sooner = wait >= 0 &&
+                  (server->polling_until < 0 || server->timers.now + wait < server->polling_until);
+    if (!always && server->run.first == NULL && server->news_count == 0 && !sooner)
+        return;
+    if (write(server->wake[1], "", 1) < 0)
+        return; /* full: it wakes anyway */
+}
+
+/* Python has come back, and has what it was to keep: from now on the news can tell of it. */
+static void pw_thread_confirm(pw_thread *thread)
+{
+    if (thread->hold_id < 0)
+        return;
+    if (thread->hold_sent)
+        pw_tell(thread->server, thread->hold_id, PW_NEWS_SENT);
+    else
+        thread->hold->holder = NULL;
+    thread->hold_id = -1;
+}
+
+/* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
+static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
+    bool ready = conn->state == PW_CONN_READY;
+    if (pw_conn_bury(server, conn))
+        return PW_IDLE;
+    if (ready && (conn->what & PW_GONE_AWAY) != 0) {
+        pw_conn_close(server, conn);
+        return PW_IDLE;
+    }
+    if (!ready && pw_conn_drive(server, conn) != PW_DRIVE_REQUEST)
+        return PW_IDLE;
+    if (thread == server->watcher) {
+        conn->state = PW_CONN_READY;
+        if (server->access.fd >= 0)
+            conn->ready_us = pw_microseconds();
+        pw_queue_push(&server->ready, conn, false);
+        return PW_IDLE;
+    }
+    int64_t number = pw_thread_take(thread, conn);
+    pw_token_keep(thread);
+    return number;
+}
+
+int64_t pw_loop(pw_thread *thread)
+{
+    pw_server *server = thread->server;
+    bool serves = thread != server->watcher;
     for (;;) {
-        pw_conn *conn = pw_run_pop(server);
+        pw_conn *conn = serves ? pw_queue_pop(&server->ready) : NULL;
+        if (conn == NULL)
+            conn = pw_queue_pop(&server->run);
         if (conn != NULL) {
-            if (!pw_conn_bury(server, conn) && pw_conn_drive(server, conn) == PW_DRIVE_REQUEST)
-                return pw_thread_take(thread, conn);
+            int64_t number = pw_loop_drive(thread, conn);
+            if (number != PW_IDLE)
+                return number;
         } else if (server->event_next < server->event_count) {
             pw_server_event(server, &server->events[server->event_next++]);
         } else if (pw_server_is_over(server)) {
+            pw_server_end(server);
+            pw_token_stop(server);
             return PW_STOP;
+        } else if (serves ? server->news_count > 0 : pw_watch_is_wanted(server)) {
+            return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
         } else {
             pw_server_wait(server);
         }
     }
 }
 
+int64_t pw_next(pw_thread *thread)
+{
+    pw_server *server = thread->server;
+    pthread_mutex_lock(&server->lock);
+    pw_thread_confirm(thread);
+    int64_t number = pw_token_take(thread) ? pw_loop(thread) : PW_STOP;
+    pthread_mutex_unlock(&server->lock);
+    return number;
+}
+
 int64_t pw_news(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    return server->news_count > 0 ? server->news[--server->news_count] : -1;
+    pthread_mutex_lock(&server->lock);
+    int64_t news = server->news_count > 0 ? server->news[--server->news_count] : -1;
+    pthread_mutex_unlock(&server->lock);
+    return news;
 }
 
 /* ------------------------------------------------------------------ what was built */

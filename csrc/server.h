@@ -7,14 +7,22 @@
  *     answer      what the core itself answers  accept    new connections
  *     server      the loop               request, respond   to Python, and back
  *
- * Ownership: everything here belongs to one pw_server and is touched by the one thread that is in
- * a call of it; pw_server_stop and pw_server_requests alone may come from others, and touch nothing
- * but `stopping`, `wake` and `requests`.
+ * Threads: pw_server.lock guards the server and all that it owns, and is held by whoever runs the
+ * loop, except while it waits for events. What is not under it:
+ *
+ *     a connection in PW_CONN_APP     belongs to the thread that has its request, but for `what`,
+ *                                     `state`, `timer`, `queued` and the list pointers; `output`
+ *                                     is the thread's own only from pw_send_head or pw_respond on
+ *     server->stopping, server->wake, may be touched by anyone
+ *     server->drain_until, requests
+ *     limits, store, timers.length,   are not changed once the server listens
+ *     response_buffer, threads_most
  */
 #ifndef PW_SERVER_H
 #define PW_SERVER_H
 
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -86,14 +94,17 @@ typedef struct {
     pw_timer rings[PW_TIMER_KINDS];
     int64_t length[PW_TIMER_KINDS]; /* ms */
     int64_t now;                    /* ms, of the last pw_timers_tick */
+    int64_t polled;                 /* ms: what had come by then has been looked at */
 } pw_timers;
 
+/* Milliseconds of the monotonic clock. */
+int64_t pw_now(void);
 void pw_timers_init(pw_timers *timers);
 void pw_timers_tick(pw_timers *timers);
 /* Starts anew when it runs. */
 void pw_timer_start(pw_timers *timers, pw_timer *timer, pw_timer_kind kind);
 void pw_timer_stop(pw_timer *timer);
-/* One that is due, or NULL; it goes on running. */
+/* One that was due when the poller was last asked, or NULL; it goes on running. */
 pw_timer *pw_timers_due(pw_timers *timers);
 /* Until the next is due, in ms; -1: none runs. */
 int64_t pw_timers_wait(const pw_timers *timers);
@@ -156,6 +167,8 @@ bool pw_output_file(pw_output *output, int fd, off_t offset, size_t size);
 void pw_output_free(pw_output *output);
 /* OK: what is left, if anything, can be tried again at once. *progress: something went out. */
 pw_io pw_output_flush(pw_output *output, int fd, bool *progress);
+/* How many bytes the system has taken and the peer has not yet; 0 where it does not say. */
+int pw_unsent(int fd);
 /* Writes parts[0, count); what does not go out now is kept: up to PW_COPY_MOST bytes of a part are
  * copied, more are borrowed. */
 pw_io pw_output_write(pw_output *output, int fd, struct iovec *parts, int count);
@@ -166,6 +179,7 @@ typedef enum {
     PW_CONN_IDLE,    /* nothing of the next request is here; holds no buffer */
     PW_CONN_HEAD,    /* some of its head is here */
     PW_CONN_CONTENT, /* the head is here, its content is coming */
+    PW_CONN_READY,   /* it is complete, and all threads are busy: in server->ready */
     PW_CONN_APP,     /* the application has it: only its thread touches the connection */
     PW_CONN_SENDING, /* the application has finished, the client has not got everything */
     PW_CONN_LINGER,  /* all is sent, our side is shut, the client's rest is thrown away */
@@ -178,7 +192,7 @@ typedef struct pw_conn {
     pw_conn_state state;
     int what;        /* edges seen and not used up: PW_READABLE ... */
     bool registered; /* with the poller */
-    bool queued;     /* in the server's run queue */
+    bool queued;     /* in server->run or server->ready */
     bool close;      /* after this response */
     bool started;    /* the response's head is handed over */
     bool no_content; /* the response must have none: HEAD, 204, 304 */
@@ -186,6 +200,7 @@ typedef struct pw_conn {
     bool unframed;   /* the response ends with the connection */
     bool waits;      /* output waits for the next of the requests received together */
     bool failed;     /* writing has failed: the client is gone */
+    bool reset;      /* its end is to be a reset: an orderly one would pass for the content's */
     bool held;       /* Python keeps objects until PW_NEWS_SENT */
     uint8_t kind;    /* of the request: PW_SAME ... */
     uint8_t listener;
@@ -198,9 +213,14 @@ typedef struct pw_conn {
     pw_content *content; /* owned, from head to the end of the response */
     pw_facts facts;      /* of the request at hand */
     pw_output output;
+    int unsent;           /* pw_unsent when the write timer was started */
+    int status;           /* of the response */
+    int64_t bytes;        /* of its content */
+    int64_t ready_us;     /* when it became PW_CONN_READY; with an access log only */
     int64_t linger_left;  /* bytes that will still be thrown away */
     int64_t linger_until; /* ms */
     pw_timer timer;
+    struct pw_thread *holder;        /* borrowed: is about to keep what is sent: pw_thread.hold */
     struct pw_conn *run_next;        /* borrowed */
     struct pw_conn *next, *previous; /* borrowed: all connections of the server */
     union {
@@ -254,6 +274,44 @@ size_t pw_answer_tail(const pw_clock *clock, char *to, const pw_conn *conn, int3
 #define PW_REFUSAL_MOST 512
 size_t pw_answer_refusal(const pw_clock *clock, char *to, pw_error error, bool is_head);
 int pw_error_status(pw_error error);
+/* The whole answer to a question for --health; at most PW_REFUSAL_MOST bytes. */
+size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool draining);
+
+/* ------------------------------------------------------------------ access.c */
+
+/* Bytes that grow. */
+typedef struct {
+    char *at; /* owned */
+    size_t size, room;
+} pw_text;
+
+typedef struct {
+    int fd; /* borrowed; -1: no access log */
+    bool json;
+    bool wants_head; /* the program has fields of the response */
+    char *program;   /* owned */
+    size_t program_size;
+    pw_text lines; /* not written yet */
+    int64_t due;   /* ms: when they are to be; 0: there are none */
+    char time[48];
+    size_t time_size;
+    int64_t second;
+} pw_access;
+
+/* What a line says of a response; times are microseconds. */
+typedef struct {
+    int status;
+    int64_t bytes, duration, queued;
+} pw_exchange;
+
+int64_t pw_microseconds(void);
+/* Runs the program for a request; *to is what the response has to complete. */
+void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, const pw_peer *peer);
+/* Puts the fields of a response's head into a program that pw_access_request has made. */
+void pw_access_head(pw_server *server, pw_text *program, const char *head, size_t size);
+/* Adds a line. */
+void pw_access_line(pw_server *server, const char *program, size_t size, const pw_exchange *what);
+void pw_access_flush(pw_access *access);
 
 /* ------------------------------------------------------------------ accept.c */
 
@@ -274,6 +332,11 @@ void pw_accept_resume(pw_server *server);
 #define PW_LISTENERS_MOST 64
 #define PW_SCRATCH_SIZE 131072
 
+/* Linked by run_next: a connection is in one of them at most. */
+typedef struct {
+    pw_conn *first, *last; /* borrowed */
+} pw_queue;
+
 struct pw_server {
     pw_limits limits;
     pw_store store;
@@ -290,7 +353,7 @@ struct pw_server {
     atomic_int stopping;       /* how often pw_server_stop was called */
     _Atomic(int64_t) requests; /* handed out; read by pw_server_requests from any thread */
     bool draining;
-    int64_t drain_until; /* ms */
+    atomic_int_least64_t drain_until; /* ms; 0: nobody has seen yet that it is to stop */
 
     pw_listener listeners[PW_LISTENERS_MOST];
     int listener_count;
@@ -300,8 +363,9 @@ struct pw_server {
     pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;
     int64_t next_id;
-    pw_conn *dead;                 /* owned: closed, to be freed (linked by run_next) */
-    pw_conn *run_first, *run_last; /* borrowed: connections to go on with */
+    pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
+    pw_queue run;   /* connections to go on with */
+    pw_queue ready; /* connections with a complete request, for the next thread */
 
     pw_timers timers;
     pw_pool pool;
@@ -313,8 +377,32 @@ struct pw_server {
     pw_head head;    /* the head parsed last; its spans are good while `parsed` has it */
     pw_conn *parsed; /* borrowed: the connection of head, or NULL */
 
-    int64_t *news; /* owned: what pw_news will tell; two for each connection there may be */
-    size_t news_count;
+    int64_t *news; /* owned: what pw_news will tell */
+    size_t news_count, news_room;
+
+    pw_access access;
+    int64_t polled_us; /* when the poller was last asked; with an access log only */
+    char *health;      /* owned: the path that the core answers; empty: none */
+
+    pthread_mutex_t lock;
+    pw_thread *holder;     /* borrowed: has the token and runs the loop; NULL: nobody */
+    bool holder_in_app;    /* it has taken a request and is not back */
+    bool polling;          /* it waits for events, without the lock */
+    int64_t polling_until; /* ms; -1: for ever */
+    pw_thread *idle;       /* borrowed: threads that wait for the token, a stack */
+    int32_t thread_count, threads_most;
+    int32_t taken_count;     /* threads that are in the application */
+    pw_thread *threads;      /* borrowed: all of them */
+    int64_t timeout_request; /* ms; 0: none */
+    int block_score;         /* how much the application blocks: see token.c */
+    pw_thread *watcher;      /* owned: stands for pw_watch as the holder; serves nothing */
+    pthread_cond_t watch;    /* for pw_watch */
+    int64_t ticks;           /* counted by pw_watch */
+    bool is_watched;         /* pw_watch has been called */
+    int64_t looked_at;       /* ms: when pw_watch last looked for slow requests */
+    bool watcher_sleeps;     /* until the next request */
+    bool wants_thread;       /* sooner than the next tick */
+    bool stopped;            /* pw_next returns PW_STOP from now on */
 };
 
 struct pw_thread {
@@ -322,16 +410,56 @@ struct pw_thread {
     pw_conn *conn;     /* borrowed: the request at hand, or NULL */
     pw_request request;
     pw_block block; /* its memory is owned */
+
+    pthread_cond_t wake;  /* with the server's lock: it has been given the token, or the end */
+    pw_thread *next_idle; /* borrowed */
+    bool is_idle;         /* in server->idle */
+    bool taken;           /* a request, and has not come back for the next */
+    int64_t taken_tick;
+    int64_t taken_at;           /* ms */
+    int64_t taken_us;           /* with an access log only, like the next two */
+    int64_t queued_us;          /* from complete to here */
+    pw_text log;                /* what the access log says of the request */
+    int32_t number;             /* the caller's */
+    int warned;                 /* how often pw_watch has named the request at hand */
+    pw_thread *next, *previous; /* borrowed: server->threads */
+    pw_conn *hold;   /* borrowed until hold_sent: Python is about to keep what it sends */
+    int64_t hold_id; /* its number; -1: none */
+    bool hold_sent;  /* before Python was back */
 };
 
 /* Goes on with a connection soon: first or last of those that wait for it. */
 void pw_run(pw_server *server, pw_conn *conn, bool first);
+/* Whether what is not over has to end now, because the server was stopped. */
+bool pw_server_is_late(pw_server *server);
 /* For pw_news. */
 void pw_tell(pw_server *server, int64_t value, int kind);
+/* The loop itself, by the holder; with the lock, which it lets go while it waits. The watcher gets
+ * PW_IDLE when a thread that can serve waits for the token. */
+int64_t pw_loop(pw_thread *thread);
+/* Another thread has, perhaps, given the loop something to do. */
+void pw_loop_wake(pw_server *server, bool always);
+
+/* ------------------------------------------------------------------ token.c */
+
+/* Waits for the token. False: the server has stopped. */
+bool pw_token_take(pw_thread *thread);
+/* The thread goes to the application with a request, and keeps the token if it can. */
+void pw_token_keep(pw_thread *thread);
+/* When the watcher, running the loop, has to look at the threads again: ms, 0: never. */
+int64_t pw_watch_due(const pw_server *server);
+/* Whether it has something else to do than to run the loop. */
+bool pw_watch_is_wanted(const pw_server *server);
+/* Ends all waiting: the server has stopped. */
+void pw_token_stop(pw_server *server);
 
 /* ------------------------------------------------------------------ request.c */
 
 /* Hands a complete request over: from here on the connection is the thread's. */
 int64_t pw_thread_take(pw_thread *thread, pw_conn *conn);
+/* The access log's line for the response that the thread has finished. */
+void pw_thread_log(pw_thread *thread, const pw_conn *conn);
+/* The same for a request that the core refuses. */
+void pw_log_refusal(pw_server *server, pw_conn *conn, int status);
 
 #endif

@@ -12,7 +12,7 @@ void pw_timers_init(pw_timers *timers)
     pw_timers_tick(timers);
 }
 
-void pw_timers_tick(pw_timers *timers)
+int64_t pw_now(void)
 {
 #ifdef CLOCK_MONOTONIC_COARSE
     const clockid_t clock = CLOCK_MONOTONIC_COARSE; /* some 4 ms are good enough, and it is cheap */
@@ -21,7 +21,12 @@ void pw_timers_tick(pw_timers *timers)
 #endif
     struct timespec now;
     clock_gettime(clock, &now);
-    timers->now = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void pw_timers_tick(pw_timers *timers)
+{
+    timers->now = pw_now();
 }
 
 static void pw_timer_unlink(pw_timer *timer)
@@ -55,7 +60,7 @@ pw_timer *pw_timers_due(pw_timers *timers)
 {
     for (int kind = 0; kind < PW_TIMER_KINDS; kind++) {
         pw_timer *first = timers->rings[kind].next;
-        if (first != &timers->rings[kind] && first->due <= timers->now)
+        if (first != &timers->rings[kind] && first->due <= timers->polled)
             return first;
     }
     return NULL;

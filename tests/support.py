@@ -6,15 +6,18 @@ It knows nothing of picowsgi: whatever has a `port` can be talked to.
 from __future__ import annotations
 
 import errno
+import gc
+import os
 import re
 import select
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 TIMEOUT = 10.0
@@ -60,14 +63,27 @@ class Response:
 
 
 class RawClient:
-    """A TCP connection without Nagle's algorithm, which reads while it sends: no deadlocks."""
+    """A TCP connection without Nagle's algorithm, which reads while it sends: no deadlocks.
 
-    def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = TIMEOUT) -> None:
+    `receive_buffer` makes the system keep only about so many bytes that have not been read.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        host: str = "127.0.0.1",
+        timeout: float = TIMEOUT,
+        receive_buffer: int | None = None,
+    ) -> None:
         self.timeout = timeout
         self._received = bytearray()
         self._unread = bytearray()
         self._ended: str | None = None
-        self._socket = socket.create_connection((host, port), timeout=timeout)
+        self._socket = socket.socket(socket.AF_INET)
+        self._socket.settimeout(timeout)
+        if receive_buffer is not None:  # before connecting, or the window is agreed already
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._socket.connect((host, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)
         self._poll = select.poll()
@@ -88,6 +104,11 @@ class RawClient:
     def received(self) -> bytes:
         """Every byte that has come back so far."""
         return bytes(self._received)
+
+    def wait_for_bytes(self) -> None:
+        """Wait until a response has begun."""
+        if not self._unread:
+            self._fill(time.monotonic() + self.timeout, "the first bytes of a response")
 
     def close(self) -> None:
         self._socket.close()
@@ -142,6 +163,21 @@ class RawClient:
     def is_over(self) -> bool:
         """Wait for the next byte or for the end of the connection; True at the end."""
         return not self._unread and not self._fill(time.monotonic() + self.timeout, "an answer")
+
+    def read_some(self, most: int) -> int:
+        """Receive what has come, at most `most` bytes, and say how many; nothing is waited for."""
+        before = len(self._unread)
+        if self._ended is None:
+            self._receive(most)
+        return len(self._unread) - before
+
+    def end(self) -> str:
+        """Read up to the end of the connection; "closed" or "reset"."""
+        deadline = time.monotonic() + self.timeout
+        while self._fill(deadline, "the connection to end"):
+            pass
+        assert self._ended is not None
+        return self._ended
 
     def read_to_end(self) -> bytes:
         """Everything up to the orderly close that is expected."""
@@ -241,9 +277,9 @@ class RawClient:
                 self._wait(select.POLLIN, deadline, wanted)
         return False
 
-    def _receive(self) -> None:
+    def _receive(self, most: int = 1 << 16) -> None:
         try:
-            data = self._socket.recv(1 << 16)
+            data = self._socket.recv(most)
         except BlockingIOError:
             return
         except ConnectionResetError:
@@ -296,3 +332,37 @@ def raw(server: Addressed, data: bytes, count: int = 0, methods: Sequence[str] =
         for number in range(count):
             client.read_response(methods[number] if number < len(methods) else "GET")
         return client.received
+
+
+# --- what can be seen of a server from outside --------------------------------------------------
+
+
+def wait_until(condition: Callable[[], object], wanted: str, timeout: float = TIMEOUT) -> None:
+    """Wait until `condition()` is true; `wanted` says in the failure what was waited for."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"expected {wanted} within {timeout:g} s"
+        time.sleep(0.005)
+
+
+def open_descriptors(process: int | str = "self") -> int:
+    """How many descriptors a process has open."""
+    return sum(1 for _ in Path(f"/proc/{process}/fd").iterdir())
+
+
+def descriptors_at_rest() -> int:
+    """How many descriptors this process has open, now that its garbage has none any more."""
+    gc.collect()
+    return open_descriptors()
+
+
+def resident_bytes(process: int | str = "self") -> int:
+    """How much memory of a process is in RAM."""
+    pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_seconds(process: int | str = "self") -> float:
+    """The CPU time that a process has used so far, in all its threads."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

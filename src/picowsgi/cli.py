@@ -161,6 +161,11 @@ def _make_parser() -> _Parser:
         click.Option(["--config", "config_file"], type=click.UNPROCESSED),
     ]
     for option in OPTIONS.values():
+        if option.switch:
+            off = "--no-" + option.flag.removeprefix("--")
+            for flag, value in ((option.flag, "on"), (off, "off")):
+                parameters.append(click.Option([flag, option.name], flag_value=value, default=None))
+            continue
         if option.kind == "flag":
             both = f"{option.flag}/--no-{option.flag[2:]}"
             parameters.append(click.Option([both, option.name], default=None))

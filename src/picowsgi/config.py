@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from picowsgi.access import check_format
 from picowsgi.cpus import usable_cpus
 from picowsgi.errors import ConfigError, did_you_mean
 from picowsgi.sockets import Bind, parse_bind, parse_host
@@ -55,7 +56,8 @@ class Option:
     """What the table says about one option; `name` is the name of its field in `Settings`.
 
     `minimum` and `maximum` are inclusive, and in bytes for a size. `check` looks at one text
-    of a `str` or `list` and raises a ValueError that says what was expected.
+    of a `str` or `list` and raises a ValueError that says what was expected. `switch`: on the
+    command line it is a pair of flags for `on` and `off`.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Option:
     maximum: float | None
     choices: tuple[str, ...]
     check: Callable[[str], object] | None
+    switch: bool
 
     @property
     def flag(self) -> str:
@@ -167,9 +170,15 @@ def _to_text(option: Option, value: object) -> str | None:
 
 
 def _to_choice(option: Option, value: object) -> str | None:
+    if option.switch and isinstance(value, bool):
+        return "on" if value else "off"
     if not isinstance(value, str):
         return None
     name = value.strip().lower()
+    if option.switch:
+        name = {"true": "on", "1": "on", "yes": "on", "false": "off", "0": "off", "no": "off"}.get(
+            name, name
+        )
     return name if name in option.choices else None
 
 
@@ -215,6 +224,11 @@ _CONVERTERS: dict[Kind, Callable[[Option, object], object]] = {
 }
 
 
+def _check_health(path: str) -> None:
+    if (path and not re.fullmatch(r"/[!-~]*", path)) or "?" in path or "#" in path:
+        raise ValueError("a path of printable ASCII that begins with /, without ? and #")
+
+
 def _show_size(size: int) -> str:
     for name, unit in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if size >= unit and size % unit == 0:
@@ -233,6 +247,7 @@ def option(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     check: Callable[[str], object] | None = None,
+    switch: bool = False,
 ) -> T:
     """Declare a field of `Settings` as an option; the arguments are `Option`'s."""
     details = {
@@ -245,6 +260,7 @@ def option(
         "maximum": maximum,
         "choices": choices,
         "check": check,
+        "switch": switch,
     }
     return field(default=default, metadata={"option": details})
 
@@ -310,6 +326,15 @@ class Settings:
         help="processes that serve; auto: one a CPU",
         minimum=1,
         maximum=1024,
+    )
+    threads: int = option(
+        16,
+        kind="int",
+        group="Processes",
+        metavar="N",
+        help="the most serving threads of each",
+        minimum=1,
+        maximum=4096,
     )
     preload: bool = option(
         False,
@@ -501,20 +526,61 @@ class Settings:
         maximum=86400,
     )
 
+    timeout_request: float = option(
+        0.0,
+        kind="seconds",
+        group="Timeouts",
+        metavar="TIME",
+        help="in the application, 0 for any",
+        minimum=0,
+        maximum=86400,
+    )
     timeout_worker: float = option(
         30.0,
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="a worker may give no sign, 0 for ever",
+        help="a worker may be silent, 0 for ever",
         minimum=0,
         maximum=86400,
     )
 
+    health: str = option(
+        "",
+        kind="str",
+        group="Health and logs",
+        metavar="PATH",
+        help="a path that is answered without the application",
+        check=_check_health,
+    )
+    access_log: str = option(
+        "auto",
+        kind="choice",
+        group="Health and logs",
+        metavar="",
+        help="log each request; auto: in a terminal",
+        choices=("auto", "on", "off"),
+        switch=True,
+    )
+    access_log_file: str = option(
+        "-",
+        kind="str",
+        group="Health and logs",
+        metavar="FILE",
+        help="where to; -: standard output",
+    )
+    access_log_format: str = option(
+        "combined",
+        kind="str",
+        group="Health and logs",
+        metavar="FORMAT",
+        help="common, combined, json or %(h)s ...",
+        check=check_format,
+    )
     log_level: str = option(
         "info",
         kind="choice",
-        group="Logging",
+        group="Health and logs",
         metavar="LEVEL",
         help="debug, info, warning or error",
         choices=("debug", "info", "warning", "error"),

@@ -34,13 +34,39 @@ SIZE_SHIFT: int = lib.PW_SIZE_SHIFT
 OTHER_NAME: int = lib.PW_OTHER_NAME
 STOP: int = lib.PW_STOP
 HOLD: int = lib.PW_HOLD
+IDLE: int = lib.PW_IDLE
 GONE: int = lib.PW_GONE
+REFUSED: int = lib.PW_REFUSED
+WATCH_STOP: int = lib.PW_WATCH_STOP
+WATCH_BIRTH: int = lib.PW_WATCH_BIRTH
+WATCH_SLOW: int = lib.PW_WATCH_SLOW
+WATCH_STUCK: int = lib.PW_WATCH_STUCK
 ADD_DATE: int = lib.PW_ADD_DATE
 ADD_SERVER: int = lib.PW_ADD_SERVER
 CLOSE: int = lib.PW_CLOSE
 HAS_LENGTH: int = lib.PW_HAS_LENGTH
 FINISHED: int = lib.PW_FINISHED
+RETURN: int = lib.PW_RETURN
 COPY_MOST: int = lib.PW_COPY_MOST
+ATOM_LITERAL: int = lib.PW_ATOM_LITERAL
+ATOM_ADDRESS: int = lib.PW_ATOM_ADDRESS
+ATOM_USER: int = lib.PW_ATOM_USER
+ATOM_METHOD: int = lib.PW_ATOM_METHOD
+ATOM_TARGET: int = lib.PW_ATOM_TARGET
+ATOM_PATH: int = lib.PW_ATOM_PATH
+ATOM_QUERY: int = lib.PW_ATOM_QUERY
+ATOM_PROTOCOL: int = lib.PW_ATOM_PROTOCOL
+ATOM_FIELD: int = lib.PW_ATOM_FIELD
+ATOM_TIME: int = lib.PW_ATOM_TIME
+ATOM_STATUS: int = lib.PW_ATOM_STATUS
+ATOM_BYTES: int = lib.PW_ATOM_BYTES
+ATOM_BYTES_OR_DASH: int = lib.PW_ATOM_BYTES_OR_DASH
+ATOM_SECONDS: int = lib.PW_ATOM_SECONDS
+ATOM_DECIMAL_SECONDS: int = lib.PW_ATOM_DECIMAL_SECONDS
+ATOM_MILLISECONDS: int = lib.PW_ATOM_MILLISECONDS
+ATOM_MICROSECONDS: int = lib.PW_ATOM_MICROSECONDS
+ATOM_QUEUE: int = lib.PW_ATOM_QUEUE
+ATOM_RESPONSE_FIELD: int = lib.PW_ATOM_RESPONSE_FIELD
 
 respond = lib.pw_respond
 next_request = lib.pw_next
@@ -90,8 +116,17 @@ class CoreServer:
     Raises OSError where the system refuses.
     """
 
-    def __init__(self, sockets: Sequence[socket.socket], settings: Settings) -> None:
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        settings: Settings,
+        access: tuple[int, bytes, bool] = (-1, b"", False),
+    ) -> None:
+        """`access` is the access log's descriptor, or -1, its program, and whether it is JSON."""
+        access_file, program, json = access
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
+        health = ffi.new("char[]", settings.health.encode("ascii"))
+        access_program = ffi.new("char[]", program)
         fields = {
             "max_head_size": settings.max_head_size,
             "max_body_size": settings.max_body_size,
@@ -99,6 +134,7 @@ class CoreServer:
             "response_buffer": settings.response_buffer,
             "max_fields": settings.max_fields,
             "max_connections": settings.max_connections,
+            "threads": settings.threads,
             # One at a time spreads them: a worker that is busy takes no more.
             "accept_batch": 64 if settings.workers == 1 else 1,
             "underscore_fields": _UNDERSCORE[settings.underscore_fields],
@@ -108,6 +144,12 @@ class CoreServer:
             "timeout_keep_alive": _milliseconds(settings.timeout_keep_alive),
             "timeout_drain": _milliseconds(settings.timeout_drain),
             "timeout_graceful": _milliseconds(settings.timeout_graceful),
+            "timeout_request": _milliseconds(settings.timeout_request),
+            "access_file": access_file,
+            "access_json": json,
+            "access_program": access_program,
+            "access_program_size": len(program),
+            "health_path": health,
             "temporary_directory": directory,
         }
         server = lib.pw_server_new(ffi.new("pw_settings *", fields))
@@ -118,6 +160,19 @@ class CoreServer:
             number = lib.pw_server_listen(self.pointer, sock.fileno())
             if number != 0:
                 raise OSError(number, os.strerror(number))
+
+    def watch(self) -> tuple[int, int]:
+        """Look after the serving threads; blocks until there is something to do.
+
+        Returns WATCH_STOP, WATCH_BIRTH, or WATCH_SLOW or WATCH_STUCK and the number of a thread.
+        To be called by one thread that serves nothing.
+        """
+        answer: int = lib.pw_watch(self.pointer)
+        return answer & 3, answer >> 2
+
+    def log_to(self, descriptor: int) -> None:
+        """Write the access log to this descriptor from now on."""
+        lib.pw_server_log_to(self.pointer, descriptor)
 
     @property
     def requests(self) -> int:
@@ -131,18 +186,20 @@ class CoreServer:
 
 
 class CoreThread:
-    """What one serving thread needs of the core (`pw_thread`)."""
+    """What one serving thread needs of the core (`pw_thread`); `number` is for `watch`."""
 
-    def __init__(self, server: CoreServer) -> None:
-        pointer = lib.pw_thread_new(server.pointer)
+    def __init__(self, server: CoreServer, number: int) -> None:
+        pointer = lib.pw_thread_new(server.pointer, number)
         if pointer == ffi.NULL:
             raise MemoryError
-        self.server = server  # freed after this
-        self.pointer: Any = ffi.gc(pointer, lib.pw_thread_free)
+
+        def free(thread: Any, _server: Any = server.pointer) -> None:
+            lib.pw_thread_free(thread)  # with the server still there
+
+        self.pointer: Any = ffi.gc(pointer, free)
         self.request: Any = lib.pw_thread_request(pointer)
-        self.block: Any = ffi.buffer(
-            lib.pw_thread_block(pointer), lib.pw_thread_block_size(pointer)
-        )
+        block, size = lib.pw_thread_block(pointer), lib.pw_thread_block_size(pointer)
+        self.block: Any = ffi.buffer(block, size)
 
 
 def _milliseconds(seconds: float) -> int:

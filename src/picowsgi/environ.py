@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import socket
-from collections.abc import Callable
+import threading
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from picowsgi import core
@@ -41,39 +41,63 @@ def base_environ(sock: socket.socket, extensions: dict[str, Any]) -> WSGIEnviron
     }
 
 
+class Kept:
+    """What the serving threads of one server keep for its connections, together."""
+
+    def __init__(self) -> None:
+        #: By the number the core returns for "the same head as the one of this template".
+        self.templates: dict[int, WSGIEnvironment] = {}
+        #: By connection: content that the core may still read.
+        self.held: dict[int, object] = {}
+        #: Held while news are taken and acted upon, and while a template is put in: what the news
+        #: say must not undo what has come after them.
+        self.lock = threading.Lock()
+
+    def take_news(self, thread: core.CoreThread) -> None:
+        """Let go of what the core says is not needed any more."""
+        with self.lock:
+            self._take_news(thread)
+
+    def put_template(self, thread: core.CoreThread, entry: int, environ: WSGIEnvironment) -> None:
+        """Keep an environ as the template of an entry of the core's cache."""
+        with self.lock:
+            self._take_news(thread)
+            self.templates[entry] = environ
+
+    def _take_news(self, thread: core.CoreThread) -> None:
+        while (news := core.next_news(thread.pointer)) >= 0:
+            if news & 1 == core.NEWS_SENT:
+                self.held.pop(news >> 1, None)
+            else:
+                self.templates.pop((news >> 1) << core.ENTRY_SHIFT, None)
+
+
 class EnvironMaker:
     """Makes the environ of each request of one serving thread.
 
-    `bases` has one environ for each listening socket. `on_sent(connection)` is called when the
-    core needs nothing any more that was handed over for that connection.
+    `bases` has one environ for each listening socket.
     """
 
-    def __init__(
-        self,
-        thread: core.CoreThread,
-        bases: list[WSGIEnvironment],
-        on_sent: Callable[[int], object],
-    ) -> None:
+    def __init__(self, thread: core.CoreThread, bases: list[WSGIEnvironment], kept: Kept) -> None:
         self._thread = thread
         self._bases = bases
-        self._on_sent = on_sent
+        self._kept = kept
+        self._templates = kept.templates
         self._block = thread.block
         self._orders: dict[bytes, tuple[str, ...]] = {}
         #: The temporary file with the content of the request at hand; to be closed at its end.
         self.spooled: BinaryIO | None = None
-        #: By the number the core returns for "the same head as the one of this template".
-        self.templates: dict[int, WSGIEnvironment] = {}
 
     def make(self, number: int) -> WSGIEnvironment:
         """Return the environ of the request that the core described by `number` (csrc/api.h)."""
         if number & core.NEWS:
-            self._take_news()
+            self._kept.take_news(self._thread)
         kind = number & core.KIND
         entry = number & core.ENTRY_BITS
         if kind == core.SAME:
-            environ = self.templates[entry].copy()
+            environ = self._templates[entry].copy()
         elif kind == core.SAME_FIELDS:
-            environ = self.templates[entry].copy()
+            environ = self._templates[entry].copy()
             self._fill(environ, number)
         else:
             request = self._thread.request
@@ -83,7 +107,7 @@ class EnvironMaker:
             else:
                 self._fill(environ, number)
             if kind == core.STORE:
-                self.templates[entry] = environ.copy()
+                self._kept.put_template(self._thread, entry, environ.copy())
         if number & core.CONTENT:
             self._add_content(environ)
         return environ
@@ -136,10 +160,3 @@ class EnvironMaker:
         else:
             content = core.unpack(request.content, length) if length else b""
             environ["wsgi.input"] = io.BytesIO(content)
-
-    def _take_news(self) -> None:
-        while (news := core.next_news(self._thread.pointer)) >= 0:
-            if news & 1 == core.NEWS_SENT:
-                self._on_sent(news >> 1)
-            else:
-                self.templates.pop((news >> 1) << core.ENTRY_SHIFT, None)

@@ -51,3 +51,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 class ResponseError(PicowsgiError, ValueError):
     """The application gave a response that PEP 3333 or HTTP does not allow."""
+
+
+class RequestTimeoutError(PicowsgiError):
+    """Raised in the application's thread when its request runs longer than --timeout-request."""

@@ -6,16 +6,16 @@ Never touches a socket, and never has more than one request at a time.
 from __future__ import annotations
 
 import os
-import socket
-import stat
-from collections.abc import Sequence
+import sys
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from picowsgi import core
-from picowsgi.environ import EnvironMaker, base_environ
+from picowsgi.environ import EnvironMaker, Kept
+from picowsgi.errors import RequestTimeoutError
 from picowsgi.head import Head, HeadEncoder
 from picowsgi.log import get_logger, printable
-from picowsgi.response import ClientGoneError, FileWrapper, Response
+from picowsgi.response import ClientGoneError, FileWrapper, Response, real_file
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -24,55 +24,92 @@ _ERROR_HEADERS = [("Content-Type", "text/plain; charset=utf-8")]
 _ERROR_BODY = b"Internal Server Error\n"
 
 
+_current = threading.local()
+
+
+def interrupt_application(ident: int) -> None:
+    """Raise RequestTimeoutError in the thread `ident`, if it is in the application now.
+
+    Nothing runs between the look and the raising, because this thread has the interpreter's lock;
+    the gateway makes sure that it is not raised where no request could be ended by it.
+    """
+    import ctypes  # only where a request takes too long
+
+    frame = sys._current_frames().get(ident)
+    top = True
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith("picowsgi."):
+        frame, top = frame.f_back, False
+    if top or frame is None or frame.f_code not in _CALLS_APPLICATION:
+        return
+    raised = ctypes.py_object(RequestTimeoutError)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised)
+
+
+def _checkpoint() -> None:
+    """A call, at which Python raises what another thread has set: inside of a `try`, that is."""
+
+
+def client_disconnected() -> bool:
+    """Tell whether the client of this thread's request has closed its side or is gone."""
+    return bool(core.client_gone(_current.gateway.thread))
+
+
+def early_hints(headers: list[tuple[str, str]]) -> None:
+    """Send an interim response 103 with these fields for this thread's request (RFC 8297)."""
+    head = HeadEncoder().encode("103 Early Hints", headers).data + b"\r\n"
+    core.send_interim(_current.gateway.thread, head, len(head))
+
+
+#: What an environ offers beyond PEP 3333.
+EXTENSIONS = {
+    "wsgi.file_wrapper": FileWrapper,
+    "wsgi.early_hints": early_hints,
+    "picowsgi.client_disconnected": client_disconnected,
+    "waitress.client_disconnected": client_disconnected,
+}
+
+
 class Gateway:
-    """Runs the requests of one serving thread through `application`."""
+    """Runs the requests of one serving thread, the one that makes it, through `application`."""
 
     def __init__(
         self,
         application: WSGIApplication,
         thread: core.CoreThread,
-        sockets: Sequence[socket.socket],
+        bases: list[WSGIEnvironment],
+        kept: Kept,
     ) -> None:
         self.application = application
         self.thread: Any = thread.pointer
-        self._request = thread.request
         self.encode = HeadEncoder().encode
-        self._held: dict[int, object] = {}
-        bases = [base_environ(sock, self._extensions()) for sock in sockets]
-        self.environs = EnvironMaker(thread, bases, self._release)
+        self.environs = EnvironMaker(thread, bases, kept)
+        self._request = thread.request
+        self._core_thread = thread
+        self._kept = kept
+        _current.gateway = self
 
-    def _extensions(self) -> dict[str, Any]:
-        """Return what an environ holds that depends on this gateway."""
-        return {
-            "wsgi.file_wrapper": FileWrapper,
-            "wsgi.early_hints": self.early_hints,
-            "picowsgi.client_disconnected": self.client_disconnected,
-            "waitress.client_disconnected": self.client_disconnected,
-            "wsgi.multithread": False,
-            "wsgi.multiprocess": False,
-        }
-
-    def _release(self, connection: int) -> None:
-        """Let go of what was kept for a connection: the core has sent it."""
-        self._held.pop(connection, None)
-
-    def client_disconnected(self) -> bool:
-        """Tell whether the client of this thread's request has closed its side or is gone."""
-        return bool(core.client_gone(self.thread))
-
-    def early_hints(self, headers: list[tuple[str, str]]) -> None:
-        """Send an interim response 103 with these fields (RFC 8297)."""
-        head = HeadEncoder().encode("103 Early Hints", headers).data + b"\r\n"
-        core.send_interim(self.thread, head, len(head))
+    def run(self) -> None:
+        """Serve requests until the server stops."""
+        serve, make, templates = self.serve, self.environs.make, self._kept.templates
+        number = core.next_request(self.thread)
+        while number != core.STOP:
+            template = templates.get(number)
+            if template is not None:
+                number = serve(template.copy())
+            elif number != core.IDLE:
+                number = serve(make(number))
+            else:
+                self._kept.take_news(self._core_thread)
+                number = core.next_request(self.thread)
 
     def serve(self, environ: WSGIEnvironment) -> int:
         """Run one request and send its response; returns the number of the next one."""
         response = Response(self.thread, self.encode)
         try:
             result = self.application(environ, response.start_response)
+            kind = type(result)  # also a _checkpoint
         except BaseException as error:
             return self._fail(environ, response, None, error)
-        kind = type(result)
         head = response.head
         if (kind is list or kind is tuple) and head is not None and not response.started:
             items = cast("list[bytes]", result)
@@ -88,11 +125,13 @@ class Gateway:
         if self.environs.spooled is not None:
             self.environs.close_spooled()
         data, flags, _ = head
+        if len(body) > core.COPY_MOST:
+            flags |= core.RETURN  # not to keep it for as long as no request comes
         number: int = core.respond(self.thread, data, len(data), body, len(body), flags)
         if number != core.HOLD:
             return number
-        self._held[self._request.connection] = data, body
-        return core.next_request(self.thread)  # type: ignore[no-any-return]
+        self._kept.held[self._request.connection] = data, body
+        return core.IDLE
 
     def _serve_parts(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
         """Send the items of an iterable one after the other."""
@@ -106,34 +145,33 @@ class Gateway:
                         break
             if not response.started:
                 response.begin()
+            _checkpoint()
         except BaseException as error:
             return self._fail(environ, response, result, error)
         return self._end(environ, response, result)
 
     def _send_file(self, response: Response, wrapper: FileWrapper) -> bool:
-        """Send a real file by sendfile, from where it stands; False where it is none."""
-        try:
-            descriptor = wrapper.filelike.fileno()
-            status = os.fstat(descriptor)
-            offset = wrapper.filelike.tell()
-        except (AttributeError, OSError, ValueError):
+        """Send a real file by sendfile, from where it stands; False where it is to be read."""
+        file = real_file(wrapper.filelike)
+        if file is None:
             return False
-        if not stat.S_ISREG(status.st_mode):
-            return False
-        size = max(status.st_size - offset, 0)
+        offset = file.tell()
+        size = max(os.fstat(file.fileno()).st_size - offset, 0)
         if response.head is not None and response.head.length < 0 and not response.started:
-            response.head = response.head._replace(
-                data=response.head.data + b"Content-Length: %d\r\n" % size, length=size
-            )
+            response.head = response.head.with_length(size)
         if not response.started:
             response.begin()
-        if response.left >= 0:
-            size = min(size, response.left)
-            response.left -= size
-        elif size:
+        if not response.wanted:
+            return True
+        if response.left < 0:
             return False  # chunks cannot be made of a file without reading it
-        if core.send_file(self.thread, descriptor, offset, size) < 0:
+        size = min(size, response.left)
+        sent = core.send_file(self.thread, file.fileno(), offset, size)
+        if sent == core.REFUSED:
+            return False
+        if sent < 0:
             raise ClientGoneError
+        response.left -= size
         return True
 
     def _end(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
@@ -151,8 +189,8 @@ class Gateway:
         response.over = True
         connection = self._request.connection
         if core.send_end(self.thread, cut) > 0:
-            self._held[connection] = response.held
-        return core.next_request(self.thread)  # type: ignore[no-any-return]
+            self._kept.held[connection] = response.held
+        return core.IDLE  # run waits for the next: nothing of this one is referenced there
 
     def _close(self, environ: WSGIEnvironment, result: Any) -> None:
         """Call the iterable's close(), and free the request's content."""
@@ -160,6 +198,7 @@ class Gateway:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
+                _checkpoint()
         except BaseException as error:
             self._log(environ, "in close()", error)
         if self.environs.spooled is not None:
@@ -184,6 +223,11 @@ class Gateway:
 
     def _complain(self, environ: WSGIEnvironment, text: str) -> None:
         get_logger().error("the application sent %s: %s", text, _request_line(environ))
+
+
+_CALLS_APPLICATION = frozenset(
+    method.__code__ for method in (Gateway.serve, Gateway._serve_parts, Gateway._close)
+)
 
 
 def _request_line(environ: WSGIEnvironment) -> str:

@@ -45,6 +45,13 @@ class Head(NamedTuple):
     flags: int
     length: int  # -1: the application gave none
 
+    def with_length(self, length: int) -> Head:
+        """Return the same head with a Content-Length, where its status allows one."""
+        if _has_no_length(self.data[9:12].decode("ascii")):
+            return self
+        data = b"%bContent-Length: %d\r\n" % (self.data, length)
+        return self._replace(data=data, length=length)
+
 
 class HeadEncoder:
     """Encodes heads for one serving thread, and remembers the last one."""

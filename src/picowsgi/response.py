@@ -5,6 +5,10 @@ Never decides when the application is asked for more; that is the gateway's.
 
 from __future__ import annotations
 
+import io
+import os
+import stat
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from picowsgi.head import Head
 
 
+_NamedTemporaryFile = tempfile._TemporaryFileWrapper
+
+
 class ClientGoneError(Exception):
     """The client is not there any more; nobody is told of it but the application's close()."""
 
@@ -29,6 +36,8 @@ class Response:
     head: Head | None = None
     #: The head has been handed to the core: it cannot be changed any more.
     started = False
+    #: The client gets content; known once started. Not for HEAD, 204, 304.
+    wanted = True
     #: Bytes of content that the Content-Length still allows; -1: it does not say.
     left = -1
     #: The application gave more content than its Content-Length.
@@ -105,6 +114,7 @@ class Response:
         if wanted < 0:
             raise ClientGoneError
         if not wanted:
+            self.wanted = False
             self.left = -1
 
     def _hold(self, data: bytes, borrowed: int) -> None:
@@ -115,6 +125,22 @@ class Response:
             self.held.append(data)
         while len(self.held) > borrowed:
             self.held.popleft()
+
+
+def real_file(filelike: Any) -> io.BufferedReader | io.BufferedRandom | io.FileIO | None:
+    """Return the regular file whose bytes are what `filelike` reads, or None.
+
+    That it has a fileno() does not say so: gzip.GzipFile has one, and reads something else.
+    """
+    if type(filelike) is _NamedTemporaryFile:
+        filelike = filelike.file
+    if type(filelike) not in (io.BufferedReader, io.BufferedRandom, io.FileIO):
+        return None
+    if type(getattr(filelike, "raw", filelike)) is not io.FileIO or filelike.closed:
+        return None
+    if not stat.S_ISREG(os.fstat(filelike.fileno()).st_mode):
+        return None
+    return filelike  # type: ignore[no-any-return]
 
 
 class FileWrapper:

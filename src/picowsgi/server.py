@@ -80,6 +80,11 @@ class Server:
         if worker is not None:
             worker.stop()
 
+    def reopen_logs(self) -> None:
+        """Open the log files anew, as after a rotation."""
+        if self._worker is not None:
+            self._worker.reopen_logs()
+
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end of serving; False when `timeout` seconds were not enough."""
         return self._worker is None or self._worker.join(timeout)

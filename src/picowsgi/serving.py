@@ -61,7 +61,7 @@ class Serving:
 class Inline(Serving):
     """Threads of this process."""
 
-    patience = 1.0
+    patience = 0.5
 
     def __init__(
         self,
@@ -71,7 +71,8 @@ class Inline(Serving):
         on_end: Callable[[], None],
     ) -> None:
         super().__init__()
-        self._worker = Worker(application, sockets, settings)
+        several = settings.workers > 1
+        self._worker = Worker(application, sockets, settings, multiprocess=several)
         self._worker.on_end = self._note_end
         self._on_end = on_end
         self._over = False
@@ -92,6 +93,15 @@ class Inline(Serving):
         return self._worker.requests
 
     @property
+    def is_stuck(self) -> bool:
+        """Whether a request did not end though its time was up."""
+        return self._worker.is_stuck
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file anew."""
+        self._worker.reopen_logs()
+
+    @property
     def failed(self) -> bool:
         """Whether it has ended by an error."""
         return self._worker.error is not None
@@ -110,7 +120,10 @@ class Inline(Serving):
     def has_ended(self) -> bool:
         """Tell whether it has ended; never waits."""
         # The thread that has said so may need another moment; nothing would tell when it is over.
-        return self.abandoned or self._worker.join(None if self._over else 0)
+        if self.abandoned or not self._worker.join(None if self._over else 0):
+            return self.abandoned
+        self.abandoned = not self._over  # then the worker has given its threads up
+        return True
 
     def _note_end(self) -> None:
         self._over = True

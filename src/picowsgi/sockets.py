@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from picowsgi.config import Settings
 
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_UNSENT_MOST = 128 * 1024  # bytes of a connection that the system has and need not send yet
 _ADDRESS_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _FORMS = "HOST:PORT, [V6]:PORT, unix:PATH or fd://N"
 
@@ -164,8 +165,12 @@ def _prepare(sock: socket.socket) -> None:
     sock.setblocking(False)
     sock.set_inheritable(False)
     if sock.family in _TCP_FAMILIES:
-        # Accepted sockets inherit it, which saves a system call for each.
+        # Accepted sockets inherit these, which saves a system call for each.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # What a client cannot take yet stays in our memory, instead of being copied, by
+            # megabytes, to the system's: that would cost memory, and the others' time.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_MOST)
 
 
 def _open_tcp(bind: Bind, backlog: int) -> socket.socket:

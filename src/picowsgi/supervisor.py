@@ -56,6 +56,8 @@ class _Supervisor:
         self._announced = False
         self._reloading = False
         self._said = -math.inf
+        #: What serves here was found to be stuck, and another asked for.
+        self._replaced = False
         #: Serves in this process.
         self._inline: Inline | None = None
         #: The application is, or was, loaded in this process, and what serves now was started anew.
@@ -159,6 +161,8 @@ class _Supervisor:
         wait = self._fleet.wait_for(time.monotonic())
         if self._service.link is not None:
             wait = min(wait, _COUNT if self._requests_most else _BEAT)
+        if self._inline is not None and self._service.settings.timeout_request:
+            wait = min(wait, _BEAT)
         if self._service.notifier.interval:
             wait = min(wait, self._service.notifier.interval)
         poll.poll(None if wait == math.inf else wait * 1000 + 1)
@@ -189,6 +193,10 @@ class _Supervisor:
         if self._application_is_stale:
             self._drop_application()
         self._give_signs(now)
+        if self._inline is not None and self._inline.is_stuck and not self._replaced:
+            self._replaced = True  # a thread cannot be ended, but a process can be replaced
+            if link is not None or service.command is not None:
+                self._reload()
 
     def _give_signs(self, now: float) -> None:
         """Show that this process lives, and those that it answers for."""
@@ -222,6 +230,8 @@ class _Supervisor:
                 self._reload()
         elif number == signal.SIGUSR1:
             log.reopen()
+            if self._inline is not None:
+                self._inline.reopen_logs()
             self._forward(number)
         elif number == signal.SIGQUIT:
             self._forward(number)

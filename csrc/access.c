@@ -1,0 +1,379 @@
+/*
+ * The access log. A format is a program of atoms (api.h, pw_settings.access_program). It is run in
+ * two halves: when a request is handed to Python, what is known of it is put in, which leaves a
+ * program with the atoms of the response alone; when the response is over, the rest. Lines are
+ * gathered and written together.
+ *
+ * Every byte from outside is escaped, so no request can end a line, a quoted text or a JSON string.
+ */
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "server.h"
+
+#define PW_VALUE_MOST 2048 /* bytes of one value from outside; the rest is left out */
+#define PW_LOG_SIZE 65536
+#define PW_LOG_DELAY_MS 100 /* how long a line may wait for others */
+#define PW_ATOM_HEAD 3      /* code, and the size of what follows in two bytes */
+
+int64_t pw_microseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* ------------------------------------------------------------------ text */
+
+/* Room for `more` bytes, by growing. False: out of memory. */
+static bool pw_text_room(pw_text *text, size_t more)
+{
+    if (text->room - text->size >= more)
+        return true;
+    size_t room = text->room == 0 ? 512 : text->room;
+    while (room - text->size < more)
+        room *= 2;
+    char *at = pw_realloc(text->at, room);
+    if (at == NULL)
+        return false;
+    text->at = at;
+    text->room = room;
+    return true;
+}
+
+static void pw_text_put(pw_text *text, const char *data, size_t size)
+{
+    if (!pw_text_room(text, size))
+        return;
+    memcpy(text->at + text->size, data, size);
+    text->size += size;
+}
+
+static void pw_text_number(pw_text *text, int64_t number)
+{
+    char digits[20];
+    pw_text_put(text, digits, pw_digits(digits, number > 0 ? number : 0));
+}
+
+/* A value from outside: latin-1 bytes, of which only printable ASCII stands as it is. */
+static void pw_text_escape(pw_text *text, const char *data, size_t size, bool json)
+{
+    static const char hex[] = "0123456789abcdef";
+    if (size > PW_VALUE_MOST)
+        size = PW_VALUE_MOST;
+    if (!pw_text_room(text, size * 6))
+        return;
+    char *to = text->at + text->size;
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)data[i];
+        if (c >= ' ' && c < 127 && c != '"' && c != '\\') {
+            *to++ = (char)c;
+            continue;
+        }
+        *to++ = '\\';
+        if (json && (c == '"' || c == '\\')) {
+            *to++ = (char)c;
+            continue;
+        }
+        *to++ = json ? 'u' : 'x';
+        if (json) {
+            *to++ = '0';
+            *to++ = '0';
+        }
+        *to++ = hex[c >> 4];
+        *to++ = hex[c & 15];
+    }
+    text->size = (size_t)(to - text->at);
+}
+
+/* ------------------------------------------------------------------ programs */
+
+/* One atom of a program: its code, and the text that belongs to it. */
+typedef struct {
+    char code;
+    const char *data;
+    size_t size;
+} pw_atom;
+
+/* The next atom; false at the end. What Python gave and what is made here is well-formed. */
+static bool pw_atom_next(const char **at, const char *end, pw_atom *atom)
+{
+    if (end - *at < PW_ATOM_HEAD)
+        return false;
+    const unsigned char *head = (const unsigned char *)*at;
+    atom->code = (*at)[0];
+    atom->data = *at + PW_ATOM_HEAD;
+    atom->size = (size_t)head[1] << 8 | head[2];
+    if ((size_t)(end - atom->data) < atom->size)
+        return false;
+    *at = atom->data + atom->size;
+    return true;
+}
+
+static void pw_atom_copy(pw_text *to, const pw_atom *atom)
+{
+    pw_text_put(to, atom->data - PW_ATOM_HEAD, atom->size + PW_ATOM_HEAD);
+}
+
+/* Ends a literal atom that was begun at `from`. */
+static void pw_literal_end(pw_text *to, size_t from)
+{
+    size_t size = to->size - from - PW_ATOM_HEAD;
+    to->at[from] = PW_ATOM_LITERAL;
+    to->at[from + 1] = (char)(size >> 8);
+    to->at[from + 2] = (char)(size & 255);
+}
+
+static pw_span pw_find_field(const pw_head *head, const char *lower, size_t size)
+{
+    for (size_t i = 0; i < head->field_count; i++)
+        if (head->fields[i].name.size == size) {
+            size_t k = 0;
+            while (k < size && (char)(head->fields[i].name.at[k] | 32) == (char)(lower[k] | 32))
+                k++;
+            if (k == size)
+                return head->fields[i].value;
+        }
+    return (pw_span){NULL, 0};
+}
+
+/* The user name of HTTP Basic authentication (RFC 7617), decoded; its size, 0 for none. */
+static size_t pw_basic_user(pw_span value, char *to, size_t room)
+{
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    if (value.size < 6 || !pw_equals(value.at, 6, "basic "))
+        return 0;
+    size_t size = 0;
+    uint32_t bits = 0;
+    int have = 0;
+    for (size_t i = 6; i < value.size && size < room; i++) {
+        const char *letter = value.at[i] != '\0' ? strchr(letters, value.at[i]) : NULL;
+        if (letter == NULL)
+            break;
+        bits = bits << 6 | (uint32_t)(letter - letters);
+        have += 6;
+        if (have < 8)
+            continue;
+        have -= 8;
+        char c = (char)(bits >> have & 255);
+        if (c == ':')
+            return size;
+        to[size++] = c;
+    }
+    return 0;
+}
+
+/* The value of an atom that the request alone decides; false: the response has to come first. */
+static bool pw_atom_request(const pw_atom *atom, const pw_head *head, const pw_peer *peer,
+                            char *scratch, size_t room, pw_span *value)
+{
+    switch (atom->code) {
+    case PW_ATOM_ADDRESS:
+        *value = (pw_span){peer->address, strlen(peer->address)};
+        return true;
+    case PW_ATOM_METHOD:
+        *value = head->method;
+        return true;
+    case PW_ATOM_TARGET:
+        *value = head->target;
+        return true;
+    case PW_ATOM_PATH:
+        *value = head->path;
+        return true;
+    case PW_ATOM_QUERY:
+        *value = head->query;
+        return true;
+    case PW_ATOM_PROTOCOL:
+        *value = (pw_span){head->facts.minor == 0 ? "HTTP/1.0" : "HTTP/1.1", 8};
+        return true;
+    case PW_ATOM_USER:
+        value->at = scratch;
+        value->size = pw_basic_user(pw_find_field(head, "authorization", 13), scratch, room);
+        return true;
+    case PW_ATOM_FIELD:
+        *value = pw_find_field(head, atom->data, atom->size);
+        return true;
+    default:
+        return false;
+    }
+}
+
+void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, const pw_peer *peer)
+{
+    const char *at = server->access.program;
+    const char *end = at + server->access.program_size;
+    char scratch[256];
+    pw_atom atom;
+    pw_span value;
+    to->size = 0;
+    while (pw_atom_next(&at, end, &atom)) {
+        if (!pw_atom_request(&atom, head, peer, scratch, sizeof scratch, &value)) {
+            pw_atom_copy(to, &atom);
+            continue;
+        }
+        size_t from = to->size;
+        if (!pw_text_room(to, PW_ATOM_HEAD + 1))
+            return;
+        to->size += PW_ATOM_HEAD;
+        if (value.size == 0)
+            pw_text_put(to, "-", 1);
+        else
+            pw_text_escape(to, value.at, value.size, server->access.json);
+        pw_literal_end(to, from);
+    }
+}
+
+/* ------------------------------------------------------------------ lines */
+
+/* "21/Nov/2026:12:00:00 +0000", or RFC 3339 in JSON; made anew each second. */
+static void pw_access_time(pw_access *access)
+{
+    time_t now = time(NULL);
+    if (now == access->second && access->time_size != 0)
+        return;
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    struct tm tm;
+    localtime_r(&now, &tm);
+    access->second = now;
+    if (access->json) {
+        access->time_size = strftime(access->time, sizeof access->time, "%Y-%m-%dT%H:%M:%S%z", &tm);
+        return;
+    }
+    char *to = access->time; /* not %b, whose names depend on the locale */
+    size_t size = strftime(to, sizeof access->time, "%d/", &tm);
+    memcpy(to + size, months + (size_t)tm.tm_mon * 3, 3);
+    size += 3;
+    size += strftime(to + size, sizeof access->time - size, "/%Y:%H:%M:%S %z", &tm);
+    access->time_size = size;
+}
+
+/* The field of a response's head, as its bytes were given by Python. */
+static pw_span pw_response_field(const char *head, size_t size, const pw_atom *atom)
+{
+    const char *end = head + size;
+    const char *line = memchr(head, '\n', size);
+    while (line != NULL && ++line < end) {
+        const char *next = memchr(line, '\n', (size_t)(end - line));
+        const char *stop = next != NULL ? next - 1 : end;
+        size_t k = 0;
+        while (k < atom->size && line + k < stop &&
+               (char)(line[k] | 32) == (char)(atom->data[k] | 32))
+            k++;
+        if (k == atom->size && stop - line > (ptrdiff_t)k + 2 && line[k] == ':')
+            return (pw_span){line + k + 2, (size_t)(stop - line) - k - 2};
+        line = next;
+    }
+    return (pw_span){NULL, 0};
+}
+
+void pw_access_head(pw_server *server, pw_text *program, const char *head, size_t size)
+{
+    if (!server->access.wants_head || program->at == NULL)
+        return;
+    pw_text made = {NULL, 0, 0};
+    const char *at = program->at, *end = program->at + program->size;
+    pw_atom atom;
+    while (pw_atom_next(&at, end, &atom)) {
+        if (atom.code != PW_ATOM_RESPONSE_FIELD) {
+            pw_atom_copy(&made, &atom);
+            continue;
+        }
+        pw_span value = pw_response_field(head, size, &atom);
+        size_t from = made.size;
+        if (!pw_text_room(&made, PW_ATOM_HEAD + 1))
+            break;
+        made.size += PW_ATOM_HEAD;
+        if (value.size == 0)
+            pw_text_put(&made, "-", 1);
+        else
+            pw_text_escape(&made, value.at, value.size, server->access.json);
+        pw_literal_end(&made, from);
+    }
+    pw_free(program->at);
+    *program = made;
+}
+
+static void pw_seconds(pw_text *to, int64_t microseconds)
+{
+    char fraction[7] = ".000000";
+    int64_t rest = microseconds % 1000000;
+    for (size_t i = sizeof fraction - 1; i > 0; i--, rest /= 10)
+        fraction[i] = (char)('0' + rest % 10);
+    pw_text_number(to, microseconds / 1000000);
+    pw_text_put(to, fraction, sizeof fraction);
+}
+
+static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_exchange *what)
+{
+    pw_text *to = &access->lines;
+    switch (atom->code) {
+    case PW_ATOM_LITERAL:
+        pw_text_put(to, atom->data, atom->size);
+        break;
+    case PW_ATOM_TIME:
+        pw_text_put(to, access->time, access->time_size);
+        break;
+    case PW_ATOM_STATUS:
+        pw_text_number(to, what->status);
+        break;
+    case PW_ATOM_BYTES:
+        pw_text_number(to, what->bytes);
+        break;
+    case PW_ATOM_BYTES_OR_DASH:
+        if (what->bytes > 0)
+            pw_text_number(to, what->bytes);
+        else
+            pw_text_put(to, "-", 1);
+        break;
+    case PW_ATOM_SECONDS:
+        pw_text_number(to, what->duration / 1000000);
+        break;
+    case PW_ATOM_DECIMAL_SECONDS:
+        pw_seconds(to, what->duration);
+        break;
+    case PW_ATOM_MILLISECONDS:
+        pw_text_number(to, what->duration / 1000);
+        break;
+    case PW_ATOM_MICROSECONDS:
+        pw_text_number(to, what->duration);
+        break;
+    case PW_ATOM_QUEUE:
+        pw_text_number(to, what->queued);
+        break;
+    default: /* an atom of the request, which was refused before it could be read */
+        pw_text_put(to, "-", 1);
+        break;
+    }
+}
+
+void pw_access_line(pw_server *server, const char *program, size_t size, const pw_exchange *what)
+{
+    pw_access *access = &server->access;
+    if (program == NULL)
+        return; /* out of memory */
+    const char *end = program + size;
+    pw_atom atom;
+    pw_access_time(access);
+    if (access->lines.size == 0)
+        access->due = server->timers.now + PW_LOG_DELAY_MS;
+    while (pw_atom_next(&program, end, &atom))
+        pw_atom_response(access, &atom, what);
+    pw_text_put(&access->lines, "\n", 1);
+    if (access->lines.size >= PW_LOG_SIZE)
+        pw_access_flush(access);
+}
+
+void pw_access_flush(pw_access *access)
+{
+    size_t done = 0;
+    while (access->fd >= 0 && done < access->lines.size) {
+        ssize_t size = write(access->fd, access->lines.at + done, access->lines.size - done);
+        if (size <= 0)
+            break; /* a log that cannot be written must not disturb a request */
+        done += (size_t)size;
+    }
+    access->lines.size = 0;
+    access->due = 0;
+}

@@ -1,0 +1,168 @@
+/* csrc/access.c: the lines of the access log, and that nothing from outside can shape them. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "site.h"
+
+static test_site site;
+static int file; /* in memory */
+
+static void begin(bool json)
+{
+    pw_settings settings = site_settings();
+    file = memfd_create("log", MFD_CLOEXEC);
+    REQUIRE(file >= 0);
+    site_log(&settings, file);
+    settings.access_json = json;
+    settings.timeout_head = settings.timeout_body = 30;
+    site_open(&site, &settings, AF_UNIX);
+}
+
+static void end(void)
+{
+    site_close(&site);
+    close(file);
+}
+
+/* What was logged since the last time. */
+static void take_lines(test_text *to)
+{
+    char part[4096];
+    text_clear(to);
+    pw_server_log_to(site.server, file); /* which writes what waits */
+    off_t at = 0;
+    for (ssize_t size; (size = pread(file, part, sizeof part, at)) > 0; at += size)
+        text_add(to, part, (size_t)size);
+    REQUIRE(ftruncate(file, 0) == 0 && lseek(file, 0, SEEK_SET) == 0);
+}
+
+/* The one line of a connection that sends this. */
+static void line_of(test_text *to, const char *request, size_t size)
+{
+    test_client client = site_connect(&site);
+    client_send(&client, request, size);
+    site_serve(&site);
+    client_close(&client);
+    site_serve(&site);
+    take_lines(to);
+    CHECK(to->size > 0 && memchr(to->at, '\n', to->size) == to->at + to->size - 1);
+}
+
+static void a_line_has_the_values_of_the_request_and_of_the_response(void)
+{
+    test_text line = {NULL, 0, 0};
+    begin(false);
+    line_of(&line, LITERAL("GET /a%20b?c=d HTTP/1.0\r\nUser-Agent: curl\r\n"
+                           "Authorization: Basic YW5uYTpzZWNyZXQ=\r\n\r\n"));
+    CHECK_HOLDS(&line, "- anna GET /a%20b?c=d /a%20b c=d HTTP/1.0 curl ");
+    CHECK_HOLDS(&line, " 200 4 4 0 0.0");
+    end();
+    text_free(&line);
+}
+
+static void nothing_from_outside_ends_a_line_or_a_quoted_text(void)
+{
+    test_text line = {NULL, 0, 0};
+    for (int json = 0; json < 2; json++) {
+        begin(json);
+        line_of(&line, LITERAL("GET /\"\\ HTTP/1.0\r\nUser-Agent: a\"\\\t\x80\xff z\r\n"
+                               "Authorization: basic Cg0AIjp4\r\n\r\n"));
+        if (json) {
+            CHECK_HOLDS(&line, " a\\\"\\\\\\u0009\\u0080\\u00ff z ");
+            CHECK_HOLDS(&line, " \\u000a\\u000d\\u0000\\\" GET /\\\"\\\\ ");
+        } else {
+            CHECK_HOLDS(&line, " a\\x22\\x5c\\x09\\x80\\xff z ");
+            CHECK_HOLDS(&line, " \\x0a\\x0d\\x00\\x22 GET /\\x22\\x5c ");
+        }
+        end();
+    }
+    text_free(&line);
+}
+
+static void a_long_value_is_cut(void)
+{
+    static char request[12000];
+    test_text line = {NULL, 0, 0};
+    begin(false);
+    memset(request, '"', sizeof request);
+    memcpy(request, LITERAL("GET /"));
+    memcpy(request + sizeof request - 13, LITERAL(" HTTP/1.0\r\n\r\n"));
+    line_of(&line, request, sizeof request);
+    CHECK(line.size > 2 * 2000 * 4 && line.size < 3 * 2048 * 4 + 300);
+    end();
+    text_free(&line);
+}
+
+static void the_same_head_again_is_logged_the_same(void)
+{
+    test_text line = {NULL, 0, 0};
+    begin(false);
+    test_client client = site_connect(&site);
+    for (int i = 0; i < 5; i++) {
+        SEND(&client, "GET /a HTTP/1.1\r\nHost: a\r\nUser-Agent: x\r\n\r\n");
+        CHECK_INT(site_serve(&site), 1);
+        take_lines(&line);
+        ABOUT("request %d", i);
+        CHECK_BYTES(line.at, line.size < 25 ? line.size : (size_t)25, "- - GET /a /a - HTTP/1.1 ");
+    }
+    client_close(&client);
+    end();
+    text_free(&line);
+}
+
+static void a_refused_request_is_logged_with_what_is_known(void)
+{
+    test_text line = {NULL, 0, 0};
+    begin(false);
+    line_of(&line, LITERAL("GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"));
+    CHECK_HOLDS(&line, "- - GET /a /a - HTTP/1.1 - ");
+    CHECK_HOLDS(&line, " 400 0 - ");
+    line_of(&line, LITERAL("nonsense\r\n\r\n"));
+    CHECK_HOLDS(&line, "- - - - - - ");
+    CHECK_HOLDS(&line, " 400 0 - ");
+    end();
+    text_free(&line);
+}
+
+/* A client that is too slow has no head yet, and must not be logged with that of another. */
+static void a_timeout_is_not_logged_as_the_request_of_another(void)
+{
+    static const char *const slow[] = {"GET /slow HT",
+                                       "PUT /slow HTTP/1.0\r\nContent-Length: 5\r\n\r\nhe"};
+    test_text line = {NULL, 0, 0};
+    for (int i = 0; i < 2; i++) {
+        begin(false);
+        test_client client = site_connect(&site), other = site_connect(&site);
+        client_send(&client, slow[i], strlen(slow[i]));
+        CHECK_INT(site_serve(&site), 0);
+        SEND(&other, "GET /private HTTP/1.0\r\nAuthorization: Basic YW5uYTpzZWNyZXQ=\r\n\r\n");
+        CHECK_INT(site_serve(&site), 1);
+        client_close(&other);
+        CHECK_INT(site_serve(&site), 0);
+        take_lines(&line);
+        site_sleep(60);
+        CHECK_INT(site_serve(&site), 0);
+        take_lines(&line);
+        CHECK_HOLDS(&line, " 408 0 - ");
+        if (i == 0)
+            CHECK_BYTES(line.at, line.size < 12 ? line.size : (size_t)12, "- - - - - - ");
+        else
+            CHECK_HOLDS(&line, "- - PUT /slow /slow - HTTP/1.0 - ");
+        client_close(&client);
+        end();
+    }
+    text_free(&line);
+}
+
+int main(void)
+{
+    RUN(a_line_has_the_values_of_the_request_and_of_the_response);
+    RUN(nothing_from_outside_ends_a_line_or_a_quoted_text);
+    RUN(a_long_value_is_cut);
+    RUN(the_same_head_again_is_logged_the_same);
+    RUN(a_refused_request_is_logged_with_what_is_known);
+    RUN(a_timeout_is_not_logged_as_the_request_of_another);
+    return check_end();
+}

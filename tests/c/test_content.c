@@ -1,0 +1,220 @@
+/* csrc/content.c: memory, the temporary file, limits, and a disk that is full. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "server.h"
+
+static char pattern[200000];
+static const pw_store small = {.memory_most = 1000, .size_most = 50000, .directory = "/tmp"};
+
+/* Feeds in pieces of `step`; the last outcome. *at is how many bytes were taken. */
+static pw_parse feed(pw_content *content, const pw_store *store, const char *data, size_t size,
+                     size_t step, size_t *at, pw_error *error)
+{
+    pw_parse outcome = PW_PARSE_MORE;
+    *at = 0;
+    while (outcome == PW_PARSE_MORE && *at < size) {
+        size_t used, piece = size - *at < step ? size - *at : step;
+        outcome = pw_content_take(content, store, data + *at, piece, &used, error);
+        CHECK(used <= piece);
+        if (outcome == PW_PARSE_MORE)
+            CHECK_INT(used, piece);
+        *at += used;
+    }
+    return outcome;
+}
+
+static void check_is_pattern(const pw_content *content, int64_t size)
+{
+    CHECK_INT(content->size, size);
+    if (content->file < 0) {
+        CHECK(size == 0 || memcmp(content->memory, pattern, (size_t)size) == 0);
+        return;
+    }
+    static char read_back[sizeof pattern];
+    CHECK(content->memory == NULL);
+    CHECK_INT(pread(content->file, read_back, sizeof read_back, 0), size);
+    CHECK(memcmp(read_back, pattern, (size_t)size) == 0);
+}
+
+static void content_with_a_length_is_kept_in_memory_up_to_the_limit(void)
+{
+    for (int64_t length = 999; length <= 1001; length++) {
+        pw_content *content = pw_content_new(length);
+        size_t at;
+        pw_error error;
+        ABOUT("length %d", (int)length);
+        CHECK_INT(feed(content, &small, pattern, 5000, 77, &at, &error), PW_PARSE_DONE);
+        CHECK_INT(at, length); /* and nothing of what follows */
+        CHECK((content->file >= 0) == (length > 1000));
+        check_is_pattern(content, length);
+        pw_content_free(content);
+    }
+}
+
+static void the_temporary_file_has_no_name(void)
+{
+    char directory[] = "/tmp/picowsgi-test-XXXXXX";
+    REQUIRE(mkdtemp(directory) != NULL);
+    pw_store store = small;
+    store.directory = directory;
+    pw_content *content = pw_content_new(2000);
+    CHECK_INT(pw_content_add(content, &store, pattern, 2000), PW_E_NONE);
+    CHECK(content->file >= 0);
+    CHECK(rmdir(directory) == 0); /* it is empty */
+    pw_content_free(content);
+}
+
+/* pattern[0, size) in chunks of `step` bytes. */
+static void chunks_of(test_text *to, size_t size, size_t step)
+{
+    for (size_t at = 0; at < size; at += step) {
+        size_t piece = size - at < step ? size - at : step;
+        char line[20];
+        char digits[16];
+        size_t count = 0;
+        for (size_t left = piece; left > 0; left >>= 4)
+            digits[count++] = "0123456789abcdef"[left & 15];
+        for (size_t i = 0; i < count; i++)
+            line[i] = digits[count - 1 - i];
+        text_add(to, line, count);
+        text_add(to, LITERAL("\r\n"));
+        text_add(to, pattern + at, piece);
+        text_add(to, LITERAL("\r\n"));
+    }
+    text_add(to, LITERAL("0\r\n\r\n"));
+}
+
+static void chunked_content_moves_to_a_file_when_it_has_grown(void)
+{
+    static const size_t sizes[] = {0, 1, 999, 1000, 1001, 40000};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        for (size_t step = 1; step <= 10000; step = step * 7 + 3) {
+            test_text data = {NULL, 0, 0};
+            chunks_of(&data, sizes[i], 300);
+            text_add(&data, LITERAL("GET"));
+            pw_content *content = pw_content_new(-1);
+            size_t at;
+            pw_error error;
+            ABOUT("%zu bytes in pieces of %zu", sizes[i], step);
+            CHECK_INT(feed(content, &small, data.at, data.size, step, &at, &error), PW_PARSE_DONE);
+            CHECK_INT(at, data.size - 3);
+            CHECK((content->file >= 0) == (sizes[i] > 1000));
+            check_is_pattern(content, (int64_t)sizes[i]);
+            CHECK(content->room <= 1000);
+            pw_content_free(content);
+            text_free(&data);
+        }
+}
+
+static void content_over_the_limit_is_refused_as_soon_as_it_is_announced(void)
+{
+    pw_content *content = pw_content_new(-1);
+    size_t used;
+    pw_error error = PW_E_NONE;
+    CHECK_INT(pw_content_take(content, &small, LITERAL("c350\r\n"), &used, &error), PW_PARSE_MORE);
+    pw_content_free(content);
+    content = pw_content_new(-1);
+    CHECK_INT(pw_content_take(content, &small, LITERAL("c351\r\n"), &used, &error), PW_PARSE_ERROR);
+    CHECK_INT(error, PW_E_BODY_SIZE);
+    pw_content_free(content);
+    content = pw_content_new(-1);
+    CHECK_INT(pw_content_take(content, &small, LITERAL("7fffffffffffffff\r\nx"), &used, &error),
+              PW_PARSE_ERROR);
+    CHECK_INT(error, PW_E_BODY_SIZE);
+    CHECK_INT(pw_content_add(content, &small, pattern, 50001), PW_E_BODY_SIZE);
+    pw_content_free(content);
+
+    pw_store unlimited = small;
+    unlimited.size_most = 0;
+    content = pw_content_new(-1);
+    CHECK_INT(pw_content_add(content, &unlimited, pattern, sizeof pattern), PW_E_NONE);
+    CHECK_INT(pw_content_take(content, &unlimited, LITERAL("7fffffffffffffff\r\nx"), &used, &error),
+              PW_PARSE_MORE);
+    pw_content_free(content);
+}
+
+static void malformed_chunks_are_an_error_of_their_own(void)
+{
+    pw_content *content = pw_content_new(-1);
+    size_t used;
+    pw_error error = PW_E_NONE;
+    CHECK_INT(pw_content_take(content, &small, LITERAL("5\r\nhello!"), &used, &error),
+              PW_PARSE_ERROR);
+    CHECK_INT(error, PW_E_CHUNK);
+    pw_content_free(content);
+}
+
+static void a_full_disk_is_an_error(void)
+{
+    struct rlimit before, full;
+    getrlimit(RLIMIT_FSIZE, &before);
+    full = before;
+    full.rlim_cur = 3000;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &full);
+    pw_content *content = pw_content_new(10000);
+    CHECK_INT(pw_content_add(content, &small, pattern, 2000), PW_E_NONE);
+    CHECK_INT(pw_content_add(content, &small, pattern, 2000), PW_E_STORAGE);
+    pw_content_free(content);
+    content = pw_content_new(-1); /* and while what was in memory is moved */
+    full.rlim_cur = 500;
+    setrlimit(RLIMIT_FSIZE, &full);
+    CHECK_INT(pw_content_add(content, &small, pattern, 1000), PW_E_NONE);
+    CHECK_INT(pw_content_add(content, &small, pattern, 1), PW_E_STORAGE);
+    pw_content_free(content);
+    setrlimit(RLIMIT_FSIZE, &before);
+}
+
+static void without_a_directory_or_descriptors_it_is_the_same_error(void)
+{
+    pw_store store = small;
+    store.directory = "/nonexistent";
+    pw_content *content = pw_content_new(2000);
+    CHECK_INT(pw_content_add(content, &store, pattern, 5), PW_E_STORAGE);
+    pw_content_free(content);
+
+    struct rlimit before, none;
+    getrlimit(RLIMIT_NOFILE, &before);
+    none = before;
+    none.rlim_cur = 0;
+    content = pw_content_new(2000);
+    setrlimit(RLIMIT_NOFILE, &none);
+    CHECK_INT(pw_content_add(content, &small, pattern, 5), PW_E_STORAGE);
+    setrlimit(RLIMIT_NOFILE, &before);
+    pw_content_free(content);
+}
+
+static void without_memory_it_is_another(void)
+{
+    pw_alloc_fail_after(1);
+    CHECK(pw_content_new(5) == NULL);
+    pw_alloc_fail_after(2);
+    pw_content *content = pw_content_new(5);
+    CHECK_INT(pw_content_add(content, &small, pattern, 5), PW_E_MEMORY);
+    pw_alloc_fail_after(0);
+    CHECK_INT(pw_content_add(content, &small, pattern, 5), PW_E_NONE);
+    check_is_pattern(content, 5);
+    pw_content_free(content);
+    pw_content_free(NULL);
+}
+
+int main(void)
+{
+    for (size_t i = 0; i < sizeof pattern; i++)
+        pattern[i] = (char)(i * 31 + i / 251);
+    RUN(content_with_a_length_is_kept_in_memory_up_to_the_limit);
+    RUN(the_temporary_file_has_no_name);
+    RUN(chunked_content_moves_to_a_file_when_it_has_grown);
+    RUN(content_over_the_limit_is_refused_as_soon_as_it_is_announced);
+    RUN(malformed_chunks_are_an_error_of_their_own);
+    RUN(a_full_disk_is_an_error);
+    RUN(without_a_directory_or_descriptors_it_is_the_same_error);
+    RUN(without_memory_it_is_another);
+    return check_end();
+}

@@ -1,0 +1,310 @@
+/* Responses out: what Python hands over, and what the client gets. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "site.h"
+
+static test_site site;
+static test_client client;
+static char large[4 << 20];
+
+/* A connection whose first request has been handed over. */
+static void begin_with(const pw_settings *settings, int family, const char *request)
+{
+    site_open(&site, settings, family);
+    client = site_connect(&site);
+    client_send(&client, request, strlen(request));
+    site_see(&site, site_next(&site));
+}
+
+static void begin(const char *request)
+{
+    pw_settings settings = site_settings();
+    begin_with(&settings, AF_UNIX, request);
+}
+
+static void end(void)
+{
+    client_close(&client);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    CHECK_INT(site.server->conn_count, 0);
+    site_close(&site);
+}
+
+/* A whole response, and whether the connection is kept after it. */
+static void check_response(const char *request, const char *head, const char *body, int32_t flags,
+                           const char *expected, bool kept)
+{
+    begin(request);
+    ABOUT("%s", expected);
+    CHECK_INT(site_answer(&site, head, body, strlen(body), flags), SITE_WAITS);
+    client_receive(&client);
+    check_bytes(__FILE__, __LINE__, "response", client.got.at, client.got.size, expected,
+                strlen(expected));
+    CHECK(client.ended == !kept);
+    SEND(&client, GET("/next"));
+    CHECK_INT(site_serve(&site), kept);
+    end();
+}
+
+static void a_whole_response_gets_the_fields_that_frame_it(void)
+{
+    static const char ten[] = "GET / HTTP/1.0\r\n\r\n";
+    static const char ten_kept[] = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    check_response(GET("/"), HEAD_OK "A: b\r\n", "hello", 0,
+                   HEAD_OK "A: b\r\nContent-Length: 5\r\n\r\nhello", true);
+    check_response(GET("/"), HEAD_OK, "", 0, HEAD_OK "Content-Length: 0\r\n\r\n", true);
+    check_response(GET("/"), HEAD_OK "Content-Length: 5\r\n", "hello", PW_HAS_LENGTH,
+                   HEAD_OK "Content-Length: 5\r\n\r\nhello", true);
+    check_response(
+        GET("/"), HEAD_OK, "hello", PW_ADD_SERVER | PW_CLOSE,
+        HEAD_OK "Server: picowsgi\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello", false);
+    check_response(ten, HEAD_OK, "hello", 0,
+                   HEAD_OK "Content-Length: 5\r\nConnection: close\r\n\r\nhello", false);
+    check_response(ten_kept, HEAD_OK, "hello", 0,
+                   HEAD_OK "Content-Length: 5\r\nConnection: keep-alive\r\n\r\nhello", true);
+}
+
+static void responses_without_content_have_none(void)
+{
+    check_response("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", HEAD_OK, "hello", 0,
+                   HEAD_OK "Content-Length: 5\r\n\r\n", true);
+    check_response(GET("/"), "HTTP/1.1 204 No Content\r\n", "hello", 0,
+                   "HTTP/1.1 204 No Content\r\n\r\n", true);
+    check_response(GET("/"), "HTTP/1.1 304 Not Modified\r\n", "hello", 0,
+                   "HTTP/1.1 304 Not Modified\r\n\r\n", true);
+}
+
+static void the_date_is_a_line_of_rfc_9110(void)
+{
+    begin(GET("/"));
+    site_respond(&site, LITERAL(""), PW_ADD_DATE);
+    client_receive(&client);
+    CHECK_HOLDS(&client.got, HEAD_OK "Date: ");
+    CHECK_HOLDS(&client.got, " GMT\r\nContent-Length: 0\r\n\r\n");
+    CHECK_INT(client.got.size,
+              sizeof HEAD_OK "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n" -
+                  1);
+    end();
+}
+
+/* Sends parts of a response and ends it. */
+static void send_parts(const char *const parts[], size_t count, int64_t length, bool cut)
+{
+    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), length, 0), 1);
+    for (size_t i = 0; i < count; i++)
+        CHECK_INT(pw_send_data(site.thread, parts[i], (int64_t)strlen(parts[i]), 0), 0);
+    CHECK_INT(pw_send_end(site.thread, cut), 0);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    client_receive(&client);
+}
+
+static const char *const two_parts[] = {"hello", "", " wonderful world"};
+
+static void a_response_in_parts_is_chunked(void)
+{
+    begin(GET("/"));
+    send_parts(two_parts, 3, -1, false);
+    CHECK_TEXT(&client.got, HEAD_OK "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+                                    "10\r\n wonderful world\r\n0\r\n\r\n");
+    CHECK(!client.ended);
+    end();
+}
+
+static void a_response_in_parts_with_a_length_is_not(void)
+{
+    begin(GET("/"));
+    send_parts(two_parts, 3, 21, false);
+    CHECK_TEXT(&client.got, HEAD_OK "\r\nhello wonderful world");
+    CHECK(!client.ended);
+    end();
+}
+
+static void an_old_client_gets_parts_until_the_connection_ends(void)
+{
+    begin("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    send_parts(two_parts, 3, -1, false);
+    CHECK_TEXT(&client.got, HEAD_OK "Connection: close\r\n\r\nhello wonderful world");
+    CHECK(client.ended);
+    end();
+}
+
+static void a_response_cut_short_does_not_look_whole(void)
+{
+    begin(GET("/"));
+    send_parts(two_parts, 1, -1, true);
+    CHECK_TEXT(&client.got, HEAD_OK "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    CHECK(client.ended);
+    end();
+
+    pw_settings settings = site_settings();
+    begin_with(&settings, AF_INET, "GET / HTTP/1.0\r\n\r\nand bytes that nobody reads");
+    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), -1, 0), 1);
+    CHECK_INT(pw_send_data(site.thread, LITERAL("hello"), 0), 0);
+    CHECK_INT(pw_send_end(site.thread, 1), 0);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    char byte;
+    ssize_t got;
+    while ((got = recv(client.fd, &byte, 1, 0)) > 0)
+        continue;
+    CHECK(got < 0); /* a reset: the end of the connection would end the content */
+    end();
+}
+
+static void a_head_request_gets_the_head_of_parts(void)
+{
+    begin("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), -1, 0), 0);
+    CHECK_INT(pw_send_data(site.thread, LITERAL("hello"), 0), 0);
+    CHECK_INT(pw_send_end(site.thread, 0), 0);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    client_receive(&client);
+    CHECK_TEXT(&client.got, HEAD_OK "\r\n");
+    end();
+}
+
+static void a_file_is_sent_from_its_offset(void)
+{
+    char name[] = "/tmp/picowsgi-test-XXXXXX";
+    int file = mkstemp(name);
+    REQUIRE(file >= 0 && unlink(name) == 0);
+    REQUIRE(write(file, large, 1000000) == 1000000);
+    begin(GET("/"));
+    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), 900000, 0), 1);
+    CHECK_INT(pw_send_file(site.thread, file, 50000, 900000), 0);
+    close(file);
+    CHECK_INT(pw_send_end(site.thread, 0), 0);
+    for (int turns = 0; turns < 1000 && site.server->all->output.size > 0; turns++) {
+        CHECK_INT(site_next(&site), SITE_WAITS);
+        client_receive(&client);
+    }
+    client_receive(&client);
+    CHECK_INT(client.got.size, sizeof HEAD_OK "\r\n" - 1 + 900000);
+    CHECK(memcmp(client.got.at + sizeof HEAD_OK "\r\n" - 1, large + 50000, 900000) == 0);
+    CHECK(!client.ended);
+    end();
+}
+
+static void an_interim_response_goes_before_the_final_one_and_never_to_http_1_0(void)
+{
+    static const char hints[] = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    begin(GET("/"));
+    CHECK_INT(pw_send_interim(site.thread, LITERAL(hints)), 0);
+    CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
+    client_receive(&client);
+    CHECK_TEXT(&client.got, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" HEAD_OK
+                            "Content-Length: 2\r\n\r\nok");
+    end();
+    begin("GET / HTTP/1.0\r\n\r\n");
+    CHECK_INT(pw_send_interim(site.thread, LITERAL(hints)), 0);
+    CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
+    client_receive(&client);
+    CHECK_TEXT(&client.got, HEAD_OK "Content-Length: 2\r\nConnection: close\r\n\r\nok");
+    end();
+}
+
+static void a_large_body_is_held_until_it_is_sent(void)
+{
+    begin(GET("/"));
+    int64_t id = site.request.connection;
+    CHECK_INT(site_respond(&site, large, sizeof large, 0), PW_HOLD);
+    for (int turns = 0; turns < 10000 && site.sent_count == 0; turns++) {
+        CHECK_INT(site_next(&site), SITE_WAITS);
+        client_receive(&client);
+        site_news(&site);
+    }
+    client_receive(&client);
+    CHECK_INT(site.sent_count, 1);
+    CHECK_INT(site.sent[0], id);
+    size_t head = sizeof HEAD_OK "Content-Length: 4194304\r\n\r\n" - 1;
+    CHECK_INT(client.got.size, head + sizeof large);
+    CHECK(memcmp(client.got.at + head, large, sizeof large) == 0);
+    SEND(&client, GET("/after"));
+    CHECK_INT(site_serve(&site), 1);
+    end();
+}
+
+static void a_body_held_for_a_client_that_goes_is_let_go(void)
+{
+    begin(GET("/"));
+    CHECK_INT(site_respond(&site, large, sizeof large, 0), PW_HOLD);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    site_news(&site);
+    CHECK_INT(site.sent_count, 0);
+    end();
+}
+
+static void a_client_that_does_not_read_is_cut_off(void)
+{
+    pw_settings settings = site_settings();
+    settings.timeout_write = 30;
+    begin_with(&settings, AF_UNIX, GET("/"));
+    CHECK_INT(site_respond(&site, large, sizeof large, 0), PW_HOLD);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    CHECK_INT(site.server->conn_count, 1);
+    site_sleep(60);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    CHECK_INT(site.server->conn_count, 0);
+    site_news(&site);
+    CHECK_INT(site.sent_count, 1);
+    end();
+}
+
+static void parts_wait_for_a_client_that_does_not_read(void)
+{
+    pw_settings settings = site_settings();
+    settings.timeout_write = 200;
+    settings.response_buffer = 100000;
+    begin_with(&settings, AF_UNIX, GET("/"));
+    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), (int64_t)sizeof large, 0), 1);
+    int sent = 0;
+    int32_t borrowed = 0;
+    for (; sent < 400 && borrowed >= 0; sent++) {
+        borrowed = pw_send_data(site.thread, large, 10000, 0);
+        CHECK(site.server->all->output.size <= 110000);
+    }
+    CHECK_INT(borrowed, PW_GONE);
+    CHECK(sent > 10 && sent < 100);
+    CHECK_INT(pw_send_data(site.thread, large, 10000, 0), PW_GONE);
+    CHECK_INT(pw_send_end(site.thread, 0), 0);
+    end();
+}
+
+static void content_that_was_not_asked_for_does_not_reset_the_answer(void)
+{
+    pw_settings settings = site_settings();
+    begin_with(&settings, AF_INET, GET("/") "nobody will read this");
+    client_send(&client, large, 100000);
+    CHECK_INT(site_respond(&site, LITERAL("ok"), PW_CLOSE), SITE_WAITS);
+    client_send(&client, large, 100000);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    client_receive(&client);
+    CHECK_TEXT(&client.got, HEAD_OK "Content-Length: 2\r\nConnection: close\r\n\r\nok");
+    CHECK_INT(site.server->conn_count, 1); /* it lingers */
+    end();
+}
+
+int main(void)
+{
+    for (size_t i = 0; i < sizeof large; i++)
+        large[i] = (char)(i * 31 + i / 251);
+    RUN(a_whole_response_gets_the_fields_that_frame_it);
+    RUN(responses_without_content_have_none);
+    RUN(the_date_is_a_line_of_rfc_9110);
+    RUN(a_response_in_parts_is_chunked);
+    RUN(a_response_in_parts_with_a_length_is_not);
+    RUN(an_old_client_gets_parts_until_the_connection_ends);
+    RUN(a_response_cut_short_does_not_look_whole);
+    RUN(a_head_request_gets_the_head_of_parts);
+    RUN(a_file_is_sent_from_its_offset);
+    RUN(an_interim_response_goes_before_the_final_one_and_never_to_http_1_0);
+    RUN(a_large_body_is_held_until_it_is_sent);
+    RUN(a_body_held_for_a_client_that_goes_is_let_go);
+    RUN(a_client_that_does_not_read_is_cut_off);
+    RUN(parts_wait_for_a_client_that_does_not_read);
+    RUN(content_that_was_not_asked_for_does_not_reset_the_answer);
+    return check_end();
+}

@@ -1,0 +1,104 @@
+"""--timeout-request: an application that takes too long is interrupted, and shown in the log."""
+
+import logging
+import threading
+import time
+
+import pytest
+
+from support import connect
+
+PLAIN = [("Content-Type", "text/plain")]
+
+
+def get(path):
+    return f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+
+
+def spin_for_long():
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        pass
+
+
+class Application:
+    def __init__(self):
+        self.closed = threading.Event()
+        self.hangs = threading.Event()
+
+    def __call__(self, environ, start_response):
+        path = environ["PATH_INFO"]
+        if path == "/call":
+            spin_for_long()
+        if path == "/deaf":
+            self.hangs.wait(10)  # one call that nothing interrupts
+        start_response("200 OK", PLAIN)
+        return self.items() if path == "/items" else [b"quick"]
+
+    def items(self):
+        try:
+            yield b"first"
+            spin_for_long()
+        finally:
+            self.closed.set()
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_request_that_takes_too_long_ends_with_a_500_and_its_stack_in_the_log(
+    serve, caplog, threads
+):
+    caplog.set_level(logging.ERROR, logger="picowsgi")
+    with connect(serve(Application(), timeout_request=0.3, threads=threads)) as client:
+        begin = time.monotonic()
+        client.send(get("/call"))
+        assert client.read_response().status == 500
+        took = time.monotonic() - begin
+        client.send(get("/"))
+        assert client.read_response().content == b"quick"
+    assert 0.3 <= took < 3, f"a limit of 0.3 s ended the request after {took:.2f} s"
+    assert "spin_for_long" in caplog.text
+
+
+def test_a_streamed_response_is_cut_and_its_iterable_closed(serve):
+    application = Application()
+    with connect(serve(application, timeout_request=0.3)) as client:
+        client.send(get("/items"))
+        response = client.read_response()
+        assert response.content == b"first"
+        assert not response.complete, "the client has to see that the response is cut"
+    assert application.closed.wait(5)
+
+
+def test_others_are_served_while_one_is_waited_for(serve):
+    application = Application()
+    server = serve(application, timeout_request=0.3, threads=2)
+    with connect(server) as slow, connect(server) as quick:
+        slow.send(get("/call"))
+        for _ in range(50):
+            quick.send(get("/"))
+            assert quick.read_response().content == b"quick"
+        assert slow.read_response().status == 500
+
+
+def test_a_request_that_cannot_be_interrupted_is_told_of_twice(serve, caplog):
+    application = Application()
+    with caplog.at_level(logging.ERROR, logger="picowsgi"):
+        server = serve(application, timeout_request=0.2, threads=2)
+        with connect(server) as client:
+            client.send(get("/deaf"))
+            until = time.monotonic() + 5
+            while "has not ended" not in caplog.text:
+                assert time.monotonic() < until, "a second line about the request is expected"
+            application.hangs.set()
+            assert client.read_response().status == 500
+            client.send(get("/"))
+            assert client.read_response().content == b"quick"
+    assert "hangs.wait" in caplog.text
+
+
+def test_quick_requests_are_never_interrupted(serve):
+    with connect(serve(Application(), timeout_request=0.05, threads=4)) as client:
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            client.send(get("/"))
+            assert client.read_response().content == b"quick"

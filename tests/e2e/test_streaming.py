@@ -1,0 +1,487 @@
+"""Content out: framing, order, back-pressure, interim responses, and errors in the middle."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+
+import pytest
+
+from picowsgi import core
+from picowsgi.config import Settings
+from picowsgi.errors import ResponseError
+from support import RawClient, connect, exchange, raw, wait_until
+
+TEXT = ("Content-Type", "text/plain; charset=utf-8")
+MEBIBYTE = 1 << 20
+# What the sockets of both sides take in at most, besides the response buffer.
+SOCKETS = 8 * MEBIBYTE
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+GET_AND_CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+OLD_GET = b"GET / HTTP/1.0\r\nHost: a\r\n\r\n"
+PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def site(answer):
+    """Make an application that answers /ping with pong, and any other path as `answer` does."""
+
+    def application(environ, start_response):
+        if environ["PATH_INFO"] == "/ping":
+            start_response("200 OK", [TEXT])
+            return [b"pong"]
+        return answer(environ, start_response)
+
+    return application
+
+
+def ping(server):
+    assert exchange(server, PING)[0].content == b"pong", "the server has to live on"
+
+
+def slow_client(server):
+    """A client whose system takes in little before it is read."""
+    return RawClient(server.port, receive_buffer=4_096)
+
+
+def pattern(size, seed=b""):
+    """Bytes of which no two blocks are the same."""
+    blocks = (hashlib.sha512(b"%b%d" % (seed, number)).digest() for number in range(size // 64 + 1))
+    return b"".join(blocks)[:size]
+
+
+# The ways in which an application can give its content, a list of bytes.
+
+
+def as_list(items, start_response, fields):
+    start_response("200 OK", fields)
+    return items
+
+
+def as_tuple(items, start_response, fields):
+    start_response("200 OK", fields)
+    return tuple(items)
+
+
+def as_generator(items, start_response, fields):
+    start_response("200 OK", fields)
+    yield from items
+
+
+def as_writes(items, start_response, fields):
+    write = start_response("200 OK", fields)
+    for item in items:
+        write(item)
+    return []
+
+
+def as_writes_and_items(items, start_response, fields):
+    half = len(items) // 2
+    as_writes(items[:half], start_response, fields)
+    return iter(items[half:])
+
+
+WAYS = [as_list, as_tuple, as_generator, as_writes, as_writes_and_items]
+
+
+def giving(way, items, fields=()):
+    """Make an application that gives these items in this way."""
+    return site(lambda environ, start_response: way(items, start_response, [TEXT, *fields]))
+
+
+# --- framing ------------------------------------------------------------------------------------
+
+
+EDGES = [1, 2, 9, 15, 16, 17, 255, 256, 4_095, 4_096, 16_383, 16_384, 16_385, 65_536, 1_048_576]
+
+
+def chunks_of(data):
+    """The chunks after the head; anything that is not framed exactly fails the test."""
+    at = data.index(b"\r\n\r\n") + 4
+    chunks = []
+    while True:
+        line = re.compile(rb"([1-9a-f][0-9a-f]*|0)\r\n").match(data, at)
+        assert line, f"expected a chunk size at {at}, got {data[at : at + 20]!r}"
+        size, at = int(line[1], 16), line.end()
+        chunk, end = data[at : at + size], data[at + size : at + size + 2]
+        assert (len(chunk), end) == (size, b"\r\n"), f"expected {size} bytes and CRLF at {at}"
+        at += size + 2
+        if size == 0:
+            assert at == len(data), f"expected the end, got {data[at : at + 20]!r}"
+            return chunks
+        chunks.append(chunk)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("client_kind", [connect, slow_client], ids=["quick", "slow"])
+def test_each_item_is_a_chunk_of_its_size(serve, way, client_kind):
+    items = [pattern(size) for size in EDGES]
+    with client_kind(serve(giving(way, items))) as client:
+        client.send(GET_AND_CLOSE)
+        client.read_to_end()
+        assert [len(chunk) for chunk in chunks_of(client.received)] == EDGES
+        assert chunks_of(client.received) == items
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", EDGES)
+def test_content_of_a_known_length_is_not_chunked(serve, way, size):
+    items = [pattern(size), b"", pattern(size, b"2")]
+    content = b"".join(items)
+    server = serve(giving(way, items, [("Content-Length", str(len(content)))]))
+    for answer in exchange(server, GET + GET, 2):
+        assert answer.value("Transfer-Encoding") is None
+        assert answer.value("Content-Length") == str(len(content))
+        assert answer.content == content
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_of_http_1_0_reads_up_to_the_close(serve, way):
+    items = [pattern(size) for size in EDGES]
+    with slow_client(serve(giving(way, items))) as client:
+        client.send(OLD_GET)
+        answer = client.read_response()
+        assert answer.complete, "expected an orderly close"
+        assert answer.value("Transfer-Encoding") is None
+        assert answer.content == b"".join(items)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_many_small_items_arrive_in_order(serve, way):
+    items = [b"%d," % number for number in range(20_000)]
+    with slow_client(serve(giving(way, items))) as client:
+        client.send(GET + PING)
+        assert client.read_response().content == b"".join(items)
+        assert client.read_response().content == b"pong"
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_an_item_may_be_changed_once_the_next_is_asked_for(serve, kind):
+    block = bytearray(300_000)
+
+    def answer(environ, start_response):
+        start_response("200 OK", [TEXT])
+        for number in range(30):
+            block[:] = bytes([number]) * len(block)
+            yield kind(block)
+
+    with slow_client(serve(site(answer))) as client:
+        client.send(GET)
+        expected = b"".join(bytes([number]) * len(block) for number in range(30))
+        assert client.read_response().content == expected
+
+
+# --- large responses ----------------------------------------------------------------------------
+
+
+LARGE = pattern(20_000_000)
+LARGE_DIGEST = hashlib.sha256(LARGE).hexdigest()
+
+
+@pytest.mark.parametrize("ending", ["read all", "close", "reset"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("count", [1, 2])
+def test_large_bytes_are_exact_and_let_go_when_they_are_sent(serve, way, count, ending):
+    server = serve(giving(way, [LARGE] * count))
+    before = sys.getrefcount(LARGE)
+    with slow_client(server) as client:
+        client.send(GET)
+        assert not client.is_over()
+        assert sys.getrefcount(LARGE) > before, "expected the server to hold what it has to send"
+        if ending == "read all":
+            content = client.read_response().content
+            assert len(content) == len(LARGE) * count
+            assert hashlib.sha256(content[-len(LARGE) :]).hexdigest() == LARGE_DIGEST
+            assert hashlib.sha256(content[: len(LARGE)]).hexdigest() == LARGE_DIGEST
+        else:
+            getattr(client, ending)()
+    wait_until(lambda: sys.getrefcount(LARGE) == before, "the server to let go of the bytes")
+    ping(server)
+
+
+@pytest.mark.parametrize("way", [as_list, as_tuple])
+@pytest.mark.parametrize("items", [[LARGE], [LARGE, LARGE], [LARGE[:1_000]] * 20_000], ids=len)
+def test_what_is_in_memory_already_occupies_no_thread(serve, way, items):
+    server = serve(giving(way, items), threads=1)
+    with slow_client(server) as client:
+        client.send(GET)
+        assert not client.is_over()
+        ping(server)
+        assert len(client.received) < MEBIBYTE, "expected most of it to be still unsent"
+        assert client.read_response().content == b"".join(items)
+
+
+def test_pipelined_large_responses_arrive_in_order(serve):
+    contents = {f"/{number}": pattern(number * 300_000, b"%d" % number) for number in range(8)}
+
+    def answer(environ, start_response):
+        way = WAYS[int(environ["PATH_INFO"][1:]) % len(WAYS)]
+        return way([contents[environ["PATH_INFO"]]], start_response, [TEXT])
+
+    with slow_client(serve(site(answer))) as client:
+        for path in contents:
+            client.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode() + PING)
+        for path, content in contents.items():
+            assert client.read_response().content == content, f"the answer to {path} is another"
+            assert client.read_response().content == b"pong"
+
+
+def test_fifty_clients_have_large_responses_at_once_and_all_is_let_go(serve):
+    server = serve(giving(as_list, [LARGE]))
+    before = sys.getrefcount(LARGE)
+    clients = [slow_client(server) for _ in range(50)]
+    for client in clients:
+        client.send(GET)
+    for client in clients[::2]:
+        assert not client.is_over()
+        client.reset()
+    for client in clients[1::20]:
+        client.send(PING)
+        assert client.read_response().content == LARGE
+        assert client.read_response().content == b"pong"
+    for client in clients:
+        client.close()
+    wait_until(lambda: sys.getrefcount(LARGE) == before, "the server to let go of the bytes")
+
+
+# --- back-pressure ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("item_size", [1_000, 16_384, 100_000])
+@pytest.mark.parametrize("way", ["yield", "write"])
+def test_an_application_ahead_of_its_client_is_stopped(serve, way, item_size):
+    made = []
+    count = 24 * MEBIBYTE // item_size
+
+    def items():
+        for number in range(count):
+            made.append(None)
+            yield b"%08d" % number * (item_size // 8)
+
+    def answer(environ, start_response):
+        write = start_response("200 OK", [("Content-Length", str(count * item_size))])
+        if way == "yield":
+            return items()
+        for item in items():
+            write(item)
+        return []
+
+    buffer = 100_000
+    with slow_client(serve(site(answer), response_buffer=buffer)) as client:
+        client.send(GET)
+        for _ in range(20):
+            client.read_some(4_096)
+            ahead = len(made) * item_size - len(client.received)
+            most = buffer + item_size + SOCKETS
+            assert ahead <= most, f"expected at most {most} bytes ahead of the client, got {ahead}"
+        assert client.read_response().content == b"".join(
+            b"%08d" % number * (item_size // 8) for number in range(count)
+        )
+
+
+# --- early hints --------------------------------------------------------------------------------
+
+
+HINTS = [("Link", "</style.css>; rel=preload; as=style"), ("Link", "</app.js>; rel=preload")]
+HINTS_BYTES = (
+    b"HTTP/1.1 103 Early Hints\r\n"
+    b"Link: </style.css>; rel=preload; as=style\r\n"
+    b"Link: </app.js>; rel=preload\r\n\r\n"
+)
+
+
+def hinting(count=1, headers=HINTS, way=as_list):
+    def answer(environ, start_response):
+        for _ in range(count):
+            environ["wsgi.early_hints"](headers)
+        return way([b"content"], start_response, [TEXT])
+
+    return site(answer)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_early_hints_come_before_the_response(serve, count, way):
+    data = raw(serve(hinting(count, way=way)), GET_AND_CLOSE)
+    interim, final = data[: count * len(HINTS_BYTES)], data[count * len(HINTS_BYTES) :]
+    assert interim == HINTS_BYTES * count
+    assert final.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_early_hints_arrive_while_the_application_is_still_at_work(serve):
+    arrived = []
+
+    def answer(environ, start_response):
+        environ["wsgi.early_hints"](HINTS)
+        wait_until(lambda: arrived, "the client to have the hints")
+        start_response("200 OK", [TEXT])
+        return [b"content"]
+
+    with connect(serve(site(answer))) as client:
+        client.send(GET)
+        arrived.append(client.read_interim())
+        assert arrived == [103]
+        assert client.read_response().content == b"content"
+
+
+def test_a_client_of_http_1_0_gets_no_early_hints(serve):
+    data = raw(serve(hinting(3)), OLD_GET)
+    assert data.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b" 103 " not in data
+
+
+def test_early_hints_after_the_head_was_sent_are_ignored(serve):
+    def answer(environ, start_response):
+        start_response("200 OK", [TEXT])
+        environ["wsgi.early_hints"](HINTS)  # not sent yet: it leaves with the first item
+        yield b"one"
+        environ["wsgi.early_hints"](HINTS)
+        yield b"two"
+
+    [first, second] = exchange(serve(site(answer)), GET + GET, 2)
+    assert (first.interim, first.content) == ((103,), b"onetwo")
+    assert (second.interim, second.content) == ((103,), b"onetwo")
+
+
+def test_early_hints_of_pipelined_requests_stay_with_their_responses(serve):
+    for answer in exchange(serve(hinting(2)), GET * 50, 50):
+        assert answer.interim == (103, 103)
+        assert answer.content == b"content"
+
+
+def test_early_hints_of_any_size_arrive_whole_at_a_slow_client(serve):
+    headers = [("Link", f"<{number}{'x' * 40_000}>; rel=preload") for number in range(4)]
+    with slow_client(serve(hinting(100, headers))) as client:
+        client.send(GET_AND_CLOSE)
+        client.read_to_end()
+        one = "".join(f"{name}: {value}\r\n" for name, value in headers).encode()
+        expected = (b"HTTP/1.1 103 Early Hints\r\n" + one + b"\r\n") * 100
+        assert client.received[: len(expected)] == expected
+        assert client.received[len(expected) :].startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    "headers", [[("Link", "a\r\nb")], [("Li nk", "a")], [("Link", 5)], [("Link", "\u20ac")], 5]
+)
+def test_early_hints_that_are_no_fields_are_an_error_and_not_sent(serve, headers):
+    raised = []
+
+    def answer(environ, start_response):
+        try:
+            environ["wsgi.early_hints"](headers)
+        except ResponseError as error:
+            raised.append(str(error))
+        start_response("200 OK", [TEXT])
+        return [b"content"]
+
+    [response] = exchange(serve(site(answer)), GET)
+    assert (response.status, response.interim) == (200, ())
+    assert len(raised) == 1
+
+
+def test_early_hints_without_a_request_are_ignored():
+    server = core.CoreServer([], Settings())
+    thread = core.CoreThread(server, 0)
+    assert core.send_interim(thread.pointer, HINTS_BYTES, len(HINTS_BYTES)) == core.GONE
+    assert core.client_gone(thread.pointer) == 1
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+class Raising:
+    """An iterable of items that raises where it is told to, and counts its close() calls."""
+
+    def __init__(self, items, where):
+        self._items = iter(items)
+        self._where = where
+        self.closes = 0
+
+    def _raise_at(self, where):
+        if self._where == where:
+            raise RuntimeError(f"in {where}, as the test wants it")
+
+    def __iter__(self):
+        self._raise_at("iter")
+        return self
+
+    def __next__(self):
+        try:
+            return next(self._items)
+        except StopIteration:
+            self._raise_at("next")
+            raise
+
+    def close(self):
+        self.closes += 1
+        self._raise_at("close")
+
+
+@pytest.mark.parametrize("half_closed", [False, True], ids=["", "half-closed"])
+@pytest.mark.parametrize("request_bytes", [GET, OLD_GET], ids=["1.1", "1.0"])
+@pytest.mark.parametrize("fields", [[], [("Content-Length", "99000000")]], ids=["", "length"])
+@pytest.mark.parametrize("size", [5, 3_000_000])
+@pytest.mark.parametrize("where", ["next", "write"])
+def test_a_response_that_breaks_off_is_never_taken_for_a_whole_one(
+    serve, caplog, where, size, fields, request_bytes, half_closed
+):
+    content = pattern(size)
+    results = []
+
+    def answer(environ, start_response):
+        write = start_response("200 OK", [TEXT, *fields])
+        if where == "write":
+            write(content)
+            raise RuntimeError("after write, as the test wants it")
+        results.append(Raising([content], "next"))
+        return results[-1]
+
+    server = serve(site(answer))
+    with slow_client(server) as client:
+        client.send(request_bytes)
+        if half_closed:
+            client.half_close()
+        if request_bytes is OLD_GET and not fields:
+            ended = client.end()
+            assert ended == "reset", "only a reset shows that content up to the close is cut"
+        else:
+            response = client.read_response()
+            assert not response.complete, "expected the client to see that the content is cut"
+            assert response.content == content
+    ping(server)
+    assert [result.closes for result in results] == [1] * (where == "next")
+    assert len(caplog.records) == 1, "expected one message with the traceback"
+    assert "as the test wants it" in caplog.text
+
+
+def test_an_error_in_close_is_logged_and_the_response_is_whole(serve, caplog):
+    results = []
+
+    def answer(environ, start_response):
+        start_response("200 OK", [TEXT])
+        results.append(Raising([LARGE[:1_000_000]] * 3, "close"))
+        return results[-1]
+
+    with slow_client(serve(site(answer))) as client:
+        client.send(GET + PING)
+        assert client.read_response().content == LARGE[:1_000_000] * 3
+        assert client.read_response().content == b"pong"
+    assert results[0].closes == 1
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("call", ["write", "start_response"])
+def test_what_comes_after_the_end_of_the_request_is_an_error(serve, call):
+    kept = {}
+
+    def answer(environ, start_response):
+        kept["write"] = start_response("200 OK", [TEXT])
+        kept["start_response"] = start_response
+        return [b"content"]
+
+    server = serve(site(answer))
+    assert exchange(server, GET)[0].content == b"content"
+    with pytest.raises(ResponseError, match=r"after the end|again"):
+        kept[call](*{"write": [b"late"], "start_response": ["200 OK", []]}[call])
+    ping(server)

@@ -1,0 +1,244 @@
+"""Serving threads: only an application that blocks needs more than one; it blocks nobody else."""
+
+import logging
+import threading
+import time
+
+import pytest
+
+from support import connect
+
+PLAIN = [("Content-Type", "text/plain")]
+
+
+def get(path):
+    return f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+
+
+def serving_threads():
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name.startswith("picowsgi") and thread.name != "picowsgi-watch"
+    ]
+
+
+@pytest.fixture
+def gate():
+    """An application whose /wait does not return before the gate is opened."""
+
+    class Gate:
+        def __init__(self):
+            self.opened = threading.Event()
+            self.entered = threading.Semaphore(0)
+
+        def __call__(self, environ, start_response):
+            if environ["PATH_INFO"] == "/wait":
+                self.entered.release()
+                assert self.opened.wait(10), "nobody opened the gate"
+            start_response("200 OK", PLAIN)
+            return [environ["PATH_INFO"].encode()]
+
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+def test_multithread_tells_the_truth(serve, threads):
+    def application(environ, start_response):
+        start_response("200 OK", PLAIN)
+        return [repr(environ["wsgi.multithread"]).encode()]
+
+    with connect(serve(application, threads=threads)) as client:
+        client.send(get("/"))
+        assert client.read_response().content == repr(threads > 1).encode()
+
+
+def test_an_application_that_does_not_block_stays_on_one_thread(serve, gate):
+    before = len(serving_threads())
+    server = serve(gate, threads=16)
+    with connect(server) as client:
+        for _ in range(500):
+            client.send(get("/"))
+            assert client.read_response().content == b"/"
+    assert len(serving_threads()) == before + 1, "no second thread was needed"
+
+
+def test_a_request_that_blocks_holds_up_nobody_while_a_thread_is_free(serve, gate):
+    server = serve(gate, threads=4)
+    with connect(server) as one, connect(server) as two, connect(server) as other:
+        for blocked in (one, two):
+            blocked.send(get("/wait"))
+            assert gate.entered.acquire(timeout=5), "the request did not reach the application"
+        for _ in range(100):
+            other.send(get("/quick"))
+            assert other.read_response().content == b"/quick"
+        gate.opened.set()
+        assert one.read_response().content == b"/wait"
+        assert two.read_response().content == b"/wait"
+
+
+def test_there_are_never_more_threads_than_allowed_and_the_rest_waits_its_turn(serve, gate):
+    before = len(serving_threads())
+    server = serve(gate, threads=3)
+    clients = [connect(server) for _ in range(8)]
+    for client in clients:
+        client.send(get("/wait"))
+    for _ in range(3):
+        assert gate.entered.acquire(timeout=5), "three requests should run"
+    assert not gate.entered.acquire(timeout=0.1), "a fourth request runs with three threads"
+    assert len(serving_threads()) == before + 3
+    gate.opened.set()
+    for client in clients:
+        assert client.read_response().content == b"/wait"
+        client.close()
+
+
+def test_an_answer_does_not_wait_for_a_slow_request_that_was_pipelined_behind_it(serve, gate):
+    with connect(serve(gate, threads=2)) as client:
+        client.send(get("/first") + get("/wait") + get("/last"))
+        assert client.read_response().content == b"/first"
+        assert not gate.opened.is_set()
+        gate.opened.set()
+        assert client.read_response().content == b"/wait"
+        assert client.read_response().content == b"/last"
+
+
+def test_a_thread_never_has_two_requests_at_a_time(serve):
+    local = threading.local()
+    interleaved = []
+
+    def application(environ, start_response):
+        if getattr(local, "busy", False):
+            interleaved.append(environ["PATH_INFO"])
+        local.busy = True
+        start_response("200 OK", PLAIN)
+        try:
+            for _ in range(3):
+                time.sleep(0.002)  # blocks, as an application does
+                yield b"x"
+        finally:
+            local.busy = False
+
+    server = serve(application, threads=4)
+    clients = [connect(server) for _ in range(12)]
+    for _ in range(5):
+        for client in clients:
+            client.send(get("/"))
+        for client in clients:
+            assert client.read_response().content == b"xxx"
+    for client in clients:
+        client.close()
+    assert interleaved == []
+
+
+def test_a_blocking_application_runs_on_all_threads_at_once(serve):
+    def application(environ, start_response):
+        time.sleep(0.05)  # blocks, as an application does
+        start_response("200 OK", PLAIN)
+        return [b"slept"]
+
+    server = serve(application, threads=8)
+    clients = [connect(server) for _ in range(16)]
+    begin = time.monotonic()
+    for _ in range(5):
+        for client in clients:
+            client.send(get("/"))
+        for client in clients:
+            assert client.read_response().content == b"slept"
+    took = time.monotonic() - begin
+    for client in clients:
+        client.close()
+    ideal = 5 * 16 * 0.05 / 8
+    assert took < 2 * ideal, f"80 requests of 50 ms on 8 threads took {took:.2f} s, not {ideal} s"
+
+
+def test_a_request_that_never_ends_is_named_and_left_at_the_end_of_the_drain(serve, gate, caplog):
+    server = serve(gate, threads=2, timeout_graceful=0.3)
+    with connect(server) as client:
+        client.send(get("/wait"))
+        assert gate.entered.acquire(timeout=5)
+        with caplog.at_level(logging.ERROR, logger="picowsgi"):
+            begin = time.monotonic()
+            server.stop()
+            took = time.monotonic() - begin
+    assert took < 3, f"stop() took {took:.1f} s with a drain of 0.3 s"
+    assert "is left behind" in caplog.text
+    assert "opened.wait" in caplog.text, "the log has to show where the thread is stuck"
+    gate.opened.set()
+
+
+def test_large_answers_of_many_threads_arrive_whole_and_are_let_go(serve):
+    size = 3_000_000
+    alive = []
+
+    def application(environ, start_response):
+        time.sleep(0.001)  # so that the threads take turns
+        start_response("200 OK", PLAIN)
+        number = int(environ["PATH_INFO"][1:])
+        alive.append(number)
+        return [bytes([number]) * size]
+
+    server = serve(application, threads=8)
+    clients = [connect(server) for _ in range(10)]
+    for round_ in range(3):
+        for number, client in enumerate(clients):
+            client.send(get(f"/{round_ * 10 + number}"))
+        for number, client in enumerate(clients):
+            content = client.read_response().content
+            assert content == bytes([round_ * 10 + number]) * size
+    for client in clients:
+        client.close()
+    assert len(alive) == 30
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_while_all_threads_are_in_the_application_answers_go_on_being_sent(serve, gate, threads):
+    size = 20_000_000
+
+    def application(environ, start_response):
+        if environ["PATH_INFO"] != "/large":
+            return gate(environ, start_response)
+        start_response("200 OK", PLAIN)
+        return [b"x" * size]
+
+    server = serve(application, threads=threads)
+    waiting = [connect(server) for _ in range(threads)]
+    with connect(server) as reader:
+        reader.send(get("/large"))
+        reader.wait_for_bytes()  # else the others might come first
+        for client in waiting:
+            client.send(get("/wait"))
+            assert gate.entered.acquire(timeout=5), "all threads should be busy"
+        assert len(reader.read_response().content) == size
+    gate.opened.set()
+    for client in waiting:
+        assert client.read_response().content == b"/wait"
+        client.close()
+
+
+def test_requests_that_became_complete_while_all_threads_were_busy_are_served_in_turn(serve, gate):
+    server = serve(gate, threads=1)
+    with connect(server) as busy:
+        busy.send(get("/wait"))
+        assert gate.entered.acquire(timeout=5)
+        others = [connect(server) for _ in range(20)]
+        for number, client in enumerate(others):
+            client.send(get(f"/{number}"))
+        gate.opened.set()
+        for number, client in enumerate(others):
+            assert client.read_response().content == f"/{number}".encode()
+            client.close()
+        assert busy.read_response().content == b"/wait"
+
+
+def test_a_bad_request_is_refused_while_all_threads_are_busy(serve, gate):
+    server = serve(gate, threads=1)
+    with connect(server) as busy, connect(server) as bad:
+        busy.send(get("/wait"))
+        assert gate.entered.acquire(timeout=5)
+        bad.send(b"nonsense\r\n\r\n")
+        assert bad.read_response().status == 400
+        gate.opened.set()
+        assert busy.read_response().content == b"/wait"
