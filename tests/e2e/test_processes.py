@@ -289,6 +289,7 @@ def test_at_the_end_running_requests_are_answered(serve_app, tmp_path, options):
     thread, answers = ask_in_thread(command.port, "/hold")
     eventually((tmp_path / "held").exists, "the request to run")
     command.process.terminate()
+    eventually(lambda: is_refused(command.port), "new connections to be refused")
     if options:
         eventually(lambda: len(workers(command)) == 1, "the idle worker to end")
     assert thread.is_alive()
