@@ -65,6 +65,19 @@ void pw_accept_resume(pw_server *server)
         }
 }
 
+void pw_accept_take_turns(pw_server *server, pw_listener *listener)
+{
+    if (server->paused)
+        return;
+    /* The system wakes whoever has waited for the socket the longest, again and again; as the one
+     * that came last this process lets the others have theirs. */
+    pw_poll_remove(&server->poll, listener->fd);
+    if (pw_poll_add_listener(&server->poll, listener->fd, listener) != 0) {
+        pw_accept_pause(server);
+        server->resume_at = server->timers.now + PW_PAUSE_MS;
+    }
+}
+
 void pw_accept(pw_server *server, pw_listener *listener, int most)
 {
     for (int i = 0; i < most; i++) {

@@ -332,8 +332,11 @@ static void pw_server_event(pw_server *server, const pw_event *event)
     }
     for (int i = 0; i < server->listener_count; i++)
         if (event->tag == &server->listeners[i]) {
-            if (!server->draining)
+            if (!server->draining) {
                 pw_accept(server, &server->listeners[i], server->accept_batch);
+                if (server->accept_batch == 1)
+                    pw_accept_take_turns(server, &server->listeners[i]);
+            }
             return;
         }
     pw_conn_event(server, event->tag, event->what);

@@ -321,6 +321,8 @@ typedef struct {
 
 /* At most so many new connections, put into the run queue. */
 void pw_accept(pw_server *server, pw_listener *listener, int most);
+/* Where processes share the socket: the next connection is another one's. */
+void pw_accept_take_turns(pw_server *server, pw_listener *listener);
 void pw_accept_pause(pw_server *server);
 /* Accepts again when it may. */
 void pw_accept_resume(pw_server *server);

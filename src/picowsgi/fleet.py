@@ -104,9 +104,10 @@ class Fleet:
     def step(self, now: float) -> None:
         """Do what is due. Raises OSError where none could ever be started."""
         for one in [one for one in self.servings if one.has_ended()]:
-            self.servings.remove(one)
-            if not one.stopping and not self.stopping:
-                self._mourn(one, now)
+            if one in self.servings:  # else the end of one before has ended all
+                self.servings.remove(one)
+                if not one.stopping and not self.stopping:
+                    self._mourn(one, now)
         self._watch.look(self.servings, now)
         if not self.stopping:
             for one in self.servings:

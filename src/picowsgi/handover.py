@@ -78,9 +78,8 @@ def take(environ: MutableMapping[str, str]) -> Handover | None:
     if not text:
         return None
     values = json.loads(text)
-    parent = os.getpid() if values["role"] == "keeper" else os.getppid()
-    if values["parent"] != parent:
-        return None  # inherited from somebody else's environment
+    if values["role"] == "keeper" and values["parent"] != os.getpid():
+        return None  # somebody else's
     values["listeners"] = tuple((number, file) for number, file in values["listeners"])
     for name in ("lifeline", "child"):
         values[name] = tuple(values[name])

@@ -17,7 +17,7 @@ READY = ord("R")
 BEAT = ord(".")
 REPLACE = ord("X")  # "give me a successor, and stop me when it is ready"
 FAILED = ord("F")  # "the application cannot be loaded": JSON follows, up to the end
-_FAILURE_MOST = 32768  # half of what a pipe holds
+_FAILURE_MOST = 49152  # less than a pipe holds
 
 
 class Link:

@@ -61,7 +61,7 @@ class Serving:
 class Inline(Serving):
     """Threads of this process."""
 
-    patience = 1.0
+    patience = 0.5
 
     def __init__(
         self,
@@ -120,7 +120,10 @@ class Inline(Serving):
     def has_ended(self) -> bool:
         """Tell whether it has ended; never waits."""
         # The thread that has said so may need another moment; nothing would tell when it is over.
-        return self.abandoned or self._worker.join(None if self._over else 0)
+        if self.abandoned or not self._worker.join(None if self._over else 0):
+            return self.abandoned
+        self.abandoned = not self._over  # then the worker has given its threads up
+        return True
 
     def _note_end(self) -> None:
         self._over = True

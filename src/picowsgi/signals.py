@@ -57,6 +57,7 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             return
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        faulthandler.unregister(signal.SIGQUIT)  # a parent's; it would believe it is there still
         for number in self._numbers:
             self._previous[number] = signal.signal(number, _note)
         if signal.SIGQUIT in self._numbers and sys.stderr is not None:

@@ -52,6 +52,7 @@ class _Supervisor:
         self._forked = forked
         self._is_keeper = service.given is not None and service.given.role == "keeper"
         self._stops = 0
+        self._stop_wanted = False
         self._announced = False
         self._reloading = False
         self._said = -math.inf
@@ -172,6 +173,8 @@ class _Supervisor:
         """Do what is due."""
         service, fleet, link = self._service, self._fleet, self._service.link
         self._upgrade.check()
+        if self._stop_wanted and not self._stops and not self._upgrade.is_starting():
+            self._stop()
         if link is not None and not self._stops and link.is_cut():
             get_logger().warning("the supervisor is gone")
             self._stop()
@@ -246,7 +249,11 @@ class _Supervisor:
     def _on_stop(self, number: int) -> None:
         link = self._service.link
         if link is None:
-            self._stop()
+            if self._upgrade.is_starting() and not self._stops and not self._stop_wanted:
+                get_logger().info("stopping when the successor serves")
+                self._stop_wanted = True
+            else:
+                self._stop()
         elif number == signal.SIGTERM and not (self._stops and link.is_cut()):
             self._stop()  # SIGINT comes from the terminal, and to the supervisor as well
 

@@ -26,6 +26,10 @@ class Upgrade:
         """Tell whether there is a successor."""
         return self.process is not None and not self.process.has_ended()
 
+    def is_starting(self) -> bool:
+        """Tell whether there is a successor that does not serve yet."""
+        return self.process is not None and not self.process.ready and self.lives()
+
     def processes(self) -> list[Process]:
         """Return the successor, as a list."""
         return [] if self.process is None else [self.process]

@@ -42,6 +42,7 @@ class Command:
         self.url = ""
         self._lines: list[str] = []
         self._known = threading.Event()
+        self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -54,6 +55,17 @@ class Command:
         announced = self._known.wait(START_TIMEOUT)
         assert announced, f"expected a start line with the URL, got only:\n{self.log}"
         assert self.url, f"expected a start line with the URL, but it ended:\n{self.log}"
+
+    @property
+    def port(self) -> int:
+        """The port that its URL names."""
+        return int(self.url.rpartition(":")[2])
+
+    def wait_for_log(self, text: str, count: int = 1) -> None:
+        """Wait until `text` has been written so many times."""
+        with self._changed:
+            written = self._changed.wait_for(lambda: self.log.count(text) >= count, STOP_TIMEOUT)
+        assert written, f"expected {text!r} {count} times, got only:\n{self.log}"
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, and return the exit status."""
@@ -76,7 +88,9 @@ class Command:
 
     def _read(self) -> None:
         for line in self.process.stderr:
-            self._lines.append(line)
+            with self._changed:
+                self._lines.append(line)
+                self._changed.notify_all()
             found = re.search(r"http://(?:127\.0\.0\.1|localhost|\[::1\]):[1-9]\d*", line)
             if found and not self.url:
                 self.url = found[0]

@@ -352,3 +352,42 @@ def test_our_variables_win_over_port_in_the_environment(tmp_path: Path) -> None:
 
 def test_a_wrong_port_in_the_environment_is_refused_by_its_name() -> None:
     assert refusal(environ={"PORT": "http"}).startswith("PORT in the environment: expected")
+
+
+# Workers, flags and modes
+
+
+def test_workers_are_a_number_or_auto() -> None:
+    from picowsgi.cpus import usable_cpus
+
+    assert load({"workers": "3"}).workers == 3
+    assert load({"workers": "Auto"}).workers == usable_cpus()
+    for value in (0, "0", "many", 1.5, True):
+        assert "expected auto or a whole number from 1" in refusal({"workers": value})
+
+
+def test_web_concurrency_stands_for_workers_where_nothing_else_does(tmp_path: Path) -> None:
+    write_project(tmp_path, "workers = 5")
+    assert load({}, {"WEB_CONCURRENCY": "4"}, tmp_path).workers == 4
+    assert load({}, {"WEB_CONCURRENCY": ""}, tmp_path).workers == 5
+    assert load({}, {"WEB_CONCURRENCY": "4", "PICOWSGI_WORKERS": "3"}).workers == 3
+    assert load({"workers": 2}, {"WEB_CONCURRENCY": "x"}).workers == 2
+    assert "WEB_CONCURRENCY in the environment" in refusal({}, {"WEB_CONCURRENCY": "x"})
+
+
+def test_a_flag_is_true_or_false_in_many_words() -> None:
+    for value in (True, "on", "1", "True", " yes "):
+        assert load({"preload": value}).preload is True
+    for value in (False, "off", "0", "FALSE", "no"):
+        assert load({"preload": value}).preload is False
+    for value in (1, "maybe", None or 0):
+        assert "expected true or false" in refusal({"preload": value})
+
+
+def test_a_mode_is_octal_as_text_and_a_number_otherwise() -> None:
+    for value in ("660", "0660", "0o660", 0o660):
+        assert load({"unix_socket_mode": value}).unix_socket_mode == 0o660
+    assert load({"umask": ""}).umask == -1
+    assert OPTIONS["umask"].show(0o22) == "022"
+    for value in ("8", "1000", 0o1000, -2, "rw"):
+        assert "expected octal digits from 0 to 777" in refusal({"umask": value})

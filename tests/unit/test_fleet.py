@@ -1,0 +1,232 @@
+"""The decisions about those that serve, without a process."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from picowsgi.config import Settings
+from picowsgi.errors import AppImportError
+from picowsgi.fleet import Fleet
+from picowsgi.respawn import Respawn
+from picowsgi.serving import Process
+
+SECOND = 1.0
+
+
+class Fake(Process):
+    """A process that does what the test says."""
+
+    def __init__(self, pid: int) -> None:
+        reader, writer = os.pipe()
+        super().__init__(pid, reader)
+        os.close(writer)
+        self.close()
+        self.over = False
+        self.asked = 0
+
+    def signal(self, number: int) -> None:
+        pass
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.asked += 1
+
+    def kill(self) -> None:
+        self.over = True
+
+    def has_ended(self, *, wait: bool = False) -> bool:  # noqa: ARG002
+        return self.over
+
+    @property
+    def end(self) -> str:
+        return "has died"
+
+
+class Site:
+    """A fleet, and all that it has started."""
+
+    def __init__(self, target: int = 2, settings: Settings | None = None) -> None:
+        self.started: list[Fake] = []
+        self.now = 1000.0
+        self.fleet = Fleet(settings or Settings(timeout_worker=0), self.spawn, target)
+
+    def spawn(self) -> Fake:
+        one = Fake(len(self.started) + 1)
+        self.started.append(one)
+        return one
+
+    def step(self, seconds: float = 0.0) -> None:
+        self.now += seconds
+        self.fleet.step(self.now)
+
+    def serve(self) -> None:
+        """All that have been started are ready."""
+        for one in self.started:
+            one.ready = True
+        self.step()
+
+
+def running(site: Site) -> list[int]:
+    return [one.pid for one in site.started if not one.over and not one.stopping]
+
+
+def test_it_is_ready_when_all_that_are_wanted_are() -> None:
+    site = Site()
+    site.step()
+    assert running(site) == [1, 2]
+    site.started[0].ready = True
+    site.step()
+    assert not site.fleet.ready
+    site.serve()
+    assert site.fleet.ready
+
+
+def test_a_reload_stops_the_old_ones_when_all_new_ones_are_ready() -> None:
+    site = Site()
+    site.step()
+    site.serve()
+    site.fleet.reload()
+    site.step()
+    assert running(site) == [1, 2, 3, 4]
+    site.started[2].ready = True
+    site.step()
+    assert running(site) == [1, 2, 3, 4]
+    site.serve()
+    assert running(site) == [3, 4]
+    assert not site.fleet.reloading
+
+
+def test_a_reload_during_a_reload_follows_it() -> None:
+    site = Site(target=1)
+    site.step()
+    site.serve()
+    site.fleet.reload()
+    site.fleet.reload()
+    site.step()
+    assert running(site) == [1, 2]
+    site.serve()
+    assert site.fleet.reloading
+    site.step()
+    site.serve()
+    assert running(site) == [3]
+    assert not site.fleet.reloading
+
+
+def test_a_reload_that_fails_leaves_the_old_ones() -> None:
+    site = Site()
+    site.step()
+    site.serve()
+    site.fleet.reload()
+    site.step()
+    site.started[3].over = True
+    site.step()
+    assert running(site) == [1, 2]
+    assert site.started[2].asked == 1
+    site.step(60)
+    assert len(site.started) == 4, "nothing is tried again"
+
+
+def test_a_failure_before_any_was_ready_ends_all() -> None:
+    site = Site()
+    site.step()
+    site.started[0].failure = AppImportError("broken")
+    site.started[0].over = site.started[1].over = True
+    site.step()
+    assert site.fleet.over
+    assert str(site.fleet.failure) == "broken"
+    assert len(site.started) == 2
+
+
+def test_one_that_dies_is_replaced_at_once_and_then_ever_later() -> None:
+    site = Site(target=1)
+    site.step()
+    site.serve()
+    waits = []
+    for _ in range(6):
+        died = site.now
+        site.started[-1].over = True
+        site.step()
+        while running(site) == []:
+            site.step(0.1)
+        site.serve()
+        waits.append(round(site.now - died, 1))
+    assert waits == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6]
+
+
+def test_the_delay_is_bounded_and_forgotten_after_a_good_minute() -> None:
+    respawn = Respawn()
+    for _ in range(40):
+        respawn.failed(100.0)
+    assert respawn.due == 130.0
+    respawn.failed(161.0)
+    assert respawn.due == 161.0
+
+
+def test_a_worn_one_is_stopped_when_another_is_ready() -> None:
+    site = Site()
+    site.step()
+    site.serve()
+    site.started[0].worn = True
+    site.step()
+    assert running(site) == [1, 2, 3]
+    site.serve()
+    assert running(site) == [2, 3]
+
+
+def test_one_more_and_one_less_but_never_none() -> None:
+    site = Site()
+    site.step()
+    site.serve()
+    site.fleet.change(1, site.now)
+    site.step()
+    assert running(site) == [1, 2, 3]
+    site.fleet.change(-1, site.now)
+    site.fleet.change(-1, site.now)
+    site.fleet.change(-1, site.now)
+    assert running(site) == [3]
+
+
+def test_one_that_does_not_end_in_time_is_killed() -> None:
+    site = Site(settings=Settings(timeout_worker=0, timeout_graceful=10.0))
+    site.step()
+    site.serve()
+    site.fleet.stop(site.now)
+    site.step(10)
+    assert not site.started[0].over
+    site.step(6)
+    assert site.started[0].over
+    site.step()
+    assert site.fleet.over
+
+
+def test_silence_of_a_worker_ends_it_unless_this_process_was_deaf() -> None:
+    site = Site(target=1, settings=Settings(timeout_worker=10.0))
+    site.step()
+    site.serve()
+    one = site.started[0]
+    one.beat = site.now
+    site.step(60)  # nobody has looked for a minute, so nobody has listened
+    assert not one.silent
+    for _ in range(11):
+        site.step(SECOND)
+    assert one.silent
+    site.step(SECOND)
+    assert one.over
+
+
+def test_a_process_that_cannot_be_started_at_first_is_an_error_and_later_a_delay() -> None:
+    site = Site(target=1)
+
+    def refuse() -> Fake:
+        raise OSError("no more processes")
+
+    with pytest.raises(OSError, match="no more processes"):
+        Fleet(Settings(), refuse, 1).step(0.0)
+    site.step()
+    site.serve()
+    site.fleet.reload(refuse)
+    site.step()
+    assert running(site) == [1]
+    assert not site.fleet.reloading

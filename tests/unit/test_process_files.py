@@ -1,0 +1,260 @@
+"""The pid file, identities, the handover and what a worker says: without a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from picowsgi import handover
+from picowsgi.config import Settings
+from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.link import Link
+from picowsgi.pidfile import PidFile
+from picowsgi.privileges import find_identity
+from picowsgi.serving import Process
+from picowsgi.systemd import Notifier, take_sockets
+
+# The pid file
+
+
+def test_a_pid_file_is_written_and_removed(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    file = PidFile(str(path))
+    file.write()
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+    file.remove()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("content", ["", "x", "-5", "0", "999999999"])
+def test_a_pid_file_that_names_nobody_is_replaced(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "pid"
+    path.write_text(content)
+    PidFile(str(path)).write()
+    assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_pid_file_that_names_a_living_process_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    path.write_text(str(os.getppid()))
+    with pytest.raises(ConfigError, match=f"process {os.getppid()}, which is running"):
+        PidFile(str(path)).write()
+    assert path.read_text() == str(os.getppid())
+
+
+def test_a_pid_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file or directory"):
+        PidFile(str(tmp_path / "absent" / "pid")).write()
+
+
+def test_a_pid_file_makes_room_for_a_successors_and_comes_back(tmp_path: Path) -> None:
+    path, old = tmp_path / "pid", tmp_path / "pid.old"
+    file = PidFile(str(path))
+    file.write()
+    file.make_room()
+    assert (path.exists(), old.exists()) == (False, True)
+    file.take_back()
+    assert (path.exists(), old.exists()) == (True, False)
+    file.make_room()
+    path.write_text(f"{os.getppid()}\n")
+    file.take_back()
+    assert path.read_text() == f"{os.getppid()}\n", "the successor lives"
+    file.remove()
+    assert (path.exists(), old.exists()) == (True, False)
+
+
+# User and group
+
+
+def test_nobody_is_meant_by_empty_names() -> None:
+    assert find_identity("", "") is None
+
+
+def test_names_and_numbers_mean_the_same() -> None:
+    assert find_identity("root", "") == find_identity("0", "")
+    found = find_identity("root", "")
+    assert found is not None
+    assert (found.uid, found.gid, found.name) == (0, 0, "root")
+    only_group = find_identity("", "0")
+    assert only_group is not None
+    assert (only_group.uid, only_group.gid, only_group.name) == (os.geteuid(), 0, "")
+
+
+@pytest.mark.parametrize("name", ["nobody-has-this-name", "99999999999999999999"])
+def test_users_and_groups_that_do_not_exist_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="--user: there is no user"):
+        find_identity(name, "")
+    with pytest.raises(ConfigError, match="--group: there is no group"):
+        find_identity("", name)
+
+
+def test_only_root_may_become_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = find_identity("root", "root" if sys.platform == "linux" else "wheel")
+    assert identity is not None
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ConfigError, match="started as root"):
+        identity.assume()
+
+
+def test_who_it_is_already_needs_no_rights() -> None:
+    identity = find_identity(str(os.geteuid()), str(os.getegid()))
+    assert identity is not None
+    identity.assume()
+
+
+# The handover
+
+
+def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    from picowsgi.sockets import close_sockets, open_sockets
+
+    sockets = open_sockets(Settings(bind=("127.0.0.1:0", f"unix:{path}")))
+    try:
+        given = handover.Handover(
+            "keeper",
+            os.getpid(),
+            tuple(
+                (os.dup(number), file)
+                for number, file in handover.describe(sockets, with_files=True)
+            ),
+            lifeline=(7, 8),
+            child=(9, 10),
+            settings={"bind": ["a", "b"], "port": 5, "sources": {"port": "--port"}},
+        )
+        import dataclasses
+
+        environ = {handover.VARIABLE: json.dumps(dataclasses.asdict(given)), "X": "y"}
+        taken = handover.take(environ)
+        assert taken == given
+        assert environ == {"X": "y"}
+        settings = taken.read_settings()
+        assert settings == Settings(bind=("a", "b"), port=5)
+        assert taken.link() is None
+        adopted = taken.sockets()
+        assert [one.getsockname() for one in adopted] == [one.getsockname() for one in sockets]
+        assert not any(one.get_inheritable() for one in adopted)
+        close_sockets(adopted)
+        assert not path.exists(), "whoever is given the file removes it"
+    finally:
+        close_sockets(sockets)
+
+
+def test_a_keepers_handover_is_for_the_same_process_only() -> None:
+    text = json.dumps({"role": "keeper", "parent": os.getpid() + 1})
+    assert handover.take({handover.VARIABLE: text}) is None
+    assert handover.take({}) is None
+
+
+def test_the_command_is_the_one_that_was_given() -> None:
+    code = (
+        "import sys; sys.argv = ['x']\n"
+        "from picowsgi.handover import Command\n"
+        "print(Command.of_this_process().arguments[1:])\n"
+        "print(Command.of_this_process(['a:b', '--port', '1']).arguments[1:])\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", code, "an argument"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LISTEN_PID": "1"},
+    ).stdout.splitlines()
+    assert output[0] == repr(("-X", "utf8", "-c", code, "an argument"))
+    assert output[1] == repr(("-m", "picowsgi", "a:b", "--port", "1"))
+
+
+def test_the_commands_environment_is_that_of_the_start_without_handed_over_sockets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(link))
+    monkeypatch.setenv("LISTEN_PID", "1")
+    monkeypatch.setenv(handover.VARIABLE, "x")
+    command = handover.Command.of_this_process([])
+    assert command.directory == str(link), "as the shell names it"
+    assert not {"LISTEN_PID", handover.VARIABLE} & set(command.environ)
+    monkeypatch.setenv("PWD", "/")
+    assert handover.Command.of_this_process([]).directory == str(tmp_path)
+
+
+# What a worker says
+
+
+def worker_ends() -> tuple[Link, Process, int]:
+    reader, writer = os.pipe()
+    lifeline, held = os.pipe()
+    return Link(writer, lifeline, os.getppid()), Process(0, reader), held
+
+
+def test_a_worker_tells_that_it_is_ready_and_wants_a_successor() -> None:
+    link, process, held = worker_ends()
+    for byte in b"..R.":
+        link.say(byte)
+    process.read()
+    assert (process.ready, process.worn) == (True, False)
+    link.say(ord("X"))
+    process.read()
+    assert process.worn
+    assert not link.is_cut()
+    os.close(held)
+    assert link.is_cut()
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_an_error_of_the_application_comes_whole_or_at_least_its_end(size: int) -> None:
+    link, process, held = worker_ends()
+    link.say(ord("."))
+    link.fail(AppImportError("it \N{SNOWMAN} failed", "\udcff" * size + "the end"))
+    process.read()
+    process._exit = None
+    process.pid = os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {})
+    assert process.has_ended(wait=True)
+    assert process.failure is not None
+    assert str(process.failure) == "it \N{SNOWMAN} failed"
+    assert process.failure.application_traceback.endswith("the end")
+    assert process.end == "ended with status 0"
+    os.close(held)
+
+
+# systemd
+
+
+def test_without_a_manager_nothing_is_told() -> None:
+    for environ in ({}, {"NOTIFY_SOCKET": "relative", "WATCHDOG_USEC": "1000000"}):
+        notifier = Notifier(dict(environ))
+        notifier.ready()
+        assert notifier.interval == 0
+
+
+def test_a_watchdog_is_fed_twice_in_its_time_unless_it_is_for_another_process() -> None:
+    environ = {"NOTIFY_SOCKET": "@picowsgi-test", "WATCHDOG_USEC": "3000000"}
+    assert Notifier(environ).interval == 1.5
+    assert Notifier({**environ, "WATCHDOG_PID": str(os.getpid())}).interval == 1.5
+    assert Notifier({**environ, "WATCHDOG_PID": "1"}).interval == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the name stands in no folder")
+def test_an_abstract_address_is_told() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0picowsgi-test-{os.getpid()}")
+        manager.settimeout(10)
+        notifier = Notifier({"NOTIFY_SOCKET": f"@picowsgi-test-{os.getpid()}"})
+        notifier.stopping()
+        assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_sockets_for_another_process_are_left_alone() -> None:
+    environ = {"LISTEN_PID": "1", "LISTEN_FDS": "3", "LISTEN_FDNAMES": "a:b:c", "X": "y"}
+    assert take_sockets(environ, 10) == []
+    assert environ == {"X": "y"}
