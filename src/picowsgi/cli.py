@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from picowsgi import __version__, demo, service
+from picowsgi import __version__, core, demo, service
 from picowsgi.config import OPTIONS, Option, load_settings
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, take
@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "Press Ctrl-C to stop"
             )
 
+        core.share_heap()
         return service.run(load, settings, announce, start_again, given)
     except click.ClickException as error:
         _say_error(error.format_message())

@@ -83,8 +83,6 @@ def run(
     from picowsgi.supervisor import supervise
 
     link = given.link() if given is not None else None
-    if command is not None:
-        share_heap()  # this process is the server's own
     enter_directory(settings)
     sockets = _listen(settings, given)
     service = Service(load, settings, sockets, Notifier({} if link else os.environ))
