@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings = load_settings(
                 command.options, config_file=command.config_file, source="command line"
             )
-        configure(settings.log_level)
+        configure(settings.log_level, settings.log_format, settings.log_config)
         app = command.app
 
         def load() -> WSGIApplication:

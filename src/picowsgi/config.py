@@ -585,6 +585,21 @@ class Settings:
         help="debug, info, warning or error",
         choices=("debug", "info", "warning", "error"),
     )
+    log_format: str = option(
+        "text",
+        kind="choice",
+        group="Health and logs",
+        metavar="FORMAT",
+        help="of the error log: text or json",
+        choices=("text", "json"),
+    )
+    log_config: str = option(
+        "",
+        kind="str",
+        group="Health and logs",
+        metavar="FILE",
+        help="TOML or JSON for logging.config.dictConfig",
+    )
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Where a value came from, in words, by the option's name; the defaults are not in it."""

@@ -1,16 +1,25 @@
-"""The error log: one logger, written as text lines to standard error.
+"""The error log: one logger, written to standard error as lines of text or of JSON.
 
 Never lets a byte from outside act on the terminal or begin a line of its own.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 import time
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from picowsgi.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,19 +33,44 @@ def get_logger() -> logging.Logger:
     return logging.getLogger("picowsgi")
 
 
-def configure(level: str) -> None:
+def configure(level: str, form: str = "text", config_file: str = "") -> None:
     """Write the logger's records from `level` (`debug` to `error`) on to standard error.
 
-    Calling it again only changes the level. Without it the records go wherever the program that
-    embeds picowsgi sends them.
+    `form` is `text` or `json`. A `config_file`, TOML or JSON, holds a configuration for
+    `logging.config.dictConfig`, which then decides everything. Calling it again changes the level
+    and the form. Without it the records go wherever the program that embeds picowsgi sends them.
+
+    Raises ConfigError where the file cannot be used.
     """
+    if config_file:
+        _configure_by(Path(config_file))
+        return
     logger = get_logger()
-    if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
+    formatter = _JSONFormatter() if form == "json" else _TextFormatter()
+    for handler in logger.handlers:
+        if isinstance(handler, _StandardError):
+            handler.setFormatter(formatter)
+            break
+    else:
         handler = _StandardError()
-        handler.setFormatter(_TextFormatter())
+        handler.setFormatter(formatter)
         logger.addHandler(handler)
     logger.propagate = False
     logger.setLevel(level.upper())
+
+
+def _configure_by(path: Path) -> None:
+    from logging.config import dictConfig  # only where it is asked for: it is slow to import
+
+    try:
+        text = path.read_text("utf-8")
+        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        dictConfig({"version": 1, "disable_existing_loggers": False, **document})
+    except OSError as error:
+        raise ConfigError(f"--log-config: cannot read {path}: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError, ImportError, KeyError) as error:
+        why = error.__cause__ or error
+        raise ConfigError(f"--log-config: {path} is no logging configuration: {why}") from None
 
 
 def log_failure(message: str, details: str) -> None:
@@ -94,6 +128,23 @@ class _TextFormatter(logging.Formatter):
     ) -> str:
         # Errors quote what the client sent: only line ends survive, and format() indents them.
         return _CONTROL_BUT_NEWLINE.sub(_escape, super().formatException(ei))
+
+
+class _JSONFormatter(_TextFormatter):
+    """One object a line: time (RFC 3339), level, pid, message and, of an error, its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, object] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.created)),
+            "level": record.levelname.lower(),
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        elif record.exc_text:
+            entry["traceback"] = record.exc_text
+        return json.dumps(entry)
 
 
 def _indent(text: str) -> str:

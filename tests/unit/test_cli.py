@@ -72,7 +72,7 @@ class Served:
             on_ready([first])
         return 0
 
-    def configure(self, level: str) -> None:
+    def configure(self, level: str, _form: str, _config_file: str) -> None:
         self.log_level = level
 
 

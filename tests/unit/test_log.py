@@ -1,0 +1,107 @@
+"""The error log: lines that nothing from outside can break, and the program's own configuration."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import pytest
+
+from picowsgi.errors import ConfigError
+from picowsgi.log import configure, get_logger, printable
+
+
+@pytest.fixture(autouse=True)
+def _unchanged_logger():
+    logger = get_logger()
+    before = (list(logger.handlers), logger.propagate, logger.level)
+    yield
+    logger.handlers[:], logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+
+
+def fail(message):
+    try:
+        raise ValueError(message)
+    except ValueError:
+        get_logger().error("error in %s", message, exc_info=True)
+
+
+def test_a_record_is_one_line_and_its_traceback_is_indented(capsys):
+    configure("info")
+    fail("a\nb\x1b[31m")
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first.endswith(r"error: error in a\nb\x1b[31m")
+    assert rest
+    assert all(line.startswith("    ") for line in rest)
+    assert "\x1b" not in "".join(rest)
+
+
+def test_a_record_is_one_json_object(capsys):
+    configure("info", "json")
+    fail('a\nb"\x1b')
+    (line,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert entry["level"] == "error"
+    assert entry["message"] == 'error in a\nb"\x1b'
+    assert "ValueError" in entry["traceback"]
+    assert entry["pid"] > 0
+
+
+def test_the_level_and_the_form_can_be_changed(capsys):
+    configure("error", "json")
+    configure("warning", "text")
+    get_logger().info("not shown")
+    get_logger().warning("shown")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("warning: shown")
+
+
+@pytest.mark.parametrize("suffix", ["json", "toml"])
+def test_a_file_configures_logging_instead(tmp_path, suffix):
+    log = tmp_path / "own.log"
+    if suffix == "json":
+        handler = {"class": "logging.FileHandler", "filename": str(log)}
+        loggers = {"picowsgi": {"handlers": ["own"], "level": "INFO"}}
+        text = json.dumps({"handlers": {"own": handler}, "loggers": loggers})
+    else:
+        text = f"""
+            [handlers.own]
+            class = "logging.FileHandler"
+            filename = "{log}"
+            [loggers.picowsgi]
+            handlers = ["own"]
+            level = "INFO"
+        """
+    file = tmp_path / f"logging.{suffix}"
+    file.write_text(text)
+    configure("error", "text", str(file))
+    get_logger().info("to the file")
+    for handler in list(get_logger().handlers):
+        handler.close()
+    assert log.read_text() == "to the file\n"
+
+
+@pytest.mark.parametrize(
+    "text", [None, "{", '{"handlers": 5}', '{"handlers": {"a": {"class": "x.y"}}}']
+)
+def test_a_file_that_is_no_configuration_is_a_clear_error(tmp_path, text):
+    file = tmp_path / "logging.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match="log-config"):
+        configure("info", "text", str(file))
+
+
+def test_a_missing_or_closed_standard_error_disturbs_nothing(monkeypatch):
+    configure("info")
+    monkeypatch.setattr(sys, "stderr", None)
+    get_logger().error("lost")
+    assert logging.getLogger("picowsgi") is get_logger()
+
+
+def test_printable_text_has_no_controls_and_can_be_read_back():
+    text = "a\\b\r\n\x00\x7f\xe9\u20ac"
+    assert printable(text).isprintable()
+    assert printable(text).encode().decode("unicode_escape") == text
