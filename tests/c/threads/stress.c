@@ -275,6 +275,7 @@ static bool client_answer(client *self, long expected)
     }
     if (status == 103)
         return client_answer(self, expected);
+    MUST(chunked == (length < 0));
     if (chunked ? !client_chunks(self, &length) : !client_skip(self, (size_t)length))
         return false;
     MUST(length == expected || status == 503);
@@ -357,7 +358,7 @@ static bool leave(client *self, int turn)
 
 static bool client_connect(client *self)
 {
-    static const struct timeval patience = {.tv_sec = 20};
+    static const struct timeval patience = {.tv_sec = 10};
     self->at = self->end = 0;
     self->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     MUST(self->fd >= 0);
@@ -471,6 +472,7 @@ int main(void)
     }
     atomic_store(&stopping, true);
     pw_server_stop(server);
+    close(listener); /* or who waits to be accepted waits on */
     for (int i = 0; i < CLIENTS; i++)
         pthread_join(clients[i], NULL);
     pthread_join(watcher, NULL);
@@ -478,7 +480,6 @@ int main(void)
         pthread_join(servers[i], NULL);
     MUST(pw_server_requests(server) == atomic_load(&served));
     pw_server_free(server);
-    close(listener);
     close(logs[0]);
     close(logs[1]);
     printf("  %d requests, %d answers, %d held, %d news, %d threads born, %d named slow\n", served,
