@@ -11,7 +11,7 @@ VENV_PYTHON := $(VENV)/bin/python
 BUILT := build/stamps/$(subst /,_,$(VENV))
 CORE := $(wildcard csrc/*.[ch])
 BUILD_FILES := setup.py $(wildcard tools/*.py)
-C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/fuzz/*.c)
+C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.c tests/fuzz/*.c)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format sanitize valgrind soak wheel clean
@@ -22,7 +22,9 @@ help:
 	@echo "make test      run all tests (ARGS='-k name')"
 	@echo "make lint      check style and types"
 	@echo "make format    put C and Python files into the style that lint asks for"
-	@echo "make sanitize  run the C tests and all tests under AddressSanitizer and UBSan"
+	@echo "make sanitize  run the C tests and all tests under AddressSanitizer and UBSan, and the next"
+	@echo "make sanitize-threads"
+	@echo "               run a server's threads against each other under ThreadSanitizer"
 	@echo "make fuzz      run each fuzzer for T=60 seconds (needs clang)"
 	@echo "make valgrind  look for leaks of the C core, in the C tests and in a server"
 	@echo "make soak      load a server with faults for T seconds, and compare (T=1800)"
@@ -88,7 +90,7 @@ C_HELPER_OBJECTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%.o,$(C_HELPERS))
 C_LINK := -Wl,--wrap=pw_poll_wait
 C_HEADERS := $(wildcard csrc/*.h tests/c/*.h)
 
-.PHONY: sanitize-c sanitize-python
+.PHONY: sanitize-c sanitize-threads sanitize-python
 .SECONDARY: $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
 sanitize: sanitize-c sanitize-python
 
@@ -109,6 +111,27 @@ $(SANITIZED)/c/%.o: tests/c/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 $(SANITIZED)/c/%: tests/c/%.c $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) $$($(FLAGS) $<) -Icsrc -o $@ $^ $(C_LINK) $$($(FLAGS))
+
+# ThreadSanitizer cannot be had together with the others. Where the kernel spreads addresses more
+# than it knows of, it ends with "unexpected memory mapping", so they are not spread where that can
+# be had (a container may forbid it).
+THREADS := build/sanitize-threads
+THREADS_FLAGS := PICOWSGI_DEV=1 PICOWSGI_SANITIZE=thread $(VENV_PYTHON) tools/flags.py
+THREADS_OBJECTS := $(patsubst csrc/%.c,$(THREADS)/core/%.o,$(wildcard csrc/*.c))
+UNSPREAD := setarch $$(uname -m) -R
+
+.SECONDARY: $(THREADS_OBJECTS)
+sanitize-threads: $(THREADS)/stress
+	@unspread="$(UNSPREAD)"; $$unspread true 2>/dev/null || unspread=; \
+	echo "$<"; TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $$unspread $<
+
+$(THREADS)/core/%.o: csrc/%.c $(C_HEADERS) tools/flags.py $(BUILT)
+	@mkdir -p $(@D)
+	$(CC) $$($(THREADS_FLAGS) $<) -c -o $@ $<
+
+$(THREADS)/stress: tests/c/threads/stress.c $(THREADS_OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) $$($(THREADS_FLAGS) $<) -Icsrc -o $@ $^ $$($(THREADS_FLAGS)) -pthread
 
 # Python leaks at its end by design, so leaks are looked for by the C tests alone. Its own allocator
 # is off, so that a bytes object that the core reads too late is found too. Reports go to files,

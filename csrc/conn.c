@@ -247,6 +247,7 @@ static pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
 {
     char answer[PW_REFUSAL_MOST];
     conn->close = !conn->facts.keep_alive || server->draining;
+    conn->chunked = false; /* as the response before may have been */
     size_t size = pw_answer_health(&server->clock, answer, conn, server->draining);
     conn->in->start += conn->used;
     conn->used = 0;

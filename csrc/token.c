@@ -38,7 +38,9 @@ static void pw_token_flush(pw_thread *thread)
 {
     bool progress = false;
     pw_conn *conn = thread->conn;
-    if (conn != NULL && conn->output.first != NULL && !conn->started && !conn->failed &&
+    if (conn == NULL || conn->started)
+        return; /* from its head on the output is the thread's own: not even to be looked at */
+    if (conn->output.first != NULL && !conn->failed &&
         pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
         conn->failed = true;
 }
