@@ -107,6 +107,19 @@ def test_it_is_answered_while_all_threads_are_busy_and_says_when_the_server_drai
     stopping.join(10)
 
 
+def test_an_answer_after_a_chunked_response_is_not_chunked(serve):
+    def application(environ, start_response):
+        start_response("200 OK", PLAIN)
+        return iter([b"in ", b"parts"])
+
+    with connect(serve(application, health="/up")) as client:
+        client.send(get("/"))
+        assert client.read_response().content == b"in parts"
+        client.send(get("/up"))
+        response = client.read_response()
+        assert (response.content, response.value("transfer-encoding")) == (b"ok\n", None)
+
+
 @pytest.mark.parametrize("path", ["up", "/a b", "/a?b", "/\u00e9"])
 def test_a_path_that_is_none_is_a_clear_error(serve, application, path):
     with pytest.raises(ValueError, match="health"):
