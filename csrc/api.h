@@ -209,6 +209,3 @@ int32_t pw_die_with_parent(int32_t signal);
  * anyway. To be called before threads are started.
  */
 void pw_share_heap(void);
-
-/* "gcc 12.2; epoll; picohttpparser, SSE4.2" */
-const char *pw_build(void);

@@ -65,8 +65,3 @@ int pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout)
     }
     return count < 0 ? 0 : count;
 }
-
-const char *pw_poll_name(void)
-{
-    return "epoll";
-}

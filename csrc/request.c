@@ -160,11 +160,8 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
     if (conn->kind != PW_NEW && conn->entry < 0)
         conn->kind = PW_NEW; /* the entry was taken away while the content came, or a thread */
     bool whole = conn->kind == PW_NEW; /* and not of the request line alone */
-    if (server->parsed != conn) {
-        pw_parse_again(server, conn); /* other heads were parsed since; it went well before */
-        whole = true;
-    } else if (!whole && logs) {
-        pw_parse_again(server, conn);
+    if (server->parsed != conn || (!whole && logs)) {
+        pw_parse_again(server, conn); /* of this head it went well before */
         whole = true;
     }
     server->parsed = NULL;

@@ -493,20 +493,3 @@ int64_t pw_news(pw_thread *thread)
     pthread_mutex_unlock(&server->lock);
     return news;
 }
-
-/* ------------------------------------------------------------------ what was built */
-
-#define PW_TEXT(x) #x
-#define PW_TEXT_OF(x) PW_TEXT(x)
-#if defined(__clang__)
-#define PW_COMPILER "clang " PW_TEXT_OF(__clang_major__) "." PW_TEXT_OF(__clang_minor__)
-#elif defined(__GNUC__)
-#define PW_COMPILER "gcc " PW_TEXT_OF(__GNUC__) "." PW_TEXT_OF(__GNUC_MINOR__)
-#else
-#define PW_COMPILER "an unknown compiler"
-#endif
-
-const char *pw_build(void)
-{
-    return PW_COMPILER "; epoll; picohttpparser";
-}

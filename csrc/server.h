@@ -68,7 +68,6 @@ int pw_poll_add_listener(pw_poll *poll, int fd, void *tag);
 void pw_poll_remove(pw_poll *poll, int fd);
 /* Waits; timeout in ms, -1 for ever. Returns how many events, 0 also after a signal. */
 int pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
-const char *pw_poll_name(void);
 
 /* ------------------------------------------------------------------ timeout.c */
 

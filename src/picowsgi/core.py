@@ -35,12 +35,12 @@ OTHER_NAME: int = lib.PW_OTHER_NAME
 STOP: int = lib.PW_STOP
 HOLD: int = lib.PW_HOLD
 IDLE: int = lib.PW_IDLE
-GONE: int = lib.PW_GONE
 REFUSED: int = lib.PW_REFUSED
 WATCH_STOP: int = lib.PW_WATCH_STOP
 WATCH_BIRTH: int = lib.PW_WATCH_BIRTH
 WATCH_SLOW: int = lib.PW_WATCH_SLOW
 WATCH_STUCK: int = lib.PW_WATCH_STUCK
+GONE: int = lib.PW_GONE
 ADD_DATE: int = lib.PW_ADD_DATE
 ADD_SERVER: int = lib.PW_ADD_SERVER
 CLOSE: int = lib.PW_CLOSE
@@ -104,11 +104,6 @@ KEYS = _read_keys()
 def die_with_parent(number: int) -> None:
     """Have the system send this process the signal when its parent dies, where it can."""
     lib.pw_die_with_parent(number)
-
-
-def build() -> str:
-    """Return how the core was built: compiler, poller, parser."""
-    return ffi.string(lib.pw_build()).decode("ascii")
 
 
 class CoreServer:
