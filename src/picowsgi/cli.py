@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from picowsgi import __version__, core, demo, service
-from picowsgi.config import OPTIONS, Option, load_settings
+from picowsgi.config import OPTIONS
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, take
 from picowsgi.importer import load_application
 from picowsgi.log import configure
+from picowsgi.option import Option
+from picowsgi.resolve import load_settings
 from picowsgi.sockets import url_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from picowsgi import service
-from picowsgi.config import Settings, load_settings
+from picowsgi.config import Settings
+from picowsgi.resolve import load_settings
 from picowsgi.sockets import close_sockets, open_sockets, url_of
 from picowsgi.worker import Worker
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from picowsgi.config import OPTIONS, Settings, load_settings
+from picowsgi.config import OPTIONS, Settings
 from picowsgi.errors import ConfigError
+from picowsgi.resolve import load_settings
 from picowsgi.sockets import Bind
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from picowsgi.config import load_settings
 from picowsgi.errors import BindError
+from picowsgi.resolve import load_settings
 from picowsgi.sockets import Bind, close_sockets, open_sockets, parse_bind, parse_host, url_of
 from support import TIMEOUT
 
