@@ -1,4 +1,4 @@
-/* New connections, in batches; a pause while there is no room for more. */
+/* New connections, in batches; a pause while there is no room for more, or they are others' turn. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -7,6 +7,17 @@
 #include "server.h"
 
 #define PW_PAUSE_MS 100 /* for want of descriptors or memory, which nobody tells us the end of */
+#define PW_BATCH 64
+#define PW_ASIDE_MS 8      /* for so long the others have their turn */
+#define PW_ASIDE_LOOK_MS 1 /* how often to look whether they have had it */
+
+void pw_accept_count(pw_server *server, int change)
+{
+    server->conn_count += change;
+    if (server->place != NULL)
+        atomic_store_explicit(&server->place->connections, server->conn_count,
+                              memory_order_relaxed);
+}
 
 static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
                         uint8_t listener)
@@ -37,25 +48,18 @@ static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage
     if (server->all != NULL)
         server->all->previous = conn;
     server->all = conn;
-    server->conn_count++;
+    pw_accept_count(server, 1);
     pw_run(server, conn, false);
 }
 
-void pw_accept_pause(pw_server *server)
+static void pw_accept_unlisten(pw_server *server)
 {
-    if (server->paused)
-        return;
-    server->paused = true;
     for (int i = 0; i < server->listener_count; i++)
         pw_poll_remove(&server->poll, server->listeners[i].fd);
 }
 
-void pw_accept_resume(pw_server *server)
+static void pw_accept_listen(pw_server *server)
 {
-    if (!server->paused || server->draining || server->conn_count >= server->max_connections)
-        return;
-    server->paused = false;
-    server->resume_at = 0;
     for (int i = 0; i < server->listener_count; i++)
         if (pw_poll_add_listener(&server->poll, server->listeners[i].fd, &server->listeners[i]) !=
             0) {
@@ -65,17 +69,77 @@ void pw_accept_resume(pw_server *server)
         }
 }
 
-void pw_accept_take_turns(pw_server *server, pw_listener *listener)
+void pw_accept_pause(pw_server *server)
 {
     if (server->paused)
         return;
-    /* The system wakes whoever has waited for the socket the longest, again and again; as the one
-     * that came last this process lets the others have theirs. */
-    pw_poll_remove(&server->poll, listener->fd);
-    if (pw_poll_add_listener(&server->poll, listener->fd, listener) != 0) {
-        pw_accept_pause(server);
-        server->resume_at = server->timers.now + PW_PAUSE_MS;
+    server->paused = true;
+    server->aside = false;
+    pw_accept_unlisten(server);
+}
+
+void pw_accept_resume(pw_server *server)
+{
+    if (!server->paused || server->draining || server->conn_count >= server->max_connections)
+        return;
+    server->paused = false;
+    server->resume_at = 0;
+    pw_accept_listen(server);
+}
+
+static bool pw_accept_is_ahead(const pw_server *server)
+{
+    return server->place != NULL && pw_balance_is_ahead(server->balance, server->place);
+}
+
+/* The others are woken for connections that come from now on. */
+static void pw_accept_step_aside(pw_server *server)
+{
+    if (server->paused || server->aside)
+        return;
+    server->aside = true;
+    server->aside_until = server->timers.now + PW_ASIDE_MS;
+    pw_accept_unlisten(server);
+}
+
+static void pw_accept_step_back(pw_server *server)
+{
+    server->aside = false;
+    if (!server->paused && !server->draining)
+        pw_accept_listen(server);
+}
+
+int pw_accept_patience(pw_server *server)
+{
+    if (server->aside && !pw_accept_is_ahead(server)) {
+        server->turn = 1;
+        pw_accept_step_back(server);
     }
+    return server->aside ? PW_ASIDE_LOOK_MS : -1;
+}
+
+void pw_accept_waited(pw_server *server)
+{
+    if (!server->aside || server->timers.now < server->aside_until)
+        return;
+    /* Nothing is left lying because another process, which should have taken it, is stuck. */
+    server->turn = server->turn < PW_BATCH ? server->turn * 2 : PW_BATCH;
+    pw_accept_step_back(server);
+}
+
+void pw_accept_leave(pw_server *server)
+{
+    if (server->place != NULL)
+        pw_balance_leave(server->place);
+    server->place = NULL;
+    server->aside = false;
+}
+
+void pw_accept_event(pw_server *server, pw_listener *listener)
+{
+    pw_accept(server, listener, server->place == NULL ? PW_BATCH : server->turn);
+    if (pw_accept_is_ahead(server))
+        pw_accept_step_aside(server);
 }
 
 void pw_accept(pw_server *server, pw_listener *listener, int most)

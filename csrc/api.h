@@ -8,6 +8,8 @@
 
 typedef struct pw_server pw_server; /* the sockets and their event loop, one a process */
 typedef struct pw_thread pw_thread; /* one serving thread and the request it is at */
+/* How many connections each of the processes has that share the listening sockets. */
+typedef struct pw_balance pw_balance;
 
 /* What is done with a field whose name holds an underscore. */
 enum { PW_UNDERSCORE_DROP = 0, PW_UNDERSCORE_REFUSE = 1, PW_UNDERSCORE_ALLOW = 2 };
@@ -20,8 +22,7 @@ typedef struct {
     int64_t response_buffer;
     int32_t max_fields;
     int32_t max_connections;
-    int32_t threads;      /* the most serving threads there may be */
-    int32_t accept_batch; /* connections taken at a time; few where processes share the socket */
+    int32_t threads; /* the most serving threads there may be */
     int32_t underscore_fields;
     int32_t timeout_head;
     int32_t timeout_body;
@@ -33,6 +34,7 @@ typedef struct {
     int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
     int32_t access_json;     /* values are escaped for JSON strings */
     int64_t access_program_size;
+    pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
     /* The rest is borrowed during pw_server_new. */
     const char *access_program; /* the lines of the access log: see PW_ATOM_LITERAL */
     const char *health_path;    /* answered by the core; empty: none */
@@ -75,6 +77,12 @@ typedef struct {
     int32_t content_file;   /* the temporary file with the content, or -1; Python closes it */
     int32_t listener;       /* index of the listening socket, in the order of pw_server_listen */
 } pw_request;
+
+/* To be made before the processes are forked. Returns NULL with errno set. */
+pw_balance *pw_balance_new(void);
+void pw_balance_free(pw_balance *balance);
+/* That process has ended: nobody is to leave connections to it. */
+void pw_balance_forget(pw_balance *balance, int32_t process);
 
 /* Returns NULL with errno set. */
 pw_server *pw_server_new(const pw_settings *settings);

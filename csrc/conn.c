@@ -83,7 +83,7 @@ void pw_conn_close(pw_server *server, pw_conn *conn)
         conn->previous->next = conn->next;
     else
         server->all = conn->next;
-    server->conn_count--;
+    pw_accept_count(server, -1);
     if (!conn->queued) { /* else pw_next finds it in the run queue, and buries it then */
         conn->run_next = server->dead;
         server->dead = conn;

@@ -7,8 +7,6 @@
 
 #include "server.h"
 
-#define PW_ACCEPT_BATCH 64
-
 /* ------------------------------------------------------------------ the server */
 
 static bool pw_wake_open(pw_server *server)
@@ -81,7 +79,9 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->threads_most = settings->threads;
     server->timeout_request = settings->timeout_request;
     server->thread_count = 1;
-    server->accept_batch = settings->accept_batch > 0 ? settings->accept_batch : PW_ACCEPT_BATCH;
+    server->balance = settings->balance;
+    server->place = server->balance != NULL ? pw_balance_join(server->balance) : NULL;
+    server->turn = 1;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
     server->timers.length[PW_TIMER_BODY] = settings->timeout_body;
@@ -221,7 +221,7 @@ static void pw_server_close_listeners(pw_server *server)
         if (server->listeners[i].fd < 0)
             continue;
         /* Closing would not do: other processes have the same socket open. */
-        if (!server->paused)
+        if (!server->paused && !server->aside)
             pw_poll_remove(&server->poll, server->listeners[i].fd);
         close(server->listeners[i].fd);
         server->listeners[i].fd = -1;
@@ -253,6 +253,7 @@ void pw_server_free(pw_server *server)
         pw_conn_bury(server, conn);
     pw_reap(server);
     pw_server_close_listeners(server);
+    pw_accept_leave(server);
     pw_poll_close(&server->poll);
     pw_access_flush(&server->access);
     pw_free(server->access.lines.at);
@@ -314,6 +315,7 @@ static void pw_server_begin_drain(pw_server *server)
     for (int i = 0; i < server->listener_count && !server->paused; i++)
         pw_accept(server, &server->listeners[i], server->max_connections);
     pw_server_close_listeners(server);
+    pw_accept_leave(server);
     server->resume_at = 0;
     for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
         next = conn->next;
@@ -332,11 +334,8 @@ static void pw_server_event(pw_server *server, const pw_event *event)
     }
     for (int i = 0; i < server->listener_count; i++)
         if (event->tag == &server->listeners[i]) {
-            if (!server->draining) {
-                pw_accept(server, &server->listeners[i], server->accept_batch);
-                if (server->accept_batch == 1)
-                    pw_accept_take_turns(server, &server->listeners[i]);
-            }
+            if (!server->draining)
+                pw_accept_event(server, &server->listeners[i]);
             return;
         }
     pw_conn_event(server, event->tag, event->what);
@@ -350,7 +349,7 @@ void pw_server_log_to(pw_server *server, int32_t descriptor)
     pthread_mutex_unlock(&server->lock);
 }
 
-static int pw_server_patience(const pw_server *server)
+static int pw_server_patience(pw_server *server)
 {
     int64_t wait = pw_timers_wait(&server->timers);
     const int64_t others[] = {atomic_load(&server->drain_until), server->resume_at,
@@ -362,6 +361,9 @@ static int pw_server_patience(const pw_server *server)
         if (wait < 0 || left < wait)
             wait = left;
     }
+    int aside = pw_accept_patience(server);
+    if (aside >= 0 && (wait < 0 || aside < wait))
+        wait = aside;
     return wait > 60000 ? 60000 : (int)wait;
 }
 
@@ -392,6 +394,7 @@ static void pw_server_wait(pw_server *server)
     pw_clock_tick(&server->clock);
     if (server->resume_at != 0 && server->resume_at <= server->timers.now)
         pw_accept_resume(server);
+    pw_accept_waited(server);
 }
 
 static bool pw_server_is_over(pw_server *server)

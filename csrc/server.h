@@ -320,11 +320,33 @@ typedef struct {
 
 /* At most so many new connections, put into the run queue. */
 void pw_accept(pw_server *server, pw_listener *listener, int most);
-/* Where processes share the socket: the next connection is another one's. */
-void pw_accept_take_turns(pw_server *server, pw_listener *listener);
+/* The same for what the poller has said. */
+void pw_accept_event(pw_server *server, pw_listener *listener);
+/* So many connections more, or less. */
+void pw_accept_count(pw_server *server, int change);
 void pw_accept_pause(pw_server *server);
 /* Accepts again when it may. */
 void pw_accept_resume(pw_server *server);
+/* While this process leaves new connections to the others: for how long at most, in ms; else -1. */
+int pw_accept_patience(pw_server *server);
+/* The wait is over: it may be this process's turn after all. */
+void pw_accept_waited(pw_server *server);
+/* No new connections are for this process any more. */
+void pw_accept_leave(pw_server *server);
+
+/* ------------------------------------------------------------------ balance.c */
+
+/* One process; written by itself, but for the end of process. */
+typedef struct {
+    atomic_int_least32_t process; /* its number; 0: the place is free */
+    atomic_int_least32_t connections;
+} pw_place;
+
+/* NULL: there is none free. */
+pw_place *pw_balance_join(pw_balance *balance);
+void pw_balance_leave(pw_place *place);
+/* Whether another process has so few connections that new ones should be its. */
+bool pw_balance_is_ahead(const pw_balance *balance, const pw_place *own);
 
 /* ------------------------------------------------------------------ server.c */
 
@@ -341,7 +363,6 @@ struct pw_server {
     pw_store store;
     int64_t response_buffer;
     int32_t max_connections;
-    int32_t accept_batch;
     int32_t timeout_graceful;
     char *directory; /* owned */
 
@@ -356,8 +377,13 @@ struct pw_server {
 
     pw_listener listeners[PW_LISTENERS_MOST];
     int listener_count;
-    bool paused;       /* accepting, for want of descriptors or room */
-    int64_t resume_at; /* ms; 0: when a connection is closed */
+    bool paused;         /* accepting, for want of descriptors or room */
+    int64_t resume_at;   /* ms; 0: when a connection is closed */
+    pw_balance *balance; /* borrowed; NULL: no other process has the listening sockets */
+    pw_place *place;     /* borrowed: its own in balance, or NULL */
+    bool aside;          /* it has left accepting to the others */
+    int64_t aside_until; /* ms */
+    int turn;            /* how many connections it accepts before it looks at the others again */
 
     pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;

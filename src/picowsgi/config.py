@@ -28,8 +28,8 @@ class Settings:
     """Every option with its checked value. Sizes are bytes, times are seconds.
 
     The fields are the one table of options: the command line, the keywords of the Python API,
-    the environment and the configuration file are all made from it. `resolve.load_settings` makes the
-    settings; made directly, the values are not checked.
+    the environment and the configuration file are all made from it.
+    `resolve.load_settings` makes the settings; made directly, the values are not checked.
     """
 
     host: str = option(

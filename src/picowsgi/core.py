@@ -106,6 +106,23 @@ def die_with_parent(number: int) -> None:
     lib.pw_die_with_parent(number)
 
 
+class Balance:
+    """How many connections each of the processes has that share the sockets (`pw_balance`).
+
+    To be made before they are forked. Raises MemoryError.
+    """
+
+    def __init__(self) -> None:
+        balance = lib.pw_balance_new()
+        if balance == ffi.NULL:
+            raise MemoryError
+        self.pointer: Any = ffi.gc(balance, lib.pw_balance_free)
+
+    def forget(self, pid: int) -> None:
+        """Note that this process has ended."""
+        lib.pw_balance_forget(self.pointer, pid)
+
+
 class CoreServer:
     """Listening sockets and their event loop (`pw_server`).
 
@@ -117,8 +134,12 @@ class CoreServer:
         sockets: Sequence[socket.socket],
         settings: Settings,
         access: tuple[int, bytes, bool] = (-1, b"", False),
+        balance: Balance | None = None,
     ) -> None:
-        """`access` is the access log's descriptor, or -1, its program, and whether it is JSON."""
+        """`access` is the access log's descriptor, or -1, its program, and whether it is JSON.
+
+        `balance` is for processes that share the sockets.
+        """
         access_file, program, json = access
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
         health = ffi.new("char[]", settings.health.encode("ascii"))
@@ -131,8 +152,6 @@ class CoreServer:
             "max_fields": settings.max_fields,
             "max_connections": settings.max_connections,
             "threads": settings.threads,
-            # One at a time spreads them: a worker that is busy takes no more.
-            "accept_batch": 64 if settings.workers == 1 else 1,
             "underscore_fields": _UNDERSCORE[settings.underscore_fields],
             "timeout_head": _milliseconds(settings.timeout_head),
             "timeout_body": _milliseconds(settings.timeout_body),
@@ -147,7 +166,9 @@ class CoreServer:
             "access_program_size": len(program),
             "health_path": health,
             "temporary_directory": directory,
+            "balance": ffi.NULL if balance is None else balance.pointer,
         }
+        self._balance = balance
         server = lib.pw_server_new(ffi.new("pw_settings *", fields))
         if server == ffi.NULL:
             raise OSError("the core could not be started")

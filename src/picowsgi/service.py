@@ -53,6 +53,8 @@ class Service:
     given: Handover | None = None
     #: The pipe whose end tells workers that the supervisor has ended; made when needed.
     lifeline: tuple[int, int] = (-1, -1)
+    #: Shared with forked workers.
+    balance: core.Balance | None = None
     #: Whose turn it is to remove the sockets' files.
     files_are_ours: bool = field(default=True)
 

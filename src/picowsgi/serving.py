@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from picowsgi import core
 from picowsgi.errors import AppImportError
 from picowsgi.link import BEAT, FAILED, READY, REPLACE, read_failure
 from picowsgi.worker import Worker
@@ -69,10 +70,11 @@ class Inline(Serving):
         sockets: Sequence[socket.socket],
         settings: Settings,
         on_end: Callable[[], None],
+        balance: core.Balance | None = None,
     ) -> None:
         super().__init__()
         several = settings.workers > 1
-        self._worker = Worker(application, sockets, settings, multiprocess=several)
+        self._worker = Worker(application, sockets, settings, multiprocess=several, balance=balance)
         self._worker.on_end = self._note_end
         self._on_end = on_end
         self._over = False
@@ -133,8 +135,17 @@ class Inline(Serving):
 class Process(Serving):
     """A child process, which speaks as `picowsgi.link` says."""
 
-    def __init__(self, pid: int, status: int, *, program: bool = False) -> None:
+    def __init__(
+        self,
+        pid: int,
+        status: int,
+        *,
+        program: bool = False,
+        on_end: Callable[[int], object] = lambda _pid: None,
+    ) -> None:
+        """`on_end` is called with the number of the process once it has ended."""
         super().__init__()
+        self._on_end = on_end
         self.pid = pid
         #: Where it says how it is; -1 once it says nothing more.
         self.status = status
@@ -203,6 +214,7 @@ class Process(Serving):
             if pid == 0:
                 return False
             self._exit = status
+            self._on_end(self.pid)
             self.read()
             self.close()
             if self._failure:

@@ -56,7 +56,10 @@ class Spawner:
         finally:
             self._signals.unblock()
             os.close(writer)
-        return Process(pid, reader)
+        balance = self._service.balance
+        if balance is None:
+            raise RuntimeError("forked workers share a balance")
+        return Process(pid, reader, on_end=balance.forget)
 
     def _be_worker(self, link: Link, lifeline: int, others: Sequence[Serving]) -> NoReturn:
         status = 1

@@ -17,8 +17,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from picowsgi import core, log
 from picowsgi import link as words
-from picowsgi import log
 from picowsgi.errors import AppImportError
 from picowsgi.fleet import Fleet
 from picowsgi.log import get_logger
@@ -101,9 +101,12 @@ class _Supervisor:
             if settings.preload:
                 application = service.load()
                 service.load = lambda: application
+            service.balance = core.Balance()
             freeze()
             return Fleet(settings, self._fork, settings.workers)
-        inline = Inline(service.load(), service.sockets, settings, self._signals.wake)
+        inline = Inline(
+            service.load(), service.sockets, settings, self._signals.wake, service.balance
+        )
         fleet = Fleet(settings, None, 1)
         fleet.adopt(inline)
         self._inline = inline

@@ -42,12 +42,13 @@ class Worker:
         settings: Settings,
         *,
         multiprocess: bool = False,
+        balance: core.Balance | None = None,
     ) -> None:
         self._application = application
         self._settings = settings
         self._access = AccessLog(settings)
         log = (self._access.descriptor, self._access.program, self._access.json)
-        self._core = core.CoreServer(sockets, settings, log)
+        self._core = core.CoreServer(sockets, settings, log, balance)
         common = {
             **EXTENSIONS,
             "wsgi.multithread": settings.threads > 1,

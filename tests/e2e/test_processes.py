@@ -10,6 +10,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPResponse
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +54,31 @@ def ask_in_thread(port, path):
     return thread, answers
 
 
+@contextmanager
+def connections(port, count):
+    with ExitStack() as stack:
+        address = ("127.0.0.1", port)
+        yield [
+            stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(count)
+        ]
+
+
+def is_stopped(pid):
+    """Tell whether all threads of a process are stopped by a signal."""
+    return all(
+        (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    )
+
+
+def ask_on(client, path):
+    """Ask on a connection that stays open; return the content of the answer."""
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    response = HTTPResponse(client)
+    response.begin()
+    return response.read().decode()
+
+
 def run_to_the_end(directory, *options):
     """Run a command that is expected to end by itself."""
     return subprocess.run(
@@ -75,6 +104,35 @@ def test_one_worker_that_blocks_leaves_the_others_to_serve(serve_app, tmp_path):
     assert answers == ["released"]
     assert command.stop() == 0, command.log
     assert command.log.count("serving app:app") == 1, "the workers have nothing to announce"
+
+
+def test_connections_that_stay_are_shared_by_the_workers(serve_app):
+    command = serve_app(*TWO)
+    pids = [str(pid) for pid in workers(command)]
+    for count in (2, 6, 40):
+        seen = []
+        for _ in range(10):  # a worker that the system does not let run for long may be left out
+            # All at once: the first worker that wakes could take all of them.
+            with connections(command.port, count) as clients:
+                served = Counter(ask_on(client, "/pid") for client in clients)
+            seen.append(served)
+            if min(served[pid] for pid in pids) >= count * 0.4:
+                break
+        else:
+            pytest.fail(f"expected half of {count} for each worker, got {seen}")
+
+
+def test_connections_do_not_wait_for_a_worker_that_is_stuck(serve_app):
+    command = serve_app(*TWO, "--timeout-worker", "600")
+    stuck, other = workers(command)
+    os.kill(stuck, signal.SIGSTOP)
+    try:
+        eventually(lambda: is_stopped(stuck), "the worker to be stopped")
+        with connections(command.port, 200) as clients:
+            served = {ask_on(client, "/pid") for client in clients}
+        assert served == {str(other)}, "the stopped worker takes none, and none waits for it"
+    finally:
+        os.kill(stuck, signal.SIGCONT)
 
 
 def test_the_application_is_loaded_once_in_each_worker_or_once_with_preload(serve_app):
