@@ -92,7 +92,7 @@ C_HEADERS := $(wildcard csrc/*.h tests/c/*.h)
 
 .PHONY: sanitize-c sanitize-threads sanitize-python
 .SECONDARY: $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
-sanitize: sanitize-c sanitize-python
+sanitize: sanitize-c sanitize-threads sanitize-python
 
 # Each is given the folder with the wire corpus.
 sanitize-c: $(C_TESTS)
@@ -114,16 +114,21 @@ $(SANITIZED)/c/%: tests/c/%.c $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
 
 # ThreadSanitizer cannot be had together with the others. Where the kernel spreads addresses more
 # than it knows of, it ends with "unexpected memory mapping", so they are not spread where that can
-# be had (a container may forbid it).
+# be had (a container may forbid it); where it cannot run even an empty program, that is said.
 THREADS := build/sanitize-threads
 THREADS_FLAGS := PICOWSGI_DEV=1 PICOWSGI_SANITIZE=thread $(VENV_PYTHON) tools/flags.py
 THREADS_OBJECTS := $(patsubst csrc/%.c,$(THREADS)/core/%.o,$(wildcard csrc/*.c))
 UNSPREAD := setarch $$(uname -m) -R
 
 .SECONDARY: $(THREADS_OBJECTS)
-sanitize-threads: $(THREADS)/stress
+sanitize-threads: $(THREADS)/stress $(THREADS)/nothing
 	@unspread="$(UNSPREAD)"; $$unspread true 2>/dev/null || unspread=; \
+	if ! $$unspread $(THREADS)/nothing; then echo "ThreadSanitizer cannot run here: left out"; exit; fi; \
 	echo "$<"; TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $$unspread $<
+
+$(THREADS)/nothing: $(BUILT)
+	@mkdir -p $(@D)
+	echo 'int main(void) { return 0; }' | $(CC) -fsanitize=thread -x c -o $@ -
 
 $(THREADS)/core/%.o: csrc/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 	@mkdir -p $(@D)

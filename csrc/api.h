@@ -127,17 +127,17 @@ pw_request *pw_thread_request(pw_thread *thread);
  *
  *     bits 0-1    one of PW_SAME ... PW_HOLD
  *     bits 2-4    PW_CONTENT, PW_OTHER_NAMES, PW_NEWS
- *     bits 6-16   the cache entry of PW_SAME, PW_SAME_FIELDS and PW_STORE
+ *     bits 6-16   the cache entry of PW_SAME, PW_CHANGED and PW_STORE
  *     bits 17-30  how many values the block holds
  *     bits 31-62  how many bytes the block holds
  *
- * A block is the values, latin-1, joined by NUL, then one byte for each that numbers its key
- * (pw_key). The last value is PATH_INFO, the only one that may hold NUL itself. A value whose
- * number is PW_OTHER_NAME is its key, the byte 1, and the value proper.
+ * A block is one byte for each value that numbers its key (pw_key) and is never 0, then NUL, then
+ * the values, latin-1, joined by NUL. The last value is PATH_INFO, the only one that may hold NUL
+ * itself. A value whose number is PW_OTHER_NAME is its key, the byte 1, and the value proper.
  */
 #define PW_KIND 3
 #define PW_SAME 0        /* the head is the one the entry's template was made of; no block */
-#define PW_SAME_FIELDS 1 /* only the request line differs; the block has its values */
+#define PW_CHANGED 1     /* the same but for the values in the block */
 #define PW_NEW 2         /* nothing is known of it */
 #define PW_STORE 3       /* the same, and the environ may be kept as the entry's template */
 #define PW_CONTENT 4     /* there is content: see pw_request */

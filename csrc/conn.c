@@ -226,7 +226,7 @@ static bool pw_conn_recognise(pw_server *server, pw_conn *conn)
     if (head->facts.minor != entry->facts.minor || head->authority.at != NULL)
         return false; /* the fields would mean something else */
     head->facts.size = (uint32_t)(line_size + fields_size);
-    conn->kind = PW_SAME_FIELDS;
+    conn->kind = PW_CHANGED;
     conn->facts = head->facts;
     server->parsed = conn;
     entry->misses = 0;

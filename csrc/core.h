@@ -100,6 +100,7 @@ void pw_pool_free(pw_pool *pool);
 
 /* Numbers of the keys that the core itself looks at; the rest are in fields.c only. */
 enum {
+    PW_KEY_TRANSFER_ENCODING, /* never in a block, so that no number there is NUL */
     PW_KEY_METHOD,
     PW_KEY_QUERY,
     PW_KEY_PROTOCOL,
@@ -111,7 +112,6 @@ enum {
     PW_KEY_CONTENT_TYPE,
     PW_KEY_HOST,
     PW_KEY_CONNECTION,
-    PW_KEY_TRANSFER_ENCODING,
     PW_KEY_EXPECT,
     PW_KEY_COOKIE,
     PW_KEY_FIRST_OTHER,
@@ -169,6 +169,7 @@ typedef struct {
 } pw_limits;
 
 #define PW_TARGET_MOST 16384
+#define PW_FIELDS_MOST 1024 /* of --max-fields */
 
 /* The request line in data[0, size), its CRLF included. Fills method, target, path, ... */
 pw_error pw_request_line(const char *data, size_t size, pw_head *head);
@@ -241,6 +242,27 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
                    int64_t content_length);
 /* Those of the request line only. */
 void pw_block_make_line(pw_block *block, const pw_head *head);
+
+/* The values of a head that an environ was made of; offsets are from its first byte. */
+typedef struct {
+    uint32_t method, method_size;
+    uint8_t minor;
+    bool has_length;
+    uint8_t count;      /* of values */
+    uint8_t place[256]; /* by number: 1 + where in values; 0: not among them */
+    struct {
+        uint32_t at, size; /* UINT32_MAX: of a name that came more than once */
+    } values[];
+} pw_kept;
+
+/* What is kept of the head at data. NULL: nothing can be said of its like, or out of memory. */
+pw_kept *pw_kept_new(const pw_head *head, const char *data);
+/*
+ * The values that are not in the environ made of the kept head, which stands at data. False: no
+ * values can make the one of the other, for a name is missing.
+ */
+bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content_length,
+                           const pw_kept *kept, const char *data);
 /* Writes the decimal digits of value (not negative); returns how many. */
 size_t pw_digits(char *to, int64_t value);
 
@@ -257,9 +279,10 @@ size_t pw_digits(char *to, int64_t value);
 typedef struct {
     char *log; /* owned: log_size bytes, what the access log says of such a request; or NULL */
     size_t log_size;
-    char *head;   /* owned: facts.size bytes */
-    void *owner;  /* borrowed: the connection, or NULL: free */
-    int64_t used; /* ms */
+    char *head;    /* owned: facts.size bytes */
+    pw_kept *kept; /* owned: the values there; or NULL */
+    void *owner;   /* borrowed: the connection, or NULL: free */
+    int64_t used;  /* ms */
     uint32_t misses;
     pw_facts facts;
 } pw_entry;

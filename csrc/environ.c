@@ -1,6 +1,6 @@
 /*
- * The block of values from which Python makes the environ in one go (PEP 3333, RFC 3875): latin-1
- * values joined by NUL, then a byte for each that numbers its key.
+ * The block of values from which Python makes the environ in one go (PEP 3333, RFC 3875): a byte for
+ * each that numbers its key, NUL, and the values in latin-1, joined by NUL.
  */
 #include <string.h>
 
@@ -16,25 +16,17 @@ size_t pw_block_most(const pw_limits *limits)
     return 3 * limits->max_head_size + 9 * limits->max_fields + 256;
 }
 
-/* The block while it grows. */
+#define PW_NO_FIELD UINT16_MAX
+
+/* The fields of a head that become values, in the order of their numbers, whatever order they came
+ * in: so most requests have the same order of keys. */
 typedef struct {
-    char *to;
-    uint32_t count;
-    uint8_t numbers[1024 + PW_OWN_VALUES];
-} pw_making;
-
-static void pw_put(pw_making *making, const char *data, size_t size)
-{
-    memcpy(making->to, data, size);
-    making->to += size;
-}
-
-static void pw_value(pw_making *making, uint8_t number, const char *data, size_t size)
-{
-    making->numbers[making->count++] = number;
-    pw_put(making, data, size);
-    *making->to++ = '\0';
-}
+    uint64_t numbers[4];             /* a bit for each */
+    uint16_t first[256];             /* by number: the first field with it */
+    uint16_t others[PW_FIELDS_MOST]; /* the first field of each name that has no number */
+    size_t other_count;
+    uint16_t next[PW_FIELDS_MOST]; /* by field: the next one with the same name, or PW_NO_FIELD */
+} pw_index;
 
 static int pw_hex_digit(char c)
 {
@@ -44,53 +36,74 @@ static int pw_hex_digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+static char *pw_put(char *to, const char *data, size_t size)
+{
+    memcpy(to, data, size);
+    return to + size;
+}
+
+static char *pw_value(char *to, const char *data, size_t size)
+{
+    to = pw_put(to, data, size);
+    *to++ = '\0';
+    return to;
+}
+
+static char *pw_span_value(char *to, pw_span span)
+{
+    return pw_value(to, span.at, span.size);
+}
+
 /* Decodes once; a "%" that no two digits follow stays as it is. */
-static void pw_put_decoded(pw_making *making, pw_span text)
+static char *pw_put_decoded(char *to, pw_span text)
 {
     const char *at = text.at, *end = text.at + text.size;
     for (;;) {
         const char *mark = memchr(at, '%', (size_t)(end - at));
-        pw_put(making, at, (size_t)((mark != NULL ? mark : end) - at));
+        to = pw_put(to, at, (size_t)((mark != NULL ? mark : end) - at));
         if (mark == NULL)
-            return;
+            return to;
         int high = end - mark > 2 ? pw_hex_digit(mark[1]) : -1;
         int low = high >= 0 ? pw_hex_digit(mark[2]) : -1;
         if (low >= 0) {
-            *making->to++ = (char)(high * 16 + low);
+            *to++ = (char)(high * 16 + low);
             at = mark + 3;
         } else {
-            *making->to++ = '%';
+            *to++ = '%';
             at = mark + 1;
         }
     }
 }
 
-static void pw_put_line(pw_making *making, const pw_head *head)
+static char *pw_put_protocol(char *to, const pw_head *head)
 {
-    pw_value(making, PW_KEY_METHOD, head->method.at, head->method.size);
-    pw_value(making, PW_KEY_QUERY, head->query.at, head->query.size);
-    pw_value(making, PW_KEY_PROTOCOL, head->facts.minor == 0 ? "HTTP/1.0" : "HTTP/1.1", 8);
-    pw_value(making, PW_KEY_URI, head->target.at, head->target.size);
+    return pw_value(to, head->facts.minor == 0 ? "HTTP/1.0" : "HTTP/1.1", 8);
 }
 
-/* PATH_INFO is the last value, for it may hold NUL, and the numbers follow it. */
-static void pw_put_end(pw_making *making, const pw_head *head, pw_block *block)
+/* The last number, and the NUL that ends them all; the values begin behind it. */
+static char *pw_end_numbers(pw_block *block, char *to)
 {
-    making->numbers[making->count++] = PW_KEY_PATH;
-    pw_put_decoded(making, head->path);
-    pw_put(making, (const char *)making->numbers, making->count);
-    block->size = (size_t)(making->to - block->at);
-    block->values = making->count;
+    *to++ = PW_KEY_PATH; /* the last value, for it may hold NUL */
+    block->values = (uint32_t)(to - block->at);
+    *to++ = '\0';
+    return to;
+}
+
+static void pw_end_values(pw_block *block, char *to, const pw_head *head)
+{
+    block->size = (size_t)(pw_put_decoded(to, head->path) - block->at);
 }
 
 void pw_block_make_line(pw_block *block, const pw_head *head)
 {
-    pw_making making;
-    making.to = block->at;
-    making.count = 0;
+    static const char numbers[] = {PW_KEY_METHOD, PW_KEY_QUERY, PW_KEY_PROTOCOL, PW_KEY_URI};
     block->other_names = false;
-    pw_put_line(&making, head);
-    pw_put_end(&making, head, block);
+    char *to = pw_end_numbers(block, pw_put(block->at, numbers, sizeof numbers));
+    to = pw_span_value(to, head->method);
+    to = pw_span_value(to, head->query);
+    to = pw_put_protocol(to, head);
+    to = pw_span_value(to, head->target);
+    pw_end_values(block, to, head);
 }
 
 size_t pw_digits(char *to, int64_t value)
@@ -106,6 +119,15 @@ size_t pw_digits(char *to, int64_t value)
     return count;
 }
 
+static char *pw_put_length(char *to, int64_t length)
+{
+    to += pw_digits(to, length);
+    *to++ = '\0';
+    return to;
+}
+
+/* ------------------------------------------------------------------ fields by number */
+
 /* Field names are compared as the keys they become: without case, "-" and "_" the same. */
 static char pw_key_char(char c)
 {
@@ -116,8 +138,6 @@ static char pw_key_char(char c)
 
 static bool pw_same_key(const pw_field *a, const pw_field *b)
 {
-    if (a->number != b->number || a->number != PW_OTHER_NAME)
-        return a->number == b->number;
     if (a->name.size != b->name.size)
         return false;
     for (size_t i = 0; i < a->name.size; i++)
@@ -126,71 +146,211 @@ static bool pw_same_key(const pw_field *a, const pw_field *b)
     return true;
 }
 
-/* One field, and all later ones with the same name (RFC 9110 section 5.3; RFC 9113 8.2.3). */
-static void pw_put_field(pw_making *making, const pw_head *head, size_t i, bool repeated)
+static uint64_t pw_bit(uint8_t number)
 {
-    const pw_field *field = &head->fields[i];
-    making->numbers[making->count++] = field->number;
-    if (field->number == PW_OTHER_NAME) {
-        pw_put(making, "HTTP_", 5);
-        for (size_t k = 0; k < field->name.size; k++)
-            *making->to++ = pw_key_char(field->name.at[k]);
-        *making->to++ = 1;
-    }
-    pw_put(making, field->value.at, field->value.size);
-    for (size_t k = i + 1; repeated && k < head->field_count; k++) {
-        if (!pw_same_key(field, &head->fields[k]))
+    return (uint64_t)1 << (number & 63);
+}
+
+static void pw_index_make(pw_index *index, const pw_head *head)
+{
+    memset(index->numbers, 0, sizeof index->numbers);
+    index->other_count = 0;
+    /* From the last to the first, so that each finds the next one with its name. */
+    for (size_t i = head->field_count; i-- > 0;) {
+        uint8_t number = head->fields[i].number;
+        index->next[i] = PW_NO_FIELD;
+        if (number == PW_OTHER_NAME) {
+            index->other_count++;
             continue;
-        if (field->number == PW_KEY_COOKIE)
-            pw_put(making, "; ", 2);
-        else
-            pw_put(making, ",", 1);
-        pw_put(making, head->fields[k].value.at, head->fields[k].value.size);
+        }
+        if (index->numbers[number >> 6] & pw_bit(number))
+            index->next[i] = index->first[number];
+        index->numbers[number >> 6] |= pw_bit(number);
+        index->first[number] = (uint16_t)i;
     }
-    *making->to++ = '\0';
+    /* The content is complete and decoded: RFC 9112 section 7.1.3. */
+    index->numbers[0] &= ~(pw_bit(PW_KEY_CONTENT_LENGTH) | pw_bit(PW_KEY_TRANSFER_ENCODING));
+    if (index->other_count == 0)
+        return;
+    index->other_count = 0;
+    for (size_t i = 0; i < head->field_count; i++) {
+        if (head->fields[i].number != PW_OTHER_NAME)
+            continue;
+        size_t k = 0;
+        while (k < index->other_count &&
+               !pw_same_key(&head->fields[index->others[k]], &head->fields[i]))
+            k++;
+        if (k == index->other_count) {
+            index->others[index->other_count++] = (uint16_t)i;
+            continue;
+        }
+        uint16_t last = index->others[k];
+        while (index->next[last] != PW_NO_FIELD)
+            last = index->next[last];
+        index->next[last] = (uint16_t)i;
+    }
+}
+
+/* Takes the lowest number out; -1: there is none. */
+static int pw_index_pop(uint64_t numbers[4])
+{
+    for (int i = 0; i < 4; i++) {
+        if (numbers[i] == 0)
+            continue;
+        int bit = __builtin_ctzll(numbers[i]);
+        numbers[i] &= numbers[i] - 1;
+        return i * 64 + bit;
+    }
+    return -1;
+}
+
+/* One field, and all later ones with the same name (RFC 9110 section 5.3; RFC 9113 8.2.3). */
+static char *pw_put_field(char *to, const pw_head *head, const pw_index *index, uint16_t at)
+{
+    const pw_field *field = &head->fields[at];
+    to = pw_put(to, field->value.at, field->value.size);
+    while ((at = index->next[at]) != PW_NO_FIELD) {
+        if (field->number == PW_KEY_COOKIE)
+            to = pw_put(to, "; ", 2);
+        else
+            *to++ = ',';
+        to = pw_put(to, head->fields[at].value.at, head->fields[at].value.size);
+    }
+    *to++ = '\0';
+    return to;
+}
+
+static char *pw_put_named_field(char *to, const pw_head *head, const pw_index *index, uint16_t at)
+{
+    const pw_field *field = &head->fields[at];
+    to = pw_put(to, "HTTP_", 5);
+    for (size_t k = 0; k < field->name.size; k++)
+        *to++ = pw_key_char(field->name.at[k]);
+    *to++ = 1;
+    return pw_put_field(to, head, index, at);
 }
 
 void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
                    int64_t content_length)
 {
-    pw_making making;
-    making.to = block->at;
-    making.count = 0;
-    block->other_names = false;
-    pw_put_line(&making, head);
-    pw_value(&making, PW_KEY_ADDRESS, peer->address, strlen(peer->address));
-    pw_value(&making, PW_KEY_PORT, peer->port, strlen(peer->port));
-    if (content_length >= 0) {
-        char digits[20];
-        pw_value(&making, PW_KEY_CONTENT_LENGTH, digits, pw_digits(digits, content_length));
-    }
+    static const char own[] = {PW_KEY_METHOD, PW_KEY_QUERY,   PW_KEY_PROTOCOL,
+                               PW_KEY_URI,    PW_KEY_ADDRESS, PW_KEY_PORT};
+    pw_index index;
+    pw_index_make(&index, head);
+    if (head->authority.at != NULL) /* it replaces Host: RFC 9112 section 3.2.2 */
+        index.numbers[PW_KEY_HOST >> 6] |= pw_bit(PW_KEY_HOST);
 
-    /* Which names came before, and whether any came twice. */
-    uint64_t before[4] = {0, 0, 0, 0};
-    size_t others = 0;
-    bool repeated = false;
-    for (size_t i = 0; i < head->field_count; i++) {
-        uint8_t number = head->fields[i].number;
-        others += number == PW_OTHER_NAME;
-        repeated |= number != PW_OTHER_NAME && ((before[number >> 6] >> (number & 63)) & 1) != 0;
-        before[number >> 6] |= (uint64_t)1 << (number & 63);
-    }
-    repeated |= others > 1;
+    char *to = pw_put(block->at, own, sizeof own);
+    if (content_length >= 0)
+        *to++ = PW_KEY_CONTENT_LENGTH;
+    uint64_t left[4];
+    memcpy(left, index.numbers, sizeof left);
+    for (int number; (number = pw_index_pop(left)) >= 0;)
+        *to++ = (char)number;
+    memset(to, PW_OTHER_NAME, index.other_count);
+    to = pw_end_numbers(block, to + index.other_count);
 
-    for (size_t i = 0; i < head->field_count; i++) {
-        const pw_field *field = &head->fields[i];
-        if (field->number == PW_KEY_CONTENT_LENGTH || field->number == PW_KEY_TRANSFER_ENCODING)
-            continue; /* the content is complete and decoded: RFC 9112 section 7.1.3 */
-        if (field->number == PW_KEY_HOST && head->authority.at != NULL)
+    to = pw_span_value(to, head->method);
+    to = pw_span_value(to, head->query);
+    to = pw_put_protocol(to, head);
+    to = pw_span_value(to, head->target);
+    to = pw_value(to, peer->address, strlen(peer->address));
+    to = pw_value(to, peer->port, strlen(peer->port));
+    if (content_length >= 0)
+        to = pw_put_length(to, content_length);
+    memcpy(left, index.numbers, sizeof left);
+    for (int number; (number = pw_index_pop(left)) >= 0;)
+        if (number == PW_KEY_HOST && head->authority.at != NULL)
+            to = pw_span_value(to, head->authority);
+        else
+            to = pw_put_field(to, head, &index, index.first[number]);
+    for (size_t i = 0; i < index.other_count; i++)
+        to = pw_put_named_field(to, head, &index, index.others[i]);
+    block->other_names = index.other_count != 0;
+    pw_end_values(block, to, head);
+}
+
+/* ------------------------------------------------------------------ what has changed */
+
+pw_kept *pw_kept_new(const pw_head *head, const char *data)
+{
+    pw_index index;
+    pw_index_make(&index, head);
+    size_t count = 0;
+    uint64_t left[4];
+    memcpy(left, index.numbers, sizeof left);
+    while (pw_index_pop(left) >= 0)
+        count++;
+    if (index.other_count > 0 || head->authority.at != NULL || count > UINT8_MAX)
+        return NULL;
+    pw_kept *kept = pw_alloc(sizeof *kept + count * sizeof kept->values[0]);
+    if (kept == NULL)
+        return NULL;
+    kept->method = (uint32_t)(head->method.at - data);
+    kept->method_size = (uint32_t)head->method.size;
+    kept->minor = head->facts.minor;
+    kept->has_length = head->facts.chunked || head->facts.content_length >= 0;
+    for (int number; (number = pw_index_pop(index.numbers)) >= 0;) {
+        uint16_t at = index.first[number];
+        pw_span value = head->fields[at].value;
+        bool repeated = index.next[at] != PW_NO_FIELD;
+        kept->values[kept->count].at = (uint32_t)(value.at - data);
+        kept->values[kept->count].size = repeated ? UINT32_MAX : (uint32_t)value.size;
+        kept->place[number] = ++kept->count;
+    }
+    return kept;
+}
+
+static bool pw_kept_has(const pw_kept *kept, const char *data, int number, pw_span value)
+{
+    uint8_t place = kept->place[number];
+    return kept->values[place - 1].size == value.size &&
+           memcmp(data + kept->values[place - 1].at, value.at, value.size) == 0;
+}
+
+bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content_length,
+                           const pw_kept *kept, const char *data)
+{
+    if (head->authority.at != NULL || head->facts.minor != kept->minor ||
+        (kept->has_length && content_length < 0))
+        return false;
+    pw_index index;
+    pw_index_make(&index, head);
+    if (index.other_count > 0)
+        return false;
+    bool same_method = kept->method_size == head->method.size &&
+                       memcmp(data + kept->method, head->method.at, head->method.size) == 0;
+    char *to = block->at;
+    if (!same_method)
+        *to++ = PW_KEY_METHOD;
+    *to++ = PW_KEY_QUERY;
+    *to++ = PW_KEY_URI;
+    if (content_length >= 0)
+        *to++ = PW_KEY_CONTENT_LENGTH;
+    uint8_t found = 0;
+    uint64_t changed[4] = {0, 0, 0, 0};
+    for (int number; (number = pw_index_pop(index.numbers)) >= 0;) {
+        uint16_t at = index.first[number];
+        bool known = kept->place[number] != 0;
+        found += known;
+        if (known && index.next[at] == PW_NO_FIELD &&
+            pw_kept_has(kept, data, number, head->fields[at].value))
             continue;
-        bool first = true;
-        for (size_t k = 0; repeated && first && k < i; k++)
-            first = !pw_same_key(&head->fields[k], field);
-        if (first)
-            pw_put_field(&making, head, i, repeated);
+        changed[number >> 6] |= pw_bit((uint8_t)number);
+        *to++ = (char)number;
     }
-    if (head->authority.at != NULL) /* RFC 9112 section 3.2.2 */
-        pw_value(&making, PW_KEY_HOST, head->authority.at, head->authority.size);
-    block->other_names = others != 0;
-    pw_put_end(&making, head, block);
+    if (found != kept->count)
+        return false;
+    to = pw_end_numbers(block, to);
+    if (!same_method)
+        to = pw_span_value(to, head->method);
+    to = pw_span_value(to, head->query);
+    to = pw_span_value(to, head->target);
+    if (content_length >= 0)
+        to = pw_put_length(to, content_length);
+    for (int number; (number = pw_index_pop(changed)) >= 0;)
+        to = pw_put_field(to, head, &index, index.first[number]);
+    block->other_names = false;
+    pw_end_values(block, to, head);
+    return true;
 }

@@ -14,6 +14,7 @@ typedef struct {
 
 /* The first rows stand in the order of the enum in core.h. */
 static const pw_name names[] = {
+    {"transfer-encoding", "HTTP_TRANSFER_ENCODING"},
     {NULL, "REQUEST_METHOD"},
     {NULL, "QUERY_STRING"},
     {NULL, "SERVER_PROTOCOL"},
@@ -25,7 +26,6 @@ static const pw_name names[] = {
     {"content-type", "CONTENT_TYPE"},
     {"host", "HTTP_HOST"},
     {"connection", "HTTP_CONNECTION"},
-    {"transfer-encoding", "HTTP_TRANSFER_ENCODING"},
     {"expect", "HTTP_EXPECT"},
     {"cookie", "HTTP_COOKIE"},
     /* the rest in any order */

@@ -9,8 +9,6 @@
 #include "parser.h"
 #include "vendor/picohttpparser/picohttpparser.h"
 
-#define PW_FIELDS_MOST 1024 /* of --max-fields */
-
 static pw_parse_request_function *pw_parser(void)
 {
 #if PW_HAVE_SSE42

@@ -107,10 +107,25 @@ static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
     } else if (++server->cache.entries[conn->entry].misses % 8 != 0) {
         return; /* a client whose heads are always new */
     }
-    if (pw_cache_store(&server->cache, conn->entry, data, &conn->facts))
-        conn->kind = PW_STORE;
-    else
+    if (!pw_cache_store(&server->cache, conn->entry, data, &conn->facts)) {
         pw_conn_forget(server, conn);
+        return;
+    }
+    conn->kind = PW_STORE;
+    server->cache.entries[conn->entry].kept = pw_kept_new(&server->head, data);
+}
+
+/* Whether the block now tells what is not as in the head kept for the connection. */
+static bool pw_compare(pw_thread *thread, pw_conn *conn, int64_t length)
+{
+    if (conn->entry < 0)
+        return false;
+    pw_entry *entry = &thread->server->cache.entries[conn->entry];
+    if (entry->kept == NULL || !pw_block_make_changes(&thread->block, &thread->server->head, length,
+                                                      entry->kept, entry->head))
+        return false;
+    conn->kind = PW_CHANGED;
+    return true;
 }
 
 static void pw_parse_again(pw_server *server, const pw_conn *conn)
@@ -168,11 +183,11 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
     pw_peer peer;
     if (whole)
         pw_peer_name(conn, &peer);
-    if (conn->kind == PW_NEW) {
+    if (conn->kind == PW_CHANGED) {
+        pw_block_make_line(&thread->block, &server->head);
+    } else if (conn->kind == PW_NEW && !pw_compare(thread, conn, length)) {
         pw_remember(server, conn, conn->in->data + conn->in->start);
         pw_block_make(&thread->block, &server->head, &peer, length);
-    } else if (conn->kind == PW_SAME_FIELDS) {
-        pw_block_make_line(&thread->block, &server->head);
     }
     if (logs)
         pw_thread_log_request(thread, conn, &peer);

@@ -94,7 +94,8 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
 pw_server *pw_server_new(const pw_settings *settings)
 {
     if (settings->max_head_size < 1 || settings->max_head_size > (1 << 22) ||
-        settings->max_fields < 1 || settings->max_fields > 1024 || settings->max_connections < 1) {
+        settings->max_fields < 1 || settings->max_fields > PW_FIELDS_MOST ||
+        settings->max_connections < 1) {
         errno = EINVAL;
         return NULL;
     }

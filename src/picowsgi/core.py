@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # The numbers of csrc/api.h that the modules of a request use.
 SAME: int = lib.PW_SAME
-SAME_FIELDS: int = lib.PW_SAME_FIELDS
+CHANGED: int = lib.PW_CHANGED
 STORE: int = lib.PW_STORE
 KIND: int = lib.PW_KIND
 CONTENT: int = lib.PW_CONTENT

@@ -15,6 +15,8 @@ from picowsgi import core
 from picowsgi.input import NO_CONTENT, ErrorStream, open_spooled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from _typeshed.wsgi import WSGIEnvironment
 
 _KNOWN_ORDERS = 1024  # how many orders of fields are remembered
@@ -84,7 +86,10 @@ class EnvironMaker:
         self._kept = kept
         self._templates = kept.templates
         self._block = thread.block
-        self._orders: dict[bytes, tuple[str, ...]] = {}
+        #: By the numbers of their keys: the keys, and for each listening socket an environ that has
+        #: them, so that no dict has to grow while it is filled in.
+        self._orders: dict[str, tuple[tuple[str, ...], list[WSGIEnvironment]]] = {}
+        self._has_one_base = len(bases) == 1
         #: The temporary file with the content of the request at hand; to be closed at its end.
         self.spooled: BinaryIO | None = None
 
@@ -93,20 +98,28 @@ class EnvironMaker:
         if number & core.NEWS:
             self._kept.take_news(self._thread)
         kind = number & core.KIND
-        entry = number & core.ENTRY_BITS
         if kind == core.SAME:
-            environ = self._templates[entry].copy()
-        elif kind == core.SAME_FIELDS:
-            environ = self._templates[entry].copy()
-            self._fill(environ, number)
+            environ = self._templates[number & core.ENTRY_BITS].copy()
         else:
-            request = self._thread.request
-            environ = self._bases[request.listener].copy()
+            # PATH_INFO comes last because it alone may hold NUL.
+            text = str(self._block[: number >> core.SIZE_SHIFT], "latin-1")
+            values = iter(text.split("\0", number >> core.VALUES_SHIFT & core.VALUES_MASK))
+            order = next(values)
             if number & core.OTHER_NAMES:
-                self._fill_slowly(environ, number)
+                environ = self._bases[self._thread.request.listener].copy()
+                _fill_slowly(environ, order, values)
             else:
-                self._fill(environ, number)
+                keys, environs = self._orders.get(order) or self._learn(order)
+                if kind == core.CHANGED:
+                    environ = self._templates[number & core.ENTRY_BITS].copy()
+                elif self._has_one_base:
+                    environ = environs[0].copy()
+                else:
+                    environ = environs[self._thread.request.listener].copy()
+                environ.update(zip(keys, values))  # noqa: B905 (as many by construction)
+            environ["RAW_URI"] = environ["REQUEST_URI"]
             if kind == core.STORE:
+                entry = number & core.ENTRY_BITS
                 self._kept.put_template(self._thread, entry, environ.copy())
         if number & core.CONTENT:
             self._add_content(environ)
@@ -118,38 +131,13 @@ class EnvironMaker:
             self.spooled.close()
             self.spooled = None
 
-    def _fill(self, environ: WSGIEnvironment, number: int) -> None:
-        block = self._block[: number >> core.SIZE_SHIFT]
-        count = number >> core.VALUES_SHIFT & core.VALUES_MASK
-        order = block[-count:]
-        keys = self._orders.get(order) or self._learn(order)
-        # PATH_INFO comes last because it alone may hold NUL.
-        values = str(block[:-count], "latin-1").split("\0", count - 1)
-        environ.update(zip(keys, values))  # noqa: B905 (as many by construction)
-        environ["RAW_URI"] = environ["REQUEST_URI"]
-
-    def _learn(self, order: bytes) -> tuple[str, ...]:
+    def _learn(self, order: str) -> tuple[tuple[str, ...], list[WSGIEnvironment]]:
         if len(self._orders) >= _KNOWN_ORDERS:
             self._orders.clear()
-        keys = self._orders[order] = tuple(map(core.KEYS.__getitem__, order))
-        return keys
-
-    def _fill_slowly(self, environ: WSGIEnvironment, number: int) -> None:
-        """Fill in a block that has names without a number among its keys."""
-        block = self._block[: number >> core.SIZE_SHIFT]
-        count = number >> core.VALUES_SHIFT & core.VALUES_MASK
-        values = str(block[:-count], "latin-1").split("\0", count - 1)
-        named = []
-        for known, value in zip(block[-count:], values, strict=True):
-            if known == core.OTHER_NAME:
-                named.append(value)
-            else:
-                environ[core.KEYS[known]] = value
-        for key_and_value in named:
-            key, _, value = key_and_value.partition("\1")
-            # Only with --underscore-fields allow: X_Name beside X-Name.
-            environ[key] = f"{environ[key]},{value}" if key in environ else value
-        environ["RAW_URI"] = environ["REQUEST_URI"]
+        keys = tuple(core.KEYS[ord(number)] for number in order)
+        blank = dict.fromkeys((*keys, "RAW_URI"))
+        known = self._orders[order] = keys, [{**base, **blank} for base in self._bases]
+        return known
 
     def _add_content(self, environ: WSGIEnvironment) -> None:
         request = self._thread.request
@@ -160,3 +148,17 @@ class EnvironMaker:
         else:
             content = core.unpack(request.content, length) if length else b""
             environ["wsgi.input"] = io.BytesIO(content)
+
+
+def _fill_slowly(environ: WSGIEnvironment, order: str, values: Iterator[str]) -> None:
+    """Fill in values that have names without a number among their keys."""
+    named = []
+    for number, value in zip(order, values, strict=True):
+        if ord(number) == core.OTHER_NAME:
+            named.append(value)
+        else:
+            environ[core.KEYS[ord(number)]] = value
+    for key_and_value in named:
+        key, _, value = key_and_value.partition("\1")
+        # Only with --underscore-fields allow: X_Name beside X-Name.
+        environ[key] = f"{environ[key]},{value}" if key in environ else value

@@ -174,23 +174,79 @@ static void site_see_value(test_seen *request, uint8_t number, const char *value
         text_add_string(to, key);
     }
     text_add(to, LITERAL(": "));
-    text_add(to, value, size);
+    for (size_t i = 0; i < size; i++) /* a line stays a line */
+        text_add(to, value[i] == '\n' ? "\\n" : value + i, value[i] == '\n' ? 2 : 1);
     text_add(to, LITERAL("\n"));
 }
 
 static void site_see_block(test_site *site, size_t values, size_t size)
 {
     REQUIRE((int64_t)size <= pw_thread_block_size(site->thread));
-    REQUIRE(size >= values);
-    const char *at = pw_thread_block(site->thread), *numbers = at + size - values;
+    REQUIRE(values > 0 && size > values);
+    const char *numbers = pw_thread_block(site->thread), *all_end = numbers + size;
+    REQUIRE(memchr(numbers, '\0', size) == numbers + values);
+    const char *at = numbers + values + 1;
     for (size_t i = 0; i + 1 < values; i++) {
-        const char *end = memchr(at, '\0', (size_t)(numbers - at));
+        const char *end = memchr(at, '\0', (size_t)(all_end - at));
         REQUIRE(end != NULL);
         site_see_value(&site->request, (uint8_t)numbers[i], at, (size_t)(end - at));
         at = end + 1;
     }
     REQUIRE((uint8_t)numbers[values - 1] == PW_KEY_PATH);
-    site_see_value(&site->request, PW_KEY_PATH, at, (size_t)(numbers - at));
+    site_see_value(&site->request, PW_KEY_PATH, at, (size_t)(all_end - at));
+}
+
+/* Whether the text has a line that begins so. */
+static bool has_line(const test_text *text, const char *start, size_t size)
+{
+    for (size_t at = 0; at < text->size; at++)
+        if ((at == 0 || text->at[at - 1] == '\n') && text->size - at >= size &&
+            memcmp(text->at + at, start, size) == 0)
+            return true;
+    return false;
+}
+
+/* The lines of a template whose keys the block has no values for. */
+static void add_missing(test_text *to, const test_text *template)
+{
+    test_text given = {NULL, 0, 0};
+    text_add(&given, to->at, to->size);
+    for (size_t at = 0, end; at < template->size; at = end) {
+        const char *line = template->at + at, *colon = memchr(line, ':', template->size - at);
+        const char *newline = memchr(line, '\n', template->size - at);
+        REQUIRE(colon != NULL && newline != NULL);
+        end = (size_t)(newline + 1 - template->at);
+        if (!has_line(&given, line, (size_t)(colon + 1 - line)))
+            text_add(to, line, end - at);
+    }
+    text_free(&given);
+}
+
+static int compare_lines(const void *a, const void *b)
+{
+    const test_text *one = a, *other = b;
+    size_t size = one->size < other->size ? one->size : other->size;
+    int order = memcmp(one->at, other->at, size);
+    return order != 0 ? order : (one->size > other->size) - (one->size < other->size);
+}
+
+/* The order in which the values came says nothing. */
+static void sort_lines(test_text *text)
+{
+    enum { MOST = 200 };
+    test_text lines[MOST], sorted = {NULL, 0, 0};
+    size_t count = 0;
+    for (size_t at = 0; at < text->size; at += lines[count++].size) {
+        REQUIRE(count < MOST);
+        char *newline = memchr(text->at + at, '\n', text->size - at);
+        REQUIRE(newline != NULL);
+        lines[count] = (test_text){text->at + at, (size_t)(newline + 1 - text->at) - at, 0};
+    }
+    qsort(lines, count, sizeof lines[0], compare_lines);
+    for (size_t i = 0; i < count; i++)
+        text_add(&sorted, lines[i].at, lines[i].size);
+    text_free(text);
+    *text = sorted;
 }
 
 static void site_see_content(test_seen *request, const pw_request *from)
@@ -224,13 +280,13 @@ test_seen *site_see(test_site *site, int64_t number)
         REQUIRE(request->entry < PW_CACHE_SIZE);
     if (request->kind != PW_SAME)
         site_see_block(site, values, (size_t)(number >> PW_SIZE_SHIFT));
-    if (request->kind == PW_SAME || request->kind == PW_SAME_FIELDS) {
+    if (request->kind == PW_SAME || request->kind == PW_CHANGED) {
         REQUIRE(site->templates[request->entry].stored);
-        text_add(&request->fields, site->templates[request->entry].fields.at,
-                 site->templates[request->entry].fields.size);
+        add_missing(&request->fields, &site->templates[request->entry].fields);
+        add_missing(&request->line, &site->templates[request->entry].line);
     }
-    if (request->kind == PW_SAME)
-        text_set(&request->line, &site->templates[request->entry].line);
+    sort_lines(&request->line);
+    sort_lines(&request->fields);
     if (request->kind == PW_STORE) {
         text_set(&site->templates[request->entry].line, &request->line);
         text_set(&site->templates[request->entry].fields, &request->fields);
@@ -281,7 +337,8 @@ int site_serve_recorded(test_site *site, test_text *record)
         const char *path = memmem(request->line.at, request->line.size, LITERAL("PATH_INFO: "));
         REQUIRE(path != NULL);
         path += sizeof "PATH_INFO: " - 1;
-        size_t size = (size_t)(request->line.at + request->line.size - 1 - path);
+        const char *end = request->line.at + request->line.size;
+        size_t size = (size_t)((char *)memchr(path, '\n', (size_t)(end - path)) - path);
         number = site_respond(site, path, size, 0);
         if (number == PW_HOLD)
             number = site_next(site);

@@ -8,7 +8,31 @@
 static const pw_limits usual = {.max_head_size = 65536, .max_fields = 100};
 static const pw_peer nobody = {"", ""};
 
-/* The block of a head, as "KEY=value|" for each value, the last one without its "|". */
+/* Adds "KEY=value|" for each value, the last one without its "|". */
+static void read_block(test_text *to, const pw_block *block)
+{
+    const char *numbers = block->at, *at = numbers + block->values + 1;
+    CHECK_INT(strlen(numbers), block->values);
+    for (uint32_t i = 0; i < block->values; i++) {
+        const char *end = i + 1 < block->values ? at + strlen(at) : block->at + block->size;
+        uint8_t number = (uint8_t)numbers[i];
+        if (number == PW_OTHER_NAME) {
+            const char *mark = memchr(at, 1, (size_t)(end - at));
+            REQUIRE(mark != NULL);
+            text_add(to, at, (size_t)(mark - at));
+            CHECK(block->other_names);
+            at = mark + 1;
+        } else {
+            text_add_string(to, pw_key(number));
+        }
+        text_add(to, "=", 1);
+        text_add(to, at, (size_t)(end - at));
+        text_add(to, "|", i + 1 < block->values);
+        at = end + 1;
+    }
+}
+
+/* The block of a head. */
 static void environ_of(test_text *to, const char *data, size_t size, const pw_peer *peer,
                        int64_t length, bool line_only)
 {
@@ -25,24 +49,7 @@ static void environ_of(test_text *to, const char *data, size_t size, const pw_pe
     else
         pw_block_make(&block, &head, peer, length);
     text_clear(to);
-    const char *at = block.at, *numbers = block.at + block.size - block.values;
-    for (uint32_t i = 0; i < block.values; i++) {
-        const char *end = i + 1 < block.values ? at + strlen(at) : numbers;
-        uint8_t number = (uint8_t)numbers[i];
-        if (number == PW_OTHER_NAME) {
-            const char *mark = memchr(at, 1, (size_t)(end - at));
-            REQUIRE(mark != NULL);
-            text_add(to, at, (size_t)(mark - at));
-            CHECK(block.other_names);
-            at = mark + 1;
-        } else {
-            text_add_string(to, pw_key(number));
-        }
-        text_add(to, "=", 1);
-        text_add(to, at, (size_t)(end - at));
-        text_add(to, "|", i + 1 < block.values);
-        at = end + 1;
-    }
+    read_block(to, &block);
     free(block.at);
 }
 
@@ -102,7 +109,7 @@ static void repeated_fields_are_joined(void)
         "ACCEPT: c\r\nCookie: c=d\r\nX-B: 3\r\nX-a: 4\r\n\r\n",
         -1,
         LINE("GET", "", "1.0",
-             "/") "HTTP_ACCEPT=a,,c|HTTP_X_A=1,2,4|HTTP_COOKIE=a=b; c=d|HTTP_X_B=3|PATH_INFO=/");
+             "/") "HTTP_COOKIE=a=b; c=d|HTTP_ACCEPT=a,,c|HTTP_X_A=1,2,4|HTTP_X_B=3|PATH_INFO=/");
 }
 
 static void a_name_with_an_underscore_is_not_that_of_the_known_field(void)
@@ -116,7 +123,7 @@ static void the_authority_of_the_target_replaces_host(void)
 {
     CHECK_ENVIRON(
         "GET http://real:1/p?q HTTP/1.1\r\nHost: other\r\nAccept: a\r\n\r\n", -1,
-        LINE("GET", "q", "1.1", "http://real:1/p?q") "HTTP_ACCEPT=a|HTTP_HOST=real:1|PATH_INFO=/p");
+        LINE("GET", "q", "1.1", "http://real:1/p?q") "HTTP_HOST=real:1|HTTP_ACCEPT=a|PATH_INFO=/p");
 }
 
 static void the_path_is_decoded_once_and_the_query_never(void)
@@ -125,6 +132,103 @@ static void the_path_is_decoded_once_and_the_query_never(void)
         "GET //a%2Fb%252f%c3%A9%00%01%zz%4%?%41%00 HTTP/1.0\r\n\r\n", -1,
         LINE("GET", "%41%00", "1.0",
              "//a%2Fb%252f%c3%A9%00%01%zz%4%?%41%00") "PATH_INFO=//a/b%2f\xc3\xa9\0\1%zz%4%");
+}
+
+static void the_order_of_the_fields_does_not_matter(void)
+{
+    static const char expected[] =
+        LINE("GET", "", "1.0",
+             "/") "HTTP_HOST=h|HTTP_COOKIE=c|HTTP_ACCEPT=a"
+                  "|HTTP_REFERER=r|HTTP_USER_AGENT=u|HTTP_X_B=1|HTTP_X_A=2|PATH_INFO=/";
+    CHECK_ENVIRON(
+        "GET / HTTP/1.0\r\nHost: h\r\nCookie: c\r\nAccept: a\r\nReferer: r\r\nUser-Agent: u\r\n"
+        "X-B: 1\r\nX-A: 2\r\n\r\n",
+        -1, expected);
+    CHECK_ENVIRON(
+        "GET / HTTP/1.0\r\nX-B: 1\r\nUser-Agent: u\r\nReferer: r\r\nX-A: 2\r\nAccept: a\r\n"
+        "Cookie: c\r\nHost: h\r\n\r\n",
+        -1, expected);
+}
+
+/* What is told of `data` after `before`; "whole" where all values have to be. */
+static void changes_of(test_text *to, const char *before, const char *data, int64_t length)
+{
+    static pw_field fields[100];
+    pw_head head = {.fields = fields};
+    pw_limits limits = usual;
+    size_t scanned = 0;
+    pw_error error;
+    REQUIRE(pw_head_parse(&limits, before, strlen(before), &scanned, &head, &error) ==
+            PW_PARSE_DONE);
+    pw_kept *kept = pw_kept_new(&head, before);
+    scanned = 0;
+    head = (pw_head){.fields = fields};
+    REQUIRE(pw_head_parse(&limits, data, strlen(data), &scanned, &head, &error) == PW_PARSE_DONE);
+    pw_block block = {.at = malloc(pw_block_most(&limits))};
+    text_clear(to);
+    if (kept != NULL && pw_block_make_changes(&block, &head, length, kept, before))
+        read_block(to, &block);
+    else
+        text_add(to, LITERAL("whole"));
+    pw_free(kept);
+    free(block.at);
+}
+
+#define HEAD(line, fields) line " HTTP/1.1\r\nHost: h\r\n" fields "\r\n"
+#define COMMON "QUERY_STRING=|REQUEST_URI=/|"
+
+static void only_what_has_changed_is_told(void)
+{
+    static const struct {
+        const char *before, *data;
+        int64_t length;
+        const char *expected;
+    } cases[] = {
+        {HEAD("GET /", ""), HEAD("GET /", ""), -1, COMMON "PATH_INFO=/"},
+        {HEAD("GET /", ""), HEAD("GET /%41?b", ""), -1,
+         "QUERY_STRING=b|REQUEST_URI=/%41?b|PATH_INFO=/A"},
+        {HEAD("GET /", ""), HEAD("HEAD /", ""), -1, "REQUEST_METHOD=HEAD|" COMMON "PATH_INFO=/"},
+        {HEAD("GET /", "Accept: a\r\nCookie: c\r\n"), HEAD("GET /", "Cookie: d\r\nAccept: a\r\n"),
+         -1, COMMON "HTTP_COOKIE=d|PATH_INFO=/"},
+        {HEAD("GET /", "Accept: ab\r\n"), HEAD("GET /", "Accept: a\r\n"), -1,
+         COMMON "HTTP_ACCEPT=a|PATH_INFO=/"},
+        /* one more, one less */
+        {HEAD("GET /", ""), HEAD("GET /", "Accept: a\r\n"), -1, COMMON "HTTP_ACCEPT=a|PATH_INFO=/"},
+        {HEAD("GET /", "Accept: a\r\n"), HEAD("GET /", ""), -1, "whole"},
+        {HEAD("GET /", "Accept: a\r\n"), HEAD("GET /", "Cookie: c\r\n"), -1, "whole"},
+        /* what came more than once is always told */
+        {HEAD("GET /", "Accept: a\r\nAccept: b\r\n"), HEAD("GET /", "Accept: a\r\nAccept: b\r\n"),
+         -1, COMMON "HTTP_ACCEPT=a,b|PATH_INFO=/"},
+        {HEAD("GET /", "Accept: a\r\nAccept: b\r\n"), HEAD("GET /", "Accept: a\r\n"), -1,
+         COMMON "HTTP_ACCEPT=a|PATH_INFO=/"},
+        {HEAD("GET /", "Accept: a\r\n"), HEAD("GET /", "Accept: a\r\nAccept: b\r\n"), -1,
+         COMMON "HTTP_ACCEPT=a,b|PATH_INFO=/"},
+        /* the length is that of the content */
+        {HEAD("PUT /", "Content-Length: 1\r\n"), HEAD("PUT /", "Content-Length: 02\r\n"), 2,
+         COMMON "CONTENT_LENGTH=2|PATH_INFO=/"},
+        {HEAD("PUT /", "Content-Length: 1\r\n"), HEAD("PUT /", "Transfer-Encoding: chunked\r\n"), 3,
+         COMMON "CONTENT_LENGTH=3|PATH_INFO=/"},
+        {HEAD("PUT /", ""), HEAD("PUT /", "Content-Length: 0\r\n"), 0,
+         COMMON "CONTENT_LENGTH=0|PATH_INFO=/"},
+        {HEAD("PUT /", "Content-Length: 1\r\n"), HEAD("PUT /", ""), -1, "whole"},
+        /* names without a number, another Host, another version */
+        {HEAD("GET /", "X-A: a\r\n"), HEAD("GET /", "X-A: a\r\n"), -1, "whole"},
+        {HEAD("GET /", ""), HEAD("GET /", "X-A: a\r\n"), -1, "whole"},
+        {HEAD("GET http://b/", ""), HEAD("GET /", ""), -1, "whole"},
+        {HEAD("GET /", ""), HEAD("GET http://b/", ""), -1, "whole"},
+        {HEAD("GET /", ""), "GET / HTTP/1.0\r\nHost: h\r\n\r\n", -1, "whole"},
+        {"GET / HTTP/1.0\r\nHost: h\r\n\r\n", "GET / HTTP/1.0\r\nHost: i\r\n\r\n", -1,
+         COMMON "HTTP_HOST=i|PATH_INFO=/"},
+    };
+    test_text text = {NULL, 0, 0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ABOUT("case %zu", i);
+        changes_of(&text, cases[i].before, cases[i].data, cases[i].length);
+        check_bytes(__FILE__, __LINE__, "changes", text.at, text.size, cases[i].expected,
+                    strlen(cases[i].expected));
+    }
+    ABOUT("%s", "");
+    text_free(&text);
 }
 
 static void digits_are_written_in_full(void)
@@ -182,6 +286,8 @@ int main(void)
     RUN(a_name_with_an_underscore_is_not_that_of_the_known_field);
     RUN(the_authority_of_the_target_replaces_host);
     RUN(the_path_is_decoded_once_and_the_query_never);
+    RUN(the_order_of_the_fields_does_not_matter);
+    RUN(only_what_has_changed_is_told);
     RUN(digits_are_written_in_full);
     RUN(a_block_is_never_larger_than_its_most);
     return check_end();
