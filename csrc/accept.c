@@ -24,6 +24,7 @@ static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage
 {
     pw_conn *conn = pw_alloc(sizeof *conn);
     if (conn == NULL) {
+        pw_notice_lost(server);
         close(fd);
         return;
     }

@@ -108,15 +108,40 @@ void pw_thread_free(pw_thread *thread);
 /*
  * Looks after the serving threads: to be called again and again by a thread of its own that serves
  * nothing, where there may be more than one. Blocks, and returns what is to be done: PW_WATCH_STOP,
- * nothing any more; PW_WATCH_BIRTH, one more thread that calls pw_next; or the number of a thread
- * times 4 plus PW_WATCH_SLOW or PW_WATCH_STUCK: its request has run for longer than
- * timeout_request, or twice that.
+ * nothing any more; PW_WATCH_BIRTH, one more thread that calls pw_next; PW_WATCH_NOTICE, notices are
+ * to be taken; or the number of a thread times 8 plus PW_WATCH_SLOW or PW_WATCH_STUCK: its request
+ * has run for longer than timeout_request, or twice that.
  */
 #define PW_WATCH_STOP 0
 #define PW_WATCH_BIRTH 1
 #define PW_WATCH_SLOW 2
 #define PW_WATCH_STUCK 3
+#define PW_WATCH_NOTICE 4
 int32_t pw_watch(pw_server *server);
+
+/*
+ * A request that was accepted and not answered in full, or answered with 503 or 507, for the error
+ * log: what has happened, and where it was.
+ */
+#define PW_NOTICE_STORAGE 1       /* its content could not be stored: 507 */
+#define PW_NOTICE_MEMORY 2        /* no memory: 503, or the end of the connection */
+#define PW_NOTICE_WRITE_TIMEOUT 3 /* the client has taken nothing for timeout_write */
+#define PW_NOTICE_STOP 4          /* the server has stopped without waiting any longer */
+#define PW_NOTICE_SHORT 5         /* a file had fewer bytes than when it was to be sent */
+#define PW_NOTICE_ERROR 6         /* another error of the system */
+#define PW_NOTICE_LOST 7          /* so many more, `unsent`, for which there was no memory */
+#define PW_NOTICE_LINE 1024
+typedef struct {
+    int32_t what;
+    int32_t error;    /* errno, where there is one */
+    int64_t unsent;   /* bytes of the response that are known and not sent */
+    char address[46]; /* of the client; empty for a unix socket */
+    char port[6];
+    char line[PW_NOTICE_LINE]; /* method and target, as received and as far as known */
+} pw_notice;
+/* The next one; 0: there is none. May be called from any thread. */
+int32_t pw_notice_take(pw_server *server, pw_notice *to);
+
 /* The block of values of the thread's request; its length is in the number pw_next returns. */
 const char *pw_thread_block(pw_thread *thread);
 int64_t pw_thread_block_size(pw_thread *thread);

@@ -1,4 +1,5 @@
 /* Memory: the core's only way to the allocator, and the pool of receive buffers. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #ifdef __GLIBC__
@@ -15,6 +16,8 @@ static bool pw_alloc_refused(void)
         return false;
     if (allocations_left > 0)
         allocations_left--;
+    if (allocations_left == 0)
+        errno = ENOMEM;
     return allocations_left == 0;
 }
 

@@ -2,6 +2,7 @@
  * One connection: pw_conn_drive takes it from state to state until it has a complete request, or
  * waits for its peer, or is closed.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -54,6 +55,8 @@ static void pw_conn_sent(pw_server *server, pw_conn *conn)
         pw_tell(server, conn->id, PW_NEWS_SENT);
     conn->holder = NULL;
     conn->held = false;
+    pw_free(conn->line);
+    conn->line = NULL;
 }
 
 void pw_conn_close(pw_server *server, pw_conn *conn)
@@ -92,14 +95,20 @@ void pw_conn_close(pw_server *server, pw_conn *conn)
         pw_accept_resume(server);
 }
 
+/* The end of a connection that cannot go on; errno says why. */
+static pw_step pw_conn_fail(pw_server *server, pw_conn *conn)
+{
+    pw_notice_conn(server, conn, PW_NOTICE_ERROR, errno);
+    pw_conn_close(server, conn);
+    return PW_STEP_WAIT;
+}
+
 /* Nothing can be done now: the poller has to know the connection, and a timer runs. */
 static pw_step pw_conn_wait(pw_server *server, pw_conn *conn, pw_timer_kind kind, bool restart)
 {
     if (!conn->registered) {
-        if (pw_poll_add(&server->poll, conn->fd, conn) != 0) {
-            pw_conn_close(server, conn);
-            return PW_STEP_WAIT;
-        }
+        if (pw_poll_add(&server->poll, conn->fd, conn) != 0)
+            return pw_conn_fail(server, conn);
         conn->registered = true;
     }
     if (restart || conn->timer.kind != kind)
@@ -146,6 +155,10 @@ static pw_step pw_step_linger(pw_server *server, pw_conn *conn)
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
 {
     char answer[PW_REFUSAL_MOST];
+    bool is_told = error == PW_E_STORAGE || error == PW_E_MEMORY;
+    if (is_told)
+        pw_notice_conn(server, conn, error == PW_E_STORAGE ? PW_NOTICE_STORAGE : PW_NOTICE_MEMORY,
+                       errno);
     pw_log_refusal(server, conn, pw_error_status(error));
     size_t size = pw_answer_refusal(&server->clock, answer, error, conn->facts.is_head);
     conn->close = true;
@@ -153,8 +166,11 @@ void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
     conn->state = PW_CONN_SENDING;
     pw_content_free(conn->content);
     conn->content = NULL;
-    if (!pw_output_copy(&conn->output, answer, size))
-        pw_conn_close(server, conn);
+    if (pw_output_copy(&conn->output, answer, size))
+        return;
+    if (!is_told)
+        pw_notice_conn(server, conn, PW_NOTICE_MEMORY, ENOMEM);
+    pw_conn_close(server, conn);
 }
 
 static pw_step pw_conn_refused(pw_server *server, pw_conn *conn, pw_error error)
@@ -176,8 +192,9 @@ static pw_step pw_conn_more(pw_server *server, pw_conn *conn, pw_timer_kind kind
         return PW_STEP_ON;
     case PW_IO_RETRY:
         return PW_STEP_ON; /* not readable any more: the next round waits */
-    case PW_IO_END:
     case PW_IO_ERROR:
+        return pw_conn_fail(server, conn);
+    case PW_IO_END:
         break;
     }
     pw_conn_close(server, conn);
@@ -256,8 +273,7 @@ static pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
     conn->state = PW_CONN_SENDING;
     if (pw_output_copy(&conn->output, answer, size))
         return PW_STEP_ON;
-    pw_conn_close(server, conn);
-    return PW_STEP_WAIT;
+    return pw_conn_fail(server, conn);
 }
 
 /* The head is complete: what of its content is here, too? */
@@ -289,10 +305,8 @@ static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
         static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
         bool progress = false;
         if (!pw_output_copy(&conn->output, interim, sizeof interim - 1) ||
-            pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR) {
-            pw_conn_close(server, conn);
-            return PW_STEP_WAIT;
-        }
+            pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
+            return pw_conn_fail(server, conn);
     }
     return PW_STEP_ON;
 }
@@ -343,10 +357,8 @@ static pw_step pw_step_content(pw_server *server, pw_conn *conn)
 {
     bool progress = false;
     if (conn->output.first != NULL &&
-        pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR) {
-        pw_conn_close(server, conn);
-        return PW_STEP_WAIT;
-    }
+        pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
+        return pw_conn_fail(server, conn);
     progress = false;
     while (conn->what & PW_READABLE) {
         pw_content *content = conn->content;
@@ -413,12 +425,11 @@ static pw_step pw_step_sending(pw_server *server, pw_conn *conn)
         if (progress)
             conn->unsent = pw_unsent(conn->fd);
         return pw_conn_wait(server, conn, PW_TIMER_WRITE, progress);
-    case PW_IO_END:
+    case PW_IO_END: /* of receiving only */
     case PW_IO_ERROR:
         break;
     }
-    pw_conn_close(server, conn);
-    return PW_STEP_WAIT;
+    return pw_conn_fail(server, conn);
 }
 
 pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
@@ -471,7 +482,10 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     pw_timers_tick(&server->timers); /* the application's time is not the client's */
     pw_content_free(conn->content);
     conn->content = NULL;
-    if (conn->failed || (conn->what & PW_GONE_AWAY) || server->stopped) {
+    bool gone = conn->failed || (conn->what & PW_GONE_AWAY) != 0;
+    if (gone || server->stopped) {
+        if (!gone && conn->output.first != NULL)
+            pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
         pw_conn_close(server, conn);
         return;
     }
@@ -550,6 +564,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
             pw_timer_start(&server->timers, &conn->timer, PW_TIMER_WRITE);
             return;
         }
+        pw_notice_conn(server, conn, PW_NOTICE_WRITE_TIMEOUT, 0);
         pw_conn_close(server, conn);
         return;
     case PW_CONN_LINGER:

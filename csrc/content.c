@@ -40,8 +40,10 @@ static int pw_temporary_file(const char *directory)
 #endif
     char path[4096];
     int length = snprintf(path, sizeof path, "%s/picowsgi-XXXXXX", directory);
-    if (length < 0 || (size_t)length >= sizeof path)
+    if (length < 0 || (size_t)length >= sizeof path) {
+        errno = ENAMETOOLONG;
         return -1;
+    }
     int fd = mkostemp(path, O_CLOEXEC);
     if (fd >= 0)
         unlink(path);
@@ -54,6 +56,8 @@ static bool pw_write_all(int fd, const char *data, size_t size)
         ssize_t done = write(fd, data, size);
         if (done < 0 && errno == EINTR)
             continue;
+        if (done == 0)
+            errno = ENOSPC;
         if (done <= 0)
             return false;
         data += done;

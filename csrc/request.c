@@ -68,7 +68,7 @@ pw_request *pw_thread_request(pw_thread *thread)
 
 /* ------------------------------------------------------------------ a request, told to Python */
 
-static void pw_peer_name(const pw_conn *conn, pw_peer *peer)
+void pw_peer_name(const pw_conn *conn, pw_peer *peer)
 {
     peer->address[0] = '\0';
     peer->port[0] = '\0';
@@ -231,6 +231,7 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
     pw_thread_describe(thread, conn);
+    pw_thread_keep_line(thread, conn);
     conn->in->start += conn->used;
     conn->used = 0;
     conn->scanned = 0;

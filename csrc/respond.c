@@ -68,24 +68,30 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     };
     size_t size = parts[0].iov_len + parts[1].iov_len + parts[2].iov_len;
     conn->waits = pw_response_waits(server, conn, size);
+    int error = 0;
     bool loop_is_ours = server->holder == thread;
     if (!loop_is_ours) /* whoever has it need not wait for this write */
         pthread_mutex_unlock(&server->lock);
     if (conn->waits) {
         for (int i = 0; i < 3; i++)
             if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
-                conn->failed = true;
+                error = errno;
     } else if (pw_output_write(&conn->output, conn->fd, parts, parts[2].iov_len > 0 ? 3 : 2) ==
                PW_IO_ERROR) {
-        conn->failed = true;
+        error = errno;
     }
     if (!loop_is_ours)
         pthread_mutex_lock(&server->lock);
+    if (error != 0 && !conn->failed)
+        pw_notice_thread(thread, conn, PW_NOTICE_ERROR, error);
+    conn->failed |= error != 0;
     conn->bytes = (int64_t)parts[2].iov_len;
     pw_thread_log(thread, conn);
     bool holds = conn->output.borrowed > 0 && !conn->failed;
     if (holds)
         pw_response_hold(thread, conn);
+    if (conn->output.first != NULL && !conn->waits)
+        pw_conn_keep_line(thread, conn);
     pw_conn_finished(server, conn);
     pw_loop_wake(server, false);
     int64_t number = holds ? PW_HOLD : PW_IDLE;
@@ -95,13 +101,26 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     return number;
 }
 
-static int32_t pw_response_state(pw_conn *conn, pw_io outcome)
+/* The response cannot go on: `what` has happened, for PW_NOTICE_ERROR errno says it. With the lock. */
+static int32_t pw_response_fail_locked(pw_thread *thread, int what)
 {
-    if (outcome == PW_IO_ERROR) {
-        conn->failed = true;
-        pw_output_free(&conn->output);
-    }
-    return conn->failed ? PW_GONE : conn->output.borrowed;
+    pw_conn *conn = thread->conn;
+    if (!conn->failed)
+        pw_notice_thread(thread, conn, what, errno);
+    conn->failed = true;
+    conn->reset = true;
+    pw_output_free(&conn->output);
+    return PW_GONE;
+}
+
+static int32_t pw_response_fail(pw_thread *thread, int what)
+{
+    int error = errno;
+    pthread_mutex_lock(&thread->server->lock);
+    errno = error;
+    int32_t outcome = pw_response_fail_locked(thread, what);
+    pthread_mutex_unlock(&thread->server->lock);
+    return outcome;
 }
 
 int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
@@ -120,13 +139,14 @@ int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int
     int32_t outcome = !conn->no_content;
     if (!pw_output_copy(&conn->output, head, (size_t)head_size) ||
         !pw_output_copy(&conn->output, tail, tail_size))
-        outcome = pw_response_state(conn, PW_IO_ERROR);
+        outcome = pw_response_fail(thread, PW_NOTICE_ERROR);
     return outcome;
 }
 
 /* Holds the thread, as the application's own doing, until the client has taken enough. From here
- * on no other thread touches the output, for the head has been handed over. */
-static pw_io pw_response_wait(pw_server *server, pw_conn *conn)
+ * on no other thread touches the output, for the head has been handed over. Returns 0, or what has
+ * happened. */
+static int pw_response_wait(pw_server *server, pw_conn *conn)
 {
     const int step = 100; /* ms: how soon a stop is seen */
     int64_t waited = 0;
@@ -135,17 +155,19 @@ static pw_io pw_response_wait(pw_server *server, pw_conn *conn)
         struct pollfd poll_fd = {.fd = conn->fd, .events = POLLOUT, .revents = 0};
         int ready = poll(&poll_fd, 1, step);
         if (ready < 0 && errno != EINTR)
-            return PW_IO_ERROR;
+            return PW_NOTICE_ERROR;
         bool progress = false;
         if (ready > 0 && pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
-            return PW_IO_ERROR;
+            return PW_NOTICE_ERROR;
         int before = unsent;
         unsent = pw_unsent(conn->fd);
         waited = progress || unsent < before ? 0 : waited + step;
-        if (waited >= server->timers.length[PW_TIMER_WRITE] || pw_server_is_late(server))
-            return PW_IO_ERROR;
+        if (waited >= server->timers.length[PW_TIMER_WRITE])
+            return PW_NOTICE_WRITE_TIMEOUT;
+        if (pw_server_is_late(server))
+            return PW_NOTICE_STOP;
     }
-    return PW_IO_OK;
+    return 0;
 }
 
 int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags)
@@ -155,7 +177,7 @@ int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t 
     if (conn->failed)
         return PW_GONE;
     if (pw_server_is_late(server))
-        return pw_response_state(conn, PW_IO_ERROR);
+        return pw_response_fail(thread, PW_NOTICE_STOP);
     if (conn->no_content || size <= 0)
         return conn->output.borrowed;
     conn->bytes += size;
@@ -174,10 +196,12 @@ int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t 
     parts[count++] = (struct iovec){(void *)(uintptr_t)data, (size_t)size};
     if (conn->chunked)
         parts[count++] = (struct iovec){(void *)(uintptr_t)"\r\n", 2};
-    pw_io outcome = pw_output_write(&conn->output, conn->fd, parts, count);
-    if (outcome != PW_IO_ERROR && (flags & PW_FINISHED) == 0)
-        outcome = pw_response_wait(server, conn);
-    return pw_response_state(conn, outcome);
+    int what = 0;
+    if (pw_output_write(&conn->output, conn->fd, parts, count) == PW_IO_ERROR)
+        what = PW_NOTICE_ERROR;
+    else if ((flags & PW_FINISHED) == 0)
+        what = pw_response_wait(server, conn);
+    return what == 0 ? conn->output.borrowed : pw_response_fail(thread, what);
 }
 
 int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t size)
@@ -203,18 +227,20 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut)
         conn->close = true;
     } else if (conn->chunked && !conn->failed) {
         if (!pw_output_copy(&conn->output, "0\r\n\r\n", 5))
-            conn->failed = true;
+            pw_response_fail(thread, PW_NOTICE_ERROR);
     }
     bool progress = false;
     if (!conn->failed && conn->output.first != NULL &&
         pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
-        conn->failed = true;
+        pw_response_fail(thread, PW_NOTICE_ERROR);
     int32_t borrowed = conn->failed ? 0 : conn->output.borrowed;
     pthread_mutex_lock(&server->lock);
     thread->conn = NULL;
     pw_thread_log(thread, conn);
     if (borrowed > 0)
         pw_response_hold(thread, conn);
+    if (conn->output.first != NULL)
+        pw_conn_keep_line(thread, conn);
     pw_conn_finished(server, conn);
     pw_loop_wake(server, false);
     pthread_mutex_unlock(&server->lock);
@@ -232,10 +258,11 @@ int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
         outcome = PW_GONE;
     else if (conn->started || conn->facts.minor == 0)
         outcome = 0;
-    else if (!pw_output_copy(&conn->output, head, (size_t)head_size)) /* nobody keeps it for us */
-        outcome = pw_response_state(conn, PW_IO_ERROR);
+    else if (!pw_output_copy(&conn->output, head, (size_t)head_size) || /* nobody keeps it for us */
+             pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
+        outcome = pw_response_fail_locked(thread, PW_NOTICE_ERROR);
     else
-        outcome = pw_response_state(conn, pw_output_flush(&conn->output, conn->fd, &progress));
+        outcome = conn->output.borrowed;
     pthread_mutex_unlock(&server->lock);
     return outcome;
 }

@@ -143,8 +143,10 @@ static pw_io pw_flush_file(pw_output *output, int fd, bool *progress)
     ssize_t done = sendfile(fd, piece->file, &piece->offset, want);
     if (done < 0)
         return pw_failure();
-    if (done == 0)
-        return PW_IO_ERROR; /* the file has become shorter than was promised */
+    if (done == 0) {
+        errno = ENODATA; /* the file has become shorter than was promised */
+        return PW_IO_ERROR;
+    }
     *progress = true;
     piece->left -= (size_t)done;
     output->size -= (int64_t)done;

@@ -57,7 +57,8 @@ static bool pw_server_allocate(pw_server *server, const pw_settings *settings)
     server->directory = pw_copy(directory, strlen(directory));
     server->health = pw_copy(settings->health_path, strlen(settings->health_path));
     if (server->fields == NULL || server->scratch == NULL || server->directory == NULL ||
-        server->health == NULL || !pw_access_open(&server->access, settings))
+        server->health == NULL || !pw_access_open(&server->access, settings) ||
+        !pw_notices_init(&server->notices))
         return false;
     server->store.directory = server->directory;
     server->head.fields = server->fields;
@@ -210,8 +211,11 @@ static void pw_server_end(pw_server *server)
 {
     for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
         next = conn->next;
-        if (conn->state != PW_CONN_APP)
-            pw_conn_close(server, conn);
+        if (conn->state == PW_CONN_APP)
+            continue;
+        if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
+            pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
+        pw_conn_close(server, conn);
     }
     pw_access_flush(&server->access);
 }
@@ -268,6 +272,7 @@ void pw_server_free(pw_server *server)
     pw_free(server->fields);
     pw_free(server->scratch);
     pw_free(server->news);
+    pw_free(server->notices.at);
     pw_free(server->directory);
     pw_thread_free(server->watcher);
     pw_server_release(server);

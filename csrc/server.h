@@ -5,7 +5,8 @@
  *     timeout     who has waited too long       recv      bytes in
  *     send        bytes out                     conn      one connection's states
  *     answer      what the core itself answers  accept    new connections
- *     server      the loop               request, respond   to Python, and back
+ *     notice      what the error log is told    server    the loop
+ *     request, respond   to Python, and back
  *
  * Threads: pw_server.lock guards the server and all that it owns, and is held by whoever runs the
  * loop, except while it waits for events. What is not under it:
@@ -35,7 +36,8 @@ typedef enum {
     PW_IO_OK,
     PW_IO_RETRY, /* the socket would block: its edge will come */
     PW_IO_END,   /* the peer has closed its sending side */
-    PW_IO_ERROR, /* the connection cannot be used any more */
+    PW_IO_ERROR, /* the connection cannot be used any more; errno says why: ENOMEM also for want of
+                  * our own memory, ENODATA for a file that has become too short */
 } pw_io;
 
 /* ------------------------------------------------------------------ poll_epoll.c */
@@ -130,7 +132,7 @@ typedef struct {
 /* length -1: chunked. NULL: out of memory. */
 pw_content *pw_content_new(int64_t length);
 void pw_content_free(pw_content *content);
-/* Adds decoded bytes. */
+/* Adds decoded bytes. PW_E_STORAGE: errno says why. */
 pw_error pw_content_add(pw_content *content, const pw_store *store, const char *data, size_t size);
 /*
  * Takes what belongs to the content from data[0, size): *used says how much. PW_PARSE_DONE when the
@@ -212,10 +214,11 @@ typedef struct pw_conn {
     pw_content *content; /* owned, from head to the end of the response */
     pw_facts facts;      /* of the request at hand */
     pw_output output;
-    int unsent;           /* pw_unsent when the write timer was started */
-    int status;           /* of the response */
-    int64_t bytes;        /* of its content */
-    int64_t ready_us;     /* when it became PW_CONN_READY; with an access log only */
+    char *line;       /* owned: of the request whose response is on its way, for notices; or NULL */
+    int unsent;       /* pw_unsent when the write timer was started */
+    int status;       /* of the response */
+    int64_t bytes;    /* of its content */
+    int64_t ready_us; /* when it became PW_CONN_READY; with an access log only */
     int64_t linger_left;  /* bytes that will still be thrown away */
     int64_t linger_until; /* ms */
     pw_timer timer;
@@ -312,6 +315,30 @@ void pw_access_head(pw_server *server, pw_text *program, const char *head, size_
 void pw_access_line(pw_server *server, const char *program, size_t size, const pw_exchange *what);
 void pw_access_flush(pw_access *access);
 
+/* ------------------------------------------------------------------ notice.c */
+
+typedef struct {
+    pw_notice *at; /* owned: at[first, count) are waiting */
+    size_t first, count, room;
+    int64_t lost; /* for want of memory */
+} pw_notices;
+
+/* False: out of memory. */
+bool pw_notices_init(pw_notices *notices);
+/* Whether pw_notice_take has something to say. */
+bool pw_notices_wait(const pw_notices *notices);
+/* What the request of this connection has met; PW_NOTICE_ERROR: whatever `error` means, and nothing
+ * where it only means that the client has gone. */
+void pw_notice_conn(pw_server *server, const pw_conn *conn, int what, int error);
+/* The same while a thread is at the request. */
+void pw_notice_thread(const pw_thread *thread, const pw_conn *conn, int what, int error);
+/* One more of which nothing can be told. */
+void pw_notice_lost(pw_server *server);
+/* Keeps the request line of the request that the thread takes, for notices. */
+void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn);
+/* The thread leaves a response behind that is not yet sent: the same for the connection. */
+void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn);
+
 /* ------------------------------------------------------------------ accept.c */
 
 typedef struct {
@@ -404,6 +431,7 @@ struct pw_server {
 
     int64_t *news; /* owned: what pw_news will tell */
     size_t news_count, news_room;
+    pw_notices notices;
 
     pw_access access;
     int64_t polled_us; /* when the poller was last asked; with an access log only */
@@ -442,10 +470,12 @@ struct pw_thread {
     bool is_idle;         /* in server->idle */
     bool taken;           /* a request, and has not come back for the next */
     int64_t taken_tick;
-    int64_t taken_at;           /* ms */
-    int64_t taken_us;           /* with an access log only, like the next two */
-    int64_t queued_us;          /* from complete to here */
-    pw_text log;                /* what the access log says of the request */
+    int64_t taken_at;          /* ms */
+    int64_t taken_us;          /* with an access log only, like the next two */
+    int64_t queued_us;         /* from complete to here */
+    pw_text log;               /* what the access log says of the request */
+    char line[PW_NOTICE_LINE]; /* its request line, or the beginning of it */
+    size_t line_size;
     int32_t number;             /* the caller's */
     int warned;                 /* how often pw_watch has named the request at hand */
     pw_thread *next, *previous; /* borrowed: server->threads */
@@ -483,6 +513,8 @@ void pw_token_stop(pw_server *server);
 
 /* ------------------------------------------------------------------ request.c */
 
+/* The client's address, as text. */
+void pw_peer_name(const pw_conn *conn, pw_peer *peer);
 /* Hands a complete request over: from here on the connection is the thread's. */
 int64_t pw_thread_take(pw_thread *thread, pw_conn *conn);
 /* The access log's line for the response that the thread has finished. */

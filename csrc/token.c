@@ -185,7 +185,7 @@ int64_t pw_watch_due(const pw_server *server)
 
 bool pw_watch_is_wanted(const pw_server *server)
 {
-    return server->idle != NULL ||
+    return server->idle != NULL || pw_notices_wait(&server->notices) ||
            (server->timeout_request > 0 && server->timers.now >= server->looked_at + PW_LOOK_MS);
 }
 
@@ -229,14 +229,18 @@ int32_t pw_watch(pw_server *server)
     int32_t outcome = PW_WATCH_STOP;
     pthread_mutex_lock(&server->lock);
     server->is_watched = true;
-    while (!server->stopped) {
+    while (!server->stopped || pw_notices_wait(&server->notices)) {
+        if (pw_notices_wait(&server->notices)) {
+            outcome = PW_WATCH_NOTICE;
+            break;
+        }
         if (pw_watch_bears(server)) {
             outcome = PW_WATCH_BIRTH;
             break;
         }
         pw_thread *slow = pw_watch_slow(server);
         if (slow != NULL) {
-            outcome = slow->number * 4 + (slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK);
+            outcome = slow->number * 8 + (slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK);
             break;
         }
         bool busy = server->holder_in_app || pw_server_requests(server) != seen ||

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from picowsgi._core import ffi, lib
 
@@ -40,6 +40,14 @@ WATCH_STOP: int = lib.PW_WATCH_STOP
 WATCH_BIRTH: int = lib.PW_WATCH_BIRTH
 WATCH_SLOW: int = lib.PW_WATCH_SLOW
 WATCH_STUCK: int = lib.PW_WATCH_STUCK
+WATCH_NOTICE: int = lib.PW_WATCH_NOTICE
+NOTICE_STORAGE: int = lib.PW_NOTICE_STORAGE
+NOTICE_MEMORY: int = lib.PW_NOTICE_MEMORY
+NOTICE_WRITE_TIMEOUT: int = lib.PW_NOTICE_WRITE_TIMEOUT
+NOTICE_STOP: int = lib.PW_NOTICE_STOP
+NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
+NOTICE_ERROR: int = lib.PW_NOTICE_ERROR
+NOTICE_LOST: int = lib.PW_NOTICE_LOST
 GONE: int = lib.PW_GONE
 ADD_DATE: int = lib.PW_ADD_DATE
 ADD_SERVER: int = lib.PW_ADD_SERVER
@@ -123,6 +131,17 @@ class Balance:
         lib.pw_balance_forget(self.pointer, pid)
 
 
+class Notice(NamedTuple):
+    """What has happened to a request (`pw_notice`)."""
+
+    what: int
+    error: int
+    unsent: int
+    address: str
+    port: str
+    line: str
+
+
 class CoreServer:
     """Listening sockets and their event loop (`pw_server`).
 
@@ -181,11 +200,21 @@ class CoreServer:
     def watch(self) -> tuple[int, int]:
         """Look after the serving threads; blocks until there is something to do.
 
-        Returns WATCH_STOP, WATCH_BIRTH, or WATCH_SLOW or WATCH_STUCK and the number of a thread.
-        To be called by one thread that serves nothing.
+        Returns WATCH_STOP, WATCH_BIRTH, WATCH_NOTICE, or WATCH_SLOW or WATCH_STUCK and the number
+        of a thread. To be called by one thread that serves nothing.
         """
         answer: int = lib.pw_watch(self.pointer)
-        return answer & 3, answer >> 2
+        return answer & 7, answer >> 3
+
+    def notices(self) -> Iterator[Notice]:
+        """Take what has happened to requests that are not answered in full."""
+        notice = ffi.new("pw_notice *")
+        while lib.pw_notice_take(self.pointer, notice):
+            address, port, line = (
+                ffi.string(text).decode("latin-1")
+                for text in (notice.address, notice.port, notice.line)
+            )
+            yield Notice(notice.what, notice.error, notice.unsent, address, port, line)
 
     def log_to(self, descriptor: int) -> None:
         """Write the access log to this descriptor from now on."""

@@ -19,6 +19,7 @@ from picowsgi.access import AccessLog
 from picowsgi.environ import Kept, base_environ
 from picowsgi.gateway import EXTENSIONS, Gateway, interrupt_application
 from picowsgi.log import get_logger
+from picowsgi.notice import log_notices
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -145,6 +146,7 @@ class Worker:
     def _serve(self, number: int) -> None:
         thread = core.CoreThread(self._core, number)
         Gateway(self._application, thread, self._bases, self._kept).run()
+        log_notices(self._core, self._settings)  # the watcher may have ended before
 
     def _bear_serving(self) -> None:
         number = len(self._threads)
@@ -155,7 +157,9 @@ class Worker:
             what, number = self._core.watch()
             if what == core.WATCH_STOP:
                 return
-            if what == core.WATCH_BIRTH:
+            if what == core.WATCH_NOTICE:
+                log_notices(self._core, self._settings)
+            elif what == core.WATCH_BIRTH:
                 try:
                     self._bear_serving()
                 except RuntimeError as error:  # the system has no room for another thread

@@ -138,6 +138,18 @@ static void check_server_lives(void)
     site_close(&site);
 }
 
+/* How many requests the error log is told of. */
+static int64_t count_notices(void)
+{
+    int64_t count = 0;
+    for (pw_notice notice; pw_notice_take(site.server, &notice);) {
+        CHECK(notice.what == PW_NOTICE_MEMORY || notice.what == PW_NOTICE_LOST ||
+              notice.what == PW_NOTICE_STORAGE);
+        count += notice.what == PW_NOTICE_LOST ? notice.unsent : 1;
+    }
+    return count;
+}
+
 static void check_all_allocations(bool for_good)
 {
     size_t expected[CLIENTS];
@@ -149,11 +161,15 @@ static void check_all_allocations(bool for_good)
     long n = 1;
     for (bool has_failed = true; has_failed && n < 10000; n++) {
         has_failed = run(n, for_good);
+        int cut = 0;
         for (int i = 0; i < CLIENTS; i++) {
             ABOUT("allocation %ld, client %d: %zu of %zu bytes", n, i, clients[i].got.size,
                   expected[i]);
             CHECK(clients[i].got.size == expected[i] || clients[i].ended);
+            cut += clients[i].got.size != expected[i];
         }
+        ABOUT("allocation %ld, %d clients are cut", n, cut);
+        CHECK_INT(count_notices(), cut);
         ABOUT("allocation %ld", n);
         check_server_lives();
     }
