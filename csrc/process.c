@@ -1,5 +1,6 @@
 /* What a worker process asks of the system. */
 #include <errno.h>
+#include <time.h>
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
@@ -14,4 +15,31 @@ int32_t pw_die_with_parent(int32_t signal)
     (void)signal;
     return ENOSYS;
 #endif
+}
+
+static sigset_t pw_pipe_signal(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    return set;
+}
+
+sigset_t pw_pipe_signal_hold(void)
+{
+    sigset_t set = pw_pipe_signal(), before;
+    pthread_sigmask(SIG_BLOCK, &set, &before);
+    return before;
+}
+
+void pw_pipe_signal_release(const sigset_t *before, bool failed)
+{
+    int error = errno;
+    if (failed && error == EPIPE && !sigismember(before, SIGPIPE)) {
+        const sigset_t set = pw_pipe_signal();
+        const struct timespec none = {0, 0};
+        sigtimedwait(&set, NULL, &none);
+    }
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+    errno = error;
 }

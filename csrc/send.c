@@ -1,4 +1,4 @@
-/* Bytes out: writev first, and only what the socket did not take is kept. */
+/* Bytes out: written at once, and only what the socket did not take is kept. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -105,6 +105,13 @@ static pw_io pw_failure(void)
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? PW_IO_RETRY : PW_IO_ERROR;
 }
 
+/* writev to a socket, but for SIGPIPE: an application may have given that its default back. */
+static ssize_t pw_send_parts(int fd, struct iovec *parts, int count)
+{
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)count};
+    return sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
 /* The pieces up to the first file. */
 static pw_io pw_flush_bytes(pw_output *output, int fd, bool *progress)
 {
@@ -116,7 +123,7 @@ static pw_io pw_flush_bytes(pw_output *output, int fd, bool *progress)
         parts[count++] = (struct iovec){(void *)(uintptr_t)piece->at, piece->left};
         want += piece->left;
     }
-    ssize_t done = writev(fd, parts, count);
+    ssize_t done = pw_send_parts(fd, parts, count);
     if (done < 0)
         return pw_failure();
     *progress |= done > 0;
@@ -140,7 +147,9 @@ static pw_io pw_flush_file(pw_output *output, int fd, bool *progress)
 {
     pw_piece *piece = output->first;
     size_t want = piece->left < PW_FILE_STEP ? piece->left : PW_FILE_STEP;
+    sigset_t before = pw_pipe_signal_hold(); /* sendfile has no MSG_NOSIGNAL */
     ssize_t done = sendfile(fd, piece->file, &piece->offset, want);
+    pw_pipe_signal_release(&before, done < 0);
     if (done < 0)
         return pw_failure();
     if (done == 0) {
@@ -191,7 +200,7 @@ pw_io pw_output_write(pw_output *output, int fd, struct iovec *parts, int count)
     size_t left = 0;
     int at = 0;
     if (output->first == NULL) {
-        ssize_t done = writev(fd, parts, count);
+        ssize_t done = pw_send_parts(fd, parts, count);
         if (done < 0) {
             if (pw_failure() == PW_IO_ERROR)
                 return PW_IO_ERROR;

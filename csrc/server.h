@@ -24,6 +24,7 @@
 
 #include <netinet/in.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -140,6 +141,17 @@ pw_error pw_content_add(pw_content *content, const pw_store *store, const char *
  */
 pw_parse pw_content_take(pw_content *content, const pw_store *store, const char *data, size_t size,
                          size_t *used, pw_error *error);
+
+/* ------------------------------------------------------------------ process.c */
+
+/*
+ * Around a call that may raise SIGPIPE, which Python ignores, and which would end the process where
+ * an application has given it its default back. It is not left blocked: programs that the
+ * application starts would have it so.
+ */
+sigset_t pw_pipe_signal_hold(void);
+/* With what hold has returned; errno is that of the call. */
+void pw_pipe_signal_release(const sigset_t *before, bool failed);
 
 /* ------------------------------------------------------------------ send.c */
 

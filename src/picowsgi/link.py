@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import select
-from contextlib import suppress
+import signal
 
 from picowsgi.errors import AppImportError
 
@@ -33,15 +33,25 @@ class Link:
 
     def say(self, byte: int) -> None:
         """Tell the supervisor; one that is gone, or does not listen, is not told."""
-        with suppress(OSError):
-            os.write(self._status, bytes([byte]))
+        self._write(bytes([byte]))
 
     def fail(self, error: AppImportError) -> None:
         """Tell the supervisor why there is no application."""
         parts = [str(error)[:2000], error.application_traceback[-6000:]]
         text = json.dumps(parts, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        with suppress(OSError):
-            os.write(self._status, bytes([FAILED]) + text[:_FAILURE_MOST])
+        self._write(bytes([FAILED]) + text[:_FAILURE_MOST])
+
+    def _write(self, data: bytes) -> None:
+        # The application may have given SIGPIPE its default back, which would end the process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+        try:
+            os.write(self._status, data)
+        except BrokenPipeError:
+            signal.sigtimedwait({signal.SIGPIPE}, 0)
+        except OSError:
+            pass
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def is_cut(self) -> bool:
         """Tell whether the supervisor is gone."""
