@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 TIMEOUT = 10.0
 
@@ -332,6 +333,33 @@ def raw(server: Addressed, data: bytes, count: int = 0, methods: Sequence[str] =
         for number in range(count):
             client.read_response(methods[number] if number < len(methods) else "GET")
         return client.received
+
+
+# --- what many applications of the tests have ----------------------------------------------------
+
+PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def site(answer: WSGIApplication) -> WSGIApplication:
+    """Make an application that answers /ping with pong, and any other path as `answer` does."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/ping":
+            start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+            return [b"pong"]
+        return answer(environ, start_response)
+
+    return application
+
+
+def ping(server: Addressed) -> None:
+    """Expect that a server with such an application serves."""
+    assert exchange(server, PING)[0].content == b"pong", "the server has to live on"
+
+
+def slow_client(server: Addressed) -> RawClient:
+    """A client whose system takes in little before it is read."""
+    return RawClient(server.port, receive_buffer=4096)
 
 
 # --- what can be seen of a server from outside --------------------------------------------------

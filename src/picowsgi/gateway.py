@@ -50,14 +50,25 @@ def _checkpoint() -> None:
 
 
 def client_disconnected() -> bool:
-    """Tell whether the client of this thread's request has closed its side or is gone."""
-    return bool(core.client_gone(_current.gateway.thread))
+    """Tell whether the client of the calling thread's request has closed its side or is gone.
+
+    A thread that the application has started itself has no request: there it is always False, which
+    lets what runs there come to its end.
+    """
+    gateway = getattr(_current, "gateway", None)
+    return gateway is not None and bool(core.client_gone(gateway.thread))
 
 
 def early_hints(headers: list[tuple[str, str]]) -> None:
-    """Send an interim response 103 with these fields for this thread's request (RFC 8297)."""
+    """Send an interim response 103 with these fields for the calling thread's request (RFC 8297).
+
+    Nothing is sent once the response has begun, or from a thread that the application has started
+    itself, which has no request. Raises ResponseError where the fields are none, in any case.
+    """
     head = HeadEncoder().encode("103 Early Hints", headers).data + b"\r\n"
-    core.send_interim(_current.gateway.thread, head, len(head))
+    gateway = getattr(_current, "gateway", None)
+    if gateway is not None:
+        core.send_interim(gateway.thread, head, len(head))
 
 
 #: What an environ offers beyond PEP 3333.

@@ -128,7 +128,7 @@ class Response:
 
 
 def real_file(filelike: Any) -> io.BufferedReader | io.BufferedRandom | io.FileIO | None:
-    """Return the regular file whose bytes are what `filelike` reads, or None.
+    """Return the regular file whose bytes are what `filelike` reads, or None: it is to be read.
 
     That it has a fileno() does not say so: gzip.GzipFile has one, and reads something else.
     """
@@ -138,9 +138,25 @@ def real_file(filelike: Any) -> io.BufferedReader | io.BufferedRandom | io.FileI
         return None
     if type(getattr(filelike, "raw", filelike)) is not io.FileIO or filelike.closed:
         return None
-    if not stat.S_ISREG(os.fstat(filelike.fileno()).st_mode):
-        return None
-    return filelike  # type: ignore[no-any-return]
+    return filelike if _has_its_size(filelike.fileno()) else None
+
+
+def _has_its_size(descriptor: int) -> bool:
+    """Tell whether this is a regular file with as many bytes as the system says.
+
+    Those of /proc and /sys are made as they are read: they say 0, or a page. They hold no blocks,
+    as only few others do.
+    """
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        return False
+    if status.st_blocks:
+        return True
+    try:
+        last = os.pread(descriptor, 1, max(status.st_size - 1, 0))
+    except OSError:
+        return False
+    return len(last) == min(status.st_size, 1)
 
 
 class FileWrapper:

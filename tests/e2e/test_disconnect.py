@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from support import RawClient, connect, exchange, open_descriptors, wait_until
+from support import connect, exchange, open_descriptors, ping, site, slow_client, wait_until
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 MEBIBYTE = 1 << 20
@@ -17,34 +17,12 @@ LARGE = hashlib.sha512(b"large").digest() * (20 * MEBIBYTE // 64)
 PATIENCE = 10.0
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
 PUT = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
 PUT_CHUNKED = (
     b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 )
 NAMES = ["picowsgi.client_disconnected", "waitress.client_disconnected"]
 ENDINGS = pytest.mark.parametrize("ending", ["close", "reset"])
-
-
-def site(answer):
-    """Make an application that answers /ping with pong, and any other path as `answer` does."""
-
-    def application(environ, start_response):
-        if environ["PATH_INFO"] == "/ping":
-            start_response("200 OK", [TEXT])
-            return [b"pong"]
-        return answer(environ, start_response)
-
-    return application
-
-
-def ping(server):
-    assert exchange(server, PING)[0].content == b"pong", "the server has to live on"
-
-
-def slow_client(server):
-    """A client whose system takes in little before it is read."""
-    return RawClient(server.port, receive_buffer=4_096)
 
 
 class Endless:
@@ -189,6 +167,35 @@ def test_a_client_that_stays_is_there_however_often_it_is_asked(serve):
 
     for response in exchange(serve(site(answer)), GET * 5, 5):
         assert response.content == b"{False}{False}"
+
+
+@ENDINGS
+@pytest.mark.parametrize("name", NAMES)
+def test_a_thread_of_the_application_has_no_client_that_could_have_gone(serve, name, ending):
+    answers, left = [], threading.Event()
+    threads = []
+
+    def answer(environ, start_response):
+        def ask():
+            answers.append(environ[name]())
+            assert left.wait(PATIENCE)
+            answers.append(environ[name]())  # the request is over, the client has gone
+
+        threads.append(threading.Thread(target=ask))
+        threads[-1].start()
+        wait_until(lambda: answers, "an answer while the request runs")
+        start_response("200 OK", [TEXT])
+        return [b"content"]
+
+    server = serve(site(answer))
+    with connect(server) as client:
+        client.send(GET)
+        assert client.read_response().content == b"content"
+        getattr(client, ending)()
+    ping(server)
+    left.set()
+    threads[0].join(PATIENCE)
+    assert answers == [False, False]
 
 
 # --- half of the client has gone ----------------------------------------------------------------

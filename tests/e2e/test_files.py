@@ -10,11 +10,12 @@ import os
 import resource
 import tempfile
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from soak.process import MEBIBYTE, open_files
-from support import RawClient, connect, exchange, wait_until
+from support import PING, connect, exchange, ping, slow_client, wait_until
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 OCTETS = ("Content-Type", "application/octet-stream")
@@ -23,7 +24,6 @@ LARGE_SIZE = 16 * MEBIBYTE
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
-PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
 
 CONTENT = b"".join(b"line %d\n" % number for number in range(10_000))
 SIZE = len(CONTENT)
@@ -55,19 +55,10 @@ class Site:
         wait_until(lambda: all(one.closed for one in self.opened), "close() of all files")
 
 
-def ping(server):
-    assert exchange(server, PING)[0].content == b"pong", "the server has to live on"
-
-
 def open_at(path, position=0):
     file = path.open("rb")
     file.seek(position)
     return file
-
-
-def slow_client(server):
-    """A client whose system takes in little before it is read."""
-    return RawClient(server.port, receive_buffer=4_096)
 
 
 def read_first(client, size):
@@ -249,7 +240,9 @@ def copy_of(large, tmp_path):
     return path
 
 
-def test_a_file_that_shrinks_meanwhile_breaks_off_that_response_alone(serve, large, tmp_path):
+def test_a_file_that_shrinks_meanwhile_breaks_off_that_response_alone(
+    serve, caplog, large, tmp_path
+):
     path = copy_of(large, tmp_path)
     server = serve(Site(lambda: open_at(path)))
     with slow_client(server) as client:
@@ -263,6 +256,7 @@ def test_a_file_that_shrinks_meanwhile_breaks_off_that_response_alone(serve, lar
         assert answer.content == large.read_bytes()[: len(answer.content)]
     ping(server)
     assert str(path) not in open_files()
+    wait_until(lambda: "a file has become shorter" in caplog.text, "a line in the error log")
 
 
 def test_a_file_that_grows_or_is_deleted_meanwhile_is_sent_as_it_was(serve, large, tmp_path):
@@ -409,6 +403,11 @@ def pipe(_path):
     return open(reader, "rb")  # noqa: PTH123
 
 
+def made_as_it_is_read(name):
+    """A file that says that it has no bytes, or more than it has."""
+    return lambda _path: Path(name).open("rb")
+
+
 class Upper(io.FileIO):
     """A file whose read() is its own."""
 
@@ -433,9 +432,15 @@ OTHERS = {
     "gzip, buffered": (lambda path: io.BufferedReader(packed(gzip, ".gz")(path)), CONTENT),
     "SpooledTemporaryFile": (temporary(tempfile.SpooledTemporaryFile), CONTENT),
     "pipe": (pipe, CONTENT[:50_000]),
+    "/proc": (made_as_it_is_read("/proc/version"), Path("/proc/version").read_bytes()),
+    "a device": (made_as_it_is_read("/dev/null"), b""),
     "a read() of its own": (lambda path: Upper(path), CONTENT.upper()),
     "read() alone": (ReadAlone, CONTENT),
 }
+
+SYS_FILE = Path("/sys/devices/system/cpu/online")
+if SYS_FILE.exists():
+    OTHERS["/sys"] = made_as_it_is_read(SYS_FILE), SYS_FILE.read_bytes()
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -8,11 +8,10 @@ import re
 
 import pytest
 
-from support import RawClient, connect, exchange, wait_until
+from support import PING, RawClient, connect, ping, site, wait_until
 
 LARGE = bytes(range(256)) * (8 << 12)  # 8 MiB
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /form?a=b HTTP/1.1\r\nHost: a\r\n"
 BODY = b"Content-Length: 400000\r\n\r\n"  # more than is kept in memory
 SHORT = 0.3
@@ -21,6 +20,7 @@ STOPS = "the server stops before a request is answered in full"
 TAKES_NOTHING = "a client has taken nothing for 0.3 s (--timeout-write), so its response is cut"
 
 
+@site
 def app(environ, start_response):
     """Answers in each of the ways in which content can be on its way to a client."""
     start_response("200 OK", [("Content-Type", "application/octet-stream")])
@@ -69,10 +69,6 @@ def ask(server, data):
     return client
 
 
-def ping(server):
-    assert exchange(server, PING)[0].content == b"hello"
-
-
 # --- while it serves ----------------------------------------------------------------------------
 
 
@@ -111,9 +107,8 @@ def test_a_file_that_becomes_shorter_is_told_of(serve, caplog, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(LARGE)
 
+    @site
     def application(environ, start_response):
-        if environ["PATH_INFO"] == "/ping":
-            return app(environ, start_response)
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         wrapper = environ["wsgi.file_wrapper"](path.open("rb"))
         if environ["PATH_INFO"] == "/before":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+import threading
 
 import pytest
 
 from picowsgi import core
 from picowsgi.config import Settings
 from picowsgi.errors import ResponseError
-from support import RawClient, connect, exchange, raw, wait_until
+from support import PING, connect, exchange, ping, raw, site, slow_client, wait_until
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 MEBIBYTE = 1 << 20
@@ -21,28 +22,6 @@ SOCKETS = 8 * MEBIBYTE
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 GET_AND_CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 OLD_GET = b"GET / HTTP/1.0\r\nHost: a\r\n\r\n"
-PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-def site(answer):
-    """Make an application that answers /ping with pong, and any other path as `answer` does."""
-
-    def application(environ, start_response):
-        if environ["PATH_INFO"] == "/ping":
-            start_response("200 OK", [TEXT])
-            return [b"pong"]
-        return answer(environ, start_response)
-
-    return application
-
-
-def ping(server):
-    assert exchange(server, PING)[0].content == b"pong", "the server has to live on"
-
-
-def slow_client(server):
-    """A client whose system takes in little before it is read."""
-    return RawClient(server.port, receive_buffer=4_096)
 
 
 def pattern(size, seed=b""):
@@ -378,6 +357,42 @@ def test_early_hints_that_are_no_fields_are_an_error_and_not_sent(serve, headers
     [response] = exchange(serve(site(answer)), GET)
     assert (response.status, response.interim) == (200, ())
     assert len(raised) == 1
+
+
+def test_early_hints_of_a_thread_of_the_application_are_not_sent(serve):
+    over, raised = threading.Event(), []
+
+    def answer(environ, start_response):
+        def hint():
+            environ["wsgi.early_hints"](HINTS)
+            try:
+                environ["wsgi.early_hints"](5)
+            except ResponseError as error:
+                raised.append(str(error))
+
+        def hint_later():
+            assert over.wait(10)
+            hint()
+
+        first, later = threading.Thread(target=hint), threading.Thread(target=hint_later)
+        first.start()
+        later.start()
+        first.join()
+        threads.append(later)
+        start_response("200 OK", [TEXT])
+        return [b"content"]
+
+    threads = []
+    with connect(serve(site(answer))) as client:
+        client.send(GET)
+        response = client.read_response()
+        assert (response.interim, response.content) == ((), b"content")
+        over.set()
+        threads[0].join(10)
+        assert len(raised) == 2, "expected fields that are none to be an error there, too"
+        client.send(PING)
+        response = client.read_response()
+        assert (response.interim, response.content) == ((), b"pong")
 
 
 def test_early_hints_without_a_request_are_ignored():
