@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from picowsgi import core
 from support import TIMEOUT, RawClient, connect
-from wire.corpus import load_cases
+from wire.corpus import Case, load_cases
 from wire.observer import Observer, Seen, is_observed, seen_in
 
 if TYPE_CHECKING:
@@ -77,6 +78,34 @@ def check_pipeline(server: Server, pieces: Sequence[bytes]) -> None:
             got = (environ["PATH_INFO"], environ["HTTP_X"])
             assert got == (f"/{number}", str(number)), f"expected request {number}, got {got}"
         probe(client)
+
+
+RECOGNISED = [case for case in load_cases() if "head caches" in case.rule]
+
+
+@pytest.mark.parametrize("case", RECOGNISED, ids=lambda case: case.id)
+def test_the_cases_of_the_head_caches_reach_them(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, case: Case
+) -> None:
+    kinds = []
+
+    def spied(call: Callable[..., int]) -> Callable[..., int]:
+        def spy(*arguments: object) -> int:
+            number = call(*arguments)
+            if number >= 0:
+                kinds.append(number & core.KIND)
+            return number
+
+        return spy
+
+    for name in ("respond", "next_request"):
+        monkeypatch.setattr(core, name, spied(getattr(core, name)))
+    with connect(serve(Observer())) as client:
+        client.send(case.data)
+        for request in case.requests:
+            seen_in(client.read_response(request.method))
+    assert len(kinds) == len(case.requests)
+    assert {core.SAME, core.CHANGED} & set(kinds), f"expected a head known again, got {kinds}"
 
 
 def test_five_thousand_pipelined_requests_are_answered_while_they_are_sent(
