@@ -30,6 +30,9 @@ class Server:
         with picowsgi.Server(application, port=0) as server:
             urllib.request.urlopen(server.url)
 
+    The process is the program's own: its limit of descriptors stays as it is (`serve` raises it for
+    `max_connections`), and while none is free new connections wait.
+
     Raises ConfigError for an option, BindError for an address.
     """
 
@@ -116,6 +119,9 @@ class Server:
 
 def serve(application: WSGIApplication, **options: Any) -> None:
     """Serve `application` until SIGINT or SIGTERM; the options are the command's.
+
+    The soft limit of descriptors (RLIMIT_NOFILE) is raised to what `max_connections` needs, as far
+    as the hard limit allows; beyond that `max_connections` is lowered, with a warning in the log.
 
     With `workers` above 1, and the like, it is served by forked processes, and SIGHUP has new ones
     forked. Outside the main thread signals are the program's own affair, and this never returns.

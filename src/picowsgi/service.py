@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from picowsgi import core
+from picowsgi.descriptors import make_room
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, Handover
 from picowsgi.link import Link
@@ -86,6 +87,7 @@ def run(
 
     link = given.link() if given is not None else None
     enter_directory(settings)
+    settings = make_room(settings)
     sockets = _listen(settings, given)
     service = Service(load, settings, sockets, Notifier({} if link else os.environ))
     service.on_ready, service.command = on_ready, command

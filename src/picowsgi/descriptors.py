@@ -1,0 +1,53 @@
+"""Descriptors for as many connections as the settings allow.
+
+Never closes or counts one: a server that has none left waits until one is free.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from picowsgi.log import get_logger
+
+if TYPE_CHECKING:
+    from picowsgi.config import Settings
+
+# What is left for the application's files and for content in temporary files: one for every so many
+# connections, and not less than this.
+_SHARE = 4
+_LEAST = 64
+
+
+def make_room(settings: Settings) -> Settings:
+    """Raise this process's soft limit of descriptors to what the settings need.
+
+    It is not raised above the hard limit, and never lowered. Where that is not enough, the settings
+    come back with fewer `max_connections`, and the log says so.
+    """
+    wanted = settings.max_connections + max(settings.max_connections // _SHARE, _LEAST)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return settings
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    except (OSError, ValueError):  # the system has another limit, such as macOS
+        limit = soft
+    room = _room_in(limit)
+    if room >= settings.max_connections:
+        return settings
+    get_logger().warning(
+        "max-connections is lowered from %d to %d: a process may have %d descriptors here "
+        "(ulimit -Hn), and some are for files",
+        settings.max_connections,
+        room,
+        limit,
+    )
+    return replace(settings, max_connections=room)
+
+
+def _room_in(limit: int) -> int:
+    """Return how many connections so many descriptors are for; half of them where they are few."""
+    return max(min(limit * _SHARE // (_SHARE + 1), limit - _LEAST), limit // 2, 1)
