@@ -3,7 +3,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "server.h"
+#include "conn.h"
 
 void pw_clock_tick(pw_clock *clock)
 {

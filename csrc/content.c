@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "conn.h"
 
 pw_content *pw_content_new(int64_t length)
 {

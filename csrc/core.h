@@ -4,7 +4,7 @@
  *
  *     buffer, fields, head, chunked, environ, cache
  *
- * What lies above them, with sockets and clocks, is in server.h.
+ * What lies above them, with sockets and clocks, is in conn.h and server.h.
  */
 #ifndef PW_CORE_H
 #define PW_CORE_H

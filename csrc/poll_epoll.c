@@ -3,7 +3,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "conn.h"
 
 int pw_poll_open(pw_poll *poll)
 {

@@ -1,13 +1,12 @@
 /* Bytes out: written at once, and only what the socket did not take is kept. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "conn.h"
 
 #define PW_PARTS_MOST 64
 #define PW_FILE_STEP ((size_t)1 << 20)

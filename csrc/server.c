@@ -1,13 +1,10 @@
-/* The server and its loop. */
+/* A server from its making to its end; what it does in between is the loop's. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "server.h"
-
-/* ------------------------------------------------------------------ the server */
 
 static bool pw_wake_open(pw_server *server)
 {
@@ -160,67 +157,7 @@ int64_t pw_server_requests(pw_server *server)
     return atomic_load_explicit(&server->requests, memory_order_relaxed);
 }
 
-static void pw_reap(pw_server *server)
-{
-    while (server->dead != NULL) {
-        pw_conn *conn = server->dead;
-        server->dead = conn->run_next;
-        pw_free(conn);
-    }
-}
-
-static pw_conn *pw_queue_pop(pw_queue *queue)
-{
-    pw_conn *conn = queue->first;
-    if (conn == NULL)
-        return NULL;
-    queue->first = conn->run_next;
-    if (queue->first == NULL)
-        queue->last = NULL;
-    conn->run_next = NULL;
-    conn->queued = false;
-    return conn;
-}
-
-static void pw_queue_push(pw_queue *queue, pw_conn *conn, bool first)
-{
-    conn->queued = true;
-    conn->run_next = first ? queue->first : NULL;
-    if (queue->first == NULL) {
-        queue->first = queue->last = conn;
-    } else if (first) {
-        queue->first = conn;
-    } else {
-        queue->last->run_next = conn;
-        queue->last = conn;
-    }
-}
-
-/* Out of the run queue: a closed one is only now nobody's. */
-static bool pw_conn_bury(pw_server *server, pw_conn *conn)
-{
-    if (conn->state != PW_CONN_CLOSED)
-        return false;
-    conn->run_next = server->dead;
-    server->dead = conn;
-    return true;
-}
-
-/* Nothing goes on any more. What a thread still has ends when it comes back: pw_conn_finished. */
-static void pw_server_end(pw_server *server)
-{
-    for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
-        next = conn->next;
-        if (conn->state == PW_CONN_APP)
-            continue;
-        if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
-            pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
-        pw_conn_close(server, conn);
-    }
-    pw_access_flush(&server->access);
-}
-
-static void pw_server_close_listeners(pw_server *server)
+void pw_server_close_listeners(pw_server *server)
 {
     for (int i = 0; i < server->listener_count; i++) {
         if (server->listeners[i].fd < 0)
@@ -250,13 +187,7 @@ void pw_server_free(pw_server *server)
     if (server == NULL)
         return;
     server->draining = true;
-    while (server->all != NULL) /* also what a thread had and never came back with */
-        pw_conn_close(server, server->all);
-    for (pw_conn *conn; (conn = pw_queue_pop(&server->run)) != NULL;)
-        pw_conn_bury(server, conn);
-    for (pw_conn *conn; (conn = pw_queue_pop(&server->ready)) != NULL;)
-        pw_conn_bury(server, conn);
-    pw_reap(server);
+    pw_loop_clear(server);
     pw_server_close_listeners(server);
     pw_accept_leave(server);
     pw_poll_close(&server->poll);
@@ -278,227 +209,10 @@ void pw_server_free(pw_server *server)
     pw_server_release(server);
 }
 
-void pw_run(pw_server *server, pw_conn *conn, bool first)
-{
-    if (!conn->queued && conn->state != PW_CONN_APP && conn->state != PW_CONN_CLOSED)
-        pw_queue_push(&server->run, conn, first);
-}
-
-void pw_tell(pw_server *server, int64_t value, int kind)
-{
-    if (server->news_count == server->news_room) {
-        size_t room = server->news_room == 0 ? 64 : server->news_room * 2;
-        int64_t *news = pw_realloc(server->news, room * sizeof *news);
-        if (news == NULL)
-            return; /* Python keeps something for longer than it had to */
-        server->news = news;
-        server->news_room = room;
-    }
-    server->news[server->news_count++] = value * 2 + kind;
-}
-
-/* ------------------------------------------------------------------ the loop */
-
-bool pw_server_is_late(pw_server *server)
-{
-    int stops = atomic_load(&server->stopping);
-    if (stops == 0)
-        return false;
-    int64_t now = pw_now();
-    int64_t none = 0;
-    atomic_compare_exchange_strong(&server->drain_until, &none, now + server->timeout_graceful);
-    return stops > 1 || now >= atomic_load(&server->drain_until);
-}
-
-static void pw_server_begin_drain(pw_server *server)
-{
-    if (server->draining || atomic_load(&server->stopping) == 0)
-        return;
-    server->draining = true;
-    pw_server_is_late(server); /* sets drain_until */
-    /* Whoever waits to be accepted is lost when nobody else has the socket; and where others do, they
-     * may not know of a connection that this process was woken for. */
-    for (int i = 0; i < server->listener_count && !server->paused; i++)
-        pw_accept(server, &server->listeners[i], server->max_connections);
-    pw_server_close_listeners(server);
-    pw_accept_leave(server);
-    server->resume_at = 0;
-    for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
-        next = conn->next;
-        pw_conn_drain(server, conn);
-    }
-}
-
-static void pw_server_event(pw_server *server, const pw_event *event)
-{
-    if (event->tag == server->wake) {
-        char unused[64];
-        while (read(server->wake[0], unused, sizeof unused) > 0)
-            continue;
-        pw_server_begin_drain(server);
-        return;
-    }
-    for (int i = 0; i < server->listener_count; i++)
-        if (event->tag == &server->listeners[i]) {
-            if (!server->draining)
-                pw_accept_event(server, &server->listeners[i]);
-            return;
-        }
-    pw_conn_event(server, event->tag, event->what);
-}
-
 void pw_server_log_to(pw_server *server, int32_t descriptor)
 {
     pthread_mutex_lock(&server->lock);
     pw_access_flush(&server->access);
     server->access.fd = descriptor;
     pthread_mutex_unlock(&server->lock);
-}
-
-static int pw_server_patience(pw_server *server)
-{
-    int64_t wait = pw_timers_wait(&server->timers);
-    const int64_t others[] = {atomic_load(&server->drain_until), server->resume_at,
-                              server->access.due, pw_watch_due(server)};
-    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-        if (others[i] == 0)
-            continue;
-        int64_t left = others[i] > server->timers.now ? others[i] - server->timers.now : 0;
-        if (wait < 0 || left < wait)
-            wait = left;
-    }
-    int aside = pw_accept_patience(server);
-    if (aside >= 0 && (wait < 0 || aside < wait))
-        wait = aside;
-    return wait > 60000 ? 60000 : (int)wait;
-}
-
-/* Waits for events when there is nothing else to do. */
-static void pw_server_wait(pw_server *server)
-{
-    bool any = false;
-    for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL; any = true)
-        pw_conn_timeout(server, (pw_conn *)(void *)((char *)timer - offsetof(pw_conn, timer)));
-    if (any)
-        return;
-    if (server->access.due != 0 && server->access.due <= server->timers.now)
-        pw_access_flush(&server->access);
-    pw_reap(server);
-    server->event_next = 0;
-    int patience = pw_server_patience(server);
-    server->polling = true;
-    server->polling_until = patience < 0 ? -1 : server->timers.now + patience;
-    pthread_mutex_unlock(&server->lock);
-    int count = pw_poll_wait(&server->poll, server->events, patience);
-    pthread_mutex_lock(&server->lock);
-    server->polling = false;
-    server->event_count = count;
-    pw_timers_tick(&server->timers);
-    server->timers.polled = server->timers.now;
-    if (server->access.fd >= 0)
-        server->polled_us = pw_microseconds();
-    pw_clock_tick(&server->clock);
-    if (server->resume_at != 0 && server->resume_at <= server->timers.now)
-        pw_accept_resume(server);
-    pw_accept_waited(server);
-}
-
-static bool pw_server_is_over(pw_server *server)
-{
-    return server->draining && (server->conn_count == 0 || pw_server_is_late(server));
-}
-
-void pw_loop_wake(pw_server *server, bool always)
-{
-    if (!server->polling)
-        return;
-    int64_t wait = pw_timers_wait(&server->timers);
-    bool sooner = wait >= 0 &&
-                  (server->polling_until < 0 || server->timers.now + wait < server->polling_until);
-    if (!always && server->run.first == NULL && server->news_count == 0 && !sooner)
-        return;
-    if (write(server->wake[1], "", 1) < 0)
-        return; /* full: it wakes anyway */
-}
-
-/* Python has come back, and has what it was to keep: from now on the news can tell of it. */
-static void pw_thread_confirm(pw_thread *thread)
-{
-    if (thread->hold_id < 0)
-        return;
-    if (thread->hold_sent)
-        pw_tell(thread->server, thread->hold_id, PW_NEWS_SENT);
-    else
-        thread->hold->holder = NULL;
-    thread->hold_id = -1;
-}
-
-/* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
-static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
-{
-    pw_server *server = thread->server;
-    bool ready = conn->state == PW_CONN_READY;
-    if (pw_conn_bury(server, conn))
-        return PW_IDLE;
-    if (ready && (conn->what & PW_GONE_AWAY) != 0) {
-        pw_conn_close(server, conn);
-        return PW_IDLE;
-    }
-    if (!ready && pw_conn_drive(server, conn) != PW_DRIVE_REQUEST)
-        return PW_IDLE;
-    if (thread == server->watcher) {
-        conn->state = PW_CONN_READY;
-        if (server->access.fd >= 0)
-            conn->ready_us = pw_microseconds();
-        pw_queue_push(&server->ready, conn, false);
-        return PW_IDLE;
-    }
-    int64_t number = pw_thread_take(thread, conn);
-    pw_token_keep(thread);
-    return number;
-}
-
-int64_t pw_loop(pw_thread *thread)
-{
-    pw_server *server = thread->server;
-    bool serves = thread != server->watcher;
-    for (;;) {
-        pw_conn *conn = serves ? pw_queue_pop(&server->ready) : NULL;
-        if (conn == NULL)
-            conn = pw_queue_pop(&server->run);
-        if (conn != NULL) {
-            int64_t number = pw_loop_drive(thread, conn);
-            if (number != PW_IDLE)
-                return number;
-        } else if (server->event_next < server->event_count) {
-            pw_server_event(server, &server->events[server->event_next++]);
-        } else if (pw_server_is_over(server)) {
-            pw_server_end(server);
-            pw_token_stop(server);
-            return PW_STOP;
-        } else if (serves ? server->news_count > 0 : pw_watch_is_wanted(server)) {
-            return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
-        } else {
-            pw_server_wait(server);
-        }
-    }
-}
-
-int64_t pw_next(pw_thread *thread)
-{
-    pw_server *server = thread->server;
-    pthread_mutex_lock(&server->lock);
-    pw_thread_confirm(thread);
-    int64_t number = pw_token_take(thread) ? pw_loop(thread) : PW_STOP;
-    pthread_mutex_unlock(&server->lock);
-    return number;
-}
-
-int64_t pw_news(pw_thread *thread)
-{
-    pw_server *server = thread->server;
-    pthread_mutex_lock(&server->lock);
-    int64_t news = server->news_count > 0 ? server->news[--server->news_count] : -1;
-    pthread_mutex_unlock(&server->lock);
-    return news;
 }

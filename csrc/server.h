@@ -1,12 +1,11 @@
 /*
- * What has sockets and clocks. The files, each knowing those above it:
+ * What brings the connections of a process together. The files, each knowing those above it, and all
+ * of conn.h:
  *
- *     poll_*      readiness                     content   where content is kept
- *     timeout     who has waited too long       recv      bytes in
- *     send        bytes out                     conn      one connection's states
- *     answer      what the core itself answers  accept    new connections
- *     notice      what the error log is told    server    the loop
- *     request, respond   to Python, and back
+ *     access      the access log                notice    what the error log is told
+ *     accept      new connections               balance   between processes
+ *     loop        whose turn it is              token     which thread runs the loop
+ *     request, respond   to Python, and back    server    from its making to its end
  *
  * Threads: pw_server.lock guards the server and all that it owns, and is held by whoever runs the
  * loop, except while it waits for events. What is not under it:
@@ -22,274 +21,10 @@
 #ifndef PW_SERVER_H
 #define PW_SERVER_H
 
-#include <netinet/in.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <sys/socket.h>
-#include <sys/types.h>
-#include <sys/uio.h>
 
-#include "core.h"
-
-/* The outcome of every call that does I/O. */
-typedef enum {
-    PW_IO_OK,
-    PW_IO_RETRY, /* the socket would block: its edge will come */
-    PW_IO_END,   /* the peer has closed its sending side */
-    PW_IO_ERROR, /* the connection cannot be used any more; errno says why: ENOMEM also for want of
-                  * our own memory, ENODATA for a file that has become too short */
-} pw_io;
-
-/* ------------------------------------------------------------------ poll_epoll.c */
-
-enum { PW_READABLE = 1, PW_WRITABLE = 2, PW_HALF_CLOSED = 4, PW_GONE_AWAY = 8 };
-
-typedef struct {
-    void *tag; /* borrowed: what was given to pw_poll_add */
-    int what;  /* PW_READABLE ... */
-} pw_event;
-
-typedef struct pw_poll {
-    int fd;
-} pw_poll;
-
-#define PW_EVENTS_MOST 256
-
-/* 0, or an errno. */
-int pw_poll_open(pw_poll *poll);
-void pw_poll_close(pw_poll *poll);
-/* A connection: both directions, edges, once in its life. */
-int pw_poll_add(pw_poll *poll, int fd, void *tag);
-/* The wake-up: reading only, as long as there is something (level). */
-int pw_poll_add_level(pw_poll *poll, int fd, void *tag);
-/*
- * A listening socket, level too. Where several processes wait for it a connection wakes one of them,
- * and who was woken has to accept it: nobody else will be told.
- */
-int pw_poll_add_listener(pw_poll *poll, int fd, void *tag);
-void pw_poll_remove(pw_poll *poll, int fd);
-/* Waits; timeout in ms, -1 for ever. Returns how many events, 0 also after a signal. */
-int pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
-
-/* ------------------------------------------------------------------ timeout.c */
-
-typedef enum {
-    PW_TIMER_HEAD,
-    PW_TIMER_BODY,
-    PW_TIMER_WRITE,
-    PW_TIMER_KEEP_ALIVE,
-    PW_TIMER_LINGER,
-    PW_TIMER_DRAIN,
-    PW_TIMER_KINDS,
-    PW_TIMER_NONE = PW_TIMER_KINDS,
-} pw_timer_kind;
-
-/* In a connection. Times of one kind are all the same length, so a list of each is in order. */
-typedef struct pw_timer {
-    struct pw_timer *next, *previous; /* borrowed: neighbours in the ring */
-    int64_t due;                      /* ms */
-    pw_timer_kind kind;
-} pw_timer;
-
-typedef struct {
-    pw_timer rings[PW_TIMER_KINDS];
-    int64_t length[PW_TIMER_KINDS]; /* ms */
-    int64_t now;                    /* ms, of the last pw_timers_tick */
-    int64_t polled;                 /* ms: what had come by then has been looked at */
-} pw_timers;
-
-/* Milliseconds of the monotonic clock. */
-int64_t pw_now(void);
-void pw_timers_init(pw_timers *timers);
-void pw_timers_tick(pw_timers *timers);
-/* Starts anew when it runs. */
-void pw_timer_start(pw_timers *timers, pw_timer *timer, pw_timer_kind kind);
-void pw_timer_stop(pw_timer *timer);
-/* One that was due when the poller was last asked, or NULL; it goes on running. */
-pw_timer *pw_timers_due(pw_timers *timers);
-/* Until the next is due, in ms; -1: none runs. */
-int64_t pw_timers_wait(const pw_timers *timers);
-
-/* ------------------------------------------------------------------ content.c */
-
-/* The content of one request. Owned by its connection. */
-typedef struct {
-    int64_t length; /* that will come; -1: chunked, not known */
-    int64_t size;   /* that is here */
-    char *memory;   /* owned; NULL once it is in the file */
-    size_t room;    /* of memory */
-    int file;       /* owned; -1 while it is in memory */
-    pw_chunked chunked;
-} pw_content;
-
-/* Where content goes. */
-typedef struct {
-    int64_t memory_most;
-    int64_t size_most;     /* 0: no limit */
-    const char *directory; /* borrowed from the server */
-} pw_store;
-
-/* length -1: chunked. NULL: out of memory. */
-pw_content *pw_content_new(int64_t length);
-void pw_content_free(pw_content *content);
-/* Adds decoded bytes. PW_E_STORAGE: errno says why. */
-pw_error pw_content_add(pw_content *content, const pw_store *store, const char *data, size_t size);
-/*
- * Takes what belongs to the content from data[0, size): *used says how much. PW_PARSE_DONE when the
- * content is complete.
- */
-pw_parse pw_content_take(pw_content *content, const pw_store *store, const char *data, size_t size,
-                         size_t *used, pw_error *error);
-
-/* ------------------------------------------------------------------ process.c */
-
-/*
- * Around a call that may raise SIGPIPE, which Python ignores, and which would end the process where
- * an application has given it its default back. It is not left blocked: programs that the
- * application starts would have it so.
- */
-sigset_t pw_pipe_signal_hold(void);
-/* With what hold has returned; errno is that of the call. */
-void pw_pipe_signal_release(const sigset_t *before, bool failed);
-
-/* ------------------------------------------------------------------ send.c */
-
-/* A piece of output that the socket has not taken yet: bytes copied, bytes borrowed, or a file. */
-typedef struct pw_piece {
-    struct pw_piece *next; /* owned */
-    const char *at;        /* into own, or borrowed from Python until the piece is gone */
-    size_t left;
-    int file; /* owned; -1: bytes */
-    off_t offset;
-    bool borrowed;
-    size_t room; /* of own */
-    char own[];
-} pw_piece;
-
-typedef struct {
-    pw_piece *first, *last;
-    int64_t size;     /* bytes in all pieces */
-    int32_t borrowed; /* how many pieces are borrowed */
-} pw_output;
-
-/* False: out of memory. */
-bool pw_output_copy(pw_output *output, const char *data, size_t size);
-bool pw_output_borrow(pw_output *output, const char *data, size_t size);
-bool pw_output_file(pw_output *output, int fd, off_t offset, size_t size);
-void pw_output_free(pw_output *output);
-/* OK: what is left, if anything, can be tried again at once. *progress: something went out. */
-pw_io pw_output_flush(pw_output *output, int fd, bool *progress);
-/* How many bytes the system has taken and the peer has not yet; 0 where it does not say. */
-int pw_unsent(int fd);
-/* Writes parts[0, count); what does not go out now is kept: up to PW_COPY_MOST bytes of a part are
- * copied, more are borrowed. */
-pw_io pw_output_write(pw_output *output, int fd, struct iovec *parts, int count);
-
-/* ------------------------------------------------------------------ conn.c */
-
-typedef enum {
-    PW_CONN_IDLE,    /* nothing of the next request is here; holds no buffer */
-    PW_CONN_HEAD,    /* some of its head is here */
-    PW_CONN_CONTENT, /* the head is here, its content is coming */
-    PW_CONN_READY,   /* it is complete, and all threads are busy: in server->ready */
-    PW_CONN_APP,     /* the application has it: only its thread touches the connection */
-    PW_CONN_SENDING, /* the application has finished, the client has not got everything */
-    PW_CONN_LINGER,  /* all is sent, our side is shut, the client's rest is thrown away */
-    PW_CONN_CLOSED,  /* closed; freed when no event of it can be left */
-} pw_conn_state;
-
-/* Made by accept, freed by the loop after the batch of events in which it was closed. */
-typedef struct pw_conn {
-    int fd;
-    pw_conn_state state;
-    int what;        /* edges seen and not used up: PW_READABLE ... */
-    bool registered; /* with the poller */
-    bool queued;     /* in server->run or server->ready */
-    bool close;      /* after this response */
-    bool started;    /* the response's head is handed over */
-    bool no_content; /* the response must have none: HEAD, 204, 304 */
-    bool chunked;    /* the response is */
-    bool unframed;   /* the response ends with the connection */
-    bool waits;      /* output waits for the next of the requests received together */
-    bool failed;     /* writing has failed: the client is gone */
-    bool reset;      /* its end is to be a reset: an orderly one would pass for the content's */
-    bool held;       /* Python keeps objects until PW_NEWS_SENT */
-    uint8_t kind;    /* of the request: PW_SAME ... */
-    uint8_t listener;
-    int16_t entry;  /* of the cache, or -1 */
-    int32_t served; /* requests handed to Python */
-    int64_t id;
-    pw_buffer *in;       /* owned; NULL: nothing received is left */
-    size_t used;         /* of in, from its start: the head and content already taken */
-    size_t scanned;      /* of in, from its start: looked at by the head parser */
-    pw_content *content; /* owned, from head to the end of the response */
-    pw_facts facts;      /* of the request at hand */
-    pw_output output;
-    char *line;       /* owned: of the request whose response is on its way, for notices; or NULL */
-    int unsent;       /* pw_unsent when the write timer was started */
-    int status;       /* of the response */
-    int64_t bytes;    /* of its content */
-    int64_t ready_us; /* when it became PW_CONN_READY; with an access log only */
-    int64_t linger_left;  /* bytes that will still be thrown away */
-    int64_t linger_until; /* ms */
-    pw_timer timer;
-    struct pw_thread *holder;        /* borrowed: is about to keep what is sent: pw_thread.hold */
-    struct pw_conn *run_next;        /* borrowed */
-    struct pw_conn *next, *previous; /* borrowed: all connections of the server */
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } peer;
-} pw_conn;
-
-typedef enum { PW_DRIVE_WAIT, PW_DRIVE_REQUEST } pw_drive;
-
-/* Goes on with a connection until it waits, is closed, or has a complete request. */
-pw_drive pw_conn_drive(pw_server *server, pw_conn *conn);
-/* What the poller has said. */
-void pw_conn_event(pw_server *server, pw_conn *conn, int what);
-/* The server drains: a connection that waits for its client's next request may have to go. */
-void pw_conn_drain(pw_server *server, pw_conn *conn);
-/* Its timer has run out. */
-void pw_conn_timeout(pw_server *server, pw_conn *conn);
-/* The application has finished with its request, its output may be on its way. */
-void pw_conn_finished(pw_server *server, pw_conn *conn);
-void pw_conn_close(pw_server *server, pw_conn *conn);
-/* Answers with an error, and nothing more is read as a request. */
-void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error);
-/* Gives up its entry in the cache of heads. */
-void pw_conn_forget(pw_server *server, pw_conn *conn);
-
-/* ------------------------------------------------------------------ recv.c */
-
-/* Receives into conn->in, made when there is none; takes back PW_READABLE when all is read. */
-pw_io pw_recv(pw_server *server, pw_conn *conn);
-/* Receives into memory of the caller. */
-pw_io pw_recv_into(pw_conn *conn, char *to, size_t room, size_t *got);
-
-/* ------------------------------------------------------------------ answer.c */
-
-/* The date line, made anew each second. */
-typedef struct {
-    int64_t second;
-    char date[48]; /* "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n" */
-    size_t size;
-} pw_clock;
-
-void pw_clock_tick(pw_clock *clock);
-/* Room that pw_answer_tail needs. */
-#define PW_TAIL_MOST 256
-/* The framing fields after the application's, and the empty line; returns the bytes written. */
-size_t pw_answer_tail(const pw_clock *clock, char *to, const pw_conn *conn, int32_t flags,
-                      int64_t length);
-/* The whole answer to a refused request; returns its size. */
-#define PW_REFUSAL_MOST 512
-size_t pw_answer_refusal(const pw_clock *clock, char *to, pw_error error, bool is_head);
-int pw_error_status(pw_error error);
-/* The whole answer to a question for --health; at most PW_REFUSAL_MOST bytes. */
-size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool draining);
+#include "conn.h"
 
 /* ------------------------------------------------------------------ access.c */
 
@@ -498,6 +233,11 @@ struct pw_thread {
 
 /* One reference less. */
 void pw_server_release(pw_server *server);
+/* Nobody can connect any more, as far as this process is concerned. */
+void pw_server_close_listeners(pw_server *server);
+
+/* ------------------------------------------------------------------ loop.c */
+
 /* Goes on with a connection soon: first or last of those that wait for it. */
 void pw_run(pw_server *server, pw_conn *conn, bool first);
 /* Whether what is not over has to end now, because the server was stopped. */
@@ -509,6 +249,8 @@ void pw_tell(pw_server *server, int64_t value, int kind);
 int64_t pw_loop(pw_thread *thread);
 /* Another thread has, perhaps, given the loop something to do. */
 void pw_loop_wake(pw_server *server, bool always);
+/* Ends and frees all connections; no thread is in the loop any more. */
+void pw_loop_clear(pw_server *server);
 
 /* ------------------------------------------------------------------ token.c */
 

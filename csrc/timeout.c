@@ -1,7 +1,7 @@
 /* Who has waited too long: one ring for each kind of timeout, in the order in which they run out. */
 #include <time.h>
 
-#include "server.h"
+#include "conn.h"
 
 void pw_timers_init(pw_timers *timers)
 {

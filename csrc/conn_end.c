@@ -1,0 +1,227 @@
+/* A connection waits, or ends: with an answer that its client can read, in silence, or by a reset. */
+#include <errno.h>
+#include <unistd.h>
+
+#include "server.h"
+
+#define PW_LINGER_MOST ((int64_t)64 << 20) /* bytes thrown away before a client is cut off */
+#define PW_LINGER_MOST_MS 30000
+#define PW_READS_MOST 16 /* in one go, so that a fast sender does not hold the loop */
+
+void pw_conn_release_buffer(pw_server *server, pw_conn *conn)
+{
+    if (conn->in != NULL)
+        pw_buffer_put(&server->pool, conn->in);
+    conn->in = NULL;
+    conn->used = 0;
+    conn->scanned = 0;
+}
+
+void pw_conn_forget(pw_server *server, pw_conn *conn)
+{
+    if (conn->entry < 0)
+        return;
+    pw_cache_release(&server->cache, conn->entry);
+    pw_tell(server, conn->entry, PW_NEWS_ENTRY);
+    conn->entry = -1;
+}
+
+void pw_conn_sent(pw_server *server, pw_conn *conn)
+{
+    if (conn->holder != NULL)
+        conn->holder->hold_sent = true; /* Python is not back yet: pw_next will tell */
+    else if (conn->held)
+        pw_tell(server, conn->id, PW_NEWS_SENT);
+    conn->holder = NULL;
+    conn->held = false;
+    pw_free(conn->line);
+    conn->line = NULL;
+}
+
+void pw_conn_close(pw_server *server, pw_conn *conn)
+{
+    if (conn->state == PW_CONN_CLOSED)
+        return;
+    /* close alone would leave it with the poller while a forked child has the descriptor, too. */
+    if (conn->registered)
+        pw_poll_remove(&server->poll, conn->fd);
+    static const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    if (conn->reset || conn->output.first != NULL)
+        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    close(conn->fd);
+    conn->state = PW_CONN_CLOSED;
+    pw_timer_stop(&conn->timer);
+    pw_output_free(&conn->output);
+    pw_conn_sent(server, conn);
+    pw_content_free(conn->content);
+    conn->content = NULL;
+    pw_conn_release_buffer(server, conn);
+    pw_conn_forget(server, conn);
+    if (server->parsed == conn)
+        server->parsed = NULL;
+    if (conn->next != NULL)
+        conn->next->previous = conn->previous;
+    if (conn->previous != NULL)
+        conn->previous->next = conn->next;
+    else
+        server->all = conn->next;
+    pw_accept_count(server, -1);
+    if (!conn->queued) { /* else pw_next finds it in the run queue, and buries it then */
+        conn->run_next = server->dead;
+        server->dead = conn;
+    }
+    if (server->paused)
+        pw_accept_resume(server);
+}
+
+pw_step pw_conn_fail(pw_server *server, pw_conn *conn)
+{
+    pw_notice_conn(server, conn, PW_NOTICE_ERROR, errno);
+    pw_conn_close(server, conn);
+    return PW_STEP_WAIT;
+}
+
+pw_step pw_conn_wait(pw_server *server, pw_conn *conn, pw_timer_kind kind, bool restart)
+{
+    if (!conn->registered) {
+        if (pw_poll_add(&server->poll, conn->fd, conn) != 0)
+            return pw_conn_fail(server, conn);
+        conn->registered = true;
+    }
+    if (restart || conn->timer.kind != kind)
+        pw_timer_start(&server->timers, &conn->timer, kind);
+    return PW_STEP_WAIT;
+}
+
+/* ------------------------------------------------------------------ the end of a connection */
+
+pw_step pw_conn_linger(pw_server *server, pw_conn *conn)
+{
+    pw_conn_release_buffer(server, conn);
+    shutdown(conn->fd, SHUT_WR);
+    conn->state = PW_CONN_LINGER;
+    conn->linger_left = PW_LINGER_MOST;
+    conn->linger_until = server->timers.now + PW_LINGER_MOST_MS;
+    return PW_STEP_ON;
+}
+
+/* RFC 9112 section 9.6: closing with bytes unread would reset the connection, and the client might
+ * never see the answer. */
+pw_step pw_step_linger(pw_server *server, pw_conn *conn)
+{
+    int reads = 0;
+    for (; (conn->what & PW_READABLE) != 0 && reads < PW_READS_MOST; reads++) {
+        size_t got;
+        pw_io outcome = pw_recv_into(conn, server->scratch, PW_SCRATCH_SIZE, &got);
+        if (outcome == PW_IO_RETRY && !server->draining)
+            break;
+        conn->linger_left -= (int64_t)got;
+        if (outcome != PW_IO_OK || conn->linger_left < 0 ||
+            server->timers.now > conn->linger_until) {
+            pw_conn_close(server, conn);
+            return PW_STEP_WAIT;
+        }
+    }
+    if (conn->what & PW_READABLE)
+        pw_run(server, conn, false);
+    if (server->draining)
+        return pw_conn_wait(server, conn, PW_TIMER_DRAIN, false);
+    return pw_conn_wait(server, conn, PW_TIMER_LINGER, reads > 0);
+}
+
+void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
+{
+    char answer[PW_REFUSAL_MOST];
+    bool is_told = error == PW_E_STORAGE || error == PW_E_MEMORY;
+    if (is_told)
+        pw_notice_conn(server, conn, error == PW_E_STORAGE ? PW_NOTICE_STORAGE : PW_NOTICE_MEMORY,
+                       errno);
+    pw_log_refusal(server, conn, pw_error_status(error));
+    size_t size = pw_answer_refusal(&server->clock, answer, error, conn->facts.is_head);
+    conn->close = true;
+    conn->what |= PW_READABLE; /* so that the end is a lingering one */
+    conn->state = PW_CONN_SENDING;
+    pw_content_free(conn->content);
+    conn->content = NULL;
+    if (pw_output_copy(&conn->output, answer, size))
+        return;
+    if (!is_told)
+        pw_notice_conn(server, conn, PW_NOTICE_MEMORY, ENOMEM);
+    pw_conn_close(server, conn);
+}
+
+/* Room to write is told of in large steps; a client that reads slowly takes long for one. */
+static bool pw_conn_reads(pw_conn *conn)
+{
+    int before = conn->unsent;
+    conn->unsent = pw_unsent(conn->fd);
+    return conn->unsent < before;
+}
+
+/* Whether nothing has come that nobody has read; events fetched later may say otherwise. */
+static bool pw_conn_is_quiet(const pw_conn *conn)
+{
+    char unused;
+    return recv(conn->fd, &unused, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+}
+
+/*
+ * A client that had an answer a moment ago may be asking again just now, and a close would cross with
+ * its request. So who was in use this recently is closed when it has been quiet for that long. (RFC
+ * 9112 section 9.5: a client may always meet a closed connection; those that do should be few.)
+ */
+void pw_conn_drain(pw_server *server, pw_conn *conn)
+{
+    if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
+        return;
+    const pw_timer *timer = &conn->timer;
+    bool idle = conn->state == PW_CONN_IDLE && timer->kind == PW_TIMER_KEEP_ALIVE;
+    if (idle) {
+        int64_t since = timer->due - server->timers.length[PW_TIMER_KEEP_ALIVE];
+        if (server->timers.now - since >= server->timers.length[PW_TIMER_DRAIN] &&
+            pw_conn_is_quiet(conn)) {
+            pw_conn_close(server, conn);
+            return;
+        }
+    }
+    pw_run(server, conn, false); /* with another timer now */
+}
+
+void pw_conn_timeout(pw_server *server, pw_conn *conn)
+{
+    switch (conn->state) {
+    case PW_CONN_READY:
+    case PW_CONN_APP:
+        pw_timer_stop(&conn->timer); /* left running because most requests are over in no time */
+        return;
+    case PW_CONN_HEAD:
+        server->parsed = NULL;
+        server->head = (pw_head){.fields = server->fields}; /* not to log that of another */
+        pw_conn_refuse(server, conn, PW_E_HEAD_TIMEOUT);
+        break;
+    case PW_CONN_CONTENT:
+        pw_conn_refuse(server, conn, PW_E_BODY_TIMEOUT);
+        break;
+    case PW_CONN_IDLE:
+        if (pw_conn_is_quiet(conn)) {
+            pw_conn_close(server, conn);
+            return;
+        }
+        conn->what |= PW_READABLE; /* a request has come in the last moment */
+        break;
+    case PW_CONN_SENDING:
+        if (pw_conn_reads(conn)) {
+            pw_timer_start(&server->timers, &conn->timer, PW_TIMER_WRITE);
+            return;
+        }
+        pw_notice_conn(server, conn, PW_NOTICE_WRITE_TIMEOUT, 0);
+        pw_conn_close(server, conn);
+        return;
+    case PW_CONN_LINGER:
+    case PW_CONN_CLOSED:
+        pw_conn_close(server, conn);
+        return;
+    }
+    pw_timer_stop(&conn->timer);
+    pw_run(server, conn, false);
+}
