@@ -137,7 +137,7 @@ static void add_head(test_text *to, const pw_head *head, const char *data, size_
 }
 
 /* The block of this head, in memory of exactly the size that it may need. */
-static void require_block_fits(const pw_limits *limits, const pw_head *head)
+static void require_block_fits(const pw_limits *limits, const pw_head *head, const char *data)
 {
     static const pw_peer peer = {"ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255", "65535"};
     size_t most = pw_block_most(limits);
@@ -147,6 +147,12 @@ static void require_block_fits(const pw_limits *limits, const pw_head *head)
     REQUIRE(block.size <= most);
     pw_block_make_line(&block, head);
     REQUIRE(block.size <= most);
+    pw_kept *kept = pw_kept_new(head, data);
+    if (kept != NULL) {
+        REQUIRE(pw_block_make_changes(&block, head, INT64_MAX, kept, data));
+        REQUIRE(block.size <= most);
+    }
+    pw_free(kept);
     free(block.at);
 }
 
@@ -165,7 +171,7 @@ void outcome_of_head(test_text *to, const pw_limits *limits, const char *data,
         outcome = pw_head_parse(limits, piece, cuts->at[i], &scanned, &head, &error);
         if (outcome == PW_PARSE_DONE) {
             add_head(to, &head, piece, cuts->at[i]);
-            require_block_fits(limits, &head);
+            require_block_fits(limits, &head, piece);
         } else if (outcome == PW_PARSE_ERROR) {
             REQUIRE(error != PW_E_NONE);
             add(to, "error %d\n", error);
