@@ -122,6 +122,9 @@ typedef struct {
 /* length -1: chunked. NULL: out of memory. */
 pw_content *pw_content_new(int64_t length);
 void pw_content_free(pw_content *content);
+/* Where the next bytes, as they come, can be put by the caller, who then adds to size; NULL: they are
+ * for pw_content_take. size: no more than is still to come. */
+char *pw_content_space(pw_content *content, const pw_store *store, size_t size);
 /* Adds decoded bytes. PW_E_STORAGE: errno says why. */
 pw_error pw_content_add(pw_content *content, const pw_store *store, const char *data, size_t size);
 /*
@@ -169,6 +172,12 @@ bool pw_output_file(pw_output *output, int fd, off_t offset, size_t size);
 void pw_output_free(pw_output *output);
 /* OK: what is left, if anything, can be tried again at once. *progress: something went out. */
 pw_io pw_output_flush(pw_output *output, int fd, bool *progress);
+#define PW_QUICK_BYTES 131072
+#define PW_QUICK_AHEAD (1088 * 1024) /* a mebibyte and its head */
+
+/* How many bytes the system may have that it need not send yet; a listening socket says how many at
+ * first. */
+void pw_send_ahead(int fd, int size);
 /* How many bytes the system has taken and the peer has not yet; 0 where it does not say. */
 int pw_unsent(int fd);
 /* Writes parts[0, count); what does not go out now is kept: up to PW_COPY_MOST bytes of a part are
@@ -203,6 +212,7 @@ typedef struct pw_conn {
     bool waits;      /* output waits for the next of the requests received together */
     bool failed;     /* writing has failed: the client is gone */
     bool reset;      /* its end is to be a reset: an orderly one would pass for the content's */
+    bool quick;      /* its client has shown that it takes much in little time */
     bool held;       /* Python keeps objects until PW_NEWS_SENT */
     uint8_t kind;    /* of the request: PW_SAME ... */
     uint8_t listener;
@@ -215,13 +225,17 @@ typedef struct pw_conn {
     pw_content *content; /* owned, from head to the end of the response */
     pw_facts facts;      /* of the request at hand */
     pw_output output;
-    char *line;       /* owned: of the request whose response is on its way, for notices; or NULL */
-    int unsent;       /* pw_unsent when the write timer was started */
-    int status;       /* of the response */
-    int64_t bytes;    /* of its content */
-    int64_t ready_us; /* when it became PW_CONN_READY; with an access log only */
-    int64_t linger_left;  /* bytes that will still be thrown away */
-    int64_t linger_until; /* ms */
+    char *line;   /* owned: of the request whose response is on its way, for notices; or NULL */
+    bool gathers; /* the watcher sends its output while the application makes more */
+    int64_t sending_since; /* ms: when the application had finished */
+    int64_t gather_due;    /* tick: when it does */
+    int64_t sent_tick;     /* when data was sent last; -1: none of this response */
+    int unsent;            /* pw_unsent when the write timer was started */
+    int status;            /* of the response */
+    int64_t bytes;         /* of its content */
+    int64_t ready_us;      /* when it became PW_CONN_READY; with an access log only */
+    int64_t linger_left;   /* bytes that will still be thrown away */
+    int64_t linger_until;  /* ms */
     pw_timer timer;
     struct pw_thread *holder;        /* borrowed: is about to keep what is sent: pw_thread.hold */
     struct pw_conn *run_next;        /* borrowed */

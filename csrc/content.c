@@ -123,6 +123,14 @@ pw_error pw_content_add(pw_content *content, const pw_store *store, const char *
     return PW_E_NONE;
 }
 
+char *pw_content_space(pw_content *content, const pw_store *store, size_t size)
+{
+    if (content->length < 0 || content->length > store->memory_most || content->file >= 0 ||
+        !pw_content_room(content, store, size))
+        return NULL;
+    return content->memory + content->size;
+}
+
 static pw_parse pw_content_take_chunked(pw_content *content, const pw_store *store,
                                         const char *data, size_t size, size_t *used,
                                         pw_error *error)

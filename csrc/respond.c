@@ -18,6 +18,7 @@ static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head
     conn->status = status;
     bool bare = status / 100 == 1 || status == 204 || status == 304;
     conn->started = true;
+    conn->sent_tick = -1;
     conn->no_content = conn->facts.is_head || bare;
     conn->close = !conn->facts.keep_alive || (flags & PW_CLOSE) != 0 || server->draining ||
                   atomic_load(&server->stopping) != 0;
@@ -101,8 +102,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     return number;
 }
 
-/* The response cannot go on: `what` has happened, for PW_NOTICE_ERROR errno says it. With the lock. */
-static int32_t pw_response_fail_locked(pw_thread *thread, int what)
+int32_t pw_response_fail_locked(pw_thread *thread, int what)
 {
     pw_conn *conn = thread->conn;
     if (!conn->failed)
@@ -143,9 +143,9 @@ int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int
     return outcome;
 }
 
-/* Holds the thread, as the application's own doing, until the client has taken enough. From here
- * on no other thread touches the output, for the head has been handed over. Returns 0, or what has
- * happened. */
+/* Holds the thread, as the application's own doing, until the client has taken enough. No other
+ * thread touches the output, for the head has been handed over and nothing is gathered. Returns 0,
+ * or what has happened. */
 static int pw_response_wait(pw_server *server, pw_conn *conn)
 {
     const int step = 100; /* ms: how soon a stop is seen */
@@ -170,44 +170,84 @@ static int pw_response_wait(pw_server *server, pw_conn *conn)
     return 0;
 }
 
+/* Puts the frame of a chunk around the data, where there is one; line is for the chunk-size. */
+static int pw_response_frame(const pw_conn *conn, struct iovec parts[3], char line[20],
+                             const char *data, size_t size)
+{
+    int count = 0;
+    if (conn->chunked) {
+        static const char digits[] = "0123456789abcdef";
+        size_t at = 20;
+        line[--at] = '\n';
+        line[--at] = '\r';
+        for (uint64_t left = size; left > 0; left >>= 4)
+            line[--at] = digits[left & 15];
+        parts[count++] = (struct iovec){line + at, 20 - at};
+    }
+    parts[count++] = (struct iovec){(void *)(uintptr_t)data, size};
+    if (conn->chunked)
+        parts[count++] = (struct iovec){(void *)(uintptr_t)"\r\n", 2};
+    return count;
+}
+
 int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags)
 {
     pw_server *server = thread->server;
     pw_conn *conn = thread->conn;
-    if (conn->failed)
-        return PW_GONE;
-    if (pw_server_is_late(server))
-        return pw_response_fail(thread, PW_NOTICE_STOP);
-    if (conn->no_content || size <= 0)
-        return conn->output.borrowed;
-    conn->bytes += size;
     char line[20];
     struct iovec parts[3];
-    int count = 0;
-    if (conn->chunked) { /* chunk-size CRLF */
-        static const char digits[] = "0123456789abcdef";
-        size_t at = sizeof line;
-        line[--at] = '\n';
-        line[--at] = '\r';
-        for (uint64_t left = (uint64_t)size; left > 0; left >>= 4)
-            line[--at] = digits[left & 15];
-        parts[count++] = (struct iovec){line + at, sizeof line - at};
-    }
-    parts[count++] = (struct iovec){(void *)(uintptr_t)data, (size_t)size};
-    if (conn->chunked)
-        parts[count++] = (struct iovec){(void *)(uintptr_t)"\r\n", 2};
     int what = 0;
+    int count = pw_response_frame(conn, parts, line, data, size > 0 ? (size_t)size : 0);
+    pthread_mutex_lock(&server->lock);
+    if (!conn->failed && pw_server_is_late(server))
+        pw_response_fail_locked(thread, PW_NOTICE_STOP);
+    bool nothing = conn->failed || conn->no_content || size <= 0;
+    bool later = !nothing && pw_gather_wants(server, conn, (size_t)size);
+    if (later) {
+        for (int i = 0; i < count && what == 0; i++)
+            if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
+                what = PW_NOTICE_ERROR;
+        pw_gather_begin(server, conn);
+    } else if (!nothing) {
+        pw_gather_end(server, conn);
+        conn->sent_tick = server->ticks;
+    }
+    int32_t outcome = conn->failed ? PW_GONE : conn->output.borrowed;
+    pthread_mutex_unlock(&server->lock);
+    if (nothing)
+        return outcome;
+    conn->bytes += size;
+    if (later)
+        return what == 0 ? outcome : pw_response_fail(thread, what);
     if (pw_output_write(&conn->output, conn->fd, parts, count) == PW_IO_ERROR)
         what = PW_NOTICE_ERROR;
     else if ((flags & PW_FINISHED) == 0)
         what = pw_response_wait(server, conn);
-    return what == 0 ? conn->output.borrowed : pw_response_fail(thread, what);
+    if (what != 0)
+        return pw_response_fail(thread, what);
+    outcome = conn->output.borrowed;
+    if (conn->output.first != NULL) {
+        pthread_mutex_lock(&server->lock);
+        pw_gather_begin(server, conn);
+        pthread_mutex_unlock(&server->lock);
+    }
+    return outcome;
+}
+
+/* Takes the output back from the watcher, who may have found that the client is gone. */
+static bool pw_response_has_failed(pw_thread *thread)
+{
+    pthread_mutex_lock(&thread->server->lock);
+    pw_gather_end(thread->server, thread->conn);
+    bool failed = thread->conn->failed;
+    pthread_mutex_unlock(&thread->server->lock);
+    return failed;
 }
 
 int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t size)
 {
     pw_conn *conn = thread->conn;
-    if (conn->failed)
+    if (pw_response_has_failed(thread))
         return PW_GONE;
     if (conn->no_content || size <= 0)
         return conn->output.borrowed;
@@ -220,6 +260,7 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut)
 {
     pw_server *server = thread->server;
     pw_conn *conn = thread->conn;
+    pw_response_has_failed(thread);
     if (cut) {
         /* No last chunk, or too few bytes: the client sees a message cut off. Where the end of the
          * connection is all that ends the content, only a reset can tell it. */

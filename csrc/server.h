@@ -86,6 +86,25 @@ void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn);
 /* The thread leaves a response behind that is not yet sent: the same for the connection. */
 void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn);
 
+/* ------------------------------------------------------------------ respond.c */
+
+/* The response cannot go on: `what` has happened, for PW_NOTICE_ERROR errno says it. With the lock.
+ * Returns PW_GONE. */
+int32_t pw_response_fail_locked(pw_thread *thread, int what);
+
+/* ------------------------------------------------------------------ gather.c; with the lock */
+
+#define PW_GATHER_LOOK_MS 20 /* how often to look while the watcher runs the loop */
+
+/* From here on the watcher sends what the connection's output holds. */
+void pw_gather_begin(pw_server *server, pw_conn *conn);
+/* The output is the thread's own again. */
+void pw_gather_end(pw_server *server, pw_conn *conn);
+/* Whether so many bytes are better sent together with what follows them. */
+bool pw_gather_wants(const pw_server *server, const pw_conn *conn, size_t size);
+/* Sends what is due, or all. By the watcher. */
+void pw_gather_flush(pw_server *server, bool all);
+
 /* ------------------------------------------------------------------ accept.c */
 
 typedef struct {
@@ -200,6 +219,7 @@ struct pw_server {
     pthread_cond_t watch;    /* for pw_watch */
     int64_t ticks;           /* counted by pw_watch */
     bool is_watched;         /* pw_watch has been called */
+    int gathering;           /* connections whose output pw_watch sends */
     int64_t looked_at;       /* ms: when pw_watch last looked for slow requests */
     bool watcher_sleeps;     /* until the next request */
     bool wants_thread;       /* sooner than the next tick */

@@ -171,6 +171,7 @@ static void pw_watch_wait(pw_server *server)
 /* Runs the loop until a thread wants it, or all is over. */
 static void pw_watch_loop(pw_server *server)
 {
+    pw_gather_flush(server, true);
     pw_token_give(server, server->watcher);
     if (pw_loop(server->watcher) != PW_STOP && !pw_token_wake_idle(server))
         server->holder = NULL;
@@ -244,12 +245,15 @@ int32_t pw_watch(pw_server *server)
             break;
         }
         bool busy = server->holder_in_app || pw_server_requests(server) != seen ||
-                    (server->timeout_request > 0 && server->taken_count > 0);
+                    (server->timeout_request > 0 && server->taken_count > 0) ||
+                    server->gathering > 0;
         quiet = busy ? 0 : quiet + 1;
         seen = pw_server_requests(server);
         if (quiet < PW_QUIET_TICKS) {
             if (!server->stopped)
                 pw_watch_wait(server);
+            if (server->gathering > 0)
+                pw_gather_flush(server, server->stopped);
             continue;
         }
         server->watcher_sleeps = true;

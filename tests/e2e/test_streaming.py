@@ -270,6 +270,56 @@ HINTS_BYTES = (
 )
 
 
+def has_come(client, ending):
+    client.read_some(MEBIBYTE)
+    return client.received.endswith(ending)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("way", [as_generator, as_writes], ids=lambda way: way.__name__)
+def test_items_that_come_together_do_not_wait_for_the_one_after_them(serve, way, threads):
+    """They may leave together, but not only when the application has more (PEP 3333)."""
+    release = threading.Event()
+
+    class Items(list):
+        def __iter__(self):
+            yield from list.__iter__(self)
+            release.wait(20)
+            yield b"the last"
+
+    items = Items(b"item %d\n" % number for number in range(200))
+    with serve(site(lambda _, start: way(items, start, [TEXT])), threads=threads) as server:
+        try:
+            with connect(server) as client:
+                client.send(b"GET / HTTP/1.0\r\n\r\n")
+                wait_until(lambda: has_come(client, b"item 199\n"), "all that was made")
+                release.set()
+                assert client.read_response().content.endswith(b"item 199\nthe last")
+        finally:
+            release.set()
+
+
+def test_what_a_client_could_not_take_at_once_goes_on_while_the_application_is_at_work(serve):
+    release = threading.Event()
+    large = pattern(12 * MEBIBYTE)
+
+    def application(_environ, start_response):
+        start_response("200 OK", [TEXT])
+        yield large
+        release.wait(20)
+        yield b"the last"
+
+    with serve(application, threads=2, response_buffer=2 * len(large)) as server:
+        try:
+            with connect(server) as client:
+                client.send(b"GET / HTTP/1.0\r\n\r\n")
+                wait_until(lambda: has_come(client, large[-100:]), "all that was made")
+                release.set()
+                assert client.read_response().content == large + b"the last"
+        finally:
+            release.set()
+
+
 def hinting(count=1, headers=HINTS, way=as_list):
     def answer(environ, start_response):
         for _ in range(count):
