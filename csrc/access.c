@@ -367,19 +367,20 @@ void pw_access_line(pw_server *server, const char *program, size_t size, const p
 
 void pw_access_flush(pw_access *access)
 {
-    size_t done = 0;
-    bool failed = false;
     access->due = 0;
     if (access->lines.size == 0)
         return;
+    size_t done = 0;
+    bool whole = true;
     sigset_t before = pw_pipe_signal_hold();
     while (access->fd >= 0 && done < access->lines.size) {
-        ssize_t size = write(access->fd, access->lines.at + done, access->lines.size - done);
-        failed = size <= 0;
-        if (failed)
+        size_t left = access->lines.size - done;
+        ssize_t size = write(access->fd, access->lines.at + done, left);
+        whole &= size == (ssize_t)left;
+        if (size <= 0)
             break; /* a log that cannot be written must not disturb a request */
         done += (size_t)size;
     }
-    pw_pipe_signal_release(&before, failed);
+    pw_pipe_signal_release(&before, whole);
     access->lines.size = 0;
 }

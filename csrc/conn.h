@@ -142,8 +142,9 @@ pw_parse pw_content_take(pw_content *content, const pw_store *store, const char 
  * application starts would have it so.
  */
 sigset_t pw_pipe_signal_hold(void);
-/* With what hold has returned; errno is that of the call. */
-void pw_pipe_signal_release(const sigset_t *before, bool failed);
+/* With what hold has returned; errno is kept. whole: the call has written all that it was to write;
+ * with less of it, too, the signal may have been raised. */
+void pw_pipe_signal_release(const sigset_t *before, bool whole);
 
 /* ------------------------------------------------------------------ send.c */
 

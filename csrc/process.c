@@ -32,10 +32,10 @@ sigset_t pw_pipe_signal_hold(void)
     return before;
 }
 
-void pw_pipe_signal_release(const sigset_t *before, bool failed)
+void pw_pipe_signal_release(const sigset_t *before, bool whole)
 {
     int error = errno;
-    if (failed && error == EPIPE && !sigismember(before, SIGPIPE)) {
+    if (!whole && !sigismember(before, SIGPIPE)) {
         const sigset_t set = pw_pipe_signal();
         const struct timespec none = {0, 0};
         sigtimedwait(&set, NULL, &none);

@@ -149,7 +149,7 @@ static pw_io pw_flush_file(pw_output *output, int fd, bool *progress)
     size_t want = piece->left < PW_FILE_STEP ? piece->left : PW_FILE_STEP;
     sigset_t before = pw_pipe_signal_hold(); /* sendfile has no MSG_NOSIGNAL */
     ssize_t done = sendfile(fd, piece->file, &piece->offset, want);
-    pw_pipe_signal_release(&before, done < 0);
+    pw_pipe_signal_release(&before, done == (ssize_t)want);
     if (done < 0)
         return pw_failure();
     if (done == 0) {
