@@ -35,7 +35,7 @@ static char large[LARGE];
 static pthread_t servers[THREADS];
 static int server_count; /* of main, then of the watching thread */
 static atomic_bool stopping;
-static atomic_int served, held, news_seen, births, slow, answered;
+static atomic_int served, held, news_seen, births, slow, notices, answered;
 
 static _Noreturn void fail(int line, const char *what)
 {
@@ -182,12 +182,15 @@ static void bear(void)
 static void *watch(void *unused)
 {
     for (int32_t told; (told = pw_watch(server)) != PW_WATCH_STOP;) {
-        if (told != PW_WATCH_BIRTH) {
+        if (told == PW_WATCH_NOTICE) {
+            for (pw_notice notice; pw_notice_take(server, &notice);)
+                atomic_fetch_add(&notices, 1);
+        } else if (told == PW_WATCH_BIRTH) {
+            atomic_fetch_add(&births, 1);
+            bear();
+        } else {
             atomic_fetch_add(&slow, 1);
-            continue;
         }
-        atomic_fetch_add(&births, 1);
-        bear();
     }
     return unused;
 }
@@ -484,8 +487,9 @@ int main(void)
     pw_server_free(server);
     close(logs[0]);
     close(logs[1]);
-    printf("  %d requests, %d answers, %d held, %d news, %d threads born, %d named slow\n", served,
-           answered, held, news_seen, births, slow);
+    printf(
+        "  %d requests, %d answers, %d held, %d news, %d threads born, %d named slow, %d notices\n",
+        served, answered, held, news_seen, births, slow, notices);
     /* Or it has not tried what it is for. */
     MUST(answered > 0 && held > 0 && news_seen > 0 && births > 0 && slow > 0);
     return 0;
