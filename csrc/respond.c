@@ -253,6 +253,7 @@ int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int6
         return conn->output.borrowed;
     if (!pw_output_file(&conn->output, descriptor, (off_t)offset, (size_t)size))
         return PW_REFUSED;
+    conn->bytes += size;
     return conn->output.borrowed;
 }
 

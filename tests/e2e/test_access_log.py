@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +23,9 @@ COMBINED = re.compile(
 def application(environ, start_response):
     if environ["PATH_INFO"] == "/error":
         raise RuntimeError("as the test wants it")
+    if environ["PATH_INFO"] == "/file":
+        start_response("200 OK", PLAIN)
+        return environ["wsgi.file_wrapper"](Path(__file__).open("rb"))
     if environ["PATH_INFO"] == "/stream":
         start_response("200 OK", PLAIN)
         return iter([b"abc", b"def"])
@@ -74,6 +78,11 @@ def test_what_a_request_lacks_is_a_dash(logged):
 def test_errors_and_streams_and_head_requests_have_their_status_and_bytes(logged):
     lines = logged(request("/error"), request("/stream"), access_log_format="%(U)s %(s)s %(B)s")
     assert lines == ["/error 500 22", "/stream 200 6"]
+
+
+def test_a_file_has_its_bytes(logged):
+    size = Path(__file__).stat().st_size
+    assert logged(request("/file"), access_log_format="%(s)s %(B)s") == [f"200 {size}"]
 
 
 def test_a_refused_request_is_logged_with_what_is_known_of_it(logged):
