@@ -242,3 +242,6 @@ int32_t pw_die_with_parent(int32_t signal);
  * anyway. To be called before threads are started.
  */
 void pw_share_heap(void);
+
+/* What this core was built of, and the SIMD it uses here: "gcc 12.2; epoll; ...; SSE4.2". */
+const char *pw_build(void);

@@ -32,6 +32,8 @@ typedef enum {
 
 /* ------------------------------------------------------------------ poll_epoll.c */
 
+#define PW_POLLER "epoll"
+
 enum { PW_READABLE = 1, PW_WRITABLE = 2, PW_HALF_CLOSED = 4, PW_GONE_AWAY = 8 };
 
 typedef struct {

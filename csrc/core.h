@@ -171,6 +171,9 @@ typedef struct {
 #define PW_TARGET_MOST 16384
 #define PW_FIELDS_MOST 1024 /* of --max-fields */
 
+/* Whether heads are parsed with SIMD instructions: this processor and this build have them. */
+bool pw_parser_has_simd(void);
+
 /* The request line in data[0, size), its CRLF included. Fills method, target, path, ... */
 pw_error pw_request_line(const char *data, size_t size, pw_head *head);
 

@@ -18,6 +18,11 @@ static pw_parse_request_function *pw_parser(void)
     return pw_plain_parse_request;
 }
 
+bool pw_parser_has_simd(void)
+{
+    return pw_parser() != pw_plain_parse_request;
+}
+
 static pw_span pw_cut(const char *from, const char *to)
 {
     return (pw_span){from, (size_t)(to - from)};

@@ -1,4 +1,4 @@
-/* What a worker process asks of the system. */
+/* What a worker process asks of the system, and what it is made of. */
 #include <errno.h>
 #include <time.h>
 #ifdef __linux__
@@ -42,4 +42,29 @@ void pw_pipe_signal_release(const sigset_t *before, bool whole)
     }
     pthread_sigmask(SIG_SETMASK, before, NULL);
     errno = error;
+}
+
+/* ------------------------------------------------------------------ what was built */
+
+#define PW_TEXT(...) #__VA_ARGS__
+#define PW_TEXT_OF(...) PW_TEXT(__VA_ARGS__)
+#if defined(__clang__)
+#define PW_COMPILER "clang " PW_TEXT_OF(__clang_major__) "." PW_TEXT_OF(__clang_minor__)
+#elif defined(__GNUC__)
+#define PW_COMPILER "gcc " PW_TEXT_OF(__GNUC__) "." PW_TEXT_OF(__GNUC_MINOR__)
+#else
+#define PW_COMPILER "an unknown compiler"
+#endif
+/* PW_PARSER_HASH and PW_SANITIZERS come from the build (tools/flags.py). */
+#ifdef PW_SANITIZERS
+#define PW_CHECKED "; sanitizers " PW_TEXT_OF(PW_SANITIZERS)
+#else
+#define PW_CHECKED ""
+#endif
+#define PW_BUILD(simd)                                                                             \
+    PW_COMPILER "; " PW_POLLER "; picohttpparser " PW_TEXT_OF(PW_PARSER_HASH) "; " simd PW_CHECKED
+
+const char *pw_build(void)
+{
+    return pw_parser_has_simd() ? PW_BUILD("SSE4.2") : PW_BUILD("no SIMD");
 }

@@ -11,10 +11,19 @@ import shlex
 import sys
 from pathlib import Path, PurePath
 
+import vendor
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 # _GNU_SOURCE is for accept4 and memmem; the path map keeps this machine's folders out of messages.
-_ALWAYS = ["-std=c11", "-D_GNU_SOURCE=1", "-fvisibility=hidden", f"-ffile-prefix-map={PROJECT}=."]
+# What `picowsgi --version` shows of the parser is the beginning of its file's SHA-256.
+_ALWAYS = [
+    "-std=c11",
+    "-D_GNU_SOURCE=1",
+    "-fvisibility=hidden",
+    f"-ffile-prefix-map={PROJECT}=.",
+    f"-DPW_PARSER_HASH={vendor.SHA256['picohttpparser.c'][:8]}",
+]
 _OPTIMIZED = ["-O3", "-g0"]
 _SANITIZED = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 _STRICT = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
@@ -40,6 +49,8 @@ def compile_flags(source: str) -> list[str]:
     `PICOWSGI_SANITIZE=address,undefined` (or `thread`) builds with those sanitizers.
     """
     sanitizers = link_flags()
+    if sanitizers:
+        sanitizers.append(f"-DPW_SANITIZERS={os.environ['PICOWSGI_SANITIZE']}")
     flags = [*_ALWAYS, *(_SANITIZED + sanitizers if sanitizers else _OPTIMIZED)]
     foreign = _FOREIGN.get(PurePath(source).name)
     if foreign is not None:

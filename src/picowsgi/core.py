@@ -114,6 +114,11 @@ def die_with_parent(number: int) -> None:
     lib.pw_die_with_parent(number)
 
 
+def build() -> list[str]:
+    """Return how the core was built, and the SIMD it uses here: compiler, poller, parser, ..."""
+    return ffi.string(lib.pw_build()).decode("ascii").split("; ")
+
+
 class Balance:
     """How many connections each of the processes has that share the sockets (`pw_balance`).
 
