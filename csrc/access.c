@@ -305,6 +305,34 @@ static void pw_seconds(pw_text *to, int64_t microseconds)
     pw_text_put(to, fraction, sizeof fraction);
 }
 
+/* What somebody reads: "0.4 ms", or "1.25 s" from one second on. */
+static void pw_duration(pw_text *to, int64_t microseconds)
+{
+    bool seconds = microseconds >= 1000000;
+    int64_t hundredths = microseconds / (seconds ? 10000 : 10);
+    char fraction[] = {'.', (char)('0' + hundredths / 10 % 10), (char)('0' + hundredths % 10)};
+    pw_text_number(to, hundredths / 100);
+    pw_text_put(to, fraction, seconds ? 3 : 2);
+    pw_text_put(to, seconds ? " s" : " ms", seconds ? 2 : 3);
+}
+
+/* The text of an atom that has a condition before it. */
+static void pw_text_after(pw_text *to, const pw_atom *atom, size_t condition)
+{
+    if (atom->size > condition)
+        pw_text_put(to, atom->data + condition, atom->size - condition);
+}
+
+static bool pw_is_slow(const pw_atom *atom, int64_t microseconds)
+{
+    if (atom->size < 4)
+        return false;
+    int64_t least = 0;
+    for (size_t i = 0; i < 4; i++)
+        least = least << 8 | (unsigned char)atom->data[i];
+    return microseconds / 1000 >= least;
+}
+
 static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_exchange *what)
 {
     pw_text *to = &access->lines;
@@ -342,6 +370,21 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
     case PW_ATOM_QUEUE:
         pw_text_number(to, what->queued);
         break;
+    case PW_ATOM_CLOCK:
+        if (access->time_size >= 20)
+            pw_text_put(to, access->time + (access->json ? 11 : 12), 8);
+        break;
+    case PW_ATOM_DURATION:
+        pw_duration(to, what->duration);
+        break;
+    case PW_ATOM_IF_STATUS:
+        if (atom->size > 0 && what->status / 100 == atom->data[0] - '0')
+            pw_text_after(to, atom, 1);
+        break;
+    case PW_ATOM_IF_SLOW:
+        if (pw_is_slow(atom, what->duration))
+            pw_text_after(to, atom, 4);
+        break;
     default: /* an atom of the request, which was refused before it could be read */
         pw_text_put(to, "-", 1);
         break;
@@ -361,7 +404,7 @@ void pw_access_line(pw_server *server, const char *program, size_t size, const p
     while (pw_atom_next(&program, end, &atom))
         pw_atom_response(access, &atom, what);
     pw_text_put(&access->lines, "\n", 1);
-    if (access->lines.size >= PW_LOG_SIZE)
+    if (access->prompt || access->lines.size >= PW_LOG_SIZE)
         pw_access_flush(access);
 }
 

@@ -33,6 +33,7 @@ typedef struct {
     int32_t timeout_request; /* 0: none */
     int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
     int32_t access_json;     /* values are escaped for JSON strings */
+    int32_t access_prompt;   /* a line does not wait for others: somebody looks on */
     int64_t access_program_size;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
     /* The rest is borrowed during pw_server_new. */
@@ -43,8 +44,9 @@ typedef struct {
 
 /*
  * A program of the access log is atoms, one after the other: the code, the size of what follows as
- * two bytes, the higher one first, and the text for the two FIELD codes (a name, in lower case)
- * and LITERAL.
+ * two bytes, the higher one first, and the text for the two FIELD codes (a name, in lower case),
+ * LITERAL and the two IF codes. The text of those stands in the line or does not: it comes after
+ * the first digit of the status, or after the least duration, milliseconds in four bytes.
  */
 #define PW_ATOM_LITERAL 1
 #define PW_ATOM_ADDRESS 2
@@ -65,6 +67,10 @@ typedef struct {
 #define PW_ATOM_MICROSECONDS 17
 #define PW_ATOM_QUEUE 18 /* microseconds from complete to the application */
 #define PW_ATOM_RESPONSE_FIELD 19
+#define PW_ATOM_CLOCK 20    /* the time of day: 12:00:00 */
+#define PW_ATOM_DURATION 21 /* with its unit: 0.4 ms, or 1.25 s */
+#define PW_ATOM_IF_STATUS 22
+#define PW_ATOM_IF_SLOW 23
 
 /*
  * The request's facts that do not fit the number pw_next returns.

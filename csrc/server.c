@@ -39,6 +39,7 @@ static bool pw_access_open(pw_access *access, const pw_settings *settings)
 {
     access->fd = settings->access_file;
     access->json = settings->access_json != 0;
+    access->prompt = settings->access_prompt != 0;
     access->program_size = (size_t)settings->access_program_size;
     access->program = pw_copy(settings->access_program, access->program_size);
     access->wants_head =

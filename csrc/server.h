@@ -37,6 +37,7 @@ typedef struct {
 typedef struct {
     int fd; /* borrowed; -1: no access log */
     bool json;
+    bool prompt;     /* each line is written at once */
     bool wants_head; /* the program has fields of the response */
     char *program;   /* owned */
     size_t program_size;

@@ -9,9 +9,10 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from picowsgi import core
+from picowsgi.terminal import is_terminal, wants_colour
 
 if TYPE_CHECKING:
     from picowsgi.config import Settings
@@ -24,7 +25,14 @@ JSON = (
     '"protocol":"%(H)s","status":%(s)s,"bytes":%(B)s,"duration":%(D)s,"queued":%(Q)s,'
     '"referer":"%(f)s","user_agent":"%(a)s","pid":%(p)s}'
 )
-_NAMED = {"common": COMMON, "combined": COMBINED, "json": JSON}
+#: For somebody who looks on.
+SHORT = "%(c)s %(s)s %(m)s %(R)s %(B)s B %(d)s"
+_NAMED = {"common": COMMON, "combined": COMBINED, "json": JSON, "short": SHORT}
+
+_RESET = "\x1b[0m"
+_SLOW_COLOUR = "\x1b[1;35m"
+#: By the first digit of the status.
+_STATUS_COLOURS = {"2": "\x1b[32m", "3": "\x1b[36m", "4": "\x1b[33m", "5": "\x1b[1;31m"}
 
 _ATOM = re.compile(r"%(?:%|\((?:\{([^{}()]+)\}([a-z])|([A-Za-z]))\)s)")
 _CODES = {
@@ -43,6 +51,8 @@ _CODES = {
     "M": core.ATOM_MILLISECONDS,
     "D": core.ATOM_MICROSECONDS,
     "Q": core.ATOM_QUEUE,
+    "c": core.ATOM_CLOCK,
+    "d": core.ATOM_DURATION,
 }
 _FIELDS = {"f": "referer", "a": "user-agent"}
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
@@ -56,12 +66,22 @@ class AccessLog:
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.access_log_file
-        self.program = compile_format(settings.access_log_format)
-        self.json = is_json(settings.access_log_format)
         wanted = settings.access_log == "on"
         if settings.access_log == "auto":
-            wanted = _is_terminal(sys.stdout)
+            wanted = is_terminal(sys.stdout)
         self.descriptor = self._open() if wanted else -1
+        #: Somebody looks on: a line is written at once, and may have colours.
+        self.in_terminal = self.descriptor >= 0 and os.isatty(self.descriptor)
+        form = settings.access_log_format
+        if form == "auto":
+            form = "short" if self.in_terminal else "combined"
+        self.json = is_json(form)
+        marks = self.in_terminal or form == "short"
+        self.program = compile_format(
+            form,
+            slow=settings.access_log_slow if marks else 0.0,
+            colour=wants_colour(in_terminal=self.in_terminal, standard=self._path == "-"),
+        )
 
     def _open(self) -> int:
         if self._path == "-":
@@ -82,16 +102,10 @@ class AccessLog:
             self.descriptor = -1
 
 
-def _is_terminal(stream: Any) -> bool:
-    try:
-        return bool(stream.isatty())
-    except (AttributeError, ValueError):  # there is none, or it is closed
-        return False
-
-
 def check_format(text: str) -> None:
     """Raise ValueError, whose text says what was expected, where `text` is no format."""
-    compile_format(text)
+    if text != "auto":
+        compile_format(text)
 
 
 def is_json(text: str) -> bool:
@@ -99,16 +113,21 @@ def is_json(text: str) -> bool:
     return text == "json" or text.lstrip().startswith("{")
 
 
-def compile_format(text: str) -> bytes:
-    """Return the program for `common`, `combined`, `json`, or atoms such as `%(h)s` in a text.
+def compile_format(text: str, *, slow: float = 0.0, colour: bool = False) -> bytes:
+    """Return the program for `common`, `combined`, `json`, `short`, or a text with atoms.
 
-    The atoms are gunicorn's; R, the target as it came, and Q, the microseconds that the complete
-    request waited, are picowsgi's own. Raises ValueError, whose text says what was expected.
+    The atoms such as `%(h)s` are gunicorn's; picowsgi's own are R, the target as it came, Q, the
+    microseconds that the complete request waited, c, the time of day, and d, the duration with
+    its unit. A request of `slow` seconds or longer (0: none) is marked, and with `colour` the
+    status has one; neither where the format is JSON. Raises ValueError, whose text says what was
+    expected.
     """
     source = _NAMED.get(text, text)
     json = is_json(text)
     if not source.isprintable() or not source.isascii():
-        raise ValueError("common, combined, json, or printable ASCII text with atoms like %(h)s")
+        raise ValueError(
+            "auto, short, common, combined, json, or printable ASCII text with atoms like %(h)s"
+        )
     program = b""
     position = 0
     for match in _ATOM.finditer(source):
@@ -119,14 +138,28 @@ def compile_format(text: str) -> bytes:
             program += _literal("%", atoms=False)
         elif name is not None:
             program += _named(name, kind)
+        elif letter == "s" and colour and not json:
+            program += _coloured_status()
         else:
             program += _letter(letter, json)
-    return program + _literal(source[position:])
+    program += _literal(source[position:])
+    return program if json or not slow else program + _slow_mark(slow, colour)
 
 
 def _atom(code: int, text: str = "") -> bytes:
-    data = text.encode("ascii")
+    data = text.encode("latin-1")
     return bytes([code]) + len(data).to_bytes(2, "big") + data
+
+
+def _coloured_status() -> bytes:
+    begin = [_atom(core.ATOM_IF_STATUS, digit + code) for digit, code in _STATUS_COLOURS.items()]
+    return b"".join(begin) + _atom(core.ATOM_STATUS) + _literal(_RESET)
+
+
+def _slow_mark(seconds: float, colour: bool) -> bytes:
+    text = f"{_SLOW_COLOUR}slow{_RESET}" if colour else "slow"
+    least = int(seconds * 1000).to_bytes(4, "big").decode("latin-1")
+    return _atom(core.ATOM_IF_SLOW, f"{least} {text}")
 
 
 def _literal(text: str, *, atoms: bool = True) -> bytes:

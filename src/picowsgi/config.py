@@ -317,6 +317,7 @@ class Settings:
         group="Health and logs",
         metavar="",
         help="log each request; auto: in a terminal",
+        everyday=True,
         choices=("auto", "on", "off"),
         switch=True,
     )
@@ -328,12 +329,21 @@ class Settings:
         help="where to; -: standard output",
     )
     access_log_format: str = option(
-        "combined",
+        "auto",
         kind="str",
         group="Health and logs",
         metavar="FORMAT",
-        help="common, combined, json or %(h)s ...",
+        help="short, common, combined, json or %(h)s",
         check=check_format,
+    )
+    access_log_slow: float = option(
+        1.0,
+        kind="seconds",
+        group="Health and logs",
+        metavar="TIME",
+        help="mark what took as long, 0 for none",
+        minimum=0,
+        maximum=86400,
     )
     log_level: str = option(
         "info",
@@ -341,6 +351,7 @@ class Settings:
         group="Health and logs",
         metavar="LEVEL",
         help="debug, info, warning or error",
+        everyday=True,
         choices=("debug", "info", "warning", "error"),
     )
     log_format: str = option(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from picowsgi._core import ffi, lib
 
 if TYPE_CHECKING:
+    from picowsgi.access import AccessLog
     from picowsgi.config import Settings
 
 # The numbers of csrc/api.h that the modules of a request use.
@@ -75,6 +76,10 @@ ATOM_MILLISECONDS: int = lib.PW_ATOM_MILLISECONDS
 ATOM_MICROSECONDS: int = lib.PW_ATOM_MICROSECONDS
 ATOM_QUEUE: int = lib.PW_ATOM_QUEUE
 ATOM_RESPONSE_FIELD: int = lib.PW_ATOM_RESPONSE_FIELD
+ATOM_CLOCK: int = lib.PW_ATOM_CLOCK
+ATOM_DURATION: int = lib.PW_ATOM_DURATION
+ATOM_IF_STATUS: int = lib.PW_ATOM_IF_STATUS
+ATOM_IF_SLOW: int = lib.PW_ATOM_IF_SLOW
 
 respond = lib.pw_respond
 next_request = lib.pw_next
@@ -157,14 +162,11 @@ class CoreServer:
         self,
         sockets: Sequence[socket.socket],
         settings: Settings,
-        access: tuple[int, bytes, bool] = (-1, b"", False),
+        access: AccessLog | None = None,
         balance: Balance | None = None,
     ) -> None:
-        """`access` is the access log's descriptor, or -1, its program, and whether it is JSON.
-
-        `balance` is for processes that share the sockets.
-        """
-        access_file, program, json = access
+        """`balance` is for processes that share the sockets."""
+        program = b"" if access is None else access.program
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
         health = ffi.new("char[]", settings.health.encode("ascii"))
         access_program = ffi.new("char[]", program)
@@ -184,8 +186,9 @@ class CoreServer:
             "timeout_drain": _milliseconds(settings.timeout_drain),
             "timeout_graceful": _milliseconds(settings.timeout_graceful),
             "timeout_request": _milliseconds(settings.timeout_request),
-            "access_file": access_file,
-            "access_json": json,
+            "access_file": -1 if access is None else access.descriptor,
+            "access_json": access is not None and access.json,
+            "access_prompt": access is not None and access.in_terminal,
             "access_program": access_program,
             "access_program_size": len(program),
             "health_path": health,

@@ -38,7 +38,8 @@ class Option:
 
     `minimum` and `maximum` are inclusive, and in bytes for a size. `check` looks at one text
     of a `str` or `list` and raises a ValueError that says what was expected. `switch`: on the
-    command line it is a pair of flags for `on` and `off`.
+    command line it is a pair of flags for `on` and `off`. `everyday`: `--help` shows it, and not
+    `--help-all` alone.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Option:
     choices: tuple[str, ...]
     check: Callable[[str], object] | None
     switch: bool
+    everyday: bool
 
     @property
     def flag(self) -> str:
@@ -224,6 +226,7 @@ def option(
     choices: tuple[str, ...] = (),
     check: Callable[[str], object] | None = None,
     switch: bool = False,
+    everyday: bool = False,
 ) -> T:
     """Declare a field of `Settings` as an option; the arguments are `Option`'s."""
     details = {
@@ -237,5 +240,6 @@ def option(
         "choices": choices,
         "check": check,
         "switch": switch,
+        "everyday": everyday,
     }
     return field(default=default, metadata={"option": details})

@@ -48,8 +48,7 @@ class Worker:
         self._application = application
         self._settings = settings
         self._access = AccessLog(settings)
-        log = (self._access.descriptor, self._access.program, self._access.json)
-        self._core = core.CoreServer(sockets, settings, log, balance)
+        self._core = core.CoreServer(sockets, settings, self._access, balance)
         common = {
             **EXTENSIONS,
             "wsgi.multithread": settings.threads > 1,

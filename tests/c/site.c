@@ -68,7 +68,7 @@ void site_log(pw_settings *settings, int descriptor)
 {
     static test_text program;
     text_clear(&program);
-    for (char code = PW_ATOM_ADDRESS; code <= PW_ATOM_RESPONSE_FIELD; code++) {
+    for (char code = PW_ATOM_ADDRESS; code <= PW_ATOM_DURATION; code++) {
         const char *name = code == PW_ATOM_FIELD            ? "user-agent"
                            : code == PW_ATOM_RESPONSE_FIELD ? "content-length"
                                                             : "";

@@ -9,15 +9,21 @@
 static test_site site;
 static int file; /* in memory */
 
+static void begin_with(pw_settings settings)
+{
+    file = memfd_create("log", MFD_CLOEXEC);
+    REQUIRE(file >= 0);
+    settings.access_file = file;
+    settings.timeout_head = settings.timeout_body = 30;
+    site_open(&site, &settings, AF_UNIX);
+}
+
 static void begin(bool json)
 {
     pw_settings settings = site_settings();
-    file = memfd_create("log", MFD_CLOEXEC);
-    REQUIRE(file >= 0);
-    site_log(&settings, file);
+    site_log(&settings, -1);
     settings.access_json = json;
-    settings.timeout_head = settings.timeout_body = 30;
-    site_open(&site, &settings, AF_UNIX);
+    begin_with(settings);
 }
 
 static void end(void)
@@ -156,6 +162,67 @@ static void a_timeout_is_not_logged_as_the_request_of_another(void)
     text_free(&line);
 }
 
+/* A program of its own, whose lines do not wait. */
+static void begin_prompt(const char *program, size_t size)
+{
+    pw_settings settings = site_settings();
+    settings.access_program = program;
+    settings.access_program_size = (int64_t)size;
+    settings.access_prompt = true;
+    begin_with(settings);
+}
+
+static void a_text_depends_on_the_status_or_the_duration(void)
+{
+    /* PW_ATOM_IF_STATUS, PW_ATOM_IF_SLOW: at least 0 ms, and at least 2^32-1 */
+    static const char program[] = "\26\0\3"
+                                  "2ok"
+                                  "\26\0\4"
+                                  "4bad"
+                                  "\27\0\11"
+                                  "\0\0\0\0 slow"
+                                  "\27\0\6"
+                                  "\377\377\377\377no";
+    test_text line = {NULL, 0, 0};
+    begin_prompt(LITERAL(program));
+    line_of(&line, LITERAL("GET / HTTP/1.0\r\n\r\n"));
+    CHECK_BYTES(line.at, line.size, "ok slow\n");
+    line_of(&line, LITERAL("nonsense\r\n\r\n"));
+    CHECK_BYTES(line.at, line.size, "bad slow\n");
+    end();
+    text_free(&line);
+}
+
+/* What Python makes is well-formed; what is not must do no harm all the same. */
+static void an_atom_that_lacks_its_condition_is_left_out(void)
+{
+    static const char program[] = "\26\0\0"
+                                  "\27\0\3"
+                                  "\0\0\0"
+                                  "\1\0\3"
+                                  "end"
+                                  "\27\0\377"
+                                  "x";
+    test_text line = {NULL, 0, 0};
+    begin_prompt(LITERAL(program));
+    line_of(&line, LITERAL("GET / HTTP/1.0\r\n\r\n"));
+    CHECK_BYTES(line.at, line.size, "end\n");
+    end();
+    text_free(&line);
+}
+
+static void a_prompt_line_is_written_at_once(void)
+{
+    char part[64];
+    begin_prompt(LITERAL("\12\0\0")); /* PW_ATOM_TIME */
+    test_client client = site_connect(&site);
+    SEND(&client, "GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(site_serve(&site), 1);
+    CHECK_INT(pread(file, part, sizeof part, 0), 27); /* 21/Nov/2026:12:00:00 +0000 and LF */
+    client_close(&client);
+    end();
+}
+
 int main(void)
 {
     RUN(a_line_has_the_values_of_the_request_and_of_the_response);
@@ -163,6 +230,9 @@ int main(void)
     RUN(a_long_value_is_cut);
     RUN(the_same_head_again_is_logged_the_same);
     RUN(a_refused_request_is_logged_with_what_is_known);
+    RUN(a_text_depends_on_the_status_or_the_duration);
+    RUN(an_atom_that_lacks_its_condition_is_left_out);
+    RUN(a_prompt_line_is_written_at_once);
     RUN(a_timeout_is_not_logged_as_the_request_of_another);
     return check_end();
 }
