@@ -8,30 +8,28 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from picowsgi import __version__, core, demo, service
-from picowsgi.config import OPTIONS
+from picowsgi import __version__, core, middleware, service
+from picowsgi.arguments import PROGRAM, Arguments, describe_settings, read_arguments
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, take
-from picowsgi.importer import load_application
 from picowsgi.log import configure
-from picowsgi.option import Option
+from picowsgi.privileges import find_identity
 from picowsgi.resolve import load_settings
 from picowsgi.sockets import url_of
+from picowsgi.terminal import is_terminal, wants_colour
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from _typeshed.wsgi import WSGIApplication
 
-_PROGRAM = "picowsgi"
+    from picowsgi.config import Settings
+
 _USAGE_ERROR = 2
 _FAILURE = 1
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -44,37 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     used, 2 for a wrong option.
     """
     try:
-        start_again = Command.of_this_process(argv)
-        given = take(os.environ)
-        command = _read_command(sys.argv[1:] if argv is None else argv)
-        if isinstance(command, int):
-            return command
-        settings = given.read_settings() if given is not None else None
-        if settings is None:
-            settings = load_settings(
-                command.options, config_file=command.config_file, source="command line"
-            )
-        configure(settings.log_level, settings.log_format, settings.log_config)
-        app = command.app
-
-        def load() -> WSGIApplication:
-            return demo.application if app is None else load_application(app)
-
-        def announce(sockets: list[socket.socket]) -> None:
-            if given is not None and given.role == "worker":
-                return
-            urls = " and ".join(url_of(sock) for sock in sockets)
-            name = "the demonstration page" if app is None else app
-            _say(
-                f"{_PROGRAM} {__version__} serving {name} on {urls} (pid {os.getpid()})  "
-                "Press Ctrl-C to stop"
-            )
-
-        core.share_heap()
-        return service.run(load, settings, announce, start_again, given)
+        return _run(argv)
     except click.ClickException as error:
         _say_error(error.format_message())
-        _say(f"Try '{_PROGRAM} --help' for the options.")
+        _say(f"Try '{PROGRAM} --help' for the options.")
         return _USAGE_ERROR
     except ConfigError as error:
         _say_error(str(error))
@@ -90,106 +61,85 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
 
 
+def _run(argv: Sequence[str] | None) -> int:
+    start_again = Command.of_this_process(argv)
+    given = take(os.environ)
+    command = read_arguments(sys.argv[1:] if argv is None else argv)
+    if isinstance(command, int):
+        return command
+    settings = given.read_settings() if given is not None else None
+    if settings is None:
+        settings = load_settings(
+            command.options, config_file=command.config_file, source="command line"
+        )
+    configure(settings.log_level, settings.log_format, settings.log_config)
+    load = _loader(command.app, debug=settings.debug)
+
+    def announce(sockets: list[socket.socket]) -> None:
+        if given is None or given.role != "worker":
+            _say(_banner(command, settings, sockets))
+
+    if command.check:
+        return _check(command, settings, load)
+    core.share_heap()
+    return service.run(load, settings, announce, start_again, given)
+
+
+def _loader(app: str | None, *, debug: bool) -> Callable[[], WSGIApplication]:
+    """Return what loads the application; what that needs is imported while we may read it."""
+    if app is None:
+        from picowsgi.demo import application
+
+        return lambda: application
+    from picowsgi.importer import load_application
+
+    def load() -> WSGIApplication:
+        if debug:  # only then does Flask hand errors on to a debugger
+            os.environ.setdefault("FLASK_DEBUG", "1")
+        return load_application(app)
+
+    return load
+
+
+def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -> int:
+    """Do what comes before the sockets are opened, and say how it would be."""
+    service.enter_directory(settings)
+    middleware.check(settings)
+    find_identity(settings.user, settings.group)
+    load()
+    click.echo(f"{PROGRAM} {__version__} can serve {_name_of(command)}\n")
+    click.echo(describe_settings(settings))
+    return 0
+
+
+def _name_of(command: Arguments) -> str:
+    return "the demonstration page" if command.app is None else command.app
+
+
+def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]) -> str:
+    """Return what is said when it serves: what, where, by how many, and how to end it."""
+    plain = not wants_colour(in_terminal=is_terminal(sys.stderr))
+
+    def style(text: str, colour: str) -> str:
+        return text if plain else click.style(text, fg=colour, bold=True)
+
+    urls = " and ".join(style(url_of(sock), "cyan") for sock in sockets)
+    threads = "1 thread" if settings.threads == 1 else f"up to {settings.threads} threads"
+    if settings.workers > 1:
+        threads = f"{settings.workers} workers, {threads} each"
+    return (
+        f"{style(PROGRAM, 'green')} {__version__} serving {_name_of(command)} on {urls} "
+        f"(pid {os.getpid()})\n{threads}; press Ctrl-C to stop"
+    )
+
+
 def _say_error(message: str) -> None:
-    _say(f"{_PROGRAM}: error: {message}")
+    _say(f"{PROGRAM}: error: {message}")
 
 
 def _say(text: str) -> None:
     """Write a line to standard error; where nobody can read it, serving is still worth it."""
     if text and sys.stderr is not None:
         with suppress(OSError):
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 (the one place)
-
-
-@dataclass(frozen=True)
-class _Arguments:
-    """What the arguments say, still as text."""
-
-    app: str | None
-    config_file: Path | None
-    options: dict[str, object]
-
-
-def _read_command(argv: Sequence[str]) -> _Arguments | int:
-    """Return what the arguments say, or the exit status where they asked for a text."""
-    try:
-        with _make_parser().make_context(_PROGRAM, list(argv)) as context:
-            given: dict[str, Any] = dict(context.params)
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    config_file = given.pop("config_file")
-    return _Arguments(
-        app=given.pop("app"),
-        config_file=None if config_file is None else Path(config_file),
-        # A repeatable option that is not given is an empty tuple to click.
-        options={name: value for name, value in given.items() if value not in (None, ())},
-    )
-
-
-class _Parser(click.Command):
-    """Shows the options in the sections of the table."""
-
-    def format_options(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        flags = [_usage_of(option) for option in OPTIONS.values()]
-        # One width for all sections, so that their columns stand under each other.
-        width = max(map(len, flags))
-        for group, options in groupby(OPTIONS.values(), key=lambda option: option.group):
-            with formatter.section(group):
-                formatter.write_dl(
-                    [(_usage_of(option).ljust(width), _help_of(option)) for option in options],
-                    col_max=width,
-                )
-        general = [
-            ("--config FILE", "TOML file to read instead of pyproject.toml"),
-            ("--version", "show the version and exit"),
-            ("--help", "show this text and exit"),
-        ]
-        with formatter.section("General"):
-            formatter.write_dl([(flag.ljust(width), text) for flag, text in general])
-
-
-def _usage_of(option: Option) -> str:
-    return f"{option.flag} {option.metavar}".rstrip()
-
-
-def _help_of(option: Option) -> str:
-    default = option.show(option.default)
-    return f"{option.help} [{default}]" if default else option.help
-
-
-def _make_parser() -> _Parser:
-    """Make click's parser from the table; values stay text, to be converted in one place."""
-    parameters: list[click.Parameter] = [
-        click.Argument(["app"], required=False, metavar="[APP]", type=click.UNPROCESSED),
-        click.Option(["--config", "config_file"], type=click.UNPROCESSED),
-    ]
-    for option in OPTIONS.values():
-        if option.switch:
-            off = "--no-" + option.flag.removeprefix("--")
-            for flag, value in ((option.flag, "on"), (off, "off")):
-                parameters.append(click.Option([flag, option.name], flag_value=value, default=None))
-            continue
-        if option.kind == "flag":
-            both = f"{option.flag}/--no-{option.flag[2:]}"
-            parameters.append(click.Option([both, option.name], default=None))
-            continue
-        parameters.append(
-            click.Option(
-                [option.flag, option.name],
-                type=click.UNPROCESSED,
-                multiple=option.kind == "list",
-                default=None,
-            )
-        )
-    parser = _Parser(
-        _PROGRAM,
-        params=parameters,
-        help="Serve the WSGI application APP: module:attribute, module:factory() or file.py, "
-        "with app and application as default attributes. Without APP a demonstration page "
-        "is served.",
-        epilog="Each option is also PICOWSGI_NAME in the environment and a key of "
-        "[tool.picowsgi] in pyproject.toml.",
-    )
-    return click.version_option(__version__, prog_name=_PROGRAM, message="%(prog)s %(version)s")(
-        parser
-    )
+            sys.stderr.write(f"{text}\n")  # at once: other lines go to the same terminal
+            sys.stderr.flush()

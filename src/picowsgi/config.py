@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from picowsgi.access import check_format
+from picowsgi.middleware import parse_static
 from picowsgi.option import GIB, KIB, MIB, UNSET, Option, option
 from picowsgi.sockets import Bind, parse_bind, parse_host
 
@@ -38,6 +39,7 @@ class Settings:
         group="Address",
         metavar="HOST",
         help="name or address to listen on",
+        everyday=True,
         check=parse_host,
     )
     port: int = option(
@@ -46,6 +48,7 @@ class Settings:
         group="Address",
         metavar="PORT",
         help="port to listen on, 0 for a free one",
+        everyday=True,
         minimum=0,
         maximum=65535,
     )
@@ -55,6 +58,7 @@ class Settings:
         group="Address",
         metavar="ADDRESS",
         help="HOST:PORT, unix:PATH or fd://N; repeatable",
+        everyday=True,
         check=parse_bind,
     )
     backlog: int = option(
@@ -76,12 +80,39 @@ class Settings:
         maximum=0o777,
     )
 
+    debug: bool = option(
+        False,
+        kind="flag",
+        group="Development",
+        metavar="",
+        help="show tracebacks to the client, to debug in",
+        everyday=True,
+    )
+    open: bool = option(
+        False,
+        kind="flag",
+        group="Development",
+        metavar="",
+        help="open the browser once it serves",
+        everyday=True,
+    )
+    static: tuple[str, ...] = option(
+        (),
+        kind="list",
+        group="Development",
+        metavar="URL=DIR",
+        help="serve a directory's files there; repeatable",
+        everyday=True,
+        check=parse_static,
+    )
+
     workers: int = option(
         1,
         kind="workers",
         group="Processes",
         metavar="N",
         help="processes that serve; auto: one a CPU",
+        everyday=True,
         minimum=1,
         maximum=1024,
     )
@@ -91,6 +122,7 @@ class Settings:
         group="Processes",
         metavar="N",
         help="the most serving threads of each",
+        everyday=True,
         minimum=1,
         maximum=4096,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from picowsgi import core
@@ -20,11 +21,16 @@ from picowsgi.response import ClientGoneError, FileWrapper, Response, real_file
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-_ERROR_HEADERS = [("Content-Type", "text/plain; charset=utf-8")]
-_ERROR_BODY = b"Internal Server Error\n"
-
-
 _current = threading.local()
+
+MakePage = Callable[["WSGIEnvironment", BaseException], tuple[list[tuple[str, str]], bytes]]
+
+
+def _no_page(
+    _environ: WSGIEnvironment, _error: BaseException
+) -> tuple[list[tuple[str, str]], bytes]:
+    """Return the fields and the content of the answer to an error, which tells nothing of it."""
+    return [("Content-Type", "text/plain; charset=utf-8")], b"Internal Server Error\n"
 
 
 def interrupt_application(ident: int) -> None:
@@ -89,7 +95,10 @@ class Gateway:
         thread: core.CoreThread,
         bases: list[WSGIEnvironment],
         kept: Kept,
+        *,
+        debug: bool = False,
     ) -> None:
+        """`debug`: an error is shown to the client, with its traceback."""
         self.application = application
         self.thread: Any = thread.pointer
         self.encode = HeadEncoder().encode
@@ -97,6 +106,11 @@ class Gateway:
         self._request = thread.request
         self._core_thread = thread
         self._kept = kept
+        self._make_page: MakePage = _no_page
+        if debug:
+            from picowsgi.error_page import make_page
+
+            self._make_page = make_page
         _current.gateway = self
 
     def run(self) -> None:
@@ -226,8 +240,9 @@ class Gateway:
         self._close(environ, result)
         if response.started:
             return self._finish(response, cut=True)
-        head = self.encode("500 Internal Server Error", _ERROR_HEADERS)
-        return self._serve_whole(response, head, _ERROR_BODY)
+        headers, body = self._make_page(environ, error)
+        head = self.encode("500 Internal Server Error", headers)
+        return self._serve_whole(response, head, body)
 
     def _log(self, environ: WSGIEnvironment, where: str, error: BaseException) -> None:
         get_logger().error("error %s: %s", where, _request_line(environ), exc_info=error)

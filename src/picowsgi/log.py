@@ -77,7 +77,7 @@ def log_failure(message: str, details: str) -> None:
     """Write an error with details in lines of their own, such as another process's traceback."""
     logger = get_logger()
     record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
-    record.exc_text = _CONTROL_BUT_NEWLINE.sub(_escape, details.rstrip("\n"))
+    record.exc_text = printable_lines(details.rstrip("\n"))
     logger.handle(record)
 
 
@@ -96,6 +96,11 @@ def reopen() -> None:
 def printable(text: str) -> str:
     """Return `text` in printable ASCII: all else, and the backslash, as a backslash escape."""
     return text.encode("unicode_escape").decode("ascii")
+
+
+def printable_lines(text: str) -> str:
+    """Return lines in which no control character is left but the line ends."""
+    return _CONTROL_BUT_NEWLINE.sub(_escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -127,7 +132,7 @@ class _TextFormatter(logging.Formatter):
         | tuple[None, None, None],
     ) -> str:
         # Errors quote what the client sent: only line ends survive, and format() indents them.
-        return _CONTROL_BUT_NEWLINE.sub(_escape, super().formatException(ei))
+        return printable_lines(super().formatException(ei))
 
 
 class _JSONFormatter(_TextFormatter):

@@ -102,7 +102,7 @@ def _from_arguments(arguments: Mapping[str, object], source: Source) -> _Level:
     for name, value in arguments.items():
         if name not in OPTIONS:
             raise ConfigError(f"unknown option {name!r}{_suggest_option(name)}")
-        if value is None or (name == "bind" and value in ((), [])):
+        if value is None or (OPTIONS[name].kind == "list" and value in ((), [])):
             continue
         origin = OPTIONS[name].flag if source == "command line" else f"option {name}"
         level[name] = _Given(value, origin)
@@ -144,7 +144,7 @@ def _from_file(config_file: Path | None, directory: Path | None) -> _Level:
     for name, value in _own_table(document, path).items():
         if name not in OPTIONS:
             raise ConfigError(f"unknown option {name!r} in {path}{_suggest_option(name)}")
-        if name == "bind" and value == []:
+        if OPTIONS[name].kind == "list" and value == []:
             continue
         level[name] = _Given(value, f"{name} in {path}")
     return level

@@ -10,7 +10,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from picowsgi import service
+from picowsgi import middleware, service
+from picowsgi.browser import open_page
 from picowsgi.config import Settings
 from picowsgi.resolve import load_settings
 from picowsgi.sockets import close_sockets, open_sockets, url_of
@@ -51,10 +52,13 @@ class Server:
         return server
 
     def _open(self, application: WSGIApplication, settings: Settings) -> None:
+        middleware.check(settings)
         self.settings = settings
         self.sockets: list[socket.socket] = open_sockets(settings)
         try:
-            self._worker: Worker | None = Worker(application, self.sockets, settings)
+            middleware.warn(settings, self.sockets)
+            wrapped = middleware.wrap(application, settings, self.sockets)
+            self._worker: Worker | None = Worker(wrapped, self.sockets, settings)
         except BaseException:
             close_sockets(self.sockets)
             raise
@@ -77,6 +81,8 @@ class Server:
         if self._worker is None:
             raise RuntimeError("the server has been stopped; make another one")
         self._worker.start()
+        if self.settings.open:
+            open_page(self.sockets)
 
     def request_stop(self) -> None:
         """Drain and stop, without waiting; a second call stops at once. Safe in a handler."""

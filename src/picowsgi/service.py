@@ -15,9 +15,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from picowsgi import core
+from picowsgi import core, middleware
+from picowsgi.browser import open_page
 from picowsgi.descriptors import make_room
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, Handover
@@ -87,10 +89,15 @@ def run(
 
     link = given.link() if given is not None else None
     enter_directory(settings)
+    middleware.check(settings)
     settings = make_room(settings)
     sockets = _listen(settings, given)
-    service = Service(load, settings, sockets, Notifier({} if link else os.environ))
-    service.on_ready, service.command = on_ready, command
+    notifier = Notifier({} if link else os.environ)
+    service = Service(
+        lambda: middleware.wrap(load(), settings, sockets), settings, sockets, notifier
+    )
+    service.on_ready = partial(_greet, settings, on_ready) if given is None else on_ready
+    service.command = command
     service.link, service.given = link, given
     if given is not None:
         service.lifeline = given.lifeline
@@ -119,6 +126,14 @@ def run(
             close_sockets(sockets)
         if service.pid_file is not None:
             service.pid_file.remove()
+
+
+def _greet(settings: Settings, on_ready: OnReady, sockets: list[socket.socket]) -> None:
+    """Do what is due when a server serves that no other has started."""
+    on_ready(sockets)
+    middleware.warn(settings, sockets)
+    if settings.open:
+        open_page(sockets)
 
 
 def enter_directory(settings: Settings) -> None:

@@ -144,7 +144,8 @@ class Worker:
 
     def _serve(self, number: int) -> None:
         thread = core.CoreThread(self._core, number)
-        Gateway(self._application, thread, self._bases, self._kept).run()
+        debug = self._settings.debug
+        Gateway(self._application, thread, self._bases, self._kept, debug=debug).run()
         log_notices(self._core, self._settings)  # the watcher may have ended before
 
     def _bear_serving(self) -> None:

@@ -124,7 +124,7 @@ def test_an_address_on_the_command_line_wins_over_the_sockets(start, manager, li
     assert manager.read() == {"READY": "1"}
     process.terminate()
     process.wait(PATIENCE)
-    (line,) = process.lines
+    line, _ = process.lines
     assert b"serving app:app on http://127.0.0.1:" in line
     assert b":%d " % listening.getsockname()[1] not in line
 

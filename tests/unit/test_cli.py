@@ -35,6 +35,9 @@ def create_app():
 """
 
 
+_OTHER_VARIABLES = ("PORT", "WEB_CONCURRENCY", "NO_COLOR", "FORCE_COLOR", "FLASK_DEBUG")
+
+
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current directory with `served.py`, and an environment that gives no options."""
@@ -43,7 +46,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("COLUMNS", "80")
     for variable in list(os.environ):
-        if variable == "PORT" or variable.startswith("PICOWSGI_"):
+        if variable in _OTHER_VARIABLES or variable.startswith("PICOWSGI_"):
             monkeypatch.delenv(variable)
     before = set(sys.modules)
     yield tmp_path
@@ -103,9 +106,8 @@ def test_the_application_may_stand_before_or_behind_the_options(served: Served) 
 
 def test_every_option_of_the_table_is_an_option_of_the_command(served: Served) -> None:
     for option in OPTIONS.values():
-        value = option.show(option.default) or {"bind": "fd://3", "health": "/up"}.get(
-            option.name, "7"
-        )
+        examples = {"bind": "fd://3", "health": "/up", "static": "/s/=."}
+        value = option.show(option.default) or examples.get(option.name, "7")
         argv = [option.flag, value]
         if option.kind == "flag" or option.switch:
             argv, value = [option.flag], "on"
@@ -135,17 +137,45 @@ def test_a_config_file_is_read(served: Served, directory: Path) -> None:
     assert served.log_level == "debug"
 
 
-def test_the_start_line_names_address_application_and_process(
+def test_the_banner_names_address_application_process_and_threads(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["served:create_app()"]) == 0
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(
+    first, second = err.splitlines()
+    assert first.startswith(
         f"picowsgi {picowsgi.__version__} serving served:create_app() on http://127.0.0.1:"
     )
-    assert err.endswith(f" (pid {os.getpid()})  Press Ctrl-C to stop\n")
-    assert err.count("\n") == 1
+    assert first.endswith(f" (pid {os.getpid()})")
+    assert second == "up to 16 threads; press Ctrl-C to stop"
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--threads", "1"], "1 thread; press Ctrl-C to stop"),
+        (["--workers", "2"], "2 workers, up to 16 threads each; press Ctrl-C to stop"),
+    ],
+)
+def test_the_banner_counts_workers_and_threads(
+    served: Served, capsys: pytest.CaptureFixture[str], argv: list[str], told: str
+) -> None:
+    assert cli.main(["served:app", *argv]) == 0
+    assert capsys.readouterr().err.splitlines()[1] == told
+
+
+def test_the_banner_has_colours_where_they_are_wanted(
+    served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert cli.main(["served:app"]) == 0
+    coloured = capsys.readouterr().err
+    assert coloured.startswith("\x1b[32m\x1b[1mpicowsgi\x1b[0m ")
+    assert "\x1b[36m\x1b[1mhttp://127.0.0.1:" in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert cli.main(["served:app"]) == 0
+    assert "\x1b" not in capsys.readouterr().err
 
 
 def test_without_a_standard_error_it_serves_all_the_same(
@@ -153,31 +183,6 @@ def test_without_a_standard_error_it_serves_all_the_same(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     assert cli.main(["served:app"]) == 0
-
-
-# Texts
-
-
-def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"picowsgi {picowsgi.__version__}\n"
-
-
-def test_the_help_has_one_line_for_each_option_and_fits_a_screen(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert cli.main(["--help"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Usage: picowsgi [OPTIONS] [APP]"
-    assert max(map(len, lines)) <= 80
-    assert len(lines) <= 70
-    for option in OPTIONS.values():
-        (line,) = [line for line in lines if line.startswith(f"  {option.flag} ")]
-        default = option.show(option.default)
-        assert option.help in line
-        assert line.endswith(f" [{default}]") or not default
-    for group in {option.group for option in OPTIONS.values()}:
-        assert f"{group}:" in lines
 
 
 # Mistakes
@@ -280,6 +285,12 @@ class Command:
         )
         self._unread = b""
 
+    def read_banner(self) -> str:
+        """The first of the two lines that tell that it serves."""
+        first = self.read_line()
+        assert self.read_line().endswith("; press Ctrl-C to stop")
+        return first
+
     def read_line(self) -> str:
         """The next line of standard error; empty at its end."""
         assert self.process.stderr is not None
@@ -331,7 +342,7 @@ def test_it_serves_once_the_start_line_is_there_and_ends_within_a_second_of_a_si
     number: signal.Signals,
 ) -> None:
     with running("--port", "0", "served:app") as command:
-        line = command.read_line()
+        line = command.read_banner()
         assert f"serving served:app on http://127.0.0.1:{port_of(line)} " in line
         assert f"(pid {command.process.pid})" in line
         assert get(port_of(line)) == (200, b"served from a file")
@@ -343,14 +354,14 @@ def test_it_serves_once_the_start_line_is_there_and_ends_within_a_second_of_a_si
 
 def test_without_an_application_the_demonstration_is_served() -> None:
     with running("--port", "0") as command:
-        status, content = get(port_of(command.read_line()))
+        status, content = get(port_of(command.read_banner()))
         assert status == 200
         assert picowsgi.__version__.encode() in content
 
 
 def test_a_file_is_served_on_a_unix_socket_whose_file_is_gone_afterwards(directory: Path) -> None:
     with running("--bind", "unix:s", "served.py") as command:
-        assert "serving served.py on unix:s " in command.read_line()
+        assert "serving served.py on unix:s " in command.read_banner()
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(TIMEOUT)
             client.connect("s")
@@ -363,7 +374,7 @@ def test_a_file_is_served_on_a_unix_socket_whose_file_is_gone_afterwards(directo
 
 def test_several_addresses_stand_in_the_start_line() -> None:
     with running("--bind", "127.0.0.1:0", "--bind", "unix:s") as command:
-        line = command.read_line()
+        line = command.read_banner()
         assert f"on http://127.0.0.1:{port_of(line)} and unix:s (pid " in line
 
 

@@ -1,0 +1,133 @@
+"""What is refused, warned about and put around an application by --static, --debug and --open."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import webbrowser
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import picowsgi
+from picowsgi import browser, middleware
+from picowsgi.config import Settings
+from picowsgi.errors import ConfigError
+from support import TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def application(environ: Any, start_response: Any) -> list[bytes]:
+    raise AssertionError
+
+
+@pytest.fixture
+def local() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+class Elsewhere(socket.socket):
+    """A socket that says that it listens on all addresses."""
+
+    def getsockname(self) -> tuple[str, int]:
+        return "0.0.0.0", 8000
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("/=public", ("/", "public")),
+        ("/static=a/b", ("/static", "a/b")),
+        ("/s/=a=b", ("/s/", "a=b")),
+    ],
+)
+def test_static_is_a_path_and_a_directory(text: str, parts: tuple[str, str]) -> None:
+    assert middleware.parse_static(text) == parts
+
+
+@pytest.mark.parametrize("text", ["", "public", "static=public", "/static", "/static=", "/a?b=c"])
+def test_what_is_neither_is_refused(text: str) -> None:
+    with pytest.raises(
+        ConfigError, match="option static: expected URL=DIR, a path and a directory"
+    ):
+        picowsgi.Server(application, static=[text])
+
+
+def test_without_whitenoise_the_error_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'picowsgi\[static\]'"):
+        picowsgi.Server(application, port=0, static=[f"/={tmp_path}"])
+
+
+def test_debug_that_others_can_reach_is_warned_about(
+    caplog: pytest.LogCaptureFixture, local: socket.socket
+) -> None:
+    with Elsewhere() as elsewhere:
+        middleware.warn(Settings(), [local, elsewhere])
+        middleware.warn(Settings(debug=True), [local])
+        assert caplog.text == ""
+        middleware.warn(Settings(debug=True), [local, elsewhere])
+    assert "--debug on http://0.0.0.0:8000: everybody who can connect sees" in caplog.text
+
+
+def test_only_one_process_that_nobody_else_reaches_can_be_typed_into(local: socket.socket) -> None:
+    from werkzeug.debug import DebuggedApplication
+
+    with Elsewhere() as elsewhere:
+        for settings, sockets, interactive in (
+            (Settings(debug=True), [local], True),
+            (Settings(debug=True, workers=2), [local], False),
+            (Settings(debug=True), [local, elsewhere], False),
+        ):
+            wrapped = middleware.wrap(application, settings, sockets)
+            assert isinstance(wrapped, DebuggedApplication)
+            assert wrapped.evalex is interactive
+
+
+def test_without_debug_and_static_the_application_is_left_alone(local: socket.socket) -> None:
+    assert middleware.wrap(application, Settings(), [local]) is application
+
+
+@pytest.mark.parametrize(
+    ("url", "reachable"),
+    [
+        ("http://0.0.0.0:80", "http://127.0.0.1:80"),
+        ("http://[::]:80", "http://[::1]:80"),
+        ("http://127.0.0.2:80", "http://127.0.0.2:80"),
+    ],
+)
+def test_the_browser_gets_an_address_that_it_can_connect_to(url: str, reachable: str) -> None:
+    assert browser._reachable(url) == reachable
+
+
+def test_the_first_address_that_is_no_unix_socket_is_opened(
+    local: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = queue.Queue[str]()
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.put(url) or True)
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "s"))
+        browser.open_page([unix, local])
+    assert opened.get(timeout=TIMEOUT) == f"http://127.0.0.1:{local.getsockname()[1]}"
+
+
+def test_unix_sockets_alone_cannot_be_opened(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "s"))
+        browser.open_page([unix])
+    assert "--open: no browser can connect to a unix socket" in caplog.text
+
+
+def test_a_server_in_code_opens_the_browser_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = queue.Queue[str]()
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.put(url) or True)
+    with picowsgi.Server(application, port=0, open=True) as server:
+        assert opened.get(timeout=TIMEOUT) == server.url
