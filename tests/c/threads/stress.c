@@ -96,7 +96,7 @@ static int64_t respond_from_file(pw_thread *thread, int descriptor, int64_t cont
     int64_t size = make_head(head, content_size);
     pw_send_head(thread, head, size, -1, PW_ADD_SERVER);
     while (content_size > 0) { /* chunked, so not with pw_send_file */
-        char part[512]; /* many small ones, and a while without any */
+        char part[512];        /* many small ones, and a while without any */
         if (content_size % 4096 < 512)
             sleep_us(1000);
         ssize_t got = pread(descriptor, part, sizeof part, POST_IN_FILE - content_size);
