@@ -28,7 +28,9 @@ Source = Literal["keyword", "command line"]
 _NO_OPTIONS: Mapping[str, object] = {}
 # These variables speak to the build of picowsgi, and from one of its processes to the next; a
 # shell that has them set can still serve.
-_NO_OPTIONS_OF_OURS = frozenset({"PICOWSGI_DEV", "PICOWSGI_SANITIZE", "PICOWSGI_HANDOVER"})
+_NO_OPTIONS_OF_OURS = frozenset(
+    {"PICOWSGI_DEV", "PICOWSGI_SANITIZE", "PICOWSGI_HANDOVER", "PICOWSGI_LISTENER"}
+)
 
 
 @dataclass(frozen=True)

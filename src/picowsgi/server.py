@@ -106,6 +106,8 @@ class Server:
             worker.stop()
             if worker.started:
                 worker.join()
+            else:
+                worker.close()
             close_sockets(self.sockets)
             if worker.error is not None:
                 raise RuntimeError("the serving thread has failed") from worker.error

@@ -56,7 +56,7 @@ class Worker:
         }
         self._bases = [base_environ(sock, common) for sock in sockets]
         self._kept = Kept()
-        #: Guards the three below.
+        #: Guards the three below, and the closing of the log.
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         #: Whether a request did not end though its time was up: the process has to be replaced.
@@ -106,8 +106,13 @@ class Worker:
                 return False
         for thread in self._threads:
             thread.join(_LOOK)
-        self._access.close()
+        self.close()
         return True
+
+    def close(self) -> None:
+        """Close the log; of a worker that was started, `join` does it."""
+        with self._lock:
+            self._access.close()
 
     def reopen_logs(self) -> None:
         """Open the access log's file anew, as after a rotation."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,20 +27,31 @@ STOP_TIMEOUT = 10.0
 
 
 class Command:
-    """A picowsgi process: its URL once it listens, what it wrote, and its end."""
+    """A picowsgi process: its URL once it listens, what it wrote, and its end.
 
-    def __init__(self, arguments: list[str], directory: Path, environ: Mapping[str, str]) -> None:
+    It leads a group of its own, as in a terminal. With `stdout` what it writes there is seen too.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        directory: Path,
+        environ: Mapping[str, str],
+        stdout: bool = False,
+    ) -> None:
         kept = {name: value for name, value in os.environ.items() if "PICOWSGI_" not in name}
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=directory,
             env={**kept, "PYTHONUNBUFFERED": "1", **environ},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT if stdout else subprocess.PIPE,
+            start_new_session=True,
             text=True,
             errors="replace",
         )
+        self._output = self.process.stdout if stdout else self.process.stderr
         self.url = ""
         self._lines: list[str] = []
         self._known = threading.Event()
@@ -48,7 +61,7 @@ class Command:
 
     @property
     def log(self) -> str:
-        """Everything that the process has written to its standard error so far."""
+        """Everything that the process has written so far."""
         return "".join(self._lines)
 
     def wait_until_it_listens(self) -> None:
@@ -72,6 +85,11 @@ class Command:
         self.process.send_signal(how)
         return self.wait()
 
+    def interrupt(self) -> int:
+        """Do what Ctrl-C in a terminal does, wait for the end, and return the exit status."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.wait()
+
     def wait(self) -> int:
         """Wait for the end and return the exit status; the log is complete then."""
         status = self.process.wait(STOP_TIMEOUT)
@@ -80,18 +98,20 @@ class Command:
 
     def end(self) -> None:
         """Make sure that nothing of the process is left."""
-        if self.process.poll() is None:
-            self.process.kill()
+        with suppress(ProcessLookupError):  # and nothing of its group
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(STOP_TIMEOUT)
-        self.process.stderr.close()
+        self._output.close()
 
     def _read(self) -> None:
-        for line in self.process.stderr:
+        for line in self._output:
             with self._changed:
                 self._lines.append(line)
                 self._changed.notify_all()
-            found = re.search(r"http://(?:127\.0\.0\.1|localhost|\[::1\]):[1-9]\d*", line)
+            found = re.search(
+                r"http://(?:127\.0\.0\.1|0\.0\.0\.0|localhost|\[::1?\]):[1-9]\d*", line
+            )
             if found and not self.url:
                 self.url = found[0]
                 self._known.set()
@@ -107,10 +127,13 @@ def command() -> Iterator[Callable[..., Command]]:
         *arguments: str | Path,
         directory: Path = REPOSITORY,
         environ: Mapping[str, str] | None = None,
+        stdout: bool = False,
+        listens: bool = True,
     ) -> Command:
-        one = Command([str(argument) for argument in arguments], directory, environ or {})
+        one = Command([str(argument) for argument in arguments], directory, environ or {}, stdout)
         started.append(one)
-        one.wait_until_it_listens()
+        if listens:
+            one.wait_until_it_listens()
         return one
 
     yield start
@@ -141,3 +164,20 @@ def load_app() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def surveys_as_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Django project with its database, to be copied."""
+    project = tmp_path_factory.mktemp("surveys") / "project"
+    shutil.copytree(APPS / "surveys", project, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([sys.executable, "prepare.py"], cwd=project, check=True, timeout=START_TIMEOUT)
+    return project
+
+
+@pytest.fixture
+def surveys(surveys_as_prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the Django project, to be changed as the test likes."""
+    project = tmp_path / "surveys"
+    shutil.copytree(surveys_as_prepared, project)
+    return project

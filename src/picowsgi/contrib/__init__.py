@@ -1,0 +1,1 @@
+"""What makes picowsgi at home in other programs, each of which its module needs."""

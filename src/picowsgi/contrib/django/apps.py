@@ -1,0 +1,56 @@
+"""What Django is told about the application, and what is looked after from its start.
+
+Never serves: the command and the tests do.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.apps import AppConfig
+from django.core import checks
+from django.core.management import get_commands
+from django.utils import autoreload
+
+
+class PicowsgiConfig(AppConfig):
+    """`picowsgi.contrib.django` in INSTALLED_APPS."""
+
+    name = "picowsgi.contrib.django"
+    label = "picowsgi"
+    verbose_name = "picowsgi"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        # Not in ready(): where another application cannot be imported, nobody gets there.
+        if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true":
+            autoreload.autoreload_started.connect(_show_what_failed)
+
+    def ready(self) -> None:
+        """Have the order of INSTALLED_APPS checked."""
+        checks.register(check_order)
+
+
+def _show_what_failed(**_signal: Any) -> None:
+    """Answer with what kept Django from starting; then its own runserver stands in for ours."""
+    from picowsgi.contrib.django.server import show_error  # not where nothing is served
+
+    try:
+        autoreload.raise_last_exception()
+    except Exception as error:
+        show_error(error)
+
+
+def check_order(**_options: Any) -> list[checks.CheckMessage]:
+    """Warn where the runserver of another application is used."""
+    used = get_commands()["runserver"]
+    if used == PicowsgiConfig.name:
+        return []
+    return [
+        checks.Warning(
+            f"manage.py runserver is the one of {used}, not picowsgi's.",
+            hint=f"List {PicowsgiConfig.name!r} before {used!r} in INSTALLED_APPS.",
+            id="picowsgi.W001",
+        )
+    ]

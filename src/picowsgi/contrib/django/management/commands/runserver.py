@@ -1,0 +1,52 @@
+"""`manage.py runserver`, on picowsgi.
+
+Never replaces what the command does besides: options, checks, messages and reloading stay Django's.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.core.management import find_commands, load_command_class
+from django.core.management.base import BaseCommand
+from django.utils import autoreload
+
+from picowsgi.contrib.development import keep_listener
+from picowsgi.contrib.django.server import WSGIServer, listen, show_error
+
+
+def _next_runserver() -> type[BaseCommand]:
+    """Return the command that would be used without this one, such as that of staticfiles."""
+    names = [config.name for config in apps.get_app_configs()]
+    for config in list(apps.get_app_configs())[names.index("picowsgi.contrib.django") + 1 :]:
+        if "runserver" in find_commands(str(Path(config.path) / "management")):
+            return type(load_command_class(config.name, "runserver"))
+    return type(load_command_class("django.core", "runserver"))
+
+
+class Command(_next_runserver()):  # type: ignore[misc]
+    """The command that would be used without this one, with another server."""
+
+    server_cls = WSGIServer
+
+    def run(self, **options: Any) -> None:
+        """Run the server; the reloader's first process keeps the socket for those after it."""
+        reloads = os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true"
+        if options["use_reloader"] and not reloads:
+            # Where it cannot be had, the process that is to serve tries too, and says so.
+            with suppress(OSError):
+                self._listener = listen((self.addr, int(self.port)), ipv6=self.use_ipv6)
+                keep_listener(self._listener)
+        super().run(**options)
+
+    def inner_run(self, *arguments: Any, **options: Any) -> None:
+        """Run the server in the process that serves."""
+        try:
+            super().inner_run(*arguments, **options)
+        except Exception as error:
+            show_error(error)
+            raise

@@ -1,0 +1,118 @@
+"""picowsgi in the place of Django's own development server, `django.core.servers.basehttp`.
+
+Never decides what is served, or when: that is the command's, and the test case's.
+"""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from django.core.management.base import CommandError
+from django.core.servers.basehttp import WSGIRequestHandler
+
+from picowsgi.contrib.development import DevelopmentServer, Exchange, kept_listener
+from picowsgi.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_BACKLOG = 1024
+
+
+def listen(address: tuple[str, int], *, ipv6: bool) -> socket.socket:
+    """Return a socket that listens as Django's does. Raises OSError."""
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    found = socket.getaddrinfo(*address, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # [::] takes IPv4 too, as it does with Django.
+    return socket.create_server(
+        found[0][4][:2], family=family, backlog=_BACKLOG, dualstack_ipv6=ipv6
+    )
+
+
+class WSGIServer:
+    """What `runserver` and `LiveServerThread` use of Django's server of this name.
+
+    `handler_class` writes the lines of the log; None: there is no log. Raises OSError.
+    """
+
+    def __init__(
+        self,
+        server_address: tuple[str, int],
+        handler_class: type[WSGIRequestHandler] | None = None,
+        ipv6: bool = False,
+    ) -> None:
+        self._log = None if handler_class is None else _Log(handler_class)
+        self._socket = kept_listener() or listen(server_address, ipv6=ipv6)
+        self.server_address = self._socket.getsockname()
+        self.server_port: int = self.server_address[1]
+        self._server: DevelopmentServer | None = None
+
+    def set_app(self, application: WSGIApplication) -> None:
+        """Set what is served. Raises CommandError for an option of picowsgi's."""
+        # The command mixes it in, except with --nothreading.
+        threads = None if isinstance(self, socketserver.ThreadingMixIn) else 1
+        try:
+            self._server = DevelopmentServer(application, self._socket, self._log, threads=threads)
+        except ConfigError as error:
+            raise CommandError(str(error)) from None
+
+    def serve_forever(self) -> None:
+        """Serve until `shutdown` is called in another thread, or the process ends."""
+        if self._server is None:
+            raise RuntimeError("there is nothing to serve: call set_app first")
+        self._server.start()
+        self._server.wait()
+
+    def shutdown(self) -> None:
+        """Finish open requests, and wait for the end of all threads."""
+        if self._server is not None:
+            self._server.stop()
+
+    def server_close(self) -> None:
+        """Close the listening socket."""
+        self._socket.close()
+
+
+class _Log:
+    """Has Django's request handler write the lines: their text, level and colour are its own."""
+
+    def __init__(self, handler_class: type[WSGIRequestHandler]) -> None:
+        self._handler = object.__new__(handler_class)
+        self._handler.request = None
+
+    def __call__(self, exchange: Exchange) -> None:
+        self._handler.requestline = exchange.request_line
+        self._handler.log_request(exchange.status, exchange.size)
+
+
+def show_error(error: Exception) -> None:
+    """Answer every request with `error`, on the socket that a reloader has kept, if there is one.
+
+    Returns at once: the reloader ends this process when a file has changed.
+    """
+    sock = kept_listener()
+    if sock is not None:
+        DevelopmentServer(_ErrorPage(error), sock, _Log(WSGIRequestHandler)).start()
+
+
+class _ErrorPage:
+    """Django's page for an error, without a request that it could be about."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __call__(self, _environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        from django.conf import settings
+        from django.views.debug import ExceptionReporter  # slow to import, and seldom needed
+
+        kind, page = "text/plain; charset=utf-8", "The project cannot be loaded.\n"
+        if settings.DEBUG:
+            error = self._error
+            reporter = ExceptionReporter(None, type(error), error, error.__traceback__)
+            kind, page = "text/html; charset=utf-8", reporter.get_traceback_html()
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        start_response(f"{status.value} {status.phrase}", [("Content-Type", kind)])
+        return [page.encode()]

@@ -1,0 +1,150 @@
+"""`flask picowsgi`: the options and the debugger of `flask run`, on picowsgi.
+
+Never watches a file: werkzeug's reloader does. In the process that it starts anew, the listening
+socket is the same, so that nobody is refused meanwhile.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import traceback
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from flask.cli import ScriptInfo, pass_script_info, run_command, show_server_banner
+from flask.helpers import get_debug_flag
+from werkzeug._reloader import run_with_reloader
+from werkzeug.debug import DebuggedApplication
+from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader
+
+from picowsgi import __version__
+from picowsgi.contrib.development import DevelopmentServer, Exchange, keep_listener, kept_listener
+from picowsgi.errors import BindError, ConfigError
+from picowsgi.resolve import load_settings
+from picowsgi.sockets import close_sockets, open_sockets, url_of
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+@pass_script_info
+def _run(
+    info: ScriptInfo,
+    host: str,
+    port: int,
+    reload: bool | None,
+    debugger: bool | None,
+    with_threads: bool,
+    extra_files: Sequence[str] | None,
+    exclude_patterns: Sequence[str] | None,
+) -> None:
+    """Run a development server on picowsgi.
+
+    The options are those of 'flask run', and so are the reloader and the debugger, which the
+    '--debug' option enables.
+    """
+    application = _load(info)
+    debug = get_debug_flag()
+    show_server_banner(debug, info.app_import_path)
+    if debug if debugger is None else debugger:
+        application = DebuggedApplication(application, evalex=True)
+        application.trusted_hosts.append(host)
+    try:
+        sock = kept_listener() or _listen(host, port)
+        serve = partial(_serve, application, sock, None if with_threads else 1)
+        try:
+            if debug if reload is None else reload:
+                if not is_running_from_reloader():
+                    keep_listener(sock)
+                run_with_reloader(serve, extra_files, exclude_patterns)
+            else:
+                serve()
+        finally:
+            close_sockets([sock])
+    except (BindError, ConfigError) as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+def _load(info: ScriptInfo) -> WSGIApplication:
+    try:
+        return info.load_app()
+    except Exception as error:
+        if not is_running_from_reloader():
+            raise
+        # A file is being edited: whoever asks is told, and the next change starts anew.
+        traceback.print_exc()
+        return _Failed(error)
+
+
+class _Failed:
+    """In the place of an application that cannot be loaded."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __call__(self, _environ: WSGIEnvironment, _start_response: StartResponse) -> NoReturn:
+        raise self._error from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # As werkzeug writes the path of a unix socket.
+    address: dict[str, object] = {"host": host, "port": port}
+    if host.startswith("unix://"):
+        address = {"bind": "unix:" + host.removeprefix("unix://")}
+    [sock] = open_sockets(load_settings(address))
+    click.echo(f" * Running on {url_of(sock)} with picowsgi {__version__}", err=True)
+    click.secho("Press CTRL+C to quit", fg="yellow", err=True)
+    return sock
+
+
+def _serve(application: WSGIApplication, sock: socket.socket, threads: int | None) -> None:
+    server = DevelopmentServer(application, sock, _log, threads=threads)
+    server.start()
+    server.wait()
+
+
+def _log(exchange: Exchange) -> None:
+    """Have werkzeug's request handler write the line: its text and colour are its own."""
+    handler = object.__new__(WSGIRequestHandler)
+    handler.client_address = (exchange.address, 0)
+    handler.requestline = exchange.request_line
+    if exchange.request_line:
+        handler.command = exchange.method
+        handler.path = exchange.target
+        handler.request_version = exchange.version
+    handler.log_request(exchange.status)
+
+
+def _refuse_tls(_context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value is not None:
+        raise click.BadParameter(
+            f"picowsgi has no TLS; use 'flask run {parameter.opts[0]}', or a proxy that has it.",
+        )
+
+
+def _options() -> list[click.Parameter]:
+    """Return the options of `flask run`, whatever version it is of."""
+    options = []
+    for parameter in run_command.params:
+        option = copy.copy(parameter)
+        if option.name in ("cert", "key"):
+            option = click.Option(
+                [option.opts[0]], callback=_refuse_tls, expose_value=False, help="Not supported."
+            )
+        elif option.name is not None and option.name != "debug":
+            names = (f"FLASK_PICOWSGI_{option.name.upper()}", f"FLASK_RUN_{option.name.upper()}")
+            option.envvar = names
+        options.append(option)
+    return options
+
+
+command = click.Command(
+    "picowsgi", callback=_run, params=_options(), help=_run.__doc__, short_help="Run on picowsgi."
+)
