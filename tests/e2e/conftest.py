@@ -181,3 +181,64 @@ def surveys(surveys_as_prepared: Path, tmp_path: Path) -> Path:
     project = tmp_path / "surveys"
     shutil.copytree(surveys_as_prepared, project)
     return project
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """A folder with a copy of the Flask application, which keeps its database there too."""
+    folder = tmp_path / "journal"
+    shutil.copytree(APPS / "journal", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "journal", "create-tables"],
+        cwd=folder,
+        env={**os.environ, "JOURNAL_FOLDER": str(folder)},
+        check=True,
+        timeout=START_TIMEOUT,
+    )
+    return folder
+
+
+@pytest.fixture
+def flask(command: Callable[..., Command], journal: Path) -> Callable[..., Command]:
+    """Start the Flask application: `flask("--debug", FLASK_RUN_PORT="0")`."""
+
+    def start(*options: str, app: str = "journal", listens: bool = True, **environ: str) -> Command:
+        return command(
+            "-m",
+            "flask",
+            "--app",
+            app,
+            "picowsgi",
+            *options,
+            directory=journal,
+            environ={
+                "JOURNAL_FOLDER": str(journal),
+                "FLASK_RUN_PORT": "0",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                **environ,
+            },
+            stdout=True,
+            listens=listens,
+        )
+
+    return start
+
+
+@pytest.fixture
+def runserver(command: Callable[..., Command], surveys: Path) -> Callable[..., Command]:
+    """Start the Django project on a free port: `runserver("--nostatic", SURVEYS_DEBUG="off")`."""
+
+    def start(*arguments: str, listens: bool = True, **environ: str) -> Command:
+        if not any(argument[-1].isdigit() for argument in arguments):
+            arguments = ("0", *arguments)
+        return command(
+            "manage.py",
+            "runserver",
+            *arguments,
+            directory=surveys,
+            environ={"PYTHONDONTWRITEBYTECODE": "1", "SURVEYS_WATCHED": "1", **environ},
+            stdout=True,
+            listens=listens,
+        )
+
+    return start

@@ -29,6 +29,9 @@ def application(environ, start_response):
     if environ["PATH_INFO"] == "/stream":
         start_response("200 OK", PLAIN)
         return iter([b"abc", b"def"])
+    if environ["PATH_INFO"] == "/file":
+        start_response("200 OK", PLAIN)
+        return environ["wsgi.file_wrapper"](Path(__file__).open("rb"))
     start_response("200 OK", [*PLAIN, ("X-Answer", "forty-two")])
     return [b"hello"]
 
@@ -75,9 +78,11 @@ def test_what_a_request_lacks_is_a_dash(logged):
     assert line.endswith(' "GET / HTTP/1.1" 200 5 "-" "-"'), line
 
 
-def test_errors_and_streams_and_head_requests_have_their_status_and_bytes(logged):
-    lines = logged(request("/error"), request("/stream"), access_log_format="%(U)s %(s)s %(B)s")
-    assert lines == ["/error 500 22", "/stream 200 6"]
+def test_errors_and_streams_and_files_have_their_status_and_bytes(logged):
+    requests = (request(path) for path in ("/error", "/stream", "/file"))
+    lines = logged(*requests, access_log_format="%(U)s %(s)s %(B)s")
+    size = Path(__file__).stat().st_size
+    assert lines == ["/error 500 22", "/stream 200 6", f"/file 200 {size}"]
 
 
 def test_a_file_has_its_bytes(logged):

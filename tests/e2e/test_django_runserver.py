@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import pty
@@ -14,57 +13,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from urllib.parse import urlsplit
 
 import pytest
 
+from development import edit, get
 from processes import Load, eventually
 from support import TIMEOUT, RawClient, wait_until
 
 TITLE = "What people were asked"
-
-
-@pytest.fixture
-def runserver(command, surveys):
-    """Start the project's server on a free port: `runserver("--nostatic", SURVEYS_DEBUG="off")`."""
-
-    def start(*arguments, listens=True, **environ):
-        if not any(argument[-1].isdigit() for argument in arguments):
-            arguments = ("0", *arguments)
-        return command(
-            "manage.py",
-            "runserver",
-            *arguments,
-            directory=surveys,
-            environ={"PYTHONDONTWRITEBYTECODE": "1", "SURVEYS_WATCHED": "1", **environ},
-            stdout=True,
-            listens=listens,
-        )
-
-    return start
-
-
-def get(server, target="/", method="GET", **fields):
-    """The response and its content."""
-    parts = urlsplit(server if isinstance(server, str) else server.url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
-    try:
-        connection.request(method, target, headers=fields)
-        response = connection.getresponse()
-        return response, response.read().decode()
-    finally:
-        connection.close()
-
-
-def edit(server, path, old, new):
-    """Save a file as an editor does, in one step, when the process that serves watches it."""
-    starts = server.log.count("Watching for file changes")
-    server.wait_for_log(f"File {path} first seen", starts)
-    text = path.read_text()
-    assert old in text
-    draft = path.with_name("draft~")
-    draft.write_text(text.replace(old, new))
-    draft.replace(path)
 
 
 # --- what it says and logs ------------------------------------------------------------------------
