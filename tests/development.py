@@ -27,11 +27,14 @@ def get(
 def edit(server: Any, path: Path, old: str, new: str) -> None:
     """Save a file as an editor does, in one step, when the process that serves watches it.
 
-    Django's reloader tells what it watches; a change before that would not be noticed.
+    A change before that would not be noticed. Django's reloader tells what it watches; werkzeug's
+    does it before anything is served.
     """
     starts = server.log.count("Watching for file changes")
     if starts:
         server.wait_for_log(f"File {path} first seen", starts)
+    else:
+        get(server)
     text = path.read_text()
     assert old in text
     draft = path.with_name("draft~")

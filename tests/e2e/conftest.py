@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
+    from selenium.webdriver import Chrome as WebDriver
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).resolve().parent / "apps"
 START_TIMEOUT = 30.0
@@ -242,3 +244,32 @@ def runserver(command: Callable[..., Command], surveys: Path) -> Callable[..., C
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+    """A headless Chromium, which all tests of a session share."""
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in programs:
+        pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
+    options = ChromeOptions()
+    options.binary_location = programs[0]
+    for flag in (
+        "headless",
+        "no-sandbox",  # which root cannot have
+        "disable-gpu",
+        "disable-quic",
+        "disable-dev-shm-usage",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(f"--{flag}")
+    driver = Chrome(options, ChromeService(programs[1]))
+    driver.set_page_load_timeout(START_TIMEOUT)
+    yield driver
+    driver.quit()

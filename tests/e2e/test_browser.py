@@ -1,0 +1,173 @@
+"""What a developer sees in a browser, while files are edited and broken and mended."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
+
+from development import edit
+from support import wait_until
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+
+
+class Visit:
+    """A visit to a server, with the words of somebody who looks at the page."""
+
+    def __init__(self, browser, server):
+        self._browser = browser
+        self._server = server
+        browser.delete_all_cookies()
+
+    def open(self, path="/"):
+        self._browser.get(self._server.url + path)
+
+    @property
+    def text(self):
+        return self.find("body").text
+
+    def find(self, selector):
+        return self._browser.find_element(By.CSS_SELECTOR, selector)
+
+    def fill(self, **texts):
+        for name, text in texts.items():
+            field = self.find(f"[name='{name}']")
+            field.clear()
+            field.send_keys(text)
+
+    def press(self, what):
+        """Click a link or a button, and wait for the page that comes."""
+        by = By.CSS_SELECTOR if what[0] in "#[" else By.LINK_TEXT
+        page = self.find("html")
+        self._browser.find_element(by, what).click()
+        wait_until(lambda: is_gone(page), f"another page after {what}")
+
+    def colour_of(self, selector):
+        return self.find(selector).value_of_css_property("color")
+
+    def load_until(self, text):
+        """Load the page again and again, as somebody does who waits for a change."""
+
+        def shows():
+            self.open()
+            return text in self.text
+
+        wait_until(shows, f"a page with {text!r}", 20)
+
+    def wait_for(self, selector):
+        def appears():
+            try:
+                return self.find(selector).is_displayed()
+            except NoSuchElementException:
+                return False
+
+        wait_until(appears, f"{selector} on the page")
+        return self.find(selector)
+
+
+def is_gone(element):
+    try:
+        element.is_enabled()
+    except StaleElementReferenceException:
+        return True
+    return False
+
+
+def test_a_django_project_is_developed_in_a_browser(browser, runserver, surveys):
+    server = runserver()
+    visit = Visit(browser, server)
+
+    # Static files: those of the admin, and the project's own.
+    visit.open("/admin/")
+    assert "Django administration" in visit.text
+    assert visit.find("#header").value_of_css_property("background-color") != "rgba(0, 0, 0, 0)"
+    visit.fill(username="editor", password="open sesame")
+    visit.press("[type=submit]")
+    assert "Site administration" in visit.text
+
+    visit.open("/admin/survey/question/add/")
+    visit.fill(text="Which tree?", **{"answers-0-text": "An oak", "answers-1-text": "A beech"})
+    visit.press("[name=_save]")
+    assert "The question “Which tree?” was added successfully." in visit.text
+    visit.press("Which tree?")
+    visit.fill(text="Which tree is it?")
+    visit.press("[name=_save]")
+    assert "The question “Which tree is it?” was changed successfully." in visit.text
+
+    visit.open()
+    assert visit.colour_of("h1") == "rgba(12, 120, 90, 1)", "the style sheet is to be applied"
+    visit.press("Which tree is it?")
+    visit.press("A beech")
+    assert re.search(r"An oak 0\s+A beech 1", visit.text), visit.text
+
+    # A view is edited, broken and mended.
+    views = surveys / "survey" / "views.py"
+    visit.open()
+    edit(server, views, "What people were asked", "What they wanted to know")
+    visit.load_until("What they wanted to know")
+    assert "Which tree is it?" in visit.text
+    edit(server, views, "def overview(request):", "def overview(request)")
+    visit.load_until("SyntaxError")
+    assert "expected ':'" in visit.text
+    assert "(views.py, line " in visit.text
+    edit(server, views, "def overview(request)", "def overview(request):")
+    visit.load_until("What they wanted to know")
+    assert "Which tree is it?" in visit.text
+
+
+def test_a_flask_application_is_developed_in_a_browser(browser, flask, journal):
+    server = flask("--debug", WERKZEUG_DEBUG_PIN="123-456-789")
+    visit = Visit(browser, server)
+
+    visit.open()
+    assert "Nothing yet." in visit.text
+    assert visit.colour_of("h1") == "rgba(120, 40, 90, 1)", "the style sheet is to be applied"
+    visit.press("Register")
+    visit.fill(name="ada", password="engine")
+    visit.press("#send")
+    visit.fill(name="ada", password="wrong")
+    visit.press("#send")
+    assert "Nobody of that name has that password." in visit.text
+    visit.fill(name="ada", password="engine")
+    visit.press("#send")
+
+    visit.press("New entry")
+    visit.fill(title="A beginning", text="It rained.")
+    visit.press("#send")
+    assert "A beginning\nIt rained.\nada" in visit.text
+    visit.press("Edit")
+    visit.fill(text="It rained <all> day.")
+    visit.press("#send")
+    assert "It rained <all> day." in visit.text
+
+    # The debugger: the console of a frame, after the PIN.
+    visit.open("/broken")
+    assert "KeyError: 'question'" in visit.text
+    last = browser.find_elements(By.CSS_SELECTOR, ".frame")[-1]
+    ActionChains(browser).move_to_element(last).perform()  # which shows the icon
+    last.find_element(By.CSS_SELECTOR, "pre.current img").click()
+    visit.wait_for(".pin-prompt input[name=pin]").send_keys("123-456-789\n")
+    wait_until(lambda: browser.execute_script("return EVALEX_TRUSTED"), "the PIN to be accepted")
+    visit.wait_for(".console input").send_keys("wanted['answer'] * 1000\n")
+    wait_until(lambda: "42000" in visit.text, "what the console has evaluated")
+
+    # The application is edited, broken and mended.
+    package = journal / "journal"
+    visit.open()
+    edit(server, package / "__init__.py", "What happened today", "What happened yesterday")
+    visit.load_until("What happened yesterday")
+    assert "It rained <all> day." in visit.text, "still logged in, nothing lost"
+    edit(server, package / "entries.py", "def overview():", "def overview()")
+    visit.load_until("SyntaxError: expected ':'")
+    edit(server, package / "entries.py", "def overview()", "def overview():")
+    visit.load_until("What happened yesterday")
+
+    visit.press("Edit")
+    visit.press("#delete")
+    assert "Nothing yet." in visit.text
+    visit.press("[action] button")
+    assert "Register" in visit.text
