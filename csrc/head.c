@@ -403,8 +403,8 @@ pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size, s
             return PW_PARSE_MORE;
         lead = 2;
     }
-    if ((lead != 0 && data[1] != '\n') ||
-        (size > lead && (data[lead] == '\r' || data[lead] == '\n'))) {
+    /* No method begins so (a TLS client waits for an answer before it sends a line end). */
+    if ((lead != 0 && data[1] != '\n') || (size > lead && !pw_is_token(data + lead, 1))) {
         *error = PW_E_REQUEST_LINE;
         return PW_PARSE_ERROR;
     }

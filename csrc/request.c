@@ -211,12 +211,27 @@ void pw_thread_log(pw_thread *thread, const pw_conn *conn)
            });
 }
 
+/* What came of a request line that could not be read. */
+static pw_span pw_first_line(const pw_conn *conn)
+{
+    if (conn->in == NULL)
+        return (pw_span){NULL, 0};
+    const char *from = conn->in->data + conn->in->start;
+    size_t most = conn->in->end - conn->in->start;
+    size_t size = 0;
+    while (size < most && from[size] != '\r' && from[size] != '\n')
+        size++;
+    return (pw_span){from, size};
+}
+
 void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
 {
     if (server->access.fd < 0)
         return;
     if (conn->state == PW_CONN_CONTENT)
         pw_parse_again(server, conn);
+    else if (server->head.method.size == 0)
+        server->head.target = pw_first_line(conn);
     server->parsed = NULL;
     pw_peer peer;
     pw_peer_name(conn, &peer);

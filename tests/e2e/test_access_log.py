@@ -94,10 +94,18 @@ def test_a_refused_request_is_logged_with_what_is_known_of_it(logged):
     lines = logged(
         request("/x", "Content-Length: 5, 5\r\n"),
         b"nonsense\r\n\r\n",
+        b'\x16\x03\x01 "TLS" \xff\r\n\r\n',
+        b"\r\rX\r\n\r\n",
         b"GET /late HTTP/1.1\r\nHost: a\r\nContent-Length: 0x\r\n\r\n",
         access_log_format="%(r)s %(s)s",
     )
-    assert lines == ["GET /x HTTP/1.1 400", "- - HTTP/1.0 400", "GET /late HTTP/1.1 400"]
+    assert lines == [
+        "GET /x HTTP/1.1 400",
+        "- nonsense HTTP/1.0 400",
+        r"- \x16\x03\x01 \x22TLS\x22 \xff HTTP/1.0 400",
+        "- - HTTP/1.0 400",
+        "GET /late HTTP/1.1 400",
+    ]
 
 
 def test_the_same_head_again_and_another_request_line_are_logged_as_they_are(serve, tmp_path):

@@ -14,6 +14,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
+import django
 import pytest
 
 from development import edit, get
@@ -35,7 +36,7 @@ def test_the_command_serves_the_projects_wsgi_application_in_a_thread_of_picowsg
     assert "Performing system checks..." in server.log
     assert "System check identified no issues" in server.log
     assert "using settings 'surveys.settings'" in server.log
-    assert f"Starting development server at {server.url}/" in server.log
+    assert "Starting development server at http://127.0.0.1:" in server.log
     assert "Quit the server with CONTROL-C." in server.log
 
 
@@ -108,6 +109,7 @@ class Terminal:
         return self._text
 
 
+LAST_WORDS = "deployment/" if django.VERSION >= (5, 2) else "CONTROL-C."
 VISITS = [
     ("GET", "/", 200),
     ("GET", "/?a=%C3%A9&b=\"'", 200),
@@ -126,7 +128,7 @@ def watch(surveys, server):
     environ = {"SURVEYS_SERVER": server, "PYTHONDONTWRITEBYTECODE": "1"}
     terminal = Terminal(["manage.py", "runserver", "0"], surveys, environ)
     try:
-        url = terminal.wait_for(r"(http://127.0.0.1:\d+)/(?=[^$]*deployment/)")[1]
+        url = terminal.wait_for(f"(http://127.0.0.1:[0-9]+)/(?=[^$]*{LAST_WORDS})")[1]
         stamp = None
         for method, target, status in VISITS:
             fields = {"If-Modified-Since": stamp} if status == 304 else {}
@@ -155,11 +157,15 @@ def test_the_log_tells_of_requests_that_are_refused_before_they_reach_django(run
     with RawClient(server.port) as client:
         client.send(b"GET /x HTTP/1.1\r\nNo colon\r\n\r\n")
         assert client.read_response().status == 400
-    server.wait_for_log('" 400 ')
+    server.wait_for_log('"GET /x HTTP/1.1" 400 ')
     with RawClient(server.port) as client:
         client.send(b"GET /%(s)s/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1,1\r\n\r\n")
         assert client.read_response().status == 400
     server.wait_for_log('"GET /%(s)s/ HTTP/1.1" 400 ')
+    with RawClient(server.port) as client:
+        client.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        assert client.read_response().status == 400
+    server.wait_for_log("You're accessing the development server over HTTPS")
 
 
 # --- its options ----------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ def test_its_log_lines_are_werkzeugs(flask):
     server = flask()
     for target in ("/", "/caf%C3%A9%0A", "/broken", "/static/look.css"):
         get(server, target)
+    server.wait_for_log('look.css HTTP/1.1" 200 -')
     with RawClient(server.port) as client:
         client.send(b"nonsense\r\n\r\n")
         assert client.read_response().status == 400
@@ -81,7 +82,7 @@ def test_its_log_lines_are_werkzeugs(flask):
         r'"GET /café%0A HTTP/1.1" 404 -',
         '"GET /broken HTTP/1.1" 500 -',
         '"GET /static/look.css HTTP/1.1" 200 -',
-        '"" 400 -',
+        '"nonsense" 400 -',
     ]
 
 

@@ -37,7 +37,11 @@ _PRINTABLE = re.compile(r"\\x(22|5c)")
 
 
 class Exchange(NamedTuple):
-    """What a development server says of a request; a part that could not be read is `-`."""
+    """What a development server says of a request.
+
+    Where the request line could not be read, the method is `-` and the target what came instead,
+    of which all but printable ASCII is a backslash escape.
+    """
 
     status: int
     size: int
@@ -48,9 +52,9 @@ class Exchange(NamedTuple):
 
     @property
     def request_line(self) -> str:
-        """As it was sent (RFC 9112 section 3); empty where it could not be read."""
+        """As it was sent (RFC 9112 section 3)."""
         if self.method == "-":
-            return ""
+            return self.target
         return f"{self.method} {self.target} {self.version}"
 
 

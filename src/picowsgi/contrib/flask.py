@@ -115,7 +115,7 @@ def _log(exchange: Exchange) -> None:
     handler = object.__new__(WSGIRequestHandler)
     handler.client_address = (exchange.address, 0)
     handler.requestline = exchange.request_line
-    if exchange.request_line:
+    if exchange.method != "-":
         handler.command = exchange.method
         handler.path = exchange.target
         handler.request_version = exchange.version

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _BACKLOG = 1024
+_TLS = "\x16\x03"  # how its first record begins (RFC 8446 section 5.1)
 
 
 def listen(address: tuple[str, int], *, ipv6: bool) -> socket.socket:
@@ -84,7 +85,9 @@ class _Log:
         self._handler.request = None
 
     def __call__(self, exchange: Exchange) -> None:
-        self._handler.requestline = exchange.request_line
+        line = exchange.request_line
+        # Django knows by it that somebody tries HTTPS.
+        self._handler.requestline = _TLS if line.startswith(r"\x16\x03") else line
         self._handler.log_request(exchange.status, exchange.size)
 
 
