@@ -36,8 +36,8 @@ def test_the_command_serves_the_projects_wsgi_application_in_a_thread_of_picowsg
     assert "Performing system checks..." in server.log
     assert "System check identified no issues" in server.log
     assert "using settings 'surveys.settings'" in server.log
-    assert "Starting development server at http://127.0.0.1:" in server.log
-    assert "Quit the server with CONTROL-C." in server.log
+    assert re.search(r"Starting (WSGI )?development server at http://127.0.0.1:\d+/", server.log)
+    server.wait_for_log("Quit the server with CONTROL-C.")
 
 
 @pytest.mark.parametrize("options", [(), ("--noreload",)], ids=["reloader", "noreload"])

@@ -88,9 +88,10 @@ class _Failed:
 
     def __init__(self, error: Exception) -> None:
         self._error = error
+        self._traceback = error.__traceback__
 
     def __call__(self, _environ: WSGIEnvironment, _start_response: StartResponse) -> NoReturn:
-        raise self._error from None
+        raise self._error.with_traceback(self._traceback)  # which would grow each time
 
 
 def _listen(host: str, port: int) -> socket.socket:
