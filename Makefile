@@ -11,10 +11,10 @@ VENV_PYTHON := $(VENV)/bin/python
 BUILT := build/stamps/$(subst /,_,$(VENV))
 CORE := $(wildcard csrc/*.[ch])
 BUILD_FILES := setup.py $(wildcard tools/*.py)
-C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.c tests/fuzz/*.c)
+C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.c tests/fuzz/*.c bench/c/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format sanitize valgrind soak wheel clean
+.PHONY: help run test lint format sanitize valgrind soak bench bench-check wheel clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,9 @@ help:
 	@echo "make fuzz      run each fuzzer for T=60 seconds (needs clang)"
 	@echo "make valgrind  look for leaks of the C core, in the C tests and in a server"
 	@echo "make soak      load a server with faults for T seconds, and compare (T=1800)"
+	@echo "make bench     compare with other servers (ARGS='--servers picowsgi,bjoern --scenarios hello')"
+	@echo "make bench-check"
+	@echo "               count instructions, and fail where 5 % more are needed than before"
 	@echo "make wheel     build the source package and the wheel into dist/"
 	@echo "make clean     remove everything made by these"
 	@echo
@@ -50,13 +53,20 @@ format: $(BUILT)
 	$(VENV)/bin/ruff format
 	$(VENV)/bin/clang-format -i $(C_FILES)
 
+# As root it gets wrk, nginx and what else is missing with apt-get. bench/README.md has the rest.
+bench: $(BUILT)
+	$(VENV_PYTHON) -m bench run --apt $(ARGS)
+
+bench-check: $(BUILT)
+	$(VENV_PYTHON) -m bench check
+
 wheel: $(BUILT)
 	rm -rf dist
 	$(VENV_PYTHON) -m build --outdir dist
 
 clean:
-	rm -rf build dist src/*.egg-info src/picowsgi/_core*.so $(VENV) .*_cache .hypothesis
-	find src tests tools examples -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf build dist bench/.cache src/*.egg-info src/picowsgi/_core*.so $(VENV) .*_cache .hypothesis
+	find src tests tools examples bench -name __pycache__ -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------- the virtual environment
 
@@ -64,7 +74,7 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) tools/check_machine.py
 	$(PYTHON) -m venv $(VENV)
 
-EVERYTHING := --editable '.[test,lint]'
+EVERYTHING := --editable '.[test,lint,bench]'
 CORE_ALONE := --editable . --no-deps --no-index
 
 # What it needs is fetched only when it is new or pyproject.toml has changed.

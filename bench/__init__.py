@@ -1,0 +1,1 @@
+"""Compares WSGI servers on one machine, side by side: see bench/README.md."""

@@ -1,0 +1,128 @@
+"""The plain WSGI applications (PEP 3333) of the scenarios; every server runs this one file.
+
+Never does more than a scenario is about, and knows nothing of servers.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import IO
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+HELLO = b"Hello, world!\n"
+FIELDS = [(f"X-Field-{number}", f"value of field {number}") for number in range(1, 11)]
+LARGE = bytes(range(256)) * 4096  # 1 MiB
+FILE_SIZE = 10 << 20
+CHUNK = b"one of a hundred chunks, which the client gets one after the other, 100 bytes each" + (
+    b"." * 17 + b"\n"
+)
+CHUNKS = 100
+SLEEP = 0.05
+BLOCK = 65536
+
+
+def _headers(kind: str, size: int) -> list[tuple[str, str]]:
+    return [("Content-Type", kind), ("Content-Length", str(size))]
+
+
+def hello(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "14")])
+    return [HELLO]
+
+
+def echo(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answers what it was asked, so that a stale or mixed up environ is seen."""
+    content = "{PATH_INFO}?{QUERY_STRING} {HTTP_COOKIE}\n".format_map(environ).encode("latin-1")
+    start_response("200 OK", _headers("text/plain", len(content)))
+    return [content]
+
+
+def upload(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Reads the content whole and answers its size; with the query `digest` its SHA-256 too.
+
+    Content without CONTENT_LENGTH is chunked, and read to its end where the server says that this
+    can be done.
+    """
+    read = environ["wsgi.input"].read
+    if length := environ.get("CONTENT_LENGTH"):
+        content = read(int(length))
+    elif environ.get("wsgi.input_terminated") or "HTTP_TRANSFER_ENCODING" in environ:
+        content = read()
+    else:
+        content = b""
+    answer = b"%d" % len(content)
+    if environ.get("QUERY_STRING") == "digest":
+        answer += b" " + sha256(content).hexdigest().encode("ascii")
+    start_response("200 OK", _headers("text/plain", len(answer)))
+    return [answer]
+
+
+def fields(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Twelve fields: these ten and the two that every answer has."""
+    start_response("200 OK", _headers("text/plain", len(HELLO)) + FIELDS)
+    return [HELLO]
+
+
+def large(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", _headers("application/octet-stream", len(LARGE)))
+    return [LARGE]
+
+
+def stream(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+    """No Content-Length: the server frames it."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    for _ in range(CHUNKS):
+        yield CHUNK
+
+
+def sleep(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Waits as for a database."""
+    time.sleep(SLEEP)
+    return hello(environ, start_response)
+
+
+def file_content() -> bytes:
+    return LARGE * (FILE_SIZE // len(LARGE))
+
+
+def _make_file() -> Path:
+    """The file that `file` serves; made once, whichever process comes first."""
+    path = Path(tempfile.gettempdir()) / f"picowsgi-bench-{os.getuid()}.bin"
+    if not path.exists() or path.stat().st_size != FILE_SIZE:
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(file_content())
+        partial.replace(path)
+    return path
+
+
+def _blocks(opened: IO[bytes]) -> Iterator[bytes]:
+    with opened:
+        while block := opened.read(BLOCK):
+            yield block
+
+
+class _FileApplication:
+    """The file is made when it is first asked for, not for all other scenarios too."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self._path is None:
+            self._path = _make_file()
+        opened = self._path.open("rb")
+        start_response("200 OK", _headers("application/octet-stream", FILE_SIZE))
+        if wrapper := environ.get("wsgi.file_wrapper"):
+            return wrapper(opened, BLOCK)  # type: ignore[no-any-return]
+        return _blocks(opened)
+
+
+file = _FileApplication()

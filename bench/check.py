@@ -1,0 +1,293 @@
+"""Counts picowsgi's instructions for a request with callgrind, and compares with a baseline.
+
+Instructions do not depend on what else the machine does, so a change of a few percent is seen where
+no clock could tell it. They do depend on the Python build and the C library: the baseline is kept
+by those. Never measures time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import install
+from bench.process import BenchError, free_port, started
+from bench.scenarios import SCENARIOS, Exchange
+from bench.verify import Client, check
+
+BASELINE = install.PROJECT / "bench" / "baseline.json"
+#: The scenarios that are counted, with the application of each and how many requests.
+COUNTED = {
+    "hello": 4000,
+    "fields": 4000,
+    "varied": 4000,
+    "post_1k": 4000,
+    "pipelined": 8000,
+}
+WARM_UP = 320
+#: How much more is a failure: than counts of the same environment, or else than ratios of another.
+TOLERANCE = 0.05
+TOLERANCE_ELSEWHERE = 0.15
+
+REFERENCE = "reference"
+Say = Callable[[str], object]
+
+_TRIGGER = re.compile(r"^desc: Trigger: .*?(\w+)$", re.MULTILINE)
+_TOTALS = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
+
+
+def environment() -> str:
+    """What counts depend on beyond our own code, as the key of the baseline."""
+    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    parts = [
+        f"{platform.python_implementation()} {platform.python_version()}",
+        f"by {platform.python_compiler()}{' optimized' if optimized else ''}",
+        " ".join(platform.libc_ver()),
+        platform.machine() + (" avx2" if _has_avx2() else ""),
+    ]
+    return ", ".join(parts)
+
+
+def count(say: Say) -> dict[str, float]:
+    """Instructions for one request of each scenario, and for the reference work.
+
+    Raises BenchError.
+    """
+    valgrind = install.find_program("valgrind")
+    if valgrind is None:
+        raise BenchError("valgrind is missing; on Debian and Ubuntu: apt-get install valgrind")
+    try:
+        distribution("picowsgi")
+    except PackageNotFoundError:
+        raise BenchError("picowsgi is not installed here: use `make bench-check`") from None
+    library = _build_library(say)
+    marks = _build_marks(say)
+    with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
+        port = free_port()
+        command = [
+            *(valgrind, "--tool=callgrind", f"--callgrind-out-file={folder}/counted"),
+            *(sys.executable, "-m", "picowsgi", "--port", str(port), "--threads", "1"),
+            *("--no-access-log", "--timeout-keep-alive", "60", "counted:app"),
+        ]
+        environ = {
+            "PYTHONPATH": os.pathsep.join([str(library), str(install.APPS)]),
+            "PYTHONHASHSEED": "0",
+            "BENCH_MARKS": str(marks),
+        }
+        with started(command, Path(folder), port, environ=environ) as server:
+            for name, requests in COUNTED.items():
+                say(f"counting {name}")
+                _ask(port, name, requests)
+            with Client(port) as client:
+                _mark(client, "before", "hello")
+                client.send(_get("/reference"))
+                client.receive()
+                _mark(client, REFERENCE, "hello")
+            server.check_alive()
+        totals = read_counts(Path(folder))
+    missing = {*COUNTED, REFERENCE} - totals.keys()
+    if missing:
+        raise BenchError(f"callgrind has no count of {', '.join(sorted(missing))}")
+    counts = {name: totals[name] / requests for name, requests in COUNTED.items()}
+    return {**counts, REFERENCE: float(totals[REFERENCE])}
+
+
+def run_check(*, update: bool, repeat: int, say: Say) -> int:
+    """The command: 0 where nothing needs more than the baseline allows, or nothing can be said."""
+    counted = [count(say) for _ in range(repeat)]
+    counts = {name: median(each[name] for each in counted) for name in counted[0]}
+    if repeat > 1:
+        for name, middle in counts.items():
+            values = [each[name] for each in counted]
+            apart = (max(values) - min(values)) / middle
+            say(f"  {name:10} {middle:11,.0f}  the {repeat} counts are within {apart:.3%}")
+    baseline = read_baseline()
+    if update:
+        baseline[environment()] = {
+            "versions": _versions(),
+            "instructions": {name: round(value) for name, value in counts.items()},
+        }
+        BASELINE.write_text(json.dumps(dict(sorted(baseline.items())), indent=1) + "\n", "utf-8")
+        say(f"the baseline of {environment()} is what was counted now")
+        return 0
+    failed, lines = compare(counts, baseline, environment())
+    for line in lines:
+        say(line)
+    return 1 if failed else 0
+
+
+def read_baseline() -> dict[str, Any]:
+    """By environment. Raises BenchError where the file is damaged."""
+    if not BASELINE.exists():
+        return {}
+    try:
+        baseline: dict[str, Any] = json.loads(BASELINE.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BenchError(f"{BASELINE.name} cannot be read: {error}") from error
+    return baseline
+
+
+def compare(
+    counts: dict[str, float], baseline: dict[str, Any], where: str
+) -> tuple[bool, list[str]]:
+    """Whether something needs too many instructions, and what to tell.
+
+    In an environment without a baseline of its own, the counts are compared as multiples of the
+    reference work with those of another one that has the same minor version of Python: its builds
+    differ in how well they are compiled, and that both feel. Versions apart, nothing is compared.
+    """
+    known = where if where in baseline else _nearest(baseline, where)
+    if known is None:
+        lines = [f"nothing was compared: the baseline has no {_minor(where)}, only"]
+        return False, [*lines, *(f"  {key}" for key in baseline), *_plain(counts)]
+    before = baseline[known]["instructions"]
+    same = known == where
+    if same:
+        lines, tolerance, scale = [f"instructions, {where}"], TOLERANCE, 1.0
+    else:
+        tolerance, scale = TOLERANCE_ELSEWHERE, counts[REFERENCE] / before[REFERENCE]
+        lines = [
+            f"no baseline for {where}",
+            f"so as multiples of the reference work, with that of {known}:",
+        ]
+    failed = False
+    for name in COUNTED:
+        if name not in before:
+            lines.append(f"  {name:10} {counts[name]:9,.0f}  not in the baseline")
+            continue
+        change = counts[name] / (before[name] * scale) - 1
+        word = ""
+        if change > tolerance:
+            failed, word = True, "too many"
+        elif change < -tolerance:
+            word = "fewer: --update keeps it so"
+        lines.append(
+            f"  {name:10} {counts[name]:9,.0f}  baseline {before[name] * scale:9,.0f}  "
+            f"{change:+7.2%}  {word}".rstrip()
+        )
+    lines.append(f"{'failed' if failed else 'passed'}: at most {tolerance:+.0%} is allowed")
+    return failed, lines
+
+
+def _plain(counts: dict[str, float]) -> list[str]:
+    return [f"  {name:10} {value:11,.0f} instructions" for name, value in counts.items()]
+
+
+def _minor(where: str) -> str:
+    """ "CPython 3.11" of an environment."""
+    return ".".join(where.split(", ", maxsplit=1)[0].split(".")[:2])
+
+
+def _nearest(baseline: dict[str, Any], where: str) -> str | None:
+    """Another environment with the same implementation and minor version, and the same machine."""
+    machine = where.rpartition(", ")[2].split()[0]
+    for key in baseline:
+        if _minor(key) == _minor(where) and key.rpartition(", ")[2].split()[0] == machine:
+            return key
+    return None
+
+
+def _ask(port: int, name: str, requests: int) -> None:
+    """Send the requests of a scenario one after the other; warm up before the count begins."""
+    scenario = SCENARIOS[name]
+    exchanges = scenario.exchanges()
+    with Client(port) as client:
+        _mark(client, "before", scenario.application.partition(":")[2])
+        _send(client, exchanges, 0, WARM_UP, scenario.pipeline)
+        _mark(client, "before", scenario.application.partition(":")[2])
+        _send(client, exchanges, WARM_UP, requests, scenario.pipeline)
+        _mark(client, name, "hello")
+
+
+def _send(
+    client: Client, exchanges: list[Exchange], first: int, requests: int, pipeline: int
+) -> None:
+    for number in range(first, first + requests, pipeline):
+        batch = [exchanges[(number + at) % len(exchanges)] for at in range(pipeline)]
+        client.send(b"".join(exchange.request for exchange in batch))
+        for exchange in batch:
+            check(exchange, client.receive())
+
+
+def _mark(client: Client, name: str, application: str) -> None:
+    client.send(_get(f"/mark/{name}/{application}"))
+    answer = client.receive()
+    if answer.status != 200:
+        raise BenchError(f"the counted application answered {answer.status} to a mark")
+
+
+def _get(target: str) -> bytes:
+    return f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode("ascii")
+
+
+def read_counts(folder: Path) -> dict[str, int]:
+    """The instructions of each dump, by the name of the mark that ended it."""
+    counts = {}
+    for file in folder.glob("counted*"):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        trigger, total = _TRIGGER.search(text), _TOTALS.search(text)
+        if trigger is not None and total is not None:
+            counts[trigger[1]] = int(total[1])
+    return counts
+
+
+def _build_library(say: Say) -> Path:
+    """picowsgi with release flags, but without the SSE4.2 parser, which valgrind does not know."""
+    library = install.CACHE / f"check-{sys.implementation.cache_tag}"
+    stamp = library / "digest"
+    digest = install.tree_digest()
+    if stamp.exists() and stamp.read_text(encoding="ascii") == digest:
+        return library
+    say("building picowsgi without SSE4.2, for valgrind")
+    shutil.rmtree(library, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="bench-build-") as folder:
+        install.copy_sources(Path(folder))
+        done = subprocess.run(
+            [
+                *(sys.executable, "setup.py", "--quiet", "build", "--build-lib", str(library)),
+                *("--build-temp", f"{folder}/temp"),
+            ],
+            cwd=folder,
+            env={**os.environ, "CFLAGS": f"{os.environ.get('CFLAGS', '')} -U__SSE4_2__"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise BenchError(f"picowsgi cannot be built:\n{done.stderr[-2000:]}")
+    stamp.write_text(digest, encoding="ascii")
+    return library
+
+
+def _build_marks(say: Say) -> Path:
+    return install.build_program("marks", say, shared=True)
+
+
+def _versions() -> dict[str, str]:
+    """What else counts may depend on, to look at when they change without a reason."""
+    tools = install.tool_versions()
+    return {
+        "cffi": version("cffi"),
+        "cc": tools.get("cc", ""),
+        "valgrind": tools.get("valgrind", ""),
+    }
+
+
+def _has_avx2() -> bool:
+    """The C library copies memory with other instructions where the processor has these."""
+    try:
+        return " avx2 " in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False

@@ -1,0 +1,137 @@
+"""The results file: what it holds, how it is written so that an interruption loses nothing, and
+what follows from its numbers.
+
+Never measures: reports, comparisons and targets are all made from this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.process import BenchError
+
+FORMAT = 1
+
+#: The numbers of a run, by name: what each is, its unit, and how a report divides it to read well.
+METRICS: dict[str, tuple[str, str, float]] = {
+    "cpu": ("CPU time for one request", "µs", 1),
+    "rate": ("requests a second", "/s", 1),
+    "p50": ("latency, median", "µs", 1),
+    "p90": ("latency, 90th percentile", "µs", 1),
+    "p99": ("latency, 99th percentile", "µs", 1),
+    "p99.9": ("latency, 99.9th percentile", "µs", 1),
+    "max": ("latency, greatest", "µs", 1),
+    "memory_start": ("memory after start", "MiB", 1 << 20),
+    "memory_end": ("memory after the load", "MiB", 1 << 20),
+    "memory_peak": ("greatest memory", "MiB", 1 << 20),
+    "memory_idle": ("memory for one idle connection", "KiB", 1 << 10),
+}
+#: The only one where more is better.
+MORE_IS_BETTER = frozenset({"rate"})
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of several rounds: the median, and half the distance of the extremes as part of it."""
+
+    median: float
+    spread: float
+    count: int
+
+
+def summary(values: Iterable[float]) -> Summary:
+    """Raises ValueError where there is none."""
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("no values")
+    middle = median(ordered)
+    spread = (ordered[-1] - ordered[0]) / 2 / middle if middle else 0.0
+    return Summary(middle, spread, len(ordered))
+
+
+class Results:
+    """One results file. `data` is the JSON: see bench/README.md for its members."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """Raises BenchError where it is not a results file."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BenchError(f"{path} cannot be read: {error}") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise BenchError(f"{path} is not a results file of format {FORMAT}")
+        return cls(data)
+
+    def write(self, path: Path) -> None:
+        """At once: whoever reads it finds the old or the new one whole."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(json.dumps(self.data, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        partial.replace(path)
+
+    @property
+    def scenarios(self) -> list[str]:
+        """Those that have a run or a void, in the order of the table."""
+        seen = {run["scenario"] for run in self.data["runs"] + self.data["voids"]}
+        return [name for name in self.data["scenarios"] if name in seen]
+
+    @property
+    def servers(self) -> list[str]:
+        return list(self.data["servers"])
+
+    def kind(self, server: str) -> str:
+        kind: str = self.data["servers"][server]["kind"]
+        return kind
+
+    def void(self, scenario: str, server: str) -> str | None:
+        """Why this server has no result in this scenario."""
+        for void in self.data["voids"]:
+            if (void["scenario"], void["server"]) == (scenario, server):
+                reason: str = void["reason"]
+                return reason
+        return None
+
+    def values(self, scenario: str, server: str, metric: str) -> dict[int, float]:
+        """By round. Empty where a run was void: a wrong answer makes the others doubtful too."""
+        if self.void(scenario, server) is not None:
+            return {}
+        return {
+            run["round"]: run[metric]
+            for run in self.data["runs"]
+            if (run["scenario"], run["server"]) == (scenario, server) and metric in run
+        }
+
+    def summary(self, scenario: str, server: str, metric: str) -> Summary | None:
+        values = self.values(scenario, server, metric)
+        return summary(values.values()) if values else None
+
+    def ratio(self, scenario: str, metric: str, server: str, other: str) -> Summary | None:
+        """Of `server` to `other`: computed within each round, then the median of those."""
+        ours, theirs = (self.values(scenario, name, metric) for name in (server, other))
+        ratios = [ours[number] / theirs[number] for number in ours if theirs.get(number)]
+        return summary(ratios) if ratios else None
+
+    def best(self, scenario: str, metric: str, servers: Iterable[str]) -> str | None:
+        """The one of these with the best median."""
+        medians = {
+            name: found.median
+            for name in servers
+            if (found := self.summary(scenario, name, metric)) is not None
+        }
+        if not medians:
+            return None
+        choose = max if metric in MORE_IS_BETTER else min
+        return choose(medians, key=lambda name: medians[name])
+
+    def peers(self) -> list[str]:
+        return [name for name in self.servers if self.kind(name) == "peer"]

@@ -1,0 +1,182 @@
+"""The whole run: all rounds of all scenarios on all servers, written down after each measurement.
+
+Rounds are outermost and servers innermost: what is compared is measured within seconds, and a run
+that is interrupted has whole rounds of everything.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench import install, machine
+from bench.install import Interpreter
+from bench.measure import Settings, measure
+from bench.process import BenchError, processors
+from bench.results import FORMAT, Results
+from bench.scenarios import Scenario
+from bench.servers import Server
+
+
+class Progress:
+    """One line that is written over in a terminal, a line for each measurement elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._begin = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+
+    def step(self, what: str) -> None:
+        """This is measured now."""
+        left = "?"
+        if self._done:
+            seconds = (time.monotonic() - self._begin) / self._done * (self._total - self._done)
+            left = str(dt.timedelta(seconds=round(seconds)))
+        line = f"{self._done + 1}/{self._total}  {left} left  {what}"
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[K{line}")
+        else:
+            sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+        self._done += 1
+
+    def skip(self) -> None:
+        """This is not measured, and takes no time."""
+        self._total -= 1
+
+    def say(self, text: str) -> None:
+        """Something else that the user should know."""
+        sys.stderr.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
+        sys.stderr.flush()
+
+
+def new_results(
+    interpreter: Interpreter,
+    servers: Sequence[Server],
+    scenarios: Sequence[Scenario],
+    settings: Settings,
+    missing: dict[str, str],
+) -> Results:
+    """What is known before anything is measured."""
+    installed = install.versions(interpreter)
+    tools = install.tool_versions()
+    server_processor, load_processor = processors()
+    return Results(
+        {
+            "format": FORMAT,
+            "started": _now(),
+            "finished": None,
+            "machine": machine.machine(),
+            **machine.commit(),
+            "python": interpreter.facts,
+            "tools": tools,
+            "frameworks": {name: installed.get(name) for name in install.FRAMEWORKS},
+            "settings": {
+                **asdict(settings),
+                "server_processor": server_processor,
+                "load_processor": load_processor,
+            },
+            "servers": {
+                server.name: {
+                    "kind": server.kind,
+                    "version": _version(server, interpreter, installed, tools),
+                    "command": list(server.command),
+                    "why": server.why,
+                }
+                for server in servers
+                if server.name not in missing
+            },
+            "missing": missing,
+            "scenarios": {
+                scenario.name: {
+                    "title": scenario.title,
+                    "kind": scenario.kind,
+                    "connections": scenario.connections,
+                    "pipeline": scenario.pipeline,
+                    "threads": scenario.threads,
+                    "rate": scenario.rate,
+                }
+                for scenario in scenarios
+            },
+            "runs": [],
+            "voids": [],
+        }
+    )
+
+
+def run(
+    interpreter: Interpreter,
+    servers: Sequence[Server],
+    scenarios: Sequence[Scenario],
+    settings: Settings,
+    output: Path,
+    missing: dict[str, str],
+) -> Results:
+    """Measure all and write `output`, but those that are `missing` for the reason given there.
+
+    KeyboardInterrupt leaves in `output` what has been measured. Raises BenchError.
+    """
+    results = new_results(interpreter, servers, scenarios, settings, missing)
+    there = [server for server in servers if server.name not in missing]
+    if not there:
+        raise BenchError("none of the servers can be had")
+    plan = [
+        (number, scenario, server)
+        for number in range(1, settings.rounds + 1)
+        for scenario in scenarios
+        for server in rotated(there, number - 1)
+        if server.kind != "limit" or scenario.limits
+    ]
+    progress = Progress(len(plan))
+    for number, scenario, server in plan:
+        if results.void(scenario.name, server.name) is not None:
+            progress.skip()
+            continue
+        progress.step(f"round {number}  {scenario.name}  {server.name}")
+        which: dict[str, Any] = {
+            "scenario": scenario.name,
+            "server": server.name,
+            "round": number,
+        }
+        try:
+            numbers = measure(
+                server, scenario, interpreter, settings, progress.say, system_calls=number == 1
+            )
+        except BenchError as error:
+            results.data["voids"].append({**which, "reason": str(error)})
+            progress.say(f"void: {scenario.name} on {server.name}: {error}")
+        else:
+            results.data["runs"].append({**which, **numbers})
+        results.write(output)
+    progress.say(f"{len(results.data['runs'])} measurements, {len(results.data['voids'])} void")
+    results.data["finished"] = _now()
+    results.write(output)
+    return results
+
+
+def rotated(servers: Sequence[Server], by: int) -> list[Server]:
+    """Another one comes first in each round, so that no place in the row is always the same's."""
+    at = by % len(servers)
+    return [*servers[at:], *servers[:at]]
+
+
+def _version(
+    server: Server, interpreter: Interpreter, installed: dict[str, str], tools: dict[str, str]
+) -> str:
+    if server.requires:
+        return installed.get(server.requires[0].lower().replace("_", "-"), "unknown")
+    if server.program:
+        return tools.get(server.program, "unknown").rpartition("/")[2]
+    if server.kind == "picowsgi" or server.name == "core":
+        return installed.get("picowsgi", "working tree")
+    return interpreter.version
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")

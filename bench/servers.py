@@ -1,0 +1,266 @@
+"""The servers: one entry each, with the command that starts it and why it is that one.
+
+Each gets one process that serves, its compiled parts where it has any, a backlog of 1024, and no
+access log. Never starts anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["picowsgi", "peer", "limit"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """How one server is had and started.
+
+    `command` may hold `{python}` and `{bin}` (the venv's interpreter and its folder), `{cache}`
+    (what the harness has built), `{module}`, `{attribute}`, `{port}`, `{threads}` and `{scratch}`
+    (an empty folder of this start). `files` are written into that folder first, and may hold the
+    same. `requires` is what pip installs; a limit may need a `program` instead. The version in the
+    report is that of the first requirement. A `limit` runs no application: it answers hello alone.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    why: str
+    requires: tuple[str, ...] = ()
+    kind: Kind = "peer"
+    program: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+
+
+# Begins a program that is given to `python -c`.
+_APP = "from {module} import {attribute} as app\n"
+
+
+def _program(code: str) -> tuple[str, ...]:
+    return ("{python}", "-c", _APP + code)
+
+
+def _gunicorn(worker: str, *options: str) -> tuple[str, ...]:
+    return (
+        "{bin}/gunicorn",
+        "--bind",
+        "127.0.0.1:{port}",
+        "--workers",
+        "1",
+        "--backlog",
+        "1024",
+        "--keep-alive",
+        "60",
+        "--worker-connections",
+        "16384",
+        "--worker-class",
+        worker,
+        *options,
+        "{module}:{attribute}",
+    )
+
+
+def _picowsgi(threads: str) -> tuple[str, ...]:
+    return (
+        "{bin}/picowsgi",
+        "--port",
+        "{port}",
+        "--threads",
+        threads,
+        "--no-access-log",
+        "--max-connections",
+        "16384",
+        "--timeout-keep-alive",
+        "60",
+        "{module}:{attribute}",
+    )
+
+
+_NGINX = """
+daemon off; master_process off; worker_processes 1; error_log stderr crit; pid {scratch}/pid;
+events {{ worker_connections 16384; }}
+http {{
+    access_log off; keepalive_requests 1000000000; tcp_nodelay on;
+    client_body_temp_path {scratch}; proxy_temp_path {scratch}; fastcgi_temp_path {scratch};
+    uwsgi_temp_path {scratch}; scgi_temp_path {scratch}; default_type text/plain;
+    server {{ listen 127.0.0.1:{port} backlog=1024; return 200 "Hello, world!\\n"; }}
+}}
+"""
+
+_ALL = (
+    Server(
+        "picowsgi",
+        _picowsgi("16"),
+        "as it comes: 16 threads at most, whatever the scenario",
+        kind="picowsgi",
+    ),
+    Server(
+        "picowsgi_1",
+        _picowsgi("1"),
+        "with one thread: what the others' threads cost",
+        kind="picowsgi",
+    ),
+    Server(
+        "fastpysgi",
+        _program(
+            "import fastpysgi\n"
+            "fastpysgi.server.backlog = 1024\n"
+            "fastpysgi.server.hook_sigint = 0\n"
+            "fastpysgi.run(app, '127.0.0.1', {port}, loglevel=0)\n"
+        ),
+        "one thread is all it has; its own C loop (libuv); no log; what is in its defaults",
+        ("fastpysgi",),
+    ),
+    Server(
+        "bjoern",
+        _program("import bjoern\nbjoern.run(app, '127.0.0.1', {port}, listen_backlog=1024)\n"),
+        "one thread is all it has; it has no other options",
+        ("bjoern",),
+    ),
+    Server(
+        "fastwsgi",
+        _program(
+            "import fastwsgi\n"
+            "fastwsgi.server.backlog = 1024\n"
+            "fastwsgi.server.tcp_nodelay = 1\n"
+            "fastwsgi.run(app, '127.0.0.1', {port}, loglevel=0)\n"
+        ),
+        "one thread is all it has; without tcp_nodelay it waits for delayed acknowledgements",
+        # It imports pkg_resources, which newer ones do not have.
+        ("fastwsgi", "setuptools<81"),
+    ),
+    Server(
+        "granian",
+        (
+            *("{bin}/granian", "--interface", "wsgi", "--http", "1", "--no-ws"),
+            *("--host", "127.0.0.1", "--port", "{port}", "--workers", "1", "--runtime-mode", "st"),
+            *("--runtime-threads", "1", "--blocking-threads", "{threads}", "--backlog", "16384"),
+            *("--no-access-log", "--log-level", "error", "{module}:{attribute}"),
+        ),
+        "one Rust thread for the network, threads for Python only where the application waits; "
+        "the backlog also bounds open requests, hence 16384",
+        ("granian",),
+    ),
+    Server(
+        "uwsgi",
+        (
+            *("{bin}/uwsgi", "--http", "127.0.0.1:{port}", "--http-keepalive"),
+            *("--http-auto-chunked", "--http-chunked-input", "--master", "--processes", "1"),
+            *("--threads", "{threads}", "--listen", "1024", "--disable-logging", "--log-4xx"),
+            *("--log-5xx", "--max-fd", "20000", "--socket-timeout", "60", "--http-timeout", "60"),
+            *("--buffer-size", "65536", "--die-on-term", "--single-interpreter"),
+            *("--need-app", "--module", "{module}:{attribute}"),
+        ),
+        "its HTTP router in front of one worker: its worker alone cannot keep connections alive "
+        "for more than one client",
+        ("uWSGI",),
+    ),
+    Server(
+        "gunicorn_sync",
+        _gunicorn("sync", "--http-parser", "python"),
+        "its default worker: one connection at a time, closed after each response",
+        ("gunicorn",),
+    ),
+    Server(
+        "gunicorn_gthread",
+        _gunicorn("gthread", "--threads", "{threads}", "--http-parser", "python"),
+        "keeps connections alive; more threads only where the application waits",
+        ("gunicorn",),
+    ),
+    Server(
+        "gunicorn_gevent",
+        _gunicorn("gevent", "--http-parser", "python"),
+        "keeps connections alive; one thread, and what waits switches",
+        ("gunicorn", "gevent"),
+    ),
+    Server(
+        "gunicorn_h1c",
+        _gunicorn("gthread", "--threads", "{threads}", "--http-parser", "fast"),
+        "gthread with gunicorn's own C parser",
+        ("gunicorn", "gunicorn_h1c"),
+    ),
+    Server(
+        "waitress",
+        (
+            *("{bin}/waitress-serve", "--listen", "127.0.0.1:{port}", "--threads", "{threads}"),
+            *("--backlog", "1024", "--connection-limit", "16384", "--asyncore-use-poll"),
+            "{module}:{attribute}",
+        ),
+        "poll instead of select, or it ends at 1024 descriptors; more threads only where the "
+        "application waits",
+        ("waitress",),
+    ),
+    Server(
+        "cheroot",
+        _program(
+            "from cheroot.wsgi import Server\n"
+            "server = Server(('127.0.0.1', {port}), app, numthreads={threads}, max={threads},\n"
+            "                request_queue_size=1024, timeout=60)\n"
+            "server.keep_alive_conn_limit = 16384\n"
+            "server.safe_start()\n"
+        ),
+        "keeps more than 10 connections alive; more threads only where the application waits",
+        ("cheroot",),
+    ),
+    Server(
+        "gevent",
+        (
+            "{python}",
+            "-c",
+            "from gevent import monkey\n"
+            "monkey.patch_all()\n" + _APP + "import socket\n"
+            "from gevent.pywsgi import WSGIServer\n"
+            "listener = socket.create_server(('127.0.0.1', {port}), backlog=1024)\n"
+            "listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)\n"
+            "WSGIServer(listener, app, log=None).serve_forever()\n",
+        ),
+        "patched, so that what waits switches; connections inherit TCP_NODELAY, without which it "
+        "waits for delayed acknowledgements; no request log",
+        ("gevent",),
+    ),
+    Server(
+        "werkzeug",
+        _program(
+            "from werkzeug.serving import WSGIRequestHandler, make_server\n"
+            "class Silent(WSGIRequestHandler):\n"
+            "    def log_request(self, *_):\n"
+            "        pass\n"
+            "make_server('127.0.0.1', {port}, app, threaded=True,\n"
+            "            request_handler=Silent).serve_forever()\n"
+        ),
+        "Flask's development server: a thread for each connection, which it closes; no request log",
+        ("werkzeug",),
+    ),
+    Server(
+        "wsgiref",
+        _program(
+            "from wsgiref.simple_server import WSGIRequestHandler, WSGIServer\n"
+            "class Silent(WSGIRequestHandler):\n"
+            "    def log_message(self, *_):\n"
+            "        pass\n"
+            "class Server(WSGIServer):\n"
+            "    request_queue_size = 1024\n"
+            "server = Server(('127.0.0.1', {port}), Silent)\n"
+            "server.set_app(app)\n"
+            "server.serve_forever()\n"
+        ),
+        "Python's own: HTTP/1.0, one connection at a time; backlog 1024 instead of 5, or clients "
+        "are refused",
+    ),
+    Server(
+        "nginx",
+        ("nginx", "-p", "{scratch}", "-c", "{scratch}/nginx.conf"),
+        "a limit: `return 200`, one process",
+        kind="limit",
+        program="nginx",
+        files={"nginx.conf": _NGINX},
+    ),
+    Server(
+        "core",
+        ("{cache}/core_alone", "{port}"),
+        "a limit: the C core of picowsgi without Python, answering a constant",
+        kind="limit",
+    ),
+)
+
+SERVERS: dict[str, Server] = {server.name: server for server in _ALL}
