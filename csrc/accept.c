@@ -62,8 +62,9 @@ static void pw_accept_unlisten(pw_server *server)
 static void pw_accept_listen(pw_server *server)
 {
     for (int i = 0; i < server->listener_count; i++)
-        if (pw_poll_add_listener(&server->poll, server->listeners[i].fd, &server->listeners[i]) !=
-            0) {
+        if (!server->listeners[i].is_over &&
+            pw_poll_add_listener(&server->poll, server->listeners[i].fd, &server->listeners[i]) !=
+                0) {
             pw_accept_pause(server);
             server->resume_at = server->timers.now + PW_PAUSE_MS;
             return;
@@ -143,6 +144,13 @@ void pw_accept_event(pw_server *server, pw_listener *listener)
         pw_accept_step_aside(server);
 }
 
+static int pw_accept_one(int listener, struct sockaddr_storage *peer)
+{
+    socklen_t size = sizeof *peer;
+    peer->ss_family = AF_UNSPEC;
+    return accept4(listener, (struct sockaddr *)peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
 void pw_accept(pw_server *server, pw_listener *listener, int most)
 {
     for (int i = 0; i < most; i++) {
@@ -151,15 +159,18 @@ void pw_accept(pw_server *server, pw_listener *listener, int most)
             return;
         }
         struct sockaddr_storage peer;
-        socklen_t size = sizeof peer;
-        peer.ss_family = AF_UNSPEC;
-        int fd =
-            accept4(listener->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        uint8_t number = (uint8_t)(listener - server->listeners);
+        int fd = listener->is_channel ? pw_take_over(listener->fd, &peer, &number, number)
+                                      : pw_accept_one(listener->fd, &peer);
         if (fd >= 0) {
-            pw_conn_new(server, fd, &peer, (uint8_t)(listener - server->listeners));
+            pw_conn_new(server, fd, &peer, number);
             continue;
         }
         switch (errno) {
+        case 0:
+            listener->is_over = true;
+            pw_poll_remove(&server->poll, listener->fd);
+            return;
         case EMFILE:
         case ENFILE:
         case ENOBUFS:

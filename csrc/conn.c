@@ -48,6 +48,10 @@ static pw_step pw_step_idle(pw_server *server, pw_conn *conn)
 {
     if ((conn->what & PW_READABLE) == 0)
         pw_conn_release_buffer(server, conn);
+    if (server->draining && pw_hand_over(server, conn)) {
+        pw_conn_close(server, conn);
+        return PW_STEP_WAIT;
+    }
     return pw_conn_more(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_KEEP_ALIVE);
 }
 

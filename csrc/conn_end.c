@@ -176,7 +176,7 @@ void pw_conn_drain(pw_server *server, pw_conn *conn)
         return;
     const pw_timer *timer = &conn->timer;
     bool idle = conn->state == PW_CONN_IDLE && timer->kind == PW_TIMER_KEEP_ALIVE;
-    if (idle) {
+    if (idle && !pw_handover_is_open(server)) {
         int64_t since = timer->due - server->timers.length[PW_TIMER_KEEP_ALIVE];
         if (server->timers.now - since >= server->timers.length[PW_TIMER_DRAIN] &&
             pw_conn_is_quiet(conn)) {

@@ -103,7 +103,7 @@ pw_server *pw_server_new(const pw_settings *settings)
         errno = ENOMEM;
         return NULL;
     }
-    server->poll.fd = server->wake[0] = server->wake[1] = -1;
+    server->poll.fd = server->wake[0] = server->wake[1] = server->handover = -1;
     pthread_mutex_init(&server->lock, NULL);
     server->references = 1;
     pw_watch_init(server);
@@ -141,6 +141,17 @@ int32_t pw_server_listen(pw_server *server, int32_t descriptor)
         server->listener_count++;
     else
         close(listener->fd);
+    return error;
+}
+
+int32_t pw_server_share(pw_server *server, int32_t from, int32_t to)
+{
+    server->handover = fcntl(to, F_DUPFD_CLOEXEC, 0);
+    if (server->handover < 0)
+        return errno;
+    int32_t error = pw_server_listen(server, from);
+    if (error == 0)
+        server->listeners[server->listener_count - 1].is_channel = true;
     return error;
 }
 
@@ -199,6 +210,8 @@ void pw_server_free(pw_server *server)
     for (int i = 0; i < 2; i++)
         if (server->wake[i] >= 0)
             close(server->wake[i]);
+    if (server->handover >= 0)
+        close(server->handover);
     pw_cache_free(&server->cache);
     pw_pool_free(&server->pool);
     pw_free(server->fields);

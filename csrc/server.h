@@ -109,7 +109,9 @@ void pw_gather_flush(pw_server *server, bool all);
 /* ------------------------------------------------------------------ accept.c */
 
 typedef struct {
-    int fd; /* owned, a duplicate; -1 once the server drains */
+    int fd;          /* owned, a duplicate; -1 once the server drains */
+    bool is_channel; /* connections come from other processes: see handover.c */
+    bool is_over;    /* nothing comes any more */
 } pw_listener;
 
 /* At most so many new connections, put into the run queue. */
@@ -142,6 +144,16 @@ void pw_balance_leave(pw_place *place);
 /* Whether another process has so few connections that new ones should be its. */
 bool pw_balance_is_ahead(const pw_balance *balance, const pw_place *own);
 
+/* ------------------------------------------------------------------ handover.c */
+
+/* Whether connections can be handed over, and are to be. */
+bool pw_handover_is_open(const pw_server *server);
+/* Hands a connection over, of which nothing is read that has not been answered; it stays open here.
+ * False: nobody can take it now. */
+bool pw_hand_over(const pw_server *server, const pw_conn *conn);
+/* Like accept; -1 with errno 0: nothing comes any more. Checks that *number is below count. */
+int pw_take_over(int channel, struct sockaddr_storage *peer, uint8_t *number, int count);
+
 /* ------------------------------------------------------------------ server.c */
 
 #define PW_LISTENERS_MOST 64
@@ -171,6 +183,7 @@ struct pw_server {
 
     pw_listener listeners[PW_LISTENERS_MOST];
     int listener_count;
+    int handover;        /* owned, a duplicate; -1: connections are closed at the end */
     bool paused;         /* accepting, for want of descriptors or room */
     int64_t resume_at;   /* ms; 0: when a connection is closed */
     pw_balance *balance; /* borrowed; NULL: no other process has the listening sockets */

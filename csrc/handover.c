@@ -1,0 +1,77 @@
+/* Connections that pass between processes which replace each other, each with its listener. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "server.h"
+
+/* A message is the number of the listener, and one descriptor beside it (unix(7)). */
+typedef union {
+    char space[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr align;
+} pw_beside;
+
+bool pw_handover_is_open(const pw_server *server)
+{
+    struct pollfd channel = {.fd = server->handover};
+    return server->handover >= 0 && poll(&channel, 1, 0) == 0;
+}
+
+bool pw_hand_over(const pw_server *server, const pw_conn *conn)
+{
+    if (server->handover < 0)
+        return false;
+    uint8_t number = conn->listener;
+    struct iovec data = {&number, sizeof number};
+    pw_beside beside;
+    memset(&beside, 0, sizeof beside);
+    struct msghdr message = {
+        .msg_iov = &data,
+        .msg_iovlen = 1,
+        .msg_control = &beside,
+        .msg_controllen = sizeof beside,
+    };
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof conn->fd);
+    memcpy(CMSG_DATA(header), &conn->fd, sizeof conn->fd);
+    return sendmsg(server->handover, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+}
+
+int pw_take_over(int channel, struct sockaddr_storage *peer, uint8_t *number, int count)
+{
+    struct iovec data = {number, sizeof *number};
+    pw_beside beside;
+    memset(&beside, 0, sizeof beside);
+    struct msghdr message = {
+        .msg_iov = &data,
+        .msg_iovlen = 1,
+        .msg_control = &beside,
+        .msg_controllen = sizeof beside,
+    };
+    ssize_t got = recvmsg(channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got <= 0) {
+        errno = got == 0 ? 0 : errno;
+        return -1;
+    }
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    int fd = -1;
+    if (header != NULL && header->cmsg_type == SCM_RIGHTS &&
+        header->cmsg_len == CMSG_LEN(sizeof fd))
+        memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    socklen_t size = sizeof *peer;
+    peer->ss_family = AF_UNSPEC;
+    if (fd < 0) {
+        errno = EMFILE; /* the descriptor is lost when this process has no room for it */
+        return -1;
+    }
+    if (*number < count && getpeername(fd, (struct sockaddr *)peer, &size) == 0)
+        return fd;
+    close(fd); /* its client has gone */
+    errno = ECONNABORTED;
+    return -1;
+}
