@@ -80,6 +80,35 @@ class Settings:
         maximum=0o777,
     )
 
+    reload: bool = option(
+        False,
+        kind="flag",
+        group="Development",
+        metavar="",
+        help="load the application anew after a change",
+        everyday=True,
+    )
+    reload_dir: tuple[str, ...] = option(
+        (),
+        kind="list",
+        group="Development",
+        metavar="DIR",
+        help="watch it, not the current one; repeatable",
+    )
+    reload_include: tuple[str, ...] = option(
+        (),
+        kind="list",
+        group="Development",
+        metavar="GLOB",
+        help="files that count as well; repeatable",
+    )
+    reload_exclude: tuple[str, ...] = option(
+        (),
+        kind="list",
+        group="Development",
+        metavar="GLOB",
+        help="files that do not count; repeatable",
+    )
     debug: bool = option(
         False,
         kind="flag",

@@ -205,6 +205,12 @@ class CoreServer:
             if number != 0:
                 raise OSError(number, os.strerror(number))
 
+    def share(self, source: socket.socket, target: socket.socket) -> None:
+        """Take connections from one end of a pair, and leave them to the other one at the end."""
+        number = lib.pw_server_share(self.pointer, source.fileno(), target.fileno())
+        if number != 0:
+            raise OSError(number, os.strerror(number))
+
     def watch(self) -> tuple[int, int]:
         """Look after the serving threads; blocks until there is something to do.
 

@@ -18,6 +18,8 @@ from picowsgi.watch import Watch
 
 Spawn = Callable[[], Serving]
 
+_LOADING_PATIENCE = 1.0  # seconds for a process that loads the application in vain
+
 
 class Fleet:
     """The servings of one process, kept at `target`; `spawn` makes one more, where any can be."""
@@ -38,6 +40,8 @@ class Fleet:
         self.stopping = False
         #: Why nothing could start.
         self.failure: AppImportError | None = None
+        #: Told why a process could not load the application, where that ends nothing.
+        self.on_failure: Callable[[AppImportError], None] | None = None
         #: Something has ended that was not to end, and cannot be replaced.
         self.failed = False
 
@@ -54,13 +58,12 @@ class Fleet:
         """Return those that are processes."""
         return [one for one in self.servings if isinstance(one, Process)]
 
-    def stop(self, now: float, *, at_once: bool = False) -> None:
-        """Let all of them drain and end; `at_once`: end without draining."""
+    def stop(self, now: float, *, within: float = math.inf) -> None:
+        """Let all of them drain and end, `within` so many seconds; again: end without draining."""
         self.stopping = True
         for one in self.servings:
             self._dismiss(one, now)
-            if at_once:
-                one.kill_at = min(one.kill_at, now + 1)
+            one.kill_at = min(one.kill_at, now + within)
 
     def kill(self) -> None:
         """End all of them by force, and wait until they have ended."""
@@ -91,6 +94,15 @@ class Fleet:
         self._respawn.reset()
         for one in self.servings:
             one.retiring = True
+
+    def restart(self, now: float) -> None:
+        """Replace all of them, without waiting for the new; they finish what they have begun."""
+        self._respawn.reset()
+        for one in self.servings:
+            if not one.stopping:
+                self._dismiss(one, now)
+                if not one.ready:
+                    one.kill_at = min(one.kill_at, now + _LOADING_PATIENCE)
 
     def wait_for(self, now: float) -> float:
         """Return for how many seconds nothing is due; it may be infinite."""
@@ -135,7 +147,10 @@ class Fleet:
         failure = one.failure or AppImportError(
             f"{one} {one.end} before it had loaded the application"
         )
-        if not self.ready:
+        if self.on_failure is not None:
+            self.on_failure(failure)
+            self._respawn.failed(now)
+        elif not self.ready:
             self.failure, self.failed = failure, True
             self.kill()
         elif self.reloading:

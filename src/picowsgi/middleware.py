@@ -97,7 +97,10 @@ def _with_files(application: WSGIApplication, settings: Settings) -> WSGIApplica
     # Otherwise the directories are read once, at the start.
     # Its default lets pages of all other sites read the files.
     files = WhiteNoise(
-        application, autorefresh=settings.debug, index_file=True, allow_all_origins=False
+        application,
+        autorefresh=settings.debug or settings.reload,
+        index_file=True,
+        allow_all_origins=False,
     )
     # The longest path comes last, because what is added later is looked at first.
     for url, directory in sorted(map(parse_static, settings.static), key=lambda item: len(item[0])):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from picowsgi import middleware, service
 from picowsgi.browser import open_page
 from picowsgi.config import Settings
+from picowsgi.errors import ConfigError
 from picowsgi.resolve import load_settings
 from picowsgi.sockets import close_sockets, open_sockets, url_of
 from picowsgi.worker import Worker
@@ -38,7 +39,7 @@ class Server:
     """
 
     def __init__(self, application: WSGIApplication, **options: Any) -> None:
-        settings = load_settings(options)
+        settings = _load_settings(options)
         if "timeout_drain" not in settings.sources:
             # Nobody takes this server's place, and whoever stops it waits for that.
             settings = replace(settings, timeout_drain=0.0)
@@ -135,5 +136,15 @@ def serve(application: WSGIApplication, **options: Any) -> None:
     forked. Outside the main thread signals are the program's own affair, and this never returns.
     Raises ConfigError for an option, BindError for an address.
     """
-    if service.run(lambda: application, load_settings(options), lambda _sockets: None) != 0:
+    if service.run(lambda: application, _load_settings(options), lambda _sockets: None) != 0:
         raise RuntimeError("serving has failed; the log says why")
+
+
+def _load_settings(options: dict[str, Any]) -> Settings:
+    settings = load_settings(options)
+    if settings.reload:
+        raise ConfigError(
+            f"{settings.sources['reload']}: an application object cannot be loaded anew; "
+            "have it imported by the command: picowsgi --reload MODULE:ATTRIBUTE"
+        )
+    return settings

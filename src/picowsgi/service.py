@@ -12,8 +12,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from picowsgi.config import Settings
+    from picowsgi.reload.reloader import Reloader
 
 OnReady = Callable[[list[socket.socket]], object]
 
@@ -54,6 +55,8 @@ class Service:
     pid_file: PidFile | None = None
     #: What this process was started with, where a former one has started it.
     given: Handover | None = None
+    #: What looks for changed files, where the application is to be loaded anew after a change.
+    reloader: Reloader | None = None
     #: The pipe whose end tells workers that the supervisor has ended; made when needed.
     lifeline: tuple[int, int] = (-1, -1)
     #: Shared with forked workers.
@@ -67,6 +70,7 @@ class Service:
         settings = self.settings
         return bool(
             settings.workers > 1
+            or settings.reload
             or settings.preload
             or settings.max_requests
             or settings.max_worker_rss
@@ -82,8 +86,9 @@ def run(
 ) -> int:
     """Serve what `load` returns until a signal ends it; returns the exit status.
 
-    With a `command` the process can start itself anew. Raises ConfigError, BindError,
-    AppImportError and OSError where it cannot start.
+    With a `command` the process can start itself anew. With the option `reload`, `load` is called
+    in a new process after each change: this one must not have imported what the application is made
+    of. Raises ConfigError, BindError, AppImportError and OSError where it cannot start.
     """
     from picowsgi.supervisor import supervise
 
@@ -115,7 +120,8 @@ def run(
             identity.assume()
         if link is not None:
             core.die_with_parent(signal.SIGTERM)
-        return supervise(service)
+        with _reloading(service):
+            return supervise(service)
     except AppImportError as error:
         if link is None:
             raise
@@ -134,6 +140,21 @@ def _greet(settings: Settings, on_ready: OnReady, sockets: list[socket.socket]) 
     middleware.warn(settings, sockets)
     if settings.open:
         open_page(sockets)
+
+
+@contextmanager
+def _reloading(service: Service) -> Iterator[None]:
+    """Watch the application's files, where that is asked for."""
+    if not service.settings.reload:
+        yield
+        return
+    from picowsgi.reload.reloader import Reloader  # only then
+
+    service.reloader = Reloader(service.settings, service.sockets)
+    try:
+        yield
+    finally:
+        service.reloader.close()
 
 
 def enter_directory(settings: Settings) -> None:

@@ -71,10 +71,13 @@ class Inline(Serving):
         settings: Settings,
         on_end: Callable[[], None],
         balance: core.Balance | None = None,
+        connections: tuple[socket.socket, socket.socket] | None = None,
     ) -> None:
         super().__init__()
         several = settings.workers > 1
         self._worker = Worker(application, sockets, settings, multiprocess=several, balance=balance)
+        if connections is not None:
+            self._worker.share(*connections)
         self._worker.on_end = self._note_end
         self._on_end = on_end
         self._over = False

@@ -30,9 +30,12 @@ from picowsgi.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from picowsgi.link import Link
+    from picowsgi.reload.reloader import Reloader
 
 _BEAT = 1.0  # seconds between two signs of life
 _COUNT = 0.2  # seconds between two looks at how many requests there were
+_AT_ONCE = 1.0  # seconds to end without draining
+_DEVELOPER_PATIENCE = 2.0  # seconds for open requests after Ctrl-C, where it reloads
 _STANDARD_ERROR = 2
 
 
@@ -97,15 +100,23 @@ class _Supervisor:
             child.ready = fleet.ready = self._announced = True
             fleet.adopt(child)
             return fleet
+        reloader = service.reloader
         if service.has_workers and not self._forked:
             if settings.preload:
                 application = service.load()
                 service.load = lambda: application
             service.balance = core.Balance()
             freeze()
-            return Fleet(settings, self._fork, settings.workers)
+            fleet = Fleet(settings, self._fork, settings.workers)
+            fleet.on_failure = None if reloader is None else reloader.note_failure
+            return fleet
         inline = Inline(
-            service.load(), service.sockets, settings, self._signals.wake, service.balance
+            service.load() if reloader is None else reloader.load(service.load),
+            service.sockets,
+            settings,
+            self._signals.wake,
+            service.balance,
+            None if reloader is None else reloader.connections,
         )
         fleet = Fleet(settings, None, 1)
         fleet.adopt(inline)
@@ -161,6 +172,9 @@ class _Supervisor:
         for one in processes:
             if one.status >= 0:
                 poll.register(one.status, select.POLLIN)
+        reloader = self._service.reloader
+        if reloader is not None and not self._forked and reloader.changes >= 0:
+            poll.register(reloader.changes, select.POLLIN)
         wait = self._fleet.wait_for(time.monotonic())
         if self._service.link is not None:
             wait = min(wait, _COUNT if self._requests_most else _BEAT)
@@ -181,6 +195,8 @@ class _Supervisor:
         if link is not None and not self._stops and link.is_cut():
             get_logger().warning("the supervisor is gone")
             self._stop()
+        if service.reloader is not None and not self._forked:
+            self._reload_changes(service.reloader, now)
         fleet.step(now)
         if fleet.ready and not self._announced:
             self._announced = True
@@ -217,6 +233,8 @@ class _Supervisor:
         if now - self._said >= _BEAT - 0.1:
             self._said = now
             link.say(words.BEAT)
+            if service.reloader is not None:
+                service.reloader.tell_of_modules()
         if inline is not None and 0 < self._requests_most <= inline.requests:
             self._requests_most = 0  # asking once is enough
             link.say(words.REPLACE)
@@ -270,7 +288,13 @@ class _Supervisor:
             # Whoever connects from now on is to be refused, rather than to wait in vain.
             for sock in self._service.sockets:
                 sock.close()
-        self._fleet.stop(time.monotonic(), at_once=self._stops > 1)
+        within = math.inf if self._stops == 1 else _AT_ONCE
+        reloader = self._service.reloader
+        if reloader is not None and not self._forked:
+            reloader.end_handover()
+            if "timeout_graceful" not in self._service.settings.sources:
+                within = min(within, _DEVELOPER_PATIENCE)
+        self._fleet.stop(time.monotonic(), within=within)
 
     def _change(self, number: int) -> None:
         """One worker more, or one less."""
@@ -291,6 +315,8 @@ class _Supervisor:
         if service.link is not None:
             service.link.say(words.REPLACE)  # the supervisor sees to it
             return
+        if service.reloader is not None:
+            service.reloader.failure = None
         self._reloading = True
         service.notifier.reloading()
         holds_application = self._inline is not None or (
@@ -302,6 +328,15 @@ class _Supervisor:
             self._application_is_stale = True
         else:
             fleet.reload()
+
+    def _reload_changes(self, reloader: Reloader, now: float) -> None:
+        """Start anew after a change, at once: nothing old is to be seen any more."""
+        changed = reloader.read_changes()
+        if changed and not self._stops:
+            self._fleet.restart(now)
+            names = [os.path.relpath(path) for path in changed[:3]]
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            get_logger().info("changed: %s%s; loading the application anew", ", ".join(names), more)
 
     def _drop_application(self) -> None:
         """After such a reload, let go of the application, its threads and its memory."""

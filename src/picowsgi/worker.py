@@ -79,6 +79,13 @@ class Worker:
         """How many requests have been taken."""
         return self._core.requests
 
+    def share(self, source: socket.socket, target: socket.socket) -> None:
+        """Take connections from other processes, and at the end leave them to others.
+
+        The two are a pair of the type SOCK_SEQPACKET that all of them have, until it is shut down.
+        """
+        self._core.share(source, target)
+
     def start(self) -> None:
         """Begin to serve."""
         self._bear_serving()

@@ -230,3 +230,38 @@ def test_a_process_that_cannot_be_started_at_first_is_an_error_and_later_a_delay
     site.step()
     assert running(site) == [1]
     assert not site.fleet.reloading
+
+
+def test_a_restart_does_not_wait_for_the_new_ones() -> None:
+    site = Site()
+    site.step()
+    site.serve()
+    site.fleet.restart(site.now)
+    assert running(site) == []
+    site.step()
+    assert running(site) == [3, 4]
+    site.fleet.restart(site.now)
+    site.step()
+    assert running(site) == [5, 6]
+    assert [one.asked for one in site.started] == [1, 1, 1, 1, 0, 0], "each is stopped once"
+    site.step(1.5)
+    assert [one.over for one in site.started] == [False, False, True, True, False, False], (
+        "who has not loaded the application yet has nothing to finish"
+    )
+
+
+def test_a_failure_that_somebody_is_told_of_ends_nothing() -> None:
+    site = Site(target=1)
+    told: list[AppImportError] = []
+    site.fleet.on_failure = told.append
+    site.step()
+    site.started[0].over = True
+    site.step()
+    assert "has died" in str(told[0])
+    assert running(site) == [2]
+    site.started[1].over = True
+    site.step()
+    assert running(site) == [], "the second time it waits a little"
+    site.step(SECOND)
+    assert running(site) == [3]
+    assert not site.fleet.over

@@ -1,0 +1,166 @@
+"""What a supervisor that reloads has besides: the watcher, and what its workers share.
+
+Never starts a worker, or ends one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import invalidate_caches
+from importlib.util import cache_from_source
+from typing import TYPE_CHECKING, NoReturn
+
+from picowsgi import core, log
+from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.log import get_logger
+from picowsgi.reload.files import Files
+from picowsgi.reload.modules import Report
+from picowsgi.reload.page import failure_page
+from picowsgi.reload.snapshot import Snapshot
+from picowsgi.reload.watcher import Channel, watch
+from picowsgi.signals import ALL
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from picowsgi.config import Settings
+
+_ROOM = 1 << 20  # bytes for connections on their way from one worker to the next
+
+
+class Reloader:
+    """Watches the files from the moment it is made, until `close`.
+
+    `listeners` are the sockets that the watcher is not to keep open. Raises ConfigError for options
+    that do not fit, and OSError.
+    """
+
+    def __init__(self, settings: Settings, listeners: Sequence[socket.socket]) -> None:
+        if settings.preload:
+            raise ConfigError("--reload: it cannot load anew what --preload has loaded; choose one")
+        roots = settings.reload_dir or (os.curdir,)
+        files = Files(roots, settings.reload_include, settings.reload_exclude)
+        #: Connections without a request go through it, from a worker that ends to the next one.
+        self.connections = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in self.connections:
+            end.setblocking(False)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
+        #: Why the application cannot be loaded, as far as is known.
+        self.failure: AppImportError | None = None
+        self._changed: set[str] = set()
+        self._rest = b""
+        modules, self._modules = os.pipe()
+        self._changes, changes = os.pipe()
+        parent = os.getpid()
+        snapshot = Snapshot(files)  # before a worker reads any of the files
+        self._watcher = os.fork()
+        if self._watcher == 0:
+            not_its_own = (self._modules, self._changes, *(sock.fileno() for sock in listeners))
+            _be_watcher(snapshot, Channel(modules, changes, parent), not_its_own)
+        os.close(modules)
+        os.close(changes)
+        os.set_blocking(self._changes, False)
+        self._report = Report(self._modules)
+
+    # ---------------------------------------------------------------- in the supervisor
+
+    @property
+    def changes(self) -> int:
+        """What is readable once a file has changed; -1 when nothing watches any more."""
+        return self._changes
+
+    def read_changes(self) -> list[str]:
+        """Return the files that have changed since."""
+        changed: list[str] = []
+        while self._changes >= 0:
+            try:
+                data = os.read(self._changes, 65536)
+            except BlockingIOError:
+                break
+            if not data:
+                get_logger().error("nothing watches the files any more")
+                self._stop_watching()
+                break
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                changed += json.loads(line)
+        if changed:
+            # Files of the same size and second are taken for those that were compiled before.
+            self._changed.update(path for path in changed if path.endswith(".py"))
+            self.failure = None
+        return changed
+
+    def note_failure(self, failure: AppImportError) -> None:
+        """Have the next workers say why the application cannot be loaded."""
+        if self.failure is None or _reason(self.failure) != _reason(failure):
+            log.log_failure(f"{failure}; a change is waited for", failure.application_traceback)
+        self.failure = failure
+
+    def end_handover(self) -> None:
+        """Have workers that end keep their connections: nobody comes after them."""
+        with suppress(OSError):
+            self.connections[0].shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._stop_watching()
+        os.close(self._modules)
+        for end in self.connections:
+            end.close()
+
+    def _stop_watching(self) -> None:
+        if self._changes >= 0:
+            os.close(self._changes)
+            self._changes = -1
+            with suppress(OSError):
+                os.kill(self._watcher, signal.SIGKILL)
+                os.waitpid(self._watcher, 0)
+
+    # ---------------------------------------------------------------- in a worker
+
+    def load(self, load: Callable[[], WSGIApplication]) -> WSGIApplication:
+        """Load the application, in a worker; or return what says why it cannot be loaded."""
+        if self._changes >= 0:
+            os.close(self._changes)
+        if self.failure is not None:
+            return failure_page(self.failure)
+        for path in self._changed:
+            with suppress(OSError, NotImplementedError):
+                os.unlink(cache_from_source(path))
+        invalidate_caches()
+        try:
+            return load()
+        except AppImportError as error:
+            self._report.tell_of_failure(error)
+            raise
+        finally:
+            self._report.tell()
+
+    def tell_of_modules(self) -> None:
+        """Have the files that the application has imported in the meantime watched, too."""
+        self._report.tell()
+
+
+def _reason(failure: AppImportError) -> str:
+    return re.sub("[0-9]+", "", str(failure))  # several workers fail alike
+
+
+def _be_watcher(snapshot: Snapshot, channel: Channel, unused: Sequence[int]) -> NoReturn:
+    try:
+        for descriptor in unused:
+            os.close(descriptor)
+        core.die_with_parent(signal.SIGKILL)
+        for number in ALL - {signal.SIGCHLD}:  # it ends when the supervisor does
+            signal.signal(number, signal.SIG_IGN)
+        watch(snapshot, channel)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)

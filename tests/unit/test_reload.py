@@ -1,0 +1,313 @@
+"""Which files have the application loaded anew, and what looking at them costs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.reload import watcher
+from picowsgi.reload.files import Files
+from picowsgi.reload.modules import Report
+from picowsgi.reload.page import failure_page
+from picowsgi.reload.snapshot import Snapshot, state_of
+
+WANTED = ["app.py", "a/b/c.py", ".env", ".env.local", "t/x.html", "t/x.htm", "t/x.jinja", "x.j2"]
+WANTED += ["t/mail.jinja2"]
+UNWANTED = ["x.css", "README.md", "db.sqlite3", "4913", "app.py~", ".app.py.swp", ".app.py.swo"]
+UNWANTED += ["#app.py#", ".#app.py", "app.py.tmp", "app.py___jb_tmp___", ".goutputstream-AB12CD"]
+UNWANTED += ["flycheck_app.py", "app.pyc", "__pycache__/app.py", ".git/x.py", ".venv/lib/x.py"]
+UNWANTED += ["node_modules/x/y.html", "lib/site-packages/x.py", "app.py.orig", "x.py.bak"]
+
+
+def wants(tmp_path: Path, name: str, includes: list[str], excludes: list[str]) -> bool:
+    return Files([str(tmp_path)], includes, excludes).wants(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_code_settings_and_templates_matter(tmp_path: Path, name: str) -> None:
+    assert wants(tmp_path, name, [], [])
+
+
+@pytest.mark.parametrize("name", UNWANTED)
+def test_data_and_what_editors_leave_behind_do_not(tmp_path: Path, name: str) -> None:
+    assert not wants(tmp_path, name, [], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "includes", "excludes", "wanted"),
+    [
+        ("x.css", ["*.css"], [], True),
+        ("a/x.css", ["*.css"], [], True),
+        ("app.py", ["*.css"], [], True),
+        ("x.css", ["*"], ["*.css"], False),
+        ("app.py~", ["*"], [], False),
+        ("a/b/x.csv", ["a/*.csv"], [], True),
+        ("b/x.csv", ["a/*.csv"], [], False),
+        ("data/x.csv", ["data"], [], True),
+        ("data/x.csv", ["data/"], [], True),
+        ("static/x.html", [], ["static/"], False),
+        ("app/static/x.html", [], ["static/"], True),
+        ("app/static/x.html", [], ["static"], False),
+        ("tests/test_x.py", [], ["tests/*"], False),
+        ("x.py", [], ["X.PY"], True),
+    ],
+)
+def test_patterns_choose_more_or_less(
+    tmp_path: Path, name: str, includes: list[str], excludes: list[str], wanted: bool
+) -> None:
+    assert wants(tmp_path, name, includes, excludes) is wanted
+
+
+def test_a_pattern_may_be_a_whole_path(tmp_path: Path) -> None:
+    assert wants(tmp_path, "x.csv", [f"{tmp_path}/*.csv"], [])
+    assert not wants(tmp_path, "a/x.py", [], [f"{tmp_path}/a"])
+
+
+def test_modules_matter_wherever_they_are_unless_they_are_excluded(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    files = Files([str(tmp_path / "root")], excludes=["no.py"])
+    module = str(tmp_path / "elsewhere" / "x.so")
+    assert not files.wants(module)
+    files.modules |= {module, str(tmp_path / "no.py")}
+    assert files.wants(module)
+    assert not files.wants(str(tmp_path / "no.py"))
+    assert not files.wants(str(tmp_path / "elsewhere" / "y.py"))
+    assert not files.wants(str(tmp_path / "root2" / "y.py")), "another name that begins like it"
+
+
+def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("file", "none"):
+        with pytest.raises(ConfigError, match=r"--reload-dir: expected a directory, got '/"):
+            Files([str(tmp_path / name)])
+
+
+# --- what has changed -----------------------------------------------------------------------------
+
+
+def take(tmp_path: Path, *names: str) -> Snapshot:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    return Snapshot(Files([str(tmp_path)]))
+
+
+def short(tmp_path: Path, changed: set[str]) -> set[str]:
+    return {os.path.relpath(path, tmp_path) for path in changed}
+
+
+def test_a_look_at_all_files_finds_what_is_new_different_or_gone(tmp_path: Path) -> None:
+    snapshot = take(tmp_path, "a.py", "b/c.py", "b/d.py", "e/f.py", "x.css")
+    assert snapshot.scan() == set()
+    (tmp_path / "a.py").write_text("newer")
+    (tmp_path / "b/c.py").unlink()
+    (tmp_path / "n/m").mkdir(parents=True)
+    (tmp_path / "n/m/o.html").touch()
+    (tmp_path / "x.css").write_text("newer")
+    assert short(tmp_path, snapshot.scan()) == {"a.py", "b/c.py", "n/m/o.html"}
+    assert snapshot.scan() == set()
+    (tmp_path / "e/f.py").unlink()
+    (tmp_path / "e").rmdir()
+    assert short(tmp_path, snapshot.scan()) == {"e/f.py"}
+    assert str(tmp_path / "e") not in snapshot.directories()
+
+
+def test_a_root_that_comes_back_is_looked_at_again(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    snapshot = take(tmp_path / "root", "a.py")
+    (tmp_path / "root").replace(tmp_path / "away")
+    assert short(tmp_path, snapshot.scan()) == {"root/a.py"}
+    (tmp_path / "away").replace(tmp_path / "root")
+    assert short(tmp_path, snapshot.scan()) == {"root/a.py"}
+
+
+def test_a_file_that_another_one_has_replaced_has_changed(tmp_path: Path) -> None:
+    snapshot = take(tmp_path, "a.py")
+    found = (tmp_path / "a.py").stat()
+    (tmp_path / "draft").write_text("new")
+    os.utime(tmp_path / "draft", ns=(found.st_atime_ns, found.st_mtime_ns))
+    (tmp_path / "draft").replace(tmp_path / "a.py")
+    assert short(tmp_path, snapshot.scan()) == {"a.py"}
+
+
+def test_a_look_at_a_few_files_judges_them_alike(tmp_path: Path) -> None:
+    snapshot = take(tmp_path, "a.py", "b/c.py", "x.css")
+    for name in ("a.py", "b/c.py", "x.css"):
+        (tmp_path / name).write_text("newer")
+    (tmp_path / "n").mkdir()
+    (tmp_path / "n" / "o.py").touch()
+    (tmp_path / "b").chmod(0o755)
+    paths = [str(tmp_path / name) for name in ("a.py", "x.css", "n", "b")]
+    assert short(tmp_path, snapshot.look(paths)) == {"a.py", "n/o.py"}
+    assert short(tmp_path, snapshot.scan()) == {"b/c.py"}
+
+
+def test_a_directory_that_is_moved_away_takes_its_files_along(tmp_path: Path) -> None:
+    snapshot = take(tmp_path, "a/b.py")
+    (tmp_path / "a").replace(tmp_path / ".a")
+    assert short(tmp_path, snapshot.look([str(tmp_path / "a")])) == {"a/b.py"}
+
+
+def test_the_files_that_have_changed_last_are_looked_at_first(tmp_path: Path) -> None:
+    names = [f"{number}.py" for number in range(100)]
+    snapshot = take(tmp_path, *names)
+    for number, name in enumerate(names):
+        os.utime(tmp_path / name, (number, number))
+    snapshot.scan()
+    (tmp_path / "99.py").write_text("newer")
+    (tmp_path / "0.py").write_text("newer")
+    assert short(tmp_path, snapshot.look_at_latest()) == {"99.py"}
+    assert short(tmp_path, snapshot.scan()) == {"0.py"}
+
+
+def test_a_module_that_has_changed_since_it_was_imported_is_told(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    snapshot = Snapshot(Files([str(tmp_path / "root")]))
+    module = tmp_path / "x.py"
+    module.touch()
+    imported = {str(module): state_of(str(module))}
+    assert snapshot.add(imported) == set()
+    module.write_text("new")
+    assert snapshot.add(imported) == {str(module)}
+    assert snapshot.add(imported) == set(), "once"
+    module.unlink()
+    assert snapshot.scan() == {str(module)}
+    module.touch()
+    assert snapshot.scan() == {str(module)}, "a module that is there again"
+
+
+def test_virtual_environments_are_not_entered(tmp_path: Path) -> None:
+    (tmp_path / "env" / "lib").mkdir(parents=True)
+    (tmp_path / "env" / "pyvenv.cfg").touch()
+    (tmp_path / "env" / "lib" / "x.py").touch()
+    assert take(tmp_path, "a.py").directories() == {str(tmp_path)}
+
+
+# --- the watcher ----------------------------------------------------------------------------------
+
+
+class Listener(watcher.Channel):
+    """A channel that ends after some time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.pipes = [*os.pipe(), *os.pipe()]
+        super().__init__(self.pipes[0], self.pipes[3], os.getppid())
+        self._end = time.monotonic() + seconds
+
+    def has_news(self, timeout: float = 0.0) -> bool:
+        if time.monotonic() > self._end:
+            raise EOFError
+        return super().has_news(timeout)
+
+
+def test_where_the_system_refuses_to_tell_of_changes_files_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshot = take(tmp_path, "a.py")
+    module = types.ModuleType("watchfiles")
+
+    def refuse(*_paths: str, **_options: object) -> None:
+        (tmp_path / "a.py").write_text("newer")
+        raise OSError("the limit is reached")
+
+    monkeypatch.setattr(module, "watch", refuse, raising=False)
+    monkeypatch.setitem(sys.modules, "watchfiles", module)
+    monkeypatch.setattr(logging.getLogger("picowsgi"), "propagate", True)
+    channel = Listener(0.5)
+    try:
+        watcher.watch(snapshot, channel)
+        assert json.loads(os.read(channel.pipes[2], 65536)) == [str(tmp_path / "a.py")]
+    finally:
+        for descriptor in channel.pipes:
+            os.close(descriptor)
+    assert "cannot tell of changes (the limit is reached)" in caplog.text
+
+
+def test_looking_at_5000_files_takes_less_than_a_hundredth_of_a_cpu(tmp_path: Path) -> None:
+    for directory in range(250):
+        (tmp_path / f"d{directory}").mkdir()
+        for number in range(20):
+            (tmp_path / f"d{directory}" / f"{number}.py").touch()
+    past = time.time() - 60  # as in a project that nobody has made just now
+    for directory in tmp_path.iterdir():
+        os.utime(directory, (past, past))
+    snapshot = Snapshot(Files([str(tmp_path)]))
+    begun = time.thread_time()
+    snapshot.scan()
+    once = time.thread_time() - begun
+    channel = Listener(2.0)
+    try:
+        begun = time.thread_time()
+        with pytest.raises(EOFError):
+            watcher._watch_by_looking(snapshot, channel)
+        used = time.thread_time() - begun
+    finally:
+        for descriptor in channel.pipes:
+            os.close(descriptor)
+    # The first look comes at once, and its share of the time later.
+    share = (used - once) / 2.0 + 1 / watcher._SHARE
+    assert share < 0.01, f"{share:.2%} of a CPU; all files at once take {once * 1000:.0f} ms"
+
+
+# --- what a worker tells --------------------------------------------------------------------------
+
+
+def test_imported_files_are_told_once_and_those_of_libraries_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    report = Report(writer)
+    own, library = tmp_path / "own.py", tmp_path / "site-packages" / "library.py"
+    own.touch()
+    for name, file in (
+        ("own_module", str(own)),
+        ("library_module", str(library)),
+        ("standard_module", json.__file__),
+        ("relative_module", "x.py"),
+        ("no_file_module", None),
+    ):
+        module = types.ModuleType(name)
+        module.__file__ = file
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "no_module", object())  # type: ignore[arg-type]
+    report.tell()
+    found = state_of(str(own))
+    assert found is not None
+    assert json.loads(os.read(reader, 65536)) == [str(own), list(found)]
+    report.tell()
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 1)
+    os.close(reader)
+    os.close(writer)
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def test_the_page_escapes_what_it_shows_and_has_no_content_for_head() -> None:
+    error = AppImportError("<b>&", "Traceback <i>\udc80\n")
+    heads = []
+
+    def start_response(status: str, headers: list[tuple[str, str]]) -> None:
+        heads.append((status, dict(headers)))
+
+    environ = {"REQUEST_METHOD": "GET", "HTTP_ACCEPT": "text/html"}
+    (content,) = failure_page(error)(environ, start_response)  # type: ignore[arg-type]
+    assert b"<p>&lt;b&gt;&amp;</p>" in content
+    assert b"Traceback &lt;i&gt;\\udc80" in content
+    environ["REQUEST_METHOD"] = "HEAD"
+    assert failure_page(error)(environ, start_response) == []  # type: ignore[arg-type]
+    assert heads[0] == heads[1]
+    status, headers = heads[0]
+    assert status == "500 Internal Server Error"
+    assert headers["Content-Length"] == str(len(content))
+    assert headers["Cache-Control"] == "no-store"
