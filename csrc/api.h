@@ -82,6 +82,7 @@ typedef struct {
     const char *content;    /* the content in memory, or NULL; borrowed until the response ends */
     int32_t content_file;   /* the temporary file with the content, or -1; Python closes it */
     int32_t listener;       /* index of the listening socket, in the order of pw_server_listen */
+    int64_t sent;           /* content of the response that has ended last, in bytes */
 } pw_request;
 
 /* To be made before the processes are forked. Returns NULL with errno set. */
@@ -197,6 +198,24 @@ const char *pw_key(int32_t number);
 
 /* The next complete request, or PW_IDLE or PW_STOP. Blocks. */
 int64_t pw_next(pw_thread *thread);
+
+/*
+ * For the only serving thread of a server, where that thread has other things to do as well. All of
+ * them return at a signal, so that its handler can run.
+ *
+ * pw_next_within is pw_next that waits at most once, and at most so many milliseconds: then PW_IDLE.
+ *
+ * pw_settle is for a thread that will not be back soon: it sends what is unsent, without handing out
+ * a request, waits at most once for that, and returns how many responses are still unsent. What has
+ * been received meanwhile keeps the descriptor readable.
+ *
+ * The descriptor can be polled: readable when there is something for pw_next to do.
+ * pw_server_wake ends a wait; from any thread, or a signal handler.
+ */
+int64_t pw_next_within(pw_thread *thread, int32_t patience);
+int32_t pw_settle(pw_thread *thread, int32_t patience);
+int32_t pw_server_descriptor(pw_server *server);
+void pw_server_wake(pw_server *server);
 
 /*
  * Things that happened to other connections, one a call; -1 when there are no more.

@@ -169,8 +169,8 @@ static int pw_server_patience(pw_server *server)
     return wait > 60000 ? 60000 : (int)wait;
 }
 
-/* Waits for events when there is nothing else to do. */
-static void pw_server_wait(pw_server *server)
+/* Waits for events when there is nothing else to do; at most so many ms, -1: for ever. */
+static void pw_server_wait(pw_server *server, int most)
 {
     bool any = false;
     for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL; any = true)
@@ -182,6 +182,8 @@ static void pw_server_wait(pw_server *server)
     pw_reap(server);
     server->event_next = 0;
     int patience = pw_server_patience(server);
+    if (most >= 0 && (patience < 0 || patience > most))
+        patience = most;
     server->polling = true;
     server->polling_until = patience < 0 ? -1 : server->timers.now + patience;
     pthread_mutex_unlock(&server->lock);
@@ -215,12 +217,10 @@ void pw_loop_wake(pw_server *server, bool always)
                   (server->polling_until < 0 || server->timers.now + wait < server->polling_until);
     if (!always && server->run.first == NULL && server->news_count == 0 && !sooner)
         return;
-    if (write(server->wake[1], "", 1) < 0)
-        return; /* full: it wakes anyway */
+    pw_server_wake(server);
 }
 
-/* Python has come back, and has what it was to keep: from now on the news can tell of it. */
-static void pw_thread_confirm(pw_thread *thread)
+void pw_thread_confirm(pw_thread *thread)
 {
     if (thread->hold_id < 0)
         return;
@@ -260,6 +260,7 @@ int64_t pw_loop(pw_thread *thread)
 {
     pw_server *server = thread->server;
     bool serves = thread != server->watcher;
+    bool waited = false;
     for (;;) {
         pw_conn *conn = serves ? pw_queue_pop(&server->ready) : NULL;
         if (conn == NULL)
@@ -276,18 +277,28 @@ int64_t pw_loop(pw_thread *thread)
             return PW_STOP;
         } else if (serves ? server->news_count > 0 : pw_watch_is_wanted(server)) {
             return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
+        } else if (waited && thread->patience >= 0) {
+            return PW_IDLE;
         } else {
-            pw_server_wait(server);
+            pw_server_wait(server, thread->patience);
+            waited = true;
         }
     }
 }
 
 int64_t pw_next(pw_thread *thread)
 {
+    return pw_next_within(thread, -1);
+}
+
+int64_t pw_next_within(pw_thread *thread, int32_t patience)
+{
     pw_server *server = thread->server;
     pthread_mutex_lock(&server->lock);
     pw_thread_confirm(thread);
+    thread->patience = patience;
     int64_t number = pw_token_take(thread) ? pw_loop(thread) : PW_STOP;
+    thread->patience = -1;
     pthread_mutex_unlock(&server->lock);
     return number;
 }

@@ -11,6 +11,7 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number)
     if (thread != NULL) {
         thread->server = server;
         thread->hold_id = -1;
+        thread->patience = -1;
         pthread_cond_init(&thread->wake, NULL);
         thread->block.at = pw_realloc(NULL, pw_block_most(&server->limits));
         thread->number = number;

@@ -86,7 +86,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     if (error != 0 && !conn->failed)
         pw_notice_thread(thread, conn, PW_NOTICE_ERROR, error);
     conn->failed |= error != 0;
-    conn->bytes = (int64_t)parts[2].iov_len;
+    conn->bytes = thread->request.sent = (int64_t)parts[2].iov_len;
     pw_thread_log(thread, conn);
     bool holds = conn->output.borrowed > 0 && !conn->failed;
     if (holds)
@@ -278,6 +278,7 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut)
     int32_t borrowed = conn->failed ? 0 : conn->output.borrowed;
     pthread_mutex_lock(&server->lock);
     thread->conn = NULL;
+    thread->request.sent = conn->bytes;
     pw_thread_log(thread, conn);
     if (borrowed > 0)
         pw_response_hold(thread, conn);

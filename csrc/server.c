@@ -157,11 +157,21 @@ int32_t pw_server_share(pw_server *server, int32_t from, int32_t to)
 
 void pw_server_stop(pw_server *server)
 {
-    int saved = errno;
     atomic_fetch_add(&server->stopping, 1);
+    pw_server_wake(server);
+}
+
+void pw_server_wake(pw_server *server)
+{
+    int saved = errno;
     /* A full pipe wakes as well as one byte does. */
     if (write(server->wake[1], "", 1) < 0)
         errno = saved;
+}
+
+int32_t pw_server_descriptor(pw_server *server)
+{
+    return server->poll.fd;
 }
 
 int64_t pw_server_requests(pw_server *server)

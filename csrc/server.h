@@ -258,6 +258,7 @@ struct pw_thread {
     char line[PW_NOTICE_LINE]; /* its request line, or the beginning of it */
     size_t line_size;
     int32_t number;             /* the caller's */
+    int32_t patience;           /* ms that it waits, once; -1: for ever, as often as need be */
     int warned;                 /* how often pw_watch has named the request at hand */
     pw_thread *next, *previous; /* borrowed: server->threads */
     pw_conn *hold;   /* borrowed until hold_sent: Python is about to keep what it sends */
@@ -281,6 +282,8 @@ void pw_tell(pw_server *server, int64_t value, int kind);
 /* The loop itself, by the holder; with the lock, which it lets go while it waits. The watcher gets
  * PW_IDLE when a thread that can serve waits for the token. */
 int64_t pw_loop(pw_thread *thread);
+/* Python has come back, and has what it was to keep: from now on the news can tell of it. */
+void pw_thread_confirm(pw_thread *thread);
 /* Another thread has, perhaps, given the loop something to do. */
 void pw_loop_wake(pw_server *server, bool always);
 /* Ends and frees all connections; no thread is in the loop any more. */

@@ -177,6 +177,38 @@ static void pw_watch_loop(pw_server *server)
         server->holder = NULL;
 }
 
+static int32_t pw_count_unsent(const pw_server *server)
+{
+    int32_t count = 0;
+    for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next)
+        count += conn->state == PW_CONN_SENDING;
+    return count;
+}
+
+int32_t pw_settle(pw_thread *thread, int32_t patience)
+{
+    pw_server *server = thread->server;
+    int32_t unsent = 0;
+    pthread_mutex_lock(&server->lock);
+    pw_thread_confirm(thread);
+    if (pw_token_take(thread)) {
+        /* As the watcher it takes no request. What can be done at once may be all there is to do. */
+        pw_token_give(server, server->watcher);
+        server->watcher->patience = 0;
+        pw_loop(server->watcher);
+        server->watcher->patience = patience;
+        if (patience > 0 && !server->stopped && pw_count_unsent(server) > 0)
+            pw_loop(server->watcher);
+        server->watcher->patience = -1;
+        server->holder = NULL;
+        unsent = server->stopped ? 0 : pw_count_unsent(server);
+        if (server->ready.first != NULL)
+            pw_server_wake(server); /* of these the poller tells nobody any more */
+    }
+    pthread_mutex_unlock(&server->lock);
+    return unsent;
+}
+
 int64_t pw_watch_due(const pw_server *server)
 {
     if (server->timeout_request == 0 || server->holder != server->watcher)

@@ -83,6 +83,8 @@ ATOM_IF_SLOW: int = lib.PW_ATOM_IF_SLOW
 
 respond = lib.pw_respond
 next_request = lib.pw_next
+next_request_within = lib.pw_next_within
+settle = lib.pw_settle
 next_news = lib.pw_news
 send_head = lib.pw_send_head
 send_data = lib.pw_send_data
@@ -239,6 +241,15 @@ class CoreServer:
         """How many requests have been handed out."""
         number: int = lib.pw_server_requests(self.pointer)
         return number
+
+    def fileno(self) -> int:
+        """Return what is readable when there is something for `next_request` to do."""
+        descriptor: int = lib.pw_server_descriptor(self.pointer)
+        return descriptor
+
+    def wake(self) -> None:
+        """End a wait of `next_request_within`. From any thread, or a signal handler."""
+        lib.pw_server_wake(self.pointer)
 
     def stop(self) -> None:
         """Drain and stop; a second call stops now. From any thread, or a signal handler."""
