@@ -1,4 +1,8 @@
-"""picowsgi: a WSGI server (PEP 3333) whose sockets, parser and writer are in C."""
+"""picowsgi: a WSGI server (PEP 3333) whose sockets, parser and writer are in C.
+
+What is here is imported when it is first used: pytest loads this package in every project that has
+it, whether or not a test asks for a server.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from picowsgi import cgi, simple_server
+    from picowsgi.mount import Mount
     from picowsgi.server import Server, serve
 
 __version__ = "0.1.0"
-__all__ = ["Server", "__version__", "serve"]
+__all__ = ["Mount", "Server", "__version__", "cgi", "serve", "simple_server"]
 
-#: The modules that are imported when the name is first asked for: not all programs need all.
-_HOMES = {"Server": "picowsgi.server", "serve": "picowsgi.server"}
+_HOMES = {"Mount": "picowsgi.mount", "Server": "picowsgi.server", "serve": "picowsgi.server"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    module = import_module(_HOMES.get(name, f"picowsgi.{name}"))
+    value = globals()[name] = getattr(module, name) if name in _HOMES else module
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

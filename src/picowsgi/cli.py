@@ -73,7 +73,7 @@ def _run(argv: Sequence[str] | None) -> int:
             command.options, config_file=command.config_file, source="command line"
         )
     configure(settings.log_level, settings.log_format, settings.log_config)
-    load = _loader(command.app, debug=settings.debug)
+    load = _loader(command.app, settings)
 
     def announce(sockets: list[socket.socket]) -> None:
         if given is None or given.role != "worker":
@@ -85,18 +85,22 @@ def _run(argv: Sequence[str] | None) -> int:
     return service.run(load, settings, announce, start_again, given)
 
 
-def _loader(app: str | None, *, debug: bool) -> Callable[[], WSGIApplication]:
+def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication]:
     """Return what loads the application; what that needs is imported while we may read it."""
-    if app is None:
+    if app is None and not settings.mount:
         from picowsgi.demo import application
 
         return lambda: application
     from picowsgi.importer import load_application
+    from picowsgi.mount import mount
 
     def load() -> WSGIApplication:
-        if debug:  # only then does Flask hand errors on to a debugger
+        if settings.debug:  # only then does Flask hand errors on to a debugger
             os.environ.setdefault("FLASK_DEBUG", "1")
-        return load_application(app)
+        own = None if app is None else load_application(app)
+        if own is None or settings.mount:
+            return mount(settings.mount, load_application, own)
+        return own
 
     return load
 
@@ -107,13 +111,14 @@ def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -
     middleware.check(settings)
     find_identity(settings.user, settings.group)
     load()
-    click.echo(f"{PROGRAM} {__version__} can serve {_name_of(command)}\n")
+    click.echo(f"{PROGRAM} {__version__} can serve {_name_of(command, settings)}\n")
     click.echo(describe_settings(settings))
     return 0
 
 
-def _name_of(command: Arguments) -> str:
-    return "the demonstration page" if command.app is None else command.app
+def _name_of(command: Arguments, settings: Settings) -> str:
+    own = [] if command.app is None else [command.app]
+    return " ".join([*own, *settings.mount]) or "the demonstration page"
 
 
 def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]) -> str:
@@ -128,7 +133,7 @@ def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]
     if settings.workers > 1:
         threads = f"{settings.workers} workers, {threads} each"
     return (
-        f"{style(PROGRAM, 'green')} {__version__} serving {_name_of(command)} on {urls} "
+        f"{style(PROGRAM, 'green')} {__version__} serving {_name_of(command, settings)} on {urls} "
         f"(pid {os.getpid()})\n{threads}; press Ctrl-C to stop"
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from picowsgi.access import check_format
 from picowsgi.middleware import parse_static
+from picowsgi.mount import parse_mount
 from picowsgi.option import GIB, KIB, MIB, UNSET, Option, option
 from picowsgi.sockets import Bind, parse_bind, parse_host
 
@@ -80,6 +81,15 @@ class Settings:
         maximum=0o777,
     )
 
+    mount: tuple[str, ...] = option(
+        (),
+        kind="list",
+        group="Application",
+        metavar="PREFIX=APP",
+        help="APP for the paths below /PREFIX; repeatable",
+        everyday=True,
+        check=parse_mount,
+    )
     reload: bool = option(
         False,
         kind="flag",

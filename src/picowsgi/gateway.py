@@ -43,12 +43,20 @@ def interrupt_application(ident: int) -> None:
 
     frame = sys._current_frames().get(ident)
     top = True
-    while frame is not None and not frame.f_globals.get("__name__", "").startswith("picowsgi."):
+    while frame is not None and not _is_ours(frame.f_globals.get("__name__", "")):
         frame, top = frame.f_back, False
     if top or frame is None or frame.f_code not in _CALLS_APPLICATION:
         return
     raised = ctypes.py_object(RequestTimeoutError)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised)
+
+
+def _is_ours(module: str) -> bool:
+    return module.startswith("picowsgi.") and not module.startswith(_APPLICATIONS)
+
+
+#: Of the modules here these are part of an application, and may be interrupted as one.
+_APPLICATIONS = ("picowsgi.mount", "picowsgi.contrib.")
 
 
 def _checkpoint() -> None:
@@ -88,6 +96,8 @@ EXTENSIONS = {
 
 class Gateway:
     """Runs the requests of one serving thread, the one that makes it, through `application`."""
+
+    response = Response
 
     def __init__(
         self,
@@ -129,7 +139,7 @@ class Gateway:
 
     def serve(self, environ: WSGIEnvironment) -> int:
         """Run one request and send its response; returns the number of the next one."""
-        response = Response(self.thread, self.encode)
+        response = self.response(self.thread, self.encode)
         try:
             result = self.application(environ, response.start_response)
             kind = type(result)  # also a _checkpoint
@@ -257,4 +267,5 @@ _CALLS_APPLICATION = frozenset(
 
 
 def _request_line(environ: WSGIEnvironment) -> str:
-    return printable(f"{environ.get('REQUEST_METHOD')} {environ.get('REQUEST_URI')}")
+    target = environ.get("REQUEST_URI") or environ.get("PATH_INFO")  # a CGI has the latter alone
+    return printable(f"{environ.get('REQUEST_METHOD')} {target}")

@@ -163,5 +163,21 @@ def _own_table(document: dict[str, object], path: Path) -> dict[str, object]:
     return table
 
 
+#: What options are called elsewhere, above all by waitress, whose `serve` ours stands in for.
+_OTHER_NAMES = {
+    "listen": "bind",
+    "unix_socket": "bind (as unix:PATH)",
+    "unix_socket_perms": "unix_socket_mode",
+    "connection_limit": "max_connections",
+    "channel_timeout": "timeout_keep_alive",
+    "max_request_body_size": "max_body_size",
+    "max_request_header_size": "max_head_size",
+    "inbuf_overflow": "body_memory",
+    "outbuf_high_watermark": "response_buffer",
+}
+
+
 def _suggest_option(name: str) -> str:
+    if name in _OTHER_NAMES:
+        return f"; its name here is {_OTHER_NAMES[name]}"
     return did_you_mean(name.lower().replace("-", "_"), OPTIONS)

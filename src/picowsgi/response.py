@@ -44,6 +44,9 @@ class Response:
     overflow = False
     #: The request is over: start_response and write come too late.
     over = False
+    #: Where head and content go; a subclass may have another place.
+    send_head = core.send_head
+    send_data = core.send_data
 
     def __init__(self, thread: Any, encode: Callable[[str, list[tuple[str, str]]], Head]) -> None:
         self._thread = thread
@@ -96,7 +99,7 @@ class Response:
                 self.overflow = True
                 data = data[: self.left]
             self.left -= len(data)
-        borrowed = core.send_data(self._thread, data, len(data), flags)
+        borrowed = self.send_data(self._thread, data, len(data), flags)
         if borrowed < 0:
             raise ClientGoneError
         if borrowed or self.held:
@@ -110,7 +113,7 @@ class Response:
         self.started = True
         self.left = head.length
         data, flags, length = head
-        wanted = core.send_head(self._thread, data, len(data), length, flags)
+        wanted = self.send_head(self._thread, data, len(data), length, flags)
         if wanted < 0:
             raise ClientGoneError
         if not wanted:

@@ -14,6 +14,9 @@ from picowsgi import middleware, service
 from picowsgi.browser import open_page
 from picowsgi.config import Settings
 from picowsgi.errors import ConfigError
+from picowsgi.importer import load_application
+from picowsgi.log import get_logger
+from picowsgi.mount import mount
 from picowsgi.resolve import load_settings
 from picowsgi.sockets import close_sockets, open_sockets, url_of
 from picowsgi.worker import Worker
@@ -55,6 +58,7 @@ class Server:
     def _open(self, application: WSGIApplication, settings: Settings) -> None:
         middleware.check(settings)
         self.settings = settings
+        application = _with_mounts(application, settings)
         self.sockets: list[socket.socket] = open_sockets(settings)
         try:
             middleware.warn(settings, self.sockets)
@@ -114,7 +118,11 @@ class Server:
                 raise RuntimeError("the serving thread has failed") from worker.error
 
     def __enter__(self) -> Server:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -136,7 +144,8 @@ def serve(application: WSGIApplication, **options: Any) -> None:
     forked. Outside the main thread signals are the program's own affair, and this never returns.
     Raises ConfigError for an option, BindError for an address.
     """
-    if service.run(lambda: application, _load_settings(options), lambda _sockets: None) != 0:
+    settings = _load_settings(options)
+    if service.run(lambda: _with_mounts(application, settings), settings, _announce) != 0:
         raise RuntimeError("serving has failed; the log says why")
 
 
@@ -148,3 +157,13 @@ def _load_settings(options: dict[str, Any]) -> Settings:
             "have it imported by the command: picowsgi --reload MODULE:ATTRIBUTE"
         )
     return settings
+
+
+def _with_mounts(application: WSGIApplication, settings: Settings) -> WSGIApplication:
+    if settings.mount:
+        return mount(settings.mount, load_application, application)
+    return application
+
+
+def _announce(sockets: list[socket.socket]) -> None:
+    get_logger().info("serving on %s", " and ".join(map(url_of, sockets)))

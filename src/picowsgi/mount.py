@@ -1,0 +1,108 @@
+"""Several applications in one: each gets the requests below its prefix.
+
+Never alters more of an environ than PEP 3333 says: `SCRIPT_NAME` and `PATH_INFO`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from picowsgi.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_PREFIX = "a path such as /api: a slash before each segment, none at the end"
+
+
+class Mount:
+    """A WSGI application that passes a request on to the application below whose prefix it is.
+
+    `applications` is by prefix: `{"/api": api, "/api/v2": newer}`. The longest prefix that ends
+    where a segment of the path does wins, so `/apinews` is not below `/api`. The application finds
+    the prefix at the end of `SCRIPT_NAME` and the rest of the path in `PATH_INFO`, which is empty
+    for the prefix itself (PEP 3333, "environ Variables"). What is below none of them goes to
+    `default`, or is 404.
+
+    Prefixes are compared with the decoded path, of which `PATH_INFO` is made: `/%61pi` is below
+    `/api`, and so is `/api%2Fx`. Other characters than ASCII stand for their UTF-8 bytes.
+
+    Raises ConfigError for a prefix that is none.
+    """
+
+    def __init__(
+        self,
+        applications: Mapping[str, WSGIApplication],
+        default: WSGIApplication | None = None,
+    ) -> None:
+        self._applications = {
+            check_prefix(prefix).encode().decode("latin-1"): application
+            for prefix, application in applications.items()
+        }
+        self._default = _not_found if default is None else default
+        self._longest = max(map(len, self._applications), default=0)
+
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse, /
+    ) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        prefix = path[: self._longest + 1]
+        if len(prefix) <= self._longest:
+            prefix += "/"
+        while prefix:
+            prefix = prefix.rpartition("/")[0]
+            application = self._applications.get(prefix)
+            if application is not None:
+                environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + prefix
+                environ["PATH_INFO"] = path[len(prefix) :]
+                return application(environ, start_response)
+        return self._default(environ, start_response)
+
+
+def check_prefix(prefix: str) -> str:
+    """Return the prefix. Raises ConfigError."""
+    segments = prefix.split("/")
+    if segments[0] or len(segments) < 2 or not all(segments[1:]) or {".", ".."} & {*segments}:
+        raise ConfigError(f"a prefix must be {_PREFIX}; not {prefix!r}")
+    if not prefix.isprintable() or "?" in prefix or "#" in prefix or "%" in prefix:
+        raise ConfigError(f"a prefix is compared with the decoded path: {prefix!r} is none")
+    return prefix
+
+
+def parse_mount(text: str) -> tuple[str, str]:
+    """Return the prefix and the name of the application in `PREFIX=APP`.
+
+    Raises ValueError, whose text says what was expected.
+    """
+    prefix, equals, spec = text.partition("=")
+    try:
+        check_prefix(prefix)
+    except ConfigError:
+        equals = ""
+    if not equals or not spec:
+        raise ValueError("PREFIX=APP, such as /api=site:api, without a slash before the =")
+    return prefix, spec
+
+
+def mount(
+    texts: Iterable[str],
+    load: Callable[[str], WSGIApplication],
+    default: WSGIApplication | None,
+) -> Mount:
+    """Return `default` with the applications mounted that `texts`, each `PREFIX=APP`, name.
+
+    `load` loads an application by its name. Raises ConfigError for a prefix that is given twice.
+    """
+    applications: dict[str, WSGIApplication] = {}
+    for prefix, spec in map(parse_mount, texts):
+        if prefix in applications:
+            raise ConfigError(f"option mount: the prefix {prefix} is given twice")
+        applications[prefix] = load(spec)
+    return Mount(applications, default)
+
+
+def _not_found(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+    return [b"Not Found\n"]

@@ -1,0 +1,161 @@
+"""picowsgi.Server and picowsgi.serve, as tests and programs of others use them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+
+import picowsgi
+from picowsgi.errors import BindError, ConfigError
+from processes import ask
+from support import connect, descriptors_at_rest, resident_bytes
+
+MIB = 1 << 20
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def hello(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+
+
+def get(server):
+    with urllib.request.urlopen(server.url, timeout=10) as response:
+        return response.read()
+
+
+def serve_many(count):
+    for _ in range(count):
+        with picowsgi.Server(hello, port=0) as server, connect(server) as client:
+            client.send(GET)
+            assert client.read_response().content == b"hello"
+
+
+@pytest.mark.unsanitized  # which keeps freed memory
+def test_hundreds_of_servers_leave_nothing_behind():
+    serve_many(30)
+    descriptors, threads, memory = descriptors_at_rest(), threading.active_count(), resident_bytes()
+    serve_many(270)
+    assert descriptors_at_rest() == descriptors
+    assert threading.active_count() == threads
+    grown = resident_bytes() - memory
+    assert grown < 8 * MIB, f"expected 270 servers to leave no memory, {grown / MIB:.1f} MiB are"
+
+
+def test_a_server_listens_before_it_is_started_and_many_have_different_ports():
+    servers = [picowsgi.Server(hello, port=0) for _ in range(20)]
+    try:
+        assert len({server.port for server in servers}) == 20
+        with connect(servers[0]) as client:
+            client.send(GET)
+            servers[0].start()
+            assert client.read_response().content == b"hello"
+    finally:
+        for server in servers:
+            server.stop()
+            server.stop()
+
+
+def test_an_exception_in_the_block_stops_the_server():
+    before = threading.active_count()
+    server = picowsgi.Server(hello, port=0)
+
+    def fail():
+        with server:
+            assert get(server) == b"hello"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert threading.active_count() == before
+    with pytest.raises(urllib.error.URLError):
+        get(server)
+    with pytest.raises(RuntimeError, match="make another one"):
+        server.start()
+
+
+def test_a_server_whose_threads_cannot_be_had_leaves_nothing(monkeypatch):
+    before = descriptors_at_rest()
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        server = picowsgi.Server(hello, port=0)
+        with pytest.raises(RuntimeError, match="new thread"), server:
+            pass
+    del server
+    assert descriptors_at_rest() == before
+
+
+def test_an_error_of_the_application_is_in_the_log(caplog):
+    def bad(environ, start_response):
+        raise ValueError("on purpose")
+
+    with (
+        picowsgi.Server(bad, port=0) as server,
+        pytest.raises(urllib.error.HTTPError, match="500"),
+    ):
+        get(server)
+    assert "ValueError: on purpose" in caplog.text
+
+
+def test_an_address_in_use_is_an_error_at_once():
+    with (
+        picowsgi.Server(hello, port=0) as server,
+        pytest.raises(BindError, match="in use"),
+    ):
+        picowsgi.Server(hello, port=server.port)
+
+
+# --- what is written for waitress ---------------------------------------------------------------
+
+SCRIPT = """
+import logging
+from picowsgi import serve
+
+logging.basicConfig(level=logging.INFO)
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(environ["wsgi.multithread"]).encode()]
+
+serve(app, host="127.0.0.1", port=0, threads=4)
+print("after serve", file=__import__("sys").stderr)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_script_for_waitress_runs_with_the_import_changed(command, tmp_path, end):
+    (tmp_path / "app.py").write_text(SCRIPT)
+    script = command("app.py", directory=tmp_path)
+    assert ask(script.port) == "True"
+    assert script.stop(end) == 0
+    assert "after serve" in script.log
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("listen", "its name here is bind"),
+        ("unix_socket", r"its name here is bind \(as unix:PATH\)"),
+        ("max_request_body_size", "its name here is max_body_size"),
+        ("treads", "did you mean threads"),
+    ],
+)
+def test_other_names_for_an_option_are_explained(name, hint):
+    with pytest.raises(ConfigError, match=hint):
+        picowsgi.serve(hello, **{name: "x"})
+
+
+def test_what_the_package_offers_can_be_listed_and_nothing_else_had():
+    assert set(picowsgi.__all__) <= set(dir(picowsgi))
+    for name in picowsgi.__all__:
+        assert getattr(picowsgi, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'sever'"):
+        picowsgi.sever  # noqa: B018
