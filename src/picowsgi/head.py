@@ -54,9 +54,13 @@ class Head(NamedTuple):
 
 
 class HeadEncoder:
-    """Encodes heads for one serving thread, and remembers the last one."""
+    """Encodes heads for one serving thread, and remembers the last one.
 
-    def __init__(self) -> None:
+    All of them get the core's `flags` (csrc/api.h).
+    """
+
+    def __init__(self, flags: int = 0) -> None:
+        self._flags = core.ADD_DATE | core.ADD_SERVER | flags
         self._names: dict[str, int] = {}
         self._status: str | None = None
         self._headers: list[tuple[str, str]] = []
@@ -109,7 +113,7 @@ class HeadEncoder:
 
     def _weigh(self, special: list[tuple[int, str, str]]) -> tuple[int, int]:
         """Return the flags and the Content-Length that the fields known to the server make."""
-        flags = core.ADD_DATE | core.ADD_SERVER
+        flags = self._flags
         length = -1
         for kind, name, value in special:
             if kind == _DATE_FIELD:

@@ -160,8 +160,8 @@ def open_bind(
         raise BindError(f"cannot listen on {bind}: {reason}", error.errno) from None
 
 
-def _prepare(sock: socket.socket) -> None:
-    """Set what every listening socket has in common."""
+def prepare(sock: socket.socket) -> None:
+    """Set what every listening socket has in common; it does not block and is not inherited."""
     sock.setblocking(False)
     sock.set_inheritable(False)
     if sock.family in _TCP_FAMILIES:
@@ -202,7 +202,7 @@ def _listen_tcp(
         if family == socket.AF_INET6:
             # [::] and 0.0.0.0 can stand side by side, and no peer looks like ::ffff:192.0.2.1.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _prepare(sock)
+        prepare(sock)
         sock.bind(address)
         sock.listen(backlog)
     except BaseException:
@@ -251,7 +251,7 @@ def _open_unix(bind: Bind, backlog: int, mode: int) -> socket.socket:
     _remove_stale(bind)
     sock = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _prepare(sock)
+        prepare(sock)
         try:
             sock.bind(bind.path)
         except OSError as error:
@@ -320,7 +320,7 @@ def _open_descriptor(bind: Bind, backlog: int, opened: list[socket.socket]) -> s
         raise BindError(message, error.errno) from None
     try:
         _check_descriptor(bind, sock)
-        _prepare(sock)
+        prepare(sock)
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.listen(backlog)
     except BaseException:

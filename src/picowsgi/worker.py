@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from picowsgi import core
 from picowsgi.access import AccessLog
@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from picowsgi.config import Settings
 
 _WATCHER = "picowsgi-watch"
+_NOTHING: Mapping[str, Any] = {}
 _LOOK = 0.25  # seconds: how soon join() sees that a stop was asked for
 
 
 class Worker:
     """Serves `application` on `sockets`, which stay the caller's, with up to `settings.threads`.
 
+    `environ` is added to that of each request. `make_gateway` is called in each serving thread with
+    what `Gateway` is made of.
     Raises OSError where the system refuses what the core needs.
     """
 
@@ -44,15 +47,19 @@ class Worker:
         *,
         multiprocess: bool = False,
         balance: core.Balance | None = None,
+        environ: Mapping[str, Any] = _NOTHING,
+        make_gateway: Callable[..., Gateway] = Gateway,
     ) -> None:
         self._application = application
         self._settings = settings
+        self._make_gateway = make_gateway
         self._access = AccessLog(settings)
         self._core = core.CoreServer(sockets, settings, self._access, balance)
         common = {
             **EXTENSIONS,
             "wsgi.multithread": settings.threads > 1,
             "wsgi.multiprocess": multiprocess,
+            **environ,
         }
         self._bases = [base_environ(sock, common) for sock in sockets]
         self._kept = Kept()
@@ -157,7 +164,7 @@ class Worker:
     def _serve(self, number: int) -> None:
         thread = core.CoreThread(self._core, number)
         debug = self._settings.debug
-        Gateway(self._application, thread, self._bases, self._kept, debug=debug).run()
+        self._make_gateway(self._application, thread, self._bases, self._kept, debug=debug).run()
         log_notices(self._core, self._settings)  # the watcher may have ended before
 
     def _bear_serving(self) -> None:

@@ -1,0 +1,310 @@
+"""A worker for gunicorn: its processes, signals, configuration and reload, over picowsgi's core.
+
+    gunicorn --worker-class picowsgi.contrib.gunicorn.Worker site:app
+
+gunicorn's `threads`, `worker_connections`, `keepalive`, `graceful_timeout`, `max_requests`,
+`limit_request_*`, `header_map`, `sendfile`, `secure_scheme_headers` with `forwarded_allow_ips`, the
+hooks of a request and `SCRIPT_NAME` in the environment mean what they mean to its own workers. The
+limits of lines and fields bound the head as a whole. What it has no setting for is read from
+`PICOWSGI_<NAME>` and `[tool.picowsgi]`: the limits of content and the timeouts of clients.
+
+As with gunicorn's threads, `timeout` is for a worker that gives no sign of life, not for a request;
+`PICOWSGI_TIMEOUT_REQUEST` is. Both logs are gunicorn's; a request that the core refuses is in
+neither. Without an access log or a hook a request never passes through gunicorn's code.
+
+Never serves TLS or the PROXY protocol: gunicorn does not start with a setting that has no
+equivalent here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import select
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from functools import lru_cache, partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+from wsgiref.util import FileWrapper
+
+from gunicorn.glogging import Logger
+from gunicorn.workers import base
+
+from picowsgi import core
+from picowsgi.gateway import Gateway
+from picowsgi.log import get_logger
+from picowsgi.mount import Mount
+from picowsgi.observed import ObservedGateway
+from picowsgi.resolve import load_settings
+from picowsgi.sockets import prepare
+from picowsgi.worker import Worker as Serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from picowsgi.config import Settings
+    from picowsgi.environ import Kept
+
+_PROXY = "a proxy in front does that"
+_UNSAFE = "what is not valid HTTP is always refused"
+#: Settings without an equivalent, by name, with the reason.
+_REFUSED = {
+    "certfile": f"TLS is not served; {_PROXY}",
+    "keyfile": f"TLS is not served; {_PROXY}",
+    "proxy_protocol": f"the PROXY protocol is not understood; {_PROXY}",
+    "protocol": "only http is spoken",
+    "http2_cleartext": f"HTTP/2 is not served; {_PROXY}",
+    "permit_obsolete_folding": _UNSAFE,
+    "permit_unconventional_http_version": _UNSAFE,
+    "strip_header_spaces": _UNSAFE,
+    "casefold_http_method": "methods are passed on as they are",
+}
+_UNDERSCORE = {"drop": "drop", "refuse": "refuse", "dangerous": "allow"}
+_HEAD_MOST = 4 << 20
+_COUNT = 0.2  # seconds between two looks at how many requests there were
+
+
+class Worker(base.Worker):  # type: ignore[misc]
+    """gunicorn's worker; its main thread only watches."""
+
+    #: Made by the process that forks; what it knows of the workers that it has forked.
+    _balance: ClassVar[core.Balance | None] = None
+    _forked: ClassVar[list[Worker]] = []
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if Worker._balance is None:
+            Worker._balance = core.Balance()
+        for worker in Worker._forked[:]:
+            if not _lives(worker.pid):  # killed, or it would have said so itself
+                Worker._balance.forget(worker.pid)
+                Worker._forked.remove(worker)
+        Worker._forked.append(self)
+
+    @classmethod
+    def check_config(cls, cfg: Any, _log: Any) -> None:
+        """Refuse settings that would be without effect. Raises RuntimeError, as gunicorn wants."""
+        for name, why in _REFUSED.items():
+            setting = cfg.settings.get(name)
+            if setting is not None and setting.get() not in (setting.default, None, False):
+                raise RuntimeError(f"picowsgi's worker cannot use {name}: {why}")
+        settings_of(cfg)
+
+    def run(self) -> None:
+        """Serve until a signal, gunicorn's reload or `max_requests` ends it."""
+        core.share_heap()
+        _log_through(self.log)
+        sockets = [listener.sock for listener in self.sockets]
+        for sock in sockets:
+            prepare(sock)
+        serving = Serving(
+            self._application(),
+            sockets,
+            settings_of(self.cfg),
+            multiprocess=self.cfg.workers > 1,
+            balance=Worker._balance,
+            environ={} if self.cfg.sendfile is not False else {"wsgi.file_wrapper": FileWrapper},
+            make_gateway=self._gateway(),
+        )
+        serving.on_end = self._wake
+        self.notify()  # before the first sign of life gunicorn does not expect another
+        serving.start()
+        self._watch(serving)
+        serving.stop()
+        while not serving.join(self._patience()):
+            self.notify()
+        if serving.error is not None:
+            raise RuntimeError("a serving thread has failed") from serving.error
+
+    def _watch(self, serving: Serving) -> None:
+        while self.alive and serving.error is None:
+            self.notify()
+            self.nr = serving.requests
+            if self.ppid != os.getppid():
+                self.log.info("Parent changed, shutting down: %s", self)
+                return
+            if self.nr >= self.max_requests:
+                self.log.info("Autorestarting worker after current request.")
+                return
+            # The system writes the numbers of signals into the pipe.
+            ready, _, _ = select.select([self.PIPE[0]], [], [], self._patience())
+            if ready:
+                os.read(self.PIPE[0], 4096)
+
+    def _patience(self) -> float:
+        seconds = _COUNT if self.cfg.max_requests else 1.0
+        return min(seconds, self.timeout) if self.timeout else seconds
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # full, which wakes as well
+            os.write(self.PIPE[1], b"\0")
+
+    def _application(self) -> WSGIApplication:
+        application = self.wsgi
+        script_name = os.environ.get("SCRIPT_NAME", "")
+        if script_name:
+            application = Mount({script_name: application})
+        return Forwarded(application, self.cfg)
+
+    def _gateway(self) -> Callable[..., Gateway]:
+        flags = 0 if self.cfg.keepalive else core.CLOSE
+        if flags or _wants_access(self.log) or _has_hooks(self.cfg):
+            return partial(_HookedGateway, self, flags)
+        return Gateway
+
+
+class Forwarded:
+    """Believes gunicorn's `forwarded_allow_ips` when they say that a request came by https."""
+
+    def __init__(self, application: WSGIApplication, cfg: Any) -> None:
+        self._application = application
+        self._secure = {
+            "HTTP_" + name.upper().replace("-", "_"): value
+            for name, value in cfg.secure_scheme_headers.items()
+        }
+        trusted = cfg.forwarded_allow_ips
+        self._trusts_all = "*" in trusted
+        self._networks = [ipaddress.ip_network(each) for each in trusted if each != "*"]
+        self._trusts = lru_cache(1024)(self._is_trusted)
+
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse, /
+    ) -> Iterable[bytes]:
+        given = [environ[key] == value for key, value in self._secure.items() if key in environ]
+        if given and all(given) and self._trusts(environ["REMOTE_ADDR"]):
+            environ["wsgi.url_scheme"] = "https"
+        return self._application(environ, start_response)
+
+    def _is_trusted(self, address: str) -> bool:
+        if self._trusts_all or not address:  # a unix socket's client has none
+            return True
+        return any(ipaddress.ip_address(address) in network for network in self._networks)
+
+
+class _HookedGateway(ObservedGateway):
+    """Runs requests between gunicorn's hooks, and has them logged by gunicorn."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        flags: int,
+        application: WSGIApplication,
+        thread: core.CoreThread,
+        bases: list[WSGIEnvironment],
+        kept: Kept,
+        *,
+        debug: bool = False,
+    ) -> None:
+        super().__init__(application, thread, bases, kept, flags, debug=debug)
+        self._worker = worker
+
+    def serve(self, environ: WSGIEnvironment) -> int:
+        worker = self._worker
+        begin = datetime.now()  # noqa: DTZ005 (only the difference counts)
+        request = _describe_request(environ)
+        _call(worker.cfg.pre_request, worker, request)
+        number = super().serve(environ)
+        response = SimpleNamespace(
+            status=self.status,
+            status_code=int(self.status[:3]),
+            headers=self.headers,
+            sent=self.sent,
+        )
+        duration = datetime.now() - begin  # noqa: DTZ005
+        _call(worker.log.access, response, request, environ, duration)
+        _call(worker.cfg.post_request, worker, request, environ, response)
+        return number
+
+
+def settings_of(cfg: Any) -> Settings:
+    """Return picowsgi's options for gunicorn's. Raises RuntimeError for one of picowsgi's own."""
+    options: dict[str, object] = {
+        "workers": min(cfg.workers or 1, 1024),
+        "threads": cfg.threads,
+        "max_connections": cfg.worker_connections,
+        "timeout_graceful": cfg.graceful_timeout,
+        "timeout_keep_alive": cfg.keepalive or None,
+        "max_fields": min(cfg.limit_request_fields, 1024),
+        "access_log": "off",
+    }
+    header_map = getattr(cfg, "header_map", None)
+    if header_map is not None:
+        options["underscore_fields"] = _UNDERSCORE[header_map]
+    limits = [cfg.settings[name] for name in ("limit_request_line", "limit_request_field_size")]
+    if any(setting.get() != setting.default for setting in limits):
+        line, field = (setting.get() or _HEAD_MOST for setting in limits)
+        size = line + cfg.limit_request_fields * field
+        options["max_head_size"] = max(256, min(size, _HEAD_MOST))
+    try:
+        return load_settings(options)
+    except ValueError as error:
+        raise RuntimeError(str(error)) from None
+
+
+def _describe_request(environ: WSGIEnvironment) -> SimpleNamespace:
+    """Return what gunicorn's hooks and loggers look at."""
+    major, _, minor = environ["SERVER_PROTOCOL"].partition("/")[2].partition(".")
+    return SimpleNamespace(
+        method=environ["REQUEST_METHOD"],
+        uri=environ["REQUEST_URI"],
+        path=environ["PATH_INFO"],
+        query=environ["QUERY_STRING"],
+        version=(int(major), int(minor)),
+        remote_addr=(environ["REMOTE_ADDR"], environ["REMOTE_PORT"]),
+        headers=[
+            (key.removeprefix("HTTP_").replace("_", "-"), value)
+            for key, value in environ.items()
+            if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")
+        ],
+    )
+
+
+def _call(hook: Callable[..., object], *arguments: object) -> None:
+    try:
+        hook(*arguments)
+    except Exception as error:
+        get_logger().error("error in %s", getattr(hook, "__name__", hook), exc_info=error)
+
+
+def _wants_access(log: Any) -> bool:
+    return getattr(log, "access_log_enabled", True) or type(log).access is not Logger.access
+
+
+def _has_hooks(cfg: Any) -> bool:
+    return cfg.loglevel.lower() == "debug" or any(
+        (getattr(cfg, name).__module__, getattr(cfg, name).__name__) != ("gunicorn.config", name)
+        for name in ("pre_request", "post_request")
+    )
+
+
+def _lives(pid: Any) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (OSError, TypeError):  # a TypeError: it was never forked
+        return False
+    return True
+
+
+class _Forward(logging.Handler):
+    """Passes records on to another logger's handlers, whichever those are."""
+
+    def __init__(self, to: logging.Logger) -> None:
+        super().__init__()
+        self._to = to
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._to.handle(record)
+
+
+def _log_through(log: Any) -> None:
+    to = getattr(log, "error_log", None)
+    if to is not None:
+        logger = get_logger()
+        logger.handlers = [_Forward(to)]
+        logger.propagate = False
+        logger.setLevel(to.getEffectiveLevel())

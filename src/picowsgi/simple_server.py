@@ -1,0 +1,386 @@
+"""A stand-in for `wsgiref.simple_server`: what is written for it runs with the import changed.
+
+    from picowsgi.simple_server import make_server
+
+    with make_server("", 8000, application) as server:
+        server.serve_forever()
+
+The application is called in the thread that calls `serve_forever` or `handle_request`, one request
+at a time, as wsgiref does it; with `socketserver.ThreadingMixIn` among the server's bases, in
+threads. Everything about the connections is the core's: keep-alive, HTTP/1.1, strictness, limits
+and timeouts, with the options in `PICOWSGI_<NAME>` or `[tool.picowsgi]` where there are any.
+
+Never leaves a method uncalled in silence: those of a connection, such as `get_request` of a server
+or `handle` of a request handler, have nothing to do here, and overriding one is a TypeError.
+`os.environ` is not copied into the environ, and TLS is for a proxy in front.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import socketserver
+import threading
+import time
+from dataclasses import replace
+from email.message import Message
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+from wsgiref import simple_server
+from wsgiref.simple_server import demo_app
+
+from picowsgi import core
+from picowsgi.environ import Kept, base_environ
+from picowsgi.gateway import EXTENSIONS
+from picowsgi.log import get_logger
+from picowsgi.notice import log_notices
+from picowsgi.observed import ObservedGateway
+from picowsgi.resolve import load_settings
+from picowsgi.sockets import prepare
+from picowsgi.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from picowsgi.config import Settings
+    from picowsgi.response import Response
+
+__all__ = ["WSGIRequestHandler", "WSGIServer", "demo_app", "make_server"]
+
+_FOR_EVER = 60_000  # milliseconds; signals and wake() end a wait sooner
+_GRACE = 1.0  # seconds for requests that have arrived when shutdown is called
+
+
+class WSGIRequestHandler(simple_server.WSGIRequestHandler):
+    """What is told of one request: `log_request` and what it calls, and `get_environ`.
+
+    One is made for each request, with its environ in the place of the connection, and has
+    `client_address`, `server`, `requestline`, `command`, `path`, `request_version` and `headers`.
+    """
+
+    server_version = "picowsgi"
+
+    def __init__(
+        self, request: WSGIEnvironment, client_address: tuple[str, int], server: WSGIServer
+    ) -> None:
+        self.request = request
+        self.client_address = client_address
+        self.server = server
+        self.command = request["REQUEST_METHOD"]
+        self.path = request["REQUEST_URI"]
+        self.request_version = request["SERVER_PROTOCOL"]
+        self.requestline = f"{self.command} {self.path} {self.request_version}"
+        self._environ = request
+
+    @cached_property
+    def headers(self) -> Message:  # type: ignore[override]
+        """The fields of the request, by their names in any case."""
+        message = Message()
+        for key, value in self._environ.items():
+            if key.startswith("HTTP_") or (key in ("CONTENT_TYPE", "CONTENT_LENGTH") and value):
+                message[key.removeprefix("HTTP_").replace("_", "-").title()] = value
+        return message
+
+    def get_environ(self) -> WSGIEnvironment:
+        """Return the environ for the application."""
+        return {**self._environ, "SERVER_SOFTWARE": self.server_version}
+
+
+class WSGIServer(simple_server.WSGIServer):
+    """A WSGI server with wsgiref's interface, and the core's connections.
+
+    `RequestHandlerClass` is a WSGIRequestHandler. Raises OSError for an address that cannot be
+    had, TypeError for classes that want what only wsgiref can do.
+    """
+
+    request_queue_size = 1024
+
+    def __init__(
+        self,
+        server_address: tuple[str, int],
+        RequestHandlerClass: Callable[..., WSGIRequestHandler],  # noqa: N803 (wsgiref's name)
+        bind_and_activate: bool = True,
+    ) -> None:
+        if isinstance(self, getattr(socketserver, "ForkingMixIn", ())):
+            raise TypeError("a server that forks for each request: use workers, or ThreadingMixIn")
+        _refuse_uncalled(type(self), WSGIServer, _NOT_CALLED_OF_SERVERS)
+        _check_handler(RequestHandlerClass)
+        self._settings = _settings()
+        self._kept = Kept()
+        self._core: core.CoreServer | None = None
+        self._shutdown_wanted = False
+        self._wakes: Callable[[], object] = lambda: None
+        self._returned = threading.Event()
+        self._returned.set()
+        self._server_thread = 0
+        super().__init__(server_address, RequestHandlerClass, bind_and_activate)
+
+    # ---------------------------------------------------------------- serving
+
+    def serve_forever(self, poll_interval: float | None = 0.5) -> None:
+        """Serve until `shutdown` is called; calls `service_actions` every `poll_interval` seconds.
+
+        Can be called again afterwards.
+        """
+        self._returned.clear()
+        self._server_thread = threading.get_ident()
+        try:
+            if not self._shutdown_wanted:
+                serve = self._serve_by_threads if self._has_threads else self._serve_here
+                serve(poll_interval)
+        finally:
+            self._shutdown_wanted = False
+            self._wakes = lambda: None
+            self._server_thread = 0
+            self._returned.set()
+
+    def shutdown(self) -> None:
+        """End `serve_forever`, and wait until it returns; from any thread.
+
+        Where it does not run it will return as soon as it is called. From within a request it is
+        not waited for.
+        """
+        self._shutdown_wanted = True
+        self._wakes()
+        if self._server_thread != threading.get_ident():
+            self._returned.wait()
+
+    def handle_request(self) -> None:
+        """Serve the next request that reaches the application, send all of its response, return.
+
+        After `timeout` seconds without one (or those of the socket) calls `handle_timeout`.
+        """
+        timeouts = [self.socket.gettimeout() or None, self.timeout]
+        seconds = min((each for each in timeouts if each is not None), default=None)
+        until = None if seconds is None else time.monotonic() + seconds
+        gateway = self._open_gateway()
+        while not gateway.step(_milliseconds_until(until)):
+            if self._core is None:  # closed meanwhile
+                return
+            if until is not None and time.monotonic() >= until:
+                gateway.settle(0)
+                self.handle_timeout()
+                return
+        while not gateway.settle(_FOR_EVER):
+            pass
+
+    def server_close(self) -> None:
+        """Close the socket and all connections."""
+        server = self._core
+        if server is not None:
+            server.stop()
+            server.stop()
+            if not self._server_thread:
+                self._open_gateway().step(0)  # ends what is open, and tells of it
+            self._core = None
+        super().server_close()
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `handle_request` has something to do.
+
+        It is not the listening socket's (that is `socket`), because a request may also come on a
+        connection that is open already. -1 once the server is closed.
+        """
+        if self.socket.fileno() < 0:
+            return -1
+        return self._open_core().fileno()
+
+    @property
+    def _has_threads(self) -> bool:
+        return isinstance(self, socketserver.ThreadingMixIn)
+
+    def _serve_here(self, poll_interval: float | None) -> None:
+        gateway = self._open_gateway()
+        wait = _FOR_EVER if poll_interval is None else int(poll_interval * 1000)
+        while not self._shutdown_wanted and self._core is not None:
+            gateway.step(wait)
+            self.service_actions()
+        until = time.monotonic() + _GRACE
+        while time.monotonic() < until and gateway.step(0):
+            pass
+        until = time.monotonic() + self._settings.timeout_graceful
+        while not gateway.settle(_milliseconds_until(until)) and time.monotonic() < until:
+            pass
+
+    def _serve_by_threads(self, poll_interval: float | None) -> None:
+        _check_socket(self.socket)
+        worker = Worker(
+            _call_nothing,
+            [self.socket],
+            self._settings,
+            environ=self.base_environ,
+            make_gateway=partial(_HandlerGateway, self),
+        )
+        woken = threading.Event()
+        self._wakes = worker.on_end = woken.set
+        worker.start()
+        try:
+            while not self._shutdown_wanted and self.socket.fileno() >= 0 and worker.error is None:
+                woken.wait(poll_interval)
+                self.service_actions()
+        finally:
+            worker.stop()
+            worker.join()
+        if worker.error is not None:
+            raise RuntimeError("a serving thread has failed") from worker.error
+
+    def _open_core(self) -> core.CoreServer:
+        if self._core is None:
+            _check_socket(self.socket)
+            self._core = core.CoreServer([self.socket], self._settings)
+        os.set_blocking(self.socket.fileno(), False)
+        return self._core
+
+    def _open_gateway(self) -> _HandlerGateway:
+        """Return what serves in this thread until the call that needs it is over."""
+        server = self._open_core()
+        self._wakes = server.wake
+        common = {
+            **EXTENSIONS,
+            "wsgi.multithread": self._has_threads,
+            "wsgi.multiprocess": False,
+            **self.base_environ,
+        }
+        bases = [base_environ(self.socket, common)]
+        return _HandlerGateway(self, _call_nothing, core.CoreThread(server, 0), bases, self._kept)
+
+
+def make_server(
+    host: str,
+    port: int,
+    app: WSGIApplication,
+    server_class: type[WSGIServer] = WSGIServer,
+    handler_class: Callable[..., WSGIRequestHandler] = WSGIRequestHandler,
+) -> WSGIServer:
+    """Return a server that listens on `host` (empty: all IPv4 addresses) and `port` for `app`."""
+    if not issubclass(server_class, WSGIServer):
+        raise TypeError(
+            f"{server_class.__name__} must derive from picowsgi.simple_server.WSGIServer"
+        )
+    server = server_class((host, port), handler_class)
+    server.set_app(app)
+    return server
+
+
+class _HandlerGateway(ObservedGateway):
+    """Runs requests through what `server.get_app` returns, and tells a request handler of them."""
+
+    def __init__(self, server: WSGIServer, *arguments: Any, debug: bool = False) -> None:
+        super().__init__(*arguments, debug=debug)
+        self._server = server
+        self._core_server = server._core
+        self._handler: WSGIRequestHandler | None = None
+        self._interrupt: KeyboardInterrupt | None = None
+        self.application = self._call
+
+    def step(self, milliseconds: int) -> bool:
+        served = super().step(milliseconds)
+        self._tell()
+        return served
+
+    def settle(self, milliseconds: int) -> bool:
+        settled = super().settle(milliseconds)
+        self._tell()
+        return settled
+
+    def _tell(self) -> None:
+        if self._core_server is not None:  # None where threads serve, and a watcher tells
+            log_notices(self._core_server, self._server._settings)
+
+    def serve(self, environ: WSGIEnvironment) -> int:
+        self._handler = None
+        number = super().serve(environ)
+        try:
+            if self._handler is not None:
+                self._handler.log_request(self.status[:3], self.sent)
+        except Exception as error:
+            get_logger().error("error in log_request", exc_info=error)
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:  # Ctrl-C is for whoever serves
+            raise interrupt
+        return number
+
+    def _call(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        client = environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"] or 0)
+        make: Any = self._server.RequestHandlerClass
+        handler: WSGIRequestHandler = make(environ, client, self._server)
+        self._handler = handler
+        called_with = handler.get_environ()
+        if type(handler).get_stderr is not WSGIRequestHandler.get_stderr:
+            called_with["wsgi.errors"] = handler.get_stderr()
+        application: Any = self._server.get_app()
+        return application(called_with, start_response)
+
+    def _fail(
+        self, environ: WSGIEnvironment, response: Response, result: Any, error: BaseException
+    ) -> int:
+        if isinstance(error, KeyboardInterrupt):
+            self._interrupt = error
+        return super()._fail(environ, response, result, error)
+
+
+_NOT_CALLED_OF_SERVERS = (
+    "get_request",
+    "verify_request",
+    "process_request",
+    "finish_request",
+    "shutdown_request",
+    "close_request",
+    "handle_error",
+)
+_NOT_CALLED_OF_HANDLERS = (
+    "setup",
+    "handle",
+    "finish",
+    "handle_one_request",
+    "parse_request",
+    "send_error",
+)
+
+
+def _refuse_uncalled(given: type, ours: type, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(given, name) not in (getattr(ours, name), _MIXED_IN.get(name)):
+            raise TypeError(
+                f"{given.__name__} overrides {name}, which is not called: the core takes its place"
+            )
+
+
+#: What ThreadingMixIn does is done otherwise.
+_MIXED_IN = {"process_request": socketserver.ThreadingMixIn.process_request}
+
+
+def _check_handler(handler: Callable[..., WSGIRequestHandler]) -> None:
+    if not isinstance(handler, type):
+        return
+    if not issubclass(handler, WSGIRequestHandler):
+        raise TypeError(
+            f"{handler.__name__} must derive from picowsgi.simple_server.WSGIRequestHandler"
+        )
+    _refuse_uncalled(handler, WSGIRequestHandler, _NOT_CALLED_OF_HANDLERS)
+
+
+def _check_socket(sock: socket.socket) -> None:
+    if hasattr(sock, "do_handshake"):
+        raise TypeError("the socket is wrapped for TLS, which picowsgi leaves to a proxy in front")
+    timeout = sock.gettimeout()
+    prepare(sock)
+    if timeout:
+        sock.settimeout(timeout)  # handle_request goes by it
+
+
+def _settings() -> Settings:
+    """The options, without those that are about other ways to serve."""
+    return replace(load_settings(), access_log="off", timeout_request=0.0, workers=1)
+
+
+def _milliseconds_until(until: float | None) -> int:
+    if until is None:
+        return _FOR_EVER
+    return min(max(int((until - time.monotonic()) * 1000) + 1, 0), _FOR_EVER)
+
+
+def _call_nothing(_environ: WSGIEnvironment, _start_response: StartResponse) -> list[bytes]:
+    raise AssertionError("_HandlerGateway calls the server's own application")

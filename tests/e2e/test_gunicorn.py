@@ -1,0 +1,289 @@
+"""picowsgi's worker under a real gunicorn: its processes, signals, settings and logs."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from processes import APP, PATIENCE, Load, ask, children, eventually, lives, write_app
+from support import RawClient
+
+MORE = """
+from http import HTTPStatus
+
+def more(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/fail":
+        raise ValueError("on purpose")
+    if path.startswith("/environ/"):
+        start_response("200 OK", [("X-Answer", "yes")])
+        return [str(environ.get(path[9:], "none")).encode()]
+    if path == "/file":
+        start_response("200 OK", [])
+        return [environ["wsgi.file_wrapper"].__module__.encode()]
+    if path == "/together":
+        together.wait(20)
+    return app(environ, start_response)
+
+import threading
+together = threading.Barrier(4)
+"""
+
+
+@pytest.fixture
+def gunicorn(command, tmp_path):
+    """Start gunicorn with our worker in a folder with app.py: `gunicorn("--workers", "2")`."""
+
+    def start(*options, app="app:more", config="", environ=None):
+        write_app(tmp_path, APP + MORE)
+        (tmp_path / "gunicorn.conf.py").write_text(config)
+        worker = ("--worker-class", "picowsgi.contrib.gunicorn.Worker", "--no-control-socket")
+        binds = () if "--bind" in options else ("--bind", "127.0.0.1:0")
+        arguments = ("-m", "gunicorn", *worker, *binds, *options, app)
+        started = command(*arguments, directory=tmp_path, environ=environ or {})
+        started.wait_for_log("Booting worker")
+        return started
+
+    return start
+
+
+def ask_in_thread(port, path):
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(ask(port, path)), daemon=True)
+    thread.start()
+    return thread, answers
+
+
+def status_of(port, path, headers=None):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request("GET", path, headers=headers or {})
+        response = connection.getresponse()
+        return response.status, response.read().decode(), dict(response.getheaders())
+    finally:
+        connection.close()
+
+
+def workers(command):
+    return children(command.process.pid)
+
+
+def test_it_serves_and_stops(gunicorn):
+    server = gunicorn()
+    assert ask(server.port) == "1"
+    assert ask(server.port, "/pid") == str(workers(server)[0])
+    assert ask(server.port, "/environ/wsgi.multithread") == "False"
+    assert ask(server.port, "/environ/wsgi.multiprocess") == "False"
+    assert server.stop() == 0
+
+
+def test_threads_are_honoured(gunicorn):
+    server = gunicorn("--threads", "4")
+    assert ask(server.port, "/environ/wsgi.multithread") == "True"
+    asked = [ask_in_thread(server.port, "/together") for _ in range(4)]
+    for thread, answers in asked:
+        thread.join(PATIENCE)
+        assert answers == ["1"]
+
+
+def test_sighup_replaces_the_workers_under_load_without_a_lost_request(gunicorn, tmp_path):
+    server = gunicorn("--workers", "2")
+    before = workers(server)
+    with Load(server.port) as load:
+        write_app(tmp_path, (APP + MORE).replace('"1"', '"2"'))
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: not any(map(lives, before)), "the old workers to end")
+        load.wait_for_more()
+    assert ask(server.port) == "2"
+    eventually(lambda: len(workers(server)) == 2, "two workers")
+
+
+def test_sigterm_lets_a_running_request_end(gunicorn, tmp_path):
+    server = gunicorn()
+    thread, answers = ask_in_thread(server.port, "/hold")
+    eventually((tmp_path / "held").exists, "the request to run")
+    server.process.terminate()
+    server.wait_for_log("Handling signal: term")
+    (tmp_path / "release").touch()
+    assert server.wait() == 0
+    thread.join(PATIENCE)
+    assert answers == ["released"]
+
+
+def test_a_request_that_runs_beyond_graceful_timeout_is_left(gunicorn, tmp_path):
+    server = gunicorn("--graceful-timeout", "1")
+    with RawClient(server.port) as client:
+        client.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
+        eventually((tmp_path / "held").exists, "the request to run")
+        begin = time.monotonic()
+        assert server.stop() == 0
+        assert 0.9 < time.monotonic() - begin < PATIENCE
+
+
+def test_sigttin_and_sigttou_change_the_number_of_workers(gunicorn):
+    server = gunicorn()
+    server.process.send_signal(signal.SIGTTIN)
+    eventually(lambda: len(workers(server)) == 2, "a second worker")
+    with Load(server.port):
+        server.process.send_signal(signal.SIGTTOU)
+        eventually(lambda: len(workers(server)) == 1, "one worker less")
+    assert ask(server.port) == "1"
+
+
+def test_max_requests_replaces_a_worker_without_a_lost_request(gunicorn):
+    server = gunicorn("--max-requests", "300")
+    [first] = workers(server)
+    with Load(server.port):
+        eventually(lambda: not lives(first), "the worker to be replaced")
+        eventually(lambda: workers(server), "another worker")
+    assert "Autorestarting worker" in server.log
+    assert ask(server.port) == "1"
+
+
+def test_a_worker_that_gives_no_sign_of_life_is_killed(gunicorn):
+    server = gunicorn("--timeout", "2")
+    [first] = workers(server)
+    with RawClient(server.port) as client:
+        client.send(b"GET /spin HTTP/1.1\r\nHost: a\r\n\r\n")
+        eventually(lambda: not lives(first), "the worker to be killed")
+    eventually(lambda: workers(server), "another worker")
+    assert ask(server.port) == "1"
+
+
+def test_a_request_may_take_longer_than_the_timeout(gunicorn, tmp_path):
+    server = gunicorn("--timeout", "1")
+    thread, answers = ask_in_thread(server.port, "/hold")
+    eventually((tmp_path / "held").exists, "the request to run")
+    thread.join(2.5)
+    assert thread.is_alive()
+    (tmp_path / "release").touch()
+    thread.join(PATIENCE)
+    assert answers == ["released"]
+    assert "WORKER TIMEOUT" not in server.log
+
+
+def test_several_addresses_and_a_unix_socket(gunicorn, tmp_path):
+    server = gunicorn("--bind", "127.0.0.1:0", "--bind", f"unix:{tmp_path}/socket")
+    assert ask(server.port) == "1"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(str(tmp_path / "socket"))
+        client.sendall(b"GET /environ/REMOTE_ADDR HTTP/1.0\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_both_logs_are_gunicorns(gunicorn, tmp_path):
+    access = tmp_path / "access.log"
+    layout = "%(r)s|%(s)s|%(B)s|%({x-some}i)s|%({x-answer}o)s"
+    server = gunicorn("--access-logfile", str(access), "--access-logformat", layout)
+    status_of(server.port, "/environ/none?q", {"X-Some": "value"})
+    assert status_of(server.port, "/fail")[0] == 500
+    server.wait_for_log("ValueError: on purpose")
+    assert "[ERROR] error in the application: GET /fail" in server.log
+    wanted = [
+        "GET /environ/none?q HTTP/1.1|200|4|value|yes",
+        "GET /fail HTTP/1.1|500|22|-|-",
+    ]
+    eventually(lambda: access.read_text().splitlines() == wanted, f"the access log {wanted}")
+
+
+def test_the_hooks_of_a_request_are_called(gunicorn):
+    config = """
+def pre_request(worker, req):
+    worker.log.info("before %s %s %s", req.method, req.path, dict(req.headers)["HOST"])
+
+def post_request(worker, req, environ, resp):
+    worker.log.info("after %s %s", environ["PATH_INFO"], resp.status)
+    raise ValueError("a bad hook")
+
+def worker_exit(server, worker):
+    server.log.info("exit after %s requests", worker.nr)
+"""
+    server = gunicorn(config=config)
+    assert ask(server.port, "/pid") == str(workers(server)[0])
+    server.wait_for_log("after /pid 200 OK")
+    assert f"before GET /pid 127.0.0.1:{server.port}" in server.log
+    server.wait_for_log("ValueError: a bad hook")
+    assert server.stop() == 0
+    assert "exit after" in server.log
+
+
+def test_https_is_believed_of_trusted_proxies_alone(gunicorn):
+    secure = {"X-Forwarded-Proto": "https"}
+    server = gunicorn()
+    path = "/environ/wsgi.url_scheme"
+    assert status_of(server.port, path)[1] == "http"
+    assert status_of(server.port, path, secure)[1] == "https"
+    assert status_of(server.port, path, {**secure, "X-Forwarded-Ssl": "off"})[1] == "http"
+    other = gunicorn("--forwarded-allow-ips", "192.0.2.1")
+    assert status_of(other.port, path, secure)[1] == "http"
+
+
+def test_settings_mean_what_they_mean_to_gunicorn(gunicorn):
+    server = gunicorn(
+        *("--keep-alive", "0", "--limit-request-fields", "3", "--limit-request-line", "100"),
+        *("--limit-request-field_size", "100", "--no-sendfile"),
+        environ={"SCRIPT_NAME": "/below", "PICOWSGI_MAX_BODY_SIZE": "10"},
+    )
+    status, answer, headers = status_of(server.port, "/below/environ/SCRIPT_NAME")
+    assert (status, answer, headers["Connection"]) == (200, "/below", "close")
+    assert status_of(server.port, "/elsewhere")[0] == 404
+    assert status_of(server.port, "/below/file")[1] == "wsgiref.util"
+    assert status_of(server.port, "/below/", {"A": "1", "B": "1", "C": "1"})[0] == 431
+    assert status_of(server.port, "/below/", {"A": "x" * 500})[0] == 431
+    with RawClient(server.port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n")
+        assert client.read_response().status == 413
+
+
+def test_a_changed_file_reloads_a_worker(gunicorn, tmp_path):
+    server = gunicorn("--reload", "--reload-engine", "poll")
+    assert ask(server.port) == "1"
+
+    def is_noticed():
+        write_app(tmp_path, (APP + MORE).replace('"1"', '"22"'))  # until the reloader looks
+        return "Worker reloading" in server.log
+
+    eventually(is_noticed, "gunicorn to notice the change")
+
+    def is_new():
+        try:
+            return ask(server.port) == "22"
+        except OSError:  # gunicorn's own way to reload cuts what the worker has at hand
+            return False
+
+    eventually(is_new, "the changed application")
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ("certfile = __file__; keyfile = __file__", "cannot use certfile: TLS is not served"),
+        ("proxy_protocol = True", "cannot use proxy_protocol"),
+        ("strip_header_spaces = True", "cannot use strip_header_spaces"),
+        ("threads = 5000", "option threads: expected a whole number from 1 to 4096, got 5000"),
+    ],
+)
+def test_a_setting_without_an_equivalent_is_refused(config, complaint, tmp_path):
+    write_app(tmp_path)
+    worker = "picowsgi.contrib.gunicorn.Worker"
+    (tmp_path / "gunicorn.conf.py").write_text(
+        f"bind = '127.0.0.1:0'; control_socket_disable = True; worker_class = {worker!r}; {config}"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "app:app"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert complaint in ended.stderr
