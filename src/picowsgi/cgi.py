@@ -1,0 +1,184 @@
+"""Runs an application once, as a CGI script (RFC 3875), through the same gateway as the server.
+
+    #!/usr/bin/env python3
+    import picowsgi.cgi
+    from site import application
+
+    picowsgi.cgi.run(application)
+
+Never opens a socket: the request is in the process's environment and its standard input, and the
+response goes to its standard output.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from picowsgi import core
+from picowsgi.gateway import Gateway
+from picowsgi.head import Head, HeadEncoder
+from picowsgi.input import NO_CONTENT, ErrorStream
+from picowsgi.log import configure, get_logger
+from picowsgi.response import FileWrapper, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+_BARE = re.compile(rb"HTTP/1\.1 (1..|204|304) ")
+
+
+def run(
+    application: WSGIApplication,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    stdin: BinaryIO | None = None,
+    stdout: BinaryIO | None = None,
+) -> None:
+    """Answer the request that this process was started for.
+
+    The three are the process's own by default: variables as RFC 3875 section 4.1 names them, and
+    binary streams, of which `CONTENT_LENGTH` bytes are read at most. An application that fails is
+    a response with status 500 and a traceback on standard error.
+    """
+    if not get_logger().hasHandlers():
+        configure("info")
+    output = _Output(stdout or sys.stdout.buffer, environ.get("REQUEST_METHOD", "GET"))
+    gateway = _CGIGateway(application, output)
+    with redirect_stdout(sys.stderr):  # what the application prints is no response
+        gateway.serve(_make_environ(environ, stdin or sys.stdin.buffer))
+
+
+def _make_environ(variables: Mapping[str, str], stdin: BinaryIO) -> WSGIEnvironment:
+    """Return the environ (PEP 3333, "environ Variables"): text whose characters are bytes."""
+    environ: WSGIEnvironment = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "",
+        "QUERY_STRING": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.0",
+    }
+    for name, value in variables.items():
+        environ[name] = os.fsencode(value).decode("latin-1")
+    encrypted = environ.get("HTTPS", "").lower() in ("on", "1", "yes", "true")
+    environ.update(
+        {
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "https" if encrypted else environ.get("REQUEST_SCHEME", "http"),
+            "wsgi.input": _make_input(environ.get("CONTENT_LENGTH", ""), stdin),
+            "wsgi.input_terminated": True,
+            "wsgi.errors": ErrorStream(),
+            "wsgi.multithread": False,
+            "wsgi.multiprocess": True,
+            "wsgi.run_once": True,
+            "wsgi.file_wrapper": FileWrapper,
+        }
+    )
+    return environ
+
+
+def _make_input(length: str, stdin: BinaryIO) -> BinaryIO:
+    """Return the content of so many bytes; RFC 3875 section 4.2 allows to read no more of it."""
+    size = int(length) if re.fullmatch("[0-9]{1,18}", length) else 0
+    return io.BufferedReader(_Limited(stdin, size)) if size else NO_CONTENT
+
+
+class _Limited(io.RawIOBase):
+    """The first bytes of a stream."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._stream.read(min(len(buffer), self._left))
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Output:
+    """Standard output, where a head begins with `Status:` (RFC 3875 section 6.3.3)."""
+
+    def __init__(self, stream: BinaryIO, method: str) -> None:
+        self._stream = stream
+        self.method = method
+        self._failed = False
+        self._wanted = True
+
+    def send_head(self, head: bytes) -> bool:
+        """Send a head that ends without an empty line; False where no content may follow."""
+        self._wanted = self.method != "HEAD" and not _BARE.match(head)
+        self._write(b"Status:%b\r\n" % head.removeprefix(b"HTTP/1.1"))
+        return self._wanted
+
+    def send(self, data: bytes) -> int:
+        """Send content; returns PW_GONE when nobody reads it any more, or 0."""
+        if self._wanted:
+            self._write(data)
+        return core.GONE if self._failed else 0
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._stream.write(data)
+            self._stream.flush()
+        except BrokenPipeError:
+            self._failed = True
+
+
+class _CGIResponse(Response):
+    """A response that goes to an _Output, in the core's place."""
+
+    @staticmethod
+    def send_head(output: _Output, head: bytes, _size: int, _length: int, _flags: int) -> int:
+        return int(output.send_head(head))
+
+    @staticmethod
+    def send_data(output: _Output, data: bytes, _size: int, _flags: int) -> int:
+        return output.send(data)
+
+
+class _NoSpool:
+    """In the place of what the gateway asks for content in a temporary file."""
+
+    spooled = None
+
+
+class _CGIGateway(Gateway):
+    """Runs one request, and comes back."""
+
+    response = _CGIResponse
+
+    def __init__(self, application: WSGIApplication, output: _Output) -> None:
+        self.application = application
+        self.thread = output
+        self.encode = HeadEncoder().encode
+        self.environs: Any = _NoSpool
+
+    def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
+        response.over = True
+        # RFC 9110 section 8.6: a HEAD that was not answered in full does not tell the length.
+        tells = bool(body) or self.thread.method != "HEAD"
+        if head.length < 0 and tells and not _BARE.match(head.data):
+            head = head.with_length(len(body))
+        self.thread.send_head(head.data)
+        self.thread.send(body)
+        return core.IDLE
+
+    def _send_file(self, _response: Response, _wrapper: FileWrapper) -> bool:
+        return False
+
+    def _finish(self, response: Response, _cut: bool) -> int:
+        response.over = True
+        return core.IDLE
