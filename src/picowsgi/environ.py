@@ -142,7 +142,6 @@ class EnvironMaker:
     def _add_content(self, environ: WSGIEnvironment) -> None:
         request = self._thread.request
         length, descriptor = request.content_length, request.content_file
-        environ["CONTENT_LENGTH"] = str(length)
         if descriptor >= 0:
             environ["wsgi.input"] = self.spooled = open_spooled(descriptor)
         else:

@@ -98,6 +98,7 @@ class Gateway:
     """Runs the requests of one serving thread, the one that makes it, through `application`."""
 
     response = Response
+    _make_page: MakePage = staticmethod(_no_page)
 
     def __init__(
         self,
@@ -116,7 +117,6 @@ class Gateway:
         self._request = thread.request
         self._core_thread = thread
         self._kept = kept
-        self._make_page: MakePage = _no_page
         if debug:
             from picowsgi.error_page import make_page
 
