@@ -281,9 +281,10 @@ int32_t pw_watch(pw_server *server)
                     server->gathering > 0;
         quiet = busy ? 0 : quiet + 1;
         seen = pw_server_requests(server);
+        if (server->stopped)
+            continue; /* it was while the loop was run here: nothing would end the waiting */
         if (quiet < PW_QUIET_TICKS) {
-            if (!server->stopped)
-                pw_watch_wait(server);
+            pw_watch_wait(server);
             if (server->gathering > 0)
                 pw_gather_flush(server, server->stopped);
             continue;
