@@ -12,7 +12,7 @@ int pw_cache_take(pw_cache *cache, void *owner, int64_t now, void **evicted)
         unsigned at = cache->hand;
         cache->hand = (cache->hand + 1) % PW_CACHE_SIZE;
         pw_entry *entry = &cache->entries[at];
-        if (entry->owner != NULL && now - entry->used < PW_CACHE_REST_MS)
+        if (entry->owner != NULL && (entry->busy || now - entry->used < PW_CACHE_REST_MS))
             continue;
         *evicted = entry->owner;
         pw_cache_release(cache, (int)at);

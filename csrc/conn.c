@@ -350,6 +350,8 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     pw_timers_tick(&server->timers); /* the application's time is not the client's */
     pw_content_free(conn->content);
     conn->content = NULL;
+    if (conn->entry >= 0)
+        server->cache.entries[conn->entry].busy = false;
     bool gone = conn->failed || (conn->what & PW_GONE_AWAY) != 0;
     if (gone || server->stopped) {
         if (!gone && conn->output.first != NULL)

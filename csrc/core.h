@@ -286,6 +286,7 @@ typedef struct {
     pw_kept *kept; /* owned: the values there; or NULL */
     void *owner;   /* borrowed: the connection, or NULL: free */
     int64_t used;  /* ms */
+    bool busy;     /* a thread is at a request of its owner, and may look at the template yet */
     uint32_t misses;
     pw_facts facts;
 } pw_entry;

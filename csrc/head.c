@@ -206,6 +206,7 @@ pw_error pw_request_line(const char *data, size_t size, pw_head *head)
     head->method = pw_cut(data, first);
     if (!pw_is_token(head->method.at, head->method.size))
         return PW_E_METHOD;
+    head->facts.is_head = head->method.size == 4 && memcmp(head->method.at, "HEAD", 4) == 0;
     const char *second = memchr(first + 1, ' ', (size_t)(end - first - 1));
     if (second == NULL)
         return PW_E_REQUEST_LINE;
@@ -216,7 +217,6 @@ pw_error pw_request_line(const char *data, size_t size, pw_head *head)
         return error;
     if (head->method.size == 7 && memcmp(head->method.at, "CONNECT", 7) == 0)
         return PW_E_CONNECT;
-    head->facts.is_head = head->method.size == 4 && memcmp(head->method.at, "HEAD", 4) == 0;
     return pw_target(head);
 }
 

@@ -247,6 +247,8 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
     pw_thread_describe(thread, conn);
+    if (conn->entry >= 0)
+        server->cache.entries[conn->entry].busy = true;
     pw_thread_keep_line(thread, conn);
     conn->in->start += conn->used;
     conn->used = 0;

@@ -197,17 +197,20 @@ static void nothing_is_served_after_a_refusal(void)
 
 static void a_refused_head_request_gets_no_content(void)
 {
+    static const char *const lines[] = {"HEAD /#", "HEAD /a b", "HEAD  /"};
     open_site();
-    for (int kept = 0; kept < 2; kept++) { /* also where its fields are recognised */
+    for (int i = 0; i < 6; i++) {
+        bool kept = i >= 3; /* also where its fields are recognised */
         test_client client = site_connect(&site);
-        for (int i = 0; i < 2 * kept; i++) {
+        for (int k = 0; k < 2 * kept; k++) {
             SEND(&client, GET("/"));
             CHECK_INT(site_serve(&site), 1);
         }
-        SEND(&client, "HEAD /# HTTP/1.1\r\nHost: a\r\n\r\n");
+        client_send(&client, lines[i % 3], strlen(lines[i % 3]));
+        SEND(&client, " HTTP/1.1\r\nHost: a\r\n\r\n");
         CHECK_INT(site_serve(&site), 0);
         client_receive(&client);
-        ABOUT("kept %d", kept);
+        ABOUT("%s, kept %d", lines[i % 3], kept);
         CHECK_HOLDS(&client.got, "HTTP/1.1 400 ");
         CHECK_BYTES(client.got.at + client.got.size - 4, (size_t)4, "\r\n\r\n");
         client_close(&client);
@@ -274,6 +277,37 @@ static void an_entry_taken_away_while_content_comes_is_not_used(void)
     site_close(&site);
 }
 
+/* Its thread may have been told of the entry, and not yet have looked at the template. */
+static void an_entry_is_not_taken_away_while_its_request_runs(void)
+{
+    open_site();
+    test_client client = site_connect(&site);
+    for (int i = 0; i < 2; i++) {
+        SEND(&client, GET("/"));
+        CHECK_INT(site_serve(&site), 1);
+    }
+    SEND(&client, GET("/"));
+    test_seen *request = site_request(&site);
+    CHECK_INT(request->kind, PW_SAME);
+    pw_cache *cache = &site.server->cache;
+    void *evicted;
+    for (int runs = 1; runs >= 0; runs--) {
+        ABOUT("runs %d", runs);
+        cache->hand = 0;
+        cache->entries[0].used = 0; /* as after long waiting for the interpreter */
+        int entry = pw_cache_take(cache, &site, PW_CACHE_REST_MS, &evicted);
+        CHECK_INT(entry, runs);
+        CHECK((evicted == NULL) == runs);
+        pw_cache_release(cache, entry);
+        if (runs)
+            answer();
+        else if (evicted != NULL)
+            ((pw_conn *)evicted)->entry = -1;
+    }
+    client_close(&client);
+    site_close(&site);
+}
+
 static void content_over_the_memory_limit_comes_in_a_file(void)
 {
     pw_settings settings = site_settings();
@@ -332,6 +366,7 @@ int main(void)
     RUN(a_refused_head_request_gets_no_content);
     RUN(the_heads_of_connections_do_not_mix);
     RUN(an_entry_taken_away_while_content_comes_is_not_used);
+    RUN(an_entry_is_not_taken_away_while_its_request_runs);
     RUN(content_over_the_memory_limit_comes_in_a_file);
     RUN(the_client_is_told_to_continue_once_and_only_when_it_waits);
     return check_end();
