@@ -149,7 +149,9 @@ int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int
 static int pw_response_wait(pw_server *server, pw_conn *conn)
 {
     const int step = 100; /* ms: how soon a stop is seen */
-    int64_t waited = 0;
+    if (conn->output.size <= server->response_buffer)
+        return 0;
+    int64_t since = pw_now(); /* signals may end a step early */
     int unsent = pw_unsent(conn->fd);
     while (conn->output.size > server->response_buffer) {
         struct pollfd poll_fd = {.fd = conn->fd, .events = POLLOUT, .revents = 0};
@@ -161,8 +163,10 @@ static int pw_response_wait(pw_server *server, pw_conn *conn)
             return PW_NOTICE_ERROR;
         int before = unsent;
         unsent = pw_unsent(conn->fd);
-        waited = progress || unsent < before ? 0 : waited + step;
-        if (waited >= server->timers.length[PW_TIMER_WRITE])
+        int64_t now = pw_now();
+        if (progress || unsent < before)
+            since = now;
+        if (now - since >= server->timers.length[PW_TIMER_WRITE])
             return PW_NOTICE_WRITE_TIMEOUT;
         if (pw_server_is_late(server))
             return PW_NOTICE_STOP;

@@ -1,8 +1,10 @@
 /* Responses out: what Python hands over, and what the client gets. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "site.h"
@@ -253,6 +255,19 @@ static void a_client_that_does_not_read_is_cut_off(void)
     end();
 }
 
+static void ignore(int number)
+{
+    (void)number;
+}
+
+/* Signals end a wait before its time, as those of a profiler do. */
+static void signal_every_ms(int ms)
+{
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = ignore}, NULL);
+    struct timeval interval = {.tv_sec = 0, .tv_usec = ms * 1000};
+    setitimer(ITIMER_REAL, &(struct itimerval){interval, interval}, NULL);
+}
+
 static void parts_wait_for_a_client_that_does_not_read(void)
 {
     pw_settings settings = site_settings();
@@ -262,11 +277,15 @@ static void parts_wait_for_a_client_that_does_not_read(void)
     CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), (int64_t)sizeof large, 0), 1);
     int sent = 0;
     int32_t borrowed = 0;
+    int64_t since = pw_now();
+    signal_every_ms(5);
     for (; sent < 400 && borrowed >= 0; sent++) {
         borrowed = pw_send_data(site.thread, large, 10000, 0);
         CHECK(site.server->all->output.size <= 110000);
     }
+    signal_every_ms(0);
     CHECK_INT(borrowed, PW_GONE);
+    CHECK(pw_now() - since >= settings.timeout_write);
     CHECK(sent > 10 && sent < 100);
     CHECK_INT(pw_send_data(site.thread, large, 10000, 0), PW_GONE);
     CHECK_INT(pw_send_end(site.thread, 0), 0);
