@@ -52,14 +52,22 @@ class Signals:
         """Return what is readable once there is a number."""
         return self._reader
 
-    def install(self) -> None:
-        """Begin to take the signals; those that were blocked until now come first."""
+    def expect(self) -> None:
+        """Note those that need not be answered before `install`, but would end the process."""
         if threading.current_thread() is not threading.main_thread():
             return
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in self._numbers - STOP - {signal.SIGQUIT, signal.SIGCHLD}:
+            self._previous[number] = signal.signal(number, _note)
+
+    def install(self) -> None:
+        """Begin to take all signals; those that were noted or blocked until now come first."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         faulthandler.unregister(signal.SIGQUIT)  # a parent's; it would believe it is there still
         for number in self._numbers:
-            self._previous[number] = signal.signal(number, _note)
+            self._previous.setdefault(number, signal.signal(number, _note))
         if signal.SIGQUIT in self._numbers and sys.stderr is not None:
             faulthandler.register(signal.SIGQUIT, file=_STANDARD_ERROR, chain=True)
         self.unblock()

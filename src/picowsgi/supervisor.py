@@ -76,7 +76,12 @@ class _Supervisor:
         self._requests_most = settings.max_requests if forked else 0
         if self._requests_most:
             self._requests_most += random.randint(0, settings.max_requests_jitter)  # noqa: S311
-        self._fleet = self._make_fleet()
+        self._signals.expect()  # loading an application may take long
+        try:
+            self._fleet = self._make_fleet()
+        except BaseException:
+            self._signals.restore()
+            raise
 
     def _be_worker(self, link: Link) -> int:
         """Serve, in a process that was forked for that."""

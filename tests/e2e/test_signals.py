@@ -299,6 +299,32 @@ def test_sigusr1_opens_log_files_again(serve_app, tmp_path, options):
     assert command.stop() == 0
 
 
+@MODES
+def test_signals_that_come_while_the_application_loads_are_answered_later(
+    serve_app, tmp_path, options
+):
+    app = APP + (
+        "import os, signal\n"
+        "loads = HERE / 'loads'\n"
+        "is_first = not loads.exists()\n"
+        "with loads.open('a') as file:\n"
+        "    file.write('once\\n')\n"
+        "if is_first:\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+    )
+    command = serve_app(*options, app=app)
+    assert ask(command.port) == "1"
+    wanted = 3 if "2" in options and "--preload" not in options else 2
+
+    def is_reloaded():
+        return (tmp_path / "loads").read_text().count("once") >= wanted
+
+    eventually(is_reloaded, "the application to be loaded again")
+    assert ask(command.port) == "1"
+    assert command.stop() == 0
+
+
 def test_a_server_without_workers_says_so_when_it_is_to_have_more(serve_app):
     command = serve_app()
     command.process.send_signal(signal.SIGTTIN)
