@@ -22,6 +22,7 @@ import socket
 import socketserver
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from email.message import Message
 from functools import cached_property, partial
@@ -40,7 +41,7 @@ from picowsgi.sockets import prepare
 from picowsgi.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -155,16 +156,16 @@ class WSGIServer(simple_server.WSGIServer):
         timeouts = [self.socket.gettimeout() or None, self.timeout]
         seconds = min((each for each in timeouts if each is not None), default=None)
         until = None if seconds is None else time.monotonic() + seconds
-        gateway = self._open_gateway()
-        while not gateway.step(_milliseconds_until(until)):
-            if self._core is None:  # closed meanwhile
-                return
-            if until is not None and time.monotonic() >= until:
-                gateway.settle(0)
-                self.handle_timeout()
-                return
-        while not gateway.settle(_FOR_EVER):
-            pass
+        with self._gateway() as gateway:
+            while not gateway.step(_milliseconds_until(until)):
+                if self._core is None:  # closed meanwhile
+                    return
+                if until is not None and time.monotonic() >= until:
+                    gateway.settle(0)
+                    self.handle_timeout()
+                    return
+            while not gateway.settle(_FOR_EVER):
+                pass
 
     def server_close(self) -> None:
         """Close the socket and all connections."""
@@ -173,7 +174,8 @@ class WSGIServer(simple_server.WSGIServer):
             server.stop()
             server.stop()
             if not self._server_thread:
-                self._open_gateway().step(0)  # ends what is open, and tells of it
+                with self._gateway() as gateway:
+                    gateway.step(0)  # ends what is open, and tells of it
             self._core = None
         super().server_close()
 
@@ -192,17 +194,17 @@ class WSGIServer(simple_server.WSGIServer):
         return isinstance(self, socketserver.ThreadingMixIn)
 
     def _serve_here(self, poll_interval: float | None) -> None:
-        gateway = self._open_gateway()
         wait = _FOR_EVER if poll_interval is None else int(poll_interval * 1000)
-        while not self._shutdown_wanted and self._core is not None:
-            gateway.step(wait)
-            self.service_actions()
-        until = time.monotonic() + _GRACE
-        while time.monotonic() < until and gateway.step(0):
-            pass
-        until = time.monotonic() + self._settings.timeout_graceful
-        while not gateway.settle(_milliseconds_until(until)) and time.monotonic() < until:
-            pass
+        with self._gateway() as gateway:
+            while not self._shutdown_wanted and self._core is not None:
+                gateway.step(wait)
+                self.service_actions()
+            until = time.monotonic() + _GRACE
+            while time.monotonic() < until and gateway.step(0):
+                pass
+            until = time.monotonic() + self._settings.timeout_graceful
+            while not gateway.settle(_milliseconds_until(until)) and time.monotonic() < until:
+                pass
 
     def _serve_by_threads(self, poll_interval: float | None) -> None:
         _check_socket(self.socket)
@@ -233,8 +235,9 @@ class WSGIServer(simple_server.WSGIServer):
         os.set_blocking(self.socket.fileno(), False)
         return self._core
 
-    def _open_gateway(self) -> _HandlerGateway:
-        """Return what serves in this thread until the call that needs it is over."""
+    @contextmanager
+    def _gateway(self) -> Iterator[_HandlerGateway]:
+        """Give what serves in this thread until the call that needs it is over."""
         server = self._open_core()
         self._wakes = server.wake
         common = {
@@ -244,7 +247,14 @@ class WSGIServer(simple_server.WSGIServer):
             **self.base_environ,
         }
         bases = [base_environ(self.socket, common)]
-        return _HandlerGateway(self, _call_nothing, core.CoreThread(server, 0), bases, self._kept)
+        thread = core.CoreThread(server, 0)
+        gateway = _HandlerGateway(self, _call_nothing, thread, bases, self._kept)
+        try:
+            yield gateway
+        except BaseException:
+            # Its traceback keeps the thread, which must not keep the loop: others wait for that.
+            gateway.settle(0)
+            raise
 
 
 def make_server(

@@ -290,6 +290,37 @@ except KeyboardInterrupt:
     assert busy.wait() == 7
 
 
+def test_an_interrupt_that_nobody_catches_leaves_the_with_statement(command, tmp_path):
+    (tmp_path / "app.py").write_text("""
+import sys
+from picowsgi.simple_server import demo_app, make_server
+
+with make_server("127.0.0.1", 0, demo_app) as server:
+    print(f"http://127.0.0.1:{server.server_port}", file=sys.stderr)
+    server.serve_forever()
+""")
+    idle = command("app.py", directory=tmp_path)
+    with RawClient(idle.port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.read_response().status == 200
+        assert idle.stop(signal.SIGINT) == -signal.SIGINT
+
+
+def test_a_server_whose_service_actions_fail_can_serve_again():
+    class Failing(WSGIServer):
+        def service_actions(self):
+            raise ZeroDivisionError
+
+    with server_for(hello, server_class=Failing) as server:
+        with pytest.raises(ZeroDivisionError) as caught:
+            server.serve_forever(0)
+        with asked(server) as client:
+            server.timeout = TIMEOUT
+            server.handle_request()
+            assert client.read_response().status == 200
+    assert caught.traceback  # which has kept what served first
+
+
 def test_a_request_that_the_end_cuts_off_is_in_the_log(caplog):
     with server_for(hello) as server, asked(server) as whole, RawClient(server.server_port) as half:
         half.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
