@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from picowsgi.errors import ConfigError
 from picowsgi.log import get_logger
+from picowsgi.mount import read_mounts
 from picowsgi.sockets import url_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def parse_static(text: str) -> tuple[str, str]:
 
 
 def check(settings: Settings) -> None:
-    """Raise ConfigError where `wrap` could not do what the settings ask for."""
+    """Raise ConfigError where `mount` or `wrap` could not do what the settings ask for."""
+    read_mounts(settings.mount)
     for text in settings.static:
         directory = parse_static(text)[1]
         if not Path(directory).is_dir():

@@ -86,20 +86,29 @@ def parse_mount(text: str) -> tuple[str, str]:
     return prefix, spec
 
 
+def read_mounts(texts: Iterable[str]) -> dict[str, str]:
+    """Return the names of the applications by their prefixes from `texts`, each `PREFIX=APP`.
+
+    Raises ConfigError for a prefix that is given twice.
+    """
+    names: dict[str, str] = {}
+    for prefix, spec in map(parse_mount, texts):
+        if prefix in names:
+            raise ConfigError(f"option mount: the prefix {prefix} is given twice")
+        names[prefix] = spec
+    return names
+
+
 def mount(
     texts: Iterable[str],
     load: Callable[[str], WSGIApplication],
     default: WSGIApplication | None,
 ) -> Mount:
-    """Return `default` with the applications mounted that `texts`, each `PREFIX=APP`, name.
+    """Return `default` with the applications mounted that `read_mounts(texts)` names.
 
-    `load` loads an application by its name. Raises ConfigError for a prefix that is given twice.
+    `load` loads an application by its name. Raises ConfigError as `read_mounts` does.
     """
-    applications: dict[str, WSGIApplication] = {}
-    for prefix, spec in map(parse_mount, texts):
-        if prefix in applications:
-            raise ConfigError(f"option mount: the prefix {prefix} is given twice")
-        applications[prefix] = load(spec)
+    applications = {prefix: load(spec) for prefix, spec in read_mounts(texts).items()}
     return Mount(applications, default)
 
 

@@ -124,30 +124,44 @@ def test_without_an_app_the_command_serves_the_mounts_alone(picowsgi, tmp_path):
     assert ask(server, "/") == 404
 
 
+def refusal_of(*options, directory):
+    """The exit status of the command, and what it says."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "picowsgi", "--port", "0", *options],
+        cwd=directory,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--workers", "2"), ("--reload",)])
+def test_a_prefix_given_twice_is_refused_before_anything_is_imported(more, tmp_path):
+    (tmp_path / "apps.py").write_text("raise ZeroDivisionError")
+    mounts = ("--mount", "/api=apps:api", "--mount", "/api=apps:root")
+    status, complaint = refusal_of(*mounts, *more, directory=tmp_path)
+    assert status == 2, complaint
+    assert complaint == "picowsgi: error: option mount: the prefix /api is given twice\n"
+
+
 @pytest.mark.parametrize(
     ("mounts", "status", "complaint"),
     [
         (["api=apps:api"], 2, "--mount: expected PREFIX=APP, such as /api=site:api"),
         (["/api"], 2, "--mount: expected PREFIX=APP"),
         (["/api="], 2, "--mount: expected PREFIX=APP"),
-        (["/api=apps:api", "/api=apps:root"], 2, "the prefix /api is given twice"),
         (["/api=apps:none"], 1, "none"),
     ],
 )
 def test_the_command_refuses_a_bad_mount(mounts, status, complaint, tmp_path):
     (tmp_path / "apps.py").write_text(APPS)
     options = [part for mount in mounts for part in ("--mount", mount)]
-    ended = subprocess.run(
-        [sys.executable, "-m", "picowsgi", "--port", "0", *options],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert ended.returncode == status, ended.stderr
-    assert complaint in ended.stderr
-    assert "Traceback" not in ended.stderr
+    ended, text = refusal_of(*options, directory=tmp_path)
+    assert ended == status, text
+    assert complaint in text
+    assert "Traceback" not in text
 
 
 def test_a_mounted_request_can_be_interrupted(serve, caplog):
