@@ -258,6 +258,12 @@ def test_an_address_of_another_machine_is_an_error_in_djangos_words(runserver):
     assert "Error: That IP address can't be assigned to." in server.log
 
 
+def test_a_port_that_cannot_be_is_not_taken_for_another(runserver):
+    server = runserver("127.0.0.1:70000", "--noreload", listens=False)
+    assert server.wait() == 1
+    assert "Error: the port must be from 0 to 65535, not 70000" in server.log
+
+
 def test_options_of_picowsgi_come_from_the_environment_and_wrong_ones_are_errors(runserver):
     server = runserver("--noreload", PICOWSGI_MAX_HEAD_SIZE="512", PICOWSGI_WORKERS="3")
     assert get(server, "/", Cookie="c" * 600)[0].status == 431

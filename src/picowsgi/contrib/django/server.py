@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _BACKLOG = 1024
+_PORT_MOST = 65535
 _TLS = "\x16\x03"  # how its first record begins (RFC 8446 section 5.1)
 
 
 def listen(address: tuple[str, int], *, ipv6: bool) -> socket.socket:
     """Return a socket that listens as Django's does. Raises OSError."""
+    if not 0 <= address[1] <= _PORT_MOST:  # getaddrinfo would take it modulo 65536
+        raise OSError(f"the port must be from 0 to {_PORT_MOST}, not {address[1]}")
     family = socket.AF_INET6 if ipv6 else socket.AF_INET
     found = socket.getaddrinfo(*address, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # [::] takes IPv4 too, as it does with Django.
