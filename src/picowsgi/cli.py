@@ -109,6 +109,10 @@ def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -
     """Do what comes before the sockets are opened, and say how it would be."""
     service.enter_directory(settings)
     middleware.check(settings)
+    if settings.reload:
+        from picowsgi.reload.reloader import watched_files  # only then
+
+        watched_files(settings)
     find_identity(settings.user, settings.group)
     load()
     click.echo(f"{PROGRAM} {__version__} can serve {_name_of(command, settings)}\n")

@@ -203,6 +203,9 @@ def test_check_fails_as_serving_does(
         (["--chdir", "absent"], "--chdir: absent: No such file or directory"),
         (["--user", "nobody-of-that-name"], "nobody-of-that-name"),
         (["--static", "/s/=absent"], "--static: absent is not a directory"),
+        (["--mount", "/a=b", "--mount", "/a=c"], "the prefix /a is given twice"),
+        (["--reload", "--preload"], "--reload: it cannot load anew what --preload has loaded"),
+        (["--reload", "--reload-dir", "absent"], "--reload-dir: expected a directory"),
     ],
 )
 def test_check_refuses_what_serving_would_refuse(

@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 _ROOM = 1 << 20  # bytes for connections on their way from one worker to the next
 
 
+def watched_files(settings: Settings) -> Files:
+    """Return which files to watch. Raises ConfigError for options that do not fit."""
+    if settings.preload:
+        raise ConfigError("--reload: it cannot load anew what --preload has loaded; choose one")
+    roots = settings.reload_dir or (os.curdir,)
+    return Files(roots, settings.reload_include, settings.reload_exclude)
+
+
 class Reloader:
     """Watches the files from the moment it is made, until `close`.
 
@@ -43,10 +51,7 @@ class Reloader:
     """
 
     def __init__(self, settings: Settings, listeners: Sequence[socket.socket]) -> None:
-        if settings.preload:
-            raise ConfigError("--reload: it cannot load anew what --preload has loaded; choose one")
-        roots = settings.reload_dir or (os.curdir,)
-        files = Files(roots, settings.reload_include, settings.reload_exclude)
+        files = watched_files(settings)
         #: Connections without a request go through it, from a worker that ends to the next one.
         self.connections = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in self.connections:
