@@ -44,6 +44,8 @@ void pw_thread_free(pw_thread *thread)
         thread->previous->next = thread->next;
     else
         server->threads = thread->next;
+    if (server->holder == thread) /* nobody is to wait for it */
+        server->holder = NULL;
     pthread_mutex_unlock(&server->lock);
     pw_free(thread->log.at);
     pthread_cond_destroy(&thread->wake);

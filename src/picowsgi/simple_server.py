@@ -331,6 +331,8 @@ class _HandlerGateway(ObservedGateway):
         return super()._fail(environ, response, result, error)
 
 
+# handle_error is not among them: most override it to hear nothing of clients that have gone, and
+# nothing is what they hear.
 _NOT_CALLED_OF_SERVERS = (
     "get_request",
     "verify_request",
@@ -338,7 +340,6 @@ _NOT_CALLED_OF_SERVERS = (
     "finish_request",
     "shutdown_request",
     "close_request",
-    "handle_error",
 )
 _NOT_CALLED_OF_HANDLERS = (
     "setup",

@@ -549,6 +549,18 @@ def test_a_handler_that_wants_the_connection_is_refused(name):
         server_for(hello, handler_class=handler)
 
 
+def test_a_server_that_wants_to_hear_nothing_of_clients_that_have_gone_serves():
+    class Server(WSGIServer):
+        def handle_error(self, *_connection):
+            pytest.fail("nothing is told of clients that have gone")
+
+    with running(hello, server_class=Server) as server:
+        with socket.create_connection(server.server_address) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost:")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        assert get(server) == (200, b"hello")
+
+
 @pytest.mark.parametrize("name", ["get_request", "verify_request", "process_request"])
 def test_a_server_that_wants_the_connections_is_refused(name):
     server_class = type("Server", (WSGIServer,), {name: lambda self, *arguments: None})
