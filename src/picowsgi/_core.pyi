@@ -1,4 +1,5 @@
-# The compiled core, made by cffi from csrc/api.h: see there for what each function does.
+# Made by tools/stub.py of the compiled core; csrc/api.h says what each function does.
+# A pointer to a struct has the struct's name, one to text is _Text. NULL is of every type.
 from typing import Any
 
 class _FFI:
@@ -9,5 +10,161 @@ class _FFI:
     def string(self, pointer: Any) -> bytes: ...
     def gc(self, pointer: Any, destructor: Any) -> Any: ...
 
+class _Text: ...
+
+class pw_balance: ...
+
+class pw_notice:
+    what: int
+    error: int
+    unsent: int
+    address: _Text
+    port: _Text
+    line: _Text
+
+class pw_request:
+    connection: int
+    content_length: int
+    content: _Text
+    content_file: int
+    listener: int
+    sent: int
+
+class pw_server: ...
+
+class pw_settings:
+    max_head_size: int
+    max_body_size: int
+    body_memory: int
+    response_buffer: int
+    max_fields: int
+    max_connections: int
+    threads: int
+    underscore_fields: int
+    timeout_head: int
+    timeout_body: int
+    timeout_write: int
+    timeout_keep_alive: int
+    timeout_drain: int
+    timeout_graceful: int
+    timeout_request: int
+    access_file: int
+    access_json: int
+    access_prompt: int
+    access_program_size: int
+    balance: pw_balance
+    access_program: _Text
+    health_path: _Text
+    temporary_directory: _Text
+
+class pw_thread: ...
+
+class _Lib:
+    PW_ADD_DATE: int
+    PW_ADD_SERVER: int
+    PW_ATOM_ADDRESS: int
+    PW_ATOM_BYTES: int
+    PW_ATOM_BYTES_OR_DASH: int
+    PW_ATOM_CLOCK: int
+    PW_ATOM_DECIMAL_SECONDS: int
+    PW_ATOM_DURATION: int
+    PW_ATOM_FIELD: int
+    PW_ATOM_IF_SLOW: int
+    PW_ATOM_IF_STATUS: int
+    PW_ATOM_LITERAL: int
+    PW_ATOM_METHOD: int
+    PW_ATOM_MICROSECONDS: int
+    PW_ATOM_MILLISECONDS: int
+    PW_ATOM_PATH: int
+    PW_ATOM_PROTOCOL: int
+    PW_ATOM_QUERY: int
+    PW_ATOM_QUEUE: int
+    PW_ATOM_RESPONSE_FIELD: int
+    PW_ATOM_SECONDS: int
+    PW_ATOM_STATUS: int
+    PW_ATOM_TARGET: int
+    PW_ATOM_TIME: int
+    PW_ATOM_USER: int
+    PW_CHANGED: int
+    PW_CLOSE: int
+    PW_CONTENT: int
+    PW_COPY_MOST: int
+    PW_ENTRY_MASK: int
+    PW_ENTRY_SHIFT: int
+    PW_FINISHED: int
+    PW_GONE: int
+    PW_HAS_LENGTH: int
+    PW_HOLD: int
+    PW_IDLE: int
+    PW_KIND: int
+    PW_NEW: int
+    PW_NEWS: int
+    PW_NEWS_ENTRY: int
+    PW_NEWS_SENT: int
+    PW_NOTICE_ERROR: int
+    PW_NOTICE_LINE: int
+    PW_NOTICE_LOST: int
+    PW_NOTICE_MEMORY: int
+    PW_NOTICE_SHORT: int
+    PW_NOTICE_STOP: int
+    PW_NOTICE_STORAGE: int
+    PW_NOTICE_WRITE_TIMEOUT: int
+    PW_OTHER_NAME: int
+    PW_OTHER_NAMES: int
+    PW_REFUSED: int
+    PW_RETURN: int
+    PW_SAME: int
+    PW_SIZE_SHIFT: int
+    PW_STOP: int
+    PW_STORE: int
+    PW_UNDERSCORE_ALLOW: int
+    PW_UNDERSCORE_DROP: int
+    PW_UNDERSCORE_REFUSE: int
+    PW_VALUES_MASK: int
+    PW_VALUES_SHIFT: int
+    PW_WATCH_BIRTH: int
+    PW_WATCH_NOTICE: int
+    PW_WATCH_SLOW: int
+    PW_WATCH_STOP: int
+    PW_WATCH_STUCK: int
+    def pw_balance_forget(self, _0: pw_balance, _1: int, /) -> None: ...
+    def pw_balance_free(self, _0: pw_balance, /) -> None: ...
+    def pw_balance_new(self) -> pw_balance: ...
+    def pw_build(self) -> _Text: ...
+    def pw_client_gone(self, _0: pw_thread, /) -> int: ...
+    def pw_die_with_parent(self, _0: int, /) -> int: ...
+    def pw_key(self, _0: int, /) -> _Text: ...
+    def pw_news(self, _0: pw_thread, /) -> int: ...
+    def pw_next(self, _0: pw_thread, /) -> int: ...
+    def pw_next_within(self, _0: pw_thread, _1: int, /) -> int: ...
+    def pw_notice_take(self, _0: pw_server, _1: pw_notice, /) -> int: ...
+    def pw_respond(
+        self, _0: pw_thread, _1: bytes | _Text, _2: int, _3: bytes | _Text, _4: int, _5: int, /
+    ) -> int: ...
+    def pw_send_data(self, _0: pw_thread, _1: bytes | _Text, _2: int, _3: int, /) -> int: ...
+    def pw_send_end(self, _0: pw_thread, _1: int, /) -> int: ...
+    def pw_send_file(self, _0: pw_thread, _1: int, _2: int, _3: int, /) -> int: ...
+    def pw_send_head(
+        self, _0: pw_thread, _1: bytes | _Text, _2: int, _3: int, _4: int, /
+    ) -> int: ...
+    def pw_send_interim(self, _0: pw_thread, _1: bytes | _Text, _2: int, /) -> int: ...
+    def pw_server_descriptor(self, _0: pw_server, /) -> int: ...
+    def pw_server_free(self, _0: pw_server, /) -> None: ...
+    def pw_server_listen(self, _0: pw_server, _1: int, /) -> int: ...
+    def pw_server_log_to(self, _0: pw_server, _1: int, /) -> None: ...
+    def pw_server_new(self, _0: pw_settings, /) -> pw_server: ...
+    def pw_server_requests(self, _0: pw_server, /) -> int: ...
+    def pw_server_share(self, _0: pw_server, _1: int, _2: int, /) -> int: ...
+    def pw_server_stop(self, _0: pw_server, /) -> None: ...
+    def pw_server_wake(self, _0: pw_server, /) -> None: ...
+    def pw_settle(self, _0: pw_thread, _1: int, /) -> int: ...
+    def pw_share_heap(self) -> None: ...
+    def pw_thread_block(self, _0: pw_thread, /) -> _Text: ...
+    def pw_thread_block_size(self, _0: pw_thread, /) -> int: ...
+    def pw_thread_free(self, _0: pw_thread, /) -> None: ...
+    def pw_thread_new(self, _0: pw_server, _1: int, /) -> pw_thread: ...
+    def pw_thread_request(self, _0: pw_thread, /) -> pw_request: ...
+    def pw_watch(self, _0: pw_server, /) -> int: ...
+
 ffi: _FFI
-lib: Any
+lib: _Lib

@@ -11,7 +11,7 @@ import stat
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from picowsgi import core
 from picowsgi.errors import ResponseError
@@ -45,8 +45,8 @@ class Response:
     #: The request is over: start_response and write come too late.
     over = False
     #: Where head and content go; a subclass may have another place.
-    send_head = core.send_head
-    send_data = core.send_data
+    send_head: ClassVar[Callable[..., int]] = core.send_head
+    send_data: ClassVar[Callable[..., int]] = core.send_data
 
     def __init__(self, thread: Any, encode: Callable[[str, list[tuple[str, str]]], Head]) -> None:
         self._thread = thread
