@@ -14,7 +14,8 @@ BUILD_FILES := setup.py $(wildcard tools/*.py)
 C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.c tests/fuzz/*.c bench/c/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format sanitize valgrind soak bench bench-check wheel clean
+.PHONY: help run test lint format sanitize valgrind soak bench bench-check wheel check-dist \
+    release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,7 +32,9 @@ help:
 	@echo "make bench     compare with other servers (ARGS='--servers picowsgi,bjoern --scenarios hello')"
 	@echo "make bench-check"
 	@echo "               count instructions, and fail where 5 % more are needed than before"
-	@echo "make wheel     build the source package and the wheel into dist/"
+	@echo "make wheel     build the source package and the wheel into dist/, and check them"
+	@echo "make release-check"
+	@echo "               install both into every Python here and test them; try the README's commands"
 	@echo "make clean     remove everything made by these"
 	@echo
 	@echo "Each makes $(VENV) and builds the C core first, where that is needed."
@@ -47,6 +50,9 @@ lint: $(BUILT)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
+	@if command -v actionlint >/dev/null; then set -x; actionlint; \
+	else echo "actionlint is not on the PATH: left out"; fi
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
 
 format: $(BUILT)
@@ -60,9 +66,27 @@ bench: $(BUILT)
 bench-check: $(BUILT)
 	$(VENV_PYTHON) -m bench check
 
-wheel: $(BUILT)
-	rm -rf dist
-	$(VENV_PYTHON) -m build --outdir dist
+# The wheel is made of the source package, so what that lacks is found. auditwheel gives it the tag
+# of the oldest C library that it runs with: on this machine that may be a recent one. Wheels for
+# older ones are made by cibuildwheel, in pyproject.toml.
+wheel: $(BUILT)-release
+	rm -rf dist build/wheel
+	$(VENV)/bin/check-manifest
+	$(VENV_PYTHON) -m build --outdir build/wheel
+	PATH=$(abspath $(VENV))/bin:$$PATH $(VENV)/bin/auditwheel repair --only-plat --wheel-dir dist \
+	    build/wheel/*.whl
+	$(VENV)/bin/auditwheel show dist/*.whl
+	mv build/wheel/*.tar.gz dist
+	$(MAKE) check-dist
+
+# What is in dist/, wherever it was built; TAG=v0.1.0 is that of a release.
+check-dist: $(BUILT)-release
+	$(VENV)/bin/abi3audit --strict --summary dist/*.whl
+	$(VENV)/bin/twine check --strict dist/*
+	$(VENV_PYTHON) tools/check_dist.py dist $(TAG)
+
+release-check: wheel
+	$(VENV_PYTHON) tools/release_check.py dist
 
 clean:
 	rm -rf build dist bench/.cache src/*.egg-info src/picowsgi/_core*.so $(VENV) .*_cache .hypothesis
@@ -83,6 +107,11 @@ $(BUILT): $(VENV)/pyvenv.cfg pyproject.toml $(CORE) $(BUILD_FILES)
 	$(if $(filter %.cfg %.toml,$?),$(VENV_PYTHON) -m pip install --quiet --upgrade pip setuptools cffi)
 	PICOWSGI_DEV=1 $(VENV_PYTHON) -m pip install --quiet --no-build-isolation \
 	    --check-build-dependencies $(if $(filter %.cfg %.toml,$?),$(EVERYTHING),$(CORE_ALONE))
+	@touch $@
+
+# What only packages are checked with.
+$(BUILT)-release: $(BUILT) pyproject.toml
+	$(VENV_PYTHON) -m pip install --quiet --group release
 	@touch $@
 
 # ---------------------------------------------------------------- sanitizers

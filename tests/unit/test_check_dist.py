@@ -1,0 +1,99 @@
+"""tools/check_dist.py finds what must not be in a wheel, and what must not be missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import zipfile
+from pathlib import Path
+
+import _cffi_backend
+import pytest
+
+import picowsgi._core
+
+CORE = Path(picowsgi._core.__file__).read_bytes()
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "check_dist.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("check_dist", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def wheel(tool, tmp_path, monkeypatch):
+    """Make a wheel that is right but for these files: `wheel({name: content or None})`."""
+    monkeypatch.setattr(tool, "version", lambda: "1.2.3")
+
+    def make(changes, name="picowsgi-1.2.3-cp310-abi3-manylinux_2_28_x86_64.whl"):
+        facts = "picowsgi-1.2.3.dist-info"
+        files = {
+            **dict.fromkeys(tool.TYPES, b""),
+            **{f"{facts}/licenses/{licence}": b"MIT" for licence in tool.LICENCES},
+            f"{facts}/METADATA": b"Name: picowsgi\n",
+            "picowsgi/_core.abi3.so": CORE,
+            **changes,
+        }
+        path = tmp_path / name
+        with zipfile.ZipFile(path, "w") as archive:
+            for member, content in files.items():
+                if content is not None:
+                    archive.writestr(member, content)
+        return path
+
+    return make
+
+
+@pytest.mark.unsanitized
+def test_a_wheel_that_is_right_passes(tool, wheel):
+    tool.check_wheel(wheel({}))
+
+
+@pytest.mark.unsanitized
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"picowsgi/py.typed": None}, "expected picowsgi/py.typed in it"),
+        (
+            {"picowsgi-1.2.3.dist-info/licenses/csrc/vendor/picohttpparser/LICENSE": None},
+            "expected .*picohttpparser/LICENSE in it",
+        ),
+        (
+            {"picowsgi-1.2.3.dist-info/METADATA": f"of {TOOL.parents[1]}".encode()},
+            f"METADATA names {re.escape(str(TOOL.parents[1]))}",
+        ),
+        ({"picowsgi/other.so": b""}, "expected picowsgi/_core.abi3.so alone"),
+        (
+            {"picowsgi/_core.abi3.so": Path(_cffi_backend.__file__).read_bytes()},
+            "expected no (library but C's|path to look for libraries in)",
+        ),
+    ],
+    ids=["types", "licence", "path", "module", "library"],
+)
+def test_what_is_wrong_in_a_wheel_is_named(tool, wheel, monkeypatch, changes, said):
+    monkeypatch.setattr(tool, "_places", lambda: [str(TOOL.parents[1]).encode()])
+    with pytest.raises(tool.PackageError, match=said):
+        tool.check_wheel(wheel(changes))
+
+
+def test_a_wheel_for_one_python_alone_is_refused(tool, wheel):
+    with pytest.raises(tool.PackageError, match="cp310-abi3-PLATFORM"):
+        tool.check_wheel(wheel({}, name="picowsgi-1.2.3-cp311-cp311-linux_x86_64.whl"))
+
+
+def test_a_tag_is_of_the_version_and_has_its_section_in_the_changelog(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "PROJECT", tmp_path)
+    (tmp_path / "src/picowsgi").mkdir(parents=True)
+    (tmp_path / "src/picowsgi/__init__.py").write_text('__version__ = "1.2.3"\n')
+    changelog = tmp_path / "CHANGELOG.md"
+    changelog.write_text("## 1.2.30\n\n## Unreleased\n")
+    with pytest.raises(tool.PackageError, match=r"expected v1\.2\.3"):
+        tool.check_tag("v1.2.4")
+    with pytest.raises(tool.PackageError, match=r"expected a section '## 1\.2\.3'"):
+        tool.check_tag("v1.2.3")
+    changelog.write_text("## 1.2.3 (2026-01-31)\n")
+    tool.check_tag("v1.2.3")
