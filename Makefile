@@ -14,8 +14,8 @@ BUILD_FILES := setup.py $(wildcard tools/*.py)
 C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.c tests/fuzz/*.c bench/c/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format sanitize valgrind soak bench bench-check wheel check-dist \
-    release-check clean
+.PHONY: help run test lint format sanitize valgrind soak bench bench-check docs wheel \
+    check-dist release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make bench     compare with other servers (ARGS='--servers picowsgi,bjoern --scenarios hello')"
 	@echo "make bench-check"
 	@echo "               count instructions, and fail where 5 % more are needed than before"
+	@echo "make docs      build the documentation into build/site"
 	@echo "make wheel     build the source package and the wheel into dist/, and check them"
 	@echo "make release-check"
 	@echo "               install both into every Python here and test them; try the README's commands"
@@ -66,6 +67,10 @@ bench: $(BUILT)
 bench-check: $(BUILT)
 	$(VENV_PYTHON) -m bench check
 
+# The variable silences what Material prints about a version of MkDocs to come.
+docs: $(BUILT)-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
 # The wheel is made of the source package, so what that lacks is found. auditwheel gives it the tag
 # of the oldest C library that it runs with: on this machine that may be a recent one. Wheels for
 # older ones are made by cibuildwheel, in pyproject.toml.
@@ -90,7 +95,7 @@ release-check: wheel
 
 clean:
 	rm -rf build dist bench/.cache src/*.egg-info src/picowsgi/_core*.so $(VENV) .*_cache .hypothesis
-	find src tests tools examples bench -name __pycache__ -prune -exec rm -rf {} +
+	find src tests tools examples bench docs -name __pycache__ -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------- the virtual environment
 
@@ -112,6 +117,10 @@ $(BUILT): $(VENV)/pyvenv.cfg pyproject.toml $(CORE) $(BUILD_FILES)
 # What only packages are checked with.
 $(BUILT)-release: $(BUILT) pyproject.toml
 	$(VENV_PYTHON) -m pip install --quiet --group release
+	@touch $@
+
+$(BUILT)-docs: $(BUILT) pyproject.toml
+	$(VENV_PYTHON) -m pip install --quiet --group docs
 	@touch $@
 
 # ---------------------------------------------------------------- sanitizers

@@ -1,0 +1,49 @@
+"""What MkDocs puts into the pages that is written elsewhere: the options, from their one table.
+
+Never says anything about an option that the table does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from picowsgi.config import OPTIONS
+from picowsgi.option import Option
+
+MARK = "<!-- options -->"
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the options in the place of their mark; called by MkDocs for each page."""
+    return markdown.replace(MARK, options())
+
+
+def options() -> str:
+    """Return a section of Markdown for each group of options, in the order of the table."""
+    groups: dict[str, list[Option]] = {}
+    for option in OPTIONS.values():
+        groups.setdefault(option.group, []).append(option)
+    return "\n\n".join(_section(group, members) for group, members in groups.items())
+
+
+def _section(group: str, members: list[Option]) -> str:
+    rows = [f"## {group}", "", "| option | default | variable | |", "|---|---|---|---|"]
+    rows += [_row(option) for option in members]
+    return "\n".join(rows)
+
+
+def _row(option: Option) -> str:
+    flag = f"`{option.flag} {option.metavar}`" if option.metavar else f"`{option.flag}`"
+    if option.switch:
+        flag += f", `--no-{option.flag.removeprefix('--')}`"
+    default = option.show(option.default)
+    told = option.help
+    if option.kind not in ("flag", "str", "list"):
+        told += f" ({option.expected})"
+    cells = (
+        f'<span id="{option.name}"></span>{flag}',
+        f"`{default}`" if default else "",
+        f"`{option.variable}`",
+        told.replace("|", "\\|"),
+    )
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,97 @@
+"""The documentation: every option is in it, and none that does not exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from picowsgi.config import OPTIONS
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+
+# What the command has besides the table.
+GENERAL = {"--config", "--check", "--version", "--help", "--help-all"}
+# Programs that a page shows, and that have options of their own.
+OTHERS = re.compile(r"^ *(docker|flask|gunicorn|uwsgi|waitress-serve) |`flask run`")
+
+
+def _hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _rendered(page: Path) -> str:
+    return str(_hooks().on_page_markdown(page.read_text("utf-8"), page=None))
+
+
+def _ours(line: str, page: Path) -> str:
+    """Return the part of a line that speaks of picowsgi's options."""
+    if OTHERS.search(line):
+        return ""
+    if page.name == "switching.md" and line.startswith("| "):
+        return line.split("|", 2)[2]
+    return line
+
+
+def test_the_page_of_options_has_a_row_for_each_in_the_order_of_the_table() -> None:
+    rows = re.findall(
+        r"^\| <span id=\"(\w+)\"></span>(.*) \|$", _rendered(DOCS / "options.md"), re.MULTILINE
+    )
+    assert [name for name, _ in rows] == list(OPTIONS)
+    for name, row in rows:
+        option = OPTIONS[name]
+        shown, default, variable, told = row.split(" | ", 3)
+        assert shown.startswith(f"`{option.flag}")
+        assert default == (
+            f"`{option.show(option.default)}`" if option.show(option.default) else ""
+        )
+        assert variable == f"`PICOWSGI_{name.upper()}`"
+        assert option.help in told.replace("\\|", "|")
+
+
+def test_the_options_stand_under_their_groups() -> None:
+    group = ""
+    for line in _rendered(DOCS / "options.md").splitlines():
+        if line.startswith("## "):
+            group = line.removeprefix("## ")
+        elif match := re.match(r"\| <span id=\"(\w+)\"", line):
+            assert OPTIONS[match[1]].group == group
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_option_that_a_page_names_exists(page: Path) -> None:
+    known = GENERAL | {option.flag for option in OPTIONS.values()}
+    known |= {f"--no-{option.flag[2:]}" for option in OPTIONS.values() if option.switch}
+    variables = {option.variable for option in OPTIONS.values()}
+    for line in _rendered(page).splitlines():
+        ours = _ours(line, page)
+        unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", ours)) - known
+        unknown |= set(re.findall(r"(?<![\w])PICOWSGI_[A-Z_]+", ours)) - variables
+        assert not unknown, f"{page.name} names what is not in the table: {line}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    named = re.findall(
+        r"^  - .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE
+    )
+    assert sorted(named) == [page.name for page in PAGES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_links_to_exists(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+        if "://" not in target:
+            assert (DOCS / target).is_file(), f"{page.name} links to {target}"
