@@ -9,7 +9,6 @@ import atexit
 import os
 import re
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -164,6 +163,7 @@ class _Lines:
             for line in lines:
                 text = _PRINTABLE.sub(_unescape, line.rstrip("\n"))
                 status, size, *texts = text.split(" ", 5)
-                # Whatever the program's logging does, the next line is to be taken.
-                with suppress(Exception):
+                try:
                     self._log(Exchange(int(status), int(size), *texts))
+                except Exception as error:  # of the program's logging; the next line is to come
+                    get_logger().error("a request could not be logged", exc_info=error)
