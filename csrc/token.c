@@ -14,8 +14,9 @@
 #include "server.h"
 
 #define PW_TICK_NS 2000000
-#define PW_STALL_TICKS 2  /* in the application for this many: between one tick and two */
-#define PW_LOOK_MS 100    /* how often slow requests are looked for */
+#define PW_STALL_TICKS 2 /* in the application for this many: between one tick and two */
+#define PW_LOOK_MS 100   /* how often slow requests are looked for */
+#define PW_SLEEP_SECONDS 1
 #define PW_QUIET_TICKS 50 /* without a request for this many: the watcher sleeps */
 
 /* An application that turns out to block on most requests is not given a tick for each. */
@@ -154,18 +155,18 @@ void pw_token_stop(pw_server *server)
     pthread_cond_signal(&server->watch);
 }
 
-/* One tick of the watcher. */
-static void pw_watch_wait(pw_server *server)
+/* False: nobody has woken the watcher in this time (less than a second, and the seconds). */
+static bool pw_watch_wait(pw_server *server, int seconds, long nanoseconds)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += PW_TICK_NS;
+    until.tv_sec += seconds;
+    until.tv_nsec += nanoseconds;
     if (until.tv_nsec >= 1000000000) {
         until.tv_nsec -= 1000000000;
         until.tv_sec++;
     }
-    if (pthread_cond_timedwait(&server->watch, &server->lock, &until) == ETIMEDOUT)
-        server->ticks++;
+    return pthread_cond_timedwait(&server->watch, &server->lock, &until) != ETIMEDOUT;
 }
 
 /* Runs the loop until a thread wants it, or all is over. */
@@ -284,15 +285,17 @@ int32_t pw_watch(pw_server *server)
         if (server->stopped)
             continue; /* it was while the loop was run here: nothing would end the waiting */
         if (quiet < PW_QUIET_TICKS) {
-            pw_watch_wait(server);
+            if (!pw_watch_wait(server, 0, PW_TICK_NS))
+                server->ticks++;
             if (server->gathering > 0)
                 pw_gather_flush(server, server->stopped);
             continue;
         }
+        /* Not for ever: glibc before 2.41 now and then loses a signal (its bug 25847). */
         server->watcher_sleeps = true;
-        pthread_cond_wait(&server->watch, &server->lock);
+        bool woken = pw_watch_wait(server, PW_SLEEP_SECONDS, 0);
         server->watcher_sleeps = false;
-        quiet = 0;
+        quiet = woken ? 0 : PW_QUIET_TICKS;
     }
     pthread_mutex_unlock(&server->lock);
     return outcome;

@@ -299,7 +299,6 @@ def test_items_that_come_together_do_not_wait_for_the_one_after_them(serve, way,
             release.set()
 
 
-@pytest.mark.unsanitized
 def test_what_a_client_could_not_take_at_once_goes_on_while_the_application_is_at_work(serve):
     release = threading.Event()
     large = pattern(12 * MEBIBYTE)
