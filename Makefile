@@ -8,6 +8,7 @@ VENV ?= .venv
 ARGS ?=
 
 VENV_PYTHON := $(VENV)/bin/python
+DOCS := build/docs-venv
 BUILT := build/stamps/$(subst /,_,$(VENV))
 CORE := $(wildcard csrc/*.[ch])
 BUILD_FILES := setup.py $(wildcard tools/*.py)
@@ -68,8 +69,8 @@ bench-check: $(BUILT)
 	$(VENV_PYTHON) -m bench check
 
 # The variable silences what Material prints about a version of MkDocs to come.
-docs: $(BUILT)-docs
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+docs: $(DOCS)/made
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(DOCS)/bin/mkdocs build --strict
 
 # The wheel is made of the source package, so what that lacks is found. auditwheel gives it the tag
 # of the oldest C library that it runs with: on this machine that may be a recent one. Wheels for
@@ -119,8 +120,12 @@ $(BUILT)-release: $(BUILT) pyproject.toml
 	$(VENV_PYTHON) -m pip install --quiet --group release
 	@touch $@
 
-$(BUILT)-docs: $(BUILT) pyproject.toml
-	$(VENV_PYTHON) -m pip install --quiet --group docs
+# Apart, because MkDocs brings watchdog, with which werkzeug watches files in another way. It reads
+# the options from src/, which needs cffi.
+$(DOCS)/made: $(BUILT) pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
+	$(DOCS)/bin/python -m pip install --quiet --group docs cffi
 	@touch $@
 
 # ---------------------------------------------------------------- sanitizers

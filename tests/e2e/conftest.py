@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).resolve().parent / "apps"
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
+LISTENS = r"http://(?:127\.0\.0\.1|0\.0\.0\.0|localhost|\[::1?\]):[1-9]\d*"
 
 
 class Command:
@@ -50,12 +52,12 @@ class Command:
             stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
             stderr=subprocess.STDOUT if stdout else subprocess.PIPE,
             start_new_session=True,
-            text=True,
-            errors="replace",
         )
         self._output = self.process.stdout if stdout else self.process.stderr
+        os.set_blocking(self._output.fileno(), False)
         self.url = ""
-        self._lines: list[str] = []
+        self._written = b""
+        self._ended = False
         self._known = threading.Event()
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -63,8 +65,10 @@ class Command:
 
     @property
     def log(self) -> str:
-        """Everything that the process has written so far."""
-        return "".join(self._lines)
+        """Everything that the process has written so far, to the last byte."""
+        with self._changed:
+            self._take()
+            return self._written.decode("utf-8", "replace")
 
     def wait_until_it_listens(self) -> None:
         announced = self._known.wait(START_TIMEOUT)
@@ -107,17 +111,24 @@ class Command:
         self._output.close()
 
     def _read(self) -> None:
-        for line in self._output:
-            with self._changed:
-                self._lines.append(line)
-                self._changed.notify_all()
-            found = re.search(
-                r"http://(?:127\.0\.0\.1|0\.0\.0\.0|localhost|\[::1?\]):[1-9]\d*", line
-            )
-            if found and not self.url:
+        while not self._ended:
+            select.select([self._output], [], [])
+            log = self.log
+            if not self.url and (found := re.search(LISTENS, log[: log.rfind("\n") + 1])):
                 self.url = found[0]
                 self._known.set()
         self._known.set()
+
+    def _take(self) -> None:
+        """Take what is in the pipe; whoever asks for the log does it, not the reader alone."""
+        while not self._ended:
+            try:
+                part = os.read(self._output.fileno(), 65536)
+            except BlockingIOError:
+                return
+            self._written += part
+            self._ended = not part
+            self._changed.notify_all()
 
 
 @pytest.fixture
