@@ -14,9 +14,8 @@
 #include "server.h"
 
 #define PW_TICK_NS 2000000
-#define PW_STALL_TICKS 2 /* in the application for this many: between one tick and two */
-#define PW_LOOK_MS 100   /* how often slow requests are looked for */
-#define PW_SLEEP_SECONDS 1
+#define PW_STALL_TICKS 2  /* in the application for this many: between one tick and two */
+#define PW_LOOK_MS 100    /* how often slow requests are looked for */
 #define PW_QUIET_TICKS 50 /* without a request for this many: the watcher sleeps */
 
 /* An application that turns out to block on most requests is not given a tick for each. */
@@ -155,18 +154,18 @@ void pw_token_stop(pw_server *server)
     pthread_cond_signal(&server->watch);
 }
 
-/* False: nobody has woken the watcher in this time (less than a second, and the seconds). */
-static bool pw_watch_wait(pw_server *server, int seconds, long nanoseconds)
+/* One tick of the watcher. */
+static void pw_watch_wait(pw_server *server)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += seconds;
-    until.tv_nsec += nanoseconds;
+    until.tv_nsec += PW_TICK_NS;
     if (until.tv_nsec >= 1000000000) {
         until.tv_nsec -= 1000000000;
         until.tv_sec++;
     }
-    return pthread_cond_timedwait(&server->watch, &server->lock, &until) != ETIMEDOUT;
+    if (pthread_cond_timedwait(&server->watch, &server->lock, &until) == ETIMEDOUT)
+        server->ticks++;
 }
 
 /* Runs the loop until a thread wants it, or all is over. */
@@ -285,17 +284,15 @@ int32_t pw_watch(pw_server *server)
         if (server->stopped)
             continue; /* it was while the loop was run here: nothing would end the waiting */
         if (quiet < PW_QUIET_TICKS) {
-            if (!pw_watch_wait(server, 0, PW_TICK_NS))
-                server->ticks++;
+            pw_watch_wait(server);
             if (server->gathering > 0)
                 pw_gather_flush(server, server->stopped);
             continue;
         }
-        /* Not for ever: glibc before 2.41 now and then loses a signal (its bug 25847). */
         server->watcher_sleeps = true;
-        bool woken = pw_watch_wait(server, PW_SLEEP_SECONDS, 0);
+        pthread_cond_wait(&server->watch, &server->lock);
         server->watcher_sleeps = false;
-        quiet = woken ? 0 : PW_QUIET_TICKS;
+        quiet = 0;
     }
     pthread_mutex_unlock(&server->lock);
     return outcome;

@@ -82,9 +82,11 @@ class Server:
         return self._port
 
     def start(self) -> None:
-        """Begin to serve, and return."""
+        """Begin to serve, and return; of a server that serves it does nothing."""
         if self._worker is None:
             raise RuntimeError("the server has been stopped; make another one")
+        if self._worker.started:
+            return
         self._worker.start()
         if self.settings.open:
             open_page(self.sockets)

@@ -60,6 +60,18 @@ def test_a_server_listens_before_it_is_started_and_many_have_different_ports():
             server.stop()
 
 
+def test_a_server_that_serves_is_not_started_again():
+    server = picowsgi.Server(hello, port=0)
+    server.start()
+    started = threading.active_count()
+    with server:
+        server.start()
+        assert threading.active_count() == started, "expected no more threads"
+        assert get(server) == b"hello"
+    with pytest.raises(RuntimeError, match="has been stopped"):
+        server.start()
+
+
 def test_an_exception_in_the_block_stops_the_server():
     before = threading.active_count()
     server = picowsgi.Server(hello, port=0)
