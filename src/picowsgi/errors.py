@@ -5,7 +5,6 @@ Never formats a traceback and never ends the process: the command line decides a
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,10 +42,17 @@ class BindError(PicowsgiError, OSError):
         self.errno = number
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that `word` is most like, or an empty one where it is like none."""
+    import difflib  # only where something is wrong: slow to import
+
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean X?` for the known word nearest to `word`, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = nearest(word, known)
+    return f"; did you mean {near}?" if near else ""
 
 
 class ResponseError(PicowsgiError, ValueError):

@@ -6,10 +6,8 @@ What is handed over stands as JSON in one variable of the environment. Never dec
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
@@ -77,6 +75,8 @@ def take(environ: MutableMapping[str, str]) -> Handover | None:
     text = environ.pop(VARIABLE, "")
     if not text:
         return None
+    import json  # only where processes replace each other
+
     values = json.loads(text)
     if values["role"] == "keeper" and values["parent"] != os.getpid():
         return None  # somebody else's
@@ -125,6 +125,8 @@ class Command:
 
     def start(self, given: Handover, descriptors: Sequence[int]) -> int:
         """Start it as a child that has `descriptors`; return its number. Raises OSError."""
+        import subprocess  # only where it is asked for
+
         kept = [*(number for number, _ in given.listeners), *descriptors]
         process = subprocess.Popen(
             self.arguments, cwd=self.directory, env=self._environ(given), pass_fds=kept
@@ -140,6 +142,8 @@ class Command:
         os.execve(self.arguments[0], self.arguments, self._environ(given))  # noqa: S606
 
     def _environ(self, given: Handover) -> dict[str, str]:
+        import json
+
         return {**self.environ, VARIABLE: json.dumps(dataclasses.asdict(given))}
 
 

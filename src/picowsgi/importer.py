@@ -5,7 +5,6 @@ Never calls an application, and never hides an error that an application's modul
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -17,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from picowsgi.errors import AppImportError, did_you_mean
+from picowsgi.errors import AppImportError, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -243,11 +242,11 @@ def _get(what: str, owner: object, attribute: str) -> object:
 def _near_attribute(name: str, module: ModuleType, dotted: str) -> str:
     first = dotted.partition(".")[0]
     public = [each for each in vars(module) if not each.startswith("_")]
-    near = difflib.get_close_matches(first, public, n=1)
-    if not near or not callable(vars(module)[near[0]]):
+    near = nearest(first, public)
+    if not near or not callable(vars(module)[near]):
         return ""
-    suffix = "()" if _is_factory(module, near[0]) else ""
-    return f"; did you mean {name}:{near[0]}{suffix}?"
+    suffix = "()" if _is_factory(module, near) else ""
+    return f"; did you mean {name}:{near}{suffix}?"
 
 
 def _candidates(name: str, module: ModuleType) -> str:

@@ -6,7 +6,6 @@ signals, and its lifeline ends when it does. Never blocks.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -37,6 +36,8 @@ class Link:
 
     def fail(self, error: AppImportError) -> None:
         """Tell the supervisor why there is no application."""
+        import json  # only where it fails
+
         parts = [str(error)[:2000], error.application_traceback[-6000:]]
         text = json.dumps(parts, ensure_ascii=False).encode("utf-8", "backslashreplace")
         self._write(bytes([FAILED]) + text[:_FAILURE_MOST])
@@ -64,6 +65,8 @@ class Link:
 
 def read_failure(text: bytes) -> AppImportError:
     """Return the error that `Link.fail` has sent."""
+    import json
+
     try:
         message, traceback = json.loads(text)
         return AppImportError(str(message), str(traceback))

@@ -5,7 +5,6 @@ Never lets a byte from outside act on the terminal or begin a line of its own.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
@@ -15,11 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from picowsgi.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -60,11 +54,14 @@ def configure(level: str, form: str = "text", config_file: str = "") -> None:
 
 
 def _configure_by(path: Path) -> None:
-    from logging.config import dictConfig  # only where it is asked for: it is slow to import
+    import json  # these only where they are asked for: they are slow to import
+    from logging.config import dictConfig
+
+    from picowsgi import toml
 
     try:
         text = path.read_text("utf-8")
-        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        document = json.loads(text) if path.suffix == ".json" else toml.loads(text)
         dictConfig({"version": 1, "disable_existing_loggers": False, **document})
     except OSError as error:
         raise ConfigError(f"--log-config: cannot read {path}: {error.strerror}") from None
@@ -138,6 +135,12 @@ class _TextFormatter(logging.Formatter):
 class _JSONFormatter(_TextFormatter):
     """One object a line: time (RFC 3339), level, pid, message and, of an error, its traceback."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        import json  # only where it is asked for
+
+        self._dumps = json.dumps
+
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.created)),
@@ -149,7 +152,7 @@ class _JSONFormatter(_TextFormatter):
             entry["traceback"] = self.formatException(record.exc_info)
         elif record.exc_text:
             entry["traceback"] = record.exc_text
-        return json.dumps(entry)
+        return self._dumps(entry)
 
 
 def _indent(text: str) -> str:

@@ -6,7 +6,6 @@ Never opens a socket and never loads an application: it only says what was asked
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +16,6 @@ from picowsgi.option import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Source = Literal["keyword", "command line"]
 
@@ -136,11 +130,13 @@ def _from_file(config_file: Path | None, directory: Path | None) -> _Level:
         path = (directory or Path()) / "pyproject.toml"
         if not path.is_file():
             return {}
+    from picowsgi import toml
+
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = toml.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (UnicodeDecodeError, toml.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     level: _Level = {}
     for name, value in _own_table(document, path).items():
