@@ -1,6 +1,5 @@
 /* New connections, in batches; a pause while there is no room for more, or they are others' turn. */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -63,8 +62,8 @@ static void pw_accept_listen(pw_server *server)
 {
     for (int i = 0; i < server->listener_count; i++)
         if (!server->listeners[i].is_over &&
-            pw_poll_add_listener(&server->poll, server->listeners[i].fd, &server->listeners[i]) !=
-                0) {
+            pw_poll_add(&server->poll, server->listeners[i].fd, &server->listeners[i],
+                        PW_POLL_LISTENER) != 0) {
             pw_accept_pause(server);
             server->resume_at = server->timers.now + PW_PAUSE_MS;
             return;
@@ -148,7 +147,7 @@ static int pw_accept_one(int listener, struct sockaddr_storage *peer)
 {
     socklen_t size = sizeof *peer;
     peer->ss_family = AF_UNSPEC;
-    return accept4(listener, (struct sockaddr *)peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    return pw_accept_from(listener, peer, &size);
 }
 
 void pw_accept(pw_server *server, pw_listener *listener, int most)

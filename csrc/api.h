@@ -40,6 +40,7 @@ typedef struct {
     const char *access_program; /* the lines of the access log: see PW_ATOM_LITERAL */
     const char *health_path;    /* answered by the core; empty: none */
     const char *temporary_directory;
+    const char *poller; /* pw_poller_name, or "auto" or NULL: the first of them */
 } pw_settings;
 
 /*
@@ -91,7 +92,9 @@ void pw_balance_free(pw_balance *balance);
 /* That process has ended: nobody is to leave connections to it. */
 void pw_balance_forget(pw_balance *balance, int32_t process);
 
-/* Returns NULL with errno set. */
+/* The pollers that this build has, by number, the best one first; NULL past the last one. */
+const char *pw_poller_name(int32_t number);
+/* Returns NULL with errno set; ENOTSUP: this build does not have the poller. */
 pw_server *pw_server_new(const pw_settings *settings);
 /*
  * The descriptor is listening and non-blocking, and stays the caller's: it is duplicated, and the
@@ -100,7 +103,7 @@ pw_server *pw_server_new(const pw_settings *settings);
 int32_t pw_server_listen(pw_server *server, int32_t descriptor);
 /*
  * For processes that replace each other on the same sockets: from is one end of a pair of sockets
- * (AF_UNIX, SOCK_SEQPACKET) that they share, to the other one; both are non-blocking and stay the
+ * (AF_UNIX, SOCK_STREAM) that they share, to the other one; both are non-blocking and stay the
  * caller's. When this server stops, it sends connections whose next request has not begun to `to`,
  * unless the pair has been shut down; what comes from `from` it serves as if it had accepted it. To be called after pw_server_listen, once. Returns 0,
  * or an errno.
@@ -209,7 +212,8 @@ int64_t pw_next(pw_thread *thread);
  * a request, waits at most once for that, and returns how many responses are still unsent. What has
  * been received meanwhile keeps the descriptor readable.
  *
- * The descriptor can be polled: readable when there is something for pw_next to do.
+ * The descriptor can be polled: readable when there is something for pw_next to do. -1: the poller
+ * has none, which is so for poll(2).
  * pw_server_wake ends a wait; from any thread, or a signal handler.
  */
 int64_t pw_next_within(pw_thread *thread, int32_t patience);
@@ -276,5 +280,5 @@ int32_t pw_die_with_parent(int32_t signal);
  */
 void pw_share_heap(void);
 
-/* What this core was built of, and the SIMD it uses here: "gcc 12.2; epoll; ...; SSE4.2". */
+/* What this core was built of, and the SIMD it uses here: "gcc 12.2; epoll (or poll); ...; SSE4.2". */
 const char *pw_build(void);

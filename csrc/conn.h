@@ -2,10 +2,10 @@
  * One connection and what it is made of, with sockets and clocks. The files, each knowing those above
  * it:
  *
- *     poll_*      readiness                     content   where content is kept
- *     timeout     who has waited too long       process   what a process asks of the system
- *     send        bytes out                     recv      bytes in
- *     answer      what the core itself answers
+ *     system      what systems do differently   poll, poll_*  readiness
+ *     timeout     who has waited too long       content   where content is kept
+ *     process     what a process asks for       send      bytes out
+ *     recv        bytes in                      answer    what the core itself answers
  *     conn_end    a connection waits, or ends   conn      its states
  *
  * What brings connections together is in server.h.
@@ -14,6 +14,7 @@
 #define PW_CONN_H
 
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -30,9 +31,48 @@ typedef enum {
                   * our own memory, ENODATA for a file that has become too short */
 } pw_io;
 
-/* ------------------------------------------------------------------ poll_epoll.c */
+/* ------------------------------------------------------------------ system.c */
 
-#define PW_POLLER "epoll"
+/* PW_PORTABLE leaves out what only Linux has, so that the other forms can be tested there. */
+#if defined(__linux__) && !defined(PW_PORTABLE)
+#define PW_LINUX 1
+#else
+#define PW_LINUX 0
+#endif
+
+/* A pipe that neither end of waits, closed at execve(2). 0, or an errno. */
+int pw_pipe(int ends[2]);
+/* accept(2): the connection does not wait either, and is closed at execve(2). */
+int pw_accept_from(int listener, struct sockaddr_storage *peer, socklen_t *size);
+/* Has writing to a socket raise no SIGPIPE, where that is a property of the socket. */
+void pw_no_pipe_signal(int fd);
+/* sendmsg(2) without SIGPIPE: an application may have given that its default back. */
+ssize_t pw_send_message(int fd, const struct msghdr *message, int flags);
+/* recvmsg(2); descriptors that come are closed at execve(2). Takes one at most. */
+ssize_t pw_receive_message(int fd, struct msghdr *message, int flags);
+/* Sends from a file, which is not moved; *offset is. Without SIGPIPE, as above. */
+ssize_t pw_send_file_part(int fd, int file, off_t *offset, size_t size);
+/* How many bytes the system has taken and the peer has not yet; 0 where it does not say. */
+int pw_unsent(int fd);
+/* Whether the peer has closed its side, or is gone; may not see it behind data that nobody read. */
+bool pw_peer_has_left(int fd);
+/* To be waited for by pw_condition_wait alone. */
+void pw_condition_init(pthread_cond_t *condition);
+/* False: nobody has signalled it in this time, less than a second. */
+bool pw_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, long nanoseconds);
+
+/* ------------------------------------------------------------------ poll.c, poll_*.c */
+
+#if PW_LINUX
+#define PW_HAS_EPOLL 1
+#else
+#define PW_HAS_EPOLL 0
+#endif
+#if !PW_LINUX && __has_include(<sys/event.h>)
+#define PW_HAS_KQUEUE 1
+#else
+#define PW_HAS_KQUEUE 0
+#endif
 
 enum { PW_READABLE = 1, PW_WRITABLE = 2, PW_HALF_CLOSED = 4, PW_GONE_AWAY = 8 };
 
@@ -41,26 +81,60 @@ typedef struct {
     int what;  /* PW_READABLE ... */
 } pw_event;
 
-typedef struct pw_poll {
-    int fd;
-} pw_poll;
-
 #define PW_EVENTS_MOST 256
 
-/* 0, or an errno. */
-int pw_poll_open(pw_poll *poll);
+typedef enum {
+    PW_POLL_EDGES, /* a connection: both directions; each change is told once */
+    /* The wake-up: reading only, told as long as there is something, and before what came later. */
+    PW_POLL_LEVEL,
+    /* A listening socket, level too. Where several processes wait for it a connection may wake only
+     * one of them, and who was woken has to accept it: nobody else will be told. */
+    PW_POLL_LISTENER,
+} pw_poll_kind;
+
+typedef struct pw_poll pw_poll;
+
+/* A way to wait; what each does is said below. */
+typedef struct {
+    const char *name;
+    int (*open)(pw_poll *poll);
+    void (*close)(pw_poll *poll);
+    int (*add)(pw_poll *poll, int fd, void *tag, pw_poll_kind kind);
+    int (*want)(pw_poll *poll, int fd, void *tag, int what); /* NULL: it tells all unasked */
+    void (*remove)(pw_poll *poll, int fd);
+    int (*wait)(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
+} pw_poller;
+
+/* One of them, open. One thread at a time may wait; the rest is for one thread at a time too, which
+ * may be another one, and takes effect while the first one waits. All zero is closed. */
+struct pw_poll {
+    const pw_poller *poller;     /* borrowed; NULL: not open */
+    int fd;                      /* owned: of epoll(7) or kqueue(2); -1: there is none */
+    struct pw_poll_table *table; /* owned: of poll(2) */
+};
+
+#if PW_HAS_EPOLL
+extern const pw_poller pw_poller_epoll;
+#endif
+#if PW_HAS_KQUEUE
+extern const pw_poller pw_poller_kqueue;
+#endif
+extern const pw_poller pw_poller_poll;
+
+/* By its name, or the best one for NULL and "auto"; ENOTSUP: this build has none of that name. All
+ * return 0, or an errno. */
+int pw_poll_open(pw_poll *poll, const char *name);
 void pw_poll_close(pw_poll *poll);
-/* A connection: both directions, edges, once in its life. */
-int pw_poll_add(pw_poll *poll, int fd, void *tag);
-/* The wake-up: reading only, as long as there is something (level). */
-int pw_poll_add_level(pw_poll *poll, int fd, void *tag);
-/*
- * A listening socket, level too. Where several processes wait for it a connection wakes one of them,
- * and who was woken has to accept it: nobody else will be told.
- */
-int pw_poll_add_listener(pw_poll *poll, int fd, void *tag);
+int pw_poll_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind);
+/* A connection has met the end of what it could read (PW_READABLE) or write (PW_WRITABLE), or
+ * neither: only of these it need be told from now on, and when its peer has gone away. */
+static inline int pw_poll_want(pw_poll *poll, int fd, void *tag, int what)
+{
+    return poll->poller->want != NULL ? poll->poller->want(poll, fd, tag, what) : 0;
+}
 void pw_poll_remove(pw_poll *poll, int fd);
-/* Waits; timeout in ms, -1 for ever. Returns how many events, 0 also after a signal. */
+/* Waits; timeout in ms, -1 for ever. Returns how many events; 0 also after a signal, or when it has
+ * to be asked anew. */
 int pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 
 /* ------------------------------------------------------------------ timeout.c */
@@ -181,8 +255,6 @@ pw_io pw_output_flush(pw_output *output, int fd, bool *progress);
 /* How many bytes the system may have that it need not send yet; a listening socket says how many at
  * first. */
 void pw_send_ahead(int fd, int size);
-/* How many bytes the system has taken and the peer has not yet; 0 where it does not say. */
-int pw_unsent(int fd);
 /* Writes parts[0, count); what does not go out now is kept: up to PW_COPY_MOST bytes of a part are
  * copied, more are borrowed. */
 pw_io pw_output_write(pw_output *output, int fd, struct iovec *parts, int count);

@@ -83,10 +83,18 @@ pw_step pw_conn_fail(pw_server *server, pw_conn *conn)
 
 pw_step pw_conn_wait(pw_server *server, pw_conn *conn, pw_timer_kind kind, bool restart)
 {
-    if (!conn->registered) {
-        if (pw_poll_add(&server->poll, conn->fd, conn) != 0)
-            return pw_conn_fail(server, conn);
-        conn->registered = true;
+    int wants = (conn->what & PW_READABLE) != 0 ? 0 : PW_READABLE;
+    if (conn->output.first != NULL)
+        wants |= PW_WRITABLE;
+    int error = 0;
+    if (!conn->registered)
+        error = pw_poll_add(&server->poll, conn->fd, conn, PW_POLL_EDGES);
+    conn->registered |= error == 0;
+    if (error == 0)
+        error = pw_poll_want(&server->poll, conn->fd, conn, wants);
+    if (error != 0) {
+        errno = error;
+        return pw_conn_fail(server, conn);
     }
     if (restart || conn->timer.kind != kind)
         pw_timer_start(&server->timers, &conn->timer, kind);

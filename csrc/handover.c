@@ -39,7 +39,7 @@ bool pw_hand_over(const pw_server *server, const pw_conn *conn)
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN(sizeof conn->fd);
     memcpy(CMSG_DATA(header), &conn->fd, sizeof conn->fd);
-    return sendmsg(server->handover, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+    return pw_send_message(server->handover, &message, MSG_DONTWAIT) == 1;
 }
 
 int pw_take_over(int channel, struct sockaddr_storage *peer, uint8_t *number, int count)
@@ -53,7 +53,7 @@ int pw_take_over(int channel, struct sockaddr_storage *peer, uint8_t *number, in
         .msg_control = &beside,
         .msg_controllen = sizeof beside,
     };
-    ssize_t got = recvmsg(channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t got = pw_receive_message(channel, &message, MSG_DONTWAIT);
     if (got <= 0) {
         errno = got == 0 ? 0 : errno;
         return -1;

@@ -1,52 +1,45 @@
 /* Readiness by epoll(7). A connection is registered once, edge-triggered, and never changed. */
+#include "conn.h"
+
+#if PW_HAS_EPOLL
 #include <errno.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "conn.h"
-
-int pw_poll_open(pw_poll *poll)
+static int pw_epoll_open(pw_poll *poll)
 {
     poll->fd = epoll_create1(EPOLL_CLOEXEC);
     return poll->fd < 0 ? errno : 0;
 }
 
-void pw_poll_close(pw_poll *poll)
+static void pw_epoll_close(pw_poll *poll)
 {
-    if (poll->fd >= 0)
-        close(poll->fd);
-    poll->fd = -1;
+    close(poll->fd);
 }
 
-static int pw_poll_register(pw_poll *poll, int fd, void *tag, uint32_t mask)
+static int pw_epoll_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
 {
-    struct epoll_event event = {.events = mask, .data.ptr = tag};
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = tag};
+    switch (kind) {
+    case PW_POLL_EDGES:
+        event.events |= EPOLLOUT | EPOLLRDHUP | EPOLLET;
+        break;
+    case PW_POLL_LEVEL:
+        break;
+    case PW_POLL_LISTENER: /* one of the processes that wait is enough for a connection */
+        event.events |= EPOLLEXCLUSIVE;
+        break;
+    }
     return epoll_ctl(poll->fd, EPOLL_CTL_ADD, fd, &event) < 0 ? errno : 0;
 }
 
-int pw_poll_add(pw_poll *poll, int fd, void *tag)
-{
-    return pw_poll_register(poll, fd, tag, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
-}
-
-int pw_poll_add_level(pw_poll *poll, int fd, void *tag)
-{
-    return pw_poll_register(poll, fd, tag, EPOLLIN);
-}
-
-int pw_poll_add_listener(pw_poll *poll, int fd, void *tag)
-{
-    /* One of the processes that wait is enough for a connection. */
-    return pw_poll_register(poll, fd, tag, EPOLLIN | EPOLLEXCLUSIVE);
-}
-
-void pw_poll_remove(pw_poll *poll, int fd)
+static void pw_epoll_remove(pw_poll *poll, int fd)
 {
     struct epoll_event unused = {.events = 0, .data.ptr = NULL};
     epoll_ctl(poll->fd, EPOLL_CTL_DEL, fd, &unused);
 }
 
-int pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout)
+static int pw_epoll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout)
 {
     struct epoll_event found[PW_EVENTS_MOST];
     int count = epoll_wait(poll->fd, found, PW_EVENTS_MOST, timeout);
@@ -65,3 +58,14 @@ int pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout)
     }
     return count < 0 ? 0 : count;
 }
+
+const pw_poller pw_poller_epoll = {
+    .name = "epoll",
+    .open = pw_epoll_open,
+    .close = pw_epoll_close,
+    .add = pw_epoll_add,
+    .want = NULL,
+    .remove = pw_epoll_remove,
+    .wait = pw_epoll_wait,
+};
+#endif

@@ -37,8 +37,15 @@ void pw_pipe_signal_release(const sigset_t *before, bool whole)
     int error = errno;
     if (!whole && !sigismember(before, SIGPIPE)) {
         const sigset_t set = pw_pipe_signal();
+#if PW_LINUX
         const struct timespec none = {0, 0};
         sigtimedwait(&set, NULL, &none);
+#else /* not every system has that */
+        sigset_t pending;
+        int unused;
+        if (sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1)
+            sigwait(&set, &unused);
+#endif
     }
     pthread_sigmask(SIG_SETMASK, before, NULL);
     errno = error;
@@ -55,6 +62,13 @@ void pw_pipe_signal_release(const sigset_t *before, bool whole)
 #else
 #define PW_COMPILER "an unknown compiler"
 #endif
+#if PW_HAS_EPOLL
+#define PW_POLLERS "epoll (or poll)"
+#elif PW_HAS_KQUEUE
+#define PW_POLLERS "kqueue (or poll)"
+#else
+#define PW_POLLERS "poll"
+#endif
 /* PW_PARSER_HASH and PW_SANITIZERS come from the build (tools/flags.py). */
 #ifdef PW_SANITIZERS
 #define PW_CHECKED "; sanitizers " PW_TEXT_OF(PW_SANITIZERS)
@@ -62,7 +76,7 @@ void pw_pipe_signal_release(const sigset_t *before, bool whole)
 #define PW_CHECKED ""
 #endif
 #define PW_BUILD(simd)                                                                             \
-    PW_COMPILER "; " PW_POLLER "; picohttpparser " PW_TEXT_OF(PW_PARSER_HASH) "; " simd PW_CHECKED
+    PW_COMPILER "; " PW_POLLERS "; picohttpparser " PW_TEXT_OF(PW_PARSER_HASH) "; " simd PW_CHECKED
 
 const char *pw_build(void)
 {

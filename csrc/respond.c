@@ -319,6 +319,5 @@ int32_t pw_client_gone(pw_thread *thread)
     pw_conn *conn = thread->conn;
     if (conn == NULL)
         return 1;
-    struct pollfd poll_fd = {.fd = conn->fd, .events = POLLRDHUP, .revents = 0};
-    return poll(&poll_fd, 1, 0) > 0;
+    return pw_peer_has_left(conn->fd);
 }

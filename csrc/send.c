@@ -3,8 +3,6 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/sendfile.h>
 #include <unistd.h>
 
 #include "conn.h"
@@ -105,11 +103,10 @@ static pw_io pw_failure(void)
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? PW_IO_RETRY : PW_IO_ERROR;
 }
 
-/* writev to a socket, but for SIGPIPE: an application may have given that its default back. */
 static ssize_t pw_send_parts(int fd, struct iovec *parts, int count)
 {
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)count};
-    return sendmsg(fd, &message, MSG_NOSIGNAL);
+    return pw_send_message(fd, &message, 0);
 }
 
 /* The pieces up to the first file. */
@@ -147,9 +144,7 @@ static pw_io pw_flush_file(pw_output *output, int fd, bool *progress)
 {
     pw_piece *piece = output->first;
     size_t want = piece->left < PW_FILE_STEP ? piece->left : PW_FILE_STEP;
-    sigset_t before = pw_pipe_signal_hold(); /* sendfile has no MSG_NOSIGNAL */
-    ssize_t done = sendfile(fd, piece->file, &piece->offset, want);
-    pw_pipe_signal_release(&before, done == (ssize_t)want);
+    ssize_t done = pw_send_file_part(fd, piece->file, &piece->offset, want);
     if (done < 0)
         return pw_failure();
     if (done == 0) {
@@ -183,16 +178,6 @@ void pw_send_ahead(int fd, int size)
     (void)fd;
     (void)size;
 #endif
-}
-
-int pw_unsent(int fd)
-{
-    int size = 0;
-#ifdef TIOCOUTQ
-    if (ioctl(fd, TIOCOUTQ, &size) != 0)
-        return 0;
-#endif
-    return size;
 }
 
 /* Keeps the rest of a part: a large one is Python's own bytes, and borrowed. */

@@ -6,24 +6,15 @@
 
 #include "server.h"
 
-static bool pw_wake_open(pw_server *server)
+/* 0, or an errno. */
+static int pw_poll_begin(pw_server *server, const char *poller)
 {
-    if (pipe(server->wake) != 0)
-        return false;
-    for (int i = 0; i < 2; i++) {
-        fcntl(server->wake[i], F_SETFD, FD_CLOEXEC);
-        fcntl(server->wake[i], F_SETFL, O_NONBLOCK);
-    }
-    return pw_poll_add_level(&server->poll, server->wake[0], server->wake) == 0;
-}
-
-static void pw_watch_init(pw_server *server)
-{
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&server->watch, &attributes);
-    pthread_condattr_destroy(&attributes);
+    int error = pw_poll_open(&server->poll, poller);
+    if (error == 0)
+        error = pw_pipe(server->wake);
+    if (error == 0)
+        error = pw_poll_add(&server->poll, server->wake[0], server->wake, PW_POLL_LEVEL);
+    return error;
 }
 
 /* A copy of size bytes and a NUL; NULL: out of memory. */
@@ -103,10 +94,10 @@ pw_server *pw_server_new(const pw_settings *settings)
         errno = ENOMEM;
         return NULL;
     }
-    server->poll.fd = server->wake[0] = server->wake[1] = server->handover = -1;
+    server->wake[0] = server->wake[1] = server->handover = -1;
     pthread_mutex_init(&server->lock, NULL);
     server->references = 1;
-    pw_watch_init(server);
+    pw_condition_init(&server->watch);
     pw_server_copy_settings(server, settings);
     pw_timers_init(&server->timers);
     pw_clock_tick(&server->clock);
@@ -114,14 +105,9 @@ pw_server *pw_server_new(const pw_settings *settings)
     server->watcher = pw_thread_new(server, -1);
     if (server->watcher == NULL || !pw_server_allocate(server, settings))
         goto fail;
-    error = pw_poll_open(&server->poll);
-    if (error != 0)
-        goto fail;
-    if (!pw_wake_open(server)) {
-        error = errno;
-        goto fail;
-    }
-    return server;
+    error = pw_poll_begin(server, settings->poller);
+    if (error == 0)
+        return server;
 fail:
     pw_server_free(server);
     errno = error;
@@ -136,7 +122,7 @@ int32_t pw_server_listen(pw_server *server, int32_t descriptor)
     listener->fd = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
     if (listener->fd < 0)
         return errno;
-    int error = pw_poll_add_listener(&server->poll, listener->fd, listener);
+    int error = pw_poll_add(&server->poll, listener->fd, listener, PW_POLL_LISTENER);
     if (error == 0)
         server->listener_count++;
     else
@@ -149,6 +135,7 @@ int32_t pw_server_share(pw_server *server, int32_t from, int32_t to)
     server->handover = fcntl(to, F_DUPFD_CLOEXEC, 0);
     if (server->handover < 0)
         return errno;
+    pw_no_pipe_signal(server->handover);
     int32_t error = pw_server_listen(server, from);
     if (error == 0)
         server->listeners[server->listener_count - 1].is_channel = true;
@@ -171,7 +158,7 @@ void pw_server_wake(pw_server *server)
 
 int32_t pw_server_descriptor(pw_server *server)
 {
-    return server->poll.fd;
+    return server->poll.poller != NULL ? server->poll.fd : -1;
 }
 
 int64_t pw_server_requests(pw_server *server)

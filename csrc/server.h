@@ -21,7 +21,6 @@
 #ifndef PW_SERVER_H
 #define PW_SERVER_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 
 #include "conn.h"

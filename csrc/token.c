@@ -8,9 +8,6 @@
  * Time is counted in ticks by pw_watch alone, and only while there is something to watch: the way
  * of a request reads a number, not a clock. All of this is under the server's lock.
  */
-#include <errno.h>
-#include <time.h>
-
 #include "server.h"
 
 #define PW_TICK_NS 2000000
@@ -154,20 +151,6 @@ void pw_token_stop(pw_server *server)
     pthread_cond_signal(&server->watch);
 }
 
-/* One tick of the watcher. */
-static void pw_watch_wait(pw_server *server)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += PW_TICK_NS;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
-    if (pthread_cond_timedwait(&server->watch, &server->lock, &until) == ETIMEDOUT)
-        server->ticks++;
-}
-
 /* Runs the loop until a thread wants it, or all is over. */
 static void pw_watch_loop(pw_server *server)
 {
@@ -284,7 +267,8 @@ int32_t pw_watch(pw_server *server)
         if (server->stopped)
             continue; /* it was while the loop was run here: nothing would end the waiting */
         if (quiet < PW_QUIET_TICKS) {
-            pw_watch_wait(server);
+            if (!pw_condition_wait(&server->watch, &server->lock, PW_TICK_NS))
+                server->ticks++;
             if (server->gathering > 0)
                 pw_gather_flush(server, server->stopped);
             continue;

@@ -384,6 +384,15 @@ def descriptors_at_rest() -> int:
     return open_descriptors()
 
 
+def outer_environ() -> dict[str, str]:
+    """The environment of the tests without options, but for the poller that they run with."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if "PICOWSGI_" not in name or name == "PICOWSGI_POLLER"
+    }
+
+
 def resident_bytes(process: int | str = "self") -> int:
     """How much memory of a process is in RAM."""
     pages = Path(f"/proc/{process}/statm").read_text().split()[1]

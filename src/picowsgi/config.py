@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+def _check_poller(name: str) -> None:
+    from picowsgi.core import POLLERS  # only then: the table does not need the core
+
+    if name != "auto" and name not in POLLERS:
+        raise ValueError(f"a poller of this build, which has auto, {', '.join(POLLERS)}")
+
+
 def _check_health(path: str) -> None:
     if (path and not re.fullmatch(r"/[!-~]*", path)) or "?" in path or "#" in path:
         raise ValueError("a path of printable ASCII that begins with /, without ? and #")
@@ -79,6 +86,15 @@ class Settings:
         help="permissions of unix sockets, such as 660",
         minimum=UNSET,
         maximum=0o777,
+    )
+    poller: str = option(
+        "auto",
+        kind="choice",
+        group="Address",
+        metavar="NAME",
+        help="auto, epoll, kqueue or poll",
+        choices=("auto", "epoll", "kqueue", "poll"),
+        check=_check_poller,
     )
 
     mount: tuple[str, ...] = option(

@@ -9,7 +9,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import count
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from picowsgi._core import ffi, lib
@@ -126,6 +126,15 @@ def build() -> list[str]:
     return ffi.string(lib.pw_build()).decode("ascii").split("; ")
 
 
+def _read_pollers() -> tuple[str, ...]:
+    names = takewhile(lambda name: name != ffi.NULL, map(lib.pw_poller_name, count()))
+    return tuple(ffi.string(name).decode("ascii") for name in names)
+
+
+#: What `--poller` may name in this build, the best one first.
+POLLERS = _read_pollers()
+
+
 class Balance:
     """How many connections each of the processes has that share the sockets (`pw_balance`).
 
@@ -172,6 +181,7 @@ class CoreServer:
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
         health = ffi.new("char[]", settings.health.encode("ascii"))
         access_program = ffi.new("char[]", program)
+        poller = ffi.new("char[]", settings.poller.encode("ascii"))
         fields = {
             "max_head_size": settings.max_head_size,
             "max_body_size": settings.max_body_size,
@@ -195,6 +205,7 @@ class CoreServer:
             "access_program_size": len(program),
             "health_path": health,
             "temporary_directory": directory,
+            "poller": poller,
             "balance": ffi.NULL if balance is None else balance.pointer,
         }
         self._balance = balance
@@ -243,7 +254,10 @@ class CoreServer:
         return number
 
     def fileno(self) -> int:
-        """Return what is readable when there is something for `next_request` to do."""
+        """Return what is readable when there is something for `next_request` to do.
+
+        -1 where the poller has no such descriptor.
+        """
         descriptor: int = lib.pw_server_descriptor(self.pointer)
         return descriptor
 

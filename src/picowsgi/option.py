@@ -37,9 +37,9 @@ class Option:
     """What the table says about one option; `name` is the name of its field in `Settings`.
 
     `minimum` and `maximum` are inclusive, and in bytes for a size. `check` looks at one text
-    of a `str` or `list` and raises a ValueError that says what was expected. `switch`: on the
-    command line it is a pair of flags for `on` and `off`. `everyday`: `--help` shows it, and not
-    `--help-all` alone.
+    of a `str`, `list` or `choice` and raises a ValueError that says what was expected. `switch`:
+    on the command line it is a pair of flags for `on` and `off`. `everyday`: `--help` shows it,
+    and not `--help-all` alone.
     """
 
     name: str
@@ -162,7 +162,11 @@ def _to_choice(option: Option, value: object) -> str | None:
         name = {"true": "on", "1": "on", "yes": "on", "false": "off", "0": "off", "no": "off"}.get(
             name, name
         )
-    return name if name in option.choices else None
+    if name not in option.choices:
+        return None
+    if option.check is not None:
+        option.check(name)
+    return name
 
 
 def _to_list(option: Option, value: object) -> tuple[str, ...] | None:

@@ -23,7 +23,13 @@ _NO_OPTIONS: Mapping[str, object] = {}
 # These variables speak to the build of picowsgi, and from one of its processes to the next; a
 # shell that has them set can still serve.
 _NO_OPTIONS_OF_OURS = frozenset(
-    {"PICOWSGI_DEV", "PICOWSGI_SANITIZE", "PICOWSGI_HANDOVER", "PICOWSGI_LISTENER"}
+    {
+        "PICOWSGI_DEV",
+        "PICOWSGI_EMULATE",
+        "PICOWSGI_SANITIZE",
+        "PICOWSGI_HANDOVER",
+        "PICOWSGI_LISTENER",
+    }
 )
 
 

@@ -17,6 +17,7 @@ or `handle` of a request handler, have nothing to do here, and overriding one is
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import socketserver
@@ -183,11 +184,15 @@ class WSGIServer(simple_server.WSGIServer):
         """Return a descriptor that is readable when `handle_request` has something to do.
 
         It is not the listening socket's (that is `socket`), because a request may also come on a
-        connection that is open already. -1 once the server is closed.
+        connection that is open already. -1 once the server is closed. Raises OSError where the
+        poller is poll(2), which has no descriptor.
         """
         if self.socket.fileno() < 0:
             return -1
-        return self._open_core().fileno()
+        descriptor = self._open_core().fileno()
+        if descriptor < 0:
+            raise OSError(errno.ENOTSUP, "expected a poller with a descriptor, epoll or kqueue")
+        return descriptor
 
     @property
     def _has_threads(self) -> bool:

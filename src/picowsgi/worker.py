@@ -89,7 +89,7 @@ class Worker:
     def share(self, source: socket.socket, target: socket.socket) -> None:
         """Take connections from other processes, and at the end leave them to others.
 
-        The two are a pair of the type SOCK_SEQPACKET that all of them have, until it is shut down.
+        The two are a pair of the type SOCK_STREAM that all of them have, until it is shut down.
         """
         self._core.share(source, target)
 

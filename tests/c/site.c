@@ -61,6 +61,7 @@ pw_settings site_settings(void)
         .access_program = "",
         .health_path = "",
         .temporary_directory = "/tmp",
+        .poller = getenv("PICOWSGI_POLLER"),
     };
 }
 

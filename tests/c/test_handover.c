@@ -15,7 +15,7 @@ static void open_both(int family)
     settings.timeout_drain = 3600 * 1000; /* nothing is closed for want of time */
     site_open(&old, &settings, family);
     site_open(&new, &settings, family);
-    REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, channel) == 0);
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, channel) == 0);
     REQUIRE(pw_server_share(old.server, channel[0], channel[1]) == 0);
     REQUIRE(pw_server_share(new.server, channel[0], channel[1]) == 0);
 }

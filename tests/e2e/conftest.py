@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support import outer_environ
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
@@ -43,11 +45,10 @@ class Command:
         environ: Mapping[str, str],
         stdout: bool = False,
     ) -> None:
-        kept = {name: value for name, value in os.environ.items() if "PICOWSGI_" not in name}
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=directory,
-            env={**kept, "PYTHONUNBUFFERED": "1", **environ},
+            env={**outer_environ(), "PYTHONUNBUFFERED": "1", **environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
             stderr=subprocess.STDOUT if stdout else subprocess.PIPE,

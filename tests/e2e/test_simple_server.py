@@ -85,6 +85,12 @@ def readable(server, seconds):
     return bool(select.select([server], [], [], seconds)[0])
 
 
+@pytest.fixture
+def with_descriptor(monkeypatch):
+    """The build's own poller, whatever the environment says: poll(2) has no descriptor."""
+    monkeypatch.delenv("PICOWSGI_POLLER", raising=False)
+
+
 # --- what a server says of itself ---------------------------------------------------------------
 
 
@@ -321,6 +327,7 @@ def test_a_server_whose_service_actions_fail_can_serve_again():
     assert caught.traceback  # which has kept what served first
 
 
+@pytest.mark.usefixtures("with_descriptor")
 def test_a_request_that_the_end_cuts_off_is_in_the_log(caplog):
     with server_for(hello) as server, asked(server) as whole, RawClient(server.server_port) as half:
         half.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
@@ -335,11 +342,12 @@ def test_a_request_that_the_end_cuts_off_is_in_the_log(caplog):
 
 
 def test_servers_leave_no_descriptors():
-    before = descriptors_at_rest()
+    counts = set()
     for _ in range(5):
         with running(hello) as server:
             assert get(server) == (200, b"hello")
-    assert descriptors_at_rest() == before
+        counts.add(descriptors_at_rest())  # those of the last one are kept until the next
+    assert len(counts) == 1
 
 
 # --- handle_request -----------------------------------------------------------------------------
@@ -399,6 +407,7 @@ def test_handle_request_returns_after_the_timeout():
         assert called == [1, 1, 1]
 
 
+@pytest.mark.usefixtures("with_descriptor")
 @pytest.mark.parametrize("kept", [False, True], ids=["new connection", "kept connection"])
 def test_the_descriptor_is_readable_when_a_request_waits(kept):
     with server_for(hello) as server:
@@ -415,6 +424,7 @@ def test_the_descriptor_is_readable_when_a_request_waits(kept):
                 assert client.read_response().status == 200
 
 
+@pytest.mark.usefixtures("with_descriptor")
 def test_the_descriptor_stays_readable_while_received_requests_wait():
     with server_for(hello) as server, RawClient(server.server_port) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
@@ -424,6 +434,16 @@ def test_the_descriptor_stays_readable_while_received_requests_wait():
         assert [client.read_response().content for _ in range(3)] == [b"hello"] * 3
 
 
+def test_poll_serves_requests_and_says_that_it_has_no_descriptor(monkeypatch):
+    monkeypatch.setenv("PICOWSGI_POLLER", "poll")
+    with server_for(hello) as server, asked(server) as client:
+        with pytest.raises(OSError, match="a poller with a descriptor"):
+            server.fileno()
+        server.handle_request()
+        assert client.read_response().content == b"hello"
+
+
+@pytest.mark.usefixtures("with_descriptor")
 def test_one_loop_can_serve_several_servers():
     with (
         server_for(hello) as one,

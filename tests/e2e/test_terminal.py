@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from support import TIMEOUT, raw
+from support import TIMEOUT, outer_environ, raw
 
 APPLICATION = """
 import time
@@ -37,8 +37,8 @@ class Terminal:
     def __init__(self, arguments, environ, **streams):
         kept = {
             name: value
-            for name, value in os.environ.items()
-            if "PICOWSGI_" not in name and name not in ("NO_COLOR", "FORCE_COLOR")
+            for name, value in outer_environ().items()
+            if name not in ("NO_COLOR", "FORCE_COLOR")
         }
         self._descriptor, inner = pty.openpty()
         self.text = ""

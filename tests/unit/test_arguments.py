@@ -123,8 +123,8 @@ def test_the_version_tells_what_was_built(capsys: pytest.CaptureFixture[str]) ->
     assert f" {sys.version.split()[0]}, {sys.platform}" in python
     assert build == ", ".join(core.build())
     assert re.fullmatch(
-        r"(gcc|clang) \d+\.\d+, epoll, picohttpparser [0-9a-f]{8}, (SSE4\.2|no SIMD)"
-        r"(, sanitizers [a-z,]+)?",
+        r"(gcc|clang) \d+\.\d+, (epoll|kqueue) \(or poll\), picohttpparser [0-9a-f]{8}, "
+        r"(SSE4\.2|no SIMD)(, sanitizers [a-z,]+)?",
         build,
     )
 

@@ -133,7 +133,9 @@ def test_an_unknown_variable_is_refused_with_a_suggestion() -> None:
     )
 
 
-@pytest.mark.parametrize("variable", ["PICOWSGI_DEV", "PICOWSGI_SANITIZE", "PICO", "OTHER_PORT"])
+@pytest.mark.parametrize(
+    "variable", ["PICOWSGI_DEV", "PICOWSGI_EMULATE", "PICOWSGI_SANITIZE", "PICO", "OTHER_PORT"]
+)
 def test_variables_that_are_not_for_the_server_are_passed_over(variable: str) -> None:
     assert load(environ={variable: "1"}) == Settings()
 

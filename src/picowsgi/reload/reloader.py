@@ -53,7 +53,7 @@ class Reloader:
     def __init__(self, settings: Settings, listeners: Sequence[socket.socket]) -> None:
         files = watched_files(settings)
         #: Connections without a request go through it, from a worker that ends to the next one.
-        self.connections = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connections = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         for end in self.connections:
             end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)

@@ -448,6 +448,7 @@ static void open_server(int log, int listener)
         .access_program_size = sizeof program - 1,
         .health_path = "/health",
         .temporary_directory = "/tmp",
+        .poller = getenv("PICOWSGI_POLLER"),
     });
     MUST(server != NULL);
     MUST(pw_server_listen(server, listener) == 0);

@@ -1,0 +1,193 @@
+/* What systems do differently, each in the form that this one has. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "conn.h"
+
+#if PW_LINUX
+#include <sys/sendfile.h>
+#endif
+#ifdef __FreeBSD__
+#include <sys/filio.h>
+#endif
+
+#define PW_COPY_PART 16384 /* of a file, where the system does not send from it */
+
+#if !PW_LINUX
+/* False with errno set. */
+static bool pw_make_own(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
+           fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
+}
+#endif
+
+void pw_no_pipe_signal(int fd)
+{
+#ifdef SO_NOSIGPIPE
+    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &(int){1}, sizeof(int));
+#else
+    (void)fd;
+#endif
+}
+
+int pw_pipe(int ends[2])
+{
+#if PW_LINUX
+    return pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0 ? 0 : errno;
+#else
+    if (pipe(ends) != 0)
+        return errno;
+    if (pw_make_own(ends[0]) && pw_make_own(ends[1]))
+        return 0;
+    int error = errno;
+    close(ends[0]);
+    close(ends[1]);
+    ends[0] = ends[1] = -1;
+    return error;
+#endif
+}
+
+int pw_accept_from(int listener, struct sockaddr_storage *peer, socklen_t *size)
+{
+#if PW_LINUX
+    return accept4(listener, (struct sockaddr *)peer, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+    int fd = accept(listener, (struct sockaddr *)peer, size);
+    if (fd < 0)
+        return fd;
+    pw_no_pipe_signal(fd);
+    if (pw_make_own(fd))
+        return fd;
+    close(fd);
+    errno = ECONNABORTED;
+    return -1;
+#endif
+}
+
+ssize_t pw_send_message(int fd, const struct msghdr *message, int flags)
+{
+#if defined(MSG_NOSIGNAL) && !defined(PW_PORTABLE)
+    return sendmsg(fd, message, flags | MSG_NOSIGNAL);
+#elif defined(SO_NOSIGPIPE)
+    return sendmsg(fd, message, flags);
+#else
+    sigset_t before = pw_pipe_signal_hold();
+    ssize_t done = sendmsg(fd, message, flags);
+    pw_pipe_signal_release(&before, done >= 0);
+    return done;
+#endif
+}
+
+ssize_t pw_receive_message(int fd, struct msghdr *message, int flags)
+{
+#if defined(MSG_CMSG_CLOEXEC) && !defined(PW_PORTABLE)
+    return recvmsg(fd, message, flags | MSG_CMSG_CLOEXEC);
+#else
+    ssize_t got = recvmsg(fd, message, flags);
+    struct cmsghdr *header = got > 0 ? CMSG_FIRSTHDR(message) : NULL;
+    int came;
+    if (header != NULL && header->cmsg_type == SCM_RIGHTS &&
+        header->cmsg_len == CMSG_LEN(sizeof came)) {
+        memcpy(&came, CMSG_DATA(header), sizeof came);
+        fcntl(came, F_SETFD, FD_CLOEXEC);
+    }
+    return got;
+#endif
+}
+
+ssize_t pw_send_file_part(int fd, int file, off_t *offset, size_t size)
+{
+#if PW_LINUX
+    sigset_t before = pw_pipe_signal_hold(); /* sendfile has no MSG_NOSIGNAL */
+    ssize_t done = sendfile(fd, file, offset, size);
+    pw_pipe_signal_release(&before, done == (ssize_t)size);
+    return done;
+#else
+    /* Others have a sendfile too, each of another kind. */
+    char part[PW_COPY_PART];
+    ssize_t all = 0;
+    while ((size_t)all < size) {
+        size_t want = size - (size_t)all < sizeof part ? size - (size_t)all : sizeof part;
+        ssize_t got = pread(file, part, want, *offset);
+        if (got <= 0)
+            return all > 0 ? all : got;
+        struct iovec parts = {part, (size_t)got};
+        const struct msghdr message = {.msg_iov = &parts, .msg_iovlen = 1};
+        ssize_t done = pw_send_message(fd, &message, 0);
+        if (done < 0)
+            return all > 0 ? all : done;
+        all += done;
+        *offset += done;
+        if (done < got)
+            break;
+    }
+    return all;
+#endif
+}
+
+int pw_unsent(int fd)
+{
+    int size = 0;
+#if defined(SO_NWRITE) /* macOS */
+    socklen_t room = sizeof size;
+    if (getsockopt(fd, SOL_SOCKET, SO_NWRITE, &size, &room) != 0)
+        return 0;
+#elif defined(FIONWRITE) /* FreeBSD */
+    if (ioctl(fd, FIONWRITE, &size) != 0)
+        return 0;
+#elif defined(TIOCOUTQ)
+    if (ioctl(fd, TIOCOUTQ, &size) != 0)
+        return 0;
+#endif
+    return size;
+}
+
+bool pw_peer_has_left(int fd)
+{
+#if defined(POLLRDHUP) && !defined(PW_PORTABLE)
+    struct pollfd asked = {.fd = fd, .events = POLLRDHUP, .revents = 0};
+    return poll(&asked, 1, 0) > 0;
+#else
+    struct pollfd asked = {.fd = fd, .events = POLLIN, .revents = 0};
+    char unused;
+    if (poll(&asked, 1, 0) <= 0)
+        return false;
+    return (asked.revents & (POLLHUP | POLLERR)) != 0 ||
+           recv(fd, &unused, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+#endif
+}
+
+void pw_condition_init(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+#ifndef __APPLE__ /* which has only the wall clock there, and waits otherwise */
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+bool pw_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, long nanoseconds)
+{
+#ifdef __APPLE__
+    const struct timespec wait = {0, nanoseconds};
+    return pthread_cond_timedwait_relative_np(condition, lock, &wait) != ETIMEDOUT;
+#else
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += nanoseconds;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    return pthread_cond_timedwait(condition, lock, &until) != ETIMEDOUT;
+#endif
+}

@@ -1,0 +1,687 @@
+/* csrc/poll*.c: all that a poller is to tell, with each that this build has. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "conn.h"
+
+#define PATIENCE_MS 10000
+
+static const char *name; /* of the poller at hand */
+static pw_poll poller;
+
+/* A connection: its own address is its tag. */
+typedef struct {
+    int ours, theirs;
+    int told; /* since it was looked at last */
+} test_pair;
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void pair_make(test_pair *pair)
+{
+    int fds[2];
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0);
+    *pair = (test_pair){.ours = fds[0], .theirs = fds[1]};
+}
+
+static void pair_add(test_pair *pair)
+{
+    REQUIRE(pw_poll_add(&poller, pair->ours, pair, PW_POLL_EDGES) == 0);
+}
+
+static void pair_want(test_pair *pair, int what)
+{
+    REQUIRE(pw_poll_want(&poller, pair->ours, pair, what) == 0);
+}
+
+/* Registered, and waiting to read. */
+static void pair_open(test_pair *pair)
+{
+    pair_make(pair);
+    pair_add(pair);
+    pair_want(pair, PW_READABLE);
+}
+
+static void pair_close(test_pair *pair)
+{
+    pw_poll_remove(&poller, pair->ours);
+    close(pair->ours);
+    if (pair->theirs >= 0)
+        close(pair->theirs);
+}
+
+static void pair_send(test_pair *pair)
+{
+    REQUIRE(send(pair->theirs, "x", 1, MSG_NOSIGNAL) == 1);
+}
+
+/* Until there is nothing left, as the core does it. */
+static void pair_read(test_pair *pair)
+{
+    char data[4096];
+    while (recv(pair->ours, data, sizeof data, 0) > 0)
+        continue;
+    CHECK_INT(errno, EAGAIN);
+}
+
+static void wait_once(int timeout)
+{
+    pw_event events[PW_EVENTS_MOST];
+    int count = poller.poller->wait(&poller, events, timeout);
+    REQUIRE(count >= 0 && count <= PW_EVENTS_MOST);
+    for (int i = 0; i < count; i++)
+        ((test_pair *)events[i].tag)->told |= events[i].what;
+}
+
+/* Whether this is told before long. */
+static bool is_told(test_pair *pair, int what)
+{
+    int64_t end = now_ms() + PATIENCE_MS;
+    while ((pair->told & what) != what && now_ms() < end)
+        wait_once(100);
+    bool told = (pair->told & what) == what;
+    pair->told = 0;
+    return told;
+}
+
+/* Whether none of this is told, now that what was there has been. */
+static bool is_quiet(test_pair *pair, int what)
+{
+    pair->told = 0;
+    for (int i = 0; i < 3; i++)
+        wait_once(0);
+    return (pair->told & what) == 0;
+}
+
+/* ------------------------------------------------------------------ one thread */
+
+static void an_edge_is_told_once(void)
+{
+    test_pair pair;
+    pair_open(&pair);
+    CHECK(is_quiet(&pair, PW_READABLE | PW_GONE_AWAY));
+    pair_send(&pair);
+    CHECK(is_told(&pair, PW_READABLE));
+    CHECK(is_quiet(&pair, PW_READABLE | PW_GONE_AWAY)); /* though nobody has read it */
+    pair_close(&pair);
+}
+
+static void after_all_is_read_the_next_edge_is_told(void)
+{
+    test_pair pair;
+    pair_open(&pair);
+    for (int i = 0; i < 5; i++) {
+        pair_send(&pair);
+        CHECK(is_told(&pair, PW_READABLE));
+        pair_read(&pair);
+        pair_want(&pair, PW_READABLE);
+        CHECK(is_quiet(&pair, PW_READABLE));
+    }
+    pair_close(&pair);
+}
+
+static void what_was_there_before_is_told(void)
+{
+    test_pair pair;
+    pair_make(&pair);
+    pair_send(&pair);
+    pair_add(&pair);
+    pair_want(&pair, PW_READABLE);
+    CHECK(is_told(&pair, PW_READABLE));
+    pair_close(&pair);
+}
+
+static void what_comes_between_reading_and_waiting_is_told(void)
+{
+    test_pair pair;
+    pair_open(&pair);
+    pair_send(&pair);
+    CHECK(is_told(&pair, PW_READABLE));
+    pair_read(&pair);
+    pair_send(&pair);
+    pair_want(&pair, PW_READABLE);
+    CHECK(is_told(&pair, PW_READABLE));
+    pair_close(&pair);
+}
+
+static void fill(test_pair *pair)
+{
+    static const char data[65536];
+    while (send(pair->ours, data, sizeof data, MSG_NOSIGNAL) > 0)
+        continue;
+    REQUIRE(errno == EAGAIN);
+}
+
+static void drain(test_pair *pair)
+{
+    char data[65536];
+    while (recv(pair->theirs, data, sizeof data, 0) > 0)
+        continue;
+}
+
+static void room_to_write_is_told_when_it_was_waited_for(void)
+{
+    test_pair pair;
+    pair_open(&pair);
+    for (int i = 0; i < 3; i++) {
+        fill(&pair);
+        pair_want(&pair, PW_READABLE | PW_WRITABLE);
+        is_quiet(&pair, 0); /* an edge of the time before */
+        CHECK(is_quiet(&pair, PW_WRITABLE));
+        drain(&pair);
+        CHECK(is_told(&pair, PW_WRITABLE));
+        CHECK(is_quiet(&pair, PW_WRITABLE));
+    }
+    pair_close(&pair);
+}
+
+static void both_directions_are_told(void)
+{
+    test_pair pair;
+    pair_open(&pair);
+    fill(&pair);
+    pair_want(&pair, PW_READABLE | PW_WRITABLE);
+    is_quiet(&pair, 0);
+    pair_send(&pair);
+    CHECK(is_told(&pair, PW_READABLE));
+    drain(&pair);
+    CHECK(is_told(&pair, PW_WRITABLE));
+    pair_close(&pair);
+}
+
+static void half_a_close_is_an_end_to_read(void)
+{
+    test_pair pair;
+    char unused;
+    pair_open(&pair);
+    REQUIRE(shutdown(pair.theirs, SHUT_WR) == 0);
+    CHECK(is_told(&pair, PW_READABLE));
+    CHECK_INT(recv(pair.ours, &unused, 1, 0), 0);
+    CHECK(is_quiet(&pair, PW_GONE_AWAY));
+    CHECK_INT(send(pair.ours, "x", 1, MSG_NOSIGNAL), 1);
+    fill(&pair);
+    pair_want(&pair, PW_WRITABLE);
+    is_quiet(&pair, 0);
+    drain(&pair);
+    CHECK(is_told(&pair, PW_WRITABLE));
+    pair_close(&pair);
+}
+
+static void half_a_close_after_data_is_told_too(void)
+{
+    test_pair pair;
+    pair_open(&pair);
+    pair_send(&pair);
+    CHECK(is_told(&pair, PW_READABLE));
+    pair_read(&pair);
+    pair_want(&pair, PW_READABLE);
+    REQUIRE(shutdown(pair.theirs, SHUT_WR) == 0);
+    CHECK(is_told(&pair, PW_READABLE));
+    pair_close(&pair);
+}
+
+/* Connected over TCP, where there are resets, but not accepted yet. */
+static void pair_connect(test_pair *pair, int *listener)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    *listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    REQUIRE(bind(*listener, (struct sockaddr *)&address, size) == 0);
+    REQUIRE(listen(*listener, 8) == 0);
+    REQUIRE(getsockname(*listener, (struct sockaddr *)&address, &size) == 0);
+    int client = socket(AF_INET, SOCK_STREAM, 0);
+    REQUIRE(connect(client, (struct sockaddr *)&address, size) == 0);
+    *pair = (test_pair){.ours = -1, .theirs = client};
+}
+
+static void pair_accept(test_pair *pair, int listener)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    pair->ours = pw_accept_from(listener, &peer, &size);
+    REQUIRE(pair->ours >= 0);
+    CHECK((fcntl(pair->ours, F_GETFL) & O_NONBLOCK) != 0);
+    CHECK_INT(fcntl(pair->ours, F_GETFD), FD_CLOEXEC);
+}
+
+static void who_has_gone_away_is_told_once_though_nothing_is_waited_for(void)
+{
+    const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    test_pair pair;
+    int listener;
+    pair_connect(&pair, &listener);
+    pair_accept(&pair, listener);
+    close(listener);
+    pair_add(&pair);
+    pair_want(&pair, PW_READABLE);
+    pair_send(&pair);
+    CHECK(is_told(&pair, PW_READABLE));
+    pair_want(&pair, 0);
+    REQUIRE(setsockopt(pair.theirs, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0);
+    close(pair.theirs);
+    pair.theirs = -1;
+    CHECK(is_told(&pair, PW_GONE_AWAY));
+    CHECK(is_quiet(&pair, PW_READABLE | PW_GONE_AWAY));
+    pair_close(&pair);
+}
+
+static void what_is_removed_is_not_told(void)
+{
+    test_pair one, other;
+    pair_open(&one);
+    pair_open(&other);
+    pw_poll_remove(&poller, one.ours);
+    pair_send(&one);
+    pair_send(&other);
+    CHECK(is_told(&other, PW_READABLE));
+    CHECK(is_quiet(&one, ~0));
+    pair_add(&one); /* and it can come back */
+    pair_want(&one, PW_READABLE);
+    CHECK(is_told(&one, PW_READABLE));
+    pair_close(&one);
+    pair_close(&other);
+}
+
+static void what_waited_to_write_can_be_removed(void)
+{
+    test_pair pair;
+    pair_open(&pair);
+    fill(&pair);
+    pair_want(&pair, PW_READABLE | PW_WRITABLE);
+    is_quiet(&pair, 0);
+    pw_poll_remove(&poller, pair.ours);
+    drain(&pair);
+    pair_send(&pair);
+    CHECK(is_quiet(&pair, ~0));
+    pair_close(&pair);
+}
+
+static void a_descriptor_that_is_used_again_has_the_new_tag(void)
+{
+    test_pair old, new;
+    pair_open(&old);
+    pair_send(&old);
+    int number = old.ours;
+    pair_close(&old);
+    pair_make(&new);
+    if (new.ours != number) {
+        REQUIRE(dup2(new.ours, number) == number);
+        close(new.ours);
+        new.ours = number;
+    }
+    old.told = 0;
+    pair_add(&new);
+    pair_want(&new, PW_READABLE);
+    pair_send(&new);
+    CHECK(is_told(&new, PW_READABLE));
+    CHECK_INT(old.told, 0);
+    pair_close(&new);
+}
+
+static void a_level_is_told_as_long_as_it_lasts(void)
+{
+    int ends[2];
+    char data[8];
+    test_pair pair = {.ours = -1};
+    REQUIRE(pw_pipe(ends) == 0);
+    REQUIRE(pw_poll_add(&poller, ends[0], &pair, PW_POLL_LEVEL) == 0);
+    CHECK(is_quiet(&pair, ~0));
+    REQUIRE(write(ends[1], "xx", 2) == 2);
+    for (int i = 0; i < 3; i++)
+        CHECK(is_told(&pair, PW_READABLE));
+    REQUIRE(read(ends[0], data, sizeof data) == 2);
+    CHECK(is_quiet(&pair, ~0));
+    pw_poll_remove(&poller, ends[0]);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void a_level_is_told_before_what_came_later(void)
+{
+    enum { COUNT = 20 };
+    test_pair pairs[COUNT], level = {.told = 0};
+    int ends[2];
+    for (int i = 0; i < COUNT; i++) {
+        pair_open(&pairs[i]);
+        if (i == COUNT / 2) {
+            REQUIRE(pw_pipe(ends) == 0);
+            REQUIRE(pw_poll_add(&poller, ends[0], &level, PW_POLL_LEVEL) == 0);
+        }
+    }
+    is_quiet(&level, 0);
+    REQUIRE(write(ends[1], "x", 1) == 1);
+    for (int i = 0; i < COUNT; i++)
+        pair_send(&pairs[i]);
+    pw_event events[PW_EVENTS_MOST];
+    CHECK_INT(poller.poller->wait(&poller, events, PATIENCE_MS), COUNT + 1);
+    CHECK(events[0].tag == &level);
+    pw_poll_remove(&poller, ends[0]);
+    close(ends[0]);
+    close(ends[1]);
+    for (int i = 0; i < COUNT; i++)
+        pair_close(&pairs[i]);
+}
+
+static void a_listener_is_told_as_long_as_somebody_waits(void)
+{
+    test_pair pair, listening = {.told = 0};
+    int listener;
+    pair_connect(&pair, &listener);
+    for (int i = 0; i < 2; i++) { /* as when accepting pauses */
+        REQUIRE(pw_poll_add(&poller, listener, &listening, PW_POLL_LISTENER) == 0);
+        CHECK(is_told(&listening, PW_READABLE));
+        CHECK(is_told(&listening, PW_READABLE));
+        pw_poll_remove(&poller, listener);
+        CHECK(is_quiet(&listening, ~0));
+    }
+    REQUIRE(pw_poll_add(&poller, listener, &listening, PW_POLL_LISTENER) == 0);
+    pair_accept(&pair, listener);
+    CHECK(is_quiet(&listening, ~0));
+    pw_poll_remove(&poller, listener);
+    close(listener);
+    close(pair.ours);
+    close(pair.theirs);
+}
+
+static void more_than_fit_into_one_wait_are_all_told(void)
+{
+    enum { COUNT = PW_EVENTS_MOST + 100 };
+    static test_pair pairs[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        pair_open(&pairs[i]);
+        pair_send(&pairs[i]);
+    }
+    int told = 0;
+    for (int i = 0; i < COUNT; i++)
+        told += is_told(&pairs[i], PW_READABLE);
+    CHECK_INT(told, COUNT);
+    for (int i = 0; i < COUNT; i++)
+        pair_close(&pairs[i]);
+}
+
+static void a_wait_ends_in_time(void)
+{
+    test_pair pair;
+    pw_event events[PW_EVENTS_MOST];
+    pair_open(&pair);
+    is_quiet(&pair, 0);
+    int64_t begin = now_ms();
+    CHECK_INT(poller.poller->wait(&poller, events, 0), 0);
+    CHECK(now_ms() - begin < PATIENCE_MS);
+    begin = now_ms();
+    CHECK_INT(poller.poller->wait(&poller, events, 30), 0);
+    int64_t waited = now_ms() - begin;
+    CHECK(waited >= 29 && waited < PATIENCE_MS);
+    pair_close(&pair);
+}
+
+static void a_limit_of_descriptors_that_is_lowered_later_hides_nothing(void)
+{
+    enum { COUNT = 20 };
+    test_pair pairs[COUNT];
+    struct rlimit before, lower;
+    for (int i = 0; i < COUNT; i++)
+        pair_open(&pairs[i]);
+    getrlimit(RLIMIT_NOFILE, &before);
+    lower = before;
+    for (rlim_t limit = 0; limit < COUNT; limit += 7) {
+        lower.rlim_cur = limit;
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &lower) == 0);
+        for (int i = 0; i < COUNT && limit > 0; i++) {
+            pair_send(&pairs[i]);
+            CHECK(is_told(&pairs[i], PW_READABLE));
+            pair_read(&pairs[i]);
+            pair_want(&pairs[i], PW_READABLE);
+        }
+        CHECK(is_quiet(&pairs[0], PW_READABLE));
+    }
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    for (int i = 0; i < COUNT; i++)
+        pair_close(&pairs[i]);
+}
+
+static void want_of_memory_is_said(void)
+{
+    static test_pair pairs[200]; /* more than there is room for at first */
+    int error = 0, count = 0;
+    for (; count < 200 && error == 0; count++) {
+        pair_make(&pairs[count]);
+        pw_alloc_fail_after(1);
+        error = pw_poll_add(&poller, pairs[count].ours, &pairs[count], PW_POLL_EDGES);
+        pw_alloc_fail_after(0);
+    }
+    CHECK_INT(error, strcmp(name, "poll") == 0 ? ENOMEM : 0); /* the others have it in the system */
+    for (int i = 0; i < count; i++) {
+        if (i == count - 1 && error != 0)
+            pair_add(&pairs[i]);
+        pair_want(&pairs[i], PW_READABLE);
+        pair_send(&pairs[i]);
+    }
+    int told = 0;
+    for (int i = 0; i < count; i++)
+        told += is_told(&pairs[i], PW_READABLE);
+    CHECK_INT(told, count);
+    for (int i = 0; i < count; i++)
+        pair_close(&pairs[i]);
+}
+
+/* ------------------------------------------------------------------ while another thread waits */
+
+typedef struct {
+    pthread_t thread;
+    atomic_long number; /* of the thread, to the system */
+    test_pair *pair;
+    int what;
+    bool told;
+} test_waiter;
+
+static void *waiter_run(void *argument)
+{
+    test_waiter *waiter = argument;
+    atomic_store(&waiter->number, syscall(SYS_gettid));
+    int64_t end = now_ms() + PATIENCE_MS;
+    while ((waiter->pair->told & waiter->what) == 0 && now_ms() < end)
+        wait_once(PATIENCE_MS);
+    waiter->told = (waiter->pair->told & waiter->what) != 0;
+    return NULL;
+}
+
+/* Returns once the thread sleeps in its wait. */
+static void waiter_start(test_waiter *waiter, test_pair *pair, int what)
+{
+    *waiter = (test_waiter){.pair = pair, .what = what};
+    pair->told = 0;
+    REQUIRE(pthread_create(&waiter->thread, NULL, waiter_run, waiter) == 0);
+    for (char state = 'R'; state != 'S'; sched_yield()) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/self/task/%ld/stat", atomic_load(&waiter->number));
+        FILE *file = fopen(path, "r");
+        if (file == NULL)
+            continue;
+        if (fscanf(file, "%*d %*s %c", &state) != 1)
+            state = 'R';
+        fclose(file);
+    }
+}
+
+/* Within much less than its wait would take by itself. */
+static void waiter_finish(test_waiter *waiter)
+{
+    int64_t begin = now_ms();
+    pthread_join(waiter->thread, NULL);
+    CHECK(now_ms() - begin < PATIENCE_MS / 2);
+    CHECK(waiter->told);
+}
+
+static void what_is_added_during_a_wait_is_told(void)
+{
+    test_waiter waiter;
+    test_pair pair;
+    pair_make(&pair);
+    pair_send(&pair);
+    waiter_start(&waiter, &pair, PW_READABLE);
+    pair_add(&pair);
+    pair_want(&pair, PW_READABLE);
+    waiter_finish(&waiter);
+    pair_close(&pair);
+}
+
+static void what_is_added_during_a_wait_and_comes_later_is_told(void)
+{
+    test_waiter waiter;
+    test_pair pairs[100];
+    for (int i = 0; i < 100; i++)
+        pair_make(&pairs[i]);
+    waiter_start(&waiter, &pairs[99], PW_READABLE);
+    for (int i = 0; i < 100; i++) {
+        pair_add(&pairs[i]);
+        pair_want(&pairs[i], PW_READABLE);
+    }
+    pair_send(&pairs[99]);
+    waiter_finish(&waiter);
+    for (int i = 0; i < 100; i++)
+        pair_close(&pairs[i]);
+}
+
+static void what_is_wanted_during_a_wait_is_told(void)
+{
+    test_waiter waiter;
+    test_pair pair;
+    pair_open(&pair);
+    fill(&pair);
+    is_quiet(&pair, 0);
+    waiter_start(&waiter, &pair, PW_WRITABLE);
+    pair_want(&pair, PW_WRITABLE);
+    drain(&pair);
+    waiter_finish(&waiter);
+    pair_close(&pair);
+}
+
+static void what_is_removed_during_a_wait_is_not_told(void)
+{
+    test_waiter waiter;
+    test_pair one, other;
+    pair_open(&one);
+    pair_open(&other);
+    is_quiet(&one, 0);
+    waiter_start(&waiter, &other, PW_READABLE);
+    int theirs = one.theirs;
+    one.theirs = -1;
+    one.told = 0;
+    pair_close(&one);
+    send(theirs, "x", 1, MSG_NOSIGNAL);
+    pair_send(&other);
+    waiter_finish(&waiter);
+    CHECK_INT(one.told, 0);
+    close(theirs);
+    pair_close(&other);
+}
+
+static void a_descriptor_used_again_during_a_wait_has_the_new_tag(void)
+{
+    test_waiter waiter;
+    test_pair old, new;
+    pair_open(&old);
+    is_quiet(&old, 0);
+    waiter_start(&waiter, &new, PW_READABLE);
+    int number = old.ours;
+    pair_close(&old);
+    pair_make(&new);
+    if (new.ours != number) {
+        REQUIRE(dup2(new.ours, number) == number);
+        close(new.ours);
+        new.ours = number;
+    }
+    pair_add(&new);
+    pair_want(&new, PW_READABLE);
+    pair_send(&new);
+    waiter_finish(&waiter);
+    CHECK_INT(old.told & PW_READABLE, 0);
+    pair_close(&new);
+}
+
+/* ------------------------------------------------------------------ all of them */
+
+static void with(void (*test)(void))
+{
+    for (int32_t i = 0; (name = pw_poller_name(i)) != NULL; i++) {
+        ABOUT("the poller is %s", name);
+        REQUIRE(pw_poll_open(&poller, name) == 0);
+        CHECK_INT(strcmp(poller.poller->name, name), 0);
+        test();
+        pw_poll_close(&poller);
+    }
+}
+
+#define EACH(test)                                                                                 \
+    static void test##_with_each(void)                                                             \
+    {                                                                                              \
+        with(test);                                                                                \
+    }
+#define TESTS(X)                                                                                   \
+    X(an_edge_is_told_once)                                                                        \
+    X(after_all_is_read_the_next_edge_is_told)                                                     \
+    X(what_was_there_before_is_told)                                                               \
+    X(what_comes_between_reading_and_waiting_is_told)                                              \
+    X(room_to_write_is_told_when_it_was_waited_for)                                                \
+    X(both_directions_are_told)                                                                    \
+    X(half_a_close_is_an_end_to_read)                                                              \
+    X(half_a_close_after_data_is_told_too)                                                         \
+    X(who_has_gone_away_is_told_once_though_nothing_is_waited_for)                                 \
+    X(what_is_removed_is_not_told)                                                                 \
+    X(what_waited_to_write_can_be_removed)                                                         \
+    X(a_descriptor_that_is_used_again_has_the_new_tag)                                             \
+    X(a_level_is_told_as_long_as_it_lasts)                                                         \
+    X(a_level_is_told_before_what_came_later)                                                      \
+    X(a_listener_is_told_as_long_as_somebody_waits)                                                \
+    X(more_than_fit_into_one_wait_are_all_told)                                                    \
+    X(a_wait_ends_in_time)                                                                         \
+    X(a_limit_of_descriptors_that_is_lowered_later_hides_nothing)                                  \
+    X(want_of_memory_is_said)                                                                      \
+    X(what_is_added_during_a_wait_is_told)                                                         \
+    X(what_is_added_during_a_wait_and_comes_later_is_told)                                         \
+    X(what_is_wanted_during_a_wait_is_told)                                                        \
+    X(what_is_removed_during_a_wait_is_not_told)                                                   \
+    X(a_descriptor_used_again_during_a_wait_has_the_new_tag)
+TESTS(EACH)
+
+static void a_poller_that_is_not_built_is_refused(void)
+{
+    CHECK_INT(pw_poll_open(&poller, "select"), ENOTSUP);
+    CHECK_INT(pw_poll_open(&poller, ""), ENOTSUP);
+    CHECK(pw_poller_name(-1) == NULL);
+}
+
+static void the_first_is_the_one_that_is_not_chosen(void)
+{
+    const char *const any[] = {NULL, "auto", pw_poller_name(0)};
+    for (int i = 0; i < 3; i++) {
+        REQUIRE(pw_poll_open(&poller, any[i]) == 0);
+        CHECK_INT(strcmp(poller.poller->name, pw_poller_name(0)), 0);
+        pw_poll_close(&poller);
+    }
+}
+
+int main(void)
+{
+    RUN(a_poller_that_is_not_built_is_refused);
+    RUN(the_first_is_the_one_that_is_not_chosen);
+#define RUN_EACH(test) RUN(test##_with_each);
+    TESTS(RUN_EACH)
+    return check_end();
+}
