@@ -12,16 +12,20 @@ DOCS := build/docs-venv
 BUILT := build/stamps/$(subst /,_,$(VENV))
 CORE := $(wildcard csrc/*.[ch])
 BUILD_FILES := setup.py $(wildcard tools/*.py)
-C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.c tests/fuzz/*.c bench/c/*.c)
+C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.c tests/fuzz/*.c bench/c/*.c \
+    tests/kqueue/*.c tests/kqueue/sys/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format sanitize valgrind soak bench bench-check docs wheel \
+.PHONY: help run test test-poll test-kqueue lint format sanitize valgrind soak bench bench-check docs wheel \
     check-dist release-check clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run       serve the demonstration on http://127.0.0.1:8000 (ARGS='--port 8080 app:app')"
 	@echo "make test      run all tests (ARGS='-k name')"
+	@echo "make test-poll run the C tests and all tests with poll(2) in the place of epoll(7)"
+	@echo "make test-kqueue"
+	@echo "               the same with a core for other systems, and a kqueue(2) made of epoll(7)"
 	@echo "make lint      check style and types"
 	@echo "make format    put C and Python files into the style that lint asks for"
 	@echo "make sanitize  run the C tests and all tests under AddressSanitizer and UBSan, and the next"
@@ -47,6 +51,21 @@ run: $(BUILT)
 
 test: $(BUILT)
 	$(VENV_PYTHON) -m pytest $(ARGS)
+
+test-poll: $(BUILT)
+	PICOWSGI_POLLER=poll $(MAKE) sanitize-c sanitize-threads
+	PICOWSGI_POLLER=poll $(VENV_PYTHON) -m pytest $(ARGS)
+
+# The core stands beside the ordinary one.
+EMULATED := build/kqueue
+test-kqueue: $(BUILT)
+	$(MAKE) sanitize-c sanitize-threads EMULATE=kqueue SANITIZED=$(EMULATED)/c \
+	    THREADS=$(EMULATED)/threads
+	PICOWSGI_DEV=1 PICOWSGI_EMULATE=kqueue $(VENV_PYTHON) setup.py --quiet build \
+	    --build-lib $(EMULATED)/lib --build-temp $(EMULATED)/temp
+	PYTHONPATH=$(abspath $(EMULATED)/lib) $(VENV_PYTHON) -c "from picowsgi import core; \
+	    print(core.build()); assert core.POLLERS[0] == 'kqueue'"
+	PYTHONPATH=$(abspath $(EMULATED)/lib) $(VENV_PYTHON) -m pytest $(ARGS)
 
 lint: $(BUILT)
 	$(VENV)/bin/ruff check
@@ -133,15 +152,17 @@ $(DOCS)/made: $(BUILT) pyproject.toml
 # First the C tests: each tests/c/test_*.c is a program of its own, linked with the whole core.
 # Then all tests, with a sanitized core that stands beside the ordinary one.
 SANITIZED := build/sanitize
-SANITIZE := PICOWSGI_DEV=1 PICOWSGI_SANITIZE=address,undefined
+EMULATE :=
+SANITIZE := PICOWSGI_DEV=1 PICOWSGI_EMULATE=$(EMULATE) PICOWSGI_SANITIZE=address,undefined
 FLAGS := $(SANITIZE) $(VENV_PYTHON) tools/flags.py
-CORE_OBJECTS := $(patsubst csrc/%.c,$(SANITIZED)/core/%.o,$(wildcard csrc/*.c))
+CORE_SOURCES := $(wildcard csrc/*.c) $(if $(EMULATE),$(wildcard tests/$(EMULATE)/*.c))
+CORE_OBJECTS := $(patsubst %.c,$(SANITIZED)/core/%.o,$(notdir $(CORE_SOURCES)))
 C_TESTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%,$(wildcard tests/c/test_*.c))
 # What the C tests and the fuzzers share; it stands between the core and its poller (tests/c/site.h).
 C_HELPERS := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
 C_HELPER_OBJECTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%.o,$(C_HELPERS))
 C_LINK := -Wl,--wrap=pw_poll_wait
-C_HEADERS := $(wildcard csrc/*.h tests/c/*.h)
+C_HEADERS := $(wildcard csrc/*.h tests/c/*.h tests/kqueue/sys/*.h)
 
 .PHONY: sanitize-c sanitize-threads sanitize-python
 .SECONDARY: $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
@@ -157,6 +178,10 @@ $(SANITIZED)/core/%.o: csrc/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 	@mkdir -p $(@D)
 	$(CC) $$($(FLAGS) $<) -c -o $@ $<
 
+$(SANITIZED)/core/%.o: tests/kqueue/%.c $(C_HEADERS) tools/flags.py $(BUILT)
+	@mkdir -p $(@D)
+	$(CC) $$($(FLAGS) $<) -c -o $@ $<
+
 $(SANITIZED)/c/%.o: tests/c/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 	@mkdir -p $(@D)
 	$(CC) $$($(FLAGS) $<) -Icsrc -c -o $@ $<
@@ -169,8 +194,8 @@ $(SANITIZED)/c/%: tests/c/%.c $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
 # than it knows of, it ends with "unexpected memory mapping", so they are not spread where that can
 # be had (a container may forbid it); where it cannot run even an empty program, that is said.
 THREADS := build/sanitize-threads
-THREADS_FLAGS := PICOWSGI_DEV=1 PICOWSGI_SANITIZE=thread $(VENV_PYTHON) tools/flags.py
-THREADS_OBJECTS := $(patsubst csrc/%.c,$(THREADS)/core/%.o,$(wildcard csrc/*.c))
+THREADS_FLAGS := PICOWSGI_DEV=1 PICOWSGI_EMULATE=$(EMULATE) PICOWSGI_SANITIZE=thread $(VENV_PYTHON) tools/flags.py
+THREADS_OBJECTS := $(patsubst %.c,$(THREADS)/core/%.o,$(notdir $(CORE_SOURCES)))
 UNSPREAD := setarch $$(uname -m) -R
 
 .SECONDARY: $(THREADS_OBJECTS)
@@ -184,6 +209,10 @@ $(THREADS)/nothing: $(BUILT)
 	echo 'int main(void) { return 0; }' | $(CC) -fsanitize=thread -x c -o $@ -
 
 $(THREADS)/core/%.o: csrc/%.c $(C_HEADERS) tools/flags.py $(BUILT)
+	@mkdir -p $(@D)
+	$(CC) $$($(THREADS_FLAGS) $<) -c -o $@ $<
+
+$(THREADS)/core/%.o: tests/kqueue/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 	@mkdir -p $(@D)
 	$(CC) $$($(THREADS_FLAGS) $<) -c -o $@ $<
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from cffi import FFI
 
+import flags
+
 CSRC = Path("csrc")
 
 ffibuilder = FFI()
@@ -16,7 +18,7 @@ ffibuilder.cdef((CSRC / "api.h").read_text(encoding="utf-8"))
 ffibuilder.set_source(
     "picowsgi._core",
     '#include <stdint.h>\n#include "api.h"\n',
-    sources=sorted(map(str, CSRC.glob("*.c"))),
+    sources=[*sorted(map(str, CSRC.glob("*.c"))), *flags.emulated_sources()],
     depends=[*sorted(map(str, CSRC.rglob("*.[ch]"))), "setup.py", "tools/flags.py"],
     include_dirs=[str(CSRC)],
 )

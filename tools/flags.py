@@ -42,6 +42,18 @@ def link_flags() -> list[str]:
     return [f"-fsanitize={sanitizers}"] if sanitizers else []
 
 
+def emulated_sources() -> list[str]:
+    """The C files of the tests that stand for what this system lacks.
+
+    `PICOWSGI_EMULATE=kqueue` in the environment builds the core as for a system without what only
+    Linux has, with a kqueue(2) made of epoll(7).
+    """
+    wanted = os.environ.get("PICOWSGI_EMULATE", "")
+    if wanted not in {"", "kqueue"}:
+        sys.exit(f"error: PICOWSGI_EMULATE: expected kqueue, got {wanted!r}")
+    return ["tests/kqueue/kqueue.c"] if wanted else []
+
+
 def compile_flags(source: str) -> list[str]:
     """The flags for one C file.
 
@@ -52,6 +64,8 @@ def compile_flags(source: str) -> list[str]:
     if sanitizers:
         sanitizers.append(f"-DPW_SANITIZERS={os.environ['PICOWSGI_SANITIZE']}")
     flags = [*_ALWAYS, *(_SANITIZED + sanitizers if sanitizers else _OPTIMIZED)]
+    if emulated_sources():
+        flags += ["-DPW_PORTABLE=1", "-Itests/kqueue"]
     foreign = _FOREIGN.get(PurePath(source).name)
     if foreign is not None:
         return flags + foreign
