@@ -17,6 +17,7 @@ from picowsgi.arguments import PROGRAM, Arguments, describe_settings, read_argum
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, take
 from picowsgi.log import configure
+from picowsgi.loop import share_out
 from picowsgi.privileges import find_identity
 from picowsgi.resolve import load_settings
 from picowsgi.sockets import url_of
@@ -134,6 +135,9 @@ def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]
 
     urls = " and ".join(style(url_of(sock), "cyan") for sock in sockets)
     threads = "1 thread" if settings.threads == 1 else f"up to {settings.threads} threads"
+    loops = len(share_out(settings))
+    if loops > 1:
+        threads += f" on {loops} event loops"
     if settings.workers > 1:
         threads = f"{settings.workers} workers, {threads} each"
     return (

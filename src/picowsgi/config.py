@@ -181,6 +181,15 @@ class Settings:
         minimum=1,
         maximum=4096,
     )
+    loops: int = option(
+        0,
+        kind="int",
+        group="Processes",
+        metavar="N",
+        help="event loops of each, 0: a CPU's, or 1 with a GIL",
+        minimum=0,
+        maximum=1024,
+    )
     preload: bool = option(
         False,
         kind="flag",

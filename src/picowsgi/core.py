@@ -13,6 +13,7 @@ from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from picowsgi._core import ffi, lib
+from picowsgi.cpus import has_gil
 
 if TYPE_CHECKING:
     from picowsgi.access import AccessLog
@@ -92,7 +93,6 @@ send_file = lib.pw_send_file
 send_end = lib.pw_send_end
 send_interim = lib.pw_send_interim
 client_gone = lib.pw_client_gone
-share_heap = lib.pw_share_heap
 unpack = ffi.unpack
 
 _UNDERSCORE = {
@@ -119,6 +119,12 @@ KEYS = _read_keys()
 def die_with_parent(number: int) -> None:
     """Have the system send this process the signal when its parent dies, where it can."""
     lib.pw_die_with_parent(number)
+
+
+def share_heap() -> None:
+    """Give this process one heap, where Python lets one thread allocate at a time anyway."""
+    if has_gil():
+        lib.pw_share_heap()
 
 
 def build() -> list[str]:

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use.
+"""How much can run at once: the CPUs this process may use, and whether Python's threads use them.
 
 Never counts CPUs that the machine has and the process may not use.
 """
@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 
 _ROOT = Path("/")
+
+
+def has_gil() -> bool:
+    """Tell whether this Python has a lock that lets one thread run at a time (PEP 703)."""
+    enabled = getattr(sys, "_is_gil_enabled", None)  # from 3.13 on
+    return enabled is None or bool(enabled())
 
 
 def usable_cpus(root: Path = _ROOT) -> int:

@@ -15,14 +15,14 @@ from picowsgi import core
 from picowsgi.input import NO_CONTENT, ErrorStream, open_spooled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from _typeshed.wsgi import WSGIEnvironment
 
 _KNOWN_ORDERS = 1024  # how many orders of fields are remembered
 
 
-def base_environ(sock: socket.socket, extensions: dict[str, Any]) -> WSGIEnvironment:
+def base_environ(sock: socket.socket, extensions: Mapping[str, Any]) -> WSGIEnvironment:
     """Return what all requests that come in by `sock` have in common."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         host, port = sock.getsockname()[:2]

@@ -6,15 +6,14 @@ Never touches a socket, and never has more than one request at a time.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from picowsgi import core
 from picowsgi.environ import EnvironMaker, Kept
-from picowsgi.errors import RequestTimeoutError
 from picowsgi.head import Head, HeadEncoder
+from picowsgi.interrupt import calls_application, checkpoint
 from picowsgi.log import get_logger, printable
 from picowsgi.response import ClientGoneError, FileWrapper, Response, real_file
 
@@ -31,36 +30,6 @@ def _no_page(
 ) -> tuple[list[tuple[str, str]], bytes]:
     """Return the fields and the content of the answer to an error, which tells nothing of it."""
     return [("Content-Type", "text/plain; charset=utf-8")], b"Internal Server Error\n"
-
-
-def interrupt_application(ident: int) -> None:
-    """Raise RequestTimeoutError in the thread `ident`, if it is in the application now.
-
-    Nothing runs between the look and the raising, because this thread has the interpreter's lock;
-    the gateway makes sure that it is not raised where no request could be ended by it.
-    """
-    import ctypes  # only where a request takes too long
-
-    frame = sys._current_frames().get(ident)
-    top = True
-    while frame is not None and not _is_ours(frame.f_globals.get("__name__", "")):
-        frame, top = frame.f_back, False
-    if top or frame is None or frame.f_code not in _CALLS_APPLICATION:
-        return
-    raised = ctypes.py_object(RequestTimeoutError)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised)
-
-
-def _is_ours(module: str) -> bool:
-    return module.startswith("picowsgi.") and not module.startswith(_APPLICATIONS)
-
-
-#: Of the modules here these are part of an application, and may be interrupted as one.
-_APPLICATIONS = ("picowsgi.mount", "picowsgi.contrib.")
-
-
-def _checkpoint() -> None:
-    """A call, at which Python raises what another thread has set: inside of a `try`, that is."""
 
 
 def client_disconnected() -> bool:
@@ -142,7 +111,7 @@ class Gateway:
         response = self.response(self.thread, self.encode)
         try:
             result = self.application(environ, response.start_response)
-            kind = type(result)  # also a _checkpoint
+            kind = type(result)  # also a checkpoint
         except BaseException as error:
             return self._fail(environ, response, None, error)
         head = response.head
@@ -180,7 +149,7 @@ class Gateway:
                         break
             if not response.started:
                 response.begin()
-            _checkpoint()
+            checkpoint()
         except BaseException as error:
             return self._fail(environ, response, result, error)
         return self._end(environ, response, result)
@@ -233,7 +202,7 @@ class Gateway:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
-                _checkpoint()
+                checkpoint()
         except BaseException as error:
             self._log(environ, "in close()", error)
         if self.environs.spooled is not None:
@@ -261,9 +230,7 @@ class Gateway:
         get_logger().error("the application sent %s: %s", text, _request_line(environ))
 
 
-_CALLS_APPLICATION = frozenset(
-    method.__code__ for method in (Gateway.serve, Gateway._serve_parts, Gateway._close)
-)
+calls_application(Gateway.serve, Gateway._serve_parts, Gateway._close)
 
 
 def _request_line(environ: WSGIEnvironment) -> str:

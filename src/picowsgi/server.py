@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from picowsgi import middleware, service
+from picowsgi import loop, middleware, service
 from picowsgi.browser import open_page
 from picowsgi.config import Settings
 from picowsgi.errors import ConfigError
@@ -62,6 +62,7 @@ class Server:
         self.sockets: list[socket.socket] = open_sockets(settings)
         try:
             middleware.warn(settings, self.sockets)
+            loop.warn(settings)
             wrapped = middleware.wrap(application, settings, self.sockets)
             self._worker: Worker | None = Worker(wrapped, self.sockets, settings)
         except BaseException:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from picowsgi import core, middleware
+from picowsgi import core, loop, middleware
 from picowsgi.browser import open_page
 from picowsgi.descriptors import make_room
 from picowsgi.errors import AppImportError, ConfigError
@@ -138,6 +138,7 @@ def _greet(settings: Settings, on_ready: OnReady, sockets: list[socket.socket]) 
     """Do what is due when a server serves that no other has started."""
     on_ready(sockets)
     middleware.warn(settings, sockets)
+    loop.warn(settings)
     if settings.open:
         open_page(sockets)
 

@@ -1,4 +1,4 @@
-"""The serving threads of a process: born when they are needed, all on one event loop.
+"""The serving threads of a process: born when they are needed, on one event loop or several.
 
 Never reads a socket itself, and never lets a thread have two requests at a time.
 """
@@ -6,27 +6,21 @@ Never reads a socket itself, and never lets a thread have two requests at a time
 from __future__ import annotations
 
 import socket
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from picowsgi import core
+from picowsgi import core, loop
 from picowsgi.access import AccessLog
-from picowsgi.environ import Kept, base_environ
-from picowsgi.gateway import EXTENSIONS, Gateway, interrupt_application
+from picowsgi.gateway import EXTENSIONS, Gateway
 from picowsgi.log import get_logger
-from picowsgi.notice import log_notices
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from picowsgi.config import Settings
 
-_WATCHER = "picowsgi-watch"
 _NOTHING: Mapping[str, Any] = {}
 _LOOK = 0.25  # seconds: how soon join() sees that a stop was asked for
 
@@ -50,24 +44,33 @@ class Worker:
         environ: Mapping[str, Any] = _NOTHING,
         make_gateway: Callable[..., Gateway] = Gateway,
     ) -> None:
-        self._application = application
         self._settings = settings
-        self._make_gateway = make_gateway
         self._access = AccessLog(settings)
-        self._core = core.CoreServer(sockets, settings, self._access, balance)
         common = {
             **EXTENSIONS,
             "wsgi.multithread": settings.threads > 1,
             "wsgi.multiprocess": multiprocess,
             **environ,
         }
-        self._bases = [base_environ(sock, common) for sock in sockets]
-        self._kept = Kept()
-        #: Guards the three below, and the closing of the log.
+        parts = loop.share_out(settings)
+        if len(parts) > 1 and balance is None:
+            balance = core.Balance()
+        self._loops = [
+            loop.Loop(
+                "picowsgi" if len(parts) == 1 else f"picowsgi-{number}",
+                application,
+                sockets,
+                part,
+                access=self._access,
+                balance=balance,
+                common=common,
+                make_gateway=make_gateway,
+            )
+            for number, part in enumerate(parts)
+        ]
+        #: Guards the two below, and the closing of the log.
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        #: Whether a request did not end though its time was up: the process has to be replaced.
-        self.is_stuck = False
         self._running = 0
         self._over = threading.Event()
         self._deadline: float | None = None
@@ -84,25 +87,40 @@ class Worker:
     @property
     def requests(self) -> int:
         """How many requests have been taken."""
-        return self._core.requests
+        return sum(one.core.requests for one in self._loops)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a request did not end though its time was up: the process has to be replaced."""
+        return any(one.is_stuck for one in self._loops)
 
     def share(self, source: socket.socket, target: socket.socket) -> None:
         """Take connections from other processes, and at the end leave them to others.
 
         The two are a pair of the type SOCK_STREAM that all of them have, until it is shut down.
         """
-        self._core.share(source, target)
+        for one in self._loops:
+            one.core.share(source, target)
 
     def start(self) -> None:
         """Begin to serve."""
-        self._bear_serving()
-        self._bear(_WATCHER, self._watch)
+        with self._lock:
+            self._running += 1  # this thread: what has begun may end before the rest begins
+        try:
+            for one in self._loops:
+                one.start(self._bear)
+        finally:
+            self._note_end()
 
     def stop(self) -> None:
         """Drain and end; a second call ends at once. From any thread, or a signal handler."""
         now = time.monotonic()
         self._deadline = now + self._settings.timeout_graceful if self._deadline is None else now
-        self._core.stop()
+        self._stop_loops()
+
+    def _stop_loops(self) -> None:
+        for one in self._loops:
+            one.core.stop()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until serving has ended; False when `timeout` seconds were not enough.
@@ -114,7 +132,8 @@ class Worker:
         while not self._over.wait(_LOOK if timeout is None else min(_LOOK, timeout)):
             now = time.monotonic()
             if self._deadline is not None and now >= self._deadline + _LOOK:
-                self._give_up()
+                for one in self._loops:
+                    one.log_stuck()
                 return True
             if until is not None and now >= until:
                 return False
@@ -130,9 +149,13 @@ class Worker:
 
     def reopen_logs(self) -> None:
         """Open the access log's file anew, as after a rotation."""
-        self._access.reopen(self._core.log_to)
+        self._access.reopen(self._log_to)
 
-    def _bear(self, name: str, target: Callable[[], object]) -> None:
+    def _log_to(self, descriptor: int) -> None:
+        for one in self._loops:
+            one.core.log_to(descriptor)
+
+    def _bear(self, name: str, target: Callable[[], object]) -> threading.Thread:
         thread = threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
         with self._lock:
             self._threads.append(thread)
@@ -144,6 +167,7 @@ class Worker:
                 self._threads.remove(thread)
                 self._running -= 1
             raise
+        return thread
 
     def _run(self, target: Callable[[], object]) -> None:
         try:
@@ -151,66 +175,15 @@ class Worker:
         except BaseException as error:  # not an application's: those end with their request
             get_logger().critical("a thread of the server has failed", exc_info=error)
             self.error = error
-            self._core.stop()
-            self._core.stop()
+            self._stop_loops()
+            self._stop_loops()
         finally:
-            with self._lock:
-                self._running -= 1
-                last = self._running == 0
-            if last:
-                self._over.set()
-                self.on_end()
+            self._note_end()
 
-    def _serve(self, number: int) -> None:
-        thread = core.CoreThread(self._core, number)
-        debug = self._settings.debug
-        self._make_gateway(self._application, thread, self._bases, self._kept, debug=debug).run()
-        log_notices(self._core, self._settings)  # the watcher may have ended before
-
-    def _bear_serving(self) -> None:
-        number = len(self._threads)
-        self._bear(f"picowsgi-{number}", partial(self._serve, number))
-
-    def _watch(self) -> None:
-        while True:
-            what, number = self._core.watch()
-            if what == core.WATCH_STOP:
-                return
-            if what == core.WATCH_NOTICE:
-                log_notices(self._core, self._settings)
-            elif what == core.WATCH_BIRTH:
-                try:
-                    self._bear_serving()
-                except RuntimeError as error:  # the system has no room for another thread
-                    get_logger().error("one more thread is needed but cannot be had: %s", error)
-            else:
-                self._interrupt(self._threads[number], stuck=what == core.WATCH_STUCK)
-
-    def _interrupt(self, thread: threading.Thread, *, stuck: bool) -> None:
-        """Raise RequestTimeoutError in a thread whose request takes too long."""
-        seconds = self._settings.timeout_request
-        stack = _stack_of(thread)
-        if not stack:
-            return
-        if stuck:
-            self.is_stuck = True
-            text = "a request of %s has not ended %g s after its time was up; the thread is at:\n%s"
-        else:
-            text = "a request of %s has run for %g s and is interrupted at:\n%s"
-        get_logger().error(text, thread.name, seconds, stack)
-        if not stuck:
-            interrupt_application(thread.ident or 0)
-
-    def _give_up(self) -> None:
-        for thread in self._threads:
-            stack = _stack_of(thread)
-            if stack and thread.name != _WATCHER:
-                get_logger().error(
-                    "%s has not ended and is left behind at:\n%s", thread.name, stack
-                )
-
-
-def _stack_of(thread: threading.Thread) -> str:
-    """Where a thread is, as a traceback shows it; empty when it has ended."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    return "".join(traceback.format_stack(frame)) if frame is not None else ""
+    def _note_end(self) -> None:
+        with self._lock:
+            self._running -= 1
+            last = self._running == 0
+        if last:
+            self._over.set()
+            self.on_end()

@@ -1,0 +1,174 @@
+"""One event loop of a process, and the threads that serve on it.
+
+Never shares with another loop what a request needs: neither a lock nor a cache.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from picowsgi import core
+from picowsgi.cpus import has_gil, usable_cpus
+from picowsgi.environ import Kept, base_environ
+from picowsgi.interrupt import Guard, interrupt_application
+from picowsgi.log import get_logger
+from picowsgi.notice import log_notices
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from picowsgi.access import AccessLog
+    from picowsgi.config import Settings
+    from picowsgi.gateway import Gateway
+
+#: Makes a thread of this name that does this, and starts it.
+Bear = Callable[[str, Callable[[], object]], threading.Thread]
+
+_WATCHER = "picowsgi-watch"
+
+
+def share_out(settings: Settings) -> list[Settings]:
+    """Return the settings of each loop of a process: its part of the threads and connections.
+
+    As many loops as can run at once: one where Python has its lock, otherwise one for each CPU that
+    is left to the process. Each has a thread and room for a connection at least.
+    """
+    wanted = settings.loops
+    if wanted == 0:
+        wanted = 1 if has_gil() else max(1, usable_cpus() // settings.workers)
+    count = min(wanted, settings.threads, settings.max_connections)
+    return [
+        replace(
+            settings,
+            threads=_part(settings.threads, number, count),
+            max_connections=_part(settings.max_connections, number, count),
+        )
+        for number in range(count)
+    ]
+
+
+def warn(settings: Settings) -> None:
+    """Tell about loops that are asked for and cannot be had, or are of no use."""
+    if settings.loops > 1 and has_gil():
+        get_logger().warning(
+            "--loops %d: only one thread of this Python runs at a time, because it has its lock "
+            "(GIL), so more loops than one gain nothing",
+            settings.loops,
+        )
+    count = len(share_out(settings))
+    if settings.loops > count:
+        get_logger().warning(
+            "--loops is lowered from %d to %d: each needs a thread (--threads %d) and a connection "
+            "(--max-connections %d)",
+            settings.loops,
+            count,
+            settings.threads,
+            settings.max_connections,
+        )
+
+
+def _part(whole: int, number: int, count: int) -> int:
+    return whole // count + (number < whole % count)
+
+
+class Loop:
+    """Serves `application` on `sockets`, with up to `settings.threads`.
+
+    `common` is in the environ of each request. `make_gateway` is called in each serving thread with
+    what `Gateway` is made of. Raises OSError where the system refuses what the core needs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        application: WSGIApplication,
+        sockets: Sequence[socket.socket],
+        settings: Settings,
+        *,
+        access: AccessLog,
+        balance: core.Balance | None,
+        common: Mapping[str, Any],
+        make_gateway: Callable[..., Gateway],
+    ) -> None:
+        self._name = name
+        self._application = application
+        self._settings = settings
+        self._make_gateway = make_gateway
+        self.core = core.CoreServer(sockets, settings, access, balance)
+        self._bases = [base_environ(sock, common) for sock in sockets]
+        self._kept = Kept()
+        #: Those that serve, by the number that the core has for them; and their guards.
+        self._threads: list[threading.Thread] = []
+        self._guards: dict[int, Guard] = {}
+        #: Whether a request did not end though its time was up: the process has to be replaced.
+        self.is_stuck = False
+
+    def start(self, bear: Bear) -> None:
+        """Begin to serve, in threads that `bear` makes."""
+        self._bear_serving(bear)
+        bear(_WATCHER, partial(self._watch, bear))
+
+    def log_stuck(self) -> None:
+        """Say where the serving threads are that have not ended."""
+        for thread in self._threads:
+            stack = _stack_of(thread)
+            if stack:
+                get_logger().error(
+                    "%s has not ended and is left behind at:\n%s", thread.name, stack
+                )
+
+    def _bear_serving(self, bear: Bear) -> None:
+        number = len(self._threads)
+        self._threads.append(bear(f"{self._name}-{number}", partial(self._serve, number)))
+
+    def _serve(self, number: int) -> None:
+        thread = core.CoreThread(self.core, number)
+        application, settings = self._application, self._settings
+        if settings.timeout_request and not has_gil():
+            application = self._guards[number] = Guard(application)
+        self._make_gateway(application, thread, self._bases, self._kept, debug=settings.debug).run()
+        log_notices(self.core, self._settings)  # the watcher may have ended before
+
+    def _watch(self, bear: Bear) -> None:
+        while True:
+            what, number = self.core.watch()
+            if what == core.WATCH_STOP:
+                return
+            if what == core.WATCH_NOTICE:
+                log_notices(self.core, self._settings)
+            elif what == core.WATCH_BIRTH:
+                try:
+                    self._bear_serving(bear)
+                except RuntimeError as error:  # the system has no room for another thread
+                    get_logger().error("one more thread is needed but cannot be had: %s", error)
+            else:
+                self._interrupt(number, stuck=what == core.WATCH_STUCK)
+
+    def _interrupt(self, number: int, *, stuck: bool) -> None:
+        """Raise RequestTimeoutError in a thread whose request takes too long."""
+        thread = self._threads[number]
+        seconds = self._settings.timeout_request
+        stack = _stack_of(thread)
+        if not stack:
+            return
+        if stuck:
+            self.is_stuck = True
+            text = "a request of %s has not ended %g s after its time was up; the thread is at:\n%s"
+        else:
+            text = "a request of %s has run for %g s and is interrupted at:\n%s"
+        get_logger().error(text, thread.name, seconds, stack)
+        if not stuck:
+            interrupt_application(thread.ident or 0, self._guards.get(number))
+
+
+def _stack_of(thread: threading.Thread) -> str:
+    """Where a thread is, as a traceback shows it; empty when it has ended."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame is not None else ""
