@@ -8,11 +8,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from picowsgi.cpus import has_gil
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
 PATIENCE = 15.0
+
+needs_gil = pytest.mark.skipif(
+    not has_gil(), reason="without the GIL no thread can hold up the others"
+)
 
 #: Answers with what it is asked for: the number of its process, its version, the size of a list.
 APP = """

@@ -186,7 +186,7 @@ class Settings:
         kind="int",
         group="Processes",
         metavar="N",
-        help="event loops of each, 0: a CPU's, or 1 with a GIL",
+        help="event loops of each, 0: CPUs if no GIL, or 1",
         minimum=0,
         maximum=1024,
     )

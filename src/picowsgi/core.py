@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -214,11 +215,11 @@ class CoreServer:
             "poller": poller,
             "balance": ffi.NULL if balance is None else balance.pointer,
         }
-        self._balance = balance
         server = lib.pw_server_new(ffi.new("pw_settings *", fields))
         if server == ffi.NULL:
             raise OSError("the core could not be started")
-        self.pointer = ffi.gc(server, lib.pw_server_free)
+        # It leaves the balance at its end, which has to be there for as long.
+        self.pointer = ffi.gc(server, partial(_free_server, balance))
         for sock in sockets:
             number = lib.pw_server_listen(self.pointer, sock.fileno())
             if number != 0:
@@ -274,6 +275,12 @@ class CoreServer:
     def stop(self) -> None:
         """Drain and stop; a second call stops now. From any thread, or a signal handler."""
         lib.pw_server_stop(self.pointer)
+
+
+def _free_server(
+    _balance: Balance | None, server: Any, free: Callable[[Any], None] = lib.pw_server_free
+) -> None:
+    free(server)  # not the module's, which may have been cleared at the end of the program
 
 
 class CoreThread:

@@ -43,7 +43,8 @@ def logged(serve, tmp_path):
     def run(*requests, count=None, **options):
         file = tmp_path / "access.log"
         file.unlink(missing_ok=True)
-        options = {"access_log": "on", "access_log_file": str(file), **options}
+        # In one loop the lines are in the order of the requests.
+        options = {"access_log": "on", "access_log_file": str(file), "loops": 1, **options}
         server = serve(application, **options)
         for request in requests:
             raw(server, request, count=count or 1)

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from processes import APP, PATIENCE, Load, ask, children, eventually, lives, write_app
+from processes import APP, PATIENCE, Load, ask, children, eventually, lives, needs_gil, write_app
 from support import RawClient
 
 MORE = """
@@ -147,6 +147,7 @@ def test_max_requests_replaces_a_worker_without_a_lost_request(gunicorn):
     assert ask(server.port) == "1"
 
 
+@needs_gil
 def test_a_worker_that_gives_no_sign_of_life_is_killed(gunicorn):
     server = gunicorn("--timeout", "2")
     [first] = workers(server)

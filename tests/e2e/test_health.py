@@ -80,7 +80,7 @@ def test_it_is_answered_while_all_threads_are_busy_and_says_when_the_server_drai
         start_response("200 OK", PLAIN)
         return [b"late"]
 
-    server = serve(application, threads=threads, health="/up")
+    server = serve(application, threads=threads, loops=1, health="/up")
     stopping = threading.Thread(target=server.stop)
     busy = [connect(server) for _ in range(threads)]
     for client in busy:

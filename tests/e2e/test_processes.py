@@ -17,7 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from processes import APP, PATIENCE, Load, ask, children, eventually, lives, write_app
+from processes import (
+    APP,
+    PATIENCE,
+    Load,
+    ask,
+    children,
+    eventually,
+    lives,
+    needs_gil,
+    write_app,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -227,6 +237,7 @@ def test_a_worker_that_dies_while_it_imports_ends_the_start(tmp_path):
     assert "ended with status 7 before it had loaded the application" in done.stderr
 
 
+@needs_gil
 def test_a_worker_without_a_sign_of_life_writes_its_stacks_and_is_replaced(serve_app):
     command = serve_app(*TWO, "--timeout-worker", "2", "--timeout-graceful", "1")
     before = set(workers(command))

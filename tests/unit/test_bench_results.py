@@ -188,6 +188,7 @@ def test_a_report_has_every_result_and_needs_no_other_file(tmp_path: Path) -> No
         [{"scenario": "hello", "server": "granian", "round": 1, "reason": "3 <wrong> answers"}],
         missing={"uwsgi": "it does not compile"},
     ).write(path)
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install -e '.[bench]'")
     made = CliRunner().invoke(main, ["report", str(path)])
     assert made.exit_code == 0, made.output
     folder = tmp_path / "results"

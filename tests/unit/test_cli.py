@@ -141,7 +141,7 @@ def test_a_config_file_is_read(served: Served, directory: Path) -> None:
 def test_the_banner_names_address_application_process_and_threads(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["served:create_app()"]) == 0
+    assert cli.main(["served:create_app()", "--loops", "1"]) == 0
     out, err = capsys.readouterr()
     assert out == ""
     first, second = err.splitlines()
@@ -156,7 +156,11 @@ def test_the_banner_names_address_application_process_and_threads(
     ("argv", "told"),
     [
         (["--threads", "1"], "1 thread; press Ctrl-C to stop"),
-        (["--workers", "2"], "2 workers, up to 16 threads each; press Ctrl-C to stop"),
+        (["--loops", "2"], "up to 16 threads on 2 event loops; press Ctrl-C to stop"),
+        (
+            ["--loops", "1", "--workers", "2"],
+            "2 workers, up to 16 threads each; press Ctrl-C to stop",
+        ),
     ],
 )
 def test_the_banner_counts_workers_and_threads(

@@ -298,7 +298,8 @@ class _Forward(logging.Handler):
         self._to = to
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._to.handle(record)
+        if not self._to.disabled:
+            self._to.callHandlers(record)  # handle would refuse it: a logger is at work already
 
 
 def _log_through(log: Any) -> None:

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# A CPython without the GIL (PEP 703), built from Debian's source package, which nothing else here is
+# built of. Prints the interpreter's path; what is built already is not built again.
+#
+#     PYTHON_T_SOURCE=python3.14    the source package
+#     PYTHON_T_CACHE=DIR            where it is built and stays: ~/.cache/picowsgi by default
+#
+# The package is fetched by apt from the mirror that it is set up with, of sid or the newest suite
+# that has it, with lists of its own: the system's stay as they are. As root it gets the libraries to build with.
+set -euo pipefail
+
+source=${PYTHON_T_SOURCE:-python3.14}
+cache=${PYTHON_T_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/picowsgi}
+version=${source#python}
+suites=(sid testing stable)
+prefix=$cache/$source-t
+python=$prefix/bin/python${version}t
+
+say() { printf '%s\n' "$*" >&2; }
+fail() {
+    say "error: $*"
+    exit 1
+}
+
+if [[ -x $python ]]; then
+    echo "$python"
+    exit
+fi
+command -v apt-get >/dev/null || fail "apt-get is needed to fetch the source of $source; or have" \
+    "another Python without the GIL: make test-freethreaded FREETHREADED=/path/to/python${version}t"
+
+# The fields of each list that apt knows; of several mirrors the first.
+mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
+    awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }')
+[[ -n $mirror ]] || fail "apt is set up with no mirror of Debian, where the source of $source is"
+
+if ((EUID == 0)); then
+    wanted=(gcc make xz-utils libssl-dev zlib1g-dev libffi-dev libbz2-dev liblzma-dev libsqlite3-dev)
+    missing=()
+    for package in "${wanted[@]}"; do
+        dpkg-query --show --showformat '${Status}' "$package" 2>/dev/null | grep -q ' installed$' ||
+            missing+=("$package")
+    done
+    if ((${#missing[@]})); then
+        say "apt-get install ${missing[*]}"
+        apt-get -qq update >&2
+        apt-get -qq install -y --no-install-recommends "${missing[@]}" >&2
+    fi
+fi
+
+work=$cache/$source-work
+log=$work/log
+rm -rf "$work"
+mkdir -p "$work/lists/partial" "$work/source" "$work/build"
+options=(-qq -o "Dir::Etc::sourcelist=$work/suites.sources" -o Dir::Etc::sourceparts=-
+    -o "Dir::State::lists=$work/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=)
+printf '%s\n' 'Types: deb-src' "URIs: $mirror" "Suites: ${suites[*]}" 'Components: main' \
+    'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' >"$work/suites.sources"
+
+cd "$work"
+apt-get "${options[@]}" update >>"$log" 2>&1 || fail "the lists of sid cannot be had: see $log"
+for suite in "${suites[@]}"; do
+    apt-get "${options[@]}" source --download-only "$source/$suite" >>"$log" 2>&1 && break
+done
+shopt -s nullglob
+archives=("$work/${source}_"*.orig.tar.*z)
+((${#archives[@]})) ||
+    fail "the mirror has no $source: its lists may be older than its packages; see $log"
+
+say "building $source without the GIL: some minutes, see $log"
+tar -xf "${archives[0]}" -C source --strip-components=1
+cd build
+{
+    ../source/configure --quiet --disable-gil --prefix="$prefix" &&
+        nice make -j"${JOBS:-2}" && make install
+} >>"$log" 2>&1 || fail "the build has failed: see $log"
+"$python" -c 'import sys; sys.exit(sys._is_gil_enabled())' || fail "$python has a GIL"
+rm -rf "$work"
+echo "$python"
