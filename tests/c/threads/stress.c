@@ -1,7 +1,8 @@
 /*
- * All that threads do to a server, at once, for ThreadSanitizer to watch: a program of its own,
- * without the seams of site.h and the counters of check.h, which are for one thread. Each client
- * checks that its answers are whole; a failure after pw_server_stop is what a client has to expect.
+ * All that threads do to the servers of a process, which share a listening socket and a log, at once,
+ * for ThreadSanitizer to watch: a program of its own, without the seams of site.h and the counters
+ * of check.h, which are for one thread. Each client checks that its answers are whole; a failure
+ * after pw_server_stop is what a client has to expect.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +21,8 @@
 
 #include "api.h"
 
-enum { THREADS = 4, CLIENTS = 6, CONNECTIONS = 5 }; /* one client more than may connect */
+enum { LOOPS = 2, THREADS = 4, CONNECTIONS = 3 }; /* the last two of each loop */
+enum { CLIENTS = LOOPS * CONNECTIONS + 1 };       /* one more than may connect */
 enum { RUN_MS = 2500, ROUNDS_MOST = 20000 };
 enum { SMALL = 2, LARGE = 400000, PART = 60000, PARTS = 3 };
 enum { POST_IN_MEMORY = 3000, BODY_MEMORY = 8192, POST_IN_FILE = 20000 };
@@ -28,12 +30,23 @@ enum { POST_IN_MEMORY = 3000, BODY_MEMORY = 8192, POST_IN_FILE = 20000 };
 #define MUST(condition) ((condition) ? (void)0 : fail(__LINE__, #condition))
 #define LITERAL(text) (text), (int64_t)(sizeof(text) - 1)
 
-static pw_server *server;
+typedef struct loop loop;
+typedef struct {
+    loop *of;
+    int32_t number;
+    pthread_t id;
+} place;
+struct loop {
+    pw_server *server;
+    pthread_t watcher;
+    place threads[THREADS];
+    int thread_count; /* of main, then of the watching thread */
+};
+
+static loop loops[LOOPS];
 static struct sockaddr_un address;
 static socklen_t address_size;
 static char large[LARGE];
-static pthread_t servers[THREADS];
-static int server_count; /* of main, then of the watching thread */
 static atomic_bool stopping;
 static atomic_int served, held, news_seen, births, slow, notices, answered;
 
@@ -153,9 +166,10 @@ static int64_t serve_request(pw_thread *thread, int64_t number, int turn)
     }
 }
 
-static void *serve(void *number_of_thread)
+static void *serve(void *its_place)
 {
-    pw_thread *thread = pw_thread_new(server, (int32_t)(intptr_t)number_of_thread);
+    const place *own = its_place;
+    pw_thread *thread = pw_thread_new(own->of->server, own->number);
     MUST(thread != NULL);
     int64_t number = pw_next(thread);
     for (int turn = 0; number != PW_STOP;) {
@@ -172,27 +186,30 @@ static void *serve(void *number_of_thread)
     return NULL;
 }
 
-static void bear(void)
+static void bear(loop *self)
 {
-    MUST(server_count < THREADS);
-    void *number = (void *)(intptr_t)server_count;
-    MUST(pthread_create(&servers[server_count++], NULL, serve, number) == 0);
+    MUST(self->thread_count < THREADS);
+    place *born = &self->threads[self->thread_count];
+    born->of = self;
+    born->number = self->thread_count++;
+    MUST(pthread_create(&born->id, NULL, serve, born) == 0);
 }
 
-static void *watch(void *unused)
+static void *watch(void *its_loop)
 {
-    for (int32_t told; (told = pw_watch(server)) != PW_WATCH_STOP;) {
+    loop *self = its_loop;
+    for (int32_t told; (told = pw_watch(self->server)) != PW_WATCH_STOP;) {
         if (told == PW_WATCH_NOTICE) {
-            for (pw_notice notice; pw_notice_take(server, &notice);)
+            for (pw_notice notice; pw_notice_take(self->server, &notice);)
                 atomic_fetch_add(&notices, 1);
         } else if (told == PW_WATCH_BIRTH) {
             atomic_fetch_add(&births, 1);
-            bear();
+            bear(self);
         } else {
             atomic_fetch_add(&slow, 1);
         }
     }
-    return unused;
+    return NULL;
 }
 
 /* ------------------------------------------------------------------ clients */
@@ -423,12 +440,12 @@ static int listen_somewhere(void)
     return listener;
 }
 
-static void open_server(int log, int listener)
+static pw_server *open_server(int log, int listener, pw_balance *balance)
 {
     static const char program[] = "\2\0\0\1\0\1 \4\0\0\11\0\12user-agent\13\0\0\20\0\0\22\0\0"
                                   "\23\0\6x-size\1\0\1\n";
     const int32_t minute = 60000;
-    server = pw_server_new(&(pw_settings){
+    pw_server *server = pw_server_new(&(pw_settings){
         .max_head_size = 65536,
         .max_body_size = 1 << 20,
         .body_memory = BODY_MEMORY,
@@ -444,6 +461,7 @@ static void open_server(int log, int listener)
         .timeout_graceful = 5000,
         .timeout_request = 4,
         .access_file = log,
+        .balance = balance,
         .access_program = program,
         .access_program_size = sizeof program - 1,
         .health_path = "/health",
@@ -452,40 +470,60 @@ static void open_server(int log, int listener)
     });
     MUST(server != NULL);
     MUST(pw_server_listen(server, listener) == 0);
+    return server;
+}
+
+static int64_t count_requests(void)
+{
+    int64_t count = 0;
+    for (int i = 0; i < LOOPS; i++)
+        count += pw_server_requests(loops[i].server);
+    return count;
 }
 
 int main(void)
 {
-    pthread_t watcher, clients[CLIENTS];
+    pthread_t clients[CLIENTS];
+    pw_balance *balance = pw_balance_new();
+    MUST(balance != NULL);
     signal(SIGPIPE, SIG_IGN);
     memset(large, 'x', sizeof large);
     int logs[2] = {open("/dev/null", O_WRONLY | O_CLOEXEC),
                    open("/dev/null", O_WRONLY | O_CLOEXEC)};
     MUST(logs[0] >= 0 && logs[1] >= 0);
     int listener = listen_somewhere();
-    open_server(logs[0], listener);
-    bear();
-    MUST(pthread_create(&watcher, NULL, watch, NULL) == 0);
+    for (loop *each = loops; each < loops + LOOPS; each++) {
+        each->server = open_server(logs[0], listener, balance);
+        bear(each);
+        MUST(pthread_create(&each->watcher, NULL, watch, each) == 0);
+    }
     for (intptr_t i = 0; i < CLIENTS; i++)
         MUST(pthread_create(&clients[i], NULL, be_client, (void *)i) == 0);
 
     int64_t requests = 0;
     for (int i = 0; i < RUN_MS / 100; i++) {
         sleep_us(100000);
-        pw_server_log_to(server, logs[i % 2]);
-        MUST(pw_server_requests(server) >= requests);
-        requests = pw_server_requests(server);
+        for (int each = 0; each < LOOPS; each++)
+            pw_server_log_to(loops[each].server, logs[i % 2]);
+        MUST(count_requests() >= requests);
+        requests = count_requests();
     }
     atomic_store(&stopping, true);
-    pw_server_stop(server);
+    for (int i = 0; i < LOOPS; i++)
+        pw_server_stop(loops[i].server);
     close(listener); /* or who waits to be accepted waits on */
     for (int i = 0; i < CLIENTS; i++)
         pthread_join(clients[i], NULL);
-    pthread_join(watcher, NULL);
-    for (int i = 0; i < server_count; i++)
-        pthread_join(servers[i], NULL);
-    MUST(pw_server_requests(server) == atomic_load(&served));
-    pw_server_free(server);
+    for (loop *each = loops; each < loops + LOOPS; each++) {
+        pthread_join(each->watcher, NULL);
+        for (int i = 0; i < each->thread_count; i++)
+            pthread_join(each->threads[i].id, NULL);
+        MUST(pw_server_requests(each->server) > 0);
+    }
+    MUST(count_requests() == atomic_load(&served));
+    for (int i = 0; i < LOOPS; i++)
+        pw_server_free(loops[i].server);
+    pw_balance_free(balance);
     close(logs[0]);
     close(logs[1]);
     printf(
