@@ -122,6 +122,12 @@ void pw_server_free(pw_server *server);
  * caller's, for pw_watch to name it by. */
 pw_thread *pw_thread_new(pw_server *server, int32_t number);
 void pw_thread_free(pw_thread *thread);
+/*
+ * Has the thread return PW_IDLE if it waits for a request, or when it next would. From any thread. A
+ * Python without the GIL has each thread itself free what it has made and another let go of, which
+ * one that waits in the core does not get to.
+ */
+void pw_thread_nudge(pw_thread *thread);
 
 /*
  * Looks after the serving threads: to be called again and again by a thread of its own that serves

@@ -275,7 +275,8 @@ int64_t pw_loop(pw_thread *thread)
             pw_server_end(server);
             pw_token_stop(server);
             return PW_STOP;
-        } else if (serves ? server->news_count > 0 : pw_watch_is_wanted(server)) {
+        } else if (serves ? server->news_count > 0 || thread->nudged : pw_watch_is_wanted(server)) {
+            thread->nudged = false;
             return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
         } else if (waited && thread->patience >= 0) {
             return PW_IDLE;
@@ -297,7 +298,9 @@ int64_t pw_next_within(pw_thread *thread, int32_t patience)
     pthread_mutex_lock(&server->lock);
     pw_thread_confirm(thread);
     thread->patience = patience;
-    int64_t number = pw_token_take(thread) ? pw_loop(thread) : PW_STOP;
+    int64_t number;
+    if (pw_token_take(thread, &number))
+        number = pw_loop(thread);
     thread->patience = -1;
     pthread_mutex_unlock(&server->lock);
     return number;

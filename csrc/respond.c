@@ -96,8 +96,8 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     pw_conn_finished(server, conn);
     pw_loop_wake(server, false);
     int64_t number = holds ? PW_HOLD : PW_IDLE;
-    if (!holds && (flags & PW_RETURN) == 0)
-        number = pw_token_take(thread) ? pw_loop(thread) : PW_STOP;
+    if (!holds && (flags & PW_RETURN) == 0 && pw_token_take(thread, &number))
+        number = pw_loop(thread);
     pthread_mutex_unlock(&server->lock);
     return number;
 }

@@ -263,6 +263,7 @@ struct pw_thread {
     pw_conn *hold;   /* borrowed until hold_sent: Python is about to keep what it sends */
     int64_t hold_id; /* its number; -1: none */
     bool hold_sent;  /* before Python was back */
+    bool nudged;     /* it is to return PW_IDLE */
 };
 
 /* One reference less. */
@@ -290,8 +291,8 @@ void pw_loop_clear(pw_server *server);
 
 /* ------------------------------------------------------------------ token.c */
 
-/* Waits for the token. False: the server has stopped. */
-bool pw_token_take(pw_thread *thread);
+/* Waits for the token. False: it is not to be had now, and what pw_next returns then is *number. */
+bool pw_token_take(pw_thread *thread, int64_t *number);
 /* The thread goes to the application with a request, and keeps the token if it can. */
 void pw_token_keep(pw_thread *thread);
 /* When the watcher, running the loop, has to look at the threads again: ms, 0: never. */

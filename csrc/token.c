@@ -93,7 +93,7 @@ static void pw_token_learn(pw_server *server, const pw_thread *thread)
         server->block_score = PW_SCORE_MOST;
 }
 
-bool pw_token_take(pw_thread *thread)
+bool pw_token_take(pw_thread *thread, int64_t *number)
 {
     pw_server *server = thread->server;
     if (thread->taken) {
@@ -101,6 +101,7 @@ bool pw_token_take(pw_thread *thread)
         server->taken_count--;
         pw_token_learn(server, thread);
     }
+    *number = PW_STOP;
     while (!server->stopped) {
         if (server->holder == thread) {
             server->holder_in_app = false;
@@ -111,6 +112,11 @@ bool pw_token_take(pw_thread *thread)
             pw_idle_remove(server, thread);
             pw_token_give(server, thread);
             return true;
+        }
+        if (thread->nudged) {
+            thread->nudged = false;
+            *number = PW_IDLE;
+            break;
         }
         if (server->holder == server->watcher)
             pw_loop_wake(server, true); /* it makes room for who can serve */
@@ -123,6 +129,18 @@ bool pw_token_take(pw_thread *thread)
     }
     pw_idle_remove(server, thread);
     return false;
+}
+
+void pw_thread_nudge(pw_thread *thread)
+{
+    pw_server *server = thread->server;
+    pthread_mutex_lock(&server->lock);
+    thread->nudged = true;
+    if (server->holder == thread)
+        pw_loop_wake(server, true);
+    else if (thread->is_idle)
+        pthread_cond_signal(&thread->wake);
+    pthread_mutex_unlock(&server->lock);
 }
 
 void pw_token_keep(pw_thread *thread)
@@ -172,9 +190,10 @@ int32_t pw_settle(pw_thread *thread, int32_t patience)
 {
     pw_server *server = thread->server;
     int32_t unsent = 0;
+    int64_t number;
     pthread_mutex_lock(&server->lock);
     pw_thread_confirm(thread);
-    if (pw_token_take(thread)) {
+    if (pw_token_take(thread, &number)) {
         /* As the watcher it takes no request. What can be done at once may be all there is to do. */
         pw_token_give(server, server->watcher);
         server->watcher->patience = 0;

@@ -88,6 +88,7 @@ next_request = lib.pw_next
 next_request_within = lib.pw_next_within
 settle = lib.pw_settle
 next_news = lib.pw_news
+nudge = lib.pw_thread_nudge
 send_head = lib.pw_send_head
 send_data = lib.pw_send_data
 send_file = lib.pw_send_file

@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from picowsgi import core
+from picowsgi.cpus import has_gil
 from picowsgi.input import NO_CONTENT, ErrorStream, open_spooled
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ class Kept:
     def __init__(self) -> None:
         #: By the number the core returns for "the same head as the one of this template".
         self.templates: dict[int, WSGIEnvironment] = {}
-        #: By connection: content that the core may still read.
-        self.held: dict[int, object] = {}
+        #: By connection: content that the core may still read, with the thread that has it from the
+        #: application.
+        self.held: dict[int, tuple[core.CoreThread, object]] = {}
         #: Held while news are taken and acted upon, and while a template is put in: what the news
         #: say must not undo what has come after them.
         self.lock = threading.Lock()
@@ -69,7 +71,10 @@ class Kept:
     def _take_news(self, thread: core.CoreThread) -> None:
         while (news := core.next_news(thread.pointer)) >= 0:
             if news & 1 == core.NEWS_SENT:
-                self.held.pop(news >> 1, None)
+                held = self.held.pop(news >> 1, None)
+                if held is not None and held[0] is not thread and not has_gil():
+                    owner, held = held[0], None
+                    core.nudge(owner.pointer)
             else:
                 self.templates.pop((news >> 1) << core.ENTRY_SHIFT, None)
 

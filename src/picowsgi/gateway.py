@@ -134,7 +134,7 @@ class Gateway:
         number: int = core.respond(self.thread, data, len(data), body, len(body), flags)
         if number != core.HOLD:
             return number
-        self._kept.held[self._request.connection] = data, body
+        self._kept.held[self._request.connection] = self._core_thread, (data, body)
         return core.IDLE
 
     def _serve_parts(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
@@ -193,7 +193,7 @@ class Gateway:
         response.over = True
         connection = self._request.connection
         if core.send_end(self.thread, cut) > 0:
-            self._kept.held[connection] = response.held
+            self._kept.held[connection] = self._core_thread, response.held
         return core.IDLE  # run waits for the next: nothing of this one is referenced there
 
     def _close(self, environ: WSGIEnvironment, result: Any) -> None:

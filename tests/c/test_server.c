@@ -53,6 +53,25 @@ static void a_request_is_handed_over_and_answered(void)
     site_close(&site);
 }
 
+static void a_nudged_thread_comes_back_once_without_a_request(void)
+{
+    open_site();
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    pw_thread_nudge(site.thread);
+    CHECK_INT(pw_next(site.thread), PW_IDLE);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    test_client client = site_connect(&site);
+    SEND(&client, GET("/"));
+    site_request(&site);
+    pw_thread_nudge(site.thread); /* when it next would wait, that is */
+    CHECK_INT(pw_respond(site.thread, LITERAL(HEAD_OK), LITERAL("ok"), 0), PW_IDLE);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    client_receive(&client);
+    CHECK_TEXT(&client.got, OK("ok", "2"));
+    client_close(&client);
+    site_close(&site);
+}
+
 static void a_tcp_client_is_named_by_address_and_port(void)
 {
     pw_settings settings = site_settings();
@@ -358,6 +377,7 @@ static void the_client_is_told_to_continue_once_and_only_when_it_waits(void)
 int main(void)
 {
     RUN(a_request_is_handed_over_and_answered);
+    RUN(a_nudged_thread_comes_back_once_without_a_request);
     RUN(a_tcp_client_is_named_by_address_and_port);
     RUN(the_same_head_again_is_recognised);
     RUN(pipelined_requests_are_answered_in_order);

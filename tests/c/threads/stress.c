@@ -34,6 +34,7 @@ typedef struct loop loop;
 typedef struct {
     loop *of;
     int32_t number;
+    _Atomic(pw_thread *) thread; /* owned: freed by main, so that the watching one can nudge it */
     pthread_t id;
 } place;
 struct loop {
@@ -168,9 +169,10 @@ static int64_t serve_request(pw_thread *thread, int64_t number, int turn)
 
 static void *serve(void *its_place)
 {
-    const place *own = its_place;
+    place *own = its_place;
     pw_thread *thread = pw_thread_new(own->of->server, own->number);
     MUST(thread != NULL);
+    atomic_store(&own->thread, thread);
     int64_t number = pw_next(thread);
     for (int turn = 0; number != PW_STOP;) {
         if (number == PW_IDLE || number == PW_HOLD || (number & PW_NEWS) != 0)
@@ -182,7 +184,6 @@ static void *serve(void *its_place)
         atomic_fetch_add(&served, 1);
         number = serve_request(thread, number, turn++);
     }
-    pw_thread_free(thread);
     return NULL;
 }
 
@@ -207,6 +208,9 @@ static void *watch(void *its_loop)
             bear(self);
         } else {
             atomic_fetch_add(&slow, 1);
+            for (int i = 0; i < self->thread_count; i++)
+                if (atomic_load(&self->threads[i].thread) != NULL)
+                    pw_thread_nudge(self->threads[i].thread);
         }
     }
     return NULL;
@@ -516,8 +520,10 @@ int main(void)
         pthread_join(clients[i], NULL);
     for (loop *each = loops; each < loops + LOOPS; each++) {
         pthread_join(each->watcher, NULL);
-        for (int i = 0; i < each->thread_count; i++)
+        for (int i = 0; i < each->thread_count; i++) {
             pthread_join(each->threads[i].id, NULL);
+            pw_thread_free(each->threads[i].thread);
+        }
         MUST(pw_server_requests(each->server) > 0);
     }
     MUST(count_requests() == atomic_load(&served));
