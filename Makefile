@@ -114,7 +114,7 @@ wheel: $(BUILT)-release
 
 # What is in dist/, wherever it was built; TAG=v0.1.0 is that of a release.
 check-dist: $(BUILT)-release
-	$(VENV)/bin/abi3audit --strict --summary dist/*.whl
+	$(VENV)/bin/abi3audit --strict --summary dist/*-abi3-*.whl
 	$(VENV)/bin/twine check --strict dist/*
 	$(VENV_PYTHON) tools/check_dist.py dist $(TAG)
 

@@ -6,9 +6,10 @@
  * hands back the response. Nothing calls from C into Python.
  */
 
-typedef struct pw_server pw_server; /* the sockets and their event loop, one a process */
+typedef struct pw_server
+    pw_server; /* the sockets and their event loop; more than one without a GIL */
 typedef struct pw_thread pw_thread; /* one serving thread and the request it is at */
-/* How many connections each of the processes has that share the listening sockets. */
+/* How many connections each of the servers has that share the listening sockets, in whichever process. */
 typedef struct pw_balance pw_balance;
 
 /* What is done with a field whose name holds an underscore. */
@@ -282,7 +283,7 @@ int32_t pw_die_with_parent(int32_t signal);
 /*
  * For a process that is the server's own: one heap for all threads. glibc would give each thread its
  * own, and they grow to the most that each has ever held; Python's lock lets one allocate at a time
- * anyway. To be called before threads are started.
+ * anyway: not for a Python without it. To be called before threads are started.
  */
 void pw_share_heap(void);
 

@@ -1,11 +1,12 @@
-/* How many connections each of the processes has that share the listening sockets, so that they
- * share the connections too: the system itself wakes whichever has waited for the longest. */
+/* How many connections each of the servers has that share the listening sockets, so that they
+ * share the connections too: the system itself wakes whichever has waited for the longest. Each is
+ * in a process of its own, or one of several loops in a process. */
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "server.h"
 
-#define PW_PLACES 512 /* processes beyond that take what comes */
+#define PW_PLACES 512 /* servers beyond that take what comes */
 #define PW_CLAIMED -1 /* somebody's, who is not there yet */
 
 /* In memory that all of them share. */

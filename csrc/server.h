@@ -131,7 +131,7 @@ void pw_accept_leave(pw_server *server);
 
 /* ------------------------------------------------------------------ balance.c */
 
-/* One process; written by itself, but for the end of process. */
+/* One server; written by itself, but for the end of process. */
 typedef struct {
     atomic_int_least32_t process; /* its number; 0: the place is free */
     atomic_int_least32_t connections;
@@ -140,7 +140,7 @@ typedef struct {
 /* NULL: there is none free. */
 pw_place *pw_balance_join(pw_balance *balance);
 void pw_balance_leave(pw_place *place);
-/* Whether another process has so few connections that new ones should be its. */
+/* Whether another server has so few connections that new ones should be its. */
 bool pw_balance_is_ahead(const pw_balance *balance, const pw_place *own);
 
 /* ------------------------------------------------------------------ handover.c */
@@ -185,7 +185,7 @@ struct pw_server {
     int handover;        /* owned, a duplicate; -1: connections are closed at the end */
     bool paused;         /* accepting, for want of descriptors or room */
     int64_t resume_at;   /* ms; 0: when a connection is closed */
-    pw_balance *balance; /* borrowed; NULL: no other process has the listening sockets */
+    pw_balance *balance; /* borrowed; NULL: no other server has the listening sockets */
     pw_place *place;     /* borrowed: its own in balance, or NULL */
     bool aside;          /* it has left accepting to the others */
     int64_t aside_until; /* ms */

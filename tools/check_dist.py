@@ -15,6 +15,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 LICENCES = ["LICENSE", "csrc/vendor/picohttpparser/LICENSE"]
 SOURCES = ["csrc/vendor/picohttpparser/picohttpparser.c", "csrc/api.h", "tests/conftest.py"]
 TYPES = ["picowsgi/py.typed", "picowsgi/_core.pyi"]
+# The compiled module, by the tags that a wheel of it has.
+MODULES = {
+    "cp310-abi3-": "picowsgi/_core.abi3.so",
+    "cp314-cp314t-": "picowsgi/_core.cpython-314t-*.so",
+}
 # The C library and the loader, under the names that glibc and musl give them.
 LIBRARIES = re.compile(r"libc\.so\.6|libc\.musl-\w+\.so\.1|libc\.so|ld-linux-[\w-]+\.so\.[12]")
 
@@ -56,9 +62,12 @@ def check_tag(tag: str) -> None:
 
 
 def check_wheel(wheel: Path) -> None:
-    """One wheel for CPython 3.10 and later, typed, licensed, and of this project alone."""
-    if not wheel.name.startswith(f"picowsgi-{version()}-cp310-abi3-"):
-        raise PackageError(f"{wheel.name}: expected picowsgi-{version()}-cp310-abi3-PLATFORM.whl")
+    """A wheel for CPython 3.10 and later, or one without the GIL, typed, licensed, ours alone."""
+    tags = wheel.name.removeprefix(f"picowsgi-{version()}-")
+    module = next((name for tag, name in MODULES.items() if tags.startswith(tag)), None)
+    if module is None:
+        wanted = " or ".join(f"picowsgi-{version()}-{tag}PLATFORM.whl" for tag in MODULES)
+        raise PackageError(f"{wheel.name}: expected {wanted}")
     facts = f"picowsgi-{version()}.dist-info"
     with zipfile.ZipFile(wheel) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
@@ -69,8 +78,8 @@ def check_wheel(wheel: Path) -> None:
             if place in files[name]:
                 raise PackageError(f"{wheel.name}: {name} names {place.decode()}, a machine's own")
     compiled = [name for name in made if name.endswith(".so")]
-    if compiled != ["picowsgi/_core.abi3.so"]:
-        raise PackageError(f"{wheel.name}: expected picowsgi/_core.abi3.so alone, found {compiled}")
+    if len(compiled) != 1 or not fnmatchcase(compiled[0], module):
+        raise PackageError(f"{wheel.name}: expected {module} alone, found {compiled}")
     _check_libraries(wheel, files[compiled[0]])
 
 

@@ -29,9 +29,16 @@ fi
 command -v apt-get >/dev/null || fail "apt-get is needed to fetch the source of $source; or have" \
     "another Python without the GIL: make test-freethreaded FREETHREADED=/path/to/python${version}t"
 
-# The fields of each list that apt knows; of several mirrors the first.
-mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
-    awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }')
+# Of the lists that apt has, if it has any; of several mirrors the first.
+find_mirror() {
+    apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
+        awk -F '|' '$1 == "Debian" && $2 == "Debian" && !found { print $3; found = 1 }'
+}
+mirror=$(find_mirror)
+if [[ -z $mirror ]] && ((EUID == 0)); then
+    apt-get -qq update >&2
+    mirror=$(find_mirror)
+fi
 [[ -n $mirror ]] || fail "apt is set up with no mirror of Debian, where the source of $source is"
 
 if ((EUID == 0)); then

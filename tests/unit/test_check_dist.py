@@ -54,6 +54,16 @@ def test_a_wheel_that_is_right_passes(tool, wheel):
 
 
 @pytest.mark.unsanitized
+def test_a_wheel_without_the_gil_has_a_module_for_it_alone(tool, wheel):
+    name = "picowsgi-1.2.3-cp314-cp314t-manylinux_2_28_x86_64.whl"
+    module = "picowsgi/_core.cpython-314t-x86_64-linux-gnu.so"
+    tool.check_wheel(wheel({"picowsgi/_core.abi3.so": None, module: CORE}, name=name))
+    for wrong in ({}, {module: CORE}):
+        with pytest.raises(tool.PackageError, match=r"expected picowsgi/_core\.cpython-314t-"):
+            tool.check_wheel(wheel(wrong, name=name))
+
+
+@pytest.mark.unsanitized
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
