@@ -248,7 +248,8 @@ int64_t pw_news(pw_thread *thread);
 #define PW_FINISHED 16  /* the data is in memory already: no back-pressure */
 #define PW_RETURN 32    /* pw_respond: do not wait for the next request, return PW_IDLE */
 
-/* A whole response, and then the next request, PW_IDLE or PW_HOLD. Never waits for the client. */
+/* A whole response, and then the next request, PW_IDLE or PW_HOLD. Never waits for the client. Of
+ * what is handed over, body alone may be borrowed. */
 int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,
                    int64_t body_size, int32_t flags);
 

@@ -73,14 +73,15 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     bool loop_is_ours = server->holder == thread;
     if (!loop_is_ours) /* whoever has it need not wait for this write */
         pthread_mutex_unlock(&server->lock);
-    if (conn->waits) {
-        for (int i = 0; i < 3; i++)
-            if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
-                error = errno;
-    } else if (pw_output_write(&conn->output, conn->fd, parts, parts[2].iov_len > 0 ? 3 : 2) ==
-               PW_IO_ERROR) {
+    /* A head so large that it would be borrowed is copied too: Python keeps the body alone. */
+    int copied = conn->waits ? 3 : head_size > PW_COPY_MOST ? 2 : 0;
+    int count = parts[2].iov_len > 0 ? 3 : 2;
+    for (int i = 0; i < copied && error == 0; i++)
+        if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
+            error = errno;
+    if (!conn->waits && error == 0 &&
+        pw_output_write(&conn->output, conn->fd, parts + copied, count - copied) == PW_IO_ERROR)
         error = errno;
-    }
     if (!loop_is_ours)
         pthread_mutex_lock(&server->lock);
     if (error != 0 && !conn->failed)

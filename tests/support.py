@@ -11,10 +11,13 @@ import os
 import re
 import select
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 TIMEOUT = 10.0
+
+PYPY = sys.implementation.name == "pypy"
+#: Marks tests in which --timeout-request ends a request.
+INTERRUPTS = pytest.mark.skipif(PYPY, reason="PyPy cannot interrupt a thread: it logs its stack")
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) ([\t \x21-\x7e\x80-\xff]*)")
 _FIELD_LINE = re.compile(
@@ -371,6 +378,18 @@ def wait_until(condition: Callable[[], object], wanted: str, timeout: float = TI
     while not condition():
         assert time.monotonic() < deadline, f"expected {wanted} within {timeout:g} s"
         time.sleep(0.005)
+
+
+def references(data: bytes) -> int:
+    """How many references there are to these bytes; on PyPy, which counts none, from the core."""
+    if not PYPY:
+        return sys.getrefcount(data)
+    from picowsgi._core import ffi
+
+    gc.collect()
+    lent = [each for each in gc.get_objects() if isinstance(each, ffi.CData)]
+    arrays = [each for each in lent if ffi.typeof(each).kind == "array"]
+    return sum(len(each) == len(data) for each in arrays)
 
 
 def open_descriptors(process: int | str = "self") -> int:

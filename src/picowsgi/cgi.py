@@ -140,6 +140,8 @@ class _Output:
 class _CGIResponse(Response):
     """A response that goes to an _Output, in the core's place."""
 
+    lends = False
+
     @staticmethod
     def send_head(output: _Output, head: bytes, _size: int, _length: int, _flags: int) -> int:
         return int(output.send_head(head))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -97,11 +98,20 @@ send_interim = lib.pw_send_interim
 client_gone = lib.pw_client_gone
 unpack = ffi.unpack
 
+#: Whether bytes may be moved in memory, as by PyPy's collector. There the core is to be given
+#: `lend(data)` for what it may still read after the call: as long as that lives, its bytes stay.
+BYTES_MOVE: bool = sys.implementation.name == "pypy"
+lend = ffi.from_buffer
+
 _UNDERSCORE = {
     "drop": lib.PW_UNDERSCORE_DROP,
     "refuse": lib.PW_UNDERSCORE_REFUSE,
     "allow": lib.PW_UNDERSCORE_ALLOW,
 }
+
+#: Roughly what a server holds, in bytes: PyPy's collector does not see that, and would let many
+#: servers that have ended wait, and their descriptors with them.
+_SERVER_SIZE = 1 << 20
 
 
 def _read_keys() -> tuple[str, ...]:
@@ -220,7 +230,7 @@ class CoreServer:
         if server == ffi.NULL:
             raise OSError("the core could not be started")
         # It leaves the balance at its end, which has to be there for as long.
-        self.pointer = ffi.gc(server, partial(_free_server, balance))
+        self.pointer = ffi.gc(server, partial(_free_server, balance), _SERVER_SIZE)
         for sock in sockets:
             number = lib.pw_server_listen(self.pointer, sock.fileno())
             if number != 0:

@@ -131,10 +131,12 @@ class Gateway:
         data, flags, _ = head
         if len(body) > core.COPY_MOST:
             flags |= core.RETURN  # not to keep it for as long as no request comes
+            if core.BYTES_MOVE:
+                body = core.lend(body)
         number: int = core.respond(self.thread, data, len(data), body, len(body), flags)
         if number != core.HOLD:
             return number
-        self._kept.held[self._request.connection] = self._core_thread, (data, body)
+        self._kept.held[self._request.connection] = self._core_thread, body
         return core.IDLE
 
     def _serve_parts(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _FORM = "MODULE:ATTRIBUTE, such as app:app, or a path to a .py file"
 _FILE = re.compile(r"(.+\.py)(?::(.*))?", re.DOTALL)
 _ATTRIBUTE = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(\(\))?")
+# What the names of importlib's own files begin with, on CPython and on PyPy.
+_IMPORTLIB = ("<frozen importlib", "<builtin>/frozen importlib")
 _DEFAULT_ATTRIBUTES = ("application", "app")
 _FACTORY_NAME = re.compile(r"app|wsgi|factory|create|make|build", re.IGNORECASE)
 # The two arguments that PEP 3333 calls an application with, for asking a signature.
@@ -183,7 +185,7 @@ def _application_frames(error: BaseException) -> Any:
 
 
 def _is_machinery(filename: str) -> bool:
-    return filename in (__file__, importlib.__file__) or filename.startswith("<frozen importlib")
+    return filename in (__file__, importlib.__file__) or filename.startswith(_IMPORTLIB)
 
 
 def _fail_with_traceback(what: str, error: BaseException) -> NoReturn:

@@ -18,6 +18,10 @@ from picowsgi.response import FileWrapper
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+#: Whether it can. PyPy raises an exception in another thread only some time later, when that thread
+#: may be anywhere, in the middle of a response too.
+CAN_INTERRUPT = sys.implementation.name == "cpython"
+
 #: The functions that call the application, and can end a request at any point of its run.
 _callers: set[CodeType] = set()
 #: Of the modules here these are part of an application, and may be interrupted as one.

@@ -48,7 +48,8 @@ class Link:
         try:
             os.write(self._status, data)
         except BrokenPipeError:
-            signal.sigtimedwait({signal.SIGPIPE}, 0)
+            if signal.SIGPIPE in signal.sigpending():
+                signal.sigwait({signal.SIGPIPE})
         except OSError:
             pass
         finally:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from picowsgi import core
 from picowsgi.cpus import has_gil, usable_cpus
 from picowsgi.environ import Kept, base_environ
-from picowsgi.interrupt import Guard, interrupt_application
+from picowsgi.interrupt import CAN_INTERRUPT, Guard, interrupt_application
 from picowsgi.log import get_logger
 from picowsgi.notice import log_notices
 
@@ -152,7 +152,7 @@ class Loop:
                 self._interrupt(number, stuck=what == core.WATCH_STUCK)
 
     def _interrupt(self, number: int, *, stuck: bool) -> None:
-        """Raise RequestTimeoutError in a thread whose request takes too long."""
+        """Raise RequestTimeoutError in a thread whose request takes too long, where that can be."""
         thread = self._threads[number]
         seconds = self._settings.timeout_request
         stack = _stack_of(thread)
@@ -161,10 +161,12 @@ class Loop:
         if stuck:
             self.is_stuck = True
             text = "a request of %s has not ended %g s after its time was up; the thread is at:\n%s"
-        else:
+        elif CAN_INTERRUPT:
             text = "a request of %s has run for %g s and is interrupted at:\n%s"
+        else:
+            text = "a request of %s has run for %g s; PyPy cannot interrupt it; it is at:\n%s"
         get_logger().error(text, thread.name, seconds, stack)
-        if not stuck:
+        if CAN_INTERRUPT and not stuck:
             interrupt_application(thread.ident or 0, self._guards.get(number))
 
 

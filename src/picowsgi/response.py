@@ -47,6 +47,8 @@ class Response:
     #: Where head and content go; a subclass may have another place.
     send_head: ClassVar[Callable[..., int]] = core.send_head
     send_data: ClassVar[Callable[..., int]] = core.send_data
+    #: Whether send_data may read large content after it has returned, where that would move.
+    lends: ClassVar[bool] = core.BYTES_MOVE
 
     def __init__(self, thread: Any, encode: Callable[[str, list[tuple[str, str]]], Head]) -> None:
         self._thread = thread
@@ -99,6 +101,8 @@ class Response:
                 self.overflow = True
                 data = data[: self.left]
             self.left -= len(data)
+        if self.lends and len(data) > core.COPY_MOST:
+            data = core.lend(data)
         borrowed = self.send_data(self._thread, data, len(data), flags)
         if borrowed < 0:
             raise ClientGoneError

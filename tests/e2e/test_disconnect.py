@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sys
 import threading
 
 import pytest
 
-from support import connect, exchange, open_descriptors, ping, site, slow_client, wait_until
+from support import (
+    connect,
+    exchange,
+    open_descriptors,
+    ping,
+    references,
+    site,
+    slow_client,
+    wait_until,
+)
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 MEBIBYTE = 1 << 20
@@ -274,19 +282,19 @@ def test_a_client_that_half_closes_while_the_application_runs_gets_its_answer(se
 def test_a_client_that_leaves_its_finished_response_costs_nothing_further(serve, ending):
     server = serve(site(large))
     ping(server)
-    references, descriptors = sys.getrefcount(LARGE), open_descriptors()
+    before, descriptors = references(LARGE), open_descriptors()
     clients = [slow_client(server) for _ in range(50)]
     for client in clients:
         client.send(GET)
         assert not client.is_over()
-    assert sys.getrefcount(LARGE) >= references + len(clients)
+    assert references(LARGE) >= before + len(clients)
     for client in clients:
         getattr(client, ending)()
     # Nobody asks the server for anything meanwhile.
     wait_until(lambda: open_descriptors() <= descriptors, "all connections to be closed")
-    wait_until(lambda: sys.getrefcount(LARGE) <= references + 1, "the bytes to be let go")
+    wait_until(lambda: references(LARGE) <= before + 1, "the bytes to be let go")
     ping(server)
-    wait_until(lambda: sys.getrefcount(LARGE) == references, "the last bytes to be let go")
+    wait_until(lambda: references(LARGE) == before, "the last bytes to be let go")
 
 
 @ENDINGS

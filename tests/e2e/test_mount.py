@@ -11,7 +11,7 @@ import pytest
 
 import picowsgi
 from picowsgi.errors import ConfigError
-from support import exchange
+from support import INTERRUPTS, exchange
 
 APPS = """
 def answer(name):
@@ -164,6 +164,7 @@ def test_the_command_refuses_a_bad_mount(mounts, status, complaint, tmp_path):
     assert "Traceback" not in text
 
 
+@INTERRUPTS
 def test_a_mounted_request_can_be_interrupted(serve, caplog):
     def slow(environ, start_response):
         until = time.monotonic() + 10

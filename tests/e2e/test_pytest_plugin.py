@@ -142,6 +142,8 @@ import sys
 
 def test_modules():
     ours = {name for name in sys.modules if name.split(".")[0] in ("picowsgi", "cffi", "click")}
+    if sys.implementation.name == "pypy":  # its own library is made with cffi
+        ours = {name for name in ours if name.split(".")[0] != "cffi"}
     assert ours == {"picowsgi", "picowsgi.pytest_plugin"}
 """)
     assert status == 0, output

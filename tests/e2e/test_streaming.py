@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 import threading
 
 import pytest
@@ -12,7 +11,17 @@ import pytest
 from picowsgi import core
 from picowsgi.config import Settings
 from picowsgi.errors import ResponseError
-from support import PING, connect, exchange, ping, raw, site, slow_client, wait_until
+from support import (
+    PING,
+    connect,
+    exchange,
+    ping,
+    raw,
+    references,
+    site,
+    slow_client,
+    wait_until,
+)
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 MEBIBYTE = 1 << 20
@@ -163,11 +172,11 @@ LARGE_DIGEST = hashlib.sha256(LARGE).hexdigest()
 @pytest.mark.parametrize("count", [1, 2])
 def test_large_bytes_are_exact_and_let_go_when_they_are_sent(serve, way, count, ending):
     server = serve(giving(way, [LARGE] * count))
-    before = sys.getrefcount(LARGE)
+    before = references(LARGE)
     with slow_client(server) as client:
         client.send(GET)
         assert not client.is_over()
-        assert sys.getrefcount(LARGE) > before, "expected the server to hold what it has to send"
+        assert references(LARGE) > before, "expected the server to hold what it has to send"
         if ending == "read all":
             content = client.read_response().content
             assert len(content) == len(LARGE) * count
@@ -175,7 +184,7 @@ def test_large_bytes_are_exact_and_let_go_when_they_are_sent(serve, way, count, 
             assert hashlib.sha256(content[: len(LARGE)]).hexdigest() == LARGE_DIGEST
         else:
             getattr(client, ending)()
-    wait_until(lambda: sys.getrefcount(LARGE) == before, "the server to let go of the bytes")
+    wait_until(lambda: references(LARGE) == before, "the server to let go of the bytes")
     ping(server)
 
 
@@ -206,9 +215,27 @@ def test_pipelined_large_responses_arrive_in_order(serve):
             assert client.read_response().content == b"pong"
 
 
+def test_large_heads_arrive_whole_however_late(serve):
+    def answer(environ, start_response):
+        name = environ["PATH_INFO"]
+        content = [name.encode()] if name < "/5" else []
+        start_response("200 OK", [TEXT, ("X-Large", name * 30_000)])
+        return content
+
+    paths = [f"/{number}" for number in range(10)]
+    with slow_client(serve(site(answer))) as client:
+        for path in paths * 5:
+            client.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode() + PING)
+        for path in paths * 5:
+            response = client.read_response()
+            assert dict(response.fields)["X-Large"] == path * 30_000, f"another head for {path}"
+            assert response.content == (path.encode() if path < "/5" else b"")
+            assert client.read_response().content == b"pong"
+
+
 def test_fifty_clients_have_large_responses_at_once_and_all_is_let_go(serve):
     server = serve(giving(as_list, [LARGE]))
-    before = sys.getrefcount(LARGE)
+    before = references(LARGE)
     clients = [slow_client(server) for _ in range(50)]
     for client in clients:
         client.send(GET)
@@ -221,7 +248,7 @@ def test_fifty_clients_have_large_responses_at_once_and_all_is_let_go(serve):
         assert client.read_response().content == b"pong"
     for client in clients:
         client.close()
-    wait_until(lambda: sys.getrefcount(LARGE) == before, "the server to let go of the bytes")
+    wait_until(lambda: references(LARGE) == before, "the server to let go of the bytes")
 
 
 # --- back-pressure ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 from soak import process
-from support import RawClient, connect, exchange, resident_bytes, wait_until
+from support import PYPY, RawClient, connect, exchange, resident_bytes, wait_until
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 PATIENCE = 30.0
@@ -385,7 +385,7 @@ def upload_blocks(client, count, with_chunks):
 
 @pytest.mark.unsanitized  # a sanitizer keeps what was freed
 @pytest.mark.parametrize("with_chunks", [False, True], ids=["length", "chunked"])
-def test_an_upload_of_256_mib_adds_less_than_2_mib_to_the_memory(picowsgi, tmp_path, with_chunks):
+def test_an_upload_of_256_mib_adds_little_to_the_memory(picowsgi, tmp_path, with_chunks):
     (tmp_path / "uploader.py").write_text(UPLOADER)
     command = picowsgi("uploader:application", directory=tmp_path)
     server = command.process.pid
@@ -395,4 +395,5 @@ def test_an_upload_of_256_mib_adds_less_than_2_mib_to_the_memory(picowsgi, tmp_p
         process.forget_greatest_memory(server)
         assert upload_blocks(client, 256, with_chunks) == 256 * MEBIBYTE
     added = process.greatest_memory(server) - before
-    assert added < 2 * MEBIBYTE, f"expected less than 2 MiB more memory, got {added / MEBIBYTE:.1f}"
+    most = 32 if PYPY else 2  # MiB; PyPy's collector and compiler take more as they go
+    assert added < most * MEBIBYTE, f"expected less than {most} MiB, got {added / MEBIBYTE:.1f}"

@@ -218,7 +218,7 @@ def test_an_error_of_the_application_comes_whole_or_at_least_its_end(size: int) 
     link.fail(AppImportError("it \N{SNOWMAN} failed", "\udcff" * size + "the end"))
     process.read()
     process._exit = None
-    process.pid = os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {})
+    process.pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", ""])
     assert process.has_ended(wait=True)
     assert process.failure is not None
     assert str(process.failure) == "it \N{SNOWMAN} failed"
