@@ -16,8 +16,8 @@ C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.c tests/fuzz/*
     tests/kqueue/*.c tests/kqueue/sys/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-poll test-kqueue test-freethreaded lint format sanitize valgrind soak \
-    bench bench-check docs wheel check-dist release-check clean
+.PHONY: help run test test-poll test-kqueue test-freethreaded test-pypy lint format sanitize \
+    valgrind soak bench bench-check docs wheel check-dist release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "               the same with a core for other systems, and a kqueue(2) made of epoll(7)"
 	@echo "make test-freethreaded"
 	@echo "               run all tests on a CPython 3.14 without the GIL, built first where there is none"
+	@echo "make test-pypy run all tests on PyPy, which it gets first where it is missing"
 	@echo "make lint      check style and types"
 	@echo "make format    put C and Python files into the style that lint asks for"
 	@echo "make sanitize  run the C tests and all tests under AddressSanitizer and UBSan, and the next"
@@ -74,6 +75,11 @@ FREETHREADED ?=
 test-freethreaded:
 	python="$(FREETHREADED)"; [ -n "$$python" ] || python=$$(tools/python-t.sh) && \
 	PIP_PREFER_BINARY=1 $(MAKE) test PYTHON="$$python" VENV=.venv-t EXTRAS=test
+
+# With a Debian mirror PyPy is got from there (tools/pypy.py says how); PYPY=/path/to/pypy3 takes
+# an installed one.
+test-pypy:
+	pypy="$(or $(PYPY),$$($(PYTHON) tools/pypy.py))" && $(MAKE) test PYTHON="$$pypy" VENV=.venvpypy
 
 lint: $(BUILT)
 	$(VENV)/bin/ruff check

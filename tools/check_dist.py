@@ -34,6 +34,7 @@ TYPES = ["picowsgi/py.typed", "picowsgi/_core.pyi"]
 MODULES = {
     "cp310-abi3-": "picowsgi/_core.abi3.so",
     "cp314-cp314t-": "picowsgi/_core.cpython-314t-*.so",
+    "pp311-pypy311_pp73-": "picowsgi/_core.pypy311-pp73-*.so",
 }
 # The C library and the loader, under the names that glibc and musl give them.
 LIBRARIES = re.compile(r"libc\.so\.6|libc\.musl-\w+\.so\.1|libc\.so|ld-linux-[\w-]+\.so\.[12]")
@@ -62,7 +63,7 @@ def check_tag(tag: str) -> None:
 
 
 def check_wheel(wheel: Path) -> None:
-    """A wheel for CPython 3.10 and later, or one without the GIL, typed, licensed, ours alone."""
+    """A wheel for CPython 3.10 and later, one without the GIL, or PyPy; typed, licensed, ours alone."""
     tags = wheel.name.removeprefix(f"picowsgi-{version()}-")
     module = next((name for tag, name in MODULES.items() if tags.startswith(tag)), None)
     if module is None:

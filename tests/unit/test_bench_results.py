@@ -18,6 +18,7 @@ from bench.scenarios import SCENARIOS
 from bench.servers import SERVERS
 from bench.targets import TARGETS, Target, judge
 from bench_sample import results, run
+from support import PYPY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,6 +172,7 @@ def test_the_command_tells_what_got_slower_and_ends_with_1(tmp_path: Path) -> No
 # ---------------------------------------------------------------- report
 
 
+@pytest.mark.skipif(PYPY, reason="matplotlib is not installed on PyPy: the harness needs CPython")
 @pytest.mark.unsanitized  # matplotlib's own code is not ours to check, and slow there
 def test_a_report_has_every_result_and_needs_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "results.json"

@@ -7,12 +7,14 @@ import re
 import zipfile
 from pathlib import Path
 
-import _cffi_backend
 import pytest
 
 import picowsgi._core
+from support import PYPY
 
 CORE = Path(picowsgi._core.__file__).read_bytes()
+# A module that needs more than the C library.
+OTHER = Path(importlib.util.find_spec("_sqlite3_cffi" if PYPY else "_cffi_backend").origin)
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "check_dist.py"
 
 
@@ -54,12 +56,16 @@ def test_a_wheel_that_is_right_passes(tool, wheel):
 
 
 @pytest.mark.unsanitized
-def test_a_wheel_without_the_gil_has_a_module_for_it_alone(tool, wheel):
-    name = "picowsgi-1.2.3-cp314-cp314t-manylinux_2_28_x86_64.whl"
-    module = "picowsgi/_core.cpython-314t-x86_64-linux-gnu.so"
+@pytest.mark.parametrize(
+    ("tags", "suffix"),
+    [("cp314-cp314t", "cpython-314t-"), ("pp311-pypy311_pp73", "pypy311-pp73-")],
+)
+def test_a_wheel_without_the_stable_abi_has_a_module_for_it_alone(tool, wheel, tags, suffix):
+    name = f"picowsgi-1.2.3-{tags}-manylinux_2_28_x86_64.whl"
+    module = f"picowsgi/_core.{suffix}x86_64-linux-gnu.so"
     tool.check_wheel(wheel({"picowsgi/_core.abi3.so": None, module: CORE}, name=name))
     for wrong in ({}, {module: CORE}):
-        with pytest.raises(tool.PackageError, match=r"expected picowsgi/_core\.cpython-314t-"):
+        with pytest.raises(tool.PackageError, match=rf"expected picowsgi/_core\.{suffix}"):
             tool.check_wheel(wheel(wrong, name=name))
 
 
@@ -78,7 +84,7 @@ def test_a_wheel_without_the_gil_has_a_module_for_it_alone(tool, wheel):
         ),
         ({"picowsgi/other.so": b""}, "expected picowsgi/_core.abi3.so alone"),
         (
-            {"picowsgi/_core.abi3.so": Path(_cffi_backend.__file__).read_bytes()},
+            {"picowsgi/_core.abi3.so": OTHER.read_bytes()},
             "expected no (library but C's|path to look for libraries in)",
         ),
     ],

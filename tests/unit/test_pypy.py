@@ -1,0 +1,47 @@
+"""tools/pypy.py says where PyPy is, and what is missing to get it. `make test-pypy` gets it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "pypy.py"
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(TOOL), *arguments],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def test_one_that_is_there_is_named_and_nothing_is_fetched(tmp_path: Path) -> None:
+    python = tmp_path / "usr/bin/pypy3"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    for arguments in ([], ["--cached"]):
+        done = run(*arguments, PYPY_FOLDER=str(tmp_path), PATH="")
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{python}\n", "")
+
+
+def test_the_users_cache_is_where_it_is_kept(tmp_path: Path) -> None:
+    python = tmp_path / "picowsgi/pypy3.11/usr/bin/pypy3"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    done = run("--cached", PYPY_FOLDER="", XDG_CACHE_HOME=str(tmp_path))
+    assert done.stdout == f"{python}\n"
+
+
+def test_one_that_is_not_there_is_not_fetched_unless_it_is_asked_for(tmp_path: Path) -> None:
+    done = run("--cached", PYPY_FOLDER=str(tmp_path / "none"), PATH="")
+    assert (done.returncode, done.stdout) == (0, "\n")
+    done = run(PYPY_FOLDER=str(tmp_path / "none"), PATH="")
+    assert done.returncode == 1
+    assert "apt-get is missing; name an installed PyPy: PYPY=/path/to/pypy3" in done.stderr
+    assert not any(tmp_path.iterdir()), "expected nothing to be left behind"
