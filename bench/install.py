@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from bench.process import BenchError
@@ -84,6 +85,21 @@ def provide_venv(python: str, say: Say) -> Interpreter:
     return Interpreter(venv, facts)
 
 
+def interpreter_of(server: Server, others: Interpreter) -> Interpreter:
+    """What a server runs on. Raises BenchError where that is PyPy, and there is none."""
+    if not server.pypy:
+        return others
+    python = _run([sys.executable, str(PROJECT / "tools" / "pypy.py"), "--cached"]).strip()
+    if not python:
+        raise BenchError("PyPy is missing: python tools/pypy.py gets it")
+    return _provide_pypy(python)
+
+
+@cache
+def _provide_pypy(python: str) -> Interpreter:
+    return provide_venv(python, lambda _text: None)
+
+
 def install_servers(
     interpreter: Interpreter, servers: Iterable[Server], say: Say
 ) -> dict[str, str]:
@@ -95,9 +111,11 @@ def install_servers(
         raise BenchError(f"the frameworks cannot be installed: {error}") from error
     for server in servers:
         try:
+            its = interpreter_of(server, interpreter)
+            _require(its, FRAMEWORKS, say)
             if server.kind == "picowsgi":
-                _install_picowsgi(interpreter, say)
-            _require(interpreter, server.requires, say)
+                _install_picowsgi(its, say)
+            _require(its, server.requires, say)
             if server.program and not find_program(server.program):
                 package = TOOLS[server.program]
                 raise BenchError(f"{server.program} is missing: apt-get install {package}")

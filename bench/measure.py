@@ -43,6 +43,7 @@ class Settings:
 
 def command_of(server: Server, interpreter: Interpreter, names: dict[str, str]) -> list[str]:
     """The words that start it, with `names` filled in."""
+    interpreter = install.interpreter_of(server, interpreter)
     known = {
         "python": str(interpreter.python),
         "bin": str(interpreter.venv / "bin"),

@@ -21,6 +21,7 @@ class Server:
     (an empty folder of this start). `files` are written into that folder first, and may hold the
     same. `requires` is what pip installs; a limit may need a `program` instead. The version in the
     report is that of the first requirement. A `limit` runs no application: it answers hello alone.
+    `pypy`: it runs on PyPy, whatever the others run on.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Server:
     requires: tuple[str, ...] = ()
     kind: Kind = "peer"
     program: str = ""
+    pypy: bool = False
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -99,6 +101,13 @@ _ALL = (
         _picowsgi("1"),
         "with one thread: what the others' threads cost",
         kind="picowsgi",
+    ),
+    Server(
+        "picowsgi_pypy",
+        _picowsgi("16"),
+        "as it comes, on PyPy: its compiler needs some seconds of load before it has done its work",
+        kind="picowsgi",
+        pypy=True,
     ),
     Server(
         "fastpysgi",

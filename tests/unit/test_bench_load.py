@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -27,6 +28,10 @@ from bench.servers import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="the harness needs CPython: os.sched_getaffinity"
+)
 
 HERE = install.Interpreter(
     Path(sys.prefix),
@@ -60,10 +65,19 @@ def test_a_server_has_all_that_an_entry_needs(name: str) -> None:
 
 
 def test_every_server_that_was_asked_for_is_there() -> None:
-    expected = """picowsgi picowsgi_1 fastpysgi bjoern fastwsgi granian uwsgi gunicorn_sync
-        gunicorn_gthread gunicorn_gevent gunicorn_h1c waitress cheroot gevent werkzeug wsgiref
-        nginx core"""
+    expected = """picowsgi picowsgi_1 picowsgi_pypy fastpysgi bjoern fastwsgi granian uwsgi
+        gunicorn_sync gunicorn_gthread gunicorn_gevent gunicorn_h1c waitress cheroot gevent werkzeug
+        wsgiref nginx core"""
     assert set(expected.split()) <= SERVERS.keys()
+
+
+def test_a_server_for_pypy_is_told_of_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYPY_FOLDER", str(tmp_path))
+    assert install.interpreter_of(SERVERS["picowsgi"], HERE) is HERE
+    with pytest.raises(BenchError, match="PyPy is missing"):
+        install.interpreter_of(SERVERS["picowsgi_pypy"], HERE)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
