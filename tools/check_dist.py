@@ -63,7 +63,7 @@ def check_tag(tag: str) -> None:
 
 
 def check_wheel(wheel: Path) -> None:
-    """A wheel for CPython 3.10 and later, one without the GIL, or PyPy; typed, licensed, ours alone."""
+    """A wheel for CPython 3.10 and on, or without the GIL, or PyPy: typed, licensed, ours alone."""
     tags = wheel.name.removeprefix(f"picowsgi-{version()}-")
     module = next((name for tag, name in MODULES.items() if tags.startswith(tag)), None)
     if module is None:
