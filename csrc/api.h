@@ -106,8 +106,8 @@ int32_t pw_server_listen(pw_server *server, int32_t descriptor);
  * For processes that replace each other on the same sockets: from is one end of a pair of sockets
  * (AF_UNIX, SOCK_STREAM) that they share, to the other one; both are non-blocking and stay the
  * caller's. When this server stops, it sends connections whose next request has not begun to `to`,
- * unless the pair has been shut down; what comes from `from` it serves as if it had accepted it. To be called after pw_server_listen, once. Returns 0,
- * or an errno.
+ * unless the pair has been shut down; what comes from `from` it serves as if it had accepted it. To
+ * be called after pw_server_listen, once. Returns 0, or an errno.
  */
 int32_t pw_server_share(pw_server *server, int32_t from, int32_t to);
 /* May be called from any thread, any number of times; a second call stops without draining. */

@@ -9,10 +9,24 @@
 #include "server.h"
 
 /* A message is the number of the listener, and one descriptor beside it (unix(7)). */
-typedef union {
-    char space[CMSG_SPACE(sizeof(int))];
-    struct cmsghdr align;
-} pw_beside;
+typedef struct {
+    struct iovec data;
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } beside;
+    struct msghdr header;
+} pw_message;
+
+static void pw_message_init(pw_message *message, uint8_t *number)
+{
+    memset(message, 0, sizeof *message);
+    message->data = (struct iovec){number, sizeof *number};
+    message->header.msg_iov = &message->data;
+    message->header.msg_iovlen = 1;
+    message->header.msg_control = &message->beside;
+    message->header.msg_controllen = sizeof message->beside;
+}
 
 bool pw_handover_is_open(const pw_server *server)
 {
@@ -25,40 +39,26 @@ bool pw_hand_over(const pw_server *server, const pw_conn *conn)
     if (server->handover < 0)
         return false;
     uint8_t number = conn->listener;
-    struct iovec data = {&number, sizeof number};
-    pw_beside beside;
-    memset(&beside, 0, sizeof beside);
-    struct msghdr message = {
-        .msg_iov = &data,
-        .msg_iovlen = 1,
-        .msg_control = &beside,
-        .msg_controllen = sizeof beside,
-    };
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    pw_message message;
+    pw_message_init(&message, &number);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message.header);
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN(sizeof conn->fd);
     memcpy(CMSG_DATA(header), &conn->fd, sizeof conn->fd);
-    return pw_send_message(server->handover, &message, MSG_DONTWAIT) == 1;
+    return pw_send_message(server->handover, &message.header, MSG_DONTWAIT) == 1;
 }
 
 int pw_take_over(int channel, struct sockaddr_storage *peer, uint8_t *number, int count)
 {
-    struct iovec data = {number, sizeof *number};
-    pw_beside beside;
-    memset(&beside, 0, sizeof beside);
-    struct msghdr message = {
-        .msg_iov = &data,
-        .msg_iovlen = 1,
-        .msg_control = &beside,
-        .msg_controllen = sizeof beside,
-    };
-    ssize_t got = pw_receive_message(channel, &message, MSG_DONTWAIT);
+    pw_message message;
+    pw_message_init(&message, number);
+    ssize_t got = pw_receive_message(channel, &message.header, MSG_DONTWAIT);
     if (got <= 0) {
         errno = got == 0 ? 0 : errno;
         return -1;
     }
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    const struct cmsghdr *header = CMSG_FIRSTHDR(&message.header);
     int fd = -1;
     if (header != NULL && header->cmsg_type == SCM_RIGHTS &&
         header->cmsg_len == CMSG_LEN(sizeof fd))

@@ -56,6 +56,12 @@ def test_a_wheel_that_is_right_passes(tool, wheel):
 
 
 @pytest.mark.unsanitized
+def test_a_wheel_for_macos_may_have_a_module_that_linux_has_not(tool, wheel):
+    changes = {"picowsgi/_core.abi3.so": b"\xcf\xfa\xed\xfe"}
+    tool.check_wheel(wheel(changes, name="picowsgi-1.2.3-cp310-abi3-macosx_11_0_arm64.whl"))
+
+
+@pytest.mark.unsanitized
 @pytest.mark.parametrize(
     ("tags", "suffix"),
     [("cp314-cp314t", "cpython-314t-"), ("pp311-pypy311_pp73", "pypy311-pp73-")],
