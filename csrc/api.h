@@ -6,10 +6,10 @@
  * hands back the response. Nothing calls from C into Python.
  */
 
-typedef struct pw_server
-    pw_server; /* the sockets and their event loop; more than one without a GIL */
+/* The sockets and their event loop: one a process, or several where Python has no GIL. */
+typedef struct pw_server pw_server;
 typedef struct pw_thread pw_thread; /* one serving thread and the request it is at */
-/* How many connections each of the servers has that share the listening sockets, in whichever process. */
+/* How many connections each of the servers has that share the listening sockets, in any process. */
 typedef struct pw_balance pw_balance;
 
 /* What is done with a field whose name holds an underscore. */
