@@ -6,13 +6,17 @@
 #     PYTHON_T_CACHE=DIR            where it is built and stays: ~/.cache/picowsgi by default
 #
 # The package is fetched by apt from the mirror that it is set up with, of sid or the newest suite
-# that has it, with lists of its own: the system's stay as they are. As root it gets the libraries to build with.
+# that has it, with lists of its own: the system's stay as they are. A mirror's lists may name what it
+# does not have yet, or any more; then an older release is taken that it has kept. As root it gets the
+# libraries to build with.
 set -euo pipefail
 
 source=${PYTHON_T_SOURCE:-python3.14}
 cache=${PYTHON_T_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/picowsgi}
 version=${source#python}
 suites=(sid testing stable)
+kept=python3.14_3.14.7.orig.tar.xz
+kept_digest=3b48dac8fb59f62eaa67ac83c1eb12bda1b7a08406dd286e252c11a66be27f81
 prefix=$cache/$source-t
 python=$prefix/bin/python${version}t
 
@@ -70,6 +74,11 @@ for suite in "${suites[@]}"; do
     apt-get "${options[@]}" source --download-only "$source/$suite" >>"$log" 2>&1 && break
 done
 shopt -s nullglob
+archives=("$work/${source}_"*.orig.tar.*z)
+if ((!${#archives[@]})) && [[ $kept == "${source}_"* ]]; then
+    PATH=$PATH:/usr/lib/apt apt-helper download-file "${mirror%/}/pool/main/p/$source/$kept" \
+        "$work/$kept" "SHA256:$kept_digest" >>"$log" 2>&1 || rm -f "$work/$kept"
+fi
 archives=("$work/${source}_"*.orig.tar.*z)
 ((${#archives[@]})) ||
     fail "the mirror has no $source: its lists may be older than its packages; see $log"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -18,6 +19,10 @@ indextargets*) printf '%s\\n' 'Other|Debian Ports|http://other/' "$MIRROR" ;;
 *" source --download-only python3.14/$SUITE") cp "$HERE"/python3.14_* . ;;
 *" source "*) echo '404 Not Found'; exit 100 ;;
 esac
+"""
+APT_HELPER = """#!/bin/sh
+echo "apt-helper $*" >>"$HERE/calls"
+[ "$KEPT" ] && cp "$HERE"/python3.14_* "$3"
 """
 CONFIGURE = r"""#!/bin/sh
 for word; do case $word in --prefix=*) prefix=${word#*=} ;; --disable-gil) gil=0 ;; esac; done
@@ -35,11 +40,12 @@ END
 
 @pytest.fixture
 def run(tmp_path):
-    """`run(suite="sid")` runs the tool where that suite has the source."""
+    """`run(suite="sid")` runs the tool where that suite has the source, or with `kept` the pool."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, text in {
         "apt-get": APT_GET,
+        "apt-helper": APT_HELPER,
         "dpkg-query": "#!/bin/sh\necho install ok installed\n",
         "configure": CONFIGURE,
     }.items():
@@ -48,13 +54,14 @@ def run(tmp_path):
     with tarfile.open(tmp_path / "python3.14_3.14.1.orig.tar.xz", "w:xz") as archive:
         archive.add(programs / "configure", "Python-3.14.1/configure")
 
-    def start(suite="sid", mirror="Debian|Debian|http://mirror/debian/"):
+    def start(suite="sid", mirror="Debian|Debian|http://mirror/debian/", kept=""):
         environ = {
             **os.environ,
             "PATH": f"{programs}:{os.environ['PATH']}",
             "HERE": str(tmp_path),
             "SUITE": suite,
             "MIRROR": mirror,
+            "KEPT": kept,
             "PYTHON_T_CACHE": str(tmp_path / "cache"),
         }
         return subprocess.run([TOOL], env=environ, capture_output=True, text=True, check=False)
@@ -72,6 +79,16 @@ def test_it_is_built_once_from_the_first_suite_that_has_it(run, tmp_path, suite)
     again = run(suite)
     assert (again.returncode, again.stdout, again.stderr) == (0, f"{python}\n", "")
     assert (tmp_path / "calls").read_text() == calls, "expected nothing to be fetched again"
+
+
+def test_where_no_suite_has_it_an_older_release_is_taken_by_its_digest(run, tmp_path):
+    done = run("none", kept="yes")
+    assert done.returncode == 0, done.stderr
+    [call] = [
+        call for call in (tmp_path / "calls").read_text().splitlines() if "apt-helper" in call
+    ]
+    assert "download-file http://mirror/debian/pool/main/p/python3.14/python3.14_3.14." in call
+    assert re.search(r" SHA256:[0-9a-f]{64}$", call)
 
 
 def test_the_systems_lists_of_packages_are_left_alone(run, tmp_path):
