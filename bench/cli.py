@@ -158,6 +158,18 @@ def report(results: Path, output: Path | None, targets: bool) -> None:
 
 
 @main.command()
+@click.argument(
+    "results", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+def publish(results: tuple[Path, ...]) -> None:
+    """Put results, a file for each Python, into README.md and docs/."""
+    from bench.publish import publish
+
+    for path in publish(results, Path()):
+        click.echo(path)
+
+
+@main.command()
 @click.argument("before", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("after", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--server", default="picowsgi", show_default=True)

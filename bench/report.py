@@ -39,7 +39,7 @@ def write(results: Results, folder: Path) -> list[Path]:
 
     drawn: dict[str, dict[str, bytes]] = {}
     blocks: list[Block] = [*_head(results), *_targets(results)]
-    closed = [name for name in results.scenarios if _kind(results, name) == "closed"]
+    closed = [name for name in results.scenarios if results.load(name) == "closed"]
     if closed and OURS in results.servers:
         drawn["overview"] = plots.overview(results, closed, OURS)
         blocks += [
@@ -50,10 +50,10 @@ def write(results: Results, folder: Path) -> list[Path]:
                 "to the best are shown."
             ),
             Plot("overview", "CPU time of each server in each scenario, as multiples of picowsgi"),
-            _matrix(results, closed),
+            matrix(results, closed),
         ]
     for scenario in results.scenarios:
-        kind = _kind(results, scenario)
+        kind = results.load(scenario)
         title = results.data["scenarios"][scenario]["title"]
         blocks += [Heading(f"{scenario}: {title}", 3)]
         if kind == "rate":
@@ -96,12 +96,12 @@ def _title(results: Results) -> str:
     return f"WSGI servers side by side, {python['implementation']} {python['version']}"
 
 
-def _kind(results: Results, scenario: str) -> str:
-    kind: str = results.data["scenarios"][scenario]["kind"]
-    return kind
-
-
 def _head(results: Results) -> list[Block]:
+    return [Heading(_title(results), 1), Items(facts(results))]
+
+
+def facts(results: Results) -> list[str]:
+    """What was measured where and when, as the items of a list."""
     data = results.data
     machine, settings, python = data["machine"], data["settings"], data["python"]
     rounds = max((run["round"] for run in data["runs"]), default=0)
@@ -111,7 +111,7 @@ def _head(results: Results) -> list[Block]:
         if settings["load_processor"] is not None
         else "server and load on the same processor, which distorts everything but CPU time"
     )
-    facts = [
+    told = [
         (
             f"{machine['processor']}, {machine['usable_processors']} processors"
             f"{', virtual' if machine['virtual'] else ''}; {machine['kernel']}, {machine['system']}"
@@ -129,11 +129,11 @@ def _head(results: Results) -> list[Block]:
         + (f"finished {data['finished']}" if data["finished"] else "interrupted"),
     ]
     if machine["load"] > 0.5:
-        facts.append(
+        told.append(
             f"something else was running when it was started (load average {machine['load']:.1f}): "
             "believe ratios rather than numbers"
         )
-    return [Heading(_title(results), 1), Items(facts)]
+    return told
 
 
 def _targets(results: Results) -> list[Block]:
@@ -176,7 +176,7 @@ def _target_row(outcome: Outcome) -> list[str]:
     ]
 
 
-def _matrix(results: Results, scenarios: list[str]) -> Table:
+def matrix(results: Results, scenarios: list[str]) -> Table:
     """CPU time of every server in every scenario."""
     rows = []
     for scenario in scenarios:
@@ -195,7 +195,7 @@ def _value(found: Summary | None, metric: str) -> str:
 
 
 def _scenario(results: Results, scenario: str) -> list[Block]:
-    kind = _kind(results, scenario)
+    kind = results.load(scenario)
     if kind == "idle":
         metrics = ["memory_idle", "memory_start", "memory_end"]
     elif kind == "rate":

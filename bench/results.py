@@ -93,6 +93,11 @@ class Results:
         kind: str = self.data["servers"][server]["kind"]
         return kind
 
+    def load(self, scenario: str) -> str:
+        """How this scenario was loaded: its `kind`."""
+        kind: str = self.data["scenarios"][scenario]["kind"]
+        return kind
+
     def void(self, scenario: str, server: str) -> str | None:
         """Why this server has no result in this scenario."""
         for void in self.data["voids"]:
