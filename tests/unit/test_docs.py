@@ -21,7 +21,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 # What the command has besides the table.
 GENERAL = {"--config", "--check", "--version", "--help", "--help-all"}
 # Programs that a page shows, and that have options of their own.
-OTHERS = re.compile(r"^ *(docker|flask|gunicorn|uwsgi|waitress-serve) |`flask run`")
+OTHERS = re.compile(r"^ *(docker|flask|gunicorn|make bench|uwsgi|waitress-serve) |`flask run`")
 
 
 def _hooks() -> ModuleType:
