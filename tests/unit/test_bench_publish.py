@@ -29,6 +29,7 @@ def sample(root: Path, version: str, cpu: float) -> Path:
     return root / f"{version}.json"
 
 
+@pytest.mark.unsanitized  # matplotlib has C++ in it
 def test_publishing_fills_the_pages_and_draws(tmp_path: Path) -> None:
     marks = "# Title\n\n<!-- bench: ratios -->\nold\n<!-- bench: end -->\n\nmore\n"
     for page in PAGES:
