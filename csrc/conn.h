@@ -278,13 +278,14 @@ typedef struct pw_conn {
     pw_conn_state state;
     int what;        /* edges seen and not used up: PW_READABLE ... */
     bool registered; /* with the poller */
-    bool queued;     /* in server->run or server->ready */
+    bool queued;     /* in server->run, ready or later */
     bool close;      /* after this response */
     bool started;    /* the response's head is handed over */
     bool no_content; /* the response must have none: HEAD, 204, 304 */
     bool chunked;    /* the response is */
     bool unframed;   /* the response ends with the connection */
     bool waits;      /* output waits for the next of the requests received together */
+    bool later;      /* output waits for that of other connections */
     bool failed;     /* writing has failed: the client is gone */
     bool reset;      /* its end is to be a reset: an orderly one would pass for the content's */
     bool quick;      /* its client has shown that it takes much in little time */
@@ -307,6 +308,7 @@ typedef struct pw_conn {
     int64_t sent_tick;     /* when data was sent last; -1: none of this response */
     int unsent;            /* pw_unsent when the write timer was started */
     int status;            /* of the response */
+    int64_t promised;      /* Content-Length of a response in parts; -1: none */
     int64_t bytes;         /* of its content */
     int64_t ready_us;      /* when it became PW_CONN_READY; with an access log only */
     int64_t linger_left;   /* bytes that will still be thrown away */

@@ -4,6 +4,9 @@
 
 #include "server.h"
 
+#define PW_LATER_MOST 16    /* responses */
+#define PW_LATER_BYTES 2048 /* of each */
+
 /* ------------------------------------------------------------------ the queues */
 
 static void pw_reap(pw_server *server)
@@ -58,6 +61,55 @@ void pw_run(pw_server *server, pw_conn *conn, bool first)
         pw_queue_push(&server->run, conn, first);
 }
 
+static bool pw_loop_has_work(const pw_server *server)
+{
+    return server->ready.first != NULL || server->run.first != NULL ||
+           server->event_next < server->event_count;
+}
+
+/*
+ * A small response that is complete, while requests of other clients are here already: it leaves when
+ * these have been answered too, so that whoever reads them all, such as a proxy on this machine, is
+ * woken once and not for each. Where requests take so little that it is still awake, there is nothing
+ * to be gained. It is late by a tick at most; and where an application blocks, another thread takes
+ * the token and sends it (PEP 3333, "Buffering and Streaming").
+ */
+bool pw_later_wants(const pw_thread *thread, const pw_conn *conn, size_t size)
+{
+    const pw_server *server = thread->server;
+    return server->holder == thread && server->is_watched && !server->brisk &&
+           !pw_token_is_eager(server) && !server->draining && conn->output.borrowed == 0 &&
+           conn->output.size + (int64_t)size <= PW_LATER_BYTES && pw_loop_has_work(server);
+}
+
+void pw_later(pw_server *server, pw_conn *conn)
+{
+    if (server->later.first == NULL)
+        server->later_tick = server->ticks;
+    server->later_count++;
+    pw_queue_push(&server->later, conn, false);
+}
+
+void pw_later_release(pw_server *server)
+{
+    pw_queue *later = &server->later;
+    if (later->first == NULL)
+        return;
+    later->last->run_next = server->run.first;
+    if (server->run.first == NULL)
+        server->run.last = later->last;
+    server->run.first = later->first;
+    *later = (pw_queue){.first = NULL, .last = NULL};
+    server->later_count = 0;
+}
+
+static bool pw_later_is_due(const pw_server *server)
+{
+    return server->later.first != NULL &&
+           (server->later_count >= PW_LATER_MOST || server->later_tick != server->ticks ||
+            server->draining || server->holder == server->watcher || !pw_loop_has_work(server));
+}
+
 void pw_tell(pw_server *server, int64_t value, int kind)
 {
     if (server->news_count == server->news_room) {
@@ -75,6 +127,7 @@ void pw_loop_clear(pw_server *server)
 {
     while (server->all != NULL) /* also what a thread had and never came back with */
         pw_conn_close(server, server->all);
+    pw_later_release(server);
     for (pw_conn *conn; (conn = pw_queue_pop(&server->run)) != NULL;)
         pw_conn_bury(server, conn);
     for (pw_conn *conn; (conn = pw_queue_pop(&server->ready)) != NULL;)
@@ -262,6 +315,8 @@ int64_t pw_loop(pw_thread *thread)
     bool serves = thread != server->watcher;
     bool waited = false;
     for (;;) {
+        if (pw_later_is_due(server))
+            pw_later_release(server);
         pw_conn *conn = serves ? pw_queue_pop(&server->ready) : NULL;
         if (conn == NULL)
             conn = pw_queue_pop(&server->run);

@@ -273,6 +273,7 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
     conn->chunked = false;
     conn->no_content = false;
     conn->waits = false;
+    conn->later = false;
     thread->conn = conn;
 
     pw_request *request = &thread->request;

@@ -69,17 +69,19 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     };
     size_t size = parts[0].iov_len + parts[1].iov_len + parts[2].iov_len;
     conn->waits = pw_response_waits(server, conn, size);
+    conn->later = !conn->waits && pw_later_wants(thread, conn, size);
+    bool kept = conn->waits || conn->later;
     int error = 0;
     bool loop_is_ours = server->holder == thread;
     if (!loop_is_ours) /* whoever has it need not wait for this write */
         pthread_mutex_unlock(&server->lock);
     /* A head so large that it would be borrowed is copied too: Python keeps the body alone. */
-    int copied = conn->waits ? 3 : head_size > PW_COPY_MOST ? 2 : 0;
+    int copied = kept ? 3 : head_size > PW_COPY_MOST ? 2 : 0;
     int count = parts[2].iov_len > 0 ? 3 : 2;
     for (int i = 0; i < copied && error == 0; i++)
         if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
             error = errno;
-    if (!conn->waits && error == 0 &&
+    if (!kept && error == 0 &&
         pw_output_write(&conn->output, conn->fd, parts + copied, count - copied) == PW_IO_ERROR)
         error = errno;
     if (!loop_is_ours)
@@ -134,6 +136,7 @@ int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int
         flags |= PW_HAS_LENGTH;
     pthread_mutex_lock(&server->lock);
     pw_response_begin(server, conn, head, (size_t)head_size, length >= 0, flags);
+    conn->promised = length;
     pw_access_head(server, &thread->log, head, (size_t)head_size);
     size_t tail_size = pw_answer_tail(&server->clock, tail, conn, flags, -1);
     pthread_mutex_unlock(&server->lock);
@@ -207,7 +210,9 @@ int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t 
     if (!conn->failed && pw_server_is_late(server))
         pw_response_fail_locked(thread, PW_NOTICE_STOP);
     bool nothing = conn->failed || conn->no_content || size <= 0;
-    bool later = !nothing && pw_gather_wants(server, conn, (size_t)size);
+    bool last = conn->promised >= 0 && conn->bytes + size == conn->promised;
+    bool later = !nothing && (pw_gather_wants(server, conn, (size_t)size) ||
+                              (last && pw_later_wants(thread, conn, (size_t)size)));
     if (later) {
         for (int i = 0; i < count && what == 0; i++)
             if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
@@ -262,6 +267,19 @@ int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int6
     return conn->output.borrowed;
 }
 
+/* The output is complete: it leaves now, or with others. */
+static void pw_response_send_rest(pw_thread *thread, pw_conn *conn, bool may_wait)
+{
+    if (conn->failed || conn->output.first == NULL)
+        return;
+    pthread_mutex_lock(&thread->server->lock);
+    conn->later = may_wait && pw_later_wants(thread, conn, 0);
+    pthread_mutex_unlock(&thread->server->lock);
+    bool progress = false;
+    if (!conn->later && pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
+        pw_response_fail(thread, PW_NOTICE_ERROR);
+}
+
 int32_t pw_send_end(pw_thread *thread, int32_t cut)
 {
     pw_server *server = thread->server;
@@ -276,10 +294,7 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut)
         if (!pw_output_copy(&conn->output, "0\r\n\r\n", 5))
             pw_response_fail(thread, PW_NOTICE_ERROR);
     }
-    bool progress = false;
-    if (!conn->failed && conn->output.first != NULL &&
-        pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
-        pw_response_fail(thread, PW_NOTICE_ERROR);
+    pw_response_send_rest(thread, conn, cut == 0);
     int32_t borrowed = conn->failed ? 0 : conn->output.borrowed;
     pthread_mutex_lock(&server->lock);
     thread->conn = NULL;
@@ -289,6 +304,7 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut)
         pw_response_hold(thread, conn);
     if (conn->output.first != NULL)
         pw_conn_keep_line(thread, conn);
+    conn->later &= server->holder == thread; /* or it may be asleep: it is woken for others alone */
     pw_conn_finished(server, conn);
     pw_loop_wake(server, false);
     pthread_mutex_unlock(&server->lock);

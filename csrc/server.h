@@ -197,6 +197,9 @@ struct pw_server {
     pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
     pw_queue run;   /* connections to go on with */
     pw_queue ready; /* connections with a complete request, for the next thread */
+    pw_queue later; /* connections whose responses leave together: see pw_later_wants */
+    int later_count;
+    int64_t later_tick; /* when the first of them came */
 
     pw_timers timers;
     pw_pool pool;
@@ -232,6 +235,7 @@ struct pw_server {
     pthread_cond_t watch;    /* for pw_watch */
     int64_t ticks;           /* counted by pw_watch */
     bool is_watched;         /* pw_watch has been called */
+    bool brisk;              /* more requests in the last tick than PW_BRISK */
     int gathering;           /* connections whose output pw_watch sends */
     int64_t looked_at;       /* ms: when pw_watch last looked for slow requests */
     bool watcher_sleeps;     /* until the next request */
@@ -275,6 +279,12 @@ void pw_server_close_listeners(pw_server *server);
 
 /* Goes on with a connection soon: first or last of those that wait for it. */
 void pw_run(pw_server *server, pw_conn *conn, bool first);
+/* Whether what is left of a response, with so many bytes more, had better leave with others. */
+bool pw_later_wants(const pw_thread *thread, const pw_conn *conn, size_t size);
+/* Goes on with a connection when the others do, or the loop has nothing else to do, or time is up. */
+void pw_later(pw_server *server, pw_conn *conn);
+/* Goes on with them now, before anything else. */
+void pw_later_release(pw_server *server);
 /* Whether what is not over has to end now, because the server was stopped. */
 bool pw_server_is_late(pw_server *server);
 /* For pw_news. */
@@ -299,6 +309,8 @@ void pw_token_keep(pw_thread *thread);
 int64_t pw_watch_due(const pw_server *server);
 /* Whether it has something else to do than to run the loop. */
 bool pw_watch_is_wanted(const pw_server *server);
+/* Whether an application that blocks is to be expected. */
+bool pw_token_is_eager(const pw_server *server);
 /* Ends all waiting: the server has stopped. */
 void pw_token_stop(pw_server *server);
 

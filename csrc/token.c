@@ -12,6 +12,7 @@
 
 #define PW_TICK_NS 2000000
 #define PW_STALL_TICKS 2  /* in the application for this many: between one tick and two */
+#define PW_BRISK 64       /* requests in a tick: 30 us for each, with what the system does */
 #define PW_LOOK_MS 100    /* how often slow requests are looked for */
 #define PW_QUIET_TICKS 50 /* without a request for this many: the watcher sleeps */
 
@@ -20,7 +21,7 @@
 #define PW_SCORE_EAGER 32
 #define PW_SCORE_BLOCKED 4
 
-static bool pw_token_is_eager(const pw_server *server)
+bool pw_token_is_eager(const pw_server *server)
 {
     return server->block_score >= PW_SCORE_EAGER;
 }
@@ -47,8 +48,10 @@ static void pw_token_give(pw_server *server, pw_thread *thread)
     pw_thread *old = server->holder;
     server->holder = thread;
     server->holder_in_app = false;
-    if (old != NULL && old != thread)
+    if (old != NULL && old != thread) {
         pw_token_flush(old);
+        pw_later_release(server);
+    }
 }
 
 static pw_thread *pw_idle_pop(pw_server *server)
@@ -282,6 +285,7 @@ int32_t pw_watch(pw_server *server)
                     (server->timeout_request > 0 && server->taken_count > 0) ||
                     server->gathering > 0;
         quiet = busy ? 0 : quiet + 1;
+        server->brisk = pw_server_requests(server) - seen > PW_BRISK;
         seen = pw_server_requests(server);
         if (server->stopped)
             continue; /* it was while the loop was run here: nothing would end the waiting */
