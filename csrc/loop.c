@@ -71,13 +71,13 @@ static bool pw_loop_has_work(const pw_server *server)
  * A small response that is complete, while requests of other clients are here already: it leaves when
  * these have been answered too, so that whoever reads them all, such as a proxy on this machine, is
  * woken once and not for each. Where requests take so little that it is still awake, there is nothing
- * to be gained. It is late by a tick at most; and where an application blocks, another thread takes
- * the token and sends it (PEP 3333, "Buffering and Streaming").
+ * to be gained. It is late by two ticks at most: while the application is at another request, and may
+ * hold Python's lock, the watcher sends it (PEP 3333, "Buffering and Streaming").
  */
 bool pw_later_wants(const pw_thread *thread, const pw_conn *conn, size_t size)
 {
     const pw_server *server = thread->server;
-    return server->holder == thread && server->is_watched && !server->brisk &&
+    return server->holder == thread && server->watcher_is_here && !server->brisk &&
            !pw_token_is_eager(server) && !server->draining && conn->output.borrowed == 0 &&
            conn->output.size + (int64_t)size <= PW_LATER_BYTES && pw_loop_has_work(server);
 }
@@ -101,6 +101,17 @@ void pw_later_release(pw_server *server)
     server->run.first = later->first;
     *later = (pw_queue){.first = NULL, .last = NULL};
     server->later_count = 0;
+}
+
+void pw_later_flush(pw_server *server, bool all)
+{
+    if (!all && server->later_tick == server->ticks)
+        return;
+    for (pw_conn *conn = server->later.first; conn != NULL; conn = conn->run_next) {
+        bool progress = false; /* an error comes again when the connection goes on */
+        if (conn->output.first != NULL)
+            pw_output_flush(&conn->output, conn->fd, &progress);
+    }
 }
 
 static bool pw_later_is_due(const pw_server *server)

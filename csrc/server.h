@@ -235,6 +235,7 @@ struct pw_server {
     pthread_cond_t watch;    /* for pw_watch */
     int64_t ticks;           /* counted by pw_watch */
     bool is_watched;         /* pw_watch has been called */
+    bool watcher_is_here;    /* in pw_watch, and not about to do what it returned */
     bool brisk;              /* more requests in the last tick than PW_BRISK */
     int gathering;           /* connections whose output pw_watch sends */
     int64_t looked_at;       /* ms: when pw_watch last looked for slow requests */
@@ -285,6 +286,8 @@ bool pw_later_wants(const pw_thread *thread, const pw_conn *conn, size_t size);
 void pw_later(pw_server *server, pw_conn *conn);
 /* Goes on with them now, before anything else. */
 void pw_later_release(pw_server *server);
+/* Sends those that are late, or all; they go on when the loop does. By the watcher. */
+void pw_later_flush(pw_server *server, bool all);
 /* Whether what is not over has to end now, because the server was stopped. */
 bool pw_server_is_late(pw_server *server);
 /* For pw_news. */

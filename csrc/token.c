@@ -266,7 +266,7 @@ int32_t pw_watch(pw_server *server)
     int64_t seen = -1;
     int32_t outcome = PW_WATCH_STOP;
     pthread_mutex_lock(&server->lock);
-    server->is_watched = true;
+    server->is_watched = server->watcher_is_here = true;
     while (!server->stopped || pw_notices_wait(&server->notices)) {
         if (pw_notices_wait(&server->notices)) {
             outcome = PW_WATCH_NOTICE;
@@ -294,6 +294,7 @@ int32_t pw_watch(pw_server *server)
                 server->ticks++;
             if (server->gathering > 0)
                 pw_gather_flush(server, server->stopped);
+            pw_later_flush(server, false);
             continue;
         }
         server->watcher_sleeps = true;
@@ -301,6 +302,8 @@ int32_t pw_watch(pw_server *server)
         server->watcher_sleeps = false;
         quiet = 0;
     }
+    server->watcher_is_here = false;
+    pw_later_flush(server, true);
     pthread_mutex_unlock(&server->lock);
     return outcome;
 }

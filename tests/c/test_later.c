@@ -15,7 +15,8 @@ static void begin(int wanted)
     pw_settings settings = site_settings();
     settings.threads = 2;
     site_open(&site, &settings, AF_UNIX);
-    site.server->is_watched = true; /* as pw_watch would have it: who sees that nothing is late */
+    site.server->watcher_is_here =
+        true; /* as pw_watch would have it: who sees that nothing is late */
     count = wanted;
     for (int i = 0; i < count; i++) {
         clients[i] = site_connect(&site);
@@ -146,6 +147,24 @@ static void another_thread_sends_them_when_the_application_blocks(void)
     end();
 }
 
+/* Nobody needs to have Python's lock for it. */
+static void the_watcher_sends_what_is_late(void)
+{
+    begin(3);
+    answer();
+    answer();
+    pw_later_flush(site.server, false);
+    CHECK_INT(answered(), 0);
+    site.server->ticks++;
+    pw_later_flush(site.server, false);
+    CHECK_INT(answered(), 2);
+    CHECK_INT(answer(), SITE_WAITS);
+    CHECK_INT(answered(), 3);
+    for (int i = 0; i < count; i++)
+        CHECK_TEXT(&clients[i].got, OK("hello", "5"));
+    end();
+}
+
 static void an_application_that_blocks_often_has_them_sent_at_once(void)
 {
     begin(2);
@@ -229,6 +248,7 @@ int main(void)
     RUN(not_too_many_wait);
     RUN(a_large_one_leaves_at_once);
     RUN(another_thread_sends_them_when_the_application_blocks);
+    RUN(the_watcher_sends_what_is_late);
     RUN(an_application_that_blocks_often_has_them_sent_at_once);
     RUN(where_requests_take_little_they_leave_at_once);
     RUN(the_only_part_of_a_response_waits_too);

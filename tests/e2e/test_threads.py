@@ -9,6 +9,16 @@ import pytest
 from support import connect
 
 PLAIN = [("Content-Type", "text/plain")]
+# An application that sleeps and has Python's lock all the while, as a module in C may.
+HOLDING = """
+import ctypes
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/hold":
+        ctypes.PyDLL(None).usleep(500_000)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+"""
 
 
 def get(path):
@@ -245,3 +255,20 @@ def test_a_bad_request_is_refused_while_all_threads_are_busy(serve, gate):
         assert bad.read_response().status == 400
         gate.opened.set()
         assert busy.read_response().content == b"/wait"
+
+
+def test_a_response_is_not_late_while_another_request_holds_pythons_lock(picowsgi, tmp_path):
+    (tmp_path / "app.py").write_text(HOLDING)
+    server = picowsgi("app:app", "--threads", "2", directory=tmp_path)
+    with connect(server) as first, connect(server) as quick, connect(server) as slow:
+        for client in (first, quick, slow):  # they are known from now on
+            client.send(get("/"))
+            client.read_response()
+        first.send(get("/hold"))  # while the next two arrive
+        quick.send(get("/"))
+        slow.send(get("/hold"))
+        quick.read_response()
+        answered = time.monotonic()
+        slow.read_response()
+        after = time.monotonic() - answered
+    assert after > 0.3, f"expected the quick one's response at once, it came {after:.3f} s before"
