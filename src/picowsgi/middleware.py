@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,8 +90,6 @@ def _debugged(
 def _is_local(sock: socket.socket) -> bool:
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return True
-    from ipaddress import ip_address  # only for the debugger
-
     return ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
 
 

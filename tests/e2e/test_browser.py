@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import (
+    NoSuchElementException,
+    StaleElementReferenceException,
+    WebDriverException,
+)
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
@@ -73,6 +77,10 @@ def is_gone(element):
     try:
         element.is_enabled()
     except StaleElementReferenceException:
+        return True
+    except WebDriverException as error:  # the driver's own word for it, while the page changes
+        if "does not belong to the document" not in str(error):
+            raise
         return True
     return False
 

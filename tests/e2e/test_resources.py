@@ -58,7 +58,6 @@ def crowded(picowsgi, tmp_path):
     (tmp_path / "app.py").write_text(textwrap.dedent(FEW_DESCRIPTORS))
     options = ["--timeout-keep-alive=60", "--timeout-head=60", "--timeout-graceful=1"]
     command = picowsgi(*options, "app:app", directory=tmp_path)
-    room = DESCRIPTORS - open_descriptors(command.process.pid)
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(port_of(command))) for _ in range(DESCRIPTORS)]
         for client in clients:
@@ -66,11 +65,11 @@ def crowded(picowsgi, tmp_path):
         served = []
 
         def all_are_in_use():
-            served.extend(one for one in clients if one not in served and one.read_some(1))
-            return len(served) == room
+            more = [one for one in clients if one not in served and one.read_some(1)]
+            served.extend(more)
+            return not more and served and open_descriptors(command.process.pid) == DESCRIPTORS
 
-        wait_until(all_are_in_use, f"{room} clients to be served")
-        assert open_descriptors(command.process.pid) == DESCRIPTORS
+        wait_until(all_are_in_use, f"{DESCRIPTORS} descriptors to be in use, by clients too")
         yield command, served, [client for client in clients if client not in served]
 
 
