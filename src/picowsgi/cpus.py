@@ -77,6 +77,6 @@ def _divide(quota: str, period: str) -> float | None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("ascii")
+        return path.read_text("utf-8")  # whose codec need not be imported
     except (OSError, ValueError):
         return ""

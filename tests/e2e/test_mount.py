@@ -173,6 +173,7 @@ def test_a_mounted_request_can_be_interrupted(serve, caplog):
         return []
 
     server = serve(picowsgi.Mount({"/slow": slow}), timeout_request=0.3, threads=2)
-    with pytest.raises(urllib.error.HTTPError, match="500"):
+    with pytest.raises(urllib.error.HTTPError, match="500") as raised:
         urllib.request.urlopen(f"{server.url}/slow", timeout=8)
+    raised.value.close()
     assert "RequestTimeoutError" in caplog.text

@@ -111,9 +111,10 @@ def test_an_error_of_the_application_is_in_the_log(caplog):
 
     with (
         picowsgi.Server(bad, port=0) as server,
-        pytest.raises(urllib.error.HTTPError, match="500"),
+        pytest.raises(urllib.error.HTTPError, match="500") as raised,
     ):
         get(server)
+    raised.value.close()
     assert "ValueError: on purpose" in caplog.text
 
 

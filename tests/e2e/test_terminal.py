@@ -65,8 +65,8 @@ class Terminal:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=TIMEOUT):
                 pass
-        except urllib.error.HTTPError:
-            pass
+        except urllib.error.HTTPError as error:
+            error.close()
         return self.wait_for(rf"{CLOCK} ([^\n]* GET {re.escape(path)} [^\n]*)\r\n")[1]
 
     def end(self):

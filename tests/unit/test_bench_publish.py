@@ -31,6 +31,7 @@ def sample(root: Path, version: str, cpu: float) -> Path:
 
 @pytest.mark.unsanitized  # matplotlib has C++ in it
 def test_publishing_fills_the_pages_and_draws(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install -e '.[bench]'")
     marks = "# Title\n\n<!-- bench: ratios -->\nold\n<!-- bench: end -->\n\nmore\n"
     for page in PAGES:
         (tmp_path / page).parent.mkdir(exist_ok=True)
