@@ -15,7 +15,7 @@ import pytest
 from picowsgi import Server, loop
 from picowsgi.cpus import has_gil
 from processes import ask, eventually, write_app
-from support import connect, open_descriptors, wait_until
+from support import INTERRUPTS, PYPY, connect, open_descriptors, wait_until
 
 PLAIN = [("Content-Type", "text/plain")]
 
@@ -200,6 +200,8 @@ def test_servers_that_were_never_started_leave_nothing():
     before = open_descriptors()
     for _ in range(10):
         open_one()
+    if PYPY:
+        gc.collect()  # there what nobody has any more is still to be found
     assert open_descriptors() == before, "expected them to be closed at once"
 
 
@@ -247,6 +249,7 @@ def without_gil(monkeypatch):
     monkeypatch.setattr(loop, "has_gil", lambda: False)
 
 
+@INTERRUPTS
 @pytest.mark.parametrize("path", ["/call", "/write", "/items", "/close"])
 def test_a_request_that_takes_too_long_is_interrupted_without_the_gil_too(
     serve, without_gil, caplog, path
