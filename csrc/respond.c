@@ -34,8 +34,8 @@ static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head
  * can send it in case one of them takes long: see pw_token_flush. */
 static bool pw_response_waits(const pw_server *server, const pw_conn *conn, size_t size)
 {
-    return conn->in != NULL && !conn->close && server->is_watched && conn->served % PW_BURST != 0 &&
-           size <= PW_COPY_MOST && conn->output.borrowed == 0 &&
+    return conn->in != NULL && !conn->close && server->watcher_is_here &&
+           conn->served % PW_BURST != 0 && size <= PW_COPY_MOST && conn->output.borrowed == 0 &&
            conn->output.size + (int64_t)size <= PW_WAITING_MOST;
 }
 

@@ -302,7 +302,9 @@ int32_t pw_watch(pw_server *server)
         server->watcher_sleeps = false;
         quiet = 0;
     }
-    server->watcher_is_here = false;
+    server->watcher_is_here = false; /* in Python it may have to wait for the application */
+    if (server->holder != NULL)
+        pw_token_flush(server->holder);
     pw_later_flush(server, true);
     pthread_mutex_unlock(&server->lock);
     return outcome;

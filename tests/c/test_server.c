@@ -128,7 +128,7 @@ static void the_same_head_again_is_recognised(void)
     site_close(&site);
 }
 
-/* is_watched: answers wait for each other, because another thread could send them. */
+/* is_watched, by a watcher that is there: answers wait for each other, because another thread could send them. */
 static void check_pipelined_requests(bool is_watched)
 {
     enum { MANY = 100 };
@@ -142,7 +142,7 @@ static void check_pipelined_requests(bool is_watched)
     }
     for (size_t step = 1; step <= input.size; step = step * 5 + 2) {
         open_site();
-        site.server->is_watched = is_watched;
+        site.server->watcher_is_here = is_watched;
         test_client client = site_connect(&site);
         int served = 0;
         for (size_t at = 0; at < input.size; at += step) {

@@ -273,3 +273,18 @@ def test_a_response_is_not_late_while_another_request_holds_pythons_lock(picowsg
         slow.read_response()
         after = time.monotonic() - answered
     assert after > 0.3, f"expected the quick one's response at once, it came {after:.3f} s before"
+
+
+@pytest.mark.skipif(PYPY, reason="ctypes lets PyPy's lock go")
+def test_a_pipelined_response_is_not_late_while_the_next_request_holds_pythons_lock(
+    picowsgi, tmp_path
+):
+    (tmp_path / "app.py").write_text(HOLDING)
+    server = picowsgi("app:app", "--threads", "2", directory=tmp_path)
+    with connect(server) as client:
+        client.send(get("/") + get("/hold"))
+        client.read_response()
+        answered = time.monotonic()
+        client.read_response()
+        after = time.monotonic() - answered
+    assert after > 0.3, f"expected the first response at once, it came {after:.3f} s before"
