@@ -128,7 +128,7 @@ static void the_same_head_again_is_recognised(void)
     site_close(&site);
 }
 
-/* is_watched, by a watcher that is there: answers wait for each other, because another thread could send them. */
+/* is_watched: answers wait for each other, because another thread could send them. */
 static void check_pipelined_requests(bool is_watched)
 {
     enum { MANY = 100 };
