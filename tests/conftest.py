@@ -11,12 +11,21 @@ import pytest
 
 from support import TIMEOUT
 
+_AGAIN = 2  # times that a measurement which missed its bound is taken again
+
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
     from picowsgi import Server
 
 Serve = Callable[..., "Server"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what else the machine does spoil a measurement, but not three in a row."""
+    for item in items:
+        if item.get_closest_marker("measured"):
+            item.add_marker(pytest.mark.flaky(reruns=_AGAIN))
 
 
 def _start(stack: ExitStack, app: WSGIApplication, options: dict[str, Any]) -> Server:

@@ -367,6 +367,7 @@ def test_a_real_file_keeps_nobody_waiting_while_its_client_reads_nothing(serve, 
         assert client.read_response().content == b"pong"
 
 
+@pytest.mark.measured
 def test_another_client_is_served_all_the_while_a_slow_one_reads_its_file(serve, large):
     server = serve(Site(lambda: open_at(large)), threads=1)
     with slow_client(server) as slow, connect(server) as other:

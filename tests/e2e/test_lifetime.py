@@ -122,6 +122,7 @@ def test_two_servers_run_at_the_same_time_each_with_its_application():
         assert get(second.url) == b"other"
 
 
+@pytest.mark.measured
 def test_stopping_ends_idle_connections_without_waiting_for_their_timeout():
     with (
         Server(application, port=0, timeout_keep_alive=60) as server,
@@ -270,6 +271,7 @@ def test_serve_in_a_script_returns_none_when_a_signal_ends_it(script, how):
     assert "Traceback" not in log, log
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_idle_command_ends_within_a_second_of_a_signal_with_status_0(picowsgi, how):
     command = picowsgi("examples/function.py")

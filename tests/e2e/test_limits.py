@@ -298,6 +298,7 @@ FAST_GENERATOR = """
 """
 
 
+@pytest.mark.measured
 @pytest.mark.unsanitized
 @pytest.mark.parametrize("item", [100, 10_000, 100_000, 3 * MIB])
 def test_a_generator_faster_than_its_client_is_stopped_and_memory_stays_flat(

@@ -249,6 +249,7 @@ def without_gil(monkeypatch):
     monkeypatch.setattr(loop, "has_gil", lambda: False)
 
 
+@pytest.mark.measured
 @INTERRUPTS
 @pytest.mark.parametrize("path", ["/call", "/write", "/items", "/close"])
 def test_a_request_that_takes_too_long_is_interrupted_without_the_gil_too(

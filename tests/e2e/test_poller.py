@@ -113,6 +113,7 @@ def test_a_client_that_half_closes_gets_its_response_and_one_that_leaves_is_forg
     wait_until(lambda: open_descriptors() == before, "no descriptor of theirs to be left")
 
 
+@pytest.mark.measured
 @each
 def test_an_idle_server_does_not_spin(serve, poller):
     server = serve(echo, poller=poller)

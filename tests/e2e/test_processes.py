@@ -203,6 +203,7 @@ def test_serve_with_workers_forks_reloads_by_forking_and_returns(tmp_path):
 # --- accidents ----------------------------------------------------------------------------------
 
 
+@pytest.mark.measured
 def test_a_worker_that_is_killed_is_replaced_and_the_others_serve_on(serve_app, tmp_path):
     command = serve_app(*TWO)
     thread, answers = ask_in_thread(command.port, "/hold")
@@ -369,6 +370,7 @@ def test_at_the_end_running_requests_are_answered(serve_app, tmp_path, options):
     assert command.wait() == 0
 
 
+@pytest.mark.measured
 @MODES
 def test_a_second_signal_ends_at_once_what_the_first_one_waits_for(serve_app, tmp_path, options):
     command = serve_app(*options)
@@ -386,6 +388,7 @@ def test_a_second_signal_ends_at_once_what_the_first_one_waits_for(serve_app, tm
     assert not any(map(lives, running))
 
 
+@pytest.mark.measured
 @MODES
 def test_requests_that_take_longer_than_the_graceful_time_are_cut_and_logged(
     serve_app, tmp_path, options
@@ -402,6 +405,7 @@ def test_requests_that_take_longer_than_the_graceful_time_are_cut_and_logged(
     assert "in app" in command.log
 
 
+@pytest.mark.measured
 @MODES
 def test_connections_that_wait_for_a_next_request_do_not_delay_the_end(serve_app, options):
     command = serve_app(*options, "--timeout-keep-alive", "60")

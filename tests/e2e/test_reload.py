@@ -356,6 +356,7 @@ def descendants(command):
     return found
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("state", ["idle", "importing", "broken"])
 def test_nothing_is_left_at_the_end(start, tmp_path, how, state):
@@ -371,6 +372,7 @@ def test_nothing_is_left_at_the_end(start, tmp_path, how, state):
     assert time.monotonic() - begin < 3
 
 
+@pytest.mark.measured
 def test_an_open_request_holds_up_the_end_for_two_seconds_only(start, tmp_path):
     command = start()
     threading.Thread(target=lambda: fetch_quietly(command.port), daemon=True).start()

@@ -43,6 +43,7 @@ class Application:
             self.closed.set()
 
 
+@pytest.mark.measured
 @INTERRUPTS
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_request_that_takes_too_long_ends_with_a_500_and_its_stack_in_the_log(

@@ -80,6 +80,7 @@ def assert_does_not_spin(process, seconds):
     assert used < passed * 0.1, f"expected to wait, it computed for {used:.2f} s of {passed:.2f} s"
 
 
+@pytest.mark.measured
 def test_without_descriptors_accepting_pauses_and_nothing_spins(crowded):
     command, served, waiting = crowded
     assert served

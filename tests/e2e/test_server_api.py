@@ -35,6 +35,7 @@ def serve_many(count):
             assert client.read_response().content == b"hello"
 
 
+@pytest.mark.measured
 @pytest.mark.unsanitized  # which keeps freed memory
 def test_hundreds_of_servers_leave_nothing_behind():
     serve_many(30)

@@ -175,6 +175,7 @@ def test_connections_are_kept_and_pipelined_requests_answered():
             assert [client.read_response().content for _ in range(3)] == [b"hello"] * 3
 
 
+@pytest.mark.measured
 def test_shutdown_returns_after_serve_forever_and_at_once():
     with server_for(hello) as server:
         returned = []

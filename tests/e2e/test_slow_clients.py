@@ -18,7 +18,7 @@ import pytest
 from support import RawClient, resident_bytes
 
 # One thread drives 1,500 clients and measures another: a sanitized core would be measured instead.
-pytestmark = pytest.mark.unsanitized
+pytestmark = [pytest.mark.measured, pytest.mark.unsanitized]
 
 EACH_KIND = 500
 IDLE = 2000

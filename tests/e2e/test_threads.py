@@ -65,6 +65,7 @@ def test_multithread_tells_the_truth(serve, threads):
         assert client.read_response().content == repr(threads > 1).encode()
 
 
+@pytest.mark.measured
 @pytest.mark.unsanitized  # which makes it slow enough to look as if it blocked
 def test_an_application_that_does_not_block_stays_on_few_threads(serve, gate):
     before = len(serving_threads())
@@ -145,6 +146,7 @@ def test_a_thread_never_has_two_requests_at_a_time(serve):
     assert interleaved == []
 
 
+@pytest.mark.measured
 @pytest.mark.unsanitized
 def test_a_blocking_application_runs_on_all_threads_at_once(serve):
     def application(environ, start_response):
@@ -167,6 +169,7 @@ def test_a_blocking_application_runs_on_all_threads_at_once(serve):
     assert took < 3 * ideal, f"80 requests of 50 ms on 8 threads took {took:.2f} s, not {ideal} s"
 
 
+@pytest.mark.measured
 def test_a_request_that_never_ends_is_named_and_left_at_the_end_of_the_drain(serve, gate, caplog):
     server = serve(gate, threads=2, timeout_graceful=0.3)
     with connect(server) as client:

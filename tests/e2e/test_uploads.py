@@ -383,6 +383,7 @@ def upload_blocks(client, count, with_chunks):
     return int(client.read_response().content)
 
 
+@pytest.mark.measured
 @pytest.mark.unsanitized  # a sanitizer keeps what was freed
 @pytest.mark.parametrize("with_chunks", [False, True], ids=["length", "chunked"])
 def test_an_upload_of_256_mib_adds_little_to_the_memory(picowsgi, tmp_path, with_chunks):

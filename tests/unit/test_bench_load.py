@@ -121,6 +121,7 @@ def test_the_right_answers_are_right(name: str) -> None:
     assert verified.framing == ("chunked" if name == "stream" else "length")
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("name", ["flask", "django"])
 def test_the_frameworks_answer_right_in_a_started_server(name: str) -> None:
     scenario = SCENARIOS[name]
@@ -254,6 +255,7 @@ def open_loop(application: Callable[..., Any], rate: int, seconds: float) -> Ite
         yield load.fixed_rate(program, scenario, len(plain.HELLO), server.port, seconds, None)
 
 
+@pytest.mark.measured
 @pytest.mark.unsanitized  # as the next three: its compiler would run with the sanitizers' library
 def test_an_open_loop_sends_what_is_due() -> None:
     with open_loop(plain.hello, 500, 0.5) as seen:
@@ -329,7 +331,8 @@ def test_a_server_that_does_not_start_is_told_with_its_last_words() -> None:
         pass
 
 
-@pytest.mark.unsanitized  # it is about speed
+@pytest.mark.measured
+@pytest.mark.unsanitized
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk: apt-get install wrk")
 def test_a_run_measures_and_keeps_what_it_has_measured(tmp_path: Path) -> None:
     output = tmp_path / "results.json"

@@ -342,6 +342,7 @@ def get(port: int, path: str = "/") -> tuple[int, bytes]:
         connection.close()
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_once_the_start_line_is_there_and_ends_within_a_second_of_a_signal(
     number: signal.Signals,

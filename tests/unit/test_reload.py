@@ -231,6 +231,8 @@ def test_where_the_system_refuses_to_tell_of_changes_files_are_looked_at(
     assert "cannot tell of changes (the limit is reached)" in caplog.text
 
 
+@pytest.mark.measured
+@pytest.mark.unsanitized  # which makes it several times slower
 def test_looking_at_5000_files_takes_less_than_a_hundredth_of_a_cpu(tmp_path: Path) -> None:
     for directory in range(250):
         (tmp_path / f"d{directory}").mkdir()
