@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -38,8 +39,11 @@ def project(tmp_path):
     def run(tests, *options, configuration=""):
         (tmp_path / "test_it.py").write_text(APP + tests)
         (tmp_path / "pyproject.toml").write_text(configuration)
+        # rerunfailures has a thread of its own.
+        plain = ["-p", "no:cacheprovider", "-p", "no:rerunfailures"]
         ended = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", *options],
+            [sys.executable, "-W", "error", "-m", "pytest", *plain, *options],
+            env={name: os.environ[name] for name in os.environ if name != "PYTEST_ADDOPTS"},
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
