@@ -19,7 +19,8 @@ enum { PW_UNDERSCORE_DROP = 0, PW_UNDERSCORE_REFUSE = 1, PW_UNDERSCORE_ALLOW = 2
 typedef struct {
     int64_t max_head_size;
     int64_t max_body_size; /* 0: no limit */
-    int64_t body_memory;
+    int64_t body_memory;       /* of one request */
+    int64_t body_memory_total; /* of all */
     int64_t response_buffer;
     int32_t max_fields;
     int32_t max_connections;

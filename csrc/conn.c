@@ -348,7 +348,7 @@ void pw_conn_event(pw_server *server, pw_conn *conn, int what)
 void pw_conn_finished(pw_server *server, pw_conn *conn)
 {
     pw_timers_tick(&server->timers); /* the application's time is not the client's */
-    pw_content_free(conn->content);
+    pw_content_free(conn->content, &server->store);
     conn->content = NULL;
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = false;

@@ -190,24 +190,26 @@ typedef struct {
 
 /* Where content goes. */
 typedef struct {
-    int64_t memory_most;
+    int64_t memory_most;   /* of one */
+    int64_t memory_total;  /* of all */
+    int64_t held;          /* of memory_total; guarded by the token */
     int64_t size_most;     /* 0: no limit */
     const char *directory; /* borrowed from the server */
 } pw_store;
 
 /* length -1: chunked. NULL: out of memory. */
 pw_content *pw_content_new(int64_t length);
-void pw_content_free(pw_content *content);
+void pw_content_free(pw_content *content, pw_store *store);
 /* Where the next bytes, as they come, can be put by the caller, who then adds to size; NULL: they are
  * for pw_content_take. size: no more than is still to come. */
-char *pw_content_space(pw_content *content, const pw_store *store, size_t size);
+char *pw_content_space(pw_content *content, pw_store *store, size_t size);
 /* Adds decoded bytes. PW_E_STORAGE: errno says why. */
-pw_error pw_content_add(pw_content *content, const pw_store *store, const char *data, size_t size);
+pw_error pw_content_add(pw_content *content, pw_store *store, const char *data, size_t size);
 /*
  * Takes what belongs to the content from data[0, size): *used says how much. PW_PARSE_DONE when the
  * content is complete.
  */
-pw_parse pw_content_take(pw_content *content, const pw_store *store, const char *data, size_t size,
+pw_parse pw_content_take(pw_content *content, pw_store *store, const char *data, size_t size,
                          size_t *used, pw_error *error);
 
 /* ------------------------------------------------------------------ process.c */

@@ -53,7 +53,7 @@ void pw_conn_close(pw_server *server, pw_conn *conn)
     pw_timer_stop(&conn->timer);
     pw_output_free(&conn->output);
     pw_conn_sent(server, conn);
-    pw_content_free(conn->content);
+    pw_content_free(conn->content, &server->store);
     conn->content = NULL;
     pw_conn_release_buffer(server, conn);
     pw_conn_forget(server, conn);
@@ -149,7 +149,7 @@ void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
     conn->close = true;
     conn->what |= PW_READABLE; /* so that the end is a lingering one */
     conn->state = PW_CONN_SENDING;
-    pw_content_free(conn->content);
+    pw_content_free(conn->content, &server->store);
     conn->content = NULL;
     if (pw_output_copy(&conn->output, answer, size))
         return;

@@ -1,6 +1,6 @@
 /*
- * Where a request's content is kept until it is complete: in memory, and past a limit in a
- * temporary file that has no name.
+ * Where a request's content is kept until it is complete: in memory, and past a limit of its own or
+ * of all together in a temporary file that has no name.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,13 +21,22 @@ pw_content *pw_content_new(int64_t length)
     return content;
 }
 
-void pw_content_free(pw_content *content)
+/* The memory is given back, to the others too. */
+static void pw_content_forget(pw_content *content, pw_store *store)
+{
+    store->held -= (int64_t)content->room;
+    pw_free(content->memory);
+    content->memory = NULL;
+    content->room = 0;
+}
+
+void pw_content_free(pw_content *content, pw_store *store)
 {
     if (content == NULL)
         return;
     if (content->file >= 0)
         close(content->file);
-    pw_free(content->memory);
+    pw_content_forget(content, store);
     pw_free(content);
 }
 
@@ -66,53 +75,66 @@ static bool pw_write_all(int fd, const char *data, size_t size)
     return true;
 }
 
-/* Room for `more` bytes of memory; grows by doubling, never past what is still to come. */
-static bool pw_content_room(pw_content *content, const pw_store *store, size_t more)
+/* How much memory it has with `needed` bytes; grows by doubling, never past what is still to come. */
+static size_t pw_content_room(const pw_content *content, const pw_store *store, size_t needed)
 {
-    size_t held = (size_t)content->size;
-    if (content->room - held >= more)
-        return true;
-    size_t room = content->room < 4096 ? 4096 : content->room * 2;
+    if (content->room >= needed)
+        return content->room;
     if (content->length >= 0)
-        room = (size_t)content->length;
-    else if ((int64_t)room > store->memory_most)
+        return (size_t)content->length;
+    size_t room = content->room < 4096 ? 4096 : content->room * 2;
+    if ((int64_t)room > store->memory_most)
         room = (size_t)store->memory_most;
-    if (room < held + more)
-        room = held + more;
+    return room < needed ? needed : room;
+}
+
+/* Whether `more` bytes, and all that is announced, can be in memory as well. */
+static bool pw_content_fits(const pw_content *content, const pw_store *store, size_t more)
+{
+    int64_t needed = content->size + (int64_t)more;
+    if (content->file >= 0 || (content->length >= 0 ? content->length : needed) > store->memory_most)
+        return false;
+    size_t grows = pw_content_room(content, store, (size_t)needed) - content->room;
+    return (int64_t)grows <= store->memory_total - store->held;
+}
+
+static bool pw_content_grow(pw_content *content, pw_store *store, size_t more)
+{
+    size_t room = pw_content_room(content, store, (size_t)content->size + more);
+    if (room == content->room)
+        return true;
     char *memory = pw_realloc(content->memory, room);
     if (memory == NULL)
         return false;
+    store->held += (int64_t)(room - content->room);
     content->memory = memory;
     content->room = room;
     return true;
 }
 
 /* From memory to the file. */
-static pw_error pw_content_spill(pw_content *content, const pw_store *store)
+static pw_error pw_content_spill(pw_content *content, pw_store *store)
 {
     content->file = pw_temporary_file(store->directory);
     if (content->file < 0 || !pw_write_all(content->file, content->memory, (size_t)content->size))
         return PW_E_STORAGE;
-    pw_free(content->memory);
-    content->memory = NULL;
-    content->room = 0;
+    pw_content_forget(content, store);
     return PW_E_NONE;
 }
 
-pw_error pw_content_add(pw_content *content, const pw_store *store, const char *data, size_t size)
+pw_error pw_content_add(pw_content *content, pw_store *store, const char *data, size_t size)
 {
     int64_t more = (int64_t)size;
     if (store->size_most != 0 && content->size > store->size_most - more)
         return PW_E_BODY_SIZE;
+    if (pw_content_fits(content, store, size)) {
+        if (!pw_content_grow(content, store, size))
+            return PW_E_MEMORY;
+        memcpy(content->memory + content->size, data, size);
+        content->size += more;
+        return PW_E_NONE;
+    }
     if (content->file < 0) {
-        int64_t expected = content->length >= 0 ? content->length : content->size + more;
-        if (expected <= store->memory_most) {
-            if (!pw_content_room(content, store, size))
-                return PW_E_MEMORY;
-            memcpy(content->memory + content->size, data, size);
-            content->size += more;
-            return PW_E_NONE;
-        }
         pw_error error = pw_content_spill(content, store);
         if (error != PW_E_NONE)
             return error;
@@ -123,15 +145,15 @@ pw_error pw_content_add(pw_content *content, const pw_store *store, const char *
     return PW_E_NONE;
 }
 
-char *pw_content_space(pw_content *content, const pw_store *store, size_t size)
+char *pw_content_space(pw_content *content, pw_store *store, size_t size)
 {
-    if (content->length < 0 || content->length > store->memory_most || content->file >= 0 ||
-        !pw_content_room(content, store, size))
+    if (content->length < 0 || !pw_content_fits(content, store, size) ||
+        !pw_content_grow(content, store, size))
         return NULL;
     return content->memory + content->size;
 }
 
-static pw_parse pw_content_take_chunked(pw_content *content, const pw_store *store,
+static pw_parse pw_content_take_chunked(pw_content *content, pw_store *store,
                                         const char *data, size_t size, size_t *used,
                                         pw_error *error)
 {
@@ -163,7 +185,7 @@ static pw_parse pw_content_take_chunked(pw_content *content, const pw_store *sto
     }
 }
 
-pw_parse pw_content_take(pw_content *content, const pw_store *store, const char *data, size_t size,
+pw_parse pw_content_take(pw_content *content, pw_store *store, const char *data, size_t size,
                          size_t *used, pw_error *error)
 {
     if (content->length < 0)

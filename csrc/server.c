@@ -63,6 +63,7 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
         .underscore_fields = settings->underscore_fields,
     };
     server->store.memory_most = settings->body_memory;
+    server->store.memory_total = settings->body_memory_total;
     server->store.size_most = settings->max_body_size;
     server->response_buffer = settings->response_buffer;
     server->max_connections = settings->max_connections;

@@ -15,7 +15,7 @@
  *                                     is the thread's own only from pw_send_head or pw_respond on
  *     server->stopping, server->wake, may be touched by anyone
  *     server->drain_until, requests
- *     limits, store, timers.length,   are not changed once the server listens
+ *     limits, timers.length,          are not changed once the server listens
  *     response_buffer, threads_most
  */
 #ifndef PW_SERVER_H

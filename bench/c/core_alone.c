@@ -50,7 +50,8 @@ int main(int count, char **words)
     server = pw_server_new(&(pw_settings){
         .max_head_size = 65536,
         .max_body_size = 1 << 30,
-        .body_memory = 1 << 18,
+        .body_memory = 1 << 20,
+        .body_memory_total = 64 << 20,
         .response_buffer = 1 << 20,
         .max_fields = 100,
         .max_connections = 16384,

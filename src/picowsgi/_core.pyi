@@ -37,6 +37,7 @@ class pw_settings:
     max_head_size: int
     max_body_size: int
     body_memory: int
+    body_memory_total: int
     response_buffer: int
     max_fields: int
     max_connections: int

@@ -299,13 +299,22 @@ class Settings:
         maximum=2**63 - 1,
     )
     body_memory: int = option(
-        256 * KIB,
+        MIB,
         kind="size",
         group="Limits",
         metavar="SIZE",
         help="content above it goes to a file",
         minimum=0,
         maximum=GIB,
+    )
+    body_memory_total: int = option(
+        64 * MIB,
+        kind="size",
+        group="Limits",
+        metavar="SIZE",
+        help="content of all requests; more goes to files",
+        minimum=0,
+        maximum=2**63 - 1,
     )
     response_buffer: int = option(
         MIB,

@@ -203,6 +203,7 @@ class CoreServer:
             "max_head_size": settings.max_head_size,
             "max_body_size": settings.max_body_size,
             "body_memory": settings.body_memory,
+            "body_memory_total": settings.body_memory_total,
             "response_buffer": settings.response_buffer,
             "max_fields": settings.max_fields,
             "max_connections": settings.max_connections,

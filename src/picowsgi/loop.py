@@ -35,7 +35,7 @@ _WATCHER = "picowsgi-watch"
 
 
 def share_out(settings: Settings) -> list[Settings]:
-    """Return the settings of each loop of a process: its part of the threads and connections.
+    """Return the settings of each loop of a process: its part of threads, connections and memory.
 
     As many loops as can run at once: one where Python has its lock, otherwise one for each CPU that
     is left to the process. Each has a thread and room for a connection at least.
@@ -49,6 +49,7 @@ def share_out(settings: Settings) -> list[Settings]:
             settings,
             threads=_part(settings.threads, number, count),
             max_connections=_part(settings.max_connections, number, count),
+            body_memory_total=_part(settings.body_memory_total, number, count),
         )
         for number in range(count)
     ]

@@ -47,7 +47,8 @@ pw_settings site_settings(void)
     return (pw_settings){
         .max_head_size = 65536,
         .max_body_size = 1 << 20,
-        .body_memory = 262144,
+        .body_memory = 1 << 20,
+        .body_memory_total = 64 << 20,
         .response_buffer = 1 << 20,
         .max_fields = 100,
         .max_connections = 100,

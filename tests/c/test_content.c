@@ -10,10 +10,11 @@
 #include "server.h"
 
 static char pattern[200000];
-static const pw_store small = {.memory_most = 1000, .size_most = 50000, .directory = "/tmp"};
+static pw_store small = {
+    .memory_most = 1000, .memory_total = 5000, .size_most = 50000, .directory = "/tmp"};
 
 /* Feeds in pieces of `step`; the last outcome. *at is how many bytes were taken. */
-static pw_parse feed(pw_content *content, const pw_store *store, const char *data, size_t size,
+static pw_parse feed(pw_content *content, pw_store *store, const char *data, size_t size,
                      size_t step, size_t *at, pw_error *error)
 {
     pw_parse outcome = PW_PARSE_MORE;
@@ -53,7 +54,7 @@ static void content_with_a_length_is_kept_in_memory_up_to_the_limit(void)
         CHECK_INT(at, length); /* and nothing of what follows */
         CHECK((content->file >= 0) == (length > 1000));
         check_is_pattern(content, length);
-        pw_content_free(content);
+        pw_content_free(content, &small);
     }
 }
 
@@ -67,7 +68,55 @@ static void the_temporary_file_has_no_name(void)
     CHECK_INT(pw_content_add(content, &store, pattern, 2000), PW_E_NONE);
     CHECK(content->file >= 0);
     CHECK(rmdir(directory) == 0); /* it is empty */
-    pw_content_free(content);
+    pw_content_free(content, &store);
+}
+
+/* With a length and chunked by turns. */
+static void memory_is_shared_by_all(void)
+{
+    pw_store store = small;
+    pw_content *contents[8];
+    for (int i = 0; i < 8; i++) {
+        contents[i] = pw_content_new(i % 2 == 0 ? 1000 : -1);
+        REQUIRE(contents[i] != NULL);
+        CHECK_INT(pw_content_add(contents[i], &store, pattern, 900), PW_E_NONE);
+        ABOUT("content %d", i);
+        CHECK((contents[i]->file >= 0) == (i >= 5));
+        CHECK_INT(store.held, 1000 * (i < 5 ? i + 1 : 5));
+        check_is_pattern(contents[i], 900);
+    }
+    CHECK(pw_content_space(contents[0], &store, 100) != NULL); /* has its room */
+    CHECK(pw_content_space(contents[6], &store, 100) == NULL);
+    pw_content_free(contents[0], &store);
+    CHECK_INT(store.held, 4000);
+    pw_content *next = pw_content_new(1000); /* takes the place of what has ended */
+    CHECK(pw_content_space(next, &store, 1000) != NULL);
+    pw_content_free(next, &store);
+    CHECK_INT(pw_content_add(contents[6], &store, pattern + 900, 100), PW_E_NONE);
+    check_is_pattern(contents[6], 1000); /* what has begun in a file stays there */
+    CHECK_INT(pw_content_add(contents[1], &store, pattern + 900, 101), PW_E_NONE);
+    check_is_pattern(contents[1], 1001);
+    CHECK(contents[1]->file >= 0);
+    CHECK_INT(store.held, 3000);
+    for (int i = 1; i < 8; i++)
+        pw_content_free(contents[i], &store);
+    CHECK_INT(store.held, 0);
+}
+
+static void what_is_announced_must_fit_though_little_has_come(void)
+{
+    pw_store store = small;
+    store.memory_total = 100;
+    pw_content *content = pw_content_new(101);
+    CHECK_INT(pw_content_add(content, &store, pattern, 1), PW_E_NONE);
+    CHECK(content->file >= 0);
+    pw_content_free(content, &store);
+    content = pw_content_new(-1);
+    CHECK_INT(pw_content_add(content, &store, pattern, 101), PW_E_NONE);
+    CHECK(content->file >= 0);
+    check_is_pattern(content, 101);
+    pw_content_free(content, &store);
+    CHECK_INT(store.held, 0);
 }
 
 /* pattern[0, size) in chunks of `step` bytes. */
@@ -107,7 +156,7 @@ static void chunked_content_moves_to_a_file_when_it_has_grown(void)
             CHECK((content->file >= 0) == (sizes[i] > 1000));
             check_is_pattern(content, (int64_t)sizes[i]);
             CHECK(content->room <= 1000);
-            pw_content_free(content);
+            pw_content_free(content, &small);
             text_free(&data);
         }
 }
@@ -118,17 +167,17 @@ static void content_over_the_limit_is_refused_as_soon_as_it_is_announced(void)
     size_t used;
     pw_error error = PW_E_NONE;
     CHECK_INT(pw_content_take(content, &small, LITERAL("c350\r\n"), &used, &error), PW_PARSE_MORE);
-    pw_content_free(content);
+    pw_content_free(content, &small);
     content = pw_content_new(-1);
     CHECK_INT(pw_content_take(content, &small, LITERAL("c351\r\n"), &used, &error), PW_PARSE_ERROR);
     CHECK_INT(error, PW_E_BODY_SIZE);
-    pw_content_free(content);
+    pw_content_free(content, &small);
     content = pw_content_new(-1);
     CHECK_INT(pw_content_take(content, &small, LITERAL("7fffffffffffffff\r\nx"), &used, &error),
               PW_PARSE_ERROR);
     CHECK_INT(error, PW_E_BODY_SIZE);
     CHECK_INT(pw_content_add(content, &small, pattern, 50001), PW_E_BODY_SIZE);
-    pw_content_free(content);
+    pw_content_free(content, &small);
 
     pw_store unlimited = small;
     unlimited.size_most = 0;
@@ -136,7 +185,7 @@ static void content_over_the_limit_is_refused_as_soon_as_it_is_announced(void)
     CHECK_INT(pw_content_add(content, &unlimited, pattern, sizeof pattern), PW_E_NONE);
     CHECK_INT(pw_content_take(content, &unlimited, LITERAL("7fffffffffffffff\r\nx"), &used, &error),
               PW_PARSE_MORE);
-    pw_content_free(content);
+    pw_content_free(content, &small);
 }
 
 static void malformed_chunks_are_an_error_of_their_own(void)
@@ -147,7 +196,7 @@ static void malformed_chunks_are_an_error_of_their_own(void)
     CHECK_INT(pw_content_take(content, &small, LITERAL("5\r\nhello!"), &used, &error),
               PW_PARSE_ERROR);
     CHECK_INT(error, PW_E_CHUNK);
-    pw_content_free(content);
+    pw_content_free(content, &small);
 }
 
 static void a_full_disk_is_an_error(void)
@@ -161,13 +210,13 @@ static void a_full_disk_is_an_error(void)
     pw_content *content = pw_content_new(10000);
     CHECK_INT(pw_content_add(content, &small, pattern, 2000), PW_E_NONE);
     CHECK_INT(pw_content_add(content, &small, pattern, 2000), PW_E_STORAGE);
-    pw_content_free(content);
+    pw_content_free(content, &small);
     content = pw_content_new(-1); /* and while what was in memory is moved */
     full.rlim_cur = 500;
     setrlimit(RLIMIT_FSIZE, &full);
     CHECK_INT(pw_content_add(content, &small, pattern, 1000), PW_E_NONE);
     CHECK_INT(pw_content_add(content, &small, pattern, 1), PW_E_STORAGE);
-    pw_content_free(content);
+    pw_content_free(content, &small);
     setrlimit(RLIMIT_FSIZE, &before);
 }
 
@@ -177,7 +226,7 @@ static void without_a_directory_or_descriptors_it_is_the_same_error(void)
     store.directory = "/nonexistent";
     pw_content *content = pw_content_new(2000);
     CHECK_INT(pw_content_add(content, &store, pattern, 5), PW_E_STORAGE);
-    pw_content_free(content);
+    pw_content_free(content, &small);
 
     struct rlimit before, none;
     getrlimit(RLIMIT_NOFILE, &before);
@@ -187,7 +236,7 @@ static void without_a_directory_or_descriptors_it_is_the_same_error(void)
     setrlimit(RLIMIT_NOFILE, &none);
     CHECK_INT(pw_content_add(content, &small, pattern, 5), PW_E_STORAGE);
     setrlimit(RLIMIT_NOFILE, &before);
-    pw_content_free(content);
+    pw_content_free(content, &small);
 }
 
 static void without_memory_it_is_another(void)
@@ -200,8 +249,9 @@ static void without_memory_it_is_another(void)
     pw_alloc_fail_after(0);
     CHECK_INT(pw_content_add(content, &small, pattern, 5), PW_E_NONE);
     check_is_pattern(content, 5);
-    pw_content_free(content);
-    pw_content_free(NULL);
+    pw_content_free(content, &small);
+    pw_content_free(NULL, &small);
+    CHECK_INT(small.held, 0);
 }
 
 int main(void)
@@ -210,6 +260,8 @@ int main(void)
         pattern[i] = (char)(i * 31 + i / 251);
     RUN(content_with_a_length_is_kept_in_memory_up_to_the_limit);
     RUN(the_temporary_file_has_no_name);
+    RUN(memory_is_shared_by_all);
+    RUN(what_is_announced_must_fit_though_little_has_come);
     RUN(chunked_content_moves_to_a_file_when_it_has_grown);
     RUN(content_over_the_limit_is_refused_as_soon_as_it_is_announced);
     RUN(malformed_chunks_are_an_error_of_their_own);

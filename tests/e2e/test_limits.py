@@ -266,6 +266,26 @@ def test_content_is_in_memory_up_to_the_limit_and_one_past_it_in_a_file_without_
     assert list(temporary_directory.iterdir()) == []
 
 
+@pytest.mark.parametrize("frame", FRAMINGS)
+def test_content_of_all_requests_shares_the_memory_and_more_goes_to_files(
+    serve, application, frame
+):
+    server = serve(application, body_memory=5000, body_memory_total=9000)
+    content = b"x" * 5000
+    with connect(server) as first, connect(server) as second:
+        first.send(frame(content)[:-1])
+        # That has arrived when a request that comes later is answered.
+        for _ in range(2):
+            second.send(frame(content))
+            assert second.read_response().content == content
+        first.send(frame(content)[-1:])
+        assert first.read_response().content == content
+        second.send(frame(content))
+        assert second.read_response().content == content
+    kinds = [file is None for _, file in application.calls]
+    assert kinds == [False, False, True, True], "expected files while another has the memory"
+
+
 def test_half_received_content_has_no_named_file_and_its_file_goes_with_its_client(
     serve, application, temporary_directory
 ):

@@ -453,6 +453,7 @@ static pw_server *open_server(int log, int listener, pw_balance *balance)
         .max_head_size = 65536,
         .max_body_size = 1 << 20,
         .body_memory = BODY_MEMORY,
+        .body_memory_total = 4 * BODY_MEMORY,
         .response_buffer = 65536,
         .max_fields = 100,
         .max_connections = CONNECTIONS,
