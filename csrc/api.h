@@ -18,7 +18,7 @@ enum { PW_UNDERSCORE_DROP = 0, PW_UNDERSCORE_REFUSE = 1, PW_UNDERSCORE_ALLOW = 2
 /* Sizes are bytes, times are milliseconds. Copied by pw_server_new. */
 typedef struct {
     int64_t max_head_size;
-    int64_t max_body_size; /* 0: no limit */
+    int64_t max_body_size;     /* 0: no limit */
     int64_t body_memory;       /* of one request */
     int64_t body_memory_total; /* of all */
     int64_t response_buffer;
@@ -258,9 +258,11 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
  * A response in parts: pw_send_head, any number of pw_send_data or pw_send_file, pw_send_end,
  * and pw_next. The head leaves with the first data. All but the first return how many of the data
  * handed over are still borrowed (the newest ones), or PW_GONE: the client is not there any more.
- * pw_send_data waits while more than response_buffer bytes are unsent.
+ * pw_send_data waits while more than response_buffer bytes are unsent. pw_send_first is pw_send_head
+ * and pw_send_data in one; PW_UNWANTED: pw_send_head has returned 0.
  */
 #define PW_GONE -1
+#define PW_UNWANTED -3
 #define PW_COPY_MOST 16384 /* data not larger than this are never borrowed */
 /*
  * length is the Content-Length the head has, or -1: chunked, or closed on HTTP/1.0. Returns 1, or 0
@@ -269,11 +271,15 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
 int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
                      int32_t flags);
 int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags);
+int32_t pw_send_first(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
+                      int32_t head_flags, const char *data, int64_t size, int32_t flags);
 /* The descriptor is duplicated. PW_REFUSED: none is free; the data can still be sent. */
 #define PW_REFUSED -2
 int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t size);
 /* cut: the content is not complete, and the client must see that. */
 int32_t pw_send_end(pw_thread *thread, int32_t cut);
+/* pw_send_end, and then the next request, PW_IDLE, or PW_HOLD where data are still borrowed. */
+int64_t pw_finish(pw_thread *thread, int32_t cut);
 /* An interim response (1xx), head and empty line, for HTTP/1.1 clients; before pw_send_head. */
 int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size);
 /* 1 when the client has closed its side or is gone, else 0. */
@@ -285,7 +291,8 @@ int32_t pw_die_with_parent(int32_t signal);
 /*
  * For a process that is the server's own: one heap for all threads. glibc would give each thread its
  * own, and they grow to the most that each has ever held; Python's lock lets one allocate at a time
- * anyway: not for a Python without it. To be called before threads are started.
+ * anyway: not for a Python without it. It keeps up to 8 MiB that are free. To be called before threads
+ * are started.
  */
 void pw_share_heap(void);
 

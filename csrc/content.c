@@ -92,7 +92,8 @@ static size_t pw_content_room(const pw_content *content, const pw_store *store, 
 static bool pw_content_fits(const pw_content *content, const pw_store *store, size_t more)
 {
     int64_t needed = content->size + (int64_t)more;
-    if (content->file >= 0 || (content->length >= 0 ? content->length : needed) > store->memory_most)
+    if (content->file >= 0 ||
+        (content->length >= 0 ? content->length : needed) > store->memory_most)
         return false;
     size_t grows = pw_content_room(content, store, (size_t)needed) - content->room;
     return (int64_t)grows <= store->memory_total - store->held;
@@ -153,9 +154,8 @@ char *pw_content_space(pw_content *content, pw_store *store, size_t size)
     return content->memory + content->size;
 }
 
-static pw_parse pw_content_take_chunked(pw_content *content, pw_store *store,
-                                        const char *data, size_t size, size_t *used,
-                                        pw_error *error)
+static pw_parse pw_content_take_chunked(pw_content *content, pw_store *store, const char *data,
+                                        size_t size, size_t *used, pw_error *error)
 {
     *used = 0;
     for (;;) {

@@ -244,6 +244,15 @@ int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t 
     return outcome;
 }
 
+int32_t pw_send_first(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
+                      int32_t head_flags, const char *data, int64_t size, int32_t flags)
+{
+    int32_t outcome = pw_send_head(thread, head, head_size, length, head_flags);
+    if (outcome <= 0)
+        return outcome == 0 ? PW_UNWANTED : outcome;
+    return pw_send_data(thread, data, size, flags);
+}
+
 /* Takes the output back from the watcher, who may have found that the client is gone. */
 static bool pw_response_has_failed(pw_thread *thread)
 {
@@ -309,6 +318,11 @@ int32_t pw_send_end(pw_thread *thread, int32_t cut)
     pw_loop_wake(server, false);
     pthread_mutex_unlock(&server->lock);
     return borrowed;
+}
+
+int64_t pw_finish(pw_thread *thread, int32_t cut)
+{
+    return pw_send_end(thread, cut) > 0 ? PW_HOLD : pw_next(thread);
 }
 
 int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)

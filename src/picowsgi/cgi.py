@@ -150,6 +150,11 @@ class _CGIResponse(Response):
     def send_data(output: _Output, data: bytes, _size: int, _flags: int) -> int:
         return output.send(data)
 
+    @staticmethod
+    def send_first(output: _Output, *head_and_data: Any) -> int:
+        head, _size, _length, _head_flags, data, *_ = head_and_data
+        return output.send(data) if output.send_head(head) else core.UNWANTED
+
 
 class _NoSpool:
     """In the place of what the gateway asks for content in a temporary file."""
@@ -181,6 +186,6 @@ class _CGIGateway(Gateway):
     def _send_file(self, _response: Response, _wrapper: FileWrapper) -> bool:
         return False
 
-    def _finish(self, response: Response, _cut: bool) -> int:
+    def _finish(self, response: Response, *, cut: bool) -> int:  # noqa: ARG002
         response.over = True
         return core.IDLE

@@ -18,9 +18,13 @@ from picowsgi.log import get_logger, printable
 from picowsgi.response import ClientGoneError, FileWrapper, Response, real_file
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 _current = threading.local()
+
+_ENDED = -100  # in the place of a request's number: there is none yet
 
 MakePage = Callable[["WSGIEnvironment", BaseException], tuple[list[tuple[str, str]], bytes]]
 
@@ -84,6 +88,9 @@ class Gateway:
         self.encode = HeadEncoder().encode
         self.environs = EnvironMaker(thread, bases, kept)
         self._request = thread.request
+        #: Of a response in parts that is complete, for `_go_on`.
+        self._cut = False
+        self._held: deque[bytes] | None = None
         self._core_thread = thread
         self._kept = kept
         if debug:
@@ -100,6 +107,8 @@ class Gateway:
             template = templates.get(number)
             if template is not None:
                 number = serve(template.copy())
+            elif number == _ENDED:
+                number = self._go_on()
             elif number != core.IDLE:
                 number = serve(make(number))
             else:
@@ -121,7 +130,9 @@ class Gateway:
                 body = items[0] if items else b""
                 if type(body) is bytes and (head.length < 0 or head.length == len(body)):
                     return self._serve_whole(response, head, body)
-        return self._serve_parts(environ, response, result)
+        # What is in memory already is sent without waiting for the client.
+        flags = core.FINISHED if kind is list or kind is tuple else 0
+        return self._serve_parts(environ, response, result, flags)
 
     def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
         """Send a response that is complete in memory, and fetch the next request with it."""
@@ -139,12 +150,12 @@ class Gateway:
         self._kept.held[self._request.connection] = self._core_thread, body
         return core.IDLE
 
-    def _serve_parts(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
+    def _serve_parts(
+        self, environ: WSGIEnvironment, response: Response, result: Any, flags: int
+    ) -> int:
         """Send the items of an iterable one after the other."""
         try:
             if not (isinstance(result, FileWrapper) and self._send_file(response, result)):
-                # What is in memory already is sent without waiting for the client.
-                flags = core.FINISHED if isinstance(result, (list, tuple)) else 0
                 for item in result:
                     response.send(item, flags)
                     if response.overflow:
@@ -154,7 +165,10 @@ class Gateway:
             checkpoint()
         except BaseException as error:
             return self._fail(environ, response, result, error)
-        return self._end(environ, response, result)
+        self._close(environ, result)
+        if response.overflow or response.left > 0:
+            return self._end_wrong(environ, response)
+        return self._finish(response, cut=False)
 
     def _send_file(self, response: Response, wrapper: FileWrapper) -> bool:
         """Send a real file by sendfile, from where it stands; False where it is to be read."""
@@ -180,23 +194,30 @@ class Gateway:
         response.left -= size
         return True
 
-    def _end(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
-        """All items are sent: close, compare the length, and go on."""
-        self._close(environ, result)
-        cut = response.overflow
+    def _end_wrong(self, environ: WSGIEnvironment, response: Response) -> int:
+        """End a response whose content has another length than its head says."""
         if response.overflow:
             self._complain(environ, "more content than its Content-Length says; the rest is cut")
-        elif response.left > 0:
-            cut = True
+        else:
             self._complain(environ, f"{response.left} bytes less than its Content-Length says")
-        return self._finish(response, cut)
+        return self._finish(response, cut=True)
 
-    def _finish(self, response: Response, cut: bool) -> int:
+    def _finish(self, response: Response, *, cut: bool) -> int:
+        """End a response in parts; `run` does the rest, where nothing of it is referenced."""
         response.over = True
-        connection = self._request.connection
-        if core.send_end(self.thread, cut) > 0:
-            self._kept.held[connection] = self._core_thread, response.held
-        return core.IDLE  # run waits for the next: nothing of this one is referenced there
+        self._cut = cut
+        self._held = response.held
+        return _ENDED
+
+    def _go_on(self) -> int:
+        """End a response in parts in the core, and fetch the next request with that."""
+        held, self._held = self._held, None
+        connection = self._request.connection if held else 0
+        number: int = core.finish(self.thread, self._cut)
+        if number != core.HOLD:
+            return number
+        self._kept.held[connection] = self._core_thread, held
+        return core.IDLE
 
     def _close(self, environ: WSGIEnvironment, result: Any) -> None:
         """Call the iterable's close(), and free the request's content."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
     from picowsgi.environ import Kept
+    from picowsgi.response import Response
 
 
 class ObservedGateway(Gateway):
@@ -50,6 +51,13 @@ class ObservedGateway(Gateway):
         head = self._encoder.encode(status, headers)
         self.status, self.headers = status, headers
         return head
+
+    def _finish(self, response: Response, *, cut: bool) -> int:
+        response.over = True
+        connection = self._request.connection
+        if core.send_end(self.thread, cut) > 0:
+            self._kept.held[connection] = self._core_thread, response.held
+        return core.IDLE
 
     def step(self, milliseconds: int) -> bool:
         """Serve one request if it comes in this time; tell whether one did.

@@ -47,6 +47,7 @@ class Response:
     #: Where head and content go; a subclass may have another place.
     send_head: ClassVar[Callable[..., int]] = core.send_head
     send_data: ClassVar[Callable[..., int]] = core.send_data
+    send_first: ClassVar[Callable[..., int]] = core.send_first
     #: Whether send_data may read large content after it has returned, where that would move.
     lends: ClassVar[bool] = core.BYTES_MOVE
 
@@ -89,40 +90,56 @@ class Response:
         Raises ClientGoneError.
         """
         if type(data) is not bytes:
-            if not isinstance(data, (bytes, bytearray, memoryview)):
-                raise ResponseError(f"content must be bytes, not {type(data).__name__}")
-            data = bytes(data)
+            data = _to_bytes(data)
         if not data:
             return
+        head = None
         if not self.started:
-            self.begin()
+            head = self._take_head()
         if self.left >= 0:
             if len(data) > self.left:
                 self.overflow = True
                 data = data[: self.left]
             self.left -= len(data)
-        if self.lends and len(data) > core.COPY_MOST:
+        size = len(data)
+        if size > core.COPY_MOST and self.lends:
             data = core.lend(data)
-        borrowed = self.send_data(self._thread, data, len(data), flags)
-        if borrowed < 0:
-            raise ClientGoneError
+        if head is None:
+            borrowed = self.send_data(self._thread, data, size, flags)
+        else:
+            fields, head_flags, length = head
+            borrowed = self.send_first(
+                self._thread, fields, len(fields), length, head_flags, data, size, flags
+            )
+        if borrowed:
+            if borrowed == core.GONE:
+                raise ClientGoneError
+            if borrowed == core.UNWANTED:
+                self._unwant()
+                return
         if borrowed or self.held:
             self._hold(data, borrowed)
 
     def begin(self) -> None:
         """Hand the head to the core; it leaves with the first content."""
+        data, flags, length = self._take_head()
+        wanted = self.send_head(self._thread, data, len(data), length, flags)
+        if wanted < 0:
+            raise ClientGoneError
+        if not wanted:
+            self._unwant()
+
+    def _take_head(self) -> Head:
         head = self.head
         if head is None:
             raise ResponseError("the application has not called start_response")
         self.started = True
         self.left = head.length
-        data, flags, length = head
-        wanted = self.send_head(self._thread, data, len(data), length, flags)
-        if wanted < 0:
-            raise ClientGoneError
-        if not wanted:
-            self.wanted = False
-            self.left = -1
+        return head
+
+    def _unwant(self) -> None:
+        self.wanted = self.overflow = False
+        self.left = -1
 
     def _hold(self, data: bytes, borrowed: int) -> None:
         """Keep what the core may still read, and let go of the rest (csrc/api.h)."""
@@ -132,6 +149,12 @@ class Response:
             self.held.append(data)
         while len(self.held) > borrowed:
             self.held.popleft()
+
+
+def _to_bytes(data: Any) -> bytes:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise ResponseError(f"content must be bytes, not {type(data).__name__}")
+    return bytes(data)
 
 
 def real_file(filelike: Any) -> io.BufferedReader | io.BufferedRandom | io.FileIO | None:

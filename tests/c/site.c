@@ -319,6 +319,14 @@ int64_t site_respond(test_site *site, const char *body, size_t size, int32_t fla
     return site_answer(site, HEAD_OK, body, size, flags);
 }
 
+int64_t site_finish(test_site *site, bool cut)
+{
+    if (setjmp(idle) != 0)
+        return SITE_WAITS;
+    int64_t number = pw_finish(site->thread, cut);
+    return number == PW_IDLE ? site_next(site) : number;
+}
+
 static void record_request(test_text *record, const test_seen *request)
 {
     char line[64];

@@ -59,6 +59,8 @@ int64_t site_answer(test_site *site, const char *head, const char *body, size_t 
                     int32_t flags);
 /* The same, with a head that says 200. */
 int64_t site_respond(test_site *site, const char *body, size_t size, int32_t flags);
+/* Ends a response in parts; what site_respond returns. */
+int64_t site_finish(test_site *site, bool cut);
 /* site_next as long as requests come, each answered with its PATH_INFO; how many there were. */
 int site_serve(test_site *site);
 /* The same, and adds each request to record. */

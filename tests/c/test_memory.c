@@ -50,8 +50,8 @@ static void answer_in_parts(void)
 {
     pw_send_interim(site.thread, LITERAL("HTTP/1.1 103 Early Hints\r\n\r\n"));
     int64_t length = 5 + 300000 + 1000;
-    if (pw_send_head(site.thread, LITERAL(HEAD_OK "Content-Length: 301005\r\n"), length, 0) > 0) {
-        pw_send_data(site.thread, LITERAL("hello"), 0);
+    if (pw_send_first(site.thread, LITERAL(HEAD_OK "Content-Length: 301005\r\n"), length, 0,
+                      LITERAL("hello"), 0) >= 0) {
         pw_send_data(site.thread, large, 300000, 0);
         if (pw_send_file(site.thread, file, 10, 1000) == PW_REFUSED)
             pw_send_data(site.thread, large, 1000, 0);

@@ -168,6 +168,43 @@ static void a_head_request_gets_the_head_of_parts(void)
     end();
 }
 
+static void the_head_and_the_first_part_may_come_in_one(void)
+{
+    begin(GET("/"));
+    CHECK_INT(pw_send_first(site.thread, LITERAL(HEAD_OK), -1, 0, LITERAL("hello"), 0), 0);
+    CHECK_INT(pw_send_data(site.thread, LITERAL(" world"), 0), 0);
+    CHECK_INT(site_finish(&site, false), SITE_WAITS);
+    client_receive(&client);
+    CHECK_TEXT(&client.got, HEAD_OK "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+                                    "6\r\n world\r\n0\r\n\r\n");
+    CHECK(!client.ended);
+    end();
+
+    begin("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" GET("/next"));
+    CHECK_INT(pw_send_first(site.thread, LITERAL(HEAD_OK), 5, PW_HAS_LENGTH, LITERAL("hello"), 0),
+              PW_UNWANTED);
+    CHECK(site_finish(&site, false) >= 0); /* the next request */
+    CHECK_INT(pw_send_first(site.thread, LITERAL(HEAD_OK), 5, 0, LITERAL("hello"), 0), 0);
+    CHECK_INT(site_finish(&site, true), SITE_WAITS);
+    client_receive(&client);
+    CHECK_TEXT(&client.got, HEAD_OK "\r\n" HEAD_OK "\r\nhello");
+    CHECK(client.ended); /* it was cut */
+    end();
+}
+
+static void the_end_tells_that_parts_are_held(void)
+{
+    pw_settings settings = site_settings();
+    begin_with(&settings, AF_UNIX, GET("/"));
+    CHECK_INT(pw_send_first(site.thread, LITERAL(HEAD_OK), (int64_t)sizeof large, PW_HAS_LENGTH,
+                            large, (int64_t)sizeof large, PW_FINISHED),
+              1);
+    CHECK_INT(site_finish(&site, false), PW_HOLD);
+    client_receive(&client);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    end();
+}
+
 static void a_file_is_sent_from_its_offset(void)
 {
     char name[] = "/tmp/picowsgi-test-XXXXXX";
@@ -318,6 +355,8 @@ int main(void)
     RUN(an_old_client_gets_parts_until_the_connection_ends);
     RUN(a_response_cut_short_does_not_look_whole);
     RUN(a_head_request_gets_the_head_of_parts);
+    RUN(the_head_and_the_first_part_may_come_in_one);
+    RUN(the_end_tells_that_parts_are_held);
     RUN(a_file_is_sent_from_its_offset);
     RUN(an_interim_response_goes_before_the_final_one_and_never_to_http_1_0);
     RUN(a_large_body_is_held_until_it_is_sent);
