@@ -312,7 +312,7 @@ class Settings:
         kind="size",
         group="Limits",
         metavar="SIZE",
-        help="content of all requests; more goes to files",
+        help="content of all together, else files",
         minimum=0,
         maximum=2**63 - 1,
     )

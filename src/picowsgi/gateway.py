@@ -88,7 +88,7 @@ class Gateway:
         self.encode = HeadEncoder().encode
         self.environs = EnvironMaker(thread, bases, kept)
         self._request = thread.request
-        #: Of a response in parts that is complete, for `_go_on`.
+        #: Of a response in parts that is complete: whether it is cut, and what it has held last.
         self._cut = False
         self._held: deque[bytes] | None = None
         self._core_thread = thread
@@ -108,7 +108,7 @@ class Gateway:
             if template is not None:
                 number = serve(template.copy())
             elif number == _ENDED:
-                number = self._go_on()
+                number = self._send_end() if self._held else core.finish(self.thread, self._cut)
             elif number != core.IDLE:
                 number = serve(make(number))
             else:
@@ -209,14 +209,12 @@ class Gateway:
         self._held = response.held
         return _ENDED
 
-    def _go_on(self) -> int:
-        """End a response in parts in the core, and fetch the next request with that."""
+    def _send_end(self) -> int:
+        """End a response in parts in the core, and keep what that has yet to send."""
+        connection = self._request.connection
         held, self._held = self._held, None
-        connection = self._request.connection if held else 0
-        number: int = core.finish(self.thread, self._cut)
-        if number != core.HOLD:
-            return number
-        self._kept.held[connection] = self._core_thread, held
+        if core.send_end(self.thread, self._cut) > 0:
+            self._kept.held[connection] = self._core_thread, held
         return core.IDLE
 
     def _close(self, environ: WSGIEnvironment, result: Any) -> None:

@@ -53,11 +53,8 @@ class ObservedGateway(Gateway):
         return head
 
     def _finish(self, response: Response, *, cut: bool) -> int:
-        response.over = True
-        connection = self._request.connection
-        if core.send_end(self.thread, cut) > 0:
-            self._kept.held[connection] = self._core_thread, response.held
-        return core.IDLE
+        super()._finish(response, cut=cut)
+        return self._send_end()
 
     def step(self, milliseconds: int) -> bool:
         """Serve one request if it comes in this time; tell whether one did.

@@ -147,7 +147,8 @@ def storing(picowsgi, tmp_path):
     directory = tmp_path / "temporary"
     directory.mkdir()
     environ = {"TMPDIR": str(directory)}
-    return picowsgi("app:app", directory=tmp_path, environ=environ), directory
+    options = ["--body-memory", "256K"]
+    return picowsgi(*options, "app:app", directory=tmp_path, environ=environ), directory
 
 
 def assert_stored(port, data, size):
