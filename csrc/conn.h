@@ -46,8 +46,9 @@ int pw_pipe(int ends[2]);
 int pw_accept_from(int listener, struct sockaddr_storage *peer, socklen_t *size);
 /* Has writing to a socket raise no SIGPIPE, where that is a property of the socket. */
 void pw_no_pipe_signal(int fd);
-/* sendmsg(2) without SIGPIPE: an application may have given that its default back. */
+/* sendmsg(2) and send(2) without SIGPIPE: an application may have given that its default back. */
 ssize_t pw_send_message(int fd, const struct msghdr *message, int flags);
+ssize_t pw_send_bytes(int fd, const char *data, size_t size);
 /* recvmsg(2); descriptors that come are closed at execve(2). Takes one at most. */
 ssize_t pw_receive_message(int fd, struct msghdr *message, int flags);
 /* Sends from a file, which is not moved; *offset is. Without SIGPIPE, as above. */

@@ -32,7 +32,7 @@ void pw_gather_end(pw_server *server, pw_conn *conn)
 bool pw_gather_wants(const pw_server *server, const pw_conn *conn, size_t size)
 {
     /* The watcher counts no ticks while it runs the loop. */
-    return server->is_watched && !server->stopped && server->holder != server->watcher &&
+    return server->watcher_is_here && !server->stopped && server->holder != server->watcher &&
            conn->sent_tick == server->ticks && conn->output.borrowed == 0 &&
            conn->output.size + (int64_t)size <= PW_GATHER_MOST;
 }

@@ -71,6 +71,17 @@ int pw_accept_from(int listener, struct sockaddr_storage *peer, socklen_t *size)
 #endif
 }
 
+ssize_t pw_send_bytes(int fd, const char *data, size_t size)
+{
+#if defined(MSG_NOSIGNAL) && !defined(PW_PORTABLE)
+    return send(fd, data, size, MSG_NOSIGNAL);
+#else
+    struct iovec part = {(void *)(uintptr_t)data, size};
+    const struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    return pw_send_message(fd, &message, 0);
+#endif
+}
+
 ssize_t pw_send_message(int fd, const struct msghdr *message, int flags)
 {
 #if defined(MSG_NOSIGNAL) && !defined(PW_PORTABLE)
@@ -118,9 +129,7 @@ ssize_t pw_send_file_part(int fd, int file, off_t *offset, size_t size)
         ssize_t got = pread(file, part, want, *offset);
         if (got <= 0)
             return all > 0 ? all : got;
-        struct iovec parts = {part, (size_t)got};
-        const struct msghdr message = {.msg_iov = &parts, .msg_iovlen = 1};
-        ssize_t done = pw_send_message(fd, &message, 0);
+        ssize_t done = pw_send_bytes(fd, part, (size_t)got);
         if (done < 0)
             return all > 0 ? all : done;
         all += done;

@@ -306,6 +306,7 @@ int32_t pw_watch(pw_server *server)
     if (server->holder != NULL)
         pw_token_flush(server->holder);
     pw_later_flush(server, true);
+    pw_gather_flush(server, true);
     pthread_mutex_unlock(&server->lock);
     return outcome;
 }

@@ -192,6 +192,31 @@ static void the_head_and_the_first_part_may_come_in_one(void)
     end();
 }
 
+#define FIRST_CHUNK HEAD_OK "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+
+static void a_part_that_follows_at_once_waits_only_while_another_thread_can_send_it(void)
+{
+    begin(GET("/"));
+    CHECK_INT(pw_send_first(site.thread, LITERAL(HEAD_OK), -1, 0, LITERAL("hello"), 0), 0);
+    site.server->is_watched = true; /* but who watches is not there */
+    CHECK_INT(pw_send_data(site.thread, LITERAL(" small"), 0), 0);
+    client_receive(&client);
+    CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n");
+    site.server->watcher_is_here = true;
+    CHECK_INT(pw_send_data(site.thread, LITERAL(" world"), 0), 0);
+    client_receive(&client);
+    CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n");
+    pw_notice_lost(site.server);
+    CHECK_INT(pw_watch(site.server), PW_WATCH_NOTICE); /* and leaves, for Python's lock */
+    client_receive(&client);
+    CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n6\r\n world\r\n");
+    CHECK_INT(pw_send_data(site.thread, LITERAL(" again"), 0), 0);
+    client_receive(&client);
+    CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n6\r\n world\r\n6\r\n again\r\n");
+    CHECK_INT(site_finish(&site, false), SITE_WAITS);
+    end();
+}
+
 static void the_end_tells_that_parts_are_held(void)
 {
     pw_settings settings = site_settings();
@@ -356,6 +381,7 @@ int main(void)
     RUN(a_response_cut_short_does_not_look_whole);
     RUN(a_head_request_gets_the_head_of_parts);
     RUN(the_head_and_the_first_part_may_come_in_one);
+    RUN(a_part_that_follows_at_once_waits_only_while_another_thread_can_send_it);
     RUN(the_end_tells_that_parts_are_held);
     RUN(a_file_is_sent_from_its_offset);
     RUN(an_interim_response_goes_before_the_final_one_and_never_to_http_1_0);
