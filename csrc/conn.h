@@ -193,7 +193,7 @@ typedef struct {
 typedef struct {
     int64_t memory_most;   /* of one */
     int64_t memory_total;  /* of all */
-    int64_t held;          /* of memory_total; guarded by the token */
+    int64_t held;          /* of memory_total; guarded by the server's lock */
     int64_t size_most;     /* 0: no limit */
     const char *directory; /* borrowed from the server */
 } pw_store;
