@@ -130,9 +130,7 @@ class Gateway:
                 body = items[0] if items else b""
                 if type(body) is bytes and (head.length < 0 or head.length == len(body)):
                     return self._serve_whole(response, head, body)
-        # What is in memory already is sent without waiting for the client.
-        flags = core.FINISHED if kind is list or kind is tuple else 0
-        return self._serve_parts(environ, response, result, flags)
+        return self._serve_parts(environ, response, result)
 
     def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
         """Send a response that is complete in memory, and fetch the next request with it."""
@@ -150,12 +148,12 @@ class Gateway:
         self._kept.held[self._request.connection] = self._core_thread, body
         return core.IDLE
 
-    def _serve_parts(
-        self, environ: WSGIEnvironment, response: Response, result: Any, flags: int
-    ) -> int:
+    def _serve_parts(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
         """Send the items of an iterable one after the other."""
         try:
             if not (isinstance(result, FileWrapper) and self._send_file(response, result)):
+                # What is in memory already is sent without waiting for the client.
+                flags = core.FINISHED if isinstance(result, (list, tuple)) else 0
                 for item in result:
                     response.send(item, flags)
                     if response.overflow:

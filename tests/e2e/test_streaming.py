@@ -52,6 +52,15 @@ def as_tuple(items, start_response, fields):
     return tuple(items)
 
 
+class OwnList(list):
+    """What a framework may return in the place of a list."""
+
+
+def as_list_of_its_own(items, start_response, fields):
+    start_response("200 OK", fields)
+    return OwnList(items)
+
+
 def as_generator(items, start_response, fields):
     start_response("200 OK", fields)
     yield from items
@@ -188,7 +197,7 @@ def test_large_bytes_are_exact_and_let_go_when_they_are_sent(serve, way, count, 
     ping(server)
 
 
-@pytest.mark.parametrize("way", [as_list, as_tuple])
+@pytest.mark.parametrize("way", [as_list, as_tuple, as_list_of_its_own])
 @pytest.mark.parametrize("items", [[LARGE], [LARGE, LARGE], [LARGE[:1_000]] * 20_000], ids=len)
 def test_what_is_in_memory_already_occupies_no_thread(serve, way, items):
     server = serve(giving(way, items), threads=1)
