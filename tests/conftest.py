@@ -11,14 +11,14 @@ import pytest
 
 from support import TIMEOUT
 
-_AGAIN = 2  # times that a measurement which missed its bound is taken again
-
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
     from picowsgi import Server
 
 Serve = Callable[..., "Server"]
+
+_AGAIN = 2  # times that a measurement which missed its bound is taken again
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

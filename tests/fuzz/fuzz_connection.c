@@ -80,8 +80,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         text_add(&input, (const char *)bytes, size);
     test_cuts cuts = cuts_none(input.size);
     site_feed(&site, input.at, cuts.at, cuts.count, &whole);
-    site.server->watcher_is_here =
-        choice / 2 % 2 == 0; /* then pipelined answers wait for each other */
+    /* Pipelined answers wait for each other while it is. */
+    site.server->watcher_is_here = choice / 2 % 2 == 0;
     cuts = cuts_drawn(&random, input.size);
     if (choice / 4 % 4 == 0)
         feed_beside(input.at, &cuts, &split);
