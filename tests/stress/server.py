@@ -22,7 +22,8 @@ _CHAINED = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
-_ALARMING = ("was killed by", "Fatal Python error", "a thread of the server", "did not end in time")
+_DIED = ("was killed by", "ended with status")
+_ALARMING = (*_DIED, "Fatal Python error", "a thread of the server", "did not end in time")
 
 
 class Setup(NamedTuple):
@@ -85,7 +86,7 @@ class Server(ServerProcess):
             findings.fail("crash", str(self.setup), f"it ended with {how}", *wrong[:5])
         elif wrong:
             findings.fail("log", str(self.setup), *wrong[:5])
-        lost = crashed or self.setup.interrupted or "was killed by" in log
+        lost = crashed or self.setup.interrupted or any(each in log for each in _DIED)
         self._check_events(findings, lost=lost)
 
     def _check_events(self, findings: Findings, *, lost: bool) -> None:
