@@ -10,6 +10,7 @@ import os
 import select
 import signal
 
+from picowsgi import forked
 from picowsgi.errors import AppImportError
 
 READY = ord("R")
@@ -29,6 +30,11 @@ class Link:
         os.set_blocking(status, False)
         for descriptor in (status, lifeline):
             os.set_inheritable(descriptor, False)
+        self._in_children = forked.ClosedInChildren(self._close)
+
+    def _close(self) -> None:
+        os.close(self._status)
+        os.close(self.lifeline)
 
     def say(self, byte: int) -> None:
         """Tell the supervisor; one that is gone, or does not listen, is not told."""

@@ -10,10 +10,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
+
+from picowsgi import forked
 
 _STANDARD_ERROR = 2
 
@@ -33,11 +35,45 @@ def _note(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: the number stands in the pipe by now."""
 
 
+class DefaultInChildren:
+    """Gives each forked child the default handlers of these signals, as long as this object lives.
+
+    They are held back around the fork. A signal that is sent to a child at once would otherwise
+    find the handler of its parent, and be written to the pipe of the parent.
+    """
+
+    def __init__(self, numbers: Iterable[int], close: Callable[[], object]) -> None:
+        """`close` closes in the child what the handlers need."""
+        self._numbers = frozenset(numbers)
+        self._close = close
+        self._mask: set[int] | set[signal.Signals] = set()
+        forked.guard(self)
+
+    def before_fork(self) -> None:
+        """Hold them back in the thread that forks."""
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
+
+    def after_fork_in_parent(self) -> None:
+        """Let them come again."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def after_fork_in_child(self) -> None:
+        """Give them their defaults, and let them come again."""
+        signal.set_wakeup_fd(-1)
+        faulthandler.unregister(signal.SIGQUIT)
+        for number in self._numbers:
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, default)
+        self._close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask - self._numbers)
+
+
 class Signals:
     """A pipe into which the system writes the number of each signal that comes.
 
-    Outside the main thread, where Python allows no handlers, nothing but `wake` comes.
-    SIGQUIT also has the stacks of all threads written to standard error, whatever they are doing.
+    A child that the application forks has the default handlers, and not the pipe. Outside the
+    main thread, where Python allows no handlers, nothing but `wake` comes. SIGQUIT also has the
+    stacks of all threads written to standard error, whatever they are doing.
     """
 
     def __init__(self, numbers: Iterable[int]) -> None:
@@ -47,6 +83,7 @@ class Signals:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
+        self._in_children: DefaultInChildren | None = None
 
     def fileno(self) -> int:
         """Return what is readable once there is a number."""
@@ -56,6 +93,7 @@ class Signals:
         """Note those that need not be answered before `install`, but would end the process."""
         if threading.current_thread() is not threading.main_thread():
             return
+        self._in_children = DefaultInChildren(self._numbers, self._close)
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in self._numbers - STOP - {signal.SIGQUIT, signal.SIGCHLD}:
             self._previous[number] = signal.signal(number, _note)
@@ -113,3 +151,4 @@ class Signals:
     def _close(self) -> None:
         os.close(self._reader)
         os.close(self._writer)
+        self._in_children = None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from picowsgi import core
+from picowsgi import core, forked
 from picowsgi.handover import Command, Handover, Role, describe
 from picowsgi.link import Link
 from picowsgi.service import Service, leave
@@ -46,7 +46,8 @@ class Spawner:
         reader, writer = os.pipe()
         self._signals.block()
         try:
-            pid = os.fork()
+            with forked.own_process():
+                pid = os.fork()
             if pid == 0:
                 os.close(reader)
                 self._be_worker(Link(writer, lifeline[0], parent), lifeline[1], others)
