@@ -1,16 +1,17 @@
 """What a response lends to the core, and for how long: a model of it, explored exhaustively.
 
-Three serving threads answer two requests of one connection. A step is what no other thread, and no
-signal, can divide: one operation of Python, or one call into the core, which has the server's lock.
-Between any two steps another thread may run, a signal's handler may raise in the thread, the socket
-may take more, and the client may leave. `explore` visits every state that can be reached.
+Three serving threads answer two requests of one connection. A step is what neither another thread
+nor a signal can divide: one operation of Python, or one call into the core, which has the server's
+lock. Between any two steps another thread may run, a signal's handler may raise an exception in the
+thread, the socket may take more, and the client may leave. `explore` visits every state that can be
+reached so.
 
 The names are those of the code: `loans` and `request.lends` in Python, `pw_respond`, `pw_news` and
-their like in the core. A *piece* is a bytes object that the core reads without a copy; it lives for
+their like in the core. A *piece* is a bytes object that the core reads without a copy. It lives for
 as long as `loans` or the frame of a thread refers to it. What must hold is in `Model.check`.
 
-A rule says how loans are kept. The code follows RIGHT. Others are known to be wrong, and show that
-the model can see it.
+A rule says how loans are kept. The code follows RIGHT. The other rules are known to be wrong, and
+show that the model sees it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Piece = tuple[int, int]  # of which exchange, and which of its items
-CONNECTION = 0  # the connection's number, which all of its exchanges share
+CONNECTION = 0  # the number of the connection, in the place of that of an exchange
 REQUESTS = 2
 THREADS = 3
 
@@ -32,45 +33,49 @@ class Rule(NamedTuple):
 
     by_exchange: bool = True  # they are named by the exchange; else by the connection
     before: bool = True  # they are registered before the core is called; else after it
-    at_once: bool = True  # no signal can come between taking news and dropping the loan
+    said_again: bool = True  # news are said again until pw_news_done; else only once
 
 
 RIGHT = Rule()
+#: Two responses of a connection have one number, and the core is told later that it may tell.
+FORMER = Rule(by_exchange=False, before=False, said_again=False)
 
 
 class Thread(NamedTuple):
-    """One serving thread: a Python frame, and its `pw_thread` in the core."""
+    """A serving thread: its frame in Python, and its `pw_thread` in the core."""
 
-    at: str = "pw_next"  # the operation that it does next
+    at: str = "pw_next"  # what it does next
+    item: int = 0  # of its list
     # The frame.
     pieces: tuple[Piece, ...] = ()  # that its local variables refer to
-    news: int = -1  # taken from the core, and not acted upon
     # pw_thread
-    exchange: int = 0  # request.exchange; with has_conn
-    has_conn: bool = False  # the exchange is neither ended nor abandoned
+    has_conn: bool = False  # it has taken a request, and the exchange is not over
+    exchange: int = 0  # request.exchange
     lends: bool = False  # request.lends
-    # Where loans are registered after the call: the next one tells the core that this is done.
+    # With FORMER: pw_next says that what was borrowed has been registered.
     hold: int = -1  # the exchange
-    hold_sent: bool = False  # before that
+    hold_sent: bool = False  # all was sent before that
 
 
 class Conn(NamedTuple):
     """The connection (`pw_conn`)."""
 
-    state: str = "ready"  # a request is complete; app, sending, idle, closed
-    exchange: int = 1  # of the request that is next, or at hand
-    lends: bool = False  # of its response, once that has been handed over
+    state: str = "ready"  # with a complete request; app, sending, idle, closed
+    exchange: int = 1  # of the request that is ready or at hand
     borrowed: tuple[Piece, ...] = ()  # the pieces in its output
+    loan: bool = False  # news are to be told of the exchange once nothing is borrowed
     gone: bool = False  # the client has left while the application had the request
-    holder: int = -1  # the thread that is about to register what it has lent; -1: none
+    holder: int = -1  # with FORMER: the thread that has not registered yet what is borrowed
 
 
 class State(NamedTuple):
     threads: tuple[Thread, ...] = (Thread(),) * THREADS
     conn: Conn = Conn()
-    loans: frozenset[tuple[int, tuple[Piece, ...]]] = frozenset()  # a dict: by key
-    news: frozenset[int] = frozenset()  # that pw_news will tell
-    posted: frozenset[int] = frozenset()  # exchanges of which news have been posted
+    loans: frozenset[tuple[int, tuple[Piece, ...]]] = frozenset()  # a dict: pieces by number
+    news: frozenset[int] = frozenset()  # numbers that pw_news will say
+    said: int = -1  # the number that it has said, until pw_news_done
+    taker: int = -1  # the thread that has Kept.lock to take news
+    told: frozenset[int] = frozenset()  # exchanges of which news have ever been told
     signals: int = 0  # that may still come
 
     def with_thread(self, number: int, thread: Thread) -> State:
@@ -83,81 +88,51 @@ class WrongError(Exception):
 
 
 class Model:
-    """`items`: how many pieces each response has. 1: it is whole; 2: a list; 0: nothing is lent."""
+    """All that can happen under a rule."""
 
-    def __init__(self, rule: Rule, items: tuple[int, ...] = (1, 1), signals: int = 0) -> None:
+    def __init__(self, rule: Rule, items: tuple[int, int], signals: int = 0) -> None:
+        """`items`: what each response lends. 1: a whole body; more: a list; 0: nothing."""
         self._rule = rule
         self._items = items
         self.start = State(signals=signals)
 
-    def _key(self, exchange: int) -> int:
-        return exchange if self._rule.by_exchange else CONNECTION
+    def check(self, state: State) -> None:
+        """What must hold in each state; raises WrongError."""
+        alive = {piece for _, pieces in state.loans for piece in pieces}
+        alive.update(piece for thread in state.threads for piece in thread.pieces)
+        for piece in state.conn.borrowed:
+            if piece not in alive:
+                raise WrongError(f"the core may read {piece}, which is freed")
+            if piece[0] != state.conn.exchange:
+                raise WrongError(f"exchange {state.conn.exchange} is sent bytes of {piece}")
+        if any(thread.at not in ("pw_next", "ended") for thread in state.threads):
+            return
+        if state.conn.state == "app":
+            raise WrongError("the client waits for ever: no thread has its request")
+        if state.loans and not state.news and state.said < 0 and state.conn.state != "sending":
+            raise WrongError(f"never dropped: {sorted(state.loans)}")
 
-    # ---------------------------------------------------------------- the core, under its lock
+    def steps(self, state: State) -> Iterator[tuple[str, State]]:
+        """Each step that can be next, and the state after it."""
+        yield from self._loop(state)
+        for number, thread in enumerate(state.threads):
+            if thread in state.threads[:number]:
+                continue  # what it can do, the other one can do as well
+            name = "ABC"[number]
+            for label, after in self._step(state, number):
+                yield f"{name}: {label}", after
+            if state.signals and thread.at not in ("pw_next", "raised", "ended"):
+                raised = state.with_thread(number, thread._replace(at="raised", pieces=()))
+                if state.taker == number:  # it leaves the lock
+                    raised = raised._replace(taker=-1)
+                    if not self._rule.said_again:
+                        raised = raised._replace(said=-1)
+                yield (
+                    f"{name}: a signal's handler raises",
+                    raised._replace(signals=state.signals - 1),
+                )
 
-    def _post(self, state: State, exchange: int) -> State:
-        """pw_tell: news that nothing of this exchange is needed any more."""
-        if self._rule.by_exchange and exchange in state.posted:
-            raise WrongError(f"news of exchange {exchange} are posted twice")
-        return state._replace(
-            news=state.news | {self._key(exchange)}, posted=state.posted | {exchange}
-        )
-
-    def _sent(self, state: State) -> State:
-        """pw_conn_sent: the exchange is over for the core."""
-        conn = state.conn
-        if conn.holder >= 0:
-            holder = state.threads[conn.holder]
-            state = state.with_thread(conn.holder, holder._replace(hold_sent=True))
-        elif conn.lends:
-            state = self._post(state, conn.exchange)
-        return state._replace(conn=conn._replace(lends=False, holder=-1))
-
-    def _close(self, state: State) -> State:
-        """pw_conn_close."""
-        state = self._sent(state._replace(conn=state.conn._replace(borrowed=())))
-        return state._replace(conn=state.conn._replace(state="closed"))
-
-    def _finished(self, state: State) -> State:
-        """pw_conn_finished, and pw_conn_next once all is written."""
-        conn = state.conn
-        if conn.gone:
-            return self._close(state)
-        if conn.borrowed:
-            return state._replace(conn=conn._replace(state="sending"))
-        state = self._sent(state)
-        if conn.exchange < REQUESTS:
-            return state._replace(conn=Conn(exchange=conn.exchange + 1))
-        return state._replace(conn=state.conn._replace(state="idle"))
-
-    def _come_back(self, state: State, number: int) -> State:
-        """The first thing that pw_next, pw_settle and pw_thread_free do."""
-        thread = state.threads[number]
-        if thread.has_conn:  # the exchange is abandoned
-            state = state.with_thread(number, thread._replace(has_conn=False, lends=False))
-            return self._close(state._replace(conn=state.conn._replace(lends=thread.lends)))
-        if thread.hold >= 0:  # pw_thread_confirm
-            state = state.with_thread(number, thread._replace(hold=-1, hold_sent=False))
-            if thread.hold_sent:
-                return self._post(state, thread.hold)
-            return state._replace(conn=state.conn._replace(holder=-1))
-        return state
-
-    def _end(self, state: State, number: int) -> State:
-        """The last call for an exchange: pw_respond, or pw_send_end."""
-        thread = state.threads[number]
-        held = bool(state.conn.borrowed) and not self._rule.before and not state.conn.gone
-        lends = thread.lends if self._rule.before else held
-        conn = state.conn._replace(lends=lends, holder=number if held else -1)
-        thread = thread._replace(
-            at="hold" if held else "return",
-            has_conn=False,
-            lends=False,
-            hold=thread.exchange if held else -1,
-        )
-        return self._finished(state._replace(conn=conn).with_thread(number, thread))
-
-    # ---------------------------------------------------------------- steps of the loop
+    # ---------------------------------------------------------------- the loop
 
     def _loop(self, state: State) -> Iterator[tuple[str, State]]:
         """What the loop does for the connection, in whichever thread it runs."""
@@ -170,7 +145,7 @@ class Model:
         if conn.state in ("ready", "sending", "idle"):
             yield "the client leaves", self._close(state)
 
-    # ---------------------------------------------------------------- steps of a thread
+    # ---------------------------------------------------------------- a thread
 
     def _step(self, state: State, number: int) -> Iterator[tuple[str, State]]:
         thread = state.threads[number]
@@ -181,111 +156,149 @@ class Model:
             case "begin":
                 yield from self._take_news(state, number)
                 lends = self._rule.before and bool(thread.pieces)
-                begun = thread._replace(at="register" if lends else "send 0", lends=lends)
-                label = "request.lends = 1" if lends else "nothing to register yet"
+                begun = thread._replace(at="register" if lends else "send", lends=lends)
+                label = "request.lends = 1" if lends else "nothing to register"
                 yield label, state.with_thread(number, begun)
             case "register":
-                yield self._register(state, number, then="send 0")
+                whole = len(thread.pieces) == 1
+                then = thread._replace(at="send" if whole else "append")
+                yield self._register(state, then, number, thread.pieces if whole else ())
+            case "append":
+                then = thread._replace(at="send")
+                yield self._register(state, then, number, thread.pieces[: thread.item + 1])
+            case "send":
+                yield from self._send(state, number)
             case "hold":
-                yield self._register(state, number, then="return")
+                yield self._register(state, thread._replace(at="return"), number, thread.pieces)
             case "return":
-                frame = thread._replace(at="come back", pieces=())
-                yield "return", state.with_thread(number, frame)
+                yield "return", state.with_thread(number, thread._replace(at="back", pieces=()))
             case "pop":
-                popped = thread._replace(at="begin" if thread.has_conn else "pw_next", news=-1)
-                dropped = self._pop(state, thread.news).with_thread(number, popped)
-                yield f"loans.pop({thread.news})", dropped
-            case "come back" | "raised":
+                dropped = frozenset(loan for loan in state.loans if loan[0] != state.said)
+                popped = state._replace(loans=dropped)
+                yield (
+                    f"loans.pop({state.said})",
+                    popped.with_thread(number, thread._replace(at="done")),
+                )
+            case "done":
+                then = thread._replace(at="begin" if thread.has_conn else "pw_next")
+                done = state._replace(said=-1, taker=-1)
+                yield "pw_news_done", done.with_thread(number, then)
+            case "back" | "raised":
                 back = self._come_back(state, number)
-                idle = back.threads[number]._replace(at="pw_next", exchange=0)
-                yield "pw_next", back.with_thread(number, idle)
+                yield "pw_next, or pw_settle", back
                 if thread.at == "raised":
-                    yield "pw_thread_free", back.with_thread(number, idle._replace(at="ended"))
-            case "ended":
-                pass
-            case _:
-                yield from self._send(state, number, int(thread.at.removeprefix("send ")))
+                    ended = back.threads[number]._replace(at="ended")
+                    yield "pw_thread_free", back.with_thread(number, ended)
 
     def _take_request(self, state: State, number: int) -> Iterator[tuple[str, State]]:
-        thread, conn = state.threads[number], state.conn
-        if conn.state != "ready":
-            return
-        pieces = tuple((conn.exchange, item) for item in range(self._items[conn.exchange - 1]))
-        taken = thread._replace(at="begin", pieces=pieces, exchange=conn.exchange, has_conn=True)
-        state = state._replace(conn=conn._replace(state="app"))
-        yield f"pw_next gives request {conn.exchange}", state.with_thread(number, taken)
+        conn = state.conn
+        if conn.state == "ready":
+            pieces = tuple((conn.exchange, item) for item in range(self._items[conn.exchange - 1]))
+            taken = Thread("begin", pieces=pieces, has_conn=True, exchange=conn.exchange)
+            state = state._replace(conn=conn._replace(state="app"))
+            yield f"pw_next gives request {conn.exchange}", state.with_thread(number, taken)
 
     def _take_news(self, state: State, number: int) -> Iterator[tuple[str, State]]:
-        for news in state.news:
-            rest = state._replace(news=state.news - {news})
-            if self._rule.at_once:
-                yield f"pw_news and loans.pop({news})", self._pop(rest, news)
-            else:
-                taken = state.threads[number]._replace(at="pop", news=news)
-                yield f"pw_news says {news}", rest.with_thread(number, taken)
+        if state.taker >= 0:
+            return  # another thread has Kept.lock
+        for news in state.news if state.said < 0 else {state.said}:
+            said = state._replace(news=state.news - {news}, said=news, taker=number)
+            taken = state.threads[number]._replace(at="pop")
+            yield f"pw_news says {news}", said.with_thread(number, taken)
 
-    def _register(self, state: State, number: int, then: str) -> tuple[str, State]:
-        thread = state.threads[number]
-        key = self._key(thread.exchange)
-        others = {(other, pieces) for other, pieces in state.loans if other != key}
-        loans = frozenset(others | {(key, thread.pieces)})
-        registered = state._replace(loans=loans).with_thread(number, thread._replace(at=then))
-        return f"loans[{key}] = {thread.pieces}", registered
+    def _number(self, exchange: int) -> int:
+        return exchange if self._rule.by_exchange else CONNECTION
 
-    def _pop(self, state: State, key: int) -> State:
-        return state._replace(loans=frozenset(loan for loan in state.loans if loan[0] != key))
+    def _register(
+        self, state: State, then: Thread, number: int, pieces: tuple[Piece, ...]
+    ) -> tuple[str, State]:
+        loan = self._number(then.exchange)
+        others = {each for each in state.loans if each[0] != loan}
+        state = state._replace(loans=frozenset(others | {(loan, pieces)}))
+        return f"loans[{loan}] = {pieces}", state.with_thread(number, then)
 
-    def _send(self, state: State, number: int, item: int) -> Iterator[tuple[str, State]]:
-        """pw_respond, or pw_send_data for an item: the socket takes it, or the core borrows it."""
+    def _send(self, state: State, number: int) -> Iterator[tuple[str, State]]:
+        """pw_respond, or pw_send_data for each item: it is written at once, or borrowed."""
         thread, conn = state.threads[number], state.conn
-        count = self._items[thread.exchange - 1]
-        if item == count:
+        if thread.item == len(thread.pieces):
             yield "pw_send_end", self._end(state, number)
             return
-        name = "pw_respond" if count == 1 else "pw_send_data"
-        then = state.with_thread(number, thread._replace(at=f"send {item + 1}"))
-        kept = then._replace(conn=conn._replace(borrowed=(*conn.borrowed, thread.pieces[item])))
-        outcomes = [] if conn.borrowed else [(f"{name}({thread.pieces[item]}), all taken", then)]
+        piece, whole = thread.pieces[thread.item], len(thread.pieces) == 1
+        then = thread._replace(item=thread.item + 1)
+        if then.item < len(thread.pieces) and self._rule.before:
+            then = then._replace(at="append")
+        taken = state.with_thread(number, then)
+        borrowed = taken._replace(conn=conn._replace(borrowed=(*conn.borrowed, piece)))
+        call = f"{'pw_respond' if whole else 'pw_send_data'}({piece})"
+        if not conn.borrowed:
+            yield f"{call}: the socket takes it", self._end(taken, number) if whole else taken
         if not conn.gone:
-            outcomes.append((f"{name}({thread.pieces[item]}), borrowed", kept))
-        for label, outcome in outcomes:
-            yield label, self._end(outcome, number) if count == 1 else outcome
+            yield f"{call}: borrowed", self._end(borrowed, number) if whole else borrowed
 
-    # ---------------------------------------------------------------- everything that can happen
+    # ---------------------------------------------------------------- the core, under its lock
 
-    def steps(self, state: State) -> Iterator[tuple[str, State]]:
-        """Each step that can be next, with the state after it."""
-        yield from self._loop(state)
-        for number, thread in enumerate(state.threads):
-            name = "ABC"[number]
-            for label, after in self._step(state, number):
-                yield f"{name}: {label}", after
-            if state.signals and thread.at not in ("pw_next", "raised", "ended"):
-                raised = thread._replace(at="raised", pieces=(), news=-1)
-                after = state._replace(signals=state.signals - 1).with_thread(number, raised)
-                yield f"{name}: a signal's handler raises", after
+    def _end(self, state: State, number: int) -> State:
+        """pw_exchange_end."""
+        thread, conn = state.threads[number], state.conn
+        over = thread._replace(at="return", has_conn=False, lends=False)
+        if self._rule.before:
+            conn = conn._replace(loan=thread.lends)
+        elif conn.borrowed and not conn.gone:
+            over = over._replace(at="hold", hold=thread.exchange)
+            conn = conn._replace(loan=True, holder=number)
+        return self._finished(state._replace(conn=conn).with_thread(number, over))
 
-    def check(self, state: State) -> None:
-        """What must hold; raises WrongError."""
-        alive = {piece for _, pieces in state.loans for piece in pieces}
-        alive.update(piece for thread in state.threads for piece in thread.pieces)
-        for piece in state.conn.borrowed:
-            if piece not in alive:
-                raise WrongError(f"the core may read {piece}, which is freed")
-            if piece[0] != state.conn.exchange:
-                raise WrongError(f"exchange {state.conn.exchange} is sent bytes of {piece}")
-        if any(thread.at not in ("pw_next", "ended") for thread in state.threads):
-            return
-        if state.conn.state == "app":
-            raise WrongError("the client waits for ever: no thread has its request")
-        if state.loans and not state.news and state.conn.state != "sending":
-            raise WrongError(f"never dropped: {sorted(state.loans)}")
+    def _finished(self, state: State) -> State:
+        """pw_conn_finished; and once all is written, pw_conn_next."""
+        conn = state.conn
+        if conn.gone:
+            return self._close(state)
+        if conn.borrowed:
+            return state._replace(conn=conn._replace(state="sending"))
+        state = self._sent(state)
+        if conn.exchange < REQUESTS:
+            return state._replace(conn=Conn(exchange=conn.exchange + 1))
+        return state._replace(conn=state.conn._replace(state="idle"))
+
+    def _close(self, state: State) -> State:
+        """pw_conn_close."""
+        state = self._sent(state._replace(conn=state.conn._replace(borrowed=())))
+        return state._replace(conn=state.conn._replace(state="closed"))
+
+    def _sent(self, state: State) -> State:
+        """pw_conn_sent."""
+        conn = state.conn
+        if conn.holder >= 0:
+            holder = state.threads[conn.holder]
+            state = state.with_thread(conn.holder, holder._replace(hold_sent=True))
+        elif conn.loan:
+            state = self._tell(state, conn.exchange)
+        return state._replace(conn=conn._replace(loan=False, holder=-1))
+
+    def _tell(self, state: State, exchange: int) -> State:
+        """pw_tell."""
+        if self._rule.by_exchange and exchange in state.told:
+            raise WrongError(f"exchange {exchange} is told of twice")
+        news = state.news | {self._number(exchange)}
+        return state._replace(news=news, told=state.told | {exchange})
+
+    def _come_back(self, state: State, number: int) -> State:
+        """What pw_next, pw_settle and pw_thread_free do first; the frame has gone."""
+        thread = state.threads[number]
+        state = state.with_thread(number, Thread())
+        if thread.has_conn:  # pw_exchange_abandon
+            return self._close(state._replace(conn=state.conn._replace(loan=thread.lends)))
+        if thread.hold >= 0 and thread.hold_sent:
+            return self._tell(state, thread.hold)
+        if thread.hold >= 0:
+            return state._replace(conn=state.conn._replace(holder=-1))
+        return state
 
 
 class Outcome(NamedTuple):
     states: int
     wrong: str  # the property that does not hold, or empty
-    trace: tuple[str, ...]  # the shortest way to it
+    trace: tuple[str, ...]  # the shortest way there
 
 
 def explore(model: Model, saw: Callable[[str], object] = lambda label: None) -> Outcome:

@@ -254,7 +254,7 @@ class Client:
             if fields != [("x-id", exchange.id)]:
                 raise WrongError("head", f"expected early hints with its id, got {fields}")
             status, fields = self._read_head(wire, exchange)
-        if status == 500 and self._cuts and "x-id" not in dict(fields):
+        if status == 500 and self._cuts and "content-type" in dict(fields):  # the server's page
             exchange = replace(exchange, failure="before start_response")
         self._check_head(exchange, status, fields)
         given = dict(fields)
