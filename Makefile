@@ -12,7 +12,7 @@ DOCS := build/docs-venv
 BUILT := build/stamps/$(subst /,_,$(VENV))
 CORE := $(wildcard csrc/*.[ch])
 BUILD_FILES := setup.py $(wildcard tools/*.py)
-C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.c tests/fuzz/*.c bench/c/*.c \
+C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.[ch] tests/fuzz/*.c bench/c/*.c \
     tests/kqueue/*.c tests/kqueue/sys/*.h)
 
 .DEFAULT_GOAL := help
@@ -235,9 +235,11 @@ $(THREADS)/core/%.o: tests/kqueue/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 	@mkdir -p $(@D)
 	$(CC) $$($(THREADS_FLAGS) $<) -c -o $@ $<
 
-$(THREADS)/stress: tests/c/threads/stress.c $(THREADS_OBJECTS)
+STRESS_SOURCES := $(wildcard tests/c/threads/*.c)
+$(THREADS)/stress: $(STRESS_SOURCES) $(THREADS_OBJECTS) tests/c/threads/stress.h
 	@mkdir -p $(@D)
-	$(CC) $$($(THREADS_FLAGS) $<) -Icsrc -o $@ $^ $$($(THREADS_FLAGS)) -pthread
+	$(CC) $$($(THREADS_FLAGS) $<) -Icsrc -o $@ $(STRESS_SOURCES) $(THREADS_OBJECTS) \
+	    $$($(THREADS_FLAGS)) -pthread
 
 # Python leaks at its end by design, so leaks are looked for by the C tests alone. Its own allocator
 # is off, so that a bytes object that the core reads too late is found too. Reports go to files,
