@@ -1,17 +1,16 @@
-"""What a response lends to the core, and for how long: a model of it, explored exhaustively.
+"""A model of what responses lend to the core, and for how long. It is explored exhaustively.
 
-Three serving threads answer two requests of one connection. A step is what neither another thread
-nor a signal can divide: one operation of Python, or one call into the core, which has the server's
-lock. Between any two steps another thread may run, a signal's handler may raise an exception in the
-thread, the socket may take more, and the client may leave. `explore` visits every state that can be
-reached so.
+Three serving threads answer two requests of one connection. A step is one operation of Python, or
+one call into the core, which holds the server's lock: nothing can interrupt a step. Between two
+steps another thread may run, a signal handler may raise an exception in the thread, the socket may
+take more, and the client may leave. `explore` visits every state that can be reached in this way.
 
 The names are those of the code: `loans` and `request.lends` in Python, `pw_respond`, `pw_news` and
 their like in the core. A *piece* is a bytes object that the core reads without a copy. It lives for
 as long as `loans` or the frame of a thread refers to it. What must hold is in `Model.check`.
 
-A rule says how loans are kept. The code follows RIGHT. The other rules are known to be wrong, and
-show that the model sees it.
+A rule says how loans are kept. The code follows RIGHT. The other rules are known to be wrong: with
+them the model must find what is wrong.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ THREADS = 3
 class Rule(NamedTuple):
     """How loans are kept."""
 
-    by_exchange: bool = True  # they are named by the exchange; else by the connection
-    before: bool = True  # they are registered before the core is called; else after it
-    said_again: bool = True  # news are said again until pw_news_done; else only once
+    by_exchange: bool = True  # the exchange gives the number of a loan; else the connection does
+    before: bool = True  # Python registers a loan before it calls the core; else afterwards
+    said_again: bool = True  # pw_news says the same again until pw_news_done; else only once
 
 
 RIGHT = Rule()
-#: Two responses of a connection have one number, and the core is told later that it may tell.
+#: The rule of an earlier version: pw_next told the core that Python had registered the loan.
 FORMER = Rule(by_exchange=False, before=False, said_again=False)
 
 
@@ -49,12 +48,12 @@ class Thread(NamedTuple):
     # The frame.
     pieces: tuple[Piece, ...] = ()  # that its local variables refer to
     # pw_thread
-    has_conn: bool = False  # it has taken a request, and the exchange is not over
+    has_conn: bool = False  # the thread has taken a request, and the exchange is not over
     exchange: int = 0  # request.exchange
     lends: bool = False  # request.lends
-    # With FORMER: pw_next says that what was borrowed has been registered.
-    hold: int = -1  # the exchange
-    hold_sent: bool = False  # all was sent before that
+    # Only with FORMER:
+    hold: int = -1  # the exchange whose loan the thread is about to register
+    hold_sent: bool = False  # the core has sent all of it meanwhile
 
 
 class Conn(NamedTuple):
@@ -63,9 +62,9 @@ class Conn(NamedTuple):
     state: str = "ready"  # with a complete request; app, sending, idle, closed
     exchange: int = 1  # of the request that is ready or at hand
     borrowed: tuple[Piece, ...] = ()  # the pieces in its output
-    loan: bool = False  # news are to be told of the exchange once nothing is borrowed
+    loan: bool = False  # the core must tell of the exchange once nothing is borrowed
     gone: bool = False  # the client has left while the application had the request
-    holder: int = -1  # with FORMER: the thread that has not registered yet what is borrowed
+    holder: int = -1  # only with FORMER: the thread that is about to register the loan
 
 
 class State(NamedTuple):
@@ -73,9 +72,9 @@ class State(NamedTuple):
     conn: Conn = Conn()
     loans: frozenset[tuple[int, tuple[Piece, ...]]] = frozenset()  # a dict: pieces by number
     news: frozenset[int] = frozenset()  # numbers that pw_news will say
-    said: int = -1  # the number that it has said, until pw_news_done
-    taker: int = -1  # the thread that has Kept.lock to take news
-    told: frozenset[int] = frozenset()  # exchanges of which news have ever been told
+    said: int = -1  # the number that pw_news has said, until pw_news_done
+    taker: int = -1  # the thread that holds Kept.lock
+    told: frozenset[int] = frozenset()  # exchanges that the core has told of
     signals: int = 0  # that may still come
 
     def with_thread(self, number: int, thread: Thread) -> State:
@@ -117,13 +116,13 @@ class Model:
         yield from self._loop(state)
         for number, thread in enumerate(state.threads):
             if thread in state.threads[:number]:
-                continue  # what it can do, the other one can do as well
+                continue  # two threads in the same state can do the same
             name = "ABC"[number]
             for label, after in self._step(state, number):
                 yield f"{name}: {label}", after
             if state.signals and thread.at not in ("pw_next", "raised", "ended"):
                 raised = state.with_thread(number, thread._replace(at="raised", pieces=()))
-                if state.taker == number:  # it leaves the lock
+                if state.taker == number:  # the thread releases the lock
                     raised = raised._replace(taker=-1)
                     if not self._rule.said_again:
                         raised = raised._replace(said=-1)
@@ -135,7 +134,7 @@ class Model:
     # ---------------------------------------------------------------- the loop
 
     def _loop(self, state: State) -> Iterator[tuple[str, State]]:
-        """What the loop does for the connection, in whichever thread it runs."""
+        """What the loop does for the connection; any thread may run the loop."""
         conn = state.conn
         if conn.state == "sending":
             rest = conn._replace(borrowed=conn.borrowed[1:])
@@ -200,7 +199,7 @@ class Model:
 
     def _take_news(self, state: State, number: int) -> Iterator[tuple[str, State]]:
         if state.taker >= 0:
-            return  # another thread has Kept.lock
+            return  # another thread holds Kept.lock
         for news in state.news if state.said < 0 else {state.said}:
             said = state._replace(news=state.news - {news}, said=news, taker=number)
             taken = state.threads[number]._replace(at="pop")
@@ -218,7 +217,7 @@ class Model:
         return f"loans[{loan}] = {pieces}", state.with_thread(number, then)
 
     def _send(self, state: State, number: int) -> Iterator[tuple[str, State]]:
-        """pw_respond, or pw_send_data for each item: it is written at once, or borrowed."""
+        """pw_respond, or pw_send_data for an item: the core writes it at once, or borrows it."""
         thread, conn = state.threads[number], state.conn
         if thread.item == len(thread.pieces):
             yield "pw_send_end", self._end(state, number)
@@ -283,7 +282,7 @@ class Model:
         return state._replace(news=news, told=state.told | {exchange})
 
     def _come_back(self, state: State, number: int) -> State:
-        """What pw_next, pw_settle and pw_thread_free do first; the frame has gone."""
+        """What pw_next, pw_settle and pw_thread_free do first. The frame of the call is gone."""
         thread = state.threads[number]
         state = state.with_thread(number, Thread())
         if thread.has_conn:  # pw_exchange_abandon

@@ -21,8 +21,8 @@ STOP_TIMEOUT = 30.0
 class ServerProcess:
     """Serves an application of these tests, "soak.applications:uploads", on a free port.
 
-    `module` is what serves it, and takes the options of the command. `before` is what the command line begins with: taskset, or valgrind. What the server writes is
-    in the file `log`.
+    `module` is the Python module that serves, with the options of picowsgi. `before` is what the
+    command line begins with: taskset, or valgrind. The server writes to the file `log`.
     """
 
     def __init__(

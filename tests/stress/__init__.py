@@ -2,7 +2,7 @@
 
     make stress T=60
 
-`exchanges` says what a request asks for and what its response has to be, for both sides;
-`application` answers, `clients` asks and compares, `findings` collects what was wrong, and `stress`
-runs rounds of servers with different options.
+`exchanges` describes requests and their responses, for the server and for the clients.
+`application` answers, `clients` asks and compares, `findings` collects failures, `server` and
+`interrupted` run the servers, and `stress` is the program.
 """

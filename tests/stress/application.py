@@ -1,9 +1,11 @@
-"""The application under stress: answers each exchange in the way that its request asks for.
+"""The application under stress: each request says how the application makes the response.
 
-What it meets goes as lines into the file `events` of the current directory: each iterable that is
-made, each that is closed, and what became of writes that failed. STRESS_INTERVAL is the switch
-interval of the interpreter in seconds, STRESS_COMPUTE how many threads compute meanwhile; with
-STRESS_DELAYS the server's threads are delayed when they come back from the core.
+The application writes lines to the file `events` in the current directory: one for each iterable
+that it makes, for each that the server closes, and for each write() that raises an error.
+
+The environment decides what disturbs the server: STRESS_INTERVAL is the switch interval of the
+interpreter in seconds, STRESS_COMPUTE is the number of threads that compute, and STRESS_DELAYS=1
+delays the server's threads when a call into the core returns.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _of_thread = threading.local()
 
 
 class MeantError(Exception):
-    """Raised because the request asks for it."""
+    """The request asks for this error."""
 
 
 def note(*words: object) -> None:
@@ -46,7 +48,7 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
 
 
 def pause(exchange: Exchange) -> None:
-    """Wait, or compute with the lock of the interpreter, as the request asks for."""
+    """Sleep, or compute and hold the interpreter's lock, as the request says."""
     seconds = Random(exchange.id).choice((0.0005, 0.001, 0.003, 0.008))
     if exchange.wait == "sleep":
         time.sleep(seconds)
@@ -61,7 +63,7 @@ def spin(seconds: float) -> None:
 
 
 def headers(exchange: Exchange) -> Any:
-    """The headers, in the way that the request asks for."""
+    """The headers, in the form that the request says."""
     fields = exchange.fields
     if exchange.length >= 0:
         fields.append(("Content-Length", str(exchange.length)))
@@ -69,7 +71,7 @@ def headers(exchange: Exchange) -> Any:
         return iter(fields)
     if exchange.headers != "in-place":
         return fields
-    # The list is this thread's, and is changed only when its last response has been sent.
+    # One list for each thread: the thread changes it when it has sent the response before.
     lists = _of_thread.__dict__.setdefault("headers", {}).setdefault(
         len(fields), [[name, ""] for name, _ in fields]
     )
@@ -79,7 +81,7 @@ def headers(exchange: Exchange) -> Any:
 
 
 class Noted:
-    """An iterable that notes that it was made, and that it was closed."""
+    """An iterable that writes an event when it is made, and when it is closed."""
 
     def __init__(self, exchange: Exchange, items: Iterator[bytes], *, fails: bool = False) -> None:
         self._exchange = exchange
@@ -104,7 +106,7 @@ def whole(exchange: Exchange, environ: WSGIEnvironment, start_response: StartRes
     if exchange.size == 0 and exchange.parts == 1:
         return []
     content = exchange.content()
-    if exchange.id[0] == "0" and exchange.size > 16_384:  # smaller ones may wait with a thread
+    if exchange.id[0] == "0" and exchange.size > 16_384:  # the server may keep smaller ones
         _watched.append((exchange.id, content))
     return [content] if exchange.parts % 2 else (content,)
 
@@ -137,7 +139,7 @@ def write(exchange: Exchange, environ: WSGIEnvironment, start_response: StartRes
 
 
 def file(exchange: Exchange, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-    """Send a file from the middle of it, or what only looks like one."""
+    """Send the rest of a file, or of an object in memory that has the methods of a file."""
     before = b"not to be sent" * exchange.parts
     opened = io.BytesIO() if exchange.parts == 7 else tempfile.TemporaryFile()  # noqa: SIM115
     opened.write(before + exchange.content())
@@ -177,7 +179,7 @@ def _breaking(exchange: Exchange) -> Iterator[bytes]:
 
 
 def together(exchange: Exchange, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-    """Have several threads write at once, which all end before the response does."""
+    """Several threads write at once, and end before the application returns."""
     give = start_response("200 OK", headers(exchange))
     writers = [
         threading.Thread(target=_write_pieces, args=(exchange, give, writer, PIECES))
@@ -191,7 +193,7 @@ def together(exchange: Exchange, environ: WSGIEnvironment, start_response: Start
 
 
 def late(exchange: Exchange, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-    """Have a thread write for as long as it can: also when the response is over."""
+    """A thread writes until write() raises an error, also when the application has returned."""
     give = start_response("200 OK", headers(exchange))
     threading.Thread(target=_write_pieces, args=(exchange, give, 0, None), daemon=True).start()
     pause(exchange)
@@ -209,7 +211,7 @@ def _write_pieces(
 
 
 def quiet(exchange: Exchange, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-    """When all clients have gone: wait until nobody but this module refers to what was sent."""
+    """When all clients have gone: check that the server has dropped the content of responses."""
     until = time.monotonic() + 5
     while _watched:
         id_, content = _watched.pop()
@@ -221,8 +223,9 @@ def quiet(exchange: Exchange, environ: WSGIEnvironment, start_response: StartRes
     return []
 
 
-_watched: list[tuple[str, bytes]] = []  # some contents, to see that they are not kept
-_FREE = 2  # a local variable, and the argument
+#: Some of the contents that have been sent, with the ids of their exchanges.
+_watched: list[tuple[str, bytes]] = []
+_FREE = 2  # references: a local variable, and the argument of REFERENCES
 REFERENCES: Callable[[object], int] = getattr(sys, "getrefcount", lambda _: 0)  # PyPy has none
 
 ANSWERS: dict[str, Callable[[Exchange, WSGIEnvironment, StartResponse], Any]] = {
@@ -239,18 +242,18 @@ ANSWERS: dict[str, Callable[[Exchange, WSGIEnvironment, StartResponse], Any]] = 
 }
 
 
-# ---------------------------------------------------------------- the interpreter is busy
+# ---------------------------------------------------------------- disturbances
 
 
 def _compute() -> None:
-    """Take the interpreter's lock again and again, for a short time."""
+    """Take the interpreter's lock again and again, each time for a moment."""
     while True:
         spin(0.00005)
         time.sleep(0)
 
 
 def _delay(frame: FrameType, event: str, argument: object) -> None:
-    """Have a thread that comes back from the core wait now and then, as for that lock."""
+    """Delay some returns from the core, as a thread that waits for the interpreter's lock is."""
     if (
         event == "c_return"
         and frame.f_globals["__name__"].startswith("picowsgi.")
@@ -264,6 +267,6 @@ _random = Random(0)
 sys.setswitchinterval(float(os.environ.get("STRESS_INTERVAL", "0.005")))
 if os.environ.get("STRESS_DELAYS"):
     threading.setprofile(_delay)
-    sys.setprofile(_delay)  # simple_server serves in the thread that imports this
+    sys.setprofile(_delay)  # simple_server serves in the main thread
 for _ in range(int(os.environ.get("STRESS_COMPUTE", "0"))):
     threading.Thread(target=_compute, daemon=True).start()

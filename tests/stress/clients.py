@@ -1,4 +1,4 @@
-"""Random clients, each of which checks every byte that it reads."""
+"""Random clients. They check every byte that they read."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _ADDED = {"date", "server", "connection", "content-length", "transfer-encoding",
 
 
 class WrongError(Exception):
-    """A response is not what it has to be: the sort of failure, and lines that describe it."""
+    """A response is wrong. The arguments are the sort of failure, and lines that describe it."""
 
 
 class EndedError(Exception):
-    """The connection has ended where more was to come; `begun`: within a response."""
+    """The connection has ended too early; `begun`: a part of the response has come."""
 
     def __init__(self, how: str, *, begun: bool) -> None:
         super().__init__(how)
@@ -38,20 +38,21 @@ class EndedError(Exception):
 
 
 class Wire:
-    """One connection, read at a pace of its own."""
+    """One connection. A slow one has a small receive buffer, and may pause before it reads."""
 
     def __init__(self, port: int, random: Random, *, slow: bool) -> None:
         self._socket = socket.socket()
         self._socket.settimeout(PATIENCE)
-        if slow:  # before connecting, or the window is agreed already
+        if slow:  # the size must be set before connecting
             size = random.choice((4_096, 30_000, 30_000, 60_000))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
         self._socket.connect(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._random = Random(random.random())  # what it is asked for depends on timing
+        # Not `random` itself: how often a pause is drawn depends on timing, requests must not.
+        self._random = Random(random.random())
         self._pauses = random.choice((0, 0, 0, 10)) if slow else 0  # that are left
         self._buffer = b""
-        self.begun = False  # something of the response has come
+        self.begun = False  # a part of the response has come
         self.ended = ""
 
     def close(self, *, reset: bool = False) -> None:
@@ -69,7 +70,7 @@ class Wire:
             raise EndedError(repr(error), begun=False) from None
 
     def send_some(self, data: bytes) -> None:
-        """Send what the peer takes in a moment, before the connection is given up."""
+        """Send what the server takes within a moment; afterwards the connection is useless."""
         self._socket.settimeout(0.05)
         with suppress(OSError):
             self._socket.sendall(data)
@@ -82,7 +83,7 @@ class Wire:
         return line + b"\n"
 
     def read(self, size: int) -> bytes:
-        """So many bytes, or fewer at the end of the connection."""
+        """Read so many bytes, or fewer at the end of the connection."""
         pieces = []
         left = size
         while left > 0 and (self._buffer or self._fill()):
@@ -92,7 +93,7 @@ class Wire:
         return b"".join(pieces)
 
     def begin(self) -> None:
-        """Take note that the next response is to come."""
+        """Begin to read the next response."""
         self.begun = bool(self._buffer)
 
     def is_over(self) -> bool:
@@ -118,10 +119,10 @@ class Wire:
 
 
 class Client:
-    """One connection after the other, each used in a random way.
+    """A client that opens one connection after the other, and uses each in a random way.
 
-    `closes`: the server may close connections between two exchanges, as when it reloads. `cuts`: it
-    may end them anywhere, as when a signal's handler raises an exception in it.
+    `closes`: the server may close a connection between two exchanges, because it reloads. `cuts`:
+    it may close a connection at any time, because a signal handler raises an exception.
     """
 
     def __init__(
@@ -141,11 +142,11 @@ class Client:
         self._findings = findings
         self._closes = closes or cuts
         self._cuts = cuts
-        #: The connection is closed by the server after the response that was read last.
+        #: The server closes the connection after the last response that was read.
         self._is_last = False
         self._connection = ""
-        self._load = ""  # of what is asked for: see `draw`
-        self._exchange: Exchange | None = None  # that is read
+        self._load = ""  # of this connection: see `draw`
+        self._exchange: Exchange | None = None  # the response that is being read
 
     def run(self, over: Callable[[], bool]) -> None:
         while not over():
@@ -192,7 +193,7 @@ class Client:
     def pipelined(self, wire: Wire) -> None:
         load = self._random.choice((self._load, "brief"))
         exchanges = self._draw(self._random.randrange(2, 9), load=load)
-        # What is large to send would wait for responses, which wait to be read.
+        # Large uploads are left out: the server would wait for responses to be read first.
         exchanges = [each for each in exchanges if each.kind != "echo" or load == "brief"]
         wire.send(b"".join(each.request() for each in exchanges))
         for exchange in exchanges:
@@ -231,7 +232,7 @@ class Client:
         wire.close(reset=self._random.random() < 0.5)
 
     def _draw(self, count: int, *, load: str = "") -> list[Exchange]:
-        """Some exchanges of which one may come several times, so that its head is known again."""
+        """Draw exchanges. Some are repeated, because the core recognises the same head again."""
         drawn: list[Exchange] = []
         for _ in range(count):
             if drawn and self._random.random() < 0.15:
@@ -245,7 +246,7 @@ class Client:
     # ---------------------------------------------------------------- responses
 
     def read_response(self, wire: Wire, exchange: Exchange, most: int | None = None) -> None:
-        """Read a response, or the beginning of it, and compare it with what it has to be."""
+        """Read a response and check it; `most`: read only so many bytes of its content."""
         self._exchange = exchange
         self._is_last = False
         wire.begin()
@@ -383,7 +384,7 @@ class Client:
                 expected = exchange.piece(writer, numbers[writer])
             except (IndexError, KeyError, ValueError):
                 if not complete:
-                    return  # it ends within the line
+                    return  # the response was cut within the line
                 owner = self._findings.owner(line[:32], exchange)
                 raise WrongError(
                     "content", f"expected a piece at {at}, got {line!r}", owner

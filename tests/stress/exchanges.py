@@ -1,8 +1,7 @@
-"""What a client asks for, and what it must get: one description that both sides read.
+"""A request and its response: one description that the application and the clients share.
 
-Everything in a response follows from the id of its request: the content, byte by byte, and the
-headers. So a byte of another response does not match, and can be traced to the response that it
-belongs to.
+The random id of a request decides every byte of the response and its headers. So a client sees a
+byte of another response, and can find the response that the byte belongs to.
 """
 
 from __future__ import annotations
@@ -18,13 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from wsgiref.types import WSGIEnvironment
 
-#: The ways to make a response. "headers" is no way of its own: with it, others give their headers
-#: in the less common ways of HEADERS.
+#: The ways in which an application makes a response.
 KINDS = ("whole", "list", "stream", "write", "file", "echo", "fail", "together", "late")
+#: What a run can be restricted to. "headers": applications of all kinds use all HEADERS.
 ASPECTS = (*KINDS, "headers")
-#: A list of tuples; a list of lists that each thread changes in place; an iterator; none at all.
+#: A list of tuples; a list of lists that a thread changes in place for each response; an iterator;
+#: an empty list.
 HEADERS = ("list", "in-place", "iterator", "none")
-#: Where an application fails, and where its response then ends.
+#: Where an application fails, and how its response ends: complete; closed (complete, and the
+#: server closes the connection); replaced by the server's page; or cut.
 FAILURES = {
     "before start_response": "replaced",
     "after start_response": "replaced",
@@ -36,10 +37,10 @@ FAILURES = {
 }
 WAITS = ("", "", "sleep", "sleep", "compute")
 LOADS = ("mixed", "mixed", "heavy")
-#: The content of a response that the server makes in the place of one that has failed.
+#: The content of the server's page.
 REPLACED = b"Internal Server Error\n"
-WRITERS = 3  # threads that write at once, in "together"
-PIECES = 12  # that each writer writes
+WRITERS = 3  # threads that write at once in "together"
+PIECES = 12  # of each of these writers
 
 _SMALL = (0, 1, 2, 100, 1_000, 2_048, 4_096)
 #: Around what the core copies, and what the buffers of sockets hold.
@@ -48,12 +49,12 @@ _EDGES = (16_383, 16_384, 16_385, 32_768, 65_536, 87_380, 131_072, 212_992, 262_
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request, and with it all that its response has to be."""
+    """A request, which decides the response."""
 
     id: str
     kind: str
     method: str = "GET"
-    connection: str = ""  # the id of the connection, the same in all of its requests
+    connection: str = ""  # a random id; all requests of a connection have the same
     size: int = 0  # of the content
     parts: int = 1
     framed: bool = False  # the application gives a Content-Length
@@ -64,7 +65,7 @@ class Exchange:
 
     @classmethod
     def from_environ(cls, environ: WSGIEnvironment) -> Exchange:
-        """Read what `head` has written."""
+        """Read what `request` has written."""
         _, kind, id_ = environ["PATH_INFO"].split("/")
         given = dict(parse_qsl(environ["QUERY_STRING"]))
         return cls(
@@ -90,7 +91,7 @@ class Exchange:
         return f"{self.method} /{self.kind}/{self.id}?{urlencode(given)}"
 
     def request(self, *, version: str = "1.1", close: bool = False) -> bytes:
-        """The whole request as bytes."""
+        """The bytes of the request."""
         lines = [f"{self} HTTP/{version}", "Host: stress", f"X-Connection: {self.connection}"]
         if close:
             lines.append("Connection: close")
@@ -124,7 +125,7 @@ class Exchange:
 
     @property
     def ending(self) -> str:
-        """How the response ends: complete, closed (complete, the last one), replaced, or cut."""
+        """How the response ends: see FAILURES."""
         return FAILURES[self.failure] if self.failure else "complete"
 
     @property
@@ -133,7 +134,7 @@ class Exchange:
 
     @property
     def writes_pieces(self) -> bool:
-        """Whether the content is pieces of several writers, in some order."""
+        """Whether threads write the content in pieces, so that the order of the pieces is open."""
         return self.kind in ("together", "late")
 
     def content(self) -> bytes:
@@ -141,7 +142,7 @@ class Exchange:
         return pattern(self.id, self.size)
 
     def cut(self, content: bytes) -> Iterator[bytes]:
-        """The parts in which the application gives the content; some may be empty."""
+        """Cut the content into the parts that the application sends; some may be empty."""
         at, random = 0, Random(self.id)
         for left in range(self.parts, 1, -1):
             end = min(len(content), at + random.randint(0, 2 * (len(content) - at) // left))
@@ -150,7 +151,7 @@ class Exchange:
         yield content[at:]
 
     def piece(self, writer: int, number: int) -> bytes:
-        """One of the pieces that a writer writes, which says of itself what it is."""
+        """A piece of a writer. Its first line names the writer and the number of the piece."""
         size = self.piece_size(writer, number)
         head = f"{self.id} {writer:2d} {number:6d}\n".encode()
         return head + pattern(f"{self.id} {writer} {number}", size - self.piece_head)
@@ -166,15 +167,15 @@ class Exchange:
 
 
 def pattern(key: str, size: int) -> bytes:
-    """So many bytes of which each depends on the key and on its place."""
+    """Random bytes that the key decides."""
     return hashlib.shake_128(key.encode()).digest(size)
 
 
 def draw(random: Random, aspects: Sequence[str], connection: str, *, load: str) -> Exchange:
     """A random exchange of a connection.
 
-    `load`: "mixed"; "heavy", mostly whole responses that the socket does not take at once; or
-    "brief", nothing that is long to send, and none that ends the connection.
+    `load`: "mixed"; "heavy", mostly whole bodies that the socket does not take at once; or "brief",
+    short requests and responses that leave the connection open.
     """
     kinds = [kind for kind in KINDS if kind in aspects and (kind, load) != ("fail", "brief")]
     if load == "heavy" and "whole" in kinds and random.random() < 0.7:
@@ -188,10 +189,9 @@ def draw(random: Random, aspects: Sequence[str], connection: str, *, load: str) 
         framed=random.random() < 0.5,
         headers=random.choice(HEADERS) if "headers" in aspects else "list",
         wait=random.choice(WAITS),
-        chunked=random.random() < 0.5,
     )
     if exchange.kind == "echo":
-        return replace(exchange, method="POST")
+        return replace(exchange, method="POST", chunked=random.random() < 0.5)
     if exchange.kind == "fail":
         exchange = replace(exchange, failure=random.choice(list(FAILURES)))
         if exchange.failure in ("too short", "too long"):

@@ -1,5 +1,5 @@
 # ruff: noqa: T201 (what it prints is what it is for)
-"""What was wrong, in words that lead to its cause; and how much was right."""
+"""Collects failures and describes them, and counts what has been checked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from stress.exchanges import PIECES, WRITERS, Exchange
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHOWN = 3  # failures of one sort that are described
-_REMEMBERED = 2_000  # exchanges that bytes are looked for in
-_SEARCH = 5.0  # seconds
-_EQUAL_AGAIN = 8  # bytes that end a stretch of wrong ones
+SHOWN = 3  # failures of one sort that are printed; the others are counted
+_REMEMBERED = 2_000  # exchanges
+_SEARCH = 5.0  # seconds to find the response that bytes belong to
+_EQUAL_AGAIN = 8  # right bytes that end a stretch of wrong ones
 _FREED = b"\xdd" * 4  # what Python writes over freed memory with PYTHONMALLOC=debug
 
 
 class Findings:
-    """Failures by their sort, and the outcomes of exchanges; from any thread."""
+    """Failures by their sort, and the outcomes of exchanges. All threads use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,7 +30,7 @@ class Findings:
         self.outcomes: Counter[str] = Counter()
 
     def ask(self, exchange: Exchange) -> None:
-        """Note that an exchange is under way."""
+        """Remember an exchange, to find it when another response has its bytes."""
         with self._lock:
             self._asked.append(exchange)
 
@@ -78,7 +78,7 @@ def _contents(exchange: Exchange) -> Iterator[tuple[str, bytes]]:
 
 
 def first_difference(expected: bytes, got: bytes) -> int:
-    """Where the two begin to differ; -1: nowhere, as far as both go."""
+    """The index of the first byte that differs; -1: the shorter one is a prefix of the other."""
     size = min(len(expected), len(got))
     if expected[:size] == got[:size]:
         return -1
@@ -93,7 +93,7 @@ def first_difference(expected: bytes, got: bytes) -> int:
 
 
 def wrong_stretch(expected: bytes, got: bytes, at: int) -> int:
-    """How many bytes from `at` on are wrong; a few may be right by chance."""
+    """The number of wrong bytes from `at` on; a few of them may be right by chance."""
     end, equal = at, 0
     for end in range(at, min(len(expected), len(got))):
         equal = equal + 1 if expected[end] == got[end] else 0

@@ -1,8 +1,8 @@
-"""A simple_server in whose thread the handler of a signal raises KeyboardInterrupt at any point.
+"""Runs a simple_server in which a signal handler raises KeyboardInterrupt at any point.
 
     python -m stress.interrupted --port 0 stress.application:application
 
-Whoever has called `handle_request` and catches it, as a program with a prompt does, serves on.
+The program catches the exception and calls `handle_request` again, as an interactive program may.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One server with its options, and what it wrote and noted once it has ended."""
+"""A server under stress, and the checks of its log and its events when it has ended."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class Setup(NamedTuple):
     """How a server is run."""
 
     options: tuple[str, ...] = ()
-    interval: float = 0.005  # seconds: of the interpreter's switches
+    interval: float = 0.005  # seconds: the switch interval of the interpreter
     compute: int = 1  # threads that compute
-    delays: bool = False  # of the server's threads
-    fills: bool = False  # freed memory, so that it is seen when it is sent
+    delays: bool = False  # returns from the core are delayed
+    fills: bool = False  # Python overwrites freed memory, so that clients see it when it is sent
     reloads: bool = False
     module: str = "picowsgi"
 
     @property
     def interrupted(self) -> bool:
-        """Whether the handler of a signal raises exceptions anywhere in it."""
+        """Whether a signal handler raises exceptions in the serving thread."""
         return self.module == "stress.interrupted"
 
     @property
@@ -74,7 +74,7 @@ class Server(ServerProcess):
         os.kill(self.pid, signal.SIGHUP)
 
     def check_end(self, findings: Findings) -> None:
-        """Stop it, and look at how it ended, at its log, and at what its application noted."""
+        """Stop the server, and check its exit status, its log and its events."""
         crashed = not self.alive
         status = self.stop()
         log = self.log.read_text("utf-8", "replace")
@@ -90,7 +90,7 @@ class Server(ServerProcess):
         self._check_events(findings, lost=lost)
 
     def _check_events(self, findings: Findings, *, lost: bool) -> None:
-        """Check what the application noted; `lost`: it may be that it could not note all."""
+        """Check the events; `lost`: some of them may be missing."""
         opened: Counter[str] = Counter()
         for line in self._events.read_text().splitlines():
             what, which = line.split()
@@ -110,7 +110,7 @@ class Server(ServerProcess):
 
 
 def errors_in(log: str) -> Iterator[str]:
-    """The last line of each traceback, which the log indents; of a chain of them, of the last."""
+    """The errors of all tracebacks in a log; of chained tracebacks the last one."""
     error, indent = "", -1
     for line in log.splitlines():
         text = line.strip()

@@ -1,11 +1,11 @@
 # ruff: noqa: T201 (what it prints is what it is for)
-"""Rounds of servers with different options, each under the same kinds of random clients.
+"""Runs servers with different options, one after the other, against random clients.
 
     PYTHONPATH=tests python -m stress.stress [--seconds T] [--seed S] [--only KIND,KIND ...]
 
-For the same seed each client asks for the same, one exchange after the other; how they and the
-threads of the server meet is different in each run. Ends with status 1 where anything was wrong,
-or where something that was to be tried has not been seen.
+With the same seed, each client sends the same requests in the same order; the timing differs in
+each run. The exit status is 1 if anything was wrong, or if a kind of application or client was not
+seen.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 RELOAD_EVERY = 1.5
 JOIN = 60.0
-QUIET = 8  # looks at what the server keeps: at least one for each of its processes
-STARTS_MOST = 10  # of the server of one round, where it crashes
+QUIET = 8  # requests to check what the server keeps; each of its processes is to get one
+STARTS_MOST = 10  # in a round, if the server crashes
 CLIENTS = 16
 THREADS = Setup(("--threads=16",), delays=True, fills=True)
 ROUNDS = (
@@ -46,7 +46,7 @@ ROUNDS = (
 
 
 class Stress:
-    """A run: its options, and what it finds."""
+    """A run of all rounds."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -57,7 +57,7 @@ class Stress:
         self.findings = Findings()
 
     def run(self, rounds: Sequence[tuple[int, Setup]]) -> bool:
-        """Run the rounds, each for its part of the time, and print what came of it."""
+        """Run the rounds, each for its part of the time, and print the outcomes."""
         print(f"seed {self.options.seed}: {', '.join(self.aspects)}", flush=True)
         for number, setup in rounds:
             print(f"round {number}: {setup}", flush=True)
@@ -85,7 +85,7 @@ class Stress:
                 return
 
     def _ask(self, server: Server, seed: str, until: float) -> None:
-        """Have the clients ask for so long, or for as long as the server lives."""
+        """Run the clients until the time is up, or the server has ended."""
 
         def over() -> bool:
             return time.monotonic() >= until or not server.alive
@@ -118,14 +118,14 @@ class Stress:
             be_quiet(server)
 
     def _read_reports(self) -> None:
-        """What a sanitizer has written is a failure."""
+        """Report what a sanitizer has written."""
         if self.options.reports:
             for report in Path(self.options.reports).iterdir():
                 self.findings.fail("sanitizer", *report.read_text("utf-8", "replace").splitlines())
                 report.unlink()
 
     def _unseen(self) -> list[str]:
-        """What was to be tried and has not been seen."""
+        """The kinds of applications and clients that were not seen."""
         wanted = [f"client {one.__name__}" for one in BEHAVIOURS]
         wanted += [f"{kind}: " for kind in self.aspects if kind not in ("headers", "fail")]
         if "fail" in self.aspects:
@@ -137,7 +137,7 @@ class Stress:
 
 
 def be_quiet(server: Server) -> None:
-    """Have a process of the server look whether it keeps what it has sent."""
+    """Have a process of the server check that it does not keep what it has sent."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 10) as client:
         client.sendall(Exchange("-", "quiet", connection="-").request(close=True))
         while client.recv(1_000):

@@ -1,4 +1,4 @@
-/* Clients, which check every byte. A failure after pw_server_stop is what they have to expect. */
+/* Clients, which check every byte. After pw_server_stop any connection may end. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,14 +11,14 @@ enum { ROUNDS_MOST = 20000 };
 
 typedef struct {
     int fd, number;
-    int64_t last_key; /* of this connection's responses: they come in order */
+    int64_t last_key; /* the keys of a connection's responses increase */
     int64_t uploads;
     size_t at, end;
     char data[16384];
     char piece[PIECE_MOST];
 } client;
 
-/* False, as for all that follow: the connection has ended. */
+/* Functions that return bool: false means that the connection has ended. */
 static bool client_fill(client *self)
 {
     ssize_t got = recv(self->fd, self->data, sizeof self->data, 0);
@@ -139,7 +139,7 @@ static bool client_head(client *self, answer *head)
     }
 }
 
-/* One answer, whole; of an upload: with its content. */
+/* Reads and checks one response. upload: the key of the content that has been sent, or 0. */
 static bool client_answer(client *self, int64_t upload)
 {
     answer head;
@@ -177,7 +177,7 @@ static bool client_send(client *self, const char *data, size_t size)
     return true;
 }
 
-/* Requests for these letters, one after the other. */
+/* Writes one request for each letter. */
 static size_t make_requests(const client *self, char *to, size_t room, const char *letters)
 {
     size_t size = 0;
@@ -195,7 +195,7 @@ static bool ask(client *self, const char *letters)
     return client_send(self, text, make_requests(self, text, sizeof text, letters));
 }
 
-/* The same head again and again, which the core recognises. */
+/* Sends the same head again and again, so that the core recognises it. */
 static bool keep_alive(client *self)
 {
     for (int i = 0; i < 12; i++)
@@ -247,7 +247,7 @@ static bool health(client *self)
            head.status == 200 && client_some(self, &data, 3) == 3 && memcmp(data, "ok\n", 3) == 0;
 }
 
-/* Goes without its answers, or in the middle of one. */
+/* Leaves before a response, or within one. */
 static bool leave(client *self, int turn)
 {
     if (!ask(self, turn % 2 == 0 ? "ntl" : "nnl"))
@@ -259,7 +259,7 @@ static bool leave(client *self, int turn)
     return true;
 }
 
-/* Of this one it gets a part at most. */
+/* Gets a part of the response at most. */
 static bool be_abandoned(client *self)
 {
     if (!ask(self, "n") || !client_answer(self, 0) || !ask(self, "a"))
@@ -279,7 +279,7 @@ static bool client_connect(client *self)
     return connect(self->fd, (const struct sockaddr *)&address, address_size) == 0;
 }
 
-/* *last: the connection cannot be used any more. */
+/* Sets *last if the connection cannot be used any more. */
 static bool client_act(client *self, int turn, bool *last)
 {
     switch (turn % 9) {

@@ -1,4 +1,4 @@
-/* What stands for Python: threads that serve, and threads of an application that write as well. */
+/* Stands for Python: threads that serve, and threads of an application that write. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,7 @@ struct loan {
     size_t size;         /* of each */
 };
 
-/* As Python does it: request.lends, then the loan, then the call. */
+/* In the order of Python: request.lends, then the loan, then the call into the core. */
 static loan *lend(loop *self, pw_thread *thread, int64_t key, int count, size_t size)
 {
     pw_request *request = pw_thread_request(thread);
@@ -45,11 +45,11 @@ static void drop(loop *self, int64_t exchange)
     while (*at != NULL && (*at)->exchange != exchange)
         at = &(*at)->next;
     loan *own = *at;
-    MUST(own != NULL); /* each is told of once */
+    MUST(own != NULL); /* the core tells of each exchange once */
     *at = own->next;
     pthread_mutex_unlock(&self->lock);
     for (int i = 0; i < PARTS && own->pieces[i] != NULL; i++) {
-        memset(own->pieces[i], '!', own->size); /* the core must not read it any more */
+        memset(own->pieces[i], '!', own->size); /* a client would see it */
         free(own->pieces[i]);
     }
     free(own);
@@ -67,7 +67,7 @@ void take_news(loop *self, pw_thread *thread)
 
 /* ------------------------------------------------------------------ responses */
 
-/* X-Size: what the client has to get; -1: X-Pieces of each writer, -1: some. */
+/* X-Size: the size of the content. size -1: X-Pieces, the number of pieces of each writer, or -1. */
 static int64_t make_head(char head[256], int64_t key, int client, int64_t size, int pieces)
 {
     int at = snprintf(head, 256, "HTTP/1.1 200 OK\r\nX-Key: %lld\r\nX-Client: %d\r\n",
@@ -170,7 +170,7 @@ static int64_t echo_file(const job *self, int descriptor, int64_t content_size)
 
 /* ------------------------------------------------------------------ several writers */
 
-/* Sends pieces of the response, and its head if nobody has; returns why it ended. */
+/* Sends pieces, and the head before the first piece of all. Returns the last outcome of the core. */
 static int32_t write_pieces(pw_thread *thread, int64_t exchange, int64_t key, int client,
                             int writer, int most)
 {
@@ -245,7 +245,7 @@ static int64_t respond_together(const job *self)
     return pw_finish(self->thread, 0);
 }
 
-/* The helper writes on when the response is over; what it writes before may be all of it. */
+/* The helper writes until the response is over, and may begin before or after the thread's response. */
 static int64_t respond_while_written(const job *self, int turn)
 {
     helper_start(&self->at->helpers[turn % HELPERS], self, -1);
@@ -257,7 +257,7 @@ static int64_t respond_while_written(const job *self, int turn)
 
 /* ------------------------------------------------------------------ requests */
 
-/* An exception comes between two calls, such as a signal's handler raises. */
+/* As if a signal handler had raised an exception between two calls. */
 static int64_t abandon(const job *self, int turn)
 {
     char head[256];
@@ -273,7 +273,7 @@ static int64_t abandon(const job *self, int turn)
     return pw_next(self->thread);
 }
 
-/* Content goes back as it came; other requests take turns, or are what their path says. */
+/* An upload goes back to the client. The path or the turn decides about other requests. */
 static int64_t serve_request(const job *self, int64_t number, int turn)
 {
     const pw_request *request = pw_thread_request(self->thread);
@@ -312,8 +312,9 @@ static int64_t serve_request(const job *self, int64_t number, int turn)
     }
 }
 
-/* The path of a request, "/" and a letter and the client's number: a letter * 256 + the number. The
- * path is the last value of the block; that of a request that is known again is its template's. */
+/* The path of a request is "/", a letter and the number of the client. Returns letter * 256 + number.
+ * The path is the last value of the block. If the core recognises the head, there is no block, and the
+ * path is that of the entry. */
 static int read_path(loop *self, pw_thread *thread, int64_t number)
 {
     int entry = (int)(number >> PW_ENTRY_SHIFT) & PW_ENTRY_MASK;
@@ -372,7 +373,7 @@ void loop_init(loop *self, int number)
     pthread_mutex_init(&self->taking_news, NULL);
 }
 
-void bear(loop *self)
+void start_thread(loop *self)
 {
     MUST(self->thread_count < THREADS);
     place *born = &self->threads[self->thread_count];

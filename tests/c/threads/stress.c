@@ -1,4 +1,4 @@
-/* All of them together: see stress.h. */
+/* Starts and ends the servers and the clients: see stress.h. */
 #include "stress.h"
 
 #include <errno.h>
@@ -35,7 +35,7 @@ void sleep_us(int us)
 /* ------------------------------------------------------------------ content */
 
 enum { KEYS = 65521 };
-static char noise[LARGE + KEYS]; /* contents are stretches of it */
+static char noise[LARGE + KEYS]; /* each content is a part of it */
 
 static void make_noise(void)
 {
@@ -86,7 +86,7 @@ static void *watch(void *its_loop)
                 atomic_fetch_add(&notices, 1);
         } else if (told == PW_WATCH_BIRTH) {
             atomic_fetch_add(&births, 1);
-            bear(self);
+            start_thread(self);
         } else {
             atomic_fetch_add(&slow, 1);
             for (int i = 0; i < self->thread_count; i++)
@@ -166,7 +166,7 @@ int main(void)
     for (loop *each = loops; each < loops + LOOPS; each++) {
         loop_init(each, (int)(each - loops));
         each->server = open_server(logs[0], listener, balance);
-        bear(each);
+        start_thread(each);
         MUST(pthread_create(&each->watcher, NULL, watch, each) == 0);
     }
     for (intptr_t i = 0; i < CLIENTS; i++)

@@ -1,14 +1,14 @@
 /*
- * All that threads do to the servers of a process, which share a listening socket and a log, at once,
- * for ThreadSanitizer to watch: a program of its own, without the seams of site.h and the counters
- * of check.h, which are for one thread.
+ * ThreadSanitizer watches this program: its threads do at once all that threads can do to the servers
+ * of a process, which share a listening socket and a log. The program does not use site.h and check.h,
+ * which are for one thread.
  *
- *     serving.c    what stands for Python: threads that serve, and threads of an application
+ *     serving.c    stands for Python: threads that serve, and threads of an application
  *     clients.c    clients, which check every byte
- *     stress.c     all of them together
+ *     stress.c     starts and ends all of them
  *
- * The content of a response follows from its key, which no other response has, and the client's
- * number goes back to it. So a byte of another response is seen.
+ * The key of a response decides its content, and no other response has the same key. The number of
+ * the client is in the request and in the response. So a client sees a byte of another response.
  */
 #ifndef STRESS_H
 #define STRESS_H
@@ -38,7 +38,7 @@ void sleep_us(int us);
 void content_fill(char *to, int64_t key, size_t at, size_t size);
 bool content_is(const char *data, int64_t key, size_t at, size_t size);
 
-/* A piece that one of several writers sends: a chunk of its own. */
+/* A piece of one of several writers. Each piece is one chunk. */
 size_t piece_size(int64_t key, int writer, int number);
 void piece_fill(char *to, int64_t key, int writer, int number);
 enum { WRITERS = HELPERS + 1, PIECE_HEAD = 5 }; /* the writer, and the number in four bytes */
@@ -61,13 +61,13 @@ extern atomic_int answered, of_pieces; /* of the clients */
 typedef struct loop loop;
 typedef struct loan loan;
 
-/* A thread of the application, which helps one serving thread. */
+/* A thread of the application: it writes for the request of one serving thread. */
 typedef struct {
     pthread_t id;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool busy, over;
-    int writer, most;  /* most < 0: for as long as the response lasts */
+    int writer, most;  /* most < 0: it writes until the response is over */
     pw_thread *thread; /* borrowed */
     int64_t exchange, key;
     int client;
@@ -90,14 +90,14 @@ struct loop {
     pthread_mutex_t lock;
     loan *loans; /* owned; with the lock */
     pthread_mutex_t taking_news;
-    int templates[PW_ENTRY_MASK + 1]; /* what an environ would say of a request that comes again */
+    int templates[PW_ENTRY_MASK + 1]; /* by entry of the core's cache: see read_path */
 };
 
 void loop_init(loop *self, int number);
-/* One more serving thread. */
-void bear(loop *self);
+/* Starts one more serving thread. */
+void start_thread(loop *self);
 void take_news(loop *self, pw_thread *thread);
-/* When all serving threads have ended: ends the helpers, and checks that nothing is lent any more. */
+/* Call it when all serving threads have ended. It checks that the core has told of every loan. */
 void loop_end(loop *self);
 
 /* ------------------------------------------------------------------ clients.c */
