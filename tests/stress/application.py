@@ -10,6 +10,7 @@ delays the server's threads when a call into the core returns.
 
 from __future__ import annotations
 
+import _thread
 import io
 import os
 import sys
@@ -181,33 +182,47 @@ def _breaking(exchange: Exchange) -> Iterator[bytes]:
 def together(exchange: Exchange, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     """Several threads write at once, and end before the application returns."""
     give = start_response("200 OK", headers(exchange))
-    writers = [
-        threading.Thread(target=_write_pieces, args=(exchange, give, writer, PIECES))
-        for writer in range(WRITERS)
-    ]
-    for each in writers:
-        each.start()
-    for each in writers:
-        each.join()
+    ends = [_start_writer(exchange, give, writer, PIECES) for writer in range(WRITERS)]
+    for end in ends:
+        end.acquire()
     return []
 
 
 def late(exchange: Exchange, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     """A thread writes until write() raises an error, also when the application has returned."""
     give = start_response("200 OK", headers(exchange))
-    threading.Thread(target=_write_pieces, args=(exchange, give, 0, None), daemon=True).start()
+    _start_writer(exchange, give, 0, None)
     pause(exchange)
     return []
 
 
-def _write_pieces(
+def _start_writer(
     exchange: Exchange, give: Callable[[bytes], object], writer: int, most: int | None
+) -> _thread.LockType:
+    """Start a thread that writes; it releases the lock when it ends.
+
+    `threading` is not used here because it does not survive a signal handler that raises.
+    """
+    end = _thread.allocate_lock()
+    end.acquire()
+    _thread.start_new_thread(_write_pieces, (exchange, give, writer, most, end))
+    return end
+
+
+def _write_pieces(
+    exchange: Exchange,
+    give: Callable[[bytes], object],
+    writer: int,
+    most: int | None,
+    end: _thread.LockType,
 ) -> None:
     try:
         for number in count() if most is None else range(most):
             give(exchange.piece(writer, number))
     except Exception as error:
         note(exchange.kind, type(error).__name__)
+    finally:
+        end.release()
 
 
 def quiet(exchange: Exchange, environ: WSGIEnvironment, start_response: StartResponse) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from soak.server import ServerProcess
+from soak.server import STOP_TIMEOUT, ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,8 +23,10 @@ _CHAINED = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
+_LINES = 60  # of a log that are shown
+_FATAL = "Fatal Python error"
 _DIED = ("was killed by", "ended with status")
-_ALARMING = (*_DIED, "Fatal Python error", "a thread of the server", "did not end in time")
+_ALARMING = (*_DIED, "a thread of the server", "did not end in time")
 
 
 class Setup(NamedTuple):
@@ -44,7 +47,11 @@ class Setup(NamedTuple):
 
     @property
     def environ(self) -> dict[str, str]:
-        environ = {"STRESS_INTERVAL": str(self.interval), "STRESS_COMPUTE": str(self.compute)}
+        environ = {
+            "PYTHONFAULTHANDLER": "1",  # at SIGABRT and at a crash all threads write their stacks
+            "STRESS_INTERVAL": str(self.interval),
+            "STRESS_COMPUTE": str(self.compute),
+        }
         if self.delays:
             environ["STRESS_DELAYS"] = "1"
         if self.fills:
@@ -52,7 +59,8 @@ class Setup(NamedTuple):
         return environ
 
     def __str__(self) -> str:
-        words = [self.module, *self.options, *(f"{key}={it}" for key, it in self.environ.items())]
+        environ = [f"{key}={it}" for key, it in self.environ.items() if key != "PYTHONFAULTHANDLER"]
+        words = [self.module, *self.options, *environ]
         return " ".join(words) + (" with reloads" if self.reloads else "")
 
 
@@ -73,6 +81,16 @@ class Server(ServerProcess):
     def reload(self) -> None:
         os.kill(self.pid, signal.SIGHUP)
 
+    def stop(self) -> int:
+        """Stop it and return the exit status. One that does not end writes its stacks first."""
+        if self.alive:
+            self._process.terminate()
+        try:
+            return self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)
+            return self._process.wait()
+
     def check_end(self, findings: Findings) -> None:
         """Stop the server, and check its exit status, its log and its events."""
         crashed = not self.alive
@@ -80,12 +98,16 @@ class Server(ServerProcess):
         log = self.log.read_text("utf-8", "replace")
         meant = ("stress.application.MeantError", *(["KeyboardInterrupt"] * self.setup.interrupted))
         wrong = [line for line in log.splitlines() if any(each in line for each in _ALARMING)]
-        wrong += [error for error in errors_in(log) if not error.startswith(meant)]
+        for traceback in tracebacks_in(log):
+            if not traceback[-1].startswith(meant):
+                wrong += traceback
+        if _FATAL in log:
+            wrong += log[log.index(_FATAL) :].splitlines()
         if crashed or status != 0:
             how = f"status {status}" if status >= 0 else signal.Signals(-status).name
-            findings.fail("crash", str(self.setup), f"it ended with {how}", *wrong[:5])
+            findings.fail("crash", str(self.setup), f"it ended with {how}", *wrong[:_LINES])
         elif wrong:
-            findings.fail("log", str(self.setup), *wrong[:5])
+            findings.fail("log", str(self.setup), *wrong[:_LINES])
         lost = crashed or self.setup.interrupted or any(each in log for each in _DIED)
         self._check_events(findings, lost=lost)
 
@@ -109,18 +131,22 @@ class Server(ServerProcess):
                 findings.fail("close", str(self.setup), f"the iterable of {which} was {how}")
 
 
-def errors_in(log: str) -> Iterator[str]:
-    """The errors of all tracebacks in a log; of chained tracebacks the last one."""
-    error, indent = "", -1
+def tracebacks_in(log: str) -> Iterator[list[str]]:
+    """The lines of each traceback in a log, with the error as the last line; of a chain the last."""
+    found: list[str] = []
+    indent = -1
     for line in log.splitlines():
         text = line.strip()
         if text == _TRACEBACK:
             indent = line.index(_TRACEBACK)
+            if found:
+                yield found
+            found = [text]
         elif text in _CHAINED:
-            error = ""
-        elif indent >= 0 and re.match(r"[A-Za-z_]", line[indent:]):
-            if error:
-                yield error
-            error, indent = text, -1
-    if error:
-        yield error
+            found = []
+        elif indent >= 0:
+            found.append(line[indent:])
+            if re.match(r"[A-Za-z_]", found[-1]):
+                indent = -1
+    if found:
+        yield found

@@ -10,7 +10,7 @@ import pytest
 from stress.clients import Client
 from stress.exchanges import KINDS, Exchange
 from stress.findings import Findings, first_difference, wrong_stretch
-from stress.server import errors_in
+from stress.server import tracebacks_in
 from stress.stress import main
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def test_of_chained_tracebacks_the_last_error_counts() -> None:
       File "a.py", line 3, in a
     OSError: 3
 """
-    assert list(errors_in(log)) == ["ValueError: 2", "OSError: 3"]
+    assert [found[-1] for found in tracebacks_in(log)] == ["ValueError: 2", "OSError: 3"]
+    assert [len(found) for found in tracebacks_in(log)] == [3, 3]
 
 
 def test_a_run_of_a_few_seconds_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
