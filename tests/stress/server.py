@@ -132,7 +132,7 @@ class Server(ServerProcess):
 
 
 def tracebacks_in(log: str) -> Iterator[list[str]]:
-    """The lines of each traceback in a log, with the error as the last line; of a chain the last."""
+    """The lines of each traceback in a log; the last line is the error. Of chains: the last."""
     found: list[str] = []
     indent = -1
     for line in log.splitlines():
