@@ -172,8 +172,7 @@ class WSGIServer(simple_server.WSGIServer):
         """Close the socket and all connections."""
         server = self._core
         if server is not None:
-            server.stop()
-            server.stop()
+            server.stop(core.END)
             if not self._server_thread:
                 with self._gateway() as gateway:
                     gateway.step(0)  # ends what is open, and tells of it

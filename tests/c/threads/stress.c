@@ -515,7 +515,7 @@ int main(void)
     }
     atomic_store(&stopping, true);
     for (int i = 0; i < LOOPS; i++)
-        pw_server_stop(loops[i].server);
+        pw_server_stop(loops[i].server, PW_DRAIN);
     close(listener); /* or who waits to be accepted waits on */
     for (int i = 0; i < CLIENTS; i++)
         pthread_join(clients[i], NULL);
