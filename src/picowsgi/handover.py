@@ -10,13 +10,12 @@ import os
 import socket
 import sys
 from collections.abc import MutableMapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from picowsgi.config import Settings
-from picowsgi.link import READY, Link
+from picowsgi.link import READY, Link, write
 from picowsgi.sockets import adopt_listener, file_of
 
 VARIABLE = "PICOWSGI_HANDOVER"
@@ -29,15 +28,15 @@ class Handover:
     """What a process was started with.
 
     A worker is a program of its own that a supervisor watches; a successor takes a server's place;
-    a keeper is the same process as before, now without an application of its own. `child` is the
-    keeper's worker: its number and the descriptor of its status.
+    a keeper is the same process as before, now without an application of its own. `channel` leads
+    to the process that has started this one (`picowsgi.link`). `child` is the keeper's worker: its
+    number and the keeper's end of their channel.
     """
 
     role: Role
     parent: int
     listeners: tuple[tuple[int, str | None], ...]
-    status: int = -1
-    lifeline: tuple[int, int] = (-1, -1)
+    channel: int = -1
     child: tuple[int, int] = (-1, -1)
     settings: dict[str, Any] | None = None
 
@@ -49,15 +48,13 @@ class Handover:
         """Return a worker's end of what it shares with its supervisor."""
         if self.role != "worker":
             return None
-        return Link(self.status, self.lifeline[0], self.parent)
+        return Link(self.channel, self.parent)
 
     def say_ready(self) -> None:
         """Tell the process whose successor this one is that it serves."""
         if self.role == "successor":
-            with suppress(OSError):
-                os.write(self.status, bytes([READY]))
-            os.close(self.status)
-            os.close(self.lifeline[0])  # which is for workers
+            write(self.channel, bytes([READY]))
+            os.close(self.channel)
 
     def read_settings(self) -> Settings | None:
         """Return the settings of the process that this one was, where it is a keeper."""
@@ -81,9 +78,12 @@ def take(environ: MutableMapping[str, str]) -> Handover | None:
     if values["role"] == "keeper" and values["parent"] != os.getpid():
         return None  # somebody else's
     values["listeners"] = tuple((number, file) for number, file in values["listeners"])
-    for name in ("lifeline", "child"):
-        values[name] = tuple(values[name])
-    return Handover(**values)
+    values["child"] = tuple(values["child"])
+    given = Handover(**values)
+    for descriptor in (given.channel, given.child[1]):
+        if descriptor >= 0:
+            os.set_inheritable(descriptor, False)
+    return given
 
 
 def describe(
@@ -104,6 +104,8 @@ class Command:
     arguments: tuple[str, ...]
     directory: str
     environ: dict[str, str]
+    #: This process is nothing else: it ends when the server has ended.
+    is_running: bool
 
     @classmethod
     def of_this_process(cls, argv: Sequence[str] | None = None) -> Command:
@@ -121,7 +123,7 @@ class Command:
         environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             environ.pop(name, None)
-        return cls(tuple(arguments), _current_directory(), environ)
+        return cls(tuple(arguments), _current_directory(), environ, is_running=argv is None)
 
     def start(self, given: Handover, descriptors: Sequence[int]) -> int:
         """Start it as a child that has `descriptors`; return its number. Raises OSError."""

@@ -92,10 +92,18 @@ class Server:
         if self.settings.open:
             open_page(self.sockets)
 
-    def request_stop(self) -> None:
-        """Drain and stop, without waiting; a second call stops at once. Safe in a handler."""
+    def request_stop(self, *, now: bool = False) -> None:
+        """Begin to drain and stop, without waiting for the end. Safe in a signal handler.
+
+        Once the server drains, another call changes nothing: a signal may come more than once. With
+        `now` open requests are cut, and the server stops at once.
+        """
         worker = self._worker
-        if worker is not None:
+        if worker is None:
+            return
+        if now:
+            worker.stop_now()
+        else:
             worker.stop()
 
     def reopen_logs(self) -> None:

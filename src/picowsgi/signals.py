@@ -5,6 +5,7 @@ Never acts on a signal: whoever takes a number decides what it means.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 import signal
@@ -16,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 _STANDARD_ERROR = 2
+_INIT = 1  # the first process of a container
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 #: What a server understands that can neither start itself anew nor has workers.
@@ -29,6 +31,11 @@ ALL = FEW | {
 }
 
 
+def _end(number: int, _frame: FrameType | None) -> None:
+    """End the process: the system does not, by a signal, where it is the first one of all."""
+    os._exit(128 + number)
+
+
 def _note(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: the number stands in the pipe by now."""
 
@@ -38,10 +45,13 @@ class Signals:
 
     Outside the main thread, where Python allows no handlers, nothing but `wake` comes.
     SIGQUIT also has the stacks of all threads written to standard error, whatever they are doing.
+    `whole_process`: the process is there for the server alone. Then SIGTERM, which may come again
+    when the server has ended, does not disturb the end of the process.
     """
 
-    def __init__(self, numbers: Iterable[int]) -> None:
+    def __init__(self, numbers: Iterable[int], *, whole_process: bool = False) -> None:
         self._numbers = frozenset(numbers)
+        self._whole_process = whole_process
         self._previous: dict[int, Any] = {}
         self._wakeup = -1
         self._reader, self._writer = os.pipe()
@@ -57,6 +67,10 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             return
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        if self._whole_process:
+            atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # called last
+            if os.getpid() == _INIT:
+                signal.signal(signal.SIGTERM, _end)
         for number in self._numbers - STOP - {signal.SIGQUIT, signal.SIGCHLD}:
             self._previous[number] = signal.signal(number, _note)
 
@@ -106,7 +120,8 @@ class Signals:
             if signal.SIGQUIT in self._numbers:
                 faulthandler.unregister(signal.SIGQUIT)
             for number, handler in self._previous.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+                if number != signal.SIGTERM or not self._whole_process:
+                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
             signal.set_wakeup_fd(self._wakeup)
         self._close()
 
