@@ -28,12 +28,9 @@ void pw_conn_forget(pw_server *server, pw_conn *conn)
 
 void pw_conn_sent(pw_server *server, pw_conn *conn)
 {
-    if (conn->holder != NULL)
-        conn->holder->hold_sent = true; /* Python is not back yet: pw_next will tell */
-    else if (conn->held)
-        pw_tell(server, conn->id, PW_NEWS_SENT);
-    conn->holder = NULL;
-    conn->held = false;
+    if (conn->loan != 0)
+        pw_tell(server, conn->loan, PW_NEWS_SENT);
+    conn->loan = 0;
     pw_free(conn->line);
     conn->line = NULL;
 }

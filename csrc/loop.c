@@ -127,7 +127,7 @@ void pw_tell(pw_server *server, int64_t value, int kind)
         size_t room = server->news_room == 0 ? 64 : server->news_room * 2;
         int64_t *news = pw_realloc(server->news, room * sizeof *news);
         if (news == NULL)
-            return; /* Python keeps something for longer than it had to */
+            return; /* Python keeps it until the server ends */
         server->news = news;
         server->news_room = room;
     }
@@ -136,7 +136,9 @@ void pw_tell(pw_server *server, int64_t value, int kind)
 
 void pw_loop_clear(pw_server *server)
 {
-    while (server->all != NULL) /* also what a thread had and never came back with */
+    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+        thread->conn = NULL; /* it never came back with it */
+    while (server->all != NULL)
         pw_conn_close(server, server->all);
     pw_later_release(server);
     for (pw_conn *conn; (conn = pw_queue_pop(&server->run)) != NULL;)
@@ -288,17 +290,6 @@ void pw_loop_wake(pw_server *server, bool always)
     pw_server_wake(server);
 }
 
-void pw_thread_confirm(pw_thread *thread)
-{
-    if (thread->hold_id < 0)
-        return;
-    if (thread->hold_sent)
-        pw_tell(thread->server, thread->hold_id, PW_NEWS_SENT);
-    else
-        thread->hold->holder = NULL;
-    thread->hold_id = -1;
-}
-
 /* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
 static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
 {
@@ -368,7 +359,7 @@ int64_t pw_next_within(pw_thread *thread, int32_t patience)
 {
     pw_server *server = thread->server;
     pthread_mutex_lock(&server->lock);
-    pw_thread_confirm(thread);
+    pw_exchange_abandon(thread);
     thread->patience = patience;
     int64_t number;
     if (pw_token_take(thread, &number))
@@ -382,7 +373,16 @@ int64_t pw_news(pw_thread *thread)
 {
     pw_server *server = thread->server;
     pthread_mutex_lock(&server->lock);
-    int64_t news = server->news_count > 0 ? server->news[--server->news_count] : -1;
+    if (server->news_said < 0 && server->news_count > 0)
+        server->news_said = server->news[--server->news_count];
+    int64_t news = server->news_said;
     pthread_mutex_unlock(&server->lock);
     return news;
+}
+
+void pw_news_done(pw_thread *thread)
+{
+    pthread_mutex_lock(&thread->server->lock);
+    thread->server->news_said = -1;
+    pthread_mutex_unlock(&thread->server->lock);
 }

@@ -98,6 +98,7 @@ pw_server *pw_server_new(const pw_settings *settings)
     server->wake[0] = server->wake[1] = server->handover = -1;
     pthread_mutex_init(&server->lock, NULL);
     server->references = 1;
+    server->news_said = -1;
     pw_condition_init(&server->watch);
     pw_server_copy_settings(server, settings);
     pw_timers_init(&server->timers);
@@ -157,7 +158,7 @@ void pw_server_wake(pw_server *server)
     int saved = errno;
     /* A full pipe wakes as well as one byte does. */
     if (write(server->wake[1], "", 1) < 0)
-        errno = saved;
+        errno = saved; /* in a forked child there is none */
 }
 
 int32_t pw_server_descriptor(pw_server *server)
@@ -182,12 +183,53 @@ void pw_server_release(pw_server *server)
     pw_free(server);
 }
 
+/* ------------------------------------------------------------------ fork(2) */
+
+void pw_server_hold(pw_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+}
+
+void pw_server_unhold(pw_server *server)
+{
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* Closes and forgets; nothing is freed, because a thread that is not here may have been at it. */
+void pw_server_forked(pw_server *server)
+{
+    server->forked = server->stopped = true;
+    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+        thread->conn = NULL;
+    for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next)
+        close(conn->fd);
+    for (int i = 0; i < server->listener_count; i++)
+        if (server->listeners[i].fd >= 0)
+            close(server->listeners[i].fd);
+    for (int i = 0; i < 2; i++)
+        close(server->wake[i]);
+    server->wake[0] = server->wake[1] = -1;
+    if (server->handover >= 0)
+        close(server->handover);
+    pw_poll_forked(&server->poll);
+    server->access.fd = -1;
+    server->access.lines.size = 0; /* the parent writes them */
+    server->notices.first = server->notices.count = 0;
+    server->notices.lost = 0;
+    server->news_count = 0;
+    server->news_said = -1;
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* ------------------------------------------------------------------ the end */
+
 void pw_server_free(pw_server *server)
 {
-    if (server == NULL)
+    if (server == NULL || server->forked)
         return;
-    server->draining = true;
+    server->draining = server->stopped = true; /* a thread that never came back may come yet */
     pw_loop_clear(server);
+    server->news_count = 0;
     pw_accept_close(server);
     pw_accept_leave(server);
     pw_poll_close(&server->poll);

@@ -5,14 +5,16 @@
  *     access      the access log                notice    what the error log is told
  *     accept      new connections               balance   between processes
  *     loop        whose turn it is              token     which thread runs the loop
- *     request, respond   to Python, and back    server    from its making to its end
+ *     exchange  whose turn it is to send        request, respond   to Python, and back
+ *     server    from its making to its end
  *
  * Threads: pw_server.lock guards the server and all that it owns, and is held by whoever runs the
  * loop, except while it waits for events. What is not under it:
  *
- *     a connection in PW_CONN_APP     belongs to the thread that has its request, but for `what`,
+ *     a connection in PW_CONN_APP     belongs to the thread that has its exchange, but for `what`,
  *                                     `state`, `timer`, `queued` and the list pointers; `output`
- *                                     is the thread's own only from pw_send_head or pw_respond on
+ *                                     belongs to whoever has the turn, from the response's head on
+ *                                     (exchange.c)
  *     server->stopping, server->wake, may be touched by anyone
  *     server->drain_until, requests
  *     limits, timers.length,          are not changed once the server listens
@@ -87,6 +89,16 @@ void pw_notice_backlog(pw_server *server);
 void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn);
 /* The thread leaves a response behind that is not yet sent: the same for the connection. */
 void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn);
+
+/* ------------------------------------------------------------------ exchange.c; with the lock */
+
+/* The turn to send for an exchange; waits while another thread has it. NULL: the exchange is over. */
+pw_conn *pw_turn_take(pw_thread *thread, int64_t exchange);
+void pw_turn_give(pw_thread *thread);
+/* The exchange is over for the thread, which has the turn or nobody: its response is complete. */
+void pw_exchange_end(pw_thread *thread);
+/* Ends one that the thread has not finished, if there is one. */
+void pw_exchange_abandon(pw_thread *thread);
 
 /* ------------------------------------------------------------------ respond.c */
 
@@ -228,6 +240,7 @@ struct pw_server {
 
     int64_t *news; /* owned: what pw_news will tell */
     size_t news_count, news_room;
+    int64_t news_said; /* what pw_news has said last, and nobody has acted upon yet; -1: none */
     pw_notices notices;
 
     pw_access access;
@@ -257,13 +270,14 @@ struct pw_server {
     bool watcher_sleeps;     /* until the next request */
     bool wants_thread;       /* sooner than the next tick */
     bool stopped;            /* pw_next returns PW_STOP from now on */
+    bool forked;             /* this is a child of the server's process: nothing is open */
 };
 
 struct pw_thread {
-    pw_server *server; /* borrowed */
-    pw_conn *conn;     /* borrowed: the request at hand, or NULL */
-    pw_request request;
-    pw_block block; /* its memory is owned */
+    pw_server *server;  /* borrowed */
+    pw_conn *conn;      /* borrowed: of the exchange at hand, or NULL: there is none */
+    pw_request request; /* its number is the exchange's */
+    pw_block block;     /* its memory is owned */
 
     pthread_cond_t wake;  /* with the server's lock: it has been given the token, or the end */
     pw_thread *next_idle; /* borrowed */
@@ -280,10 +294,9 @@ struct pw_thread {
     int32_t patience;           /* ms that it waits, once; -1: for ever, as often as need be */
     int warned;                 /* how often pw_watch has named the request at hand */
     pw_thread *next, *previous; /* borrowed: server->threads */
-    pw_conn *hold;   /* borrowed until hold_sent: Python is about to keep what it sends */
-    int64_t hold_id; /* its number; -1: none */
-    bool hold_sent;  /* before Python was back */
-    bool nudged;     /* it is to return PW_IDLE */
+    bool nudged;                /* it is to return PW_IDLE */
+    bool sending;               /* a thread has the turn: see exchange.c */
+    pthread_cond_t turn;        /* with the server's lock: the turn has been given back */
 };
 
 /* One reference less. */
@@ -308,8 +321,6 @@ void pw_tell(pw_server *server, int64_t value, int kind);
 /* The loop itself, by the holder; with the lock, which it lets go while it waits. The watcher gets
  * PW_IDLE when a thread that can serve waits for the token. */
 int64_t pw_loop(pw_thread *thread);
-/* Python has come back, and has what it was to keep: from now on the news can tell of it. */
-void pw_thread_confirm(pw_thread *thread);
 /* Another thread has, perhaps, given the loop something to do. */
 void pw_loop_wake(pw_server *server, bool always);
 /* Ends and frees all connections; no thread is in the loop any more. */
@@ -327,6 +338,8 @@ int64_t pw_watch_due(const pw_server *server);
 bool pw_watch_is_wanted(const pw_server *server);
 /* Whether an application that blocks is to be expected. */
 bool pw_token_is_eager(const pw_server *server);
+/* The thread is to be freed: nobody is to wait for it. */
+void pw_token_leave(pw_thread *thread);
 /* Ends all waiting: the server has stopped. */
 void pw_token_stop(pw_server *server);
 

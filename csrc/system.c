@@ -158,6 +158,12 @@ int pw_unsent(int fd)
     return size;
 }
 
+bool pw_peer_is_gone(int fd)
+{
+    struct pollfd asked = {.fd = fd, .events = 0, .revents = 0};
+    return poll(&asked, 1, 0) > 0 && (asked.revents & PW_POLL_GONE) != 0;
+}
+
 bool pw_peer_has_left(int fd)
 {
 #if defined(POLLRDHUP) && !defined(PW_PORTABLE)

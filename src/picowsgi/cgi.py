@@ -116,18 +116,35 @@ class _Output:
         self.method = method
         self._failed = False
         self._wanted = True
+        self._has_length = False
+        #: Bytes of content that the Content-Length still promises.
+        self.missing = 0
 
-    def send_head(self, head: bytes) -> bool:
-        """Send a head that ends without an empty line; False where no content may follow."""
+    def send_head(self, head: bytes, length: int) -> bool:
+        """Send a head that ends without an empty line; False where no content may follow.
+
+        `length` is its Content-Length, or -1.
+        """
         self._wanted = self.method != "HEAD" and not _BARE.match(head)
+        self.missing = max(length, 0) if self._wanted else 0
+        self._has_length = length >= 0
         self._write(b"Status:%b\r\n" % head.removeprefix(b"HTTP/1.1"))
         return self._wanted
 
     def send(self, data: bytes) -> int:
-        """Send content; returns PW_GONE when nobody reads it any more, or 0."""
-        if self._wanted:
-            self._write(data)
-        return core.GONE if self._failed else 0
+        """Send content; returns what the core returns (`pw_send_data` in csrc/api.h)."""
+        if not self._wanted:
+            return core.UNWANTED
+        outcome = 0
+        if self._has_length:
+            if len(data) > self.missing:
+                outcome = core.OVERFLOW
+            elif len(data) == self.missing:
+                outcome = core.COMPLETE
+            data = data[: self.missing]
+            self.missing -= len(data)
+        self._write(data)
+        return core.GONE if self._failed else outcome
 
     def _write(self, data: bytes) -> None:
         try:
@@ -140,26 +157,34 @@ class _Output:
 class _CGIResponse(Response):
     """A response that goes to an _Output, in the core's place."""
 
-    lends = False
+    @staticmethod
+    def send_first(output: _Output, _exchange: int, *head_and_data: Any) -> int:
+        head, _size, length, _head_flags, data, *_ = head_and_data
+        return output.send(data) if output.send_head(head, length) else core.UNWANTED
 
     @staticmethod
-    def send_head(output: _Output, head: bytes, _size: int, _length: int, _flags: int) -> int:
-        return int(output.send_head(head))
-
-    @staticmethod
-    def send_data(output: _Output, data: bytes, _size: int, _flags: int) -> int:
+    def send_data(output: _Output, _exchange: int, data: bytes, _size: int, _flags: int) -> int:
         return output.send(data)
 
     @staticmethod
-    def send_first(output: _Output, *head_and_data: Any) -> int:
-        head, _size, _length, _head_flags, data, *_ = head_and_data
-        return output.send(data) if output.send_head(head) else core.UNWANTED
+    def check_client(output: _Output, _exchange: int) -> int:
+        return core.UNWANTED if output.method == "HEAD" else 0
+
+    @staticmethod
+    def current_exchange(_output: _Output) -> int:
+        return 0
 
 
 class _NoSpool:
     """In the place of what the gateway asks for content in a temporary file."""
 
     spooled = None
+
+
+class _NoNumber:
+    """In the place of what the core says of a request."""
+
+    exchange = 0
 
 
 class _CGIGateway(Gateway):
@@ -172,6 +197,8 @@ class _CGIGateway(Gateway):
         self.thread = output
         self.encode = HeadEncoder().encode
         self.environs: Any = _NoSpool
+        self._request: Any = _NoNumber
+        self._process = os.getpid()
 
     def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
         response.over = True
@@ -179,9 +206,19 @@ class _CGIGateway(Gateway):
         tells = bool(body) or self.thread.method != "HEAD"
         if head.length < 0 and tells and not _BARE.match(head.data):
             head = head.with_length(len(body))
-        self.thread.send_head(head.data)
+        self.thread.send_head(head.data, head.length)
         self.thread.send(body)
         return core.IDLE
+
+    def _content_missing(self) -> int:
+        missing: int = self.thread.missing
+        return missing
+
+    def _send_items(self, response: Response, result: Any) -> None:
+        for item in result:
+            response.send(item)
+            if response.enough:
+                break
 
     def _send_file(self, _response: Response, _wrapper: FileWrapper) -> bool:
         return False

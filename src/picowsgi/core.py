@@ -14,6 +14,7 @@ from functools import partial
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from picowsgi import forked
 from picowsgi._core import ffi, lib
 from picowsgi.cpus import has_gil
 
@@ -37,9 +38,8 @@ VALUES_MASK: int = lib.PW_VALUES_MASK
 SIZE_SHIFT: int = lib.PW_SIZE_SHIFT
 OTHER_NAME: int = lib.PW_OTHER_NAME
 STOP: int = lib.PW_STOP
-HOLD: int = lib.PW_HOLD
+STARTED: int = lib.PW_STARTED
 IDLE: int = lib.PW_IDLE
-REFUSED: int = lib.PW_REFUSED
 WATCH_STOP: int = lib.PW_WATCH_STOP
 WATCH_BIRTH: int = lib.PW_WATCH_BIRTH
 WATCH_SLOW: int = lib.PW_WATCH_SLOW
@@ -52,11 +52,16 @@ NOTICE_STOP: int = lib.PW_NOTICE_STOP
 NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
 NOTICE_LOST: int = lib.PW_NOTICE_LOST
 NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
+NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
 DRAIN: int = lib.PW_DRAIN
 LEAVE: int = lib.PW_LEAVE
 END: int = lib.PW_END
-GONE: int = lib.PW_GONE
+COMPLETE: int = lib.PW_COMPLETE
+OVERFLOW: int = lib.PW_OVERFLOW
 UNWANTED: int = lib.PW_UNWANTED
+GONE: int = lib.PW_GONE
+REFUSED: int = lib.PW_REFUSED
+OVER: int = lib.PW_OVER
 ADD_DATE: int = lib.PW_ADD_DATE
 ADD_SERVER: int = lib.PW_ADD_SERVER
 CLOSE: int = lib.PW_CLOSE
@@ -93,8 +98,8 @@ next_request = lib.pw_next
 next_request_within = lib.pw_next_within
 settle = lib.pw_settle
 next_news = lib.pw_news
+news_done = lib.pw_news_done
 nudge = lib.pw_thread_nudge
-send_head = lib.pw_send_head
 send_data = lib.pw_send_data
 send_first = lib.pw_send_first
 send_file = lib.pw_send_file
@@ -102,12 +107,15 @@ send_end = lib.pw_send_end
 finish = lib.pw_finish
 send_interim = lib.pw_send_interim
 client_gone = lib.pw_client_gone
+check_client = lib.pw_check_client
+content_missing = lib.pw_content_missing
+current_exchange = lib.pw_thread_exchange
 unpack = ffi.unpack
 
-#: Whether bytes may be moved in memory, as by PyPy's collector. There the core is to be given
-#: `lend(data)` for what it may still read after the call: as long as that lives, its bytes stay.
+#: Whether bytes may be moved in memory, as by PyPy's collector. There the core is given `pin(data)`
+#: for what it may still read after a call: as long as that lives, its bytes stay where they are.
 BYTES_MOVE: bool = sys.implementation.name == "pypy"
-lend = ffi.from_buffer
+pin = ffi.from_buffer
 
 _UNDERSCORE = {
     "drop": lib.PW_UNDERSCORE_DROP,
@@ -190,7 +198,7 @@ class Notice(NamedTuple):
 class CoreServer:
     """Listening sockets and their event loop (`pw_server`).
 
-    Raises OSError where the system refuses.
+    Raises OSError where the system refuses. In a forked child it has stopped (`picowsgi.forked`).
     """
 
     def __init__(
@@ -236,12 +244,32 @@ class CoreServer:
         server = lib.pw_server_new(ffi.new("pw_settings *", fields))
         if server == ffi.NULL:
             raise OSError("the core could not be started")
-        # It leaves the balance at its end, which has to be there for as long.
-        self.pointer = ffi.gc(server, partial(_free_server, balance), _SERVER_SIZE)
+        #: What Python has lent to the core, by the number of the exchange, with the thread that has
+        #: lent it. An item is put in before the core gets it, and taken out when the core has named
+        #: its number (PW_NEWS_SENT), by nothing else.
+        self.loans: dict[int, tuple[CoreThread, object]] = {}
+        # Both must outlive the server: it reads the one, and leaves the other at its end.
+        self.pointer = ffi.gc(server, partial(_free_server, self.loans, balance), _SERVER_SIZE)
+        self._sockets = list(sockets)
+        forked.guard(self)
         for sock in sockets:
             number = lib.pw_server_listen(self.pointer, sock.fileno())
             if number != 0:
                 raise OSError(number, os.strerror(number))
+
+    def before_fork(self) -> None:
+        """Hold the core's lock, so that a child finds what it has to close in order."""
+        lib.pw_server_hold(self.pointer)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        lib.pw_server_unhold(self.pointer)
+
+    def after_fork_in_child(self) -> None:
+        """Close all sockets in this process; from now on the server has stopped here."""
+        lib.pw_server_forked(self.pointer)
+        for sock in self._sockets:
+            sock.close()
 
     def share(self, source: socket.socket, target: socket.socket) -> None:
         """Take connections from one end of a pair, and leave them to the other one at the end."""
@@ -296,7 +324,10 @@ class CoreServer:
 
 
 def _free_server(
-    _balance: Balance | None, server: Any, free: Callable[[Any], None] = lib.pw_server_free
+    _loans: object,
+    _balance: Balance | None,
+    server: Any,
+    free: Callable[[Any], None] = lib.pw_server_free,
 ) -> None:
     free(server)  # not the module's, which may have been cleared at the end of the program
 

@@ -47,12 +47,11 @@ def base_environ(sock: socket.socket, extensions: Mapping[str, Any]) -> WSGIEnvi
 class Kept:
     """What the serving threads of one server keep for its connections, together."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: core.CoreServer) -> None:
         #: By the number the core returns for "the same head as the one of this template".
         self.templates: dict[int, WSGIEnvironment] = {}
-        #: By connection: content that the core may still read, with the thread that has it from the
-        #: application.
-        self.held: dict[int, tuple[core.CoreThread, object]] = {}
+        #: By the number of the exchange: content that the core may still read.
+        self.loans = server.loans
         #: Held while news are taken and acted upon, and while a template is put in: what the news
         #: say must not undo what has come after them.
         self.lock = threading.Lock()
@@ -69,14 +68,16 @@ class Kept:
             self.templates[entry] = environ
 
     def _take_news(self, thread: core.CoreThread) -> None:
+        # The core says it again until it is done: a signal handler may raise in between.
         while (news := core.next_news(thread.pointer)) >= 0:
             if news & 1 == core.NEWS_SENT:
-                held = self.held.pop(news >> 1, None)
-                if held is not None and held[0] is not thread and not has_gil():
-                    owner, held = held[0], None
+                loan = self.loans.pop(news >> 1, None)
+                if loan is not None and loan[0] is not thread and not has_gil():
+                    owner, loan = loan[0], None
                     core.nudge(owner.pointer)
             else:
                 self.templates.pop((news >> 1) << core.ENTRY_SHIFT, None)
+            core.news_done(thread.pointer)
 
 
 class EnvironMaker:

@@ -10,16 +10,14 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from picowsgi import core
+from picowsgi import core, forked
 from picowsgi.environ import EnvironMaker, Kept
 from picowsgi.head import Head, HeadEncoder
 from picowsgi.interrupt import calls_application, checkpoint
 from picowsgi.log import get_logger, printable
-from picowsgi.response import ClientGoneError, FileWrapper, Response, real_file
+from picowsgi.response import ClientGoneError, FileWrapper, Response, real_file, to_bytes
 
 if TYPE_CHECKING:
-    from collections import deque
-
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 _current = threading.local()
@@ -88,9 +86,9 @@ class Gateway:
         self.encode = HeadEncoder().encode
         self.environs = EnvironMaker(thread, bases, kept)
         self._request = thread.request
-        #: Of a response in parts that is complete: whether it is cut, and what it has held last.
+        #: Whether the response in parts that has ended is cut.
         self._cut = False
-        self._held: deque[bytes] | None = None
+        self._process = os.getpid()
         self._core_thread = thread
         self._kept = kept
         if debug:
@@ -108,12 +106,18 @@ class Gateway:
             if template is not None:
                 number = serve(template.copy())
             elif number == _ENDED:
-                number = self._send_end() if self._held else core.finish(self.thread, self._cut)
+                number = core.finish(self.thread, self._cut)
             elif number != core.IDLE:
                 number = serve(make(number))
             else:
                 self._kept.take_news(self._core_thread)
                 number = core.next_request(self.thread)
+        self.leave_child()
+
+    def leave_child(self, error: BaseException | None = None) -> None:
+        """End this process if it is a child that the application has forked."""
+        if os.getpid() != self._process:
+            forked.leave_child(error)
 
     def serve(self, environ: WSGIEnvironment) -> int:
         """Run one request and send its response; returns the number of the next one."""
@@ -129,44 +133,88 @@ class Gateway:
             if len(items) < 2:
                 body = items[0] if items else b""
                 if type(body) is bytes and (head.length < 0 or head.length == len(body)):
-                    return self._serve_whole(response, head, body)
+                    number = self._serve_whole(response, head, body)
+                    if number != core.STARTED:
+                        return number
         return self._serve_parts(environ, response, result)
 
     def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
-        """Send a response that is complete in memory, and fetch the next request with it."""
+        """Send a response that is complete in memory, and fetch the next request with it.
+
+        Returns core.STARTED, and does nothing, where `write` has sent something in another thread.
+        """
         response.over = True
         if self.environs.spooled is not None:
             self.environs.close_spooled()
         data, flags, _ = head
-        if len(body) > core.COPY_MOST:
-            flags |= core.RETURN  # not to keep it for as long as no request comes
+        size = len(body)
+        if size > core.COPY_MOST:
             if core.BYTES_MOVE:
-                body = core.lend(body)
-        number: int = core.respond(self.thread, data, len(data), body, len(body), flags)
-        if number != core.HOLD:
-            return number
-        self._kept.held[self._request.connection] = self._core_thread, body
-        return core.IDLE
+                body = core.pin(body)
+            self._lend(body)
+        number: int = core.respond(self.thread, data, len(data), body, size, flags)
+        return number
+
+    def _lend(self, pieces: Any) -> None:
+        """Keep bytes that the core may read until it has named the exchange.
+
+        In this order, so that an exception at any point leaves nothing behind (csrc/api.h).
+        """
+        request = self._request
+        request.lends = 1
+        self._kept.loans[request.exchange] = self._core_thread, pieces
 
     def _serve_parts(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
         """Send the items of an iterable one after the other."""
+        response.exchange = self._request.exchange
         try:
             if not (isinstance(result, FileWrapper) and self._send_file(response, result)):
-                # What is in memory already is sent without waiting for the client.
-                flags = core.FINISHED if isinstance(result, (list, tuple)) else 0
-                for item in result:
-                    response.send(item, flags)
-                    if response.overflow:
-                        break
+                self._send_items(response, result)
             if not response.started:
                 response.begin()
             checkpoint()
         except BaseException as error:
             return self._fail(environ, response, result, error)
         self._close(environ, result)
-        if response.overflow or response.left > 0:
-            return self._end_wrong(environ, response)
+        if response.overflow:
+            self._complain(environ, "more content than its Content-Length says; the rest is cut")
+            return self._finish(response, cut=True)
+        if not response.complete:
+            missing = self._content_missing()
+            if missing > 0:
+                self._complain(environ, f"{missing} bytes less than its Content-Length says")
+                return self._finish(response, cut=True)
         return self._finish(response, cut=False)
+
+    def _send_items(self, response: Response, result: Any) -> None:
+        if isinstance(result, (list, tuple)) and _has_its_items(result):
+            self._send_list(response, result)
+            return
+        for item in result:
+            response.send(item)
+            if response.enough:
+                break
+
+    def _send_list(self, response: Response, result: list[bytes] | tuple[bytes, ...]) -> None:
+        """Send items that are in memory already, without waiting for the client."""
+        lent: list[Any] = []
+        for item in result:
+            data: Any = item if type(item) is bytes else to_bytes(item)
+            size = len(data)
+            if size > core.COPY_MOST:
+                if core.BYTES_MOVE:
+                    data = core.pin(data)
+                if not lent:
+                    self._lend(lent)
+                lent.append(data)
+            response.send_sized(data, size, core.FINISHED)
+            if response.enough:
+                break
+
+    def _content_missing(self) -> int:
+        """Return how many bytes are missing from what the Content-Length says."""
+        missing: int = core.content_missing(self.thread)
+        return missing
 
     def _send_file(self, response: Response, wrapper: FileWrapper) -> bool:
         """Send a real file by sendfile, from where it stands; False where it is to be read."""
@@ -179,41 +227,16 @@ class Gateway:
             response.head = response.head.with_length(size)
         if not response.started:
             response.begin()
-        if not response.wanted:
-            return True
-        if response.left < 0:
-            return False  # chunks cannot be made of a file without reading it
-        size = min(size, response.left)
-        sent = core.send_file(self.thread, file.fileno(), offset, size)
-        if sent == core.REFUSED:
-            return False
-        if sent < 0:
+        outcome = core.send_file(self.thread, file.fileno(), offset, size)
+        if outcome == core.GONE:
             raise ClientGoneError
-        response.left -= size
-        return True
-
-    def _end_wrong(self, environ: WSGIEnvironment, response: Response) -> int:
-        """End a response whose content has another length than its head says."""
-        if response.overflow:
-            self._complain(environ, "more content than its Content-Length says; the rest is cut")
-        else:
-            self._complain(environ, f"{response.left} bytes less than its Content-Length says")
-        return self._finish(response, cut=True)
+        return bool(outcome != core.REFUSED)
 
     def _finish(self, response: Response, *, cut: bool) -> int:
         """End a response in parts; `run` does the rest, where nothing of it is referenced."""
         response.over = True
         self._cut = cut
-        self._held = response.held
         return _ENDED
-
-    def _send_end(self) -> int:
-        """End a response in parts in the core, and keep what that has yet to send."""
-        connection = self._request.connection
-        held, self._held = self._held, None
-        if core.send_end(self.thread, self._cut) > 0:
-            self._kept.held[connection] = self._core_thread, held
-        return core.IDLE
 
     def _close(self, environ: WSGIEnvironment, result: Any) -> None:
         """Call the iterable's close(), and free the request's content."""
@@ -231,6 +254,7 @@ class Gateway:
         self, environ: WSGIEnvironment, response: Response, result: Any, error: BaseException
     ) -> int:
         """End a request whose application raised an error, or whose client has gone."""
+        self.leave_child(error)
         if isinstance(error, ClientGoneError):
             get_logger().debug("the client has gone: %s", _request_line(environ))
         else:
@@ -240,7 +264,8 @@ class Gateway:
             return self._finish(response, cut=True)
         headers, body = self._make_page(environ, error)
         head = self.encode("500 Internal Server Error", headers)
-        return self._serve_whole(response, head, body)
+        number = self._serve_whole(response, head, body)
+        return number if number != core.STARTED else self._finish(response, cut=True)
 
     def _log(self, environ: WSGIEnvironment, where: str, error: BaseException) -> None:
         get_logger().error("error %s: %s", where, _request_line(environ), exc_info=error)
@@ -249,7 +274,13 @@ class Gateway:
         get_logger().error("the application sent %s: %s", text, _request_line(environ))
 
 
-calls_application(Gateway.serve, Gateway._serve_parts, Gateway._close)
+calls_application(Gateway.serve, Gateway._serve_parts, Gateway._send_items, Gateway._close)
+
+
+def _has_its_items(result: list[bytes] | tuple[bytes, ...]) -> bool:
+    """Tell whether iterating over this gives what it holds; a subclass may make items endlessly."""
+    kind = type(result)
+    return kind.__iter__ is list.__iter__ or kind.__iter__ is tuple.__iter__
 
 
 def _request_line(environ: WSGIEnvironment) -> str:

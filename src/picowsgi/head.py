@@ -45,6 +45,11 @@ class Head(NamedTuple):
     flags: int
     length: int  # -1: the application gave none
 
+    @property
+    def has_no_content(self) -> bool:
+        """Whether a response of this status never has content (RFC 9110 section 6.4.1)."""
+        return self.data[9:12] in (b"204", b"304")
+
     def with_length(self, length: int) -> Head:
         """Return the same head with a Content-Length, where its status allows one."""
         if _has_no_length(self.data[9:12].decode("ascii")):

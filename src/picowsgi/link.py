@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 
+from picowsgi import forked
 from picowsgi.errors import AppImportError
 
 # The worker says:
@@ -70,6 +71,10 @@ class Link:
         self._descriptor = descriptor
         self._parent = parent
         self._ended = False
+        self._in_children = forked.ClosedInChildren(self._close)
+
+    def _close(self) -> None:
+        os.close(self._descriptor)
 
     def fileno(self) -> int:
         """Return what is readable when the supervisor has said something; -1: it is gone."""

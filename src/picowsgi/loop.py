@@ -104,7 +104,7 @@ class Loop:
         self._make_gateway = make_gateway
         self.core = core.CoreServer(sockets, settings, access, balance)
         self._bases = [base_environ(sock, common) for sock in sockets]
-        self._kept = Kept()
+        self._kept = Kept(self.core)
         #: Those that serve, by the number that the core has for them; and their guards.
         self._threads: list[threading.Thread] = []
         self._guards: dict[int, Guard] = {}

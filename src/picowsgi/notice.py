@@ -43,6 +43,9 @@ def _describe(notice: core.Notice, settings: Settings) -> tuple[int, str]:
     if notice.what == core.NOTICE_SHORT:
         text = "a file has become shorter while it is sent, so its response is cut"
         return logging.ERROR, f"{text}{unsent}"
+    if notice.what == core.NOTICE_ABANDONED:
+        text = "an exception came between the application and its response, which is cut"
+        return logging.ERROR, f"{text}{unsent}"
     if notice.what == core.NOTICE_LOST:
         return logging.ERROR, f"{notice.unsent} more requests are not answered in full"
     if notice.what == core.NOTICE_BACKLOG:

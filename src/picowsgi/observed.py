@@ -53,8 +53,9 @@ class ObservedGateway(Gateway):
         return head
 
     def _finish(self, response: Response, *, cut: bool) -> int:
-        super()._finish(response, cut=cut)
-        return self._send_end()
+        response.over = True
+        core.send_end(self.thread, cut)
+        return core.IDLE
 
     def step(self, milliseconds: int) -> bool:
         """Serve one request if it comes in this time; tell whether one did.
@@ -66,6 +67,7 @@ class ObservedGateway(Gateway):
         if number < 0:
             return False
         self.serve(self.environs.make(number))
+        self.leave_child()
         return True
 
     def settle(self, milliseconds: int) -> bool:

@@ -5,6 +5,7 @@ Never parses a command line; the options are the table's (`picowsgi.config.Setti
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import replace
 from types import TracebackType
@@ -58,6 +59,7 @@ class Server:
     def _open(self, application: WSGIApplication, settings: Settings) -> None:
         middleware.check(settings)
         self.settings = settings
+        self._process = os.getpid()
         application = _with_mounts(application, settings)
         self.sockets: list[socket.socket] = open_sockets(settings)
         try:
@@ -116,7 +118,10 @@ class Server:
         return self._worker is None or self._worker.join(timeout)
 
     def stop(self) -> None:
-        """Drain, wait for the end and close the sockets. Calling it again does nothing."""
+        """Drain, wait for the end and close the sockets. Calling it again does nothing.
+
+        In a forked child of the process that has made the server it does nothing either.
+        """
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop()
@@ -124,7 +129,8 @@ class Server:
                 worker.join()
             else:
                 worker.close()
-            close_sockets(self.sockets)
+            if os.getpid() == self._process:
+                close_sockets(self.sockets)
             if worker.error is not None:
                 raise RuntimeError("the serving thread has failed") from worker.error
 

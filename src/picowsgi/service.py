@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from picowsgi import core, loop, middleware
+from picowsgi import core, forked, loop, middleware
 from picowsgi.browser import open_page
 from picowsgi.descriptors import make_room
 from picowsgi.errors import AppImportError, ConfigError
@@ -97,8 +97,9 @@ def run(
     sockets = _listen(settings, given)
     notifier = Notifier({} if link else os.environ)
     service = Service(
-        lambda: middleware.wrap(load(), settings, sockets), settings, sockets, notifier
+        lambda: middleware.wrap(_load_here(load), settings, sockets), settings, sockets, notifier
     )
+    in_children = forked.ClosedInChildren(partial(_close_all, sockets))
     service.on_ready = partial(_greet, settings, on_ready) if given is None else on_ready
     service.command = command
     service.link, service.given = link, given
@@ -124,10 +125,30 @@ def run(
         link.fail(error)
         return 1
     finally:
+        del in_children
         if service.files_are_ours:
             close_sockets(sockets)
         if service.pid_file is not None:
             service.pid_file.remove()
+
+
+def _load_here(load: Callable[[], WSGIApplication]) -> WSGIApplication:
+    """Return what `load` returns; ends a child that it forks and that comes back."""
+    process = os.getpid()
+    try:
+        application = load()
+    except BaseException as error:
+        if os.getpid() != process:
+            forked.leave_child(error)
+        raise
+    if os.getpid() != process:
+        forked.leave_child()
+    return application
+
+
+def _close_all(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 def _greet(settings: Settings, on_ready: OnReady, sockets: list[socket.socket]) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picowsgi import core, link
+from picowsgi import core, forked, link
 from picowsgi.errors import AppImportError
 from picowsgi.worker import Worker
 
@@ -165,6 +165,7 @@ class Process(Serving):
         self.pid = pid
         #: The supervisor's end of what the two share (`picowsgi.link`); -1 once it is closed.
         self.channel = channel
+        self._in_children = forked.ClosedInChildren(self.close)
         #: It is a program of its own, which was not forked.
         self.program = program
         self.patience = 10.0 if program else 5.0

@@ -16,6 +16,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from picowsgi import forked
+
 _STANDARD_ERROR = 2
 _INIT = 1  # the first process of a container
 
@@ -40,11 +42,21 @@ def _note(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: the number stands in the pipe by now."""
 
 
+def make_default(numbers: Iterable[int]) -> None:
+    """Undo, in a forked child, what its parent does with these signals. In the main thread."""
+    signal.set_wakeup_fd(-1)
+    faulthandler.unregister(signal.SIGQUIT)
+    for number in numbers:
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, default)
+
+
 class Signals:
     """A pipe into which the system writes the number of each signal that comes.
 
-    Outside the main thread, where Python allows no handlers, nothing but `wake` comes.
-    SIGQUIT also has the stacks of all threads written to standard error, whatever they are doing.
+    A child that the application forks has the default handlers, and not the pipe. Outside the main
+    thread, where Python allows no handlers, nothing but `wake` comes. SIGQUIT also has the stacks
+    of all threads written to standard error, whatever they are doing.
     `whole_process`: the process is there for the server alone. Then SIGTERM, which may come again
     when the server has ended, does not disturb the end of the process.
     """
@@ -57,6 +69,7 @@ class Signals:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
+        self._in_children = forked.ClosedInChildren(self._end_in_child)
 
     def fileno(self) -> int:
         """Return what is readable once there is a number."""
@@ -125,6 +138,15 @@ class Signals:
             signal.set_wakeup_fd(self._wakeup)
         self._close()
 
+    def _end_in_child(self) -> None:
+        if self._reader < 0:
+            return
+        if self._previous:
+            make_default(self._numbers)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
+        self._close()
+
     def _close(self) -> None:
         os.close(self._reader)
         os.close(self._writer)
+        self._reader = self._writer = -1

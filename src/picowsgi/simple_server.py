@@ -110,8 +110,9 @@ class WSGIServer(simple_server.WSGIServer):
         _refuse_uncalled(type(self), WSGIServer, _NOT_CALLED_OF_SERVERS)
         _check_handler(RequestHandlerClass)
         self._settings = _settings()
-        self._kept = Kept()
         self._core: core.CoreServer | None = None
+        self._kept: Kept | None = None
+        self._process = os.getpid()
         self._shutdown_wanted = False
         self._wakes: Callable[[], object] = lambda: None
         self._returned = threading.Event()
@@ -146,7 +147,7 @@ class WSGIServer(simple_server.WSGIServer):
         """
         self._shutdown_wanted = True
         self._wakes()
-        if self._server_thread != threading.get_ident():
+        if self._server_thread != threading.get_ident() and os.getpid() == self._process:
             self._returned.wait()
 
     def handle_request(self) -> None:
@@ -236,6 +237,7 @@ class WSGIServer(simple_server.WSGIServer):
         if self._core is None:
             _check_socket(self.socket)
             self._core = core.CoreServer([self.socket], self._settings)
+            self._kept = Kept(self._core)
         os.set_blocking(self.socket.fileno(), False)
         return self._core
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from picowsgi import core
+from picowsgi import core, forked
 from picowsgi.handover import Command, Handover, Role, describe
 from picowsgi.link import Link, make_pair
 from picowsgi.service import Service, leave
@@ -41,7 +41,8 @@ class Spawner:
         ours, its = make_pair()
         self._signals.block()
         try:
-            pid = os.fork()
+            with forked.own_process():
+                pid = os.fork()
             if pid == 0:
                 os.close(ours)
                 self._be_worker(Link(its, parent), others)

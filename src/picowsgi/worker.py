@@ -5,6 +5,7 @@ Never reads a socket itself, and never lets a thread have two requests at a time
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -45,6 +46,8 @@ class Worker:
         make_gateway: Callable[..., Gateway] = Gateway,
     ) -> None:
         self._settings = settings
+        #: Its threads and sockets are this process's: in a forked child there is nothing to end.
+        self._process = os.getpid()
         self._access = AccessLog(settings)
         common = {
             **EXTENSIONS,
@@ -85,6 +88,10 @@ class Worker:
         return bool(self._threads)
 
     @property
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._process
+
+    @property
     def requests(self) -> int:
         """How many requests have been taken."""
         return sum(one.core.requests for one in self._loops)
@@ -103,7 +110,9 @@ class Worker:
             one.core.share(source, target)
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Begin to serve. Raises RuntimeError in a child of the process that has made it."""
+        if self._is_forked:
+            raise RuntimeError("the server belongs to the process that has made it")
         with self._lock:
             self._running += 1  # this thread: what has begun may end before the rest begins
         try:
@@ -138,6 +147,8 @@ class Worker:
         Requests that are still in the application at the end of a drain are given up: their
         threads are named in the log, and left.
         """
+        if self._is_forked:
+            return True
         until = None if timeout is None else time.monotonic() + timeout
         while not self._over.wait(_LOOK if timeout is None else min(_LOOK, timeout)):
             now = time.monotonic()
@@ -154,6 +165,8 @@ class Worker:
 
     def close(self) -> None:
         """Close the log; of a worker that was started, `join` does it."""
+        if self._is_forked:
+            return
         with self._lock:
             self._access.close()
 

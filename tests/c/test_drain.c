@@ -259,9 +259,9 @@ static void a_thread_that_closes_the_last_connection_wakes_the_one_that_waits(vo
     CHECK(read(server->wake[0], &byte, 1) < 0 && errno == EAGAIN);
     client_close(&clients[0]); /* the client leaves, which the first thread notices */
     static const char head[] = HEAD_OK;
-    CHECK_INT(pw_send_head(first, LITERAL(head), -1, 0), 1);
-    for (int i = 0; i < 3; i++)
-        pw_send_data(first, LITERAL("data"), 0);
+    int64_t exchange = site.request.exchange;
+    pw_send_first(first, exchange, LITERAL(head), -1, 0, LITERAL("data"), 0);
+    CHECK_INT(pw_send_data(first, exchange, LITERAL("data"), 0), PW_GONE);
     pw_send_end(first, 1);
     CHECK_INT(server->conn_count, 0);
     CHECK_INT(read(server->wake[0], &byte, 1), 1);

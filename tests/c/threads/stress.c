@@ -48,8 +48,9 @@ static loop loops[LOOPS];
 static struct sockaddr_un address;
 static socklen_t address_size;
 static char large[LARGE];
+static pthread_mutex_t taking_news = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool stopping;
-static atomic_int served, held, news_seen, births, slow, notices, answered;
+static atomic_int served, lent, news_seen, births, slow, notices, answered;
 
 static _Noreturn void fail(int line, const char *what)
 {
@@ -67,8 +68,10 @@ static void sleep_us(int us)
 
 static void take_news(pw_thread *thread)
 {
-    while (pw_news(thread) >= 0)
+    pthread_mutex_lock(&taking_news);
+    for (; pw_news(thread) >= 0; pw_news_done(thread))
         atomic_fetch_add(&news_seen, 1);
+    pthread_mutex_unlock(&taking_news);
 }
 
 /* X-Size: what the client has to get. */
@@ -81,10 +84,11 @@ static int64_t respond(pw_thread *thread, const char *body, int64_t size, int32_
 {
     char head[128];
     int64_t head_size = make_head(head, size);
-    int64_t number = pw_respond(thread, head, head_size, body, size, flags);
-    if (number == PW_HOLD)
-        atomic_fetch_add(&held, 1);
-    return number;
+    if (size > PW_COPY_MOST) {
+        pw_thread_request(thread)->lends = 1;
+        atomic_fetch_add(&lent, 1);
+    }
+    return pw_respond(thread, head, head_size, body, size, flags);
 }
 
 static int64_t respond_in_parts(pw_thread *thread, bool framed, int32_t flags)
@@ -96,26 +100,30 @@ static int64_t respond_in_parts(pw_thread *thread, bool framed, int32_t flags)
     pw_send_interim(thread, LITERAL("HTTP/1.1 103 Early Hints\r\n\r\n"));
     pw_client_gone(thread);
     sleep_us(1000);
-    pw_send_head(thread, head, size, framed ? PARTS * PART : -1, PW_ADD_DATE);
+    int64_t exchange = pw_thread_request(thread)->exchange;
+    if (flags & PW_FINISHED) {
+        pw_thread_request(thread)->lends = 1;
+        atomic_fetch_add(&lent, 1);
+    }
+    pw_send_first(thread, exchange, head, size, framed ? PARTS * PART : -1, PW_ADD_DATE, "", 0, 0);
     for (int i = 0; i < PARTS; i++)
-        pw_send_data(thread, large, PART, flags);
-    if (pw_send_end(thread, 0) > 0)
-        atomic_fetch_add(&held, 1);
-    return pw_next(thread);
+        pw_send_data(thread, exchange, large, PART, flags);
+    return pw_finish(thread, 0);
 }
 
 static int64_t respond_from_file(pw_thread *thread, int descriptor, int64_t content_size)
 {
     char head[256];
     int64_t size = make_head(head, content_size);
-    pw_send_head(thread, head, size, -1, PW_ADD_SERVER);
+    int64_t exchange = pw_thread_request(thread)->exchange;
+    pw_send_first(thread, exchange, head, size, -1, PW_ADD_SERVER, "", 0, 0);
     while (content_size > 0) { /* chunked, so not with pw_send_file */
         char part[512];        /* many small ones, and a while without any */
         if (content_size % 4096 < 512)
             sleep_us(1000);
         ssize_t got = pread(descriptor, part, sizeof part, POST_IN_FILE - content_size);
         MUST(got > 0);
-        pw_send_data(thread, part, got, 0);
+        pw_send_data(thread, exchange, part, got, 0);
         content_size -= got;
     }
     close(descriptor);
@@ -128,7 +136,8 @@ static int64_t send_file(pw_thread *thread, int descriptor, int64_t content_size
     char head[256];
     int64_t size = make_head(head, content_size);
     size += snprintf(head + size, 64, "Content-Length: %lld\r\n", (long long)content_size);
-    pw_send_head(thread, head, size, content_size, 0);
+    pw_send_first(thread, pw_thread_request(thread)->exchange, head, size, content_size, 0, "", 0,
+                  0);
     pw_send_file(thread, descriptor, 0, content_size);
     close(descriptor);
     pw_send_end(thread, 0);
@@ -175,7 +184,7 @@ static void *serve(void *its_place)
     atomic_store(&own->thread, thread);
     int64_t number = pw_next(thread);
     for (int turn = 0; number != PW_STOP;) {
-        if (number == PW_IDLE || number == PW_HOLD || (number & PW_NEWS) != 0)
+        if (number == PW_IDLE || (number & PW_NEWS) != 0)
             take_news(thread);
         if (number < 0) {
             number = pw_next(thread);
@@ -534,9 +543,9 @@ int main(void)
     close(logs[0]);
     close(logs[1]);
     printf(
-        "  %d requests, %d answers, %d held, %d news, %d threads born, %d named slow, %d notices\n",
-        served, answered, held, news_seen, births, slow, notices);
+        "  %d requests, %d answers, %d lent, %d news, %d threads born, %d named slow, %d notices\n",
+        served, answered, lent, news_seen, births, slow, notices);
     /* Or it has not tried what it is for. */
-    MUST(answered > 0 && held > 0 && news_seen > 0 && births > 0 && slow > 0);
+    MUST(answered > 0 && lent > 0 && news_seen > 0 && births > 0 && slow > 0);
     return 0;
 }
