@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn
 
 from picowsgi.config import Settings
 from picowsgi.link import READY, Link, write
-from picowsgi.sockets import adopt_listener, file_of
+from picowsgi.sockets import adopt_listener, file_of, is_ours
 
 VARIABLE = "PICOWSGI_HANDOVER"
 
@@ -35,14 +35,17 @@ class Handover:
 
     role: Role
     parent: int
-    listeners: tuple[tuple[int, str | None], ...]
+    listeners: tuple[tuple[int, str | None, bool], ...]
     channel: int = -1
     child: tuple[int, int] = (-1, -1)
     settings: dict[str, Any] | None = None
 
     def sockets(self) -> list[socket.socket]:
         """Return the listening sockets; only who owns a unix socket's file removes it."""
-        return [adopt_listener(descriptor, file) for descriptor, file in self.listeners]
+        return [
+            adopt_listener(descriptor, file, is_ours=ours)
+            for descriptor, file, ours in self.listeners
+        ]
 
     def link(self) -> Link | None:
         """Return a worker's end of what it shares with its supervisor."""
@@ -77,7 +80,7 @@ def take(environ: MutableMapping[str, str]) -> Handover | None:
     values = json.loads(text)
     if values["role"] == "keeper" and values["parent"] != os.getpid():
         return None  # somebody else's
-    values["listeners"] = tuple((number, file) for number, file in values["listeners"])
+    values["listeners"] = tuple(map(tuple, values["listeners"]))
     values["child"] = tuple(values["child"])
     given = Handover(**values)
     for descriptor in (given.channel, given.child[1]):
@@ -88,12 +91,12 @@ def take(environ: MutableMapping[str, str]) -> Handover | None:
 
 def describe(
     sockets: Sequence[socket.socket], *, with_files: bool
-) -> tuple[tuple[int, str | None], ...]:
+) -> tuple[tuple[int, str | None, bool], ...]:
     """Return the sockets as `Handover.listeners`."""
     found = []
     for sock in sockets:
         file = file_of(sock) if with_files else None
-        found.append((sock.fileno(), None if file is None else str(file)))
+        found.append((sock.fileno(), None if file is None else str(file), is_ours(sock)))
     return tuple(found)
 
 
@@ -129,7 +132,7 @@ class Command:
         """Start it as a child that has `descriptors`; return its number. Raises OSError."""
         import subprocess  # only where it is asked for
 
-        kept = [*(number for number, _ in given.listeners), *descriptors]
+        kept = [*(listener[0] for listener in given.listeners), *descriptors]
         process = subprocess.Popen(
             self.arguments, cwd=self.directory, env=self._environ(given), pass_fds=kept
         )
@@ -138,7 +141,7 @@ class Command:
 
     def become(self, given: Handover, descriptors: Sequence[int]) -> NoReturn:
         """Make this process a new one of the command, with `descriptors`. Raises OSError."""
-        for descriptor in (*(number for number, _ in given.listeners), *descriptors):
+        for descriptor in (*(listener[0] for listener in given.listeners), *descriptors):
             os.set_inheritable(descriptor, True)
         os.chdir(self.directory)
         os.execve(self.arguments[0], self.arguments, self._environ(given))  # noqa: S606

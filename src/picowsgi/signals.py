@@ -38,6 +38,10 @@ def _end(number: int, _frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
+def _ignore_stop() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _note(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: the number stands in the pipe by now."""
 
@@ -81,7 +85,7 @@ class Signals:
             return
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if self._whole_process:
-            atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # called last
+            atexit.register(_ignore_stop)  # before the application's, so it is called after them
             if os.getpid() == _INIT:
                 signal.signal(signal.SIGTERM, _end)
         for number in self._numbers - STOP - {signal.SIGQUIT, signal.SIGCHLD}:
@@ -126,6 +130,10 @@ class Signals:
             # Until the process has loaded its application there is nothing to drain.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._close()
+
+    def outlive_exit(self) -> None:
+        """Take signals after the functions of `atexit` have run, too: the process goes on."""
+        atexit.unregister(_ignore_stop)
 
     def restore(self) -> None:
         """Put back what the process did with the signals before."""

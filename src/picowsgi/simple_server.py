@@ -228,7 +228,7 @@ class WSGIServer(simple_server.WSGIServer):
                 woken.wait(poll_interval)
                 self.service_actions()
         finally:
-            worker.stop()
+            worker.stop(others_accept=True)  # the socket stays open, and may be served again
             worker.join()
         if worker.error is not None:
             raise RuntimeError("a serving thread has failed") from worker.error

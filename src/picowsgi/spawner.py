@@ -100,6 +100,7 @@ class Spawner:
             child=(child.pid, child.channel),
             settings=_plain(self._service),
         )
+        self._signals.outlive_exit()
         with suppress(Exception):
             atexit._run_exitfuncs()  # the application's: nothing of it is left afterwards
         self._signals.block()

@@ -25,6 +25,7 @@ from picowsgi.log import get_logger
 from picowsgi.service import Service, freeze, leave
 from picowsgi.serving import Inline, Process
 from picowsgi.signals import ALL, FEW, STOP, Signals
+from picowsgi.sockets import close_backlog
 from picowsgi.spawner import Spawner
 from picowsgi.terminal import is_foreground
 from picowsgi.upgrade import Upgrade
@@ -321,6 +322,8 @@ class _Supervisor:
             get_logger().debug("stopping")
             if not self._upgrade.succeed():
                 self._service.notifier.stopping()
+            if self._service.link is None and not self._others_listen():
+                close_backlog(self._service.sockets)
             # Whoever connects from now on is to be refused, rather than to wait in vain.
             for sock in self._service.sockets:
                 sock.close()

@@ -372,24 +372,6 @@ def test_at_the_end_running_requests_are_answered(serve_app, tmp_path, options):
 
 @pytest.mark.measured
 @MODES
-def test_a_second_signal_ends_at_once_what_the_first_one_waits_for(serve_app, tmp_path, options):
-    command = serve_app(*options)
-    thread, answers = ask_in_thread(command.port, "/hold")
-    eventually((tmp_path / "held").exists, "the request to run")
-    running = workers(command)
-    command.process.terminate()
-    begin = time.monotonic()
-    while command.process.poll() is None and time.monotonic() - begin < PATIENCE:
-        command.process.terminate()
-        time.sleep(0.05)
-    assert time.monotonic() - begin < 4
-    thread.join(PATIENCE)
-    assert answers[0] != "released"
-    assert not any(map(lives, running))
-
-
-@pytest.mark.measured
-@MODES
 def test_requests_that_take_longer_than_the_graceful_time_are_cut_and_logged(
     serve_app, tmp_path, options
 ):

@@ -19,6 +19,7 @@ from picowsgi.link import Link, make_pair
 from picowsgi.pidfile import PidFile
 from picowsgi.privileges import find_identity
 from picowsgi.serving import Process
+from picowsgi.sockets import is_ours
 from picowsgi.systemd import Notifier, take_sockets
 
 # The pid file
@@ -124,8 +125,8 @@ def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) 
             "keeper",
             os.getpid(),
             tuple(
-                (os.dup(number), file)
-                for number, file in handover.describe(sockets, with_files=True)
+                (os.dup(number), file, ours)
+                for number, file, ours in handover.describe(sockets, with_files=True)
             ),
             child=(9, os.open(os.devnull, os.O_RDONLY)),
             settings={"bind": ["a", "b"], "port": 5, "sources": {"port": "--port"}},
@@ -143,6 +144,7 @@ def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) 
         adopted = taken.sockets()
         assert [one.getsockname() for one in adopted] == [one.getsockname() for one in sockets]
         assert not any(one.get_inheritable() for one in adopted)
+        assert all(map(is_ours, adopted))
         assert not os.get_inheritable(given.child[1])
         os.close(given.child[1])
         close_sockets(adopted)
