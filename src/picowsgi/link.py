@@ -80,9 +80,9 @@ class Link:
         """Return what is readable when the supervisor has said something; -1: it is gone."""
         return -1 if self._ended else self._descriptor
 
-    def say(self, byte: int) -> None:
-        """Tell the supervisor; one that is gone, or does not listen, is not told."""
-        write(self._descriptor, bytes([byte]))
+    def say(self, byte: int) -> bool:
+        """Tell the supervisor; False for one that is gone, or has not read for very long."""
+        return write(self._descriptor, bytes([byte]))
 
     def fail(self, error: AppImportError) -> None:
         """Tell the supervisor why there is no application."""

@@ -246,9 +246,9 @@ class _Supervisor:
             link.say(words.BEAT)
             if service.reloader is not None:
                 service.reloader.tell_of_modules()
-        if inline is not None and 0 < self._requests_most <= inline.requests:
+        is_worn = inline is not None and 0 < self._requests_most <= inline.requests
+        if is_worn and link.say(words.REPLACE):
             self._requests_most = 0  # asking once is enough
-            link.say(words.REPLACE)
 
     # ---------------------------------------------------------------- signals
 
