@@ -11,8 +11,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -20,6 +22,7 @@ from picowsgi import forked
 
 _STANDARD_ERROR = 2
 _INIT = 1  # the first process of a container
+_END = 5.0  # seconds for the end of a process whose server has ended
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 #: What a server understands that can neither start itself anew nor has workers.
@@ -36,6 +39,13 @@ ALL = FEW | {
 def _end(number: int, _frame: FrameType | None) -> None:
     """End the process: the system does not, by a signal, where it is the first one of all."""
     os._exit(128 + number)
+
+
+def _end_late(until: float, process: int, number: int, _frame: FrameType | None) -> None:
+    """Let the process end by itself until then; later, or in a child of it, end it."""
+    if time.monotonic() >= until or os.getpid() != process:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def _ignore_stop() -> None:
@@ -62,7 +72,7 @@ class Signals:
     thread, where Python allows no handlers, nothing but `wake` comes. SIGQUIT also has the stacks
     of all threads written to standard error, whatever they are doing.
     `whole_process`: the process is there for the server alone. Then SIGTERM, which may come again
-    when the server has ended, does not disturb the end of the process.
+    when the server has ended, does not disturb the end of the process for some seconds.
     """
 
     def __init__(self, numbers: Iterable[int], *, whole_process: bool = False) -> None:
@@ -140,9 +150,11 @@ class Signals:
         if self._previous:
             if signal.SIGQUIT in self._numbers:
                 faulthandler.unregister(signal.SIGQUIT)
+            if self._whole_process:
+                until = time.monotonic() + _END
+                self._previous[signal.SIGTERM] = partial(_end_late, until, os.getpid())
             for number, handler in self._previous.items():
-                if number != signal.SIGTERM or not self._whole_process:
-                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
             signal.set_wakeup_fd(self._wakeup)
         self._close()
 

@@ -60,8 +60,8 @@ def app(environ, start_response):
 def serve_app(picowsgi, tmp_path):
     """Start the command in a folder with app.py: `serve_app("--workers", "2")`."""
 
-    def start(*options, **more):
-        write_app(tmp_path, APP)
+    def start(*options, app=APP, **more):
+        write_app(tmp_path, app)
         return picowsgi("app:app", *options, directory=tmp_path, **more)
 
     return start
@@ -265,6 +265,38 @@ def test_a_stop_while_a_reloaded_process_drops_its_application_is_not_lost(picow
     command.process.send_signal(signal.SIGHUP)
     eventually((tmp_path / "dropped").exists, "the application to be dropped")
     assert command.stop() == 0
+
+
+def test_a_thread_of_the_application_that_never_ends_can_be_ended_by_a_later_signal(serve_app):
+    app = APP + "import threading\nthreading.Thread(target=time.sleep, args=(3600,)).start()\n"
+    command = serve_app(app=app)
+    command.process.terminate()
+    eventually(lambda: not listens(command.port), "the socket to be closed")
+    deadline = time.monotonic() + PATIENCE
+    while command.process.poll() is None and time.monotonic() < deadline:
+        command.process.terminate()
+        time.sleep(0.1)
+    assert command.wait() == -TERM
+
+
+def test_a_server_that_is_to_stop_refuses_new_connections(serve):
+    running, over = threading.Event(), threading.Event()
+
+    def app(_environ, start_response):
+        running.set()
+        assert over.wait(PATIENCE)
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    server = serve(app, timeout_graceful=60)
+    with RawClient(server.port) as client:
+        client.send(GET)
+        assert running.wait(PATIENCE)
+        server.request_stop()
+        eventually(lambda: is_refused(server.port), "new connections to be refused")
+        over.set()
+        assert client.read_response().content == b"ok"
+    assert server.join(PATIENCE)
 
 
 def test_serve_gives_a_program_its_handlers_back(tmp_path):
