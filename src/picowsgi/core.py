@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
 from picowsgi import forked
 from picowsgi._core import ffi, lib
@@ -247,7 +248,7 @@ class CoreServer:
         #: What Python has lent to the core, by the number of the exchange, with the thread that has
         #: lent it. An item is put in before the core gets it, and taken out when the core has named
         #: its number (PW_NEWS_SENT), by nothing else.
-        self.loans: dict[int, tuple[CoreThread, object]] = {}
+        self.loans: dict[int, tuple[ref[CoreThread], object]] = {}
         # Both must outlive the server: it reads the one, and leaves the other at its end.
         self.pointer = ffi.gc(server, partial(_free_server, self.loans, balance), _SERVER_SIZE)
         self._sockets = list(sockets)
@@ -333,17 +334,29 @@ def _free_server(
 
 
 class CoreThread:
-    """What one serving thread needs of the core (`pw_thread`); `number` is for `watch`."""
+    """What one serving thread needs of the core (`pw_thread`); `number` is for `watch`.
+
+    The server lives at least as long as `pointer`, which each response has: a thread of the
+    application may be sending for one.
+    """
 
     def __init__(self, server: CoreServer, number: int) -> None:
         pointer = lib.pw_thread_new(server.pointer, number)
         if pointer == ffi.NULL:
             raise MemoryError
 
-        self.pointer: Any = ffi.gc(pointer, lib.pw_thread_free)
+        self.pointer: Any = ffi.gc(pointer, partial(_free_thread, server.pointer))
+        #: For what this thread lends.
+        self.owner = ref(self)
         self.request: Any = lib.pw_thread_request(pointer)
         block, size = lib.pw_thread_block(pointer), lib.pw_thread_block_size(pointer)
         self.block: Any = ffi.buffer(block, size)
+
+
+def _free_thread(
+    _server: Any, thread: Any, free: Callable[[Any], None] = lib.pw_thread_free
+) -> None:
+    free(thread)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -72,9 +72,10 @@ class Kept:
         while (news := core.next_news(thread.pointer)) >= 0:
             if news & 1 == core.NEWS_SENT:
                 loan = self.loans.pop(news >> 1, None)
-                if loan is not None and loan[0] is not thread and not has_gil():
-                    owner, loan = loan[0], None
-                    core.nudge(owner.pointer)
+                if loan is not None and not has_gil():
+                    owner, loan = loan[0](), None
+                    if owner is not None and owner is not thread:
+                        core.nudge(owner.pointer)
             else:
                 self.templates.pop((news >> 1) << core.ENTRY_SHIFT, None)
             core.news_done(thread.pointer)

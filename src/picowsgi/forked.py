@@ -83,14 +83,14 @@ def _before() -> None:
 
 
 def _after_in_parent() -> None:
-    for thing in _stopped:
+    for thing in reversed(_stopped):
         thing.after_fork_in_parent()
     _stopped.clear()
     _forking.release()
 
 
 def _after_in_child() -> None:
-    for thing in _stopped:
+    for thing in reversed(_stopped):
         if getattr(_thread, "forks_for_server", False):
             thing.after_fork_in_parent()
         else:

@@ -162,7 +162,7 @@ class Gateway:
         """
         request = self._request
         request.lends = 1
-        self._kept.loans[request.exchange] = self._core_thread, pieces
+        self._kept.loans[request.exchange] = self._core_thread.owner, pieces
 
     def _serve_parts(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
         """Send the items of an iterable one after the other."""

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -56,21 +56,45 @@ def _note(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: the number stands in the pipe by now."""
 
 
-def make_default(numbers: Iterable[int]) -> None:
-    """Undo, in a forked child, what its parent does with these signals. In the main thread."""
-    signal.set_wakeup_fd(-1)
-    faulthandler.unregister(signal.SIGQUIT)
-    for number in numbers:
-        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, default)
+class DefaultInChildren:
+    """Gives each forked child the default handlers of these signals, as long as this object lives.
+
+    They are held back around the fork. A signal that is sent to a child at once would otherwise
+    find the handler of its parent, and be written to the pipe of the parent.
+    """
+
+    def __init__(self, numbers: Iterable[int], close: Callable[[], object]) -> None:
+        """`close` closes in the child what the handlers need."""
+        self._numbers = frozenset(numbers)
+        self._close = close
+        self._mask: set[int] | set[signal.Signals] = set()
+        forked.guard(self)
+
+    def before_fork(self) -> None:
+        """Hold them back in the thread that forks."""
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
+
+    def after_fork_in_parent(self) -> None:
+        """Let them come again."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def after_fork_in_child(self) -> None:
+        """Give them their defaults, and let them come again."""
+        signal.set_wakeup_fd(-1)
+        faulthandler.unregister(signal.SIGQUIT)
+        for number in self._numbers:
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, default)
+        self._close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask - self._numbers)
 
 
 class Signals:
     """A pipe into which the system writes the number of each signal that comes.
 
-    A child that the application forks has the default handlers, and not the pipe. Outside the main
-    thread, where Python allows no handlers, nothing but `wake` comes. SIGQUIT also has the stacks
-    of all threads written to standard error, whatever they are doing.
+    A child that the application forks has the default handlers, and not the pipe. Outside the
+    main thread, where Python allows no handlers, nothing but `wake` comes. SIGQUIT also has the
+    stacks of all threads written to standard error, whatever they are doing.
     `whole_process`: the process is there for the server alone. Then SIGTERM, which may come again
     when the server has ended, does not disturb the end of the process for some seconds.
     """
@@ -83,7 +107,7 @@ class Signals:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
-        self._in_children = forked.ClosedInChildren(self._end_in_child)
+        self._in_children: DefaultInChildren | None = None
 
     def fileno(self) -> int:
         """Return what is readable once there is a number."""
@@ -93,6 +117,7 @@ class Signals:
         """Note those that need not be answered before `install`, but would end the process."""
         if threading.current_thread() is not threading.main_thread():
             return
+        self._in_children = DefaultInChildren(self._numbers, self._close)
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if self._whole_process:
             atexit.register(_ignore_stop)  # before the application's, so it is called after them
@@ -158,15 +183,7 @@ class Signals:
             signal.set_wakeup_fd(self._wakeup)
         self._close()
 
-    def _end_in_child(self) -> None:
-        if self._reader < 0:
-            return
-        if self._previous:
-            make_default(self._numbers)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
-        self._close()
-
     def _close(self) -> None:
         os.close(self._reader)
         os.close(self._writer)
-        self._reader = self._writer = -1
+        self._in_children = None

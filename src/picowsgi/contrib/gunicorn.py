@@ -39,6 +39,7 @@ from picowsgi.log import get_logger
 from picowsgi.mount import Mount
 from picowsgi.observed import ObservedGateway
 from picowsgi.resolve import load_settings
+from picowsgi.signals import DefaultInChildren
 from picowsgi.sockets import prepare
 from picowsgi.worker import Worker as Serving
 
@@ -98,6 +99,8 @@ class Worker(base.Worker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until a signal, gunicorn's reload or `max_requests` ends it."""
         core.share_heap()
+        #: gunicorn's handlers are not for the processes that the application forks.
+        self._in_children = DefaultInChildren(self.SIGNALS, self._close_in_child)
         _log_through(self.log)
         sockets = [listener.sock for listener in self.sockets]
         for sock in sockets:
@@ -136,6 +139,10 @@ class Worker(base.Worker):  # type: ignore[misc]
             if ready:
                 os.read(self.PIPE[0], 4096)
         return False
+
+    def _close_in_child(self) -> None:
+        for descriptor in self.PIPE:
+            os.close(descriptor)
 
     def _patience(self) -> float:
         seconds = _COUNT if self.cfg.max_requests else 1.0
