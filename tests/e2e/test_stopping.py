@@ -301,25 +301,31 @@ def test_a_server_that_is_to_stop_refuses_new_connections(serve):
 
 def test_serve_gives_a_program_its_handlers_back(tmp_path):
     (tmp_path / "script.py").write_text(
-        "import os, signal, threading, picowsgi\n"
+        "import os, signal, sys, threading, urllib.request, picowsgi\n"
         "def app(environ, start_response):\n"
         "    start_response('200 OK', [])\n"
         "    return [b'']\n"
         "def handle(number, frame):\n"
         "    print('handled', flush=True)\n"
         "signal.signal(signal.SIGTERM, handle)\n"
-        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
-        "picowsgi.serve(app, port=0)\n"
+        "def stop():\n"
+        "    urllib.request.urlopen(sys.argv[1]).close()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "threading.Thread(target=stop).start()\n"
+        "picowsgi.serve(app, bind=['fd://' + sys.argv[2]])\n"
         "print('served', flush=True)\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
     )
-    done = subprocess.run(
-        [sys.executable, tmp_path / "script.py"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url, number = f"http://127.0.0.1:{listening.getsockname()[1]}", listening.fileno()
+        done = subprocess.run(
+            [sys.executable, tmp_path / "script.py", url, str(number)],
+            pass_fds=[number],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
     assert done.stdout == "served\nhandled\n"
 
 
@@ -332,10 +338,14 @@ def reload(command):
 
 
 def wear_out(command):
-    for _ in range(60):
+    first = set(children(command.process.pid))
+
+    def are_worn():
         ask(command.port)
-    command.wait_for_log("is to be replaced", 2)
-    eventually(lambda: len(children(command.process.pid)) == 4, "both to be replaced")
+        return all(f"worker {pid} is to be replaced" in command.log for pid in first)
+
+    eventually(are_worn, "both workers to have had enough requests")
+    eventually(lambda: len(set(children(command.process.pid)) - first) >= 2, "others to serve")
 
 
 def have_one_less(command):
