@@ -24,6 +24,7 @@ from processes import (
     ask,
     children,
     eventually,
+    is_refused,
     lives,
     needs_gil,
     write_app,
@@ -325,15 +326,6 @@ MODES = pytest.mark.parametrize("options", [(), TWO], ids=["one process", "two w
 
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def is_refused(port):
-    """Tell whether a new connection is refused."""
-    try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 @MODES
