@@ -107,7 +107,7 @@ const char *pw_poller_name(int32_t number);
 pw_server *pw_server_new(const pw_settings *settings);
 /*
  * The descriptor is listening and non-blocking, and stays the caller's: it is duplicated, and the
- * duplicate closed when the server begins to drain. Returns 0, or an errno.
+ * duplicate closed while the server drains. Returns 0, or an errno.
  */
 int32_t pw_server_listen(pw_server *server, int32_t descriptor);
 /*
@@ -118,8 +118,20 @@ int32_t pw_server_listen(pw_server *server, int32_t descriptor);
  * be called after pw_server_listen, once. Returns 0, or an errno.
  */
 int32_t pw_server_share(pw_server *server, int32_t from, int32_t to);
-/* May be called from any thread, any number of times; a second call stops without draining. */
-void pw_server_stop(pw_server *server);
+/*
+ * How a server stops, in the order of their urgency: the most urgent that was asked for holds.
+ *
+ * PW_DRAIN answers every request on every connection that the system has accepted by then: it goes on
+ * accepting while connections wait on the listening sockets, as room becomes free, and closes the
+ * sockets once none waits. PW_LEAVE is for a server whose sockets others go on accepting from: it
+ * takes what waits now and has room, and leaves the rest to them. Both end after timeout_graceful at
+ * the latest. PW_END cuts what is not over.
+ */
+#define PW_DRAIN 1
+#define PW_LEAVE 2
+#define PW_END 3
+/* May be called from any thread and from a signal handler, any number of times. */
+void pw_server_stop(pw_server *server, int32_t how);
 /* The access log goes to this descriptor from now on; lines that wait go to the one before. */
 void pw_server_log_to(pw_server *server, int32_t descriptor);
 /* How many requests it has handed out. May be called from any thread. */
@@ -164,6 +176,7 @@ int32_t pw_watch(pw_server *server);
 #define PW_NOTICE_ERROR 6         /* another error of the system */
 #define PW_NOTICE_LOST 7          /* so many more, `unsent`, for which there was no memory */
 #define PW_NOTICE_ABANDONED 8     /* an exception came between the application and the response */
+#define PW_NOTICE_BACKLOG 9       /* at the end connections were waiting to be accepted */
 #define PW_NOTICE_LINE 1024
 typedef struct {
     int32_t what;

@@ -118,7 +118,7 @@ pw_step pw_step_linger(pw_server *server, pw_conn *conn)
     for (; (conn->what & PW_READABLE) != 0 && reads < PW_READS_MOST; reads++) {
         size_t got;
         pw_io outcome = pw_recv_into(conn, server->scratch, PW_SCRATCH_SIZE, &got);
-        if (outcome == PW_IO_RETRY && !server->draining)
+        if (outcome == PW_IO_RETRY)
             break;
         conn->linger_left -= (int64_t)got;
         if (outcome != PW_IO_OK || conn->linger_left < 0 ||
@@ -129,9 +129,8 @@ pw_step pw_step_linger(pw_server *server, pw_conn *conn)
     }
     if (conn->what & PW_READABLE)
         pw_run(server, conn, false);
-    if (server->draining)
-        return pw_conn_wait(server, conn, PW_TIMER_DRAIN, false);
-    return pw_conn_wait(server, conn, PW_TIMER_LINGER, reads > 0);
+    return pw_conn_wait(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_LINGER,
+                        reads > 0);
 }
 
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)

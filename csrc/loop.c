@@ -158,23 +158,22 @@ bool pw_server_is_late(pw_server *server)
     int64_t now = pw_now();
     int64_t none = 0;
     atomic_compare_exchange_strong(&server->drain_until, &none, now + server->timeout_graceful);
-    return stops > 1 || now >= atomic_load(&server->drain_until);
+    return stops == PW_END || now >= atomic_load(&server->drain_until);
 }
 
-static void pw_server_begin_drain(pw_server *server)
+/* Follows what pw_server_stop has been asked for. */
+static void pw_server_drain(pw_server *server)
 {
-    if (server->draining || atomic_load(&server->stopping) == 0)
+    if (atomic_load(&server->stopping) == 0)
         return;
+    bool begins = !server->draining;
     server->draining = true;
-    pw_server_is_late(server); /* sets drain_until */
-    /* Whoever waits to be accepted is lost when nobody else has the socket; and where others do, they
-     * may not know of a connection that this process was woken for. */
-    for (int i = 0; i < server->listener_count && !server->paused; i++)
-        pw_accept(server, &server->listeners[i], server->max_connections);
-    pw_server_close_listeners(server);
-    pw_accept_leave(server);
-    server->resume_at = 0;
-    for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
+    if (pw_server_is_late(server)) /* which sets drain_until */
+        return;
+    if (begins)
+        pw_accept_leave(server);
+    pw_accept_drain(server);
+    for (pw_conn *conn = begins ? server->all : NULL, *next; conn != NULL; conn = next) {
         next = conn->next;
         pw_conn_drain(server, conn);
     }
@@ -183,6 +182,10 @@ static void pw_server_begin_drain(pw_server *server)
 /* Nothing goes on any more. What a thread still has ends when it comes back: pw_conn_finished. */
 static void pw_server_end(pw_server *server)
 {
+    bool others_accept = atomic_load(&server->stopping) == PW_LEAVE;
+    if (pw_accept_close(server) && !others_accept)
+        pw_notice_backlog(server);
+    pw_accept_leave(server);
     for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
         next = conn->next;
         if (conn->state == PW_CONN_APP)
@@ -202,7 +205,7 @@ static void pw_server_event(pw_server *server, const pw_event *event)
         char unused[64];
         while (read(server->wake[0], unused, sizeof unused) > 0)
             continue;
-        pw_server_begin_drain(server);
+        pw_server_drain(server);
         return;
     }
     for (int i = 0; i < server->listener_count; i++)
@@ -271,7 +274,8 @@ static void pw_server_wait(pw_server *server, int most)
 
 static bool pw_server_is_over(pw_server *server)
 {
-    return server->draining && (server->conn_count == 0 || pw_server_is_late(server));
+    return server->draining &&
+           ((server->conn_count == 0 && !pw_accept_is_open(server)) || pw_server_is_late(server));
 }
 
 void pw_loop_wake(pw_server *server, bool always)
@@ -328,6 +332,8 @@ int64_t pw_loop(pw_thread *thread)
                 return number;
         } else if (server->event_next < server->event_count) {
             pw_server_event(server, &server->events[server->event_next++]);
+        } else if (pw_accept_drain_is_due(server)) {
+            pw_accept_drain(server);
         } else if (pw_server_is_over(server)) {
             pw_server_end(server);
             pw_token_stop(server);

@@ -125,6 +125,7 @@ int32_t pw_server_listen(pw_server *server, int32_t descriptor)
     if (listener->fd < 0)
         return errno;
     int error = pw_poll_add(&server->poll, listener->fd, listener, PW_POLL_LISTENER);
+    listener->is_polled = error == 0;
     if (error == 0)
         server->listener_count++;
     else
@@ -144,9 +145,11 @@ int32_t pw_server_share(pw_server *server, int32_t from, int32_t to)
     return error;
 }
 
-void pw_server_stop(pw_server *server)
+void pw_server_stop(pw_server *server, int32_t how)
 {
-    atomic_fetch_add(&server->stopping, 1);
+    int asked = atomic_load(&server->stopping);
+    while (asked < how && !atomic_compare_exchange_weak(&server->stopping, &asked, how))
+        continue;
     pw_server_wake(server);
 }
 
@@ -166,19 +169,6 @@ int32_t pw_server_descriptor(pw_server *server)
 int64_t pw_server_requests(pw_server *server)
 {
     return atomic_load_explicit(&server->requests, memory_order_relaxed);
-}
-
-void pw_server_close_listeners(pw_server *server)
-{
-    for (int i = 0; i < server->listener_count; i++) {
-        if (server->listeners[i].fd < 0)
-            continue;
-        /* Closing would not do: other processes have the same socket open. */
-        if (!server->paused && !server->aside)
-            pw_poll_remove(&server->poll, server->listeners[i].fd);
-        close(server->listeners[i].fd);
-        server->listeners[i].fd = -1;
-    }
 }
 
 void pw_server_release(pw_server *server)
@@ -240,7 +230,7 @@ void pw_server_free(pw_server *server)
     server->draining = server->stopped = true; /* a thread that never came back may come yet */
     pw_loop_clear(server);
     server->news_count = 0;
-    pw_server_close_listeners(server);
+    pw_accept_close(server);
     pw_accept_leave(server);
     pw_poll_close(&server->poll);
     pw_access_flush(&server->access);

@@ -83,6 +83,8 @@ void pw_notice_conn(pw_server *server, const pw_conn *conn, int what, int error)
 void pw_notice_thread(const pw_thread *thread, const pw_conn *conn, int what, int error);
 /* One more of which nothing can be told. */
 void pw_notice_lost(pw_server *server);
+/* Connections were waiting to be accepted when the server ended. */
+void pw_notice_backlog(pw_server *server);
 /* Keeps the request line of the request that the thread takes, for notices. */
 void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn);
 /* The thread leaves a response behind that is not yet sent: the same for the connection. */
@@ -120,16 +122,16 @@ void pw_gather_flush(pw_server *server, bool all);
 /* ------------------------------------------------------------------ accept.c */
 
 typedef struct {
-    int fd;          /* owned, a duplicate; -1 once the server drains */
+    int fd;          /* owned, a duplicate; -1 once closed, which happens while the server drains */
     bool is_channel; /* connections come from other processes: see handover.c */
     bool is_over;    /* nothing comes any more */
+    bool is_polled;  /* the poller has it */
 } pw_listener;
 
-/* At most so many new connections, put into the run queue. */
-void pw_accept(pw_server *server, pw_listener *listener, int most);
-/* The same for what the poller has said. */
+/* Accepts what the poller has reported. */
 void pw_accept_event(pw_server *server, pw_listener *listener);
-/* So many connections more, or less. */
+/* Counts connections: `change` more, or less. While the server drains the loop checks after each
+ * that ends whether it was the last, whichever thread has closed it. */
 void pw_accept_count(pw_server *server, int change);
 void pw_accept_pause(pw_server *server);
 /* Accepts again when it may. */
@@ -140,6 +142,19 @@ int pw_accept_patience(pw_server *server);
 void pw_accept_waited(pw_server *server);
 /* No new connections are for this process any more. */
 void pw_accept_leave(pw_server *server);
+
+/*
+ * While the server drains. A listening socket that is open then has connections waiting for which
+ * there is no room, and accepting is paused; or pw_accept_drain is due.
+ */
+bool pw_accept_is_open(const pw_server *server);
+bool pw_accept_drain_is_due(const pw_server *server);
+/* Accepts what waits as far as there is room, and closes the sockets where nothing waits any more, or
+ * others accept it. */
+void pw_accept_drain(pw_server *server);
+/* Closes the sockets. Returns whether connections were waiting there, which are lost unless another
+ * process has the sockets too. */
+bool pw_accept_close(pw_server *server);
 
 /* ------------------------------------------------------------------ balance.c */
 
@@ -187,7 +202,7 @@ struct pw_server {
     pw_event events[PW_EVENTS_MOST];
     int event_count, event_next;
     int wake[2];               /* a pipe: [1] written by pw_server_stop */
-    atomic_int stopping;       /* how often pw_server_stop was called */
+    atomic_int stopping;       /* the most urgent that pw_server_stop was asked for; 0: nothing */
     _Atomic(int64_t) requests; /* handed out; read by pw_server_requests from any thread */
     bool draining;
     atomic_int_least64_t drain_until; /* ms; 0: nobody has seen yet that it is to stop */
@@ -286,8 +301,6 @@ struct pw_thread {
 
 /* One reference less. */
 void pw_server_release(pw_server *server);
-/* Nobody can connect any more, as far as this process is concerned. */
-void pw_server_close_listeners(pw_server *server);
 
 /* ------------------------------------------------------------------ loop.c */
 

@@ -21,7 +21,7 @@ static pw_server *server;
 static void stop(int signal)
 {
     (void)signal;
-    pw_server_stop(server);
+    pw_server_stop(server, PW_DRAIN);
 }
 
 static int listen_on(uint16_t port)

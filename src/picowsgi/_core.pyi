@@ -94,6 +94,8 @@ class _Lib:
     PW_COMPLETE: int
     PW_CONTENT: int
     PW_COPY_MOST: int
+    PW_DRAIN: int
+    PW_END: int
     PW_ENTRY_MASK: int
     PW_ENTRY_SHIFT: int
     PW_FINISHED: int
@@ -102,11 +104,13 @@ class _Lib:
     PW_HAS_LENGTH: int
     PW_IDLE: int
     PW_KIND: int
+    PW_LEAVE: int
     PW_NEW: int
     PW_NEWS: int
     PW_NEWS_ENTRY: int
     PW_NEWS_SENT: int
     PW_NOTICE_ABANDONED: int
+    PW_NOTICE_BACKLOG: int
     PW_NOTICE_ERROR: int
     PW_NOTICE_LINE: int
     PW_NOTICE_LOST: int
@@ -174,7 +178,7 @@ class _Lib:
     def pw_server_new(self, _0: pw_settings, /) -> pw_server: ...
     def pw_server_requests(self, _0: pw_server, /) -> int: ...
     def pw_server_share(self, _0: pw_server, _1: int, _2: int, /) -> int: ...
-    def pw_server_stop(self, _0: pw_server, /) -> None: ...
+    def pw_server_stop(self, _0: pw_server, _1: int, /) -> None: ...
     def pw_server_unhold(self, _0: pw_server, /) -> None: ...
     def pw_server_wake(self, _0: pw_server, /) -> None: ...
     def pw_settle(self, _0: pw_thread, _1: int, /) -> int: ...

@@ -52,7 +52,11 @@ NOTICE_WRITE_TIMEOUT: int = lib.PW_NOTICE_WRITE_TIMEOUT
 NOTICE_STOP: int = lib.PW_NOTICE_STOP
 NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
 NOTICE_LOST: int = lib.PW_NOTICE_LOST
+NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
 NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
+DRAIN: int = lib.PW_DRAIN
+LEAVE: int = lib.PW_LEAVE
+END: int = lib.PW_END
 COMPLETE: int = lib.PW_COMPLETE
 OVERFLOW: int = lib.PW_OVERFLOW
 UNWANTED: int = lib.PW_UNWANTED
@@ -315,9 +319,9 @@ class CoreServer:
         """End a wait of `next_request_within`. From any thread, or a signal handler."""
         lib.pw_server_wake(self.pointer)
 
-    def stop(self) -> None:
-        """Drain and stop; a second call stops now. From any thread, or a signal handler."""
-        lib.pw_server_stop(self.pointer)
+    def stop(self, how: int) -> None:
+        """Stop: DRAIN, LEAVE or END (`pw_server_stop`). From any thread, or a signal handler."""
+        lib.pw_server_stop(self.pointer, how)
 
 
 def _free_server(

@@ -48,4 +48,6 @@ def _describe(notice: core.Notice, settings: Settings) -> tuple[int, str]:
         return logging.ERROR, f"{text}{unsent}"
     if notice.what == core.NOTICE_LOST:
         return logging.ERROR, f"{notice.unsent} more requests are not answered in full"
+    if notice.what == core.NOTICE_BACKLOG:
+        return logging.WARNING, "the server stops while connections wait to be accepted"
     return logging.ERROR, f"a request cannot be answered in full: {why}{unsent}"

@@ -19,7 +19,7 @@ from picowsgi.importer import load_application
 from picowsgi.log import get_logger
 from picowsgi.mount import mount
 from picowsgi.resolve import load_settings
-from picowsgi.sockets import close_sockets, open_sockets, url_of
+from picowsgi.sockets import close_backlog, close_sockets, open_sockets, url_of
 from picowsgi.worker import Worker
 
 if TYPE_CHECKING:
@@ -94,11 +94,26 @@ class Server:
         if self.settings.open:
             open_page(self.sockets)
 
-    def request_stop(self) -> None:
-        """Drain and stop, without waiting; a second call stops at once. Safe in a handler."""
+    def request_stop(self, *, now: bool = False) -> None:
+        """Begin to drain and stop, without waiting for the end. Safe in a signal handler.
+
+        Once the server drains, another call changes nothing: a signal may come more than once. With
+        `now` open requests are cut, and the server stops at once.
+        """
         worker = self._worker
-        if worker is not None:
-            worker.stop()
+        if worker is None:
+            return
+        if now:
+            worker.stop_now()
+        else:
+            self._drain(worker)
+
+    def _drain(self, worker: Worker) -> None:
+        if os.getpid() == self._process:
+            # The core has its own duplicates, and serves those that have connected by now.
+            close_backlog(self.sockets)
+            close_sockets(self.sockets)
+        worker.stop()
 
     def reopen_logs(self) -> None:
         """Open the log files anew, as after a rotation."""
@@ -110,19 +125,17 @@ class Server:
         return self._worker is None or self._worker.join(timeout)
 
     def stop(self) -> None:
-        """Drain, wait for the end and close the sockets. Calling it again does nothing.
+        """Close the sockets, drain and wait for the end. Calling it again does nothing.
 
         In a forked child of the process that has made the server it does nothing either.
         """
         worker, self._worker = self._worker, None
         if worker is not None:
-            worker.stop()
+            self._drain(worker)
             if worker.started:
                 worker.join()
             else:
                 worker.close()
-            if os.getpid() == self._process:
-                close_sockets(self.sockets)
             if worker.error is not None:
                 raise RuntimeError("the serving thread has failed") from worker.error
 

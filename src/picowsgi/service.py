@@ -57,8 +57,6 @@ class Service:
     given: Handover | None = None
     #: What looks for changed files, where the application is to be loaded anew after a change.
     reloader: Reloader | None = None
-    #: The pipe whose end tells workers that the supervisor has ended; made when needed.
-    lifeline: tuple[int, int] = (-1, -1)
     #: Shared with forked workers.
     balance: core.Balance | None = None
     #: Whose turn it is to remove the sockets' files.
@@ -105,8 +103,6 @@ def run(
     service.on_ready = partial(_greet, settings, on_ready) if given is None else on_ready
     service.command = command
     service.link, service.given = link, given
-    if given is not None:
-        service.lifeline = given.lifeline
     try:
         if settings.pid and link is None:
             service.pid_file = PidFile(settings.pid)

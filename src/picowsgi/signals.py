@@ -5,19 +5,24 @@ Never acts on a signal: whoever takes a number decides what it means.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from picowsgi import forked
 
 _STANDARD_ERROR = 2
+_INIT = 1  # the first process of a container
+_END = 5.0  # seconds for the end of a process whose server has ended
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 #: What a server understands that can neither start itself anew nor has workers.
@@ -29,6 +34,22 @@ ALL = FEW | {
     signal.SIGTTOU,
     signal.SIGCHLD,
 }
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """End the process: the system does not, by a signal, where it is the first one of all."""
+    os._exit(128 + number)
+
+
+def _end_late(until: float, process: int, number: int, _frame: FrameType | None) -> None:
+    """Let the process end by itself until then; later, or in a child of it, end it."""
+    if time.monotonic() >= until or os.getpid() != process:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+def _ignore_stop() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:
@@ -74,10 +95,13 @@ class Signals:
     A child that the application forks has the default handlers, and not the pipe. Outside the
     main thread, where Python allows no handlers, nothing but `wake` comes. SIGQUIT also has the
     stacks of all threads written to standard error, whatever they are doing.
+    `whole_process`: the process is there for the server alone. Then SIGTERM, which may come again
+    when the server has ended, does not disturb the end of the process for some seconds.
     """
 
-    def __init__(self, numbers: Iterable[int]) -> None:
+    def __init__(self, numbers: Iterable[int], *, whole_process: bool = False) -> None:
         self._numbers = frozenset(numbers)
+        self._whole_process = whole_process
         self._previous: dict[int, Any] = {}
         self._wakeup = -1
         self._reader, self._writer = os.pipe()
@@ -95,6 +119,10 @@ class Signals:
             return
         self._in_children = DefaultInChildren(self._numbers, self._close)
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        if self._whole_process:
+            atexit.register(_ignore_stop)  # before the application's, so it is called after them
+            if os.getpid() == _INIT:
+                signal.signal(signal.SIGTERM, _end)
         for number in self._numbers - STOP - {signal.SIGQUIT, signal.SIGCHLD}:
             self._previous[number] = signal.signal(number, _note)
 
@@ -138,11 +166,18 @@ class Signals:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._close()
 
+    def outlive_exit(self) -> None:
+        """Take signals after the functions of `atexit` have run, too: the process goes on."""
+        atexit.unregister(_ignore_stop)
+
     def restore(self) -> None:
         """Put back what the process did with the signals before."""
         if self._previous:
             if signal.SIGQUIT in self._numbers:
                 faulthandler.unregister(signal.SIGQUIT)
+            if self._whole_process:
+                until = time.monotonic() + _END
+                self._previous[signal.SIGTERM] = partial(_end_late, until, os.getpid())
             for number, handler in self._previous.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
             signal.set_wakeup_fd(self._wakeup)

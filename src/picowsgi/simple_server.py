@@ -173,8 +173,7 @@ class WSGIServer(simple_server.WSGIServer):
         """Close the socket and all connections."""
         server = self._core
         if server is not None:
-            server.stop()
-            server.stop()
+            server.stop(core.END)
             if not self._server_thread:
                 with self._gateway() as gateway:
                     gateway.step(0)  # ends what is open, and tells of it
@@ -229,7 +228,7 @@ class WSGIServer(simple_server.WSGIServer):
                 woken.wait(poll_interval)
                 self.service_actions()
         finally:
-            worker.stop()
+            worker.stop(others_accept=True)  # the socket stays open, and may be served again
             worker.join()
         if worker.error is not None:
             raise RuntimeError("a serving thread has failed") from worker.error

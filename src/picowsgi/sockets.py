@@ -111,6 +111,23 @@ def close_sockets(sockets: Iterable[socket.socket]) -> None:
         sock.close()
 
 
+def close_backlog(sockets: Iterable[socket.socket]) -> None:
+    """Let the system accept no more connections; those that wait can still be served.
+
+    Otherwise a server that stops while all its places are taken would be given new connections as
+    fast as it ends old ones. Sockets that other programs have as well are left alone.
+    """
+    for sock in sockets:
+        if is_ours(sock):
+            with suppress(OSError):  # it is closed
+                sock.listen(0)
+
+
+def is_ours(sock: socket.socket) -> bool:
+    """Tell whether no other program listens on the socket, as systemd may."""
+    return isinstance(sock, Listener) and sock.is_ours
+
+
 def url_of(sock: socket.socket) -> str:
     """Return where `sock` listens: `http://HOST:PORT`, `http://[V6]:PORT` or `unix:PATH`."""
     name = sock.getsockname()
@@ -128,13 +145,14 @@ def file_of(sock: socket.socket) -> Path | None:
     return sock.path if isinstance(sock, UnixListener) else None
 
 
-def adopt_listener(descriptor: int, file: str | None) -> socket.socket:
+def adopt_listener(descriptor: int, file: str | None, *, is_ours: bool = False) -> socket.socket:
     """Return a listening socket that another process has opened; its file is ours from now on."""
     if file is None:
-        sock = socket.socket(fileno=descriptor)
+        sock = Listener(fileno=descriptor)
     else:
         sock = UnixListener(fileno=descriptor)
         sock.remember_file(file)
+    sock.is_ours = is_ours
     sock.setblocking(False)
     sock.set_inheritable(False)
     return sock
@@ -196,7 +214,8 @@ def _open_tcp(bind: Bind, backlog: int) -> socket.socket:
 def _listen_tcp(
     family: int, address: tuple[str | int, ...] | tuple[int, bytes], backlog: int
 ) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = Listener(family, socket.SOCK_STREAM)
+    sock.is_ours = True
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -226,7 +245,13 @@ def _tcp_error(bind: Bind, error: OSError) -> BindError:
     return BindError(f"cannot listen on {bind}: {text}", error.errno)
 
 
-class UnixListener(socket.socket):
+class Listener(socket.socket):
+    """A listening socket that knows whether only the processes of this server have it."""
+
+    is_ours = False
+
+
+class UnixListener(Listener):
     """A listening unix socket that knows the file it made, to remove that one and no other."""
 
     path: Path
@@ -250,6 +275,7 @@ class UnixListener(socket.socket):
 def _open_unix(bind: Bind, backlog: int, mode: int) -> socket.socket:
     _remove_stale(bind)
     sock = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.is_ours = True
     try:
         prepare(sock)
         try:

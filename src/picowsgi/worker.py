@@ -121,15 +121,25 @@ class Worker:
         finally:
             self._note_end()
 
-    def stop(self) -> None:
-        """Drain and end; a second call ends at once. From any thread, or a signal handler."""
-        now = time.monotonic()
-        self._deadline = now + self._settings.timeout_graceful if self._deadline is None else now
-        self._stop_loops()
+    def stop(self, *, others_accept: bool = False) -> None:
+        """Drain and end; once it drains, another call changes nothing.
 
-    def _stop_loops(self) -> None:
+        All connections that the system has accepted are served, also those that wait for room.
+        `others_accept`: another process goes on accepting from the sockets, and takes those that
+        wait for room here. From any thread, or a signal handler.
+        """
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._settings.timeout_graceful
+        self._stop_loops(core.LEAVE if others_accept else core.DRAIN)
+
+    def stop_now(self) -> None:
+        """End at once, and cut what is open. From any thread, or a signal handler."""
+        self._deadline = time.monotonic()
+        self._stop_loops(core.END)
+
+    def _stop_loops(self, how: int) -> None:
         for one in self._loops:
-            one.core.stop()
+            one.core.stop(how)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until serving has ended; False when `timeout` seconds were not enough.
@@ -188,8 +198,7 @@ class Worker:
         except BaseException as error:  # not an application's: those end with their request
             get_logger().critical("a thread of the server has failed", exc_info=error)
             self.error = error
-            self._stop_loops()
-            self._stop_loops()
+            self._stop_loops(core.END)
         finally:
             self._note_end()
 

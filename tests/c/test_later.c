@@ -231,7 +231,7 @@ static void a_stop_sends_them_first(void)
 {
     begin(3);
     answer();
-    pw_server_stop(site.server);
+    pw_server_stop(site.server, PW_DRAIN);
     answer();
     CHECK_INT(answer(), PW_STOP);
     CHECK_INT(answered(), 3);

@@ -24,6 +24,7 @@ from processes import (
     ask,
     children,
     eventually,
+    is_refused,
     lives,
     needs_gil,
     write_app,
@@ -327,15 +328,6 @@ MODES = pytest.mark.parametrize("options", [(), TWO], ids=["one process", "two w
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def is_refused(port):
-    """Tell whether a new connection is refused."""
-    try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
 @MODES
 def test_while_open_requests_are_finished_new_connections_are_refused(serve_app, options):
     command = serve_app(*options)
@@ -368,24 +360,6 @@ def test_at_the_end_running_requests_are_answered(serve_app, tmp_path, options):
     thread.join(PATIENCE)
     assert answers == ["released"]
     assert command.wait() == 0
-
-
-@pytest.mark.measured
-@MODES
-def test_a_second_signal_ends_at_once_what_the_first_one_waits_for(serve_app, tmp_path, options):
-    command = serve_app(*options)
-    thread, answers = ask_in_thread(command.port, "/hold")
-    eventually((tmp_path / "held").exists, "the request to run")
-    running = workers(command)
-    command.process.terminate()
-    begin = time.monotonic()
-    while command.process.poll() is None and time.monotonic() - begin < PATIENCE:
-        command.process.terminate()
-        time.sleep(0.05)
-    assert time.monotonic() - begin < 4
-    thread.join(PATIENCE)
-    assert answers[0] != "released"
-    assert not any(map(lives, running))
 
 
 @pytest.mark.measured

@@ -117,27 +117,28 @@ class Worker(base.Worker):  # type: ignore[misc]
         serving.on_end = self._wake
         self.notify()  # before the first sign of life gunicorn does not expect another
         serving.start()
-        self._watch(serving)
-        serving.stop()
+        serving.stop(others_accept=self._watch(serving))
         while not serving.join(self._patience()):
             self.notify()
         if serving.error is not None:
             raise RuntimeError("a serving thread has failed") from serving.error
 
-    def _watch(self, serving: Serving) -> None:
+    def _watch(self, serving: Serving) -> bool:
+        """Return when it is to stop; True when another worker takes its place."""
         while self.alive and serving.error is None:
             self.notify()
             self.nr = serving.requests
             if self.ppid != os.getppid():
                 self.log.info("Parent changed, shutting down: %s", self)
-                return
+                return False
             if self.nr >= self.max_requests:
                 self.log.info("Autorestarting worker after current request.")
-                return
+                return True
             # The system writes the numbers of signals into the pipe.
             ready, _, _ = select.select([self.PIPE[0]], [], [], self._patience())
             if ready:
                 os.read(self.PIPE[0], 4096)
+        return False
 
     def _close_in_child(self) -> None:
         for descriptor in self.PIPE:

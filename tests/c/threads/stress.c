@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 enum { CLIENTS = LOOPS * CONNECTIONS + 1 }; /* one more than may connect */
-enum { RUN_MS = 2500 };
+enum { RUN_MS = 2500, MINUTE_MS = 60000 };
 
 static loop loops[LOOPS];
 struct sockaddr_un address;
@@ -114,7 +114,6 @@ static pw_server *open_server(int log, int listener, pw_balance *balance)
 {
     static const char program[] = "\2\0\0\1\0\1 \4\0\0\11\0\12user-agent\13\0\0\20\0\0\22\0\0"
                                   "\23\0\6x-size\1\0\1\n";
-    const int32_t minute = 60000;
     pw_server *server = pw_server_new(&(pw_settings){
         .max_head_size = 65536,
         .max_body_size = 1 << 20,
@@ -124,12 +123,12 @@ static pw_server *open_server(int log, int listener, pw_balance *balance)
         .max_fields = 100,
         .max_connections = CONNECTIONS,
         .threads = THREADS,
-        .timeout_head = minute,
-        .timeout_body = minute,
-        .timeout_write = minute,
-        .timeout_keep_alive = minute,
+        .timeout_head = MINUTE_MS,
+        .timeout_body = MINUTE_MS,
+        .timeout_write = MINUTE_MS,
+        .timeout_keep_alive = MINUTE_MS,
         .timeout_drain = 50,
-        .timeout_graceful = 5000,
+        .timeout_graceful = MINUTE_MS,
         .timeout_request = 4,
         .access_file = log,
         .balance = balance,
@@ -185,10 +184,11 @@ int main(void)
     }
     atomic_store(&stopping, true);
     for (int i = 0; i < LOOPS; i++)
-        pw_server_stop(loops[i].server);
+        pw_server_stop(loops[i].server, PW_DRAIN);
     close(listener); /* or who waits to be accepted waits on */
     for (int i = 0; i < CLIENTS; i++)
         pthread_join(clients[i], NULL);
+    time_t left = time(NULL); /* no connection is open any more */
     for (loop *each = loops; each < loops + LOOPS; each++) {
         pthread_join(each->watcher, NULL);
         for (int i = 0; i < each->thread_count; i++)
@@ -196,6 +196,7 @@ int main(void)
         loop_end(each);
         MUST(pw_server_requests(each->server) > 0);
     }
+    MUST(time(NULL) - left < MINUTE_MS / 2000); /* or nobody has noticed the end of a drain */
     MUST(count_requests() == atomic_load(&served));
     for (int i = 0; i < LOOPS; i++)
         pw_server_free(loops[i].server);
