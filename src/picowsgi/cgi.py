@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-_BARE = re.compile(rb"HTTP/1\.1 (1..|204|304) ")
+_BARE = re.compile(rb"HTTP/1\.1 (204|304) ")
 
 
 def run(

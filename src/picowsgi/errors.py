@@ -42,6 +42,18 @@ class BindError(PicowsgiError, OSError):
         self.errno = number
 
 
+class ResponseError(PicowsgiError, ValueError):
+    """The application gave a response that PEP 3333 or HTTP does not allow."""
+
+
+class RequestTimeoutError(PicowsgiError):
+    """Raised in the application's thread when its request runs longer than --timeout-request."""
+
+
+class ClientGoneError(PicowsgiError):
+    """The client is not there any more: raised by `write`, and never logged as an error."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the known word that `word` is most like, or an empty one where it is like none."""
     import difflib  # only where something is wrong: slow to import
@@ -53,11 +65,3 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean X?` for the known word nearest to `word`, or nothing."""
     near = nearest(word, known)
     return f"; did you mean {near}?" if near else ""
-
-
-class ResponseError(PicowsgiError, ValueError):
-    """The application gave a response that PEP 3333 or HTTP does not allow."""
-
-
-class RequestTimeoutError(PicowsgiError):
-    """Raised in the application's thread when its request runs longer than --timeout-request."""

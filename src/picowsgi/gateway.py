@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from picowsgi import core
 from picowsgi.environ import EnvironMaker, Kept
+from picowsgi.errors import ClientGoneError
 from picowsgi.head import Head, HeadEncoder
 from picowsgi.interrupt import calls_application, checkpoint
 from picowsgi.log import get_logger, printable
-from picowsgi.response import ClientGoneError, FileWrapper, Response, real_file
+from picowsgi.response import FileWrapper, Response, real_file
 
 if TYPE_CHECKING:
     from collections import deque
@@ -52,7 +53,7 @@ def early_hints(headers: list[tuple[str, str]]) -> None:
     Nothing is sent once the response has begun, or from a thread that the application has started
     itself, which has no request. Raises ResponseError where the fields are none, in any case.
     """
-    head = HeadEncoder().encode("103 Early Hints", headers).data + b"\r\n"
+    head = HeadEncoder().encode_interim("103 Early Hints", headers)
     gateway = getattr(_current, "gateway", None)
     if gateway is not None:
         core.send_interim(gateway.thread, head, len(head))
@@ -125,7 +126,7 @@ class Gateway:
             return self._fail(environ, response, None, error)
         head = response.head
         if (kind is list or kind is tuple) and head is not None and not response.started:
-            items = cast("list[bytes]", result)
+            items: Any = result
             if len(items) < 2:
                 body = items[0] if items else b""
                 if type(body) is bytes and (head.length < 0 or head.length == len(body)):
@@ -137,7 +138,7 @@ class Gateway:
         response.over = True
         if self.environs.spooled is not None:
             self.environs.close_spooled()
-        data, flags, _ = head
+        data, flags = head.data, head.flags
         if len(body) > core.COPY_MOST:
             flags |= core.RETURN  # not to keep it for as long as no request comes
             if core.BYTES_MOVE:

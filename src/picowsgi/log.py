@@ -100,6 +100,14 @@ def printable_lines(text: str) -> str:
     return _CONTROL_BUT_NEWLINE.sub(_escape, text)
 
 
+def show(value: object) -> str:
+    """Return `repr(value)`; an object that has none is named by its type."""
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__} object: {type(error).__name__} in its __repr__>"
+
+
 def _escape(match: re.Match[str]) -> str:
     return printable(match.group())
 

@@ -35,11 +35,24 @@ class ObservedGateway(Gateway):
         debug: bool = False,
     ) -> None:
         super().__init__(application, thread, bases, kept, debug=debug)
-        self._encoder = HeadEncoder(core.RETURN | flags)
-        self.encode = self._encode
-        #: Of the response that was sent last.
-        self.status = ""
-        self.headers: list[tuple[str, str]] = []
+        self.encode = HeadEncoder(core.RETURN | flags).encode
+        #: That of the response that was sent last. Not what the application has given: that may be
+        #: a generator, or change.
+        self._head = Head(b"", 0, -1)
+
+    @property
+    def status(self) -> str:
+        """The status of the response that was sent last."""
+        return self._lines()[0].removeprefix("HTTP/1.1 ")
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """The application's headers in the response that was sent last."""
+        pairs = (line.partition(": ") for line in self._lines()[1:-1])
+        return [(name, value) for name, _, value in pairs]
+
+    def _lines(self) -> list[str]:
+        return self._head.data.decode("latin-1").split("\r\n")
 
     @property
     def sent(self) -> int:
@@ -47,12 +60,13 @@ class ObservedGateway(Gateway):
         size: int = self._request.sent
         return size
 
-    def _encode(self, status: str, headers: list[tuple[str, str]]) -> Head:
-        head = self._encoder.encode(status, headers)
-        self.status, self.headers = status, headers
-        return head
+    def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
+        self._head = head
+        return super()._serve_whole(response, head, body)
 
     def _finish(self, response: Response, *, cut: bool) -> int:
+        if response.head is not None:
+            self._head = response.head
         super()._finish(response, cut=cut)
         return self._send_end()
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from picowsgi import core
-from picowsgi.errors import ResponseError
+from picowsgi.errors import ClientGoneError, ResponseError
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 
 _NamedTemporaryFile = tempfile._TemporaryFileWrapper
-
-
-class ClientGoneError(Exception):
-    """The client is not there any more; nobody is told of it but the application's close()."""
 
 
 class Response:
@@ -62,9 +58,11 @@ class Response:
         status: str,
         headers: list[tuple[str, str]],
         exc_info: OptExcInfo | None = None,
-        /,
     ) -> Callable[[bytes], object]:
-        """Set the head (PEP 3333); returns `write`."""
+        """Set the head (PEP 3333); returns `write`.
+
+        PEP 3333 wants positional arguments; other servers take these keywords, so this does.
+        """
         if exc_info is not None:
             try:
                 if self.started and exc_info[1] is not None:
@@ -107,7 +105,7 @@ class Response:
         if head is None:
             borrowed = self.send_data(self._thread, data, size, flags)
         else:
-            fields, head_flags, length = head
+            fields, head_flags, length = head.data, head.flags, head.length
             borrowed = self.send_first(
                 self._thread, fields, len(fields), length, head_flags, data, size, flags
             )
@@ -122,7 +120,8 @@ class Response:
 
     def begin(self) -> None:
         """Hand the head to the core; it leaves with the first content."""
-        data, flags, length = self._take_head()
+        head = self._take_head()
+        data, flags, length = head.data, head.flags, head.length
         wanted = self.send_head(self._thread, data, len(data), length, flags)
         if wanted < 0:
             raise ClientGoneError
