@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +15,7 @@ from picowsgi import __version__, core, middleware, service
 from picowsgi.arguments import PROGRAM, Arguments, describe_settings, read_arguments
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, take
-from picowsgi.log import configure
+from picowsgi.log import configure, write_standard_error
 from picowsgi.loop import share_out
 from picowsgi.privileges import find_identity
 from picowsgi.resolve import load_settings
@@ -152,7 +151,5 @@ def _say_error(message: str) -> None:
 
 def _say(text: str) -> None:
     """Write a line to standard error; where nobody can read it, serving is still worth it."""
-    if text and sys.stderr is not None:
-        with suppress(OSError):
-            sys.stderr.write(f"{text}\n")  # at once: other lines go to the same terminal
-            sys.stderr.flush()
+    if text:
+        write_standard_error(f"{text}\n")  # at once: other lines go to the same terminal

@@ -59,6 +59,8 @@ CLOSE: int = lib.PW_CLOSE
 HAS_LENGTH: int = lib.PW_HAS_LENGTH
 FINISHED: int = lib.PW_FINISHED
 RETURN: int = lib.PW_RETURN
+REQUEST_WAITS: int = lib.PW_REQUEST_WAITS
+REQUEST_BEGUN: int = lib.PW_REQUEST_BEGUN
 COPY_MOST: int = lib.PW_COPY_MOST
 ATOM_LITERAL: int = lib.PW_ATOM_LITERAL
 ATOM_ADDRESS: int = lib.PW_ATOM_ADDRESS
@@ -97,6 +99,7 @@ send_file = lib.pw_send_file
 send_end = lib.pw_send_end
 finish = lib.pw_finish
 send_interim = lib.pw_send_interim
+request_state = lib.pw_request_state
 client_gone = lib.pw_client_gone
 unpack = ffi.unpack
 

@@ -149,6 +149,7 @@ class EnvironMaker:
         length, descriptor = request.content_length, request.content_file
         if descriptor >= 0:
             environ["wsgi.input"] = self.spooled = open_spooled(descriptor)
+            request.content_file = -1  # the object closes it from now on
         else:
             content = core.unpack(request.content, length) if length else b""
             environ["wsgi.input"] = io.BytesIO(content)

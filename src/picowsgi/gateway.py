@@ -15,7 +15,7 @@ from picowsgi.environ import EnvironMaker, Kept
 from picowsgi.errors import ClientGoneError
 from picowsgi.head import Head, HeadEncoder
 from picowsgi.interrupt import calls_application, checkpoint
-from picowsgi.log import get_logger, printable
+from picowsgi.log import get_logger, request_line
 from picowsgi.response import FileWrapper, Response, real_file
 
 if TYPE_CHECKING:
@@ -30,11 +30,15 @@ _ENDED = -100  # in the place of a request's number: there is none yet
 MakePage = Callable[["WSGIEnvironment", BaseException], tuple[list[tuple[str, str]], bytes]]
 
 
+_ERROR_STATUS = "500 Internal Server Error"
+_ERROR_PAGE = [("Content-Type", "text/plain; charset=utf-8")], b"Internal Server Error\n"
+
+
 def _no_page(
     _environ: WSGIEnvironment, _error: BaseException
 ) -> tuple[list[tuple[str, str]], bytes]:
     """Return the fields and the content of the answer to an error, which tells nothing of it."""
-    return [("Content-Type", "text/plain; charset=utf-8")], b"Internal Server Error\n"
+    return _ERROR_PAGE
 
 
 def client_disconnected() -> bool:
@@ -80,13 +84,17 @@ class Gateway:
         thread: core.CoreThread,
         bases: list[WSGIEnvironment],
         kept: Kept,
+        flags: int = 0,
         *,
         debug: bool = False,
     ) -> None:
-        """`debug`: an error is shown to the client, with its traceback."""
+        """`flags` are added to those of every response (csrc/api.h).
+
+        `debug`: an error is shown to the client, with its traceback.
+        """
         self.application = application
         self.thread: Any = thread.pointer
-        self.encode = HeadEncoder().encode
+        self._use(HeadEncoder(flags))
         self.environs = EnvironMaker(thread, bases, kept)
         self._request = thread.request
         #: Of a response in parts that is complete: whether it is cut, and what it has held last.
@@ -100,10 +108,23 @@ class Gateway:
             self._make_page = make_page
         _current.gateway = self
 
+    def _use(self, encoder: HeadEncoder) -> None:
+        self.encode = encoder.encode
+        #: What answers a request where nothing else can: made before there is no memory for it.
+        self._failure = encoder.encode(_ERROR_STATUS, _ERROR_PAGE[0]), _ERROR_PAGE[1]
+
     def run(self) -> None:
-        """Serve requests until the server stops."""
+        """Serve requests until the server stops, whatever happens to one of them."""
+        number: int = core.IDLE
+        while number != core.STOP:
+            try:
+                number = self._run(number)
+            except BaseException as error:
+                number = self._recover(error)
+
+    def _run(self, number: int) -> int:
+        """Serve requests, beginning with the one of this number; returns core.STOP."""
         serve, make, templates = self.serve, self.environs.make, self._kept.templates
-        number = core.next_request(self.thread)
         while number != core.STOP:
             template = templates.get(number)
             if template is not None:
@@ -115,6 +136,7 @@ class Gateway:
             else:
                 self._kept.take_news(self._core_thread)
                 number = core.next_request(self.thread)
+        return number
 
     def serve(self, environ: WSGIEnvironment) -> int:
         """Run one request and send its response; returns the number of the next one."""
@@ -233,26 +255,67 @@ class Gateway:
     ) -> int:
         """End a request whose application raised an error, or whose client has gone."""
         if isinstance(error, ClientGoneError):
-            get_logger().debug("the client has gone: %s", _request_line(environ))
+            get_logger().debug("the client has gone: %s", request_line(environ))
         else:
             self._log(environ, "in the application", error)
         self._close(environ, result)
         if response.started:
             return self._finish(response, cut=True)
-        headers, body = self._make_page(environ, error)
-        head = self.encode("500 Internal Server Error", headers)
+        try:
+            headers, body = self._make_page(environ, error)
+            head = self.encode(_ERROR_STATUS, headers)
+        except BaseException as second:
+            self._log(environ, "in the page for an error", second)
+            head, body = self._failure
         return self._serve_whole(response, head, body)
 
     def _log(self, environ: WSGIEnvironment, where: str, error: BaseException) -> None:
-        get_logger().error("error %s: %s", where, _request_line(environ), exc_info=error)
+        """Write an error with its traceback; raises nothing, not even what a handler raises."""
+        self._note(error)
+        try:
+            get_logger().error("error %s: %s", where, request_line(environ), exc_info=error)
+        except BaseException as second:
+            self._note(second)
+
+    def _note(self, error: BaseException) -> None:
+        """Be told of an error that ends nothing but its request."""
 
     def _complain(self, environ: WSGIEnvironment, text: str) -> None:
-        get_logger().error("the application sent %s: %s", text, _request_line(environ))
+        get_logger().error("the application sent %s: %s", text, request_line(environ))
+
+    def _recover(self, error: BaseException) -> int:
+        """Go on after an error of the server's own, such as no memory; returns as `serve` does."""
+        try:
+            get_logger().critical("a request ends by an error of the server", exc_info=error)
+        except BaseException as second:
+            self._note(second)
+        while True:
+            try:
+                return self._abandon(error)
+            except BaseException as second:
+                error = second
+
+    def _abandon(self, error: BaseException) -> int:
+        """End the request at hand, if there is one: by a 500, or cut where its head has been sent.
+
+        Returns as `serve` does.
+        """
+        state = core.request_state(self.thread)
+        if state and self._request.content_file >= 0:  # nobody has opened it
+            os.close(self._request.content_file)
+            self._request.content_file = -1
+        number: int = core.IDLE
+        if state == core.REQUEST_WAITS:
+            head, body = self._failure
+            data = head.data
+            number = core.respond(self.thread, data, len(data), body, len(body), head.flags)
+        elif state == core.REQUEST_BEGUN:
+            # The frames of the traceback have what the core may still read.
+            connection, held = self._request.connection, self._kept.held
+            held[connection] = self._core_thread, (error, self._held)
+            if core.send_end(self.thread, True) <= 0:
+                held.pop(connection, None)
+        return number
 
 
 calls_application(Gateway.serve, Gateway._serve_parts, Gateway._close)
-
-
-def _request_line(environ: WSGIEnvironment) -> str:
-    target = environ.get("REQUEST_URI") or environ.get("PATH_INFO")  # a CGI has the latter alone
-    return printable(f"{environ.get('REQUEST_METHOD')} {target}")

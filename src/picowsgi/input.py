@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import Any, BinaryIO, NoReturn
 
 
@@ -102,6 +103,10 @@ def open_spooled(descriptor: int) -> BinaryIO:
     return open(descriptor, "rb")
 
 
+#: For a stream that is closed or full: whoever writes about an error must not fail by it.
+_writing = suppress(OSError, ValueError)
+
+
 class ErrorStream:
     """`wsgi.errors`: whatever `sys.stderr` is when it is written to.
 
@@ -112,15 +117,19 @@ class ErrorStream:
 
     def write(self, text: str) -> int:
         """Write `text`; returns its length."""
-        return int(_stderr().write(text))
+        with _writing:
+            _stderr().write(text)
+        return len(text)
 
     def writelines(self, lines: Any) -> None:
         """Write each of the lines."""
-        _stderr().writelines(lines)
+        with _writing:
+            _stderr().writelines(lines)
 
     def flush(self) -> None:
         """Flush the stream."""
-        _stderr().flush()
+        with _writing:
+            _stderr().flush()
 
 
 def _stderr() -> Any:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from picowsgi import core
 from picowsgi.gateway import Gateway
-from picowsgi.head import Head, HeadEncoder
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
     from picowsgi.environ import Kept
+    from picowsgi.head import Head
     from picowsgi.response import Response
 
 
@@ -34,11 +34,10 @@ class ObservedGateway(Gateway):
         *,
         debug: bool = False,
     ) -> None:
-        super().__init__(application, thread, bases, kept, debug=debug)
-        self.encode = HeadEncoder(core.RETURN | flags).encode
+        super().__init__(application, thread, bases, kept, core.RETURN | flags, debug=debug)
         #: That of the response that was sent last. Not what the application has given: that may be
         #: a generator, or change.
-        self._head = Head(b"", 0, -1)
+        self._head = self._failure[0]
 
     @property
     def status(self) -> str:
@@ -79,7 +78,13 @@ class ObservedGateway(Gateway):
         number = core.next_request_within(self.thread, milliseconds)
         if number < 0:
             return False
-        self.serve(self.environs.make(number))
+        try:
+            self.serve(self.environs.make(number))
+        except Exception as error:
+            self._recover(error)
+        except BaseException as error:  # such as Ctrl-C, which is for whoever serves
+            self._abandon(error)
+            raise
         return True
 
     def settle(self, milliseconds: int) -> bool:

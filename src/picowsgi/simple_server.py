@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from picowsgi.config import Settings
-    from picowsgi.response import Response
 
 __all__ = ["WSGIRequestHandler", "WSGIServer", "demo_app", "make_server"]
 
@@ -293,6 +292,9 @@ class _HandlerGateway(ObservedGateway):
     def step(self, milliseconds: int) -> bool:
         served = super().step(milliseconds)
         self._tell()
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:  # Ctrl-C in a request is for whoever serves, once that is over
+            raise interrupt
         return served
 
     def settle(self, milliseconds: int) -> bool:
@@ -312,9 +314,6 @@ class _HandlerGateway(ObservedGateway):
                 self._handler.log_request(self.status[:3], self.sent)
         except Exception as error:
             get_logger().error("error in log_request", exc_info=error)
-        interrupt, self._interrupt = self._interrupt, None
-        if interrupt is not None:  # Ctrl-C is for whoever serves
-            raise interrupt
         return number
 
     def _call(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
@@ -328,12 +327,9 @@ class _HandlerGateway(ObservedGateway):
         application: Any = self._server.get_app()
         return application(called_with, start_response)
 
-    def _fail(
-        self, environ: WSGIEnvironment, response: Response, result: Any, error: BaseException
-    ) -> int:
+    def _note(self, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt):
             self._interrupt = error
-        return super()._fail(environ, response, result, error)
 
 
 # handle_error is not among them: most override it to hear nothing of clients that have gone, and

@@ -173,10 +173,10 @@ class Worker:
         try:
             target()
         except BaseException as error:  # not an application's: those end with their request
-            get_logger().critical("a thread of the server has failed", exc_info=error)
             self.error = error
             self._stop_loops()
             self._stop_loops()
+            get_logger().critical("a thread of the server has failed", exc_info=error)
         finally:
             self._note_end()
 

@@ -300,6 +300,33 @@ def test_sigusr1_opens_log_files_again(serve_app, tmp_path, options):
 
 
 @MODES
+def test_log_files_that_cannot_be_opened_again_stay_in_use(serve_app, tmp_path, options):
+    app = APP + (
+        "import logging\n"
+        "logging.getLogger().addHandler(logging.FileHandler(HERE / 'logs' / 'log'))\n"
+        "original = app\n"
+        "def app(environ, start_response):\n"
+        "    logging.getLogger().warning('a line')\n"
+        "    return original(environ, start_response)\n"
+    )
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    access = ("--access-log", "--access-log-file", logs / "access")
+    command = serve_app(*options, *access, app=app)
+    ask(command.port)
+    moved = logs.rename(tmp_path / "moved")
+    command.process.send_signal(signal.SIGUSR1)
+    count = 2 if "--workers" in options else 1
+    command.wait_for_log("cannot open a log file again: ", count)
+    command.wait_for_log("cannot open the access log again: ", count)
+    before = (moved / "log").read_text().count("a line\n")
+    ask(command.port)
+    assert (moved / "log").read_text().count("a line\n") == before + 1
+    assert command.stop() == 0
+    assert (moved / "access").read_text().count("GET /") == 2
+
+
+@MODES
 def test_signals_that_come_while_the_application_loads_are_answered_later(
     serve_app, tmp_path, options
 ):

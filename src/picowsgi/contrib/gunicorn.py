@@ -305,7 +305,7 @@ class _Forward(logging.Handler):
 def _log_through(log: Any) -> None:
     to = getattr(log, "error_log", None)
     if to is not None:
-        logger = get_logger()
+        logger = get_logger().logger
         logger.handlers = [_Forward(to)]
         logger.propagate = False
         logger.setLevel(to.getEffectiveLevel())
