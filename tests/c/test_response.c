@@ -270,6 +270,23 @@ static void an_interim_response_goes_before_the_final_one_and_never_to_http_1_0(
     end();
 }
 
+static void the_core_tells_how_far_a_request_is(void)
+{
+    begin(GET("/"));
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_WAITS);
+    CHECK_INT(pw_send_interim(site.thread, LITERAL("HTTP/1.1 103 Early Hints\r\n\r\n")), 0);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_WAITS);
+    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), -1, 0), 1);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_BEGUN);
+    CHECK_INT(pw_send_end(site.thread, 1), 0);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_NONE);
+    end();
+    begin(GET("/"));
+    CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_NONE);
+    end();
+}
+
 static void a_large_body_is_held_until_it_is_sent(void)
 {
     begin(GET("/"));
@@ -385,6 +402,7 @@ int main(void)
     RUN(the_end_tells_that_parts_are_held);
     RUN(a_file_is_sent_from_its_offset);
     RUN(an_interim_response_goes_before_the_final_one_and_never_to_http_1_0);
+    RUN(the_core_tells_how_far_a_request_is);
     RUN(a_large_body_is_held_until_it_is_sent);
     RUN(a_body_held_for_a_client_that_goes_is_let_go);
     RUN(a_client_that_does_not_read_is_cut_off);
