@@ -13,9 +13,10 @@ import click
 
 from picowsgi import __version__, core, middleware, service
 from picowsgi.arguments import PROGRAM, Arguments, describe_settings, read_arguments
+from picowsgi.descriptors import restore_standard_streams
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, take
-from picowsgi.log import configure, write_standard_error
+from picowsgi.log import configure, read_config, write_standard_error
 from picowsgi.loop import share_out
 from picowsgi.privileges import find_identity
 from picowsgi.resolve import load_settings
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns the exit status: 0 after serving, 1 where the application or the address cannot be
     used, 2 for a wrong option.
     """
+    restore_standard_streams()  # before anything is opened
     try:
         return _run(argv)
     except click.ClickException as error:
@@ -72,7 +74,13 @@ def _run(argv: Sequence[str] | None) -> int:
         settings = load_settings(
             command.options, config_file=command.config_file, source="command line"
         )
-    configure(settings.log_level, settings.log_format, settings.log_config)
+    configure(settings.log_level, settings.log_format)
+    prepare = None
+    if settings.log_config:
+        prepare = read_config(settings.log_config)
+        if not (settings.user or settings.group):
+            prepare()  # in the directory of the start, and before anything is logged
+            prepare = None
     load = _loader(command.app, settings)
 
     def announce(sockets: list[socket.socket]) -> None:
@@ -82,7 +90,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if command.check:
         return _check(command, settings, load)
     core.share_heap()
-    return service.run(load, settings, announce, start_again, given)
+    return service.run(load, settings, announce, start_again, given, prepare)
 
 
 def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication]:

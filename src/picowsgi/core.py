@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from picowsgi._core import ffi, lib
 from picowsgi.cpus import has_gil
+from picowsgi.descriptors import occupy_standard
 
 if TYPE_CHECKING:
     from picowsgi.access import AccessLog
@@ -200,6 +201,7 @@ class CoreServer:
         balance: Balance | None = None,
     ) -> None:
         """`balance` is for processes that share the sockets."""
+        occupy_standard()
         program = b"" if access is None else access.program
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
         health = ffi.new("char[]", settings.health.encode("ascii"))

@@ -41,6 +41,12 @@ class Handover:
     child: tuple[int, int] = (-1, -1)
     settings: dict[str, Any] | None = None
 
+    def descriptors(self) -> list[int]:
+        """Return all that was handed over."""
+        numbers = [number for number, _ in self.listeners]
+        numbers += [self.status, *self.lifeline, self.child[1]]
+        return [number for number in numbers if number >= 0]
+
     def sockets(self) -> list[socket.socket]:
         """Return the listening sockets; only who owns a unix socket's file removes it."""
         return [adopt_listener(descriptor, file) for descriptor, file in self.listeners]
@@ -83,7 +89,11 @@ def take(environ: MutableMapping[str, str]) -> Handover | None:
     values["listeners"] = tuple((number, file) for number, file in values["listeners"])
     for name in ("lifeline", "child"):
         values[name] = tuple(values[name])
-    return Handover(**values)
+    given = Handover(**values)
+    for descriptor in given.descriptors():  # what the application starts is not to have them
+        with suppress(OSError):
+            os.set_inheritable(descriptor, False)
+    return given
 
 
 def describe(

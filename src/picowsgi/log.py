@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from picowsgi.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     _Adapter = logging.LoggerAdapter[logging.Logger]
@@ -83,7 +83,7 @@ def configure(level: str, form: str = "text", config_file: str = "") -> None:
     Raises ConfigError where the file cannot be used.
     """
     if config_file:
-        _configure_by(Path(config_file))
+        read_config(config_file)()
         return
     logger = _logger.logger
     formatter = _JSONFormatter() if form == "json" else _TextFormatter()
@@ -99,21 +99,40 @@ def configure(level: str, form: str = "text", config_file: str = "") -> None:
     logger.setLevel(level.upper())
 
 
-def _configure_by(path: Path) -> None:
+def read_config(config_file: str) -> Callable[[], None]:
+    """Read a configuration, as for `configure`, and return what puts it into effect.
+
+    That opens log files, so it is for the user that serves. Both raise ConfigError.
+    """
     import json  # these only where they are asked for: they are slow to import
     from logging.config import dictConfig
 
     from picowsgi import toml
 
+    path = Path(config_file)
     try:
         text = path.read_text("utf-8")
         document = json.loads(text) if path.suffix == ".json" else toml.loads(text)
-        dictConfig({"version": 1, "disable_existing_loggers": False, **document})
     except OSError as error:
         raise ConfigError(f"--log-config: cannot read {path}: {error.strerror}") from None
-    except (ValueError, TypeError, AttributeError, ImportError, KeyError) as error:
-        why = error.__cause__ or error
-        raise ConfigError(f"--log-config: {path} is no logging configuration: {why}") from None
+    except ValueError as error:
+        raise ConfigError(f"--log-config: {path} is no logging configuration: {error}") from None
+
+    def apply() -> None:
+        logger = _logger.logger
+        for handler in logger.handlers[:]:
+            if isinstance(handler, _StandardError):
+                logger.removeHandler(handler)
+                logger.propagate = True
+                logger.setLevel(logging.NOTSET)
+        try:
+            dictConfig({"version": 1, "disable_existing_loggers": False, **document})
+        except (OSError, ValueError, TypeError, AttributeError, ImportError, KeyError) as error:
+            why = error.__cause__ or error
+            message = f"--log-config: {path} is no logging configuration: {why}"
+            raise ConfigError(message) from None
+
+    return apply
 
 
 def log_failure(message: str, details: str) -> None:

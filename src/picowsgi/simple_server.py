@@ -32,6 +32,7 @@ from wsgiref import simple_server
 from wsgiref.simple_server import demo_app
 
 from picowsgi import core
+from picowsgi.descriptors import occupy_standard
 from picowsgi.environ import Kept, base_environ
 from picowsgi.gateway import EXTENSIONS
 from picowsgi.log import get_logger
@@ -108,6 +109,7 @@ class WSGIServer(simple_server.WSGIServer):
             raise TypeError("a server that forks for each request: use workers, or ThreadingMixIn")
         _refuse_uncalled(type(self), WSGIServer, _NOT_CALLED_OF_SERVERS)
         _check_handler(RequestHandlerClass)
+        occupy_standard()
         self._settings = _settings()
         self._kept = Kept()
         self._core: core.CoreServer | None = None

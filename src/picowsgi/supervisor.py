@@ -98,8 +98,6 @@ class _Supervisor:
         service, settings = self._service, self._service.settings
         given = service.given
         if given is not None and self._is_keeper:
-            for descriptor in (*service.lifeline, given.child[1]):
-                os.set_inheritable(descriptor, False)
             fleet = Fleet(settings, self._start_program, 1)
             child = Process(*given.child, program=True)
             child.ready = fleet.ready = self._announced = True

@@ -259,6 +259,38 @@ def test_the_file_of_a_unix_socket_stays_as_long_as_one_of_the_two_lives(
     assert not path.exists()
 
 
+INHERITED = (
+    APP
+    + """
+NUMBERS = [int(name) for name in os.listdir("/proc/self/fd")]
+for number in NUMBERS:
+    try:
+        if number > 2 and os.get_inheritable(number):
+            (HERE / "inheritable").write_text(os.readlink(f"/proc/self/fd/{number}"))
+    except OSError:
+        pass  # of the listing itself
+(HERE / f"imported-{os.getpid()}").touch()
+"""
+)
+
+
+@MODES
+@pytest.mark.parametrize("how", [signal.SIGUSR2, signal.SIGHUP], ids=lambda each: each.name)
+def test_what_the_application_starts_inherits_nothing_of_the_server(
+    serve_app, tmp_path, options, how, end_later
+):
+    pid_file = tmp_path / "server.pid"
+    command = serve_app(*options, "--pid", pid_file, app=INHERITED)
+    imported = len(list(tmp_path.glob("imported-*")))
+    command.process.send_signal(how)
+    eventually(lambda: len(list(tmp_path.glob("imported-*"))) >= 2 * imported, "a second import")
+    if how == signal.SIGUSR2:
+        command.wait_for_log("serves, too")
+        end_later(int(pid_file.read_text()))
+    assert not (tmp_path / "inheritable").exists()
+    assert command.stop() == 0
+
+
 # --- SIGQUIT, SIGUSR1 and those that mean nothing -------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from django.core.management.base import CommandError
 from django.core.servers.basehttp import WSGIRequestHandler
 
 from picowsgi.contrib.development import DevelopmentServer, Exchange, kept_listener
+from picowsgi.descriptors import occupy_standard
 from picowsgi.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def listen(address: tuple[str, int], *, ipv6: bool) -> socket.socket:
     """Return a socket that listens as Django's does. Raises OSError."""
     if not 0 <= address[1] <= _PORT_MOST:  # getaddrinfo would take it modulo 65536
         raise OSError(f"the port must be from 0 to {_PORT_MOST}, not {address[1]}")
+    occupy_standard()
     family = socket.AF_INET6 if ipv6 else socket.AF_INET
     found = socket.getaddrinfo(*address, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # [::] takes IPv4 too, as it does with Django.
