@@ -86,6 +86,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     stand_in = Served()
     monkeypatch.setattr(service, "run", stand_in.run)
     monkeypatch.setattr(cli, "configure", stand_in.configure)
+    monkeypatch.setattr(cli, "read_config", lambda _file: lambda: None)
     return stand_in
 
 
