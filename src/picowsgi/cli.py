@@ -18,6 +18,7 @@ from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, take
 from picowsgi.log import configure, read_config, write_standard_error
 from picowsgi.loop import share_out
+from picowsgi.monkey import refuse_patched
 from picowsgi.privileges import find_identity
 from picowsgi.resolve import load_settings
 from picowsgi.sockets import url_of
@@ -123,6 +124,7 @@ def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -
         watched_files(settings)
     find_identity(settings.user, settings.group)
     load()
+    refuse_patched()
     click.echo(f"{PROGRAM} {__version__} can serve {_name_of(command, settings)}\n")
     click.echo(describe_settings(settings))
     return 0

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from picowsgi._core import ffi, lib
 from picowsgi.cpus import has_gil
 from picowsgi.descriptors import occupy_standard
+from picowsgi.monkey import refuse_patched
 
 if TYPE_CHECKING:
     from picowsgi.access import AccessLog
@@ -190,7 +191,7 @@ class Notice(NamedTuple):
 class CoreServer:
     """Listening sockets and their event loop (`pw_server`).
 
-    Raises OSError where the system refuses.
+    Raises OSError where the system refuses, PatchedError where a library has changed the system.
     """
 
     def __init__(
@@ -201,6 +202,7 @@ class CoreServer:
         balance: Balance | None = None,
     ) -> None:
         """`balance` is for processes that share the sockets."""
+        refuse_patched()
         occupy_standard()
         program = b"" if access is None else access.program
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))

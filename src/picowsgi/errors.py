@@ -31,6 +31,10 @@ class AppImportError(PicowsgiError):
         self.application_traceback = application_traceback
 
 
+class PatchedError(AppImportError):
+    """gevent or eventlet has patched what the server needs, mostly for the application."""
+
+
 class BindError(PicowsgiError, OSError):
     """An address cannot be listened on (exit status 1).
 

@@ -24,6 +24,7 @@ from picowsgi.descriptors import make_room
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, Handover
 from picowsgi.link import Link
+from picowsgi.monkey import refuse_patched
 from picowsgi.pidfile import PidFile
 from picowsgi.privileges import find_identity
 from picowsgi.sockets import close_sockets, open_sockets
@@ -96,6 +97,7 @@ def run(
     """
     from picowsgi.supervisor import supervise
 
+    refuse_patched()
     link = given.link() if given is not None else None
     enter_directory(settings)
     middleware.check(settings)
@@ -104,7 +106,7 @@ def run(
     sockets = _listen(settings, given, None if identity is None else identity.owner)
     notifier = Notifier({} if link else os.environ)
     service = Service(
-        lambda: middleware.wrap(load(), settings, sockets), settings, sockets, notifier
+        lambda: middleware.wrap(_load(load), settings, sockets), settings, sockets, notifier
     )
     service.on_ready = partial(_greet, settings, on_ready) if given is None else on_ready
     service.command = command
@@ -157,6 +159,12 @@ def _reloading(service: Service) -> Iterator[None]:
         yield
     finally:
         service.reloader.close()
+
+
+def _load(load: Callable[[], WSGIApplication]) -> WSGIApplication:
+    application = load()
+    refuse_patched()  # by what it has imported
+    return application
 
 
 def enter_directory(settings: Settings) -> None:

@@ -36,6 +36,7 @@ from picowsgi.descriptors import occupy_standard
 from picowsgi.environ import Kept, base_environ
 from picowsgi.gateway import EXTENSIONS
 from picowsgi.log import get_logger
+from picowsgi.monkey import refuse_patched
 from picowsgi.notice import log_notices
 from picowsgi.observed import ObservedGateway
 from picowsgi.resolve import load_settings
@@ -94,7 +95,8 @@ class WSGIServer(simple_server.WSGIServer):
     """A WSGI server with wsgiref's interface, and the core's connections.
 
     `RequestHandlerClass` is a WSGIRequestHandler. Raises OSError for an address that cannot be
-    had, TypeError for classes that want what only wsgiref can do.
+    had, TypeError for classes that want what only wsgiref can do, PatchedError where gevent or
+    eventlet has patched `threading`, `socket` or `select`.
     """
 
     request_queue_size = 1024
@@ -109,6 +111,7 @@ class WSGIServer(simple_server.WSGIServer):
             raise TypeError("a server that forks for each request: use workers, or ThreadingMixIn")
         _refuse_uncalled(type(self), WSGIServer, _NOT_CALLED_OF_SERVERS)
         _check_handler(RequestHandlerClass)
+        refuse_patched()
         occupy_standard()
         self._settings = _settings()
         self._kept = Kept()

@@ -15,7 +15,7 @@ from django.core.servers.basehttp import WSGIRequestHandler
 
 from picowsgi.contrib.development import DevelopmentServer, Exchange, kept_listener
 from picowsgi.descriptors import occupy_standard
-from picowsgi.errors import ConfigError
+from picowsgi.errors import ConfigError, PatchedError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -57,12 +57,12 @@ class WSGIServer:
         self._server: DevelopmentServer | None = None
 
     def set_app(self, application: WSGIApplication) -> None:
-        """Set what is served. Raises CommandError for an option of picowsgi's."""
+        """Set what is served. Raises CommandError where picowsgi cannot serve it."""
         # The command mixes it in, except with --nothreading.
         threads = None if isinstance(self, socketserver.ThreadingMixIn) else 1
         try:
             self._server = DevelopmentServer(application, self._socket, self._log, threads=threads)
-        except ConfigError as error:
+        except (ConfigError, PatchedError) as error:
             raise CommandError(str(error)) from None
 
     def serve_forever(self) -> None:
