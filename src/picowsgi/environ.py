@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from picowsgi import core
@@ -132,9 +133,10 @@ class EnvironMaker:
 
     def close_spooled(self) -> None:
         """Close the temporary file of the request that has ended."""
-        if self.spooled is not None:
-            self.spooled.close()
-            self.spooled = None
+        spooled, self.spooled = self.spooled, None
+        if spooled is not None:
+            with suppress(OSError):  # the application may have closed the descriptor
+                spooled.close()
 
     def _learn(self, order: str) -> tuple[tuple[str, ...], list[WSGIEnvironment]]:
         if len(self._orders) >= _KNOWN_ORDERS:

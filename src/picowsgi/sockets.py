@@ -280,6 +280,11 @@ class UnixListener(socket.socket):
                 Path(through).chmod(access.mode)
         finally:
             os.close(file)
+        if not self._is(self.path.lstat()):  # nobody could connect to it
+            raise OSError(errno.EEXIST, _REPLACED)
+
+    def _is(self, found: os.stat_result) -> bool:
+        return (found.st_dev, found.st_ino) == self._identity
 
     def _open_file(self) -> int:
         """Return a descriptor (O_PATH) of the file that it is bound to."""
@@ -295,12 +300,7 @@ class UnixListener(socket.socket):
         return file
 
     def _may_be(self, found: os.stat_result) -> bool:
-        identity = (found.st_dev, found.st_ino)
-        return (
-            stat.S_ISSOCK(found.st_mode)
-            and found.st_uid == os.geteuid()
-            and identity == self._identity
-        )
+        return self._is(found) and stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid()
 
     def _set_access_of_name(self, access: Access) -> None:
         """Do the same where the system has no way to hold the file: no link is followed."""
@@ -313,8 +313,7 @@ class UnixListener(socket.socket):
 
     def remove_file(self) -> None:
         try:
-            found = self.path.lstat()
-            if (found.st_dev, found.st_ino) == self._identity:
+            if self._is(self.path.lstat()):
                 self.path.unlink()
         except OSError:
             pass  # gone already, or no longer ours to remove

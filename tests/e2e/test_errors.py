@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socketserver
 import threading
 
@@ -384,6 +385,20 @@ def test_an_error_of_the_server_leaves_no_stored_content_open(serve, monkeypatch
         assert exchange(server, request)[0].content == b"hello"
         counts.append(descriptors_at_rest())
     assert counts[0] == counts[1] == counts[2]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_application_may_have_closed_the_descriptor_of_its_content(serve, whole):
+    def close_it(environ, start_response):
+        os.close(environ["wsgi.input"].fileno())
+        start_response("200 OK", [TEXT])
+        return [b"hello"] if whole else iter([b"he", b"llo"])
+
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n" + b"x" * 65536
+    server = serve(site(close_it), threads=1, body_memory=1024)
+    for _ in range(3):
+        assert exchange(server, request)[0].content == b"hello"
+        ping(server)
 
 
 def test_the_page_for_an_error_may_fail(serve, monkeypatch, caplog):
