@@ -43,7 +43,7 @@ _CLASSES = {"2": "Successful", "3": "Redirection", "4": "Client Error", "5": "Se
 _KNOWN_NAMES = 1024  # how many checked names are remembered
 
 Header = tuple[str, str]
-_NO_HEADER: Any = (None, None)  # equal to no header
+_NO_HEADER: Any = (object(), object())  # equal to no header of an application
 
 
 class Head:
@@ -110,16 +110,16 @@ class HeadEncoder:
                 other, second = two
             except (TypeError, ValueError):
                 return self._encode_copy(status, _copy(headers))  # which says what is wrong
+            last_name, last_value = last_one
+            last_other, last_second = last_two
+            if (
+                (second is last_second or (type(second) is str and second == last_second))
+                and (value is last_value or (type(value) is str and value == last_value))
+                and (other is last_other or (type(other) is str and other == last_other))
+                and (name is last_name or (type(name) is str and name == last_name))
+            ):
+                return head
             if type(name) is type(value) is type(other) is type(second) is str:
-                last_name, last_value = last_one
-                last_other, last_second = last_two
-                if (
-                    value == last_value
-                    and second == last_second
-                    and name == last_name
-                    and other == last_other
-                ):
-                    return head
                 one = one if type(one) is tuple else (name, value)
                 two = two if type(two) is tuple else (other, second)
                 return self._encode_copy(status, (one, two))

@@ -155,6 +155,13 @@ def test_a_head_is_that_of_its_own_status_and_headers(odd: Any, before: Any) -> 
     assert outcome(encoder, *odd()) == expected
 
 
+@pytest.mark.parametrize("headers", [None, [], [(None, None)] * 2, [("", "")] * 2, [TEXT] * 2])
+def test_before_the_first_head_none_is_known(headers: Any) -> None:
+    encoder = HeadEncoder()
+    for _ in range(2):
+        assert outcome(encoder, None, headers) is ResponseError
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_pair_that_is_changed_in_place_is_encoded_anew(count: int) -> None:
     encoder = HeadEncoder()
