@@ -46,8 +46,9 @@ import app, picowsgi
 picowsgi.serve(app.app, bind="unix:s", access_log="on")'""",
     "Server": """-c '
 import app, picowsgi, signal
+server = picowsgi.Server(app.app, bind="unix:s")
 signal.signal(signal.SIGTERM, lambda *_: server.request_stop())
-with picowsgi.Server(app.app, bind="unix:s") as server:
+with server:
     while not server.join(0.1): pass'""",
     "simple_server": """-c '
 import app, os, signal, threading
