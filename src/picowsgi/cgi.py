@@ -154,7 +154,7 @@ class _Output:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Empty the buffer of standard output, which Python would try at its end, and complain."""
+        """Empty the buffer of standard output: Python would fail to at exit, with a traceback."""
         own = sys.__stdout__
         if own is None or self._stream is not own.buffer:
             return

@@ -27,8 +27,8 @@ _STANDARD_ERROR = 2
 def occupy_standard() -> None:
     """Open /dev/null as each of the descriptors 0 to 2 that is closed.
 
-    Otherwise a socket would get such a number, and what the program prints would go to its client.
-    Called before anything opens a socket; without /dev/null it does nothing.
+    Otherwise a socket gets such a number, and its client receives what the program prints. To be
+    called before anything opens a socket. Without /dev/null it does nothing.
     """
     with suppress(OSError):
         while True:

@@ -278,7 +278,7 @@ class Gateway:
             self._note(second)
 
     def _note(self, error: BaseException) -> None:
-        """Be told of an error that ends nothing but its request."""
+        """Called with each error that ends its request; a subclass may remember it."""
 
     def _complain(self, environ: WSGIEnvironment, text: str) -> None:
         get_logger().error("the application sent %s: %s", text, request_line(environ))
@@ -286,7 +286,7 @@ class Gateway:
     def _recover(self, error: BaseException) -> int:
         """Go on after an error of the server's own, such as no memory; returns as `serve` does."""
         try:
-            get_logger().critical("a request ends by an error of the server", exc_info=error)
+            get_logger().critical("an internal error ended a request", exc_info=error)
         except BaseException as second:
             self._note(second)
         while True:

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, NoReturn
 class _NoContent:
     """The input of all requests without content, together.
 
-    It has no state, no position either, and takes no attributes: nothing that a request does to it
-    reaches another one. It stays open, whatever closes it.
+    It has no state, not even a position, and takes no attributes, so a request cannot leave
+    anything in it for another one. It stays open when it is closed.
     """
 
     __slots__ = ()
@@ -103,7 +103,7 @@ def open_spooled(descriptor: int) -> BinaryIO:
     return open(descriptor, "rb")
 
 
-#: For a stream that is closed or full: whoever writes about an error must not fail by it.
+#: A closed or full stream loses the text; an application that reports an error does not fail.
 _writing = suppress(OSError, ValueError)
 
 

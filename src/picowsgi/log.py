@@ -30,8 +30,8 @@ _CONTROL_BUT_NEWLINE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 class Logger(_Adapter):
     """The logger `picowsgi`. Its calls never raise an Exception, whatever the handlers do.
 
-    Whoever writes about an error is not to fail by it. What a broken handler has lost is written to
-    standard error in one line, without a traceback.
+    A program must not fail because it reports an error. A line that a broken handler loses goes to
+    standard error, without its traceback.
     """
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
@@ -56,7 +56,7 @@ def get_logger() -> Logger:
 def _write_lost(
     level: int, message: object, args: tuple[object, ...], cause: object, error: Exception
 ) -> None:
-    """Write what the handlers could not, as far as even that can be done."""
+    """Write a line that the handlers have lost to standard error, if that is possible."""
     with suppress(Exception):
         text = printable(str(message) % args if args else str(message))
         if isinstance(cause, BaseException):
@@ -66,7 +66,7 @@ def _write_lost(
 
 
 def write_standard_error(text: str) -> None:
-    """Write a text to standard error, as it is; a place that takes nothing disturbs nobody."""
+    """Write a text to standard error. A missing, closed, full or broken stream loses it."""
     stream = sys.stderr  # once: the application may replace it at any time
     with suppress(Exception):
         stream.write(text)

@@ -157,8 +157,8 @@ class Loop:
                 return
             try:
                 self._act(bear, what, number)
-            except Exception as error:  # such as no memory: what it watches goes on
-                get_logger().error("the watching thread goes on after an error", exc_info=error)
+            except Exception as error:  # such as no memory: the threads still need a watcher
+                get_logger().error("an error in the watching thread, which goes on", exc_info=error)
 
     def _act(self, bear: Bear, what: int, number: int) -> None:
         if what == core.WATCH_NOTICE:

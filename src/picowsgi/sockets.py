@@ -28,7 +28,9 @@ _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _UNSENT_MOST = 128 * 1024  # bytes of a connection that the system has and need not send yet
 _ADDRESS_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _SIOCUNIXFILE = 0x89E0  # Linux: opens the file that a unix socket is bound to (O_PATH)
-_REPLACED = "somebody has replaced the socket's file; make its directory writable for fewer"
+_REPLACED = (
+    "another process has replaced the socket's file; restrict who can write to its directory"
+)
 _FORMS = "HOST:PORT, [V6]:PORT, unix:PATH or fd://N"
 
 
@@ -262,8 +264,9 @@ class UnixListener(socket.socket):
     def set_access(self, access: Access) -> None:
         """Set the mode and the owner of its file, and never those of another one.
 
-        Root calls this for files in directories where others may write: whoever replaces the socket
-        by a link to a file of root's, or by that file, is not to get it. Raises OSError.
+        Root calls this for files in directories where other users can write. A user who replaces
+        the socket with a link to a file of root's, or with that file, must not get the file.
+        Raises OSError.
         """
         if access.mode < 0 and access.owner is None:
             return
@@ -280,7 +283,7 @@ class UnixListener(socket.socket):
                 Path(through).chmod(access.mode)
         finally:
             os.close(file)
-        if not self._is(self.path.lstat()):  # nobody could connect to it
+        if not self._is(self.path.lstat()):  # clients would connect to something else
             raise OSError(errno.EEXIST, _REPLACED)
 
     def _is(self, found: os.stat_result) -> bool:
@@ -290,8 +293,8 @@ class UnixListener(socket.socket):
         """Return a descriptor (O_PATH) of the file that it is bound to."""
         with suppress(OSError):  # it needs CAP_NET_ADMIN, which root in a container may lack
             return fcntl.ioctl(self.fileno(), _SIOCUNIXFILE)
-        # Then it may be another socket of this very user, put there before `remember_file`: which
-        # only somebody can do who may move that one, and so take its place anyway.
+        # This may be another socket of the same user, if it came before `remember_file` looked.
+        # Only a user who can move that socket can put it here, and could take its place anyway.
         file = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         found = os.fstat(file)
         if not self._may_be(found):

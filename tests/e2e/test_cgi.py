@@ -403,4 +403,4 @@ def test_an_error_of_the_server_is_a_500(monkeypatch, caplog):
     head, body = run(hello)
     assert head[0] == "Status: 500 Internal Server Error"
     assert body == b"Internal Server Error\n"
-    assert "a request ends by an error of the server" in caplog.text
+    assert "an internal error ended a request" in caplog.text

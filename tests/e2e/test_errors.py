@@ -150,11 +150,11 @@ def raising(error):
     ],
     ids=["recursion", "memory", "interrupt", "exit", "generator", "stop", "base", "gone", "late"],
 )
-def test_whatever_an_application_raises_is_a_500(serve, fail):
+def test_any_exception_of_an_application_is_a_500(serve, fail):
     assert_fails_alone(serve(failing(fail), threads=1))
 
 
-def test_whatever_an_application_raises_after_the_head_cuts_its_response(serve):
+def test_any_exception_after_the_head_cuts_the_response(serve):
     def fail(environ, start_response):
         start_response("200 OK", [TEXT])
         yield b"begun"
@@ -332,7 +332,7 @@ def test_an_error_of_the_server_before_the_head_is_a_500(
     for _ in range(3):
         broken.expect_500(server)
         ping(server)
-    assert caplog.text.count("a request ends by an error of the server") == 3
+    assert caplog.text.count("an internal error ended a request") == 3
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=repr)
@@ -351,10 +351,10 @@ def test_an_error_of_the_server_after_the_head_cuts_the_response(
     for _ in range(3):
         assert raw(server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").endswith(b"\r\nbegun\r\n")
         ping(server)
-    assert caplog.text.count("a request ends by an error of the server") == 3
+    assert caplog.text.count("an internal error ended a request") == 3
 
 
-def test_what_is_still_being_sent_outlives_an_error_of_the_server(serve, monkeypatch):
+def test_bytes_that_are_being_sent_outlive_an_error_of_the_server(serve, monkeypatch):
     part = bytes(range(256)) * 4096
 
     def begin(environ, start_response):
@@ -473,7 +473,7 @@ def served(app, server_class, handler_class=Quiet):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), MemoryError()], ids=repr)
 @pytest.mark.parametrize("where", ["call", "item", "close"])
-def test_serve_forever_in_threads_goes_on_whatever_a_request_raises(error, where):
+def test_serve_forever_in_threads_survives_any_exception_of_a_request(error, where):
     class Items:
         def __iter__(self):
             if where == "item":
@@ -498,7 +498,7 @@ def test_serve_forever_in_threads_goes_on_whatever_a_request_raises(error, where
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), RuntimeError()], ids=repr)
-def test_serve_forever_in_threads_goes_on_where_log_request_fails(error):
+def test_serve_forever_in_threads_survives_an_exception_in_log_request(error):
     class Failing(WSGIRequestHandler):
         def log_request(self, *_code_and_size):
             raise error
@@ -509,7 +509,7 @@ def test_serve_forever_in_threads_goes_on_where_log_request_fails(error):
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), MemoryError()], ids=repr)
-def test_serve_forever_goes_on_whatever_a_request_raises(error):
+def test_serve_forever_survives_any_exception_of_a_request_but_an_interrupt(error):
     with served(failing(raising(error)), WSGIServer) as server:
         assert_fails_alone(server)
 

@@ -138,7 +138,9 @@ def test_a_script_of_cgi_may_patch(end, library):
     assert ended.stdout.endswith("served")
 
 
-def test_what_is_imported_and_does_not_patch_these_is_served(command, library, tmp_path):
+def test_an_application_that_imports_the_library_and_patches_only_time_is_served(
+    command, library, tmp_path
+):
     time_alone = {
         "gevent": "from gevent import monkey; monkey.patch_time()",
         "eventlet": "import eventlet; eventlet.monkey_patch(all=False, time=True)",

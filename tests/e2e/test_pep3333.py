@@ -375,7 +375,7 @@ def test_content_that_the_application_leaves_unread_is_not_the_next_request(serv
     assert paths == ["/first", "/second"], answer
 
 
-def test_what_a_request_does_to_an_empty_input_reaches_no_other_request(serve):
+def test_no_request_leaves_a_trace_in_the_shared_empty_input(serve):
     seen = []
 
     def application(environ, start_response):

@@ -276,7 +276,7 @@ for number in NUMBERS:
 
 @MODES
 @pytest.mark.parametrize("how", [signal.SIGUSR2, signal.SIGHUP], ids=lambda each: each.name)
-def test_what_the_application_starts_inherits_nothing_of_the_server(
+def test_child_processes_of_the_application_inherit_no_descriptor_of_the_server(
     serve_app, tmp_path, options, how, end_later
 ):
     pid_file = tmp_path / "server.pid"

@@ -106,7 +106,7 @@ def start(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("closed", ["", "<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("name", STARTS)
-def test_what_is_printed_reaches_no_client(start, name, closed):
+def test_printed_text_reaches_no_client(start, name, closed):
     process, ask = start(name, closed)
     for _ in range(3):
         head, _, body = ask().partition(b"\r\n\r\n")

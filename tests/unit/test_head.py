@@ -214,7 +214,7 @@ def test_an_object_of_the_application_is_asked_once() -> None:
         assert asked == [("X-A", "1"), ("X-B", "2")]
 
 
-def test_what_a_subclass_of_text_overrides_is_not_asked() -> None:
+def test_no_method_of_a_string_subclass_is_called() -> None:
     headers: Any = [(Liar("Content-Length"), Liar("5")), ("X-A", Liar("a"))]
     head = HeadEncoder().encode(Liar("200 Fine"), headers)
     assert head.data == b"HTTP/1.1 200 Fine\r\nContent-Length: 5\r\nX-A: a\r\n"
@@ -290,7 +290,7 @@ def test_an_object_that_cannot_be_shown_is_refused_all_the_same() -> None:
             HeadEncoder().encode(status, headers)  # type: ignore[arg-type]
 
 
-def test_what_is_logged_of_a_response_is_what_was_sent() -> None:
+def test_logs_show_the_head_that_was_sent() -> None:
     gateway = ObservedGateway.__new__(ObservedGateway)
     headers = (pair for pair in [("X-A", "b: c"), ("X-Empty", "")])
     gateway._head = HeadEncoder().encode("200", headers)  # type: ignore[arg-type]

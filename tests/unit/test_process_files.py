@@ -171,7 +171,7 @@ def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) 
         close_sockets(sockets)
 
 
-def test_what_was_handed_over_is_not_for_what_the_application_starts() -> None:
+def test_descriptors_of_a_handover_are_not_inheritable() -> None:
     pairs = [os.pipe() for _ in range(3)]
     numbers = [number for pair in pairs for number in pair]
     for number in numbers:

@@ -411,7 +411,7 @@ def attacks(directory: Path) -> dict[str, Callable[[Path], object]]:
 @pytest.mark.parametrize("with_capability", [True, False])
 @pytest.mark.parametrize("moment", ["bind", "remember_file"])
 @pytest.mark.parametrize("kind", attacks(Path("/")))
-def test_no_file_that_takes_the_place_of_a_unix_socket_is_given_away(
+def test_a_file_that_replaces_a_unix_socket_keeps_its_owner_and_mode(
     opened: Open,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
