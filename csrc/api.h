@@ -321,6 +321,14 @@ int64_t pw_finish(pw_thread *thread, int32_t cut);
 /* An interim response (1xx), head and empty line, for HTTP/1.1 clients; before pw_send_first. Returns
  * 0, or PW_GONE. */
 int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size);
+/*
+ * How far the request at hand is, for a caller that has lost count by an error: there is none, or
+ * nothing has been sent (pw_respond can answer it), or its head has (pw_send_end can end it).
+ */
+#define PW_REQUEST_NONE 0
+#define PW_REQUEST_WAITS 1
+#define PW_REQUEST_BEGUN 2
+int32_t pw_request_state(pw_thread *thread);
 /* 1 when the client has closed its side or is gone, else 0. */
 int32_t pw_client_gone(pw_thread *thread);
 /*

@@ -376,6 +376,16 @@ int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
     return outcome;
 }
 
+int32_t pw_request_state(pw_thread *thread)
+{
+    int32_t state = PW_REQUEST_NONE;
+    pthread_mutex_lock(&thread->server->lock);
+    if (thread->conn != NULL)
+        state = thread->conn->started ? PW_REQUEST_BEGUN : PW_REQUEST_WAITS;
+    pthread_mutex_unlock(&thread->server->lock);
+    return state;
+}
+
 int32_t pw_client_gone(pw_thread *thread)
 {
     pthread_mutex_lock(&thread->server->lock);

@@ -124,6 +124,9 @@ class _Lib:
     PW_OVER: int
     PW_OVERFLOW: int
     PW_REFUSED: int
+    PW_REQUEST_BEGUN: int
+    PW_REQUEST_NONE: int
+    PW_REQUEST_WAITS: int
     PW_RETURN: int
     PW_SAME: int
     PW_SIZE_SHIFT: int
@@ -157,6 +160,7 @@ class _Lib:
     def pw_next_within(self, _0: pw_thread, _1: int, /) -> int: ...
     def pw_notice_take(self, _0: pw_server, _1: pw_notice, /) -> int: ...
     def pw_poller_name(self, _0: int, /) -> _Text: ...
+    def pw_request_state(self, _0: pw_thread, /) -> int: ...
     def pw_respond(
         self, _0: pw_thread, _1: bytes | _Text, _2: int, _3: bytes | _Text, _4: int, _5: int, /
     ) -> int: ...

@@ -18,6 +18,8 @@ from weakref import ref
 from picowsgi import forked
 from picowsgi._core import ffi, lib
 from picowsgi.cpus import has_gil
+from picowsgi.descriptors import occupy_standard
+from picowsgi.monkey import refuse_patched
 
 if TYPE_CHECKING:
     from picowsgi.access import AccessLog
@@ -69,6 +71,8 @@ CLOSE: int = lib.PW_CLOSE
 HAS_LENGTH: int = lib.PW_HAS_LENGTH
 FINISHED: int = lib.PW_FINISHED
 RETURN: int = lib.PW_RETURN
+REQUEST_WAITS: int = lib.PW_REQUEST_WAITS
+REQUEST_BEGUN: int = lib.PW_REQUEST_BEGUN
 COPY_MOST: int = lib.PW_COPY_MOST
 ATOM_LITERAL: int = lib.PW_ATOM_LITERAL
 ATOM_ADDRESS: int = lib.PW_ATOM_ADDRESS
@@ -107,6 +111,7 @@ send_file = lib.pw_send_file
 send_end = lib.pw_send_end
 finish = lib.pw_finish
 send_interim = lib.pw_send_interim
+request_state = lib.pw_request_state
 client_gone = lib.pw_client_gone
 check_client = lib.pw_check_client
 content_missing = lib.pw_content_missing
@@ -199,7 +204,8 @@ class Notice(NamedTuple):
 class CoreServer:
     """Listening sockets and their event loop (`pw_server`).
 
-    Raises OSError where the system refuses. In a forked child it has stopped (`picowsgi.forked`).
+    Raises OSError where the system refuses, PatchedError where a library has changed the system. In
+    a forked child it has stopped (`picowsgi.forked`).
     """
 
     def __init__(
@@ -210,6 +216,8 @@ class CoreServer:
         balance: Balance | None = None,
     ) -> None:
         """`balance` is for processes that share the sockets."""
+        refuse_patched()
+        occupy_standard()
         program = b"" if access is None else access.program
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
         health = ffi.new("char[]", settings.health.encode("ascii"))

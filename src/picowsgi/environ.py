@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from picowsgi import core
@@ -134,9 +135,10 @@ class EnvironMaker:
 
     def close_spooled(self) -> None:
         """Close the temporary file of the request that has ended."""
-        if self.spooled is not None:
-            self.spooled.close()
-            self.spooled = None
+        spooled, self.spooled = self.spooled, None
+        if spooled is not None:
+            with suppress(OSError):  # the application may have closed the descriptor
+                spooled.close()
 
     def _learn(self, order: str) -> tuple[tuple[str, ...], list[WSGIEnvironment]]:
         if len(self._orders) >= _KNOWN_ORDERS:
@@ -151,6 +153,7 @@ class EnvironMaker:
         length, descriptor = request.content_length, request.content_file
         if descriptor >= 0:
             environ["wsgi.input"] = self.spooled = open_spooled(descriptor)
+            request.content_file = -1  # the object closes it from now on
         else:
             content = core.unpack(request.content, length) if length else b""
             environ["wsgi.input"] = io.BytesIO(content)

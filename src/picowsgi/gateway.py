@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from picowsgi import core, forked
 from picowsgi.environ import EnvironMaker, Kept
+from picowsgi.errors import ClientGoneError
 from picowsgi.head import Head, HeadEncoder
 from picowsgi.interrupt import calls_application, checkpoint
-from picowsgi.log import get_logger, printable
-from picowsgi.response import ClientGoneError, FileWrapper, Response, real_file, to_bytes
+from picowsgi.log import get_logger, request_line
+from picowsgi.response import FileWrapper, Response, real_file, to_bytes
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -27,11 +28,15 @@ _ENDED = -100  # in the place of a request's number: there is none yet
 MakePage = Callable[["WSGIEnvironment", BaseException], tuple[list[tuple[str, str]], bytes]]
 
 
+_ERROR_STATUS = "500 Internal Server Error"
+_ERROR_PAGE = [("Content-Type", "text/plain; charset=utf-8")], b"Internal Server Error\n"
+
+
 def _no_page(
     _environ: WSGIEnvironment, _error: BaseException
 ) -> tuple[list[tuple[str, str]], bytes]:
     """Return the fields and the content of the answer to an error, which tells nothing of it."""
-    return [("Content-Type", "text/plain; charset=utf-8")], b"Internal Server Error\n"
+    return _ERROR_PAGE
 
 
 def client_disconnected() -> bool:
@@ -50,7 +55,7 @@ def early_hints(headers: list[tuple[str, str]]) -> None:
     Nothing is sent once the response has begun, or from a thread that the application has started
     itself, which has no request. Raises ResponseError where the fields are none, in any case.
     """
-    head = HeadEncoder().encode("103 Early Hints", headers).data + b"\r\n"
+    head = HeadEncoder().encode_interim("103 Early Hints", headers)
     gateway = getattr(_current, "gateway", None)
     if gateway is not None:
         core.send_interim(gateway.thread, head, len(head))
@@ -77,13 +82,17 @@ class Gateway:
         thread: core.CoreThread,
         bases: list[WSGIEnvironment],
         kept: Kept,
+        flags: int = 0,
         *,
         debug: bool = False,
     ) -> None:
-        """`debug`: an error is shown to the client, with its traceback."""
+        """`flags` are added to those of every response (csrc/api.h).
+
+        `debug`: an error is shown to the client, with its traceback.
+        """
         self.application = application
         self.thread: Any = thread.pointer
-        self.encode = HeadEncoder().encode
+        self._use(HeadEncoder(flags))
         self.environs = EnvironMaker(thread, bases, kept)
         self._request = thread.request
         #: Whether the response in parts that has ended is cut.
@@ -97,10 +106,24 @@ class Gateway:
             self._make_page = make_page
         _current.gateway = self
 
+    def _use(self, encoder: HeadEncoder) -> None:
+        self.encode = encoder.encode
+        #: What answers a request where nothing else can: made before there is no memory for it.
+        self._failure = encoder.encode(_ERROR_STATUS, _ERROR_PAGE[0]), _ERROR_PAGE[1]
+
     def run(self) -> None:
-        """Serve requests until the server stops."""
+        """Serve requests until the server stops, whatever happens to one of them."""
+        number: int = core.IDLE
+        while number != core.STOP:
+            try:
+                number = self._run(number)
+            except BaseException as error:
+                number = self._recover(error)
+        self.leave_child()
+
+    def _run(self, number: int) -> int:
+        """Serve requests, beginning with the one of this number; returns core.STOP."""
         serve, make, templates = self.serve, self.environs.make, self._kept.templates
-        number = core.next_request(self.thread)
         while number != core.STOP:
             template = templates.get(number)
             if template is not None:
@@ -112,7 +135,7 @@ class Gateway:
             else:
                 self._kept.take_news(self._core_thread)
                 number = core.next_request(self.thread)
-        self.leave_child()
+        return number
 
     def leave_child(self, error: BaseException | None = None) -> None:
         """End this process if it is a child that the application has forked."""
@@ -129,7 +152,7 @@ class Gateway:
             return self._fail(environ, response, None, error)
         head = response.head
         if (kind is list or kind is tuple) and head is not None and not response.started:
-            items = cast("list[bytes]", result)
+            items: Any = result
             if len(items) < 2:
                 body = items[0] if items else b""
                 if type(body) is bytes and (head.length < 0 or head.length == len(body)):
@@ -146,7 +169,7 @@ class Gateway:
         response.over = True
         if self.environs.spooled is not None:
             self.environs.close_spooled()
-        data, flags, _ = head
+        data, flags = head.data, head.flags
         size = len(body)
         if size > core.COPY_MOST:
             if core.BYTES_MOVE:
@@ -256,22 +279,65 @@ class Gateway:
         """End a request whose application raised an error, or whose client has gone."""
         self.leave_child(error)
         if isinstance(error, ClientGoneError):
-            get_logger().debug("the client has gone: %s", _request_line(environ))
+            get_logger().debug("the client has gone: %s", request_line(environ))
         else:
             self._log(environ, "in the application", error)
         self._close(environ, result)
         if response.started:
             return self._finish(response, cut=True)
-        headers, body = self._make_page(environ, error)
-        head = self.encode("500 Internal Server Error", headers)
+        try:
+            headers, body = self._make_page(environ, error)
+            head = self.encode(_ERROR_STATUS, headers)
+        except BaseException as second:
+            self._log(environ, "in the page for an error", second)
+            head, body = self._failure
         number = self._serve_whole(response, head, body)
         return number if number != core.STARTED else self._finish(response, cut=True)
 
     def _log(self, environ: WSGIEnvironment, where: str, error: BaseException) -> None:
-        get_logger().error("error %s: %s", where, _request_line(environ), exc_info=error)
+        """Write an error with its traceback; raises nothing, not even what a handler raises."""
+        self._note(error)
+        try:
+            get_logger().error("error %s: %s", where, request_line(environ), exc_info=error)
+        except BaseException as second:
+            self._note(second)
+
+    def _note(self, error: BaseException) -> None:
+        """Called with each error that ends its request; a subclass may remember it."""
 
     def _complain(self, environ: WSGIEnvironment, text: str) -> None:
-        get_logger().error("the application sent %s: %s", text, _request_line(environ))
+        get_logger().error("the application sent %s: %s", text, request_line(environ))
+
+    def _recover(self, error: BaseException) -> int:
+        """Go on after an error of the server's own, such as no memory; returns as `serve` does."""
+        try:
+            get_logger().critical("an internal error ended a request", exc_info=error)
+        except BaseException as second:
+            self._note(second)
+        while True:
+            try:
+                return self._abandon()
+            except BaseException as second:
+                self._note(second)
+
+    def _abandon(self) -> int:
+        """End the request at hand, if there is one: by a 500, or cut where its head has been sent.
+
+        Returns as `serve` does.
+        """
+        state = core.request_state(self.thread)
+        if state and self._request.content_file >= 0:  # nobody has opened it
+            os.close(self._request.content_file)
+            self._request.content_file = -1
+        number: int = core.IDLE
+        if state == core.REQUEST_WAITS:
+            head, body = self._failure
+            data = head.data
+            number = core.respond(self.thread, data, len(data), body, len(body), head.flags)
+        if state == core.REQUEST_BEGUN or number == core.STARTED:
+            core.send_end(self.thread, True)
+            number = core.IDLE
+        return number
 
 
 calls_application(Gateway.serve, Gateway._serve_parts, Gateway._send_items, Gateway._close)
@@ -281,8 +347,3 @@ def _has_its_items(result: list[bytes] | tuple[bytes, ...]) -> bool:
     """Tell whether iterating over this gives what it holds; a subclass may make items endlessly."""
     kind = type(result)
     return kind.__iter__ is list.__iter__ or kind.__iter__ is tuple.__iter__
-
-
-def _request_line(environ: WSGIEnvironment) -> str:
-    target = environ.get("REQUEST_URI") or environ.get("PATH_INFO")  # a CGI has the latter alone
-    return printable(f"{environ.get('REQUEST_METHOD')} {target}")

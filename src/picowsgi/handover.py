@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -39,6 +40,12 @@ class Handover:
     channel: int = -1
     child: tuple[int, int] = (-1, -1)
     settings: dict[str, Any] | None = None
+
+    def descriptors(self) -> list[int]:
+        """Return all that was handed over."""
+        numbers = [number for number, *_ in self.listeners]
+        numbers += [self.channel, self.child[1]]
+        return [number for number in numbers if number >= 0]
 
     def sockets(self) -> list[socket.socket]:
         """Return the listening sockets; only who owns a unix socket's file removes it."""
@@ -83,8 +90,8 @@ def take(environ: MutableMapping[str, str]) -> Handover | None:
     values["listeners"] = tuple(map(tuple, values["listeners"]))
     values["child"] = tuple(values["child"])
     given = Handover(**values)
-    for descriptor in (given.channel, given.child[1]):
-        if descriptor >= 0:
+    for descriptor in given.descriptors():  # what the application starts is not to have them
+        with suppress(OSError):
             os.set_inheritable(descriptor, False)
     return given
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from picowsgi import core
-from picowsgi.errors import ResponseError
+from picowsgi.errors import ClientGoneError, ResponseError
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 _LATE_WRITE = "write is called after the end of the request"
 _NamedTemporaryFile = tempfile._TemporaryFileWrapper
-
-
-class ClientGoneError(Exception):
-    """The client is not there any more; nobody is told of it but the application's close()."""
 
 
 class Response:
@@ -65,9 +61,11 @@ class Response:
         status: str,
         headers: list[tuple[str, str]],
         exc_info: OptExcInfo | None = None,
-        /,
     ) -> Callable[[bytes], object]:
-        """Set the head (PEP 3333); returns `write`."""
+        """Set the head (PEP 3333); returns `write`.
+
+        PEP 3333 wants positional arguments; other servers take these keywords, so this does.
+        """
         if exc_info is not None:
             try:
                 if self.started and exc_info[1] is not None:
@@ -122,7 +120,7 @@ class Response:
         head = self.head
         if head is None:
             raise ResponseError("the application has not called start_response")
-        fields, head_flags, length = head
+        fields, head_flags, length = head.data, head.flags, head.length
         outcome = self.send_first(
             self._thread, self.exchange, fields, len(fields), length, head_flags, data, size, flags
         )

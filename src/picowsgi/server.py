@@ -17,6 +17,7 @@ from picowsgi.config import Settings
 from picowsgi.errors import ConfigError
 from picowsgi.importer import load_application
 from picowsgi.log import get_logger
+from picowsgi.monkey import refuse_patched
 from picowsgi.mount import mount
 from picowsgi.resolve import load_settings
 from picowsgi.sockets import close_backlog, close_sockets, open_sockets, url_of
@@ -39,7 +40,8 @@ class Server:
     The process is the program's own: its limit of descriptors stays as it is (`serve` raises it for
     `max_connections`), and while none is free new connections wait.
 
-    Raises ConfigError for an option, BindError for an address.
+    Raises ConfigError for an option, BindError for an address, PatchedError where gevent or
+    eventlet has patched `threading`, `socket` or `select`.
     """
 
     def __init__(self, application: WSGIApplication, **options: Any) -> None:
@@ -57,6 +59,7 @@ class Server:
         return server
 
     def _open(self, application: WSGIApplication, settings: Settings) -> None:
+        refuse_patched()
         middleware.check(settings)
         self.settings = settings
         self._process = os.getpid()
@@ -164,7 +167,7 @@ def serve(application: WSGIApplication, **options: Any) -> None:
 
     With `workers` above 1, and the like, it is served by forked processes, and SIGHUP has new ones
     forked. Outside the main thread signals are the program's own affair, and this never returns.
-    Raises ConfigError for an option, BindError for an address.
+    Raises ConfigError for an option, BindError for an address, PatchedError as Server does.
     """
     settings = _load_settings(options)
     if service.run(lambda: _with_mounts(application, settings), settings, _announce) != 0:

@@ -24,9 +24,10 @@ from picowsgi.descriptors import make_room
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, Handover
 from picowsgi.link import Link
+from picowsgi.monkey import refuse_patched
 from picowsgi.pidfile import PidFile
 from picowsgi.privileges import find_identity
-from picowsgi.sockets import close_sockets, file_of, open_sockets
+from picowsgi.sockets import close_sockets, open_sockets
 from picowsgi.systemd import Notifier, take_sockets
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from picowsgi.config import Settings
     from picowsgi.reload.reloader import Reloader
+    from picowsgi.sockets import Owner
 
 OnReady = Callable[[list[socket.socket]], object]
 
@@ -81,20 +83,25 @@ def run(
     on_ready: OnReady,
     command: Command | None = None,
     given: Handover | None = None,
+    prepare: Callable[[], object] | None = None,
 ) -> int:
     """Serve what `load` returns until a signal ends it; returns the exit status.
 
-    With a `command` the process can start itself anew. With the option `reload`, `load` is called
-    in a new process after each change: this one must not have imported what the application is made
-    of. Raises ConfigError, BindError, AppImportError and OSError where it cannot start.
+    `prepare` is called before `load`, as the user that is to serve: as root nothing is opened but
+    sockets and the pid file. With a `command` the process can start itself anew. With the option
+    `reload`, `load` is called in a new process after each change: this one must not have imported
+    what the application is made of. Raises ConfigError, BindError, AppImportError and OSError where
+    it cannot start.
     """
     from picowsgi.supervisor import supervise
 
+    refuse_patched()
     link = given.link() if given is not None else None
     enter_directory(settings)
     middleware.check(settings)
     settings = make_room(settings)
-    sockets = _listen(settings, given)
+    identity = find_identity(settings.user, settings.group)
+    sockets = _listen(settings, given, None if identity is None else identity.owner)
     notifier = Notifier({} if link else os.environ)
     service = Service(
         lambda: middleware.wrap(_load_here(load), settings, sockets), settings, sockets, notifier
@@ -107,14 +114,10 @@ def run(
         if settings.pid and link is None:
             service.pid_file = PidFile(settings.pid)
             service.pid_file.write()
-        identity = find_identity(settings.user, settings.group)
         if identity is not None:
-            if given is None:
-                for sock in sockets:
-                    file = file_of(sock)
-                    if file is not None:
-                        identity.own(file)
             identity.assume()
+        if prepare is not None:
+            prepare()
         if link is not None:
             core.die_with_parent(signal.SIGTERM)
         with _reloading(service):
@@ -133,7 +136,10 @@ def run(
 
 
 def _load_here(load: Callable[[], WSGIApplication]) -> WSGIApplication:
-    """Return what `load` returns; ends a child that it forks and that comes back."""
+    """Return what `load` returns; ends a child that it forks and that comes back.
+
+    Raises PatchedError where what it has imported has changed the system.
+    """
     process = os.getpid()
     try:
         application = load()
@@ -143,6 +149,7 @@ def _load_here(load: Callable[[], WSGIApplication]) -> WSGIApplication:
         raise
     if os.getpid() != process:
         forked.leave_child()
+    refuse_patched()
     return application
 
 
@@ -186,14 +193,14 @@ def enter_directory(settings: Settings) -> None:
         os.umask(settings.umask)
 
 
-def _listen(settings: Settings, given: Handover | None) -> list[socket.socket]:
+def _listen(settings: Settings, given: Handover | None, owner: Owner | None) -> list[socket.socket]:
     """Return the sockets: a former process's, or systemd's, or new ones."""
     if given is not None:
         return given.sockets()
     for name in ("bind", "host", "port"):
         if settings.sources.get(name) in (f"--{name}", f"option {name}"):
-            return open_sockets(settings)
-    return take_sockets(os.environ, settings.backlog) or open_sockets(settings)
+            return open_sockets(settings, owner)
+    return take_sockets(os.environ, settings.backlog) or open_sockets(settings, owner)
 
 
 def freeze() -> None:

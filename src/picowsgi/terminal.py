@@ -11,7 +11,7 @@ def is_terminal(stream: Any) -> bool:
     """Tell whether a file object such as `sys.stderr` writes to a terminal."""
     try:
         return bool(stream.isatty())
-    except (AttributeError, ValueError):  # there is none, or it is closed
+    except (AttributeError, OSError, ValueError):  # there is none, or it is closed
         return False
 
 

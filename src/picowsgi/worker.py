@@ -196,9 +196,9 @@ class Worker:
         try:
             target()
         except BaseException as error:  # not an application's: those end with their request
-            get_logger().critical("a thread of the server has failed", exc_info=error)
             self.error = error
             self._stop_loops(core.END)
+            get_logger().critical("a thread of the server has failed", exc_info=error)
         finally:
             self._note_end()
 

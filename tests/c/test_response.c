@@ -259,6 +259,23 @@ static void an_interim_response_goes_before_the_final_one_and_never_to_http_1_0(
     end();
 }
 
+static void the_core_tells_how_far_a_request_is(void)
+{
+    begin(GET("/"));
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_WAITS);
+    CHECK_INT(pw_send_interim(site.thread, LITERAL("HTTP/1.1 103 Early Hints\r\n\r\n")), 0);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_WAITS);
+    CHECK_INT(site_send_head(&site, HEAD_OK, -1), 0);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_BEGUN);
+    pw_send_end(site.thread, 1);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_NONE);
+    end();
+    begin(GET("/"));
+    CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_NONE);
+    end();
+}
+
 static void a_client_that_does_not_read_is_cut_off(void)
 {
     pw_settings settings = site_settings();
@@ -343,6 +360,7 @@ int main(void)
     RUN(a_part_that_follows_at_once_waits_only_while_another_thread_can_send_it);
     RUN(a_file_is_sent_from_its_offset);
     RUN(an_interim_response_goes_before_the_final_one_and_never_to_http_1_0);
+    RUN(the_core_tells_how_far_a_request_is);
     RUN(a_client_that_does_not_read_is_cut_off);
     RUN(parts_wait_for_a_client_that_does_not_read);
     RUN(content_that_was_not_asked_for_does_not_reset_the_answer);

@@ -52,6 +52,29 @@ def test_a_pid_file_that_names_a_living_process_is_an_error(tmp_path: Path) -> N
     assert path.read_text() == str(os.getppid())
 
 
+@pytest.mark.parametrize("kind", ["link", "endless", "pipe", "directory"])
+def test_a_pid_file_that_somebody_has_put_there_is_not_read(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "pid", tmp_path / "other"
+    other.write_text(f"{os.getppid()}\n")
+    if kind == "link":
+        path.symlink_to(other)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    file = PidFile(str(path))
+    if kind == "directory":
+        with pytest.raises(ConfigError, match="cannot write the pid file"):
+            file.write()
+        return
+    file.write()
+    assert not path.is_symlink()
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert other.read_text() == f"{os.getppid()}\n"
+
+
 def test_a_pid_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file or directory"):
         PidFile(str(tmp_path / "absent" / "pid")).write()
@@ -151,6 +174,29 @@ def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) 
         assert not path.exists(), "whoever is given the file removes it"
     finally:
         close_sockets(sockets)
+
+
+def test_descriptors_of_a_handover_are_not_inheritable() -> None:
+    pairs = [os.pipe() for _ in range(3)]
+    numbers = [number for pair in pairs for number in pair]
+    for number in numbers:
+        os.set_inheritable(number, True)
+    (status, listener), lifeline, (child, other) = pairs
+    fields = {
+        "role": "successor",
+        "parent": 1,
+        "listeners": [[listener, None]],
+        "status": status,
+        "lifeline": lifeline,
+        "child": [5, child],
+    }
+    try:
+        handover.take({handover.VARIABLE: json.dumps(fields)})
+        assert [os.get_inheritable(each) for each in numbers] == [False] * 5 + [True]
+        assert numbers[-1] == other
+    finally:
+        for number in numbers:
+            os.close(number)
 
 
 def test_a_keepers_handover_is_for_the_same_process_only() -> None:

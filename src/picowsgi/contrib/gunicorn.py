@@ -30,12 +30,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 from wsgiref.util import FileWrapper
 
+from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.workers import base
 
 from picowsgi import core
+from picowsgi.errors import PatchedError
 from picowsgi.gateway import Gateway
 from picowsgi.log import get_logger
+from picowsgi.monkey import refuse_patched
 from picowsgi.mount import Mount
 from picowsgi.observed import ObservedGateway
 from picowsgi.resolve import load_settings
@@ -95,6 +98,15 @@ class Worker(base.Worker):  # type: ignore[misc]
             if setting is not None and setting.get() not in (setting.default, None, False):
                 raise RuntimeError(f"picowsgi's worker cannot use {name}: {why}")
         settings_of(cfg)
+
+    def load_wsgi(self) -> None:
+        """Load the application, which must not have patched anything; otherwise gunicorn ends."""
+        try:
+            refuse_patched()
+            super().load_wsgi()
+            refuse_patched()
+        except PatchedError as error:
+            raise AppImportError(str(error)) from None
 
     def run(self) -> None:
         """Serve until a signal, gunicorn's reload or `max_requests` ends it."""
@@ -313,7 +325,7 @@ class _Forward(logging.Handler):
 def _log_through(log: Any) -> None:
     to = getattr(log, "error_log", None)
     if to is not None:
-        logger = get_logger()
+        logger = get_logger().logger
         logger.handlers = [_Forward(to)]
         logger.propagate = False
         logger.setLevel(to.getEffectiveLevel())
