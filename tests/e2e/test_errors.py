@@ -124,8 +124,8 @@ def test_an_error_that_cannot_be_shown_is_a_500(serve, monkeypatch, error, where
 # --- an application without memory or stack, or that wants to end the program --------------------
 
 
-def recurse(_environ=None, _start_response=None):
-    return recurse()
+def recurse(environ, start_response):
+    return recurse(environ, start_response)
 
 
 def raising(error):
