@@ -27,14 +27,15 @@ typedef enum {
 /* Why a request is refused: name, status, what the client is told. The one list of them. */
 #define PW_ERRORS(X)                                                                               \
     X(REQUEST_LINE, 400, "malformed request line")                                                 \
-    X(METHOD, 400, "malformed method")                                                             \
+    X(METHOD, 400, "malformed or overlong method")                                                 \
     X(TARGET, 400, "malformed request target")                                                     \
     X(VERSION, 400, "malformed HTTP version")                                                      \
     X(LINE_END, 400, "a line of the head does not end in CRLF")                                    \
     X(FIELD, 400, "malformed field line")                                                          \
     X(FOLD, 400, "obsolete line folding")                                                          \
     X(UNDERSCORE, 400, "a field name with an underscore")                                          \
-    X(HOST, 400, "missing, repeated or malformed Host")                                            \
+    X(HOST, 400, "missing, empty, repeated or malformed Host")                                     \
+    X(TYPE, 400, "repeated Content-Type")                                                          \
     X(LENGTH, 400, "repeated or malformed Content-Length")                                         \
     X(CODING, 400, "repeated, malformed or misplaced Transfer-Encoding")                           \
     X(LENGTH_AND_CODING, 400, "Content-Length together with Transfer-Encoding")                    \
@@ -169,6 +170,7 @@ typedef struct {
 } pw_limits;
 
 #define PW_TARGET_MOST 16384
+#define PW_METHOD_MOST 32
 #define PW_FIELDS_MOST 1024 /* of --max-fields */
 
 /* Whether heads are parsed with SIMD instructions: this processor and this build have them. */

@@ -159,6 +159,26 @@ static pw_error pw_absolute_form(pw_head *head)
     return PW_E_NONE;
 }
 
+/* A bit for each byte. Everywhere in a target: controls, SP, "#" (a fragment) and bytes beyond ASCII.
+ * In a path also " < > \ ^ ` { }, which RFC 3986 allows nowhere and programs read in several ways.
+ * "[", "]" and "|" are no pchar either, but clients send them as they are, and in a query all of
+ * these. */
+static const uint32_t not_in_target[8] = {0xffffffff, 0x00000009, 0x00000000, 0x80000000,
+                                          0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff};
+static const uint32_t not_in_path[8] = {0xffffffff, 0x5000000d, 0x50000000, 0xa8000001,
+                                        0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff};
+
+/* Whether none of the bytes is in the set. */
+static bool pw_is_free_of(const uint32_t set[8], const char *at, const char *end)
+{
+    for (; at < end; at++) {
+        unsigned char c = (unsigned char)*at;
+        if ((set[c >> 5] >> (c & 31)) & 1)
+            return false;
+    }
+    return true;
+}
+
 static pw_error pw_target(pw_head *head)
 {
     const char *at = head->target.at;
@@ -167,11 +187,11 @@ static pw_error pw_target(pw_head *head)
         return PW_E_TARGET_SIZE;
     if (size == 0)
         return PW_E_REQUEST_LINE;
-    /* What browsers send unescaped though RFC 3986 does not allow it is let through: it has only
-     * one meaning. A fragment, a control and a byte beyond ASCII are not. */
-    for (size_t i = 0; i < size; i++)
-        if ((unsigned char)at[i] <= ' ' || (unsigned char)at[i] >= 127 || at[i] == '#')
-            return PW_E_TARGET;
+    const char *end = at + size;
+    const char *mark = memchr(at, '?', size);
+    if (!pw_is_free_of(not_in_path, at, mark != NULL ? mark : end) ||
+        (mark != NULL && !pw_is_free_of(not_in_target, mark, end)))
+        return PW_E_TARGET;
     if (at[0] == '/') {
         head->path = head->target;
     } else if (size == 1 && at[0] == '*') {
@@ -183,8 +203,6 @@ static pw_error pw_target(pw_head *head)
         if (error != PW_E_NONE)
             return error;
     }
-    const char *mark = memchr(head->path.at, '?', head->path.size);
-    const char *end = head->path.at + head->path.size;
     head->query = mark != NULL ? pw_cut(mark + 1, end) : pw_cut(end, end);
     if (mark != NULL)
         head->path.size = (size_t)(mark - head->path.at);
@@ -204,7 +222,7 @@ pw_error pw_request_line(const char *data, size_t size, pw_head *head)
     if (first == NULL)
         return PW_E_REQUEST_LINE;
     head->method = pw_cut(data, first);
-    if (!pw_is_token(head->method.at, head->method.size))
+    if (head->method.size > PW_METHOD_MOST || !pw_is_token(head->method.at, head->method.size))
         return PW_E_METHOD;
     head->facts.is_head = head->method.size == 4 && memcmp(head->method.at, "HEAD", 4) == 0;
     const char *second = memchr(first + 1, ' ', (size_t)(end - first - 1));
@@ -278,7 +296,7 @@ static pw_error pw_transfer_coding(pw_span value, bool *chunked, bool *other)
 }
 
 typedef struct {
-    bool host, length, coding, other_coding, close, keep_alive;
+    bool host, type, length, coding, other_coding, close, keep_alive;
 } pw_seen;
 
 /* What one field means to the connection. */
@@ -287,9 +305,14 @@ static pw_error pw_field_meaning(const pw_field *field, pw_head *head, pw_seen *
     pw_span rest = field->value, element;
     switch (field->number) {
     case PW_KEY_HOST:
-        if (seen->host || !pw_is_host(field->value, true))
+        if (seen->host || !pw_is_host(field->value, head->facts.minor == 0))
             return PW_E_HOST;
         seen->host = true;
+        return PW_E_NONE;
+    case PW_KEY_CONTENT_TYPE:
+        if (seen->type)
+            return PW_E_TYPE;
+        seen->type = true;
         return PW_E_NONE;
     case PW_KEY_CONTENT_LENGTH:
         if (seen->length || !pw_content_length(field->value, &head->facts.content_length))
@@ -332,7 +355,7 @@ static pw_error pw_strict(const pw_limits *limits, const char *data, size_t size
     head->facts.chunked = false;
     head->facts.expect_continue = false;
     head->field_count = 0;
-    pw_seen seen = {false, false, false, false, false, false};
+    pw_seen seen = {.host = false};
     for (size_t i = 0; i < count; i++) {
         if (found[i].name == NULL)
             return PW_E_FOLD;

@@ -251,9 +251,9 @@ static void a_block_is_never_larger_than_its_most(void)
             memset(data + strlen(data), '%', 300);
             strcat(data, "?");
             memset(data + strlen(data), 'q', 300);
-            strcat(data, " HTTP/1.1\r\nHost:\r\n\r\n");
+            strcat(data, " HTTP/1.1\r\nHost:a\r\n\r\n");
         } else { /* as many fields as there may be, with a number and without */
-            strcat(data, "A / HTTP/1.1\r\nHost:\r\n");
+            strcat(data, "A / HTTP/1.1\r\nHost:a\r\n");
             for (int i = 0; i < 99; i++) {
                 char line[] = "x:\r\n";
                 line[0] =

@@ -23,6 +23,8 @@ static pw_error parse(const pw_limits *limits, const char *data, size_t size, pw
 }
 
 #define PARSE(text, head) parse(&usual, LITERAL(text), (head))
+/* Whether a head of exactly this size is valid; what is wrong with it is not said. */
+#define PARSE_ANY(text, head) (parse(&usual, (text), sizeof(text) - 1, (head)) == PW_E_NONE)
 #define CHECK_SPAN(span, expected) CHECK_BYTES((span).at, (span).size, expected)
 
 static void a_head_is_taken_apart_where_it_lies(void)
@@ -67,13 +69,30 @@ static void the_forms_of_a_target_are_told_apart(void)
     CHECK_INT(PARSE("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", &head), PW_E_CONNECT);
 }
 
+/* Each byte in a path and in a query. */
+static void a_target_has_only_the_bytes_that_it_may_have(void)
+{
+    static const char never_in_path[] = "\"<>\\^`{}";
+    for (int c = 0; c < 256; c++) {
+        char text[] = "GET /a HTTP/1.0\r\n\r\n", query[] = "GET /?a HTTP/1.0\r\n\r\n";
+        text[5] = query[6] = (char)c;
+        bool allowed = c > ' ' && c < 127 && c != '#';
+        bool in_path = allowed && strchr(never_in_path, c) == NULL;
+        pw_head head;
+        ABOUT("byte %d", c);
+        CHECK_INT(PARSE_ANY(text, &head), in_path);
+        CHECK_INT(PARSE_ANY(query, &head), allowed);
+    }
+}
+
 static void hosts_are_valid_or_refused(void)
 {
-    static const char *const good[] = {"",      "a",   "a.b-c_d~e", "127.0.0.1:80", "[::1]",
-                                       "[::]:", "a,b", "%41%0a:1",  "[v1.a:b]",     "a:65535"};
-    static const char *const bad[] = {
-        "a b",      "a/", "a?b",   "u@a",       "[::1",  "[:::]",   "[::1]x", "a:1x",    ":80",
-        "a:123456", "%4", "a\xe9", "[1.2.3.4]", "[v.a]", "a:80:80", "[]",     "[::1%25]"};
+    static const char *const good[] = {"a",   "a.b-c_d~e", "127.0.0.1:80", "[::1]",  "[::]:",
+                                       "a,b", "%41%0a:1",  "[v1.a:b]",     "a:65535"};
+    static const char *const bad[] = {"",      "  ",       "a b",   "a/",      "a?b",
+                                      "u@a",   "[::1",     "[:::]", "[::1]x",  "a:1x",
+                                      ":80",   "a:123456", "%4",    "a\xe9",   "[1.2.3.4]",
+                                      "[v.a]", "a:80:80",  "[]",    "[::1%25]"};
     char text[200];
     pw_head head;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
@@ -99,6 +118,9 @@ static void each_rule_has_its_error(void)
         {PW_E_REQUEST_LINE, "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"},
         {PW_E_REQUEST_LINE, "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"},
         {PW_E_METHOD, "G(T / HTTP/1.1\r\nHost: a\r\n\r\n"},
+        {PW_E_METHOD, "MMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMM / HTTP/1.1\r\nHost: a\r\n\r\n"},
+        {PW_E_NONE, "MMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMM / HTTP/1.1\r\nHost: a\r\n\r\n"},
+        {PW_E_NONE, "GET / HTTP/1.0\r\nHost:\r\n\r\n"},
         {PW_E_TARGET, "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n"},
         {PW_E_VERSION, "GET / HTTP/1.10\r\nHost: a\r\n\r\n"},
         {PW_E_VERSION, "GET / http/1.1\r\nHost: a\r\n\r\n"},
@@ -112,6 +134,7 @@ static void each_rule_has_its_error(void)
         {PW_E_FOLD, "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n"},
         {PW_E_HOST, "GET / HTTP/1.1\r\n\r\n"},
         {PW_E_HOST, "GET / HTTP/1.0\r\nHost: a\r\nhost: a\r\n\r\n"},
+        {PW_E_TYPE, "GET / HTTP/1.0\r\nContent-Type: a/b\r\ncontent-type:\r\n\r\n"},
         {PW_E_LENGTH, "GET / HTTP/1.0\r\nContent-Length: 9223372036854775808\r\n\r\n"},
         {PW_E_LENGTH, "GET / HTTP/1.0\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n"},
         {PW_E_LENGTH, "GET / HTTP/1.0\r\nContent-Length: 1,1\r\n\r\n"},
@@ -251,6 +274,7 @@ int main(int count, char **arguments)
     corpus = count > 1 ? arguments[1] : "build/sanitize/corpus";
     RUN(a_head_is_taken_apart_where_it_lies);
     RUN(the_forms_of_a_target_are_told_apart);
+    RUN(a_target_has_only_the_bytes_that_it_may_have);
     RUN(hosts_are_valid_or_refused);
     RUN(each_rule_has_its_error);
     RUN(the_fields_of_the_connection_are_understood);
