@@ -24,7 +24,7 @@ static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage
     pw_conn *conn = pw_alloc(sizeof *conn);
     if (conn == NULL) {
         pw_notice_lost(server);
-        close(fd);
+        pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);
         return;
     }
     conn->fd = fd;
@@ -152,6 +152,7 @@ static int pw_accept_one(int listener, struct sockaddr_storage *peer)
 
 void pw_accept(pw_server *server, pw_listener *listener, int most)
 {
+    server->process = getpid();
     for (int i = 0; i < most; i++) {
         if (server->conn_count >= server->max_connections) {
             pw_accept_pause(server);

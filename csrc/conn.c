@@ -11,11 +11,6 @@ static bool pw_is(pw_span span, const char *text)
     return span.size == strlen(text) && memcmp(span.at, text, span.size) == 0;
 }
 
-static size_t pw_conn_unused(const pw_conn *conn)
-{
-    return conn->in != NULL ? conn->in->end - conn->in->start - conn->used : 0;
-}
-
 static pw_step pw_conn_refused(pw_server *server, pw_conn *conn, pw_error error)
 {
     pw_conn_refuse(server, conn, error);
@@ -49,7 +44,7 @@ static pw_step pw_step_idle(pw_server *server, pw_conn *conn)
     if ((conn->what & PW_READABLE) == 0)
         pw_conn_release_buffer(server, conn);
     if (server->draining && pw_hand_over(server, conn)) {
-        pw_conn_close(server, conn);
+        pw_conn_leave(server, conn);
         return PW_STEP_WAIT;
     }
     return pw_conn_more(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_KEEP_ALIVE);
@@ -263,12 +258,8 @@ static void pw_conn_praise(pw_server *server, pw_conn *conn)
 static pw_step pw_conn_next(pw_server *server, pw_conn *conn)
 {
     pw_conn_sent(server, conn);
-    if (conn->close) {
-        if (!conn->reset && (pw_conn_unused(conn) > 0 || (conn->what & PW_READABLE) != 0))
-            return pw_conn_linger(server, conn);
-        pw_conn_close(server, conn);
-        return PW_STEP_WAIT;
-    }
+    if (conn->close)
+        return pw_conn_part(server, conn);
     if (conn->in != NULL && conn->in->end > conn->in->start) {
         conn->state = PW_CONN_HEAD;
     } else {
@@ -305,8 +296,11 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
     if (conn->state == PW_CONN_APP || conn->state == PW_CONN_CLOSED)
         return PW_DRIVE_WAIT;
     if (conn->what & PW_GONE_AWAY) {
-        pw_conn_close(server, conn);
-        return PW_DRIVE_WAIT;
+        if (conn->state != PW_CONN_LINGER || conn->reset) {
+            pw_conn_close(server, conn);
+            return PW_DRIVE_WAIT;
+        }
+        conn->what |= PW_READABLE; /* it may have closed its side like us, and sent more before */
     }
     pw_step step = PW_STEP_ON;
     while (step == PW_STEP_ON) {
@@ -352,7 +346,13 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     conn->content = NULL;
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = false;
-    bool gone = conn->failed || (conn->what & PW_GONE_AWAY) != 0;
+    bool gone = (conn->what & PW_GONE_AWAY) != 0;
+    if (conn->failed) { /* what was sent before is to arrive, where the client is still there */
+        pw_output_free(&conn->output);
+        conn->reset = conn->unframed;
+        conn->close = true;
+        conn->waits = conn->later = false;
+    }
     if (gone || server->stopped) {
         if (!gone && conn->output.first != NULL)
             pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);

@@ -55,6 +55,17 @@ ssize_t pw_receive_message(int fd, struct msghdr *message, int flags);
 ssize_t pw_send_file_part(int fd, int file, off_t *offset, size_t size);
 /* How many bytes the system has taken and the peer has not yet; 0 where it does not say. */
 int pw_unsent(int fd);
+/* How a client's connection ends. */
+typedef enum {
+    PW_ENDING_ORDERLY, /* what was sent arrives, and then the end of it */
+    PW_ENDING_RESET,   /* the client is not to take what it has got for all there is */
+    PW_ENDING_LEFT,    /* another process goes on with it */
+} pw_ending;
+
+/* Ends and closes a connection of this family; the only way in which that is done. A process that the
+ * application has forked may have the descriptor too, so to close it tells the client nothing. Unix
+ * sockets know no reset: there it is an orderly end. */
+void pw_end_connection(int fd, int family, pw_ending ending);
 /* Whether the peer has closed its side, or is gone; may not see it behind data that nobody read. */
 bool pw_peer_has_left(int fd);
 /* To be waited for by pw_condition_wait alone. */
@@ -146,6 +157,7 @@ typedef enum {
     PW_TIMER_WRITE,
     PW_TIMER_KEEP_ALIVE,
     PW_TIMER_LINGER,
+    PW_TIMER_RESET,
     PW_TIMER_DRAIN,
     PW_TIMER_KINDS,
     PW_TIMER_NONE = PW_TIMER_KINDS,
@@ -271,7 +283,7 @@ typedef enum {
     PW_CONN_READY,   /* it is complete, and all threads are busy: in server->ready */
     PW_CONN_APP,     /* the application has it: only its thread touches the connection */
     PW_CONN_SENDING, /* the application has finished, the client has not got everything */
-    PW_CONN_LINGER,  /* all is sent, our side is shut, the client's rest is thrown away */
+    PW_CONN_LINGER,  /* all is sent, and on its way; the client's rest is thrown away */
     PW_CONN_CLOSED,  /* closed; freed when no event of it can be left */
 } pw_conn_state;
 
@@ -309,13 +321,13 @@ typedef struct pw_conn {
     int64_t sending_since; /* ms: when the application had finished */
     int64_t gather_due;    /* tick: when it does */
     int64_t sent_tick;     /* when data was sent last; -1: none of this response */
-    int unsent;            /* pw_unsent when the write timer was started */
+    int unsent;            /* pw_unsent when it was last asked for */
     int status;            /* of the response */
     int64_t promised;      /* Content-Length of a response in parts; -1: none */
     int64_t bytes;         /* of its content */
     int64_t ready_us;      /* when it became PW_CONN_READY; with an access log only */
     int64_t linger_left;   /* bytes that will still be thrown away */
-    int64_t linger_until;  /* ms */
+    int64_t linger_until; /* ms: not longer than this; where a reset is to come, without progress */
     pw_timer timer;
     struct pw_thread *holder;        /* borrowed: is about to keep what is sent: pw_thread.hold */
     struct pw_conn *run_next;        /* borrowed */
@@ -333,15 +345,21 @@ typedef enum { PW_STEP_ON, PW_STEP_WAIT, PW_STEP_REQUEST } pw_step;
 /* Nothing can be done now: the poller has to know the connection, and a timer runs. */
 pw_step pw_conn_wait(pw_server *server, pw_conn *conn, pw_timer_kind kind, bool restart);
 void pw_conn_release_buffer(pw_server *server, pw_conn *conn);
+/* How many bytes are received and not taken yet. */
+size_t pw_conn_unused(const pw_conn *conn);
 /* Gives up its entry in the cache of heads. */
 void pw_conn_forget(pw_server *server, pw_conn *conn);
 /* Python may let go of what it keeps for the connection. */
 void pw_conn_sent(pw_server *server, pw_conn *conn);
+/* Ends it now: by a reset where that is asked for, or where output is left, so that no client takes a
+ * part for the whole; otherwise in an orderly way. */
 void pw_conn_close(pw_server *server, pw_conn *conn);
+/* Another process has it now, and goes on with it. */
+void pw_conn_leave(pw_server *server, pw_conn *conn);
+/* Ends it as soon as its client can have all that was sent: now, or in PW_CONN_LINGER. */
+pw_step pw_conn_part(pw_server *server, pw_conn *conn);
 /* The end of a connection that cannot go on; errno says why. */
 pw_step pw_conn_fail(pw_server *server, pw_conn *conn);
-/* All is sent: our side is shut, and the client's rest thrown away. */
-pw_step pw_conn_linger(pw_server *server, pw_conn *conn);
 pw_step pw_step_linger(pw_server *server, pw_conn *conn);
 /* Answers with an error, and nothing more is read as a request. */
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error);

@@ -79,6 +79,7 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->timers.length[PW_TIMER_WRITE] = settings->timeout_write;
     server->timers.length[PW_TIMER_KEEP_ALIVE] = settings->timeout_keep_alive;
     server->timers.length[PW_TIMER_LINGER] = 2000;
+    server->timers.length[PW_TIMER_RESET] = 50; /* how often to look whether all has been taken */
     server->timers.length[PW_TIMER_DRAIN] = settings->timeout_drain;
 }
 

@@ -191,7 +191,8 @@ struct pw_server {
     int64_t aside_until; /* ms */
     int turn;            /* how many connections it accepts before it looks at the others again */
 
-    pw_conn *all; /* owned: the list of connections */
+    pid_t process; /* that has accepted them; a child that it forked later may not end them */
+    pw_conn *all;  /* owned: the list of connections */
     int32_t conn_count;
     int64_t next_id;
     pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
