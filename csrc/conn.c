@@ -107,21 +107,25 @@ static pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
     char answer[PW_REFUSAL_MOST];
     conn->close = !conn->facts.keep_alive || server->draining;
     conn->chunked = false; /* as the response before may have been */
+    conn->bytes = 0;
     size_t size = pw_answer_health(&server->clock, answer, conn, server->draining);
     conn->in->start += conn->used;
     conn->used = 0;
     conn->scanned = 0;
     server->parsed = NULL;
-    conn->state = PW_CONN_SENDING;
-    if (pw_output_copy(&conn->output, answer, size))
-        return PW_STEP_ON;
-    return pw_conn_fail(server, conn);
+    if (!pw_output_copy(&conn->output, answer, size))
+        return pw_conn_fail(server, conn);
+    /* It leaves with the next answer, if that is not long in coming: see pw_response_waits. */
+    bool waits = !conn->close && conn->in->end > conn->in->start && server->watcher_is_here;
+    conn->state = waits ? PW_CONN_HEAD : PW_CONN_SENDING;
+    return PW_STEP_ON;
 }
 
 /* The head is complete: what of its content is here, too? */
 static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
 {
     conn->used = conn->facts.size;
+    conn->turn_requests++;
     if (pw_conn_is_health(server, conn))
         return pw_conn_answer_health(server, conn);
     if (!conn->facts.chunked && conn->facts.content_length <= 0)
@@ -153,10 +157,23 @@ static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
     return PW_STEP_ON;
 }
 
+/* The others first; but answers that wait for its next request leave now. */
+static pw_step pw_conn_yield(pw_server *server, pw_conn *conn)
+{
+    if (conn->output.first != NULL) {
+        conn->state = PW_CONN_SENDING;
+        return PW_STEP_ON;
+    }
+    pw_turn_end(server, conn);
+    return PW_STEP_WAIT;
+}
+
 static pw_step pw_step_head(pw_server *server, pw_conn *conn)
 {
     pw_error error = PW_E_NONE;
     const char *data = conn->in->data + conn->in->start;
+    if (pw_turn_is_over(conn))
+        return pw_conn_yield(server, conn);
     conn->facts.is_head = false;
     if (conn->scanned == 0 && pw_conn_recognise(server, conn))
         return pw_conn_begin_content(server, conn);
@@ -232,11 +249,9 @@ static pw_step pw_step_content(pw_server *server, pw_conn *conn)
                 return pw_conn_refused(server, conn, PW_E_MEMORY);
             return PW_STEP_REQUEST;
         }
-        if (got == room) { /* a fast sender does not hold the loop */
-            pw_conn_wait(server, conn, PW_TIMER_BODY, true);
-            if (conn->state != PW_CONN_CLOSED)
-                pw_run(server, conn, false);
-            return PW_STEP_WAIT;
+        if (pw_turn_is_over(conn)) {
+            pw_turn_end(server, conn);
+            break;
         }
     }
     return pw_conn_wait(server, conn, PW_TIMER_BODY, progress);
@@ -258,6 +273,7 @@ static void pw_conn_praise(pw_server *server, pw_conn *conn)
 static pw_step pw_conn_next(pw_server *server, pw_conn *conn)
 {
     pw_conn_sent(server, conn);
+    conn->turn_bytes += conn->bytes;
     if (conn->close)
         return pw_conn_part(server, conn);
     if (conn->in != NULL && conn->in->end > conn->in->start) {
@@ -277,7 +293,7 @@ static pw_step pw_step_sending(pw_server *server, pw_conn *conn)
             pw_conn_praise(server, conn);
             return pw_conn_next(server, conn);
         }
-        pw_run(server, conn, false);
+        pw_turn_end(server, conn);
         return pw_conn_wait(server, conn, PW_TIMER_WRITE, true);
     case PW_IO_RETRY:
         progress |= conn->timer.kind != PW_TIMER_WRITE;
@@ -295,6 +311,11 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
 {
     if (conn->state == PW_CONN_APP || conn->state == PW_CONN_CLOSED)
         return PW_DRIVE_WAIT;
+    if (conn->turn != server->polls) {
+        conn->turn = server->polls;
+        conn->turn_requests = 0;
+        conn->turn_bytes = 0;
+    }
     if (conn->what & PW_GONE_AWAY) {
         if (conn->state != PW_CONN_LINGER || conn->reset) {
             pw_conn_close(server, conn);

@@ -293,7 +293,7 @@ typedef struct pw_conn {
     pw_conn_state state;
     int what;        /* edges seen and not used up: PW_READABLE ... */
     bool registered; /* with the poller */
-    bool queued;     /* in server->run, ready or later */
+    bool queued;     /* in one of the server's queues */
     bool close;      /* after this response */
     bool started;    /* the response's head is handed over */
     bool no_content; /* the response must have none: HEAD, 204, 304 */
@@ -326,6 +326,9 @@ typedef struct pw_conn {
     int64_t promised;      /* Content-Length of a response in parts; -1: none */
     int64_t bytes;         /* of its content */
     int64_t ready_us;      /* when it became PW_CONN_READY; with an access log only */
+    int64_t turn;          /* server->polls when its turn began */
+    int32_t turn_requests; /* what it has had of it */
+    int64_t turn_bytes;
     int64_t linger_left;   /* bytes that will still be thrown away */
     int64_t linger_until; /* ms: not longer than this; where a reset is to come, without progress */
     pw_timer timer;
@@ -338,6 +341,18 @@ typedef struct pw_conn {
         struct sockaddr_in6 v6;
     } peer;
 } pw_conn;
+
+/*
+ * One client cannot have all of the loop's time: when its connection has had so much since the poller
+ * was last asked, that is asked again first, and the others have their turns (pw_turn_end).
+ */
+#define PW_TURN_REQUESTS 32
+#define PW_TURN_BYTES 262144 /* received, and sent as content */
+
+static inline bool pw_turn_is_over(const pw_conn *conn)
+{
+    return conn->turn_requests >= PW_TURN_REQUESTS || conn->turn_bytes >= PW_TURN_BYTES;
+}
 
 /* The outcome of a step; each state has one. */
 typedef enum { PW_STEP_ON, PW_STEP_WAIT, PW_STEP_REQUEST } pw_step;

@@ -9,7 +9,6 @@
 /* With more than this on its way a connection is not closed before the client has it: bytes that it
  * sends meanwhile would have its system throw that away. Less is there before anything comes back. */
 #define PW_UNSENT_MOST 16384
-#define PW_READS_MOST 16 /* in one go, so that a fast sender does not hold the loop */
 
 void pw_conn_release_buffer(pw_server *server, pw_conn *conn)
 {
@@ -175,8 +174,8 @@ pw_step pw_step_linger(pw_server *server, pw_conn *conn)
 {
     if (conn->reset) /* what it sends does not matter any more */
         return pw_conn_wait(server, conn, PW_TIMER_RESET, false);
-    int reads = 0;
-    for (; (conn->what & PW_READABLE) != 0 && reads < PW_READS_MOST; reads++) {
+    bool progress = false;
+    for (; (conn->what & PW_READABLE) != 0 && !pw_turn_is_over(conn); progress = true) {
         size_t got;
         pw_io outcome = pw_recv_into(conn, server->scratch, PW_SCRATCH_SIZE, &got);
         if (outcome == PW_IO_RETRY && !server->draining)
@@ -189,10 +188,10 @@ pw_step pw_step_linger(pw_server *server, pw_conn *conn)
         }
     }
     if (conn->what & PW_READABLE)
-        pw_run(server, conn, false);
+        pw_turn_end(server, conn);
     if (server->draining)
         return pw_conn_wait(server, conn, PW_TIMER_DRAIN, false);
-    return pw_conn_wait(server, conn, PW_TIMER_LINGER, reads > 0);
+    return pw_conn_wait(server, conn, PW_TIMER_LINGER, progress);
 }
 
 /* Nothing has come for a while: whether there is still something to wait for. */

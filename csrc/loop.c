@@ -61,10 +61,16 @@ void pw_run(pw_server *server, pw_conn *conn, bool first)
         pw_queue_push(&server->run, conn, first);
 }
 
+void pw_turn_end(pw_server *server, pw_conn *conn)
+{
+    if (!conn->queued && conn->state != PW_CONN_APP && conn->state != PW_CONN_CLOSED)
+        pw_queue_push(&server->spent, conn, false);
+}
+
 static bool pw_loop_has_work(const pw_server *server)
 {
     return server->ready.first != NULL || server->run.first != NULL ||
-           server->event_next < server->event_count;
+           server->again.first != NULL || server->event_next < server->event_count;
 }
 
 /*
@@ -139,10 +145,10 @@ void pw_loop_clear(pw_server *server)
     while (server->all != NULL) /* also what a thread had and never came back with */
         pw_conn_close(server, server->all);
     pw_later_release(server);
-    for (pw_conn *conn; (conn = pw_queue_pop(&server->run)) != NULL;)
-        pw_conn_bury(server, conn);
-    for (pw_conn *conn; (conn = pw_queue_pop(&server->ready)) != NULL;)
-        pw_conn_bury(server, conn);
+    pw_queue *const queues[] = {&server->run, &server->again, &server->spent, &server->ready};
+    for (size_t i = 0; i < sizeof queues / sizeof queues[0]; i++)
+        for (pw_conn *conn; (conn = pw_queue_pop(queues[i])) != NULL;)
+            pw_conn_bury(server, conn);
     pw_reap(server);
 }
 
@@ -245,7 +251,7 @@ static void pw_server_wait(pw_server *server, int most)
         pw_access_flush(&server->access);
     pw_reap(server);
     server->event_next = 0;
-    int patience = pw_server_patience(server);
+    int patience = server->spent.first != NULL ? 0 : pw_server_patience(server);
     if (most >= 0 && (patience < 0 || patience > most))
         patience = most;
     server->polling = true;
@@ -255,6 +261,10 @@ static void pw_server_wait(pw_server *server, int most)
     pthread_mutex_lock(&server->lock);
     server->polling = false;
     server->event_count = count;
+    server->polls++;
+    server->again =
+        server->spent; /* of these there is none left, or it would not have been asked */
+    server->spent = (pw_queue){.first = NULL, .last = NULL};
     pw_timers_tick(&server->timers);
     server->timers.polled = server->timers.now;
     if (server->access.fd >= 0)
@@ -309,6 +319,9 @@ static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
     if (!ready && pw_conn_drive(server, conn) != PW_DRIVE_REQUEST)
         return PW_IDLE;
     if (thread == server->watcher) {
+        bool progress = false; /* answers before it do not wait until a thread is free */
+        if (conn->output.first != NULL)
+            pw_output_flush(&conn->output, conn->fd, &progress);
         conn->state = PW_CONN_READY;
         if (server->access.fd >= 0)
             conn->ready_us = pw_microseconds();
@@ -331,6 +344,8 @@ int64_t pw_loop(pw_thread *thread)
         pw_conn *conn = serves ? pw_queue_pop(&server->ready) : NULL;
         if (conn == NULL)
             conn = pw_queue_pop(&server->run);
+        if (conn == NULL && server->event_next == server->event_count)
+            conn = pw_queue_pop(&server->again);
         if (conn != NULL) {
             int64_t number = pw_loop_drive(thread, conn);
             if (number != PW_IDLE)
@@ -345,6 +360,8 @@ int64_t pw_loop(pw_thread *thread)
             thread->nudged = false;
             return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
         } else if (waited && thread->patience >= 0) {
+            if (server->spent.first != NULL)
+                pw_server_wake(server); /* of these the poller does not tell */
             return PW_IDLE;
         } else {
             pw_server_wait(server, thread->patience);

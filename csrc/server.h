@@ -197,6 +197,9 @@ struct pw_server {
     int64_t next_id;
     pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
     pw_queue run;   /* connections to go on with */
+    pw_queue again; /* the same, when all others have had their turn: they have had one before */
+    pw_queue spent; /* those that have had a turn since the poller was last asked */
+    int64_t polls;  /* how often it was */
     pw_queue ready; /* connections with a complete request, for the next thread */
     pw_queue later; /* connections whose responses leave together: see pw_later_wants */
     int later_count;
@@ -281,6 +284,8 @@ void pw_server_close_listeners(pw_server *server);
 
 /* Goes on with a connection soon: first or last of those that wait for it. */
 void pw_run(pw_server *server, pw_conn *conn, bool first);
+/* Goes on with a connection that could go on now, but has had its turn: after the others. */
+void pw_turn_end(pw_server *server, pw_conn *conn);
 /* Whether what is left of a response, with so many bytes more, had better leave with others. */
 bool pw_later_wants(const pw_thread *thread, const pw_conn *conn, size_t size);
 /* Goes on with a connection when the others do, or the loop has nothing else to do, or time is up. */
