@@ -329,7 +329,7 @@ typedef struct pw_conn {
     int64_t turn;          /* server->polls when its turn began */
     int32_t turn_requests; /* what it has had of it */
     int64_t turn_bytes;
-    int64_t linger_left;   /* bytes that will still be thrown away */
+    int64_t linger_left;  /* bytes that will still be thrown away */
     int64_t linger_until; /* ms: not longer than this; where a reset is to come, without progress */
     pw_timer timer;
     struct pw_thread *holder;        /* borrowed: is about to keep what is sent: pw_thread.hold */
