@@ -111,7 +111,7 @@ static pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
     size_t size = pw_answer_health(&server->clock, answer, conn, server->draining);
     conn->in->start += conn->used;
     conn->used = 0;
-    conn->scanned = 0;
+    conn->progress = (pw_head_progress){0};
     server->parsed = NULL;
     if (!pw_output_copy(&conn->output, answer, size))
         return pw_conn_fail(server, conn);
@@ -175,11 +175,11 @@ static pw_step pw_step_head(pw_server *server, pw_conn *conn)
     if (pw_turn_is_over(conn))
         return pw_conn_yield(server, conn);
     conn->facts.is_head = false;
-    if (conn->scanned == 0 && pw_conn_recognise(server, conn))
+    if (conn->progress.scanned == 0 && pw_conn_recognise(server, conn))
         return pw_conn_begin_content(server, conn);
     server->parsed = NULL;
     server->head = (pw_head){.fields = server->fields};
-    switch (pw_head_parse(&server->limits, data, conn->in->end - conn->in->start, &conn->scanned,
+    switch (pw_head_parse(&server->limits, data, conn->in->end - conn->in->start, &conn->progress,
                           &server->head, &error)) {
     case PW_PARSE_DONE:
         conn->kind = PW_NEW;

@@ -310,11 +310,11 @@ typedef struct pw_conn {
     int16_t entry;  /* of the cache, or -1 */
     int32_t served; /* requests handed to Python */
     int64_t id;
-    pw_buffer *in;       /* owned; NULL: nothing received is left */
-    size_t used;         /* of in, from its start: the head and content already taken */
-    size_t scanned;      /* of in, from its start: looked at by the head parser */
-    pw_content *content; /* owned, from head to the end of the response */
-    pw_facts facts;      /* of the request at hand */
+    pw_buffer *in;             /* owned; NULL: nothing received is left */
+    size_t used;               /* of in, from its start: the head and content already taken */
+    pw_head_progress progress; /* with the head there */
+    pw_content *content;       /* owned, from head to the end of the response */
+    pw_facts facts;            /* of the request at hand */
     pw_output output;
     char *line;   /* owned: of the request whose response is on its way, for notices; or NULL */
     bool gathers; /* the watcher sends its output while the application makes more */

@@ -16,7 +16,7 @@ void pw_conn_release_buffer(pw_server *server, pw_conn *conn)
         pw_buffer_put(&server->pool, conn->in);
     conn->in = NULL;
     conn->used = 0;
-    conn->scanned = 0;
+    conn->progress = (pw_head_progress){0};
 }
 
 size_t pw_conn_unused(const pw_conn *conn)

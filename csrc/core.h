@@ -179,13 +179,20 @@ bool pw_parser_has_simd(void);
 /* The request line in data[0, size), its CRLF included. Fills method, target, path, ... */
 pw_error pw_request_line(const char *data, size_t size, pw_head *head);
 
+/* How far earlier calls of pw_head_parse have come with a head, so that none looks at all of it again:
+ * offsets are from the request line. All zero at first. */
+typedef struct {
+    size_t scanned; /* every LF in so many bytes is known */
+    size_t judged;  /* so many bytes are whole lines with nothing wrong so far; 0: none is */
+    size_t fields;  /* how many of these lines are fields */
+} pw_head_progress;
+
 /*
- * The head at data[0, size). *scanned is how much of it was looked at by earlier calls; 0 at first.
- * The answer depends on the bytes alone, never on how they were split: a line is judged when its
- * LF is there.
+ * The head at data[0, size). The answer depends on the bytes alone, never on how they were split: a
+ * line is judged when its LF is there.
  */
-pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size, size_t *scanned,
-                       pw_head *head, pw_error *error);
+pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
+                       pw_head_progress *progress, pw_head *head, pw_error *error);
 
 /* ------------------------------------------------------------------ bytes: chunked.c */
 

@@ -40,11 +40,11 @@ static void environ_of(test_text *to, const char *data, size_t size, const pw_pe
 {
     static pw_field fields[100];
     pw_head head = {.fields = fields};
-    size_t scanned = 0;
+    pw_head_progress progress = {0};
     pw_error error;
     pw_limits limits = usual;
     limits.underscore_fields = PW_UNDERSCORE_ALLOW;
-    REQUIRE(pw_head_parse(&limits, data, size, &scanned, &head, &error) == PW_PARSE_DONE);
+    REQUIRE(pw_head_parse(&limits, data, size, &progress, &head, &error) == PW_PARSE_DONE);
     pw_block block = {.at = malloc(pw_block_most(&limits))};
     if (line_only)
         pw_block_make_line(&block, &head);
@@ -178,11 +178,11 @@ static void names_that_begin_alike_take_no_more_time_than_others(void)
         }
         text_add_string(&head, "\r\n");
         pw_head parsed = {.fields = fields};
-        size_t scanned = 0;
+        pw_head_progress progress = {0};
         pw_error error;
         pw_block block = {.at = malloc(pw_block_most(&limits))};
         REQUIRE(block.at != NULL);
-        REQUIRE(pw_head_parse(&limits, head.at, head.size, &scanned, &parsed, &error) ==
+        REQUIRE(pw_head_parse(&limits, head.at, head.size, &progress, &parsed, &error) ==
                 PW_PARSE_DONE);
         int64_t since = cpu_ms();
         pw_block_make(&block, &parsed, &nobody, -1);
@@ -241,14 +241,14 @@ static void changes_of(test_text *to, const char *before, const char *data, int6
     static pw_field fields[100];
     pw_head head = {.fields = fields};
     pw_limits limits = usual;
-    size_t scanned = 0;
+    pw_head_progress progress = {0};
     pw_error error;
-    REQUIRE(pw_head_parse(&limits, before, strlen(before), &scanned, &head, &error) ==
+    REQUIRE(pw_head_parse(&limits, before, strlen(before), &progress, &head, &error) ==
             PW_PARSE_DONE);
     pw_kept *kept = pw_kept_new(&head, before);
-    scanned = 0;
+    progress = (pw_head_progress){0};
     head = (pw_head){.fields = fields};
-    REQUIRE(pw_head_parse(&limits, data, strlen(data), &scanned, &head, &error) == PW_PARSE_DONE);
+    REQUIRE(pw_head_parse(&limits, data, strlen(data), &progress, &head, &error) == PW_PARSE_DONE);
     pw_block block = {.at = malloc(pw_block_most(&limits))};
     text_clear(to);
     if (kept != NULL && pw_block_make_changes(&block, &head, length, kept, before))
@@ -349,10 +349,10 @@ static void a_block_is_never_larger_than_its_most(void)
         }
         static pw_field fields[100];
         pw_head head = {.fields = fields};
-        size_t scanned = 0;
+        pw_head_progress progress = {0};
         pw_error error;
         ABOUT("kind %d", kind);
-        REQUIRE(pw_head_parse(&limits, data, strlen(data), &scanned, &head, &error) ==
+        REQUIRE(pw_head_parse(&limits, data, strlen(data), &progress, &head, &error) ==
                 PW_PARSE_DONE);
         pw_block block = {.at = malloc(pw_block_most(&limits))};
         pw_block_make(&block, &head, &peer, INT64_MAX);
