@@ -482,8 +482,10 @@ static pw_parse pw_all_lines(const pw_limits *limits, const char *data, size_t s
     }
     *error =
         pw_lines_judge(limits, data, size, pw_line_size(data, size), 0, count, parsed == -1, head);
-    progress->judged = size;
-    progress->fields = count;
+    if (minor >= 0) { /* or it was too little of a request line to be judged */
+        progress->judged = size;
+        progress->fields = count;
+    }
     return *error == PW_E_NONE ? PW_PARSE_MORE : PW_PARSE_ERROR;
 }
 

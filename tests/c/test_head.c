@@ -268,7 +268,7 @@ static void a_head_that_comes_line_by_line_is_not_parsed_from_its_start_each_tim
     }
 }
 
-static void folding_is_refused_as_soon_as_it_is_there(void)
+static void what_is_wrong_is_refused_as_soon_as_it_is_there(void)
 {
     static const struct {
         pw_error error;
@@ -281,6 +281,8 @@ static void folding_is_refused_as_soon_as_it_is_there(void)
         {PW_E_FIELD, "GET / HTTP/1.1\r\nbad line\r\n b\r\n\r\n"},
         {PW_E_FIELD_COUNT, "GET / HTTP/1.1\r\nA: a\r\nB: b\r\nC: c\r\n d\r\n"},
         {PW_E_TARGET, "GET # HTTP/1.1\r\nHost: a\r\n b\r\n"},
+        {PW_E_VERSION, "GET / HTTP.1\r\nHost: a\r\n\r\n"},
+        {PW_E_VERSION, "GET / H\r\nHost: a\r\n\r\n"},
     };
     const pw_limits limits = {.max_head_size = 1000, .max_fields = 3};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -362,7 +364,7 @@ int main(int count, char **arguments)
     RUN(names_with_an_underscore_are_dropped_refused_or_allowed);
     RUN(limits_hold_to_the_byte);
     RUN(a_head_that_comes_line_by_line_is_not_parsed_from_its_start_each_time);
-    RUN(folding_is_refused_as_soon_as_it_is_there);
+    RUN(what_is_wrong_is_refused_as_soon_as_it_is_there);
     RUN(a_target_over_its_limit_is_told_from_a_long_head);
     RUN(the_wire_corpus_has_one_outcome_however_it_is_split);
     return check_end();
