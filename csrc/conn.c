@@ -145,6 +145,8 @@ static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
             return pw_conn_refused(server, conn, error);
         if (outcome == PW_PARSE_DONE)
             return PW_STEP_REQUEST;
+        conn->used = conn->facts.size; /* what came of the content need not be kept twice */
+        conn->in->end = conn->in->start + conn->used;
         return PW_STEP_ON;
     }
     if (conn->facts.expect_continue) { /* and the client waits: none of its content is here */
@@ -164,6 +166,7 @@ static pw_step pw_conn_yield(pw_server *server, pw_conn *conn)
         conn->state = PW_CONN_SENDING;
         return PW_STEP_ON;
     }
+    pw_conn_keep_shortly(server, conn);
     pw_turn_end(server, conn);
     return PW_STEP_WAIT;
 }

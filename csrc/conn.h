@@ -6,7 +6,8 @@
  *     timeout     who has waited too long       content   where content is kept
  *     process     what a process asks for       send      bytes out
  *     recv        bytes in                      answer    what the core itself answers
- *     conn_end    a connection waits, or ends   conn      its states
+ *     conn_end    a connection waits, or ends   conn_keep what it keeps while it waits
+ *     conn        its states
  *
  * What brings connections together is in server.h.
  */
@@ -186,6 +187,8 @@ void pw_timer_start(pw_timers *timers, pw_timer *timer, pw_timer_kind kind);
 void pw_timer_stop(pw_timer *timer);
 /* One that was due when the poller was last asked, or NULL; it goes on running. */
 pw_timer *pw_timers_due(pw_timers *timers);
+/* The one that runs longest, but for those up to `after`, where that is not NULL; NULL: none. */
+pw_timer *pw_timers_next(pw_timers *timers, pw_timer_kind kind, const pw_timer *after);
 /* Until the next is due, in ms; -1: none runs. */
 int64_t pw_timers_wait(const pw_timers *timers);
 
@@ -354,6 +357,11 @@ static inline bool pw_turn_is_over(const pw_conn *conn)
     return conn->turn_requests >= PW_TURN_REQUESTS || conn->turn_bytes >= PW_TURN_BYTES;
 }
 
+static inline pw_conn *pw_conn_of(pw_timer *timer)
+{
+    return (pw_conn *)(void *)((char *)timer - offsetof(pw_conn, timer));
+}
+
 /* The outcome of a step; each state has one. */
 typedef enum { PW_STEP_ON, PW_STEP_WAIT, PW_STEP_REQUEST } pw_step;
 
@@ -378,10 +386,22 @@ pw_step pw_conn_fail(pw_server *server, pw_conn *conn);
 pw_step pw_step_linger(pw_server *server, pw_conn *conn);
 /* Answers with an error, and nothing more is read as a request. */
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error);
+/* The same for one that waits, and is not the connection that the loop is at. */
+void pw_conn_refuse_waiting(pw_server *server, pw_conn *conn, pw_error error);
 /* The server drains: a connection that waits for its client's next request may have to go. */
 void pw_conn_drain(pw_server *server, pw_conn *conn);
 /* Its timer has run out. */
 void pw_conn_timeout(pw_server *server, pw_conn *conn);
+
+/* ------------------------------------------------------------------ conn_keep.c */
+
+/*
+ * The connection waits with what it has received, and keeps no more memory than that takes. Where all
+ * keep more than head_memory, others give theirs up, or it does: it is then in another state.
+ */
+void pw_conn_keep(pw_server *server, pw_conn *conn);
+/* The same where it need not wait long, or is wanted as it is: only while there is little left. */
+void pw_conn_keep_shortly(pw_server *server, pw_conn *conn);
 
 /* ------------------------------------------------------------------ conn.c */
 

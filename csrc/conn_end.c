@@ -122,6 +122,8 @@ pw_step pw_conn_wait(pw_server *server, pw_conn *conn, pw_timer_kind kind, bool 
     }
     if (restart || conn->timer.kind != kind)
         pw_timer_start(&server->timers, &conn->timer, kind);
+    if (conn->in != NULL)
+        pw_conn_keep(server, conn);
     return PW_STEP_WAIT;
 }
 
@@ -226,6 +228,17 @@ void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
     pw_conn_close(server, conn);
 }
 
+void pw_conn_refuse_waiting(pw_server *server, pw_conn *conn, pw_error error)
+{
+    if (conn->state != PW_CONN_CONTENT) {
+        server->parsed = NULL;
+        server->head = (pw_head){.fields = server->fields}; /* not to log that of another */
+    }
+    pw_conn_refuse(server, conn, error);
+    pw_timer_stop(&conn->timer);
+    pw_run(server, conn, false);
+}
+
 /* Whether nothing has come that nobody has read; events fetched later may say otherwise. */
 static bool pw_conn_is_quiet(const pw_conn *conn)
 {
@@ -263,13 +276,11 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         pw_timer_stop(&conn->timer); /* left running because most requests are over in no time */
         return;
     case PW_CONN_HEAD:
-        server->parsed = NULL;
-        server->head = (pw_head){.fields = server->fields}; /* not to log that of another */
-        pw_conn_refuse(server, conn, PW_E_HEAD_TIMEOUT);
-        break;
+        pw_conn_refuse_waiting(server, conn, PW_E_HEAD_TIMEOUT);
+        return;
     case PW_CONN_CONTENT:
-        pw_conn_refuse(server, conn, PW_E_BODY_TIMEOUT);
-        break;
+        pw_conn_refuse_waiting(server, conn, PW_E_BODY_TIMEOUT);
+        return;
     case PW_CONN_IDLE:
         if (pw_conn_is_quiet(conn)) {
             if (pw_conn_part(server, conn) == PW_STEP_ON)

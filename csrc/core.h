@@ -50,6 +50,7 @@ typedef enum {
     X(CONNECT, 501, "CONNECT is not supported")                                                    \
     X(OTHER_CODING, 501, "unknown transfer coding")                                                \
     X(MEMORY, 503, "out of memory")                                                                \
+    X(HEAD_MEMORY, 503, "too many requests are being received")                                    \
     X(OTHER_VERSION, 505, "HTTP version not supported")                                            \
     X(STORAGE, 507, "no room for the request content")
 
@@ -82,12 +83,14 @@ typedef struct pw_buffer {
 } pw_buffer;
 
 #define PW_BUFFER_SIZE 16384
+#define PW_BUFFER_LEAST 1024 /* where that is enough for what is kept: see pw_buffer_trim */
 #define PW_POOL_MOST 64
 
 /* The buffers that no connection holds, the one used last on top because it is in the cache. */
 typedef struct {
     pw_buffer *first; /* owned */
     unsigned count;
+    size_t held; /* bytes of the others, which connections hold */
 } pw_pool;
 
 /* NULL: out of memory. */
@@ -95,6 +98,9 @@ pw_buffer *pw_buffer_get(pw_pool *pool);
 void pw_buffer_put(pw_pool *pool, pw_buffer *buffer);
 /* Makes room for at least `want` more bytes; *buffer may move. False: out of memory. */
 bool pw_buffer_room(pw_pool *pool, pw_buffer **buffer, size_t want);
+/* Puts what is in the buffer into a smaller one, where that saves much: false: it does not, or there is
+ * no memory. */
+bool pw_buffer_trim(pw_pool *pool, pw_buffer **buffer);
 void pw_pool_free(pw_pool *pool);
 
 /* ------------------------------------------------------------------ bytes: fields.c */

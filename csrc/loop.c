@@ -1,5 +1,4 @@
 /* The loop: what is ready goes on, up to a complete request, and else events are waited for. */
-#include <stddef.h>
 #include <unistd.h>
 
 #include "server.h"
@@ -244,7 +243,7 @@ static void pw_server_wait(pw_server *server, int most)
 {
     bool any = false;
     for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL; any = true)
-        pw_conn_timeout(server, (pw_conn *)(void *)((char *)timer - offsetof(pw_conn, timer)));
+        pw_conn_timeout(server, pw_conn_of(timer));
     if (any)
         return;
     if (server->access.due != 0 && server->access.due <= server->timers.now)
@@ -323,6 +322,9 @@ static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
         if (conn->output.first != NULL)
             pw_output_flush(&conn->output, conn->fd, &progress);
         conn->state = PW_CONN_READY;
+        pw_conn_keep_shortly(server, conn);
+        if (conn->state != PW_CONN_READY)
+            return PW_IDLE;
         if (server->access.fd >= 0)
             conn->ready_us = pw_microseconds();
         pw_queue_push(&server->ready, conn, false);

@@ -66,6 +66,10 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->store.memory_total = settings->body_memory_total;
     server->store.size_most = settings->max_body_size;
     server->response_buffer = settings->response_buffer;
+    /* A head that is as large as it may be can be received at least, and its buffer doubled for that. */
+    size_t least = 2 * server->limits.max_head_size + PW_BUFFER_SIZE;
+    bool enough = settings->head_memory_total > (int64_t)least;
+    server->head_memory = enough ? (size_t)settings->head_memory_total : least;
     server->max_connections = settings->max_connections;
     server->threads_most = settings->threads;
     server->timeout_request = settings->timeout_request;

@@ -16,7 +16,8 @@
  *     server->stopping, server->wake, may be touched by anyone
  *     server->drain_until, requests
  *     limits, timers.length,          are not changed once the server listens
- *     response_buffer, threads_most
+ *     head_memory, response_buffer,
+ *     threads_most
  */
 #ifndef PW_SERVER_H
 #define PW_SERVER_H
@@ -167,6 +168,8 @@ struct pw_server {
     pw_limits limits;
     pw_store store;
     int64_t response_buffer;
+    size_t head_memory; /* most bytes of pool.held that connections may keep while they wait */
+    int64_t told_at;    /* ms: when PW_NOTICE_HEADS was last told */
     int32_t max_connections;
     int32_t timeout_graceful;
     char *directory; /* owned */

@@ -35,6 +35,7 @@ class pw_server: ...
 
 class pw_settings:
     max_head_size: int
+    head_memory_total: int
     max_body_size: int
     body_memory: int
     body_memory_total: int
@@ -105,6 +106,7 @@ class _Lib:
     PW_NEWS_ENTRY: int
     PW_NEWS_SENT: int
     PW_NOTICE_ERROR: int
+    PW_NOTICE_HEADS: int
     PW_NOTICE_LINE: int
     PW_NOTICE_LOST: int
     PW_NOTICE_MEMORY: int

@@ -51,6 +51,7 @@ NOTICE_WRITE_TIMEOUT: int = lib.PW_NOTICE_WRITE_TIMEOUT
 NOTICE_STOP: int = lib.PW_NOTICE_STOP
 NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
 NOTICE_LOST: int = lib.PW_NOTICE_LOST
+NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
 GONE: int = lib.PW_GONE
 UNWANTED: int = lib.PW_UNWANTED
 ADD_DATE: int = lib.PW_ADD_DATE
@@ -204,6 +205,7 @@ class CoreServer:
         poller = ffi.new("char[]", settings.poller.encode("ascii"))
         fields = {
             "max_head_size": settings.max_head_size,
+            "head_memory_total": settings.head_memory_total,
             "max_body_size": settings.max_body_size,
             "body_memory": settings.body_memory,
             "body_memory_total": settings.body_memory_total,

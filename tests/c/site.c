@@ -46,6 +46,7 @@ pw_settings site_settings(void)
     const int32_t hour = 3600 * 1000;
     return (pw_settings){
         .max_head_size = 65536,
+        .head_memory_total = 32 << 20,
         .max_body_size = 1 << 20,
         .body_memory = 1 << 20,
         .body_memory_total = 64 << 20,

@@ -451,6 +451,7 @@ static pw_server *open_server(int log, int listener, pw_balance *balance)
     const int32_t minute = 60000;
     pw_server *server = pw_server_new(&(pw_settings){
         .max_head_size = 65536,
+        .head_memory_total = 32 << 20,
         .max_body_size = 1 << 20,
         .body_memory = BODY_MEMORY,
         .body_memory_total = 4 * BODY_MEMORY,
