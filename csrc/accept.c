@@ -1,5 +1,9 @@
-/* New connections, in batches; a pause while there is no room for more, or they are others' turn. */
+/*
+ * New connections, in batches; a pause while there is no room for more, or they are others' turn. Where
+ * all places are taken, the connection that has been idle longest goes for a new one.
+ */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -7,6 +11,7 @@
 
 #define PW_PAUSE_MS 100 /* for want of descriptors or memory, which nobody tells us the end of */
 #define PW_BATCH 64
+#define PW_LOOK_AT 32      /* idle connections, for one that can go */
 #define PW_ASIDE_MS 8      /* for so long the others have their turn */
 #define PW_ASIDE_LOOK_MS 1 /* how often to look whether they have had it */
 
@@ -79,9 +84,63 @@ void pw_accept_pause(pw_server *server)
     pw_accept_unlisten(server);
 }
 
+/* The connection that has been idle longest, or NULL. */
+static pw_conn *pw_accept_longest_idle(pw_server *server)
+{
+    pw_timer *timer = pw_timers_next(&server->timers, PW_TIMER_KEEP_ALIVE, NULL);
+    for (int looks = 0; timer != NULL && looks < PW_LOOK_AT; looks++) {
+        pw_conn *conn = pw_conn_of(timer);
+        timer = pw_timers_next(&server->timers, PW_TIMER_KEEP_ALIVE, timer);
+        if (conn->state == PW_CONN_READY || conn->state == PW_CONN_APP)
+            pw_timer_stop(&conn->timer); /* as pw_conn_timeout does */
+        else if (pw_conn_is_idle(server, conn))
+            return conn;
+    }
+    return NULL;
+}
+
+/* When it may go, in ms: a client that had an answer a moment ago may be asking again just now. */
+static int64_t pw_accept_may_go(const pw_server *server, const pw_conn *conn)
+{
+    const int64_t *length = server->timers.length;
+    return conn->timer.due - length[PW_TIMER_KEEP_ALIVE] + length[PW_TIMER_DRAIN];
+}
+
+/* What can be done where one more connection has no place. */
+typedef enum {
+    PW_ROOM_MADE,
+    PW_ROOM_UNWANTED, /* for there is no connection to accept: nobody has to go */
+    PW_ROOM_NONE,     /* resume_at is when there may be */
+} pw_room;
+
+static pw_room pw_accept_make_room(pw_server *server, const pw_listener *listener)
+{
+    struct pollfd asked = {.fd = listener->fd, .events = POLLIN, .revents = 0};
+    if (poll(&asked, 1, 0) <= 0)
+        return PW_ROOM_UNWANTED;
+    pw_conn *conn = server->draining ? NULL : pw_accept_longest_idle(server);
+    if (conn == NULL)
+        return PW_ROOM_NONE;
+    server->resume_at = pw_accept_may_go(server, conn);
+    if (server->resume_at > server->timers.now)
+        return PW_ROOM_NONE;
+    server->resume_at = 0;
+    pw_conn_close(server, conn);
+    return PW_ROOM_MADE;
+}
+
+void pw_accept_look(pw_server *server)
+{
+    if (server->resume_at != 0 || server->draining)
+        return;
+    pw_conn *conn = pw_accept_longest_idle(server);
+    if (conn != NULL)
+        server->resume_at = pw_accept_may_go(server, conn);
+}
+
 void pw_accept_resume(pw_server *server)
 {
-    if (!server->paused || server->draining || server->conn_count >= server->max_connections)
+    if (!server->paused || server->draining)
         return;
     server->paused = false;
     server->resume_at = 0;
@@ -155,8 +214,11 @@ void pw_accept(pw_server *server, pw_listener *listener, int most)
     server->process = getpid();
     for (int i = 0; i < most; i++) {
         if (server->conn_count >= server->max_connections) {
-            pw_accept_pause(server);
-            return;
+            pw_room room = pw_accept_make_room(server, listener);
+            if (room == PW_ROOM_NONE)
+                pw_accept_pause(server);
+            if (room != PW_ROOM_MADE)
+                return;
         }
         struct sockaddr_storage peer;
         uint8_t number = (uint8_t)(listener - server->listeners);
@@ -166,7 +228,15 @@ void pw_accept(pw_server *server, pw_listener *listener, int most)
             pw_conn_new(server, fd, &peer, number);
             continue;
         }
-        switch (errno) {
+        int error = errno;
+        if (error == EMFILE && !listener->is_channel) { /* a descriptor is what it needs first */
+            pw_room room = pw_accept_make_room(server, listener);
+            if (room == PW_ROOM_MADE)
+                continue;
+            if (room == PW_ROOM_UNWANTED)
+                return;
+        }
+        switch (error) {
         case 0:
             listener->is_over = true;
             pw_poll_remove(&server->poll, listener->fd);

@@ -246,6 +246,17 @@ static bool pw_conn_is_quiet(const pw_conn *conn)
     return recv(conn->fd, &unused, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
 }
 
+bool pw_conn_is_idle(pw_server *server, pw_conn *conn)
+{
+    if (conn->state != PW_CONN_IDLE || conn->queued || (conn->what & PW_READABLE) != 0)
+        return false;
+    if (pw_conn_is_quiet(conn))
+        return pw_conn_unsent(conn) <= PW_UNSENT_MOST;
+    conn->what |= PW_READABLE;
+    pw_run(server, conn, false);
+    return false;
+}
+
 /*
  * A client that had an answer a moment ago may be asking again just now, and a close would cross with
  * its request. So who was in use this recently is closed when it has been quiet for that long. (RFC

@@ -249,6 +249,8 @@ static void pw_server_wait(pw_server *server, int most)
     if (server->access.due != 0 && server->access.due <= server->timers.now)
         pw_access_flush(&server->access);
     pw_reap(server);
+    if (server->paused)
+        pw_accept_look(server);
     server->event_next = 0;
     int patience = server->spent.first != NULL ? 0 : pw_server_patience(server);
     if (most >= 0 && (patience < 0 || patience > most))

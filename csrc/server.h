@@ -121,6 +121,8 @@ void pw_accept_event(pw_server *server, pw_listener *listener);
 /* So many connections more, or less. */
 void pw_accept_count(pw_server *server, int change);
 void pw_accept_pause(pw_server *server);
+/* While it pauses for want of room: whether an idle connection can go for a new one, now or soon. */
+void pw_accept_look(pw_server *server);
 /* Accepts again when it may. */
 void pw_accept_resume(pw_server *server);
 /* While this process leaves new connections to the others: for how long at most, in ms; else -1. */
@@ -187,7 +189,7 @@ struct pw_server {
     int listener_count;
     int handover;        /* owned, a duplicate; -1: connections are closed at the end */
     bool paused;         /* accepting, for want of descriptors or room */
-    int64_t resume_at;   /* ms; 0: when a connection is closed */
+    int64_t resume_at;   /* ms; 0: when a connection is closed, or idle */
     pw_balance *balance; /* borrowed; NULL: no other server has the listening sockets */
     pw_place *place;     /* borrowed: its own in balance, or NULL */
     bool aside;          /* it has left accepting to the others */
