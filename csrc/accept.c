@@ -12,6 +12,7 @@
 #define PW_PAUSE_MS 100 /* for want of descriptors or memory, which nobody tells us the end of */
 #define PW_BATCH 64
 #define PW_LOOK_AT 32      /* idle connections, for one that can go */
+#define PW_IDLE_MS 100     /* a client that had an answer more recently may be asking again now */
 #define PW_ASIDE_MS 8      /* for so long the others have their turn */
 #define PW_ASIDE_LOOK_MS 1 /* how often to look whether they have had it */
 
@@ -99,11 +100,10 @@ static pw_conn *pw_accept_longest_idle(pw_server *server)
     return NULL;
 }
 
-/* When it may go, in ms: a client that had an answer a moment ago may be asking again just now. */
+/* When it may go, in ms. */
 static int64_t pw_accept_may_go(const pw_server *server, const pw_conn *conn)
 {
-    const int64_t *length = server->timers.length;
-    return conn->timer.due - length[PW_TIMER_KEEP_ALIVE] + length[PW_TIMER_DRAIN];
+    return conn->timer.due - server->timers.length[PW_TIMER_KEEP_ALIVE] + PW_IDLE_MS;
 }
 
 /* What can be done where one more connection has no place. */
@@ -228,15 +228,7 @@ void pw_accept(pw_server *server, pw_listener *listener, int most)
             pw_conn_new(server, fd, &peer, number);
             continue;
         }
-        int error = errno;
-        if (error == EMFILE && !listener->is_channel) { /* a descriptor is what it needs first */
-            pw_room room = pw_accept_make_room(server, listener);
-            if (room == PW_ROOM_MADE)
-                continue;
-            if (room == PW_ROOM_UNWANTED)
-                return;
-        }
-        switch (error) {
+        switch (errno) {
         case 0:
             listener->is_over = true;
             pw_poll_remove(&server->poll, listener->fd);

@@ -373,7 +373,7 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     bool gone = (conn->what & PW_GONE_AWAY) != 0;
     if (conn->failed) { /* what was sent before is to arrive, where the client is still there */
         pw_output_free(&conn->output);
-        conn->reset = conn->unframed;
+        conn->reset = true;
         conn->close = true;
         conn->waits = conn->later = false;
     }

@@ -98,7 +98,7 @@ pw_step pw_conn_fail(pw_server *server, pw_conn *conn)
     if (is_ours) {
         pw_output_free(&conn->output);
         pw_conn_sent(server, conn);
-        conn->reset = conn->unframed; /* otherwise the client sees that there should be more */
+        conn->reset = true;
         return pw_conn_part(server, conn);
     }
     pw_conn_close(server, conn);
