@@ -85,19 +85,24 @@ void pw_accept_pause(pw_server *server)
     pw_accept_unlisten(server);
 }
 
-/* The connection that has been idle longest, or NULL. */
+/* The connection that has been idle longest, or NULL; one that is still reading goes only where the
+ * others do so too. */
 static pw_conn *pw_accept_longest_idle(pw_server *server)
 {
+    pw_conn *reading = NULL;
     pw_timer *timer = pw_timers_next(&server->timers, PW_TIMER_KEEP_ALIVE, NULL);
     for (int looks = 0; timer != NULL && looks < PW_LOOK_AT; looks++) {
         pw_conn *conn = pw_conn_of(timer);
         timer = pw_timers_next(&server->timers, PW_TIMER_KEEP_ALIVE, timer);
-        if (conn->state == PW_CONN_READY || conn->state == PW_CONN_APP)
+        if (conn->state == PW_CONN_READY || conn->state == PW_CONN_APP) {
             pw_timer_stop(&conn->timer); /* as pw_conn_timeout does */
-        else if (pw_conn_is_idle(server, conn))
-            return conn;
+        } else if (pw_conn_is_idle(server, conn)) {
+            if (pw_conn_is_served(conn))
+                return conn;
+            reading = reading == NULL ? conn : reading;
+        }
     }
-    return NULL;
+    return reading;
 }
 
 /* When it may go, in ms. */

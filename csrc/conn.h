@@ -388,9 +388,10 @@ pw_step pw_step_linger(pw_server *server, pw_conn *conn);
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error);
 /* The same for one that waits, and is not the connection that the loop is at. */
 void pw_conn_refuse_waiting(pw_server *server, pw_conn *conn, pw_error error);
-/* Whether its client has all that it was sent and nothing of its next request is here; one that has just
- * come is gone on with. */
+/* Whether nothing of its client's next request is here; one that has just come is gone on with. */
 bool pw_conn_is_idle(pw_server *server, pw_conn *conn);
+/* Whether its client has what it was sent, or will have it though the connection is closed. */
+bool pw_conn_is_served(const pw_conn *conn);
 /* The server drains: a connection that waits for its client's next request may have to go. */
 void pw_conn_drain(pw_server *server, pw_conn *conn);
 /* Its timer has run out. */

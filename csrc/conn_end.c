@@ -251,10 +251,15 @@ bool pw_conn_is_idle(pw_server *server, pw_conn *conn)
     if (conn->state != PW_CONN_IDLE || conn->queued || (conn->what & PW_READABLE) != 0)
         return false;
     if (pw_conn_is_quiet(conn))
-        return pw_conn_unsent(conn) <= PW_UNSENT_MOST;
+        return true;
     conn->what |= PW_READABLE;
     pw_run(server, conn, false);
     return false;
+}
+
+bool pw_conn_is_served(const pw_conn *conn)
+{
+    return pw_conn_unsent(conn) <= PW_UNSENT_MOST;
 }
 
 /*
