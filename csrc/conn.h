@@ -56,6 +56,8 @@ ssize_t pw_receive_message(int fd, struct msghdr *message, int flags);
 ssize_t pw_send_file_part(int fd, int file, off_t *offset, size_t size);
 /* How many bytes the system has taken and the peer has not yet; 0 where it does not say. */
 int pw_unsent(int fd);
+/* Whether anything can still be sent: neither has the peer reset the connection, nor are we done. */
+bool pw_can_send(int fd);
 /* How a client's connection ends. */
 typedef enum {
     PW_ENDING_ORDERLY, /* what was sent arrives, and then the end of it */

@@ -153,8 +153,8 @@ static bool pw_conn_reads(pw_conn *conn)
 pw_step pw_conn_part(pw_server *server, pw_conn *conn)
 {
     int unsent = 0;
-    if (conn->reset || conn->bytes > PW_UNSENT_MOST || conn->served > 1) /* or it cannot be much */
-        unsent = pw_conn_unsent(conn);
+    if (conn->reset ? pw_can_send(conn->fd) : conn->bytes > PW_UNSENT_MOST || conn->served > 1)
+        unsent = pw_conn_unsent(conn); /* or it cannot be much, or nobody is there to take it */
     bool unread = pw_conn_unused(conn) > 0 || (conn->what & PW_READABLE) != 0;
     if (conn->reset ? unsent == 0 : !unread && unsent <= PW_UNSENT_MOST) {
         pw_conn_close(server, conn);
@@ -204,7 +204,7 @@ static bool pw_conn_lingers_on(const pw_server *server, pw_conn *conn)
         return reads && server->timers.now < conn->linger_until;
     if (reads)
         conn->linger_until = server->timers.now + server->timers.length[PW_TIMER_WRITE];
-    return conn->unsent > 0 && server->timers.now < conn->linger_until;
+    return conn->unsent > 0 && server->timers.now < conn->linger_until && pw_can_send(conn->fd);
 }
 
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)

@@ -190,6 +190,11 @@ void pw_end_connection(int fd, int family, pw_ending ending)
     close(fd);
 }
 
+bool pw_can_send(int fd)
+{
+    return pw_send_bytes(fd, "", 0) >= 0 || errno == EAGAIN || errno == EWOULDBLOCK;
+}
+
 bool pw_peer_has_left(int fd)
 {
 #if defined(POLLRDHUP) && !defined(PW_PORTABLE)

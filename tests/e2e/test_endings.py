@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 
+from picowsgi.core import POLLERS
 from support import RawClient, slow_client, wait_until
 
 MEBIBYTE = 1 << 20
@@ -53,6 +54,7 @@ def test_a_response_that_ends_with_its_connection_ends_though_a_child_has_it(for
         client.read_nothing_more()
 
 
+@pytest.mark.skipif("epoll" not in POLLERS, reason="a core without what only Linux has")
 def test_a_response_that_breaks_off_is_reset_though_a_child_has_its_connection(forking):
     with RawClient(forking.port) as client:
         client.send(b"GET /fork-and-break HTTP/1.0\r\n\r\n")
