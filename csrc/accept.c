@@ -194,7 +194,7 @@ void pw_accept_waited(pw_server *server)
 
 void pw_accept_leave(pw_server *server)
 {
-    if (server->place != NULL)
+    if (server->place != NULL && pw_server_is_ours(server))
         pw_balance_leave(server->place);
     server->place = NULL;
     server->aside = false;

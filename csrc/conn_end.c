@@ -49,9 +49,7 @@ static void pw_conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
 {
     if (conn->state == PW_CONN_CLOSED)
         return;
-    /* A process that was forked from the server's shares its sockets and its poller, and closes no more
-     * than its own descriptors. */
-    bool ours = server->process == getpid();
+    bool ours = pw_server_is_ours(server);
     if (conn->registered && ours)
         pw_poll_remove(&server->poll, conn->fd);
     pw_end_connection(conn->fd, conn->peer.any.sa_family, ours ? ending : PW_ENDING_LEFT);

@@ -4,7 +4,7 @@
 
 #include "server.h"
 
-#define PW_WAITING_MOST 65536 /* bytes of answers that may wait for the next pipelined request */
+#define PW_WAITING_MOST 16384 /* bytes of answers that may wait for the next pipelined request */
 
 /* What the status line and the request decide about the framing (RFC 9112 section 6.3). */
 static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head, size_t size,

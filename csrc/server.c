@@ -103,6 +103,7 @@ pw_server *pw_server_new(const pw_settings *settings)
     server->wake[0] = server->wake[1] = server->handover = -1;
     pthread_mutex_init(&server->lock, NULL);
     server->references = 1;
+    server->process = getpid();
     pw_condition_init(&server->watch);
     pw_server_copy_settings(server, settings);
     pw_timers_init(&server->timers);
@@ -172,13 +173,19 @@ int64_t pw_server_requests(pw_server *server)
     return atomic_load_explicit(&server->requests, memory_order_relaxed);
 }
 
+bool pw_server_is_ours(const pw_server *server)
+{
+    return server->process == getpid();
+}
+
 void pw_server_close_listeners(pw_server *server)
 {
+    bool listens = !server->paused && !server->aside && pw_server_is_ours(server);
     for (int i = 0; i < server->listener_count; i++) {
         if (server->listeners[i].fd < 0)
             continue;
         /* Closing would not do: other processes have the same socket open. */
-        if (!server->paused && !server->aside)
+        if (listens)
             pw_poll_remove(&server->poll, server->listeners[i].fd);
         close(server->listeners[i].fd);
         server->listeners[i].fd = -1;
@@ -206,7 +213,8 @@ void pw_server_free(pw_server *server)
     pw_server_close_listeners(server);
     pw_accept_leave(server);
     pw_poll_close(&server->poll);
-    pw_access_flush(&server->access);
+    if (pw_server_is_ours(server))
+        pw_access_flush(&server->access);
     pw_free(server->access.lines.at);
     pw_free(server->access.program);
     pw_free(server->health);

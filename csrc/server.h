@@ -196,7 +196,7 @@ struct pw_server {
     int64_t aside_until; /* ms */
     int turn;            /* how many connections it accepts before it looks at the others again */
 
-    pid_t process; /* that has accepted them; a child that it forked later may not end them */
+    pid_t process; /* the server's: that has made it, or accepted connections */
     pw_conn *all;  /* owned: the list of connections */
     int32_t conn_count;
     int64_t next_id;
@@ -280,6 +280,10 @@ struct pw_thread {
     bool nudged;     /* it is to return PW_IDLE */
 };
 
+/* False in a process that was forked from the server's, while a request ran, say. That one has copies of
+ * all of its memory and descriptors, but shares what is behind them: its poller, its listeners, the
+ * connections. It may close what is its own, and not touch the rest. */
+bool pw_server_is_ours(const pw_server *server);
 /* One reference less. */
 void pw_server_release(pw_server *server);
 /* Nobody can connect any more, as far as this process is concerned. */

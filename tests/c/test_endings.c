@@ -272,9 +272,15 @@ static void a_file_that_became_shorter_ends_its_response_and_not_those_before(vo
     end();
 }
 
-static void a_process_that_was_forked_ends_no_connection_of_its_parent(void)
+static void a_process_that_was_forked_ends_nothing_of_its_parent(void)
 {
-    begin(AF_INET, 3600000);
+    int log[2];
+    REQUIRE(pipe(log) == 0);
+    pw_settings settings = site_settings();
+    settings.balance = pw_balance_new();
+    site_log(&settings, log[1]);
+    site_open(&site, &settings, AF_INET);
+    client = site_connect(&site);
     SEND(&client, GET("/a"));
     CHECK_INT(site_serve(&site), 1);
     pid_t child = fork();
@@ -291,7 +297,21 @@ static void a_process_that_was_forked_ends_no_connection_of_its_parent(void)
     client_receive(&client);
     CHECK_TEXT(&client.got, OK("/a", "2") OK("/b", "2"));
     CHECK(!client.ended);
+    test_client late = site_connect(&site);
+    SEND(&late, GET("/late"));
+    CHECK_INT(site_serve(&site), 1);
+    client_close(&late);
+    CHECK_INT(site.server->place->process, getpid());
     end();
+    pw_balance_free(settings.balance);
+    char lines[4000];
+    ssize_t size = read(log[0], lines, sizeof lines);
+    int count = 0;
+    for (ssize_t i = 0; i < size; i++)
+        count += lines[i] == '\n';
+    CHECK_INT(count, 3);
+    close(log[0]);
+    close(log[1]);
 }
 
 int main(void)
@@ -305,6 +325,6 @@ int main(void)
     RUN(responses_before_one_that_is_reset_arrive_in_full);
     RUN(a_reset_does_not_wait_for_a_client_that_takes_nothing);
     RUN(a_file_that_became_shorter_ends_its_response_and_not_those_before);
-    RUN(a_process_that_was_forked_ends_no_connection_of_its_parent);
+    RUN(a_process_that_was_forked_ends_nothing_of_its_parent);
     return check_end();
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 
+import pytest
+
 from support import RawClient, connect, resident_bytes, site, wait_until
 
 MEBIBYTE = 1 << 20
@@ -29,6 +31,7 @@ def statuses(clients):
     return found
 
 
+@pytest.mark.unsanitized
 def test_incomplete_heads_of_many_clients_take_no_more_memory_than_they_may(picowsgi, tmp_path):
     (tmp_path / "app.py").write_text(APP)
     server = picowsgi(
