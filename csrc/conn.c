@@ -175,7 +175,7 @@ static pw_step pw_step_head(pw_server *server, pw_conn *conn)
 {
     pw_error error = PW_E_NONE;
     const char *data = conn->in->data + conn->in->start;
-    if (pw_turn_is_over(conn))
+    if (pw_turn_is_over(server, conn))
         return pw_conn_yield(server, conn);
     conn->facts.is_head = false;
     if (conn->progress.scanned == 0 && pw_conn_recognise(server, conn))
@@ -252,7 +252,7 @@ static pw_step pw_step_content(pw_server *server, pw_conn *conn)
                 return pw_conn_refused(server, conn, PW_E_MEMORY);
             return PW_STEP_REQUEST;
         }
-        if (pw_turn_is_over(conn)) {
+        if (pw_turn_is_over(server, conn)) {
             pw_turn_end(server, conn);
             break;
         }
@@ -316,6 +316,7 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
         return PW_DRIVE_WAIT;
     if (conn->turn != server->polls) {
         conn->turn = server->polls;
+        conn->turn_since = server->timers.now;
         conn->turn_requests = 0;
         conn->turn_bytes = 0;
     }

@@ -332,6 +332,7 @@ typedef struct pw_conn {
     int64_t bytes;         /* of its content */
     int64_t ready_us;      /* when it became PW_CONN_READY; with an access log only */
     int64_t turn;          /* server->polls when its turn began */
+    int64_t turn_since;    /* ms: the same */
     int32_t turn_requests; /* what it has had of it */
     int64_t turn_bytes;
     int64_t linger_left;  /* bytes that will still be thrown away */
@@ -346,18 +347,6 @@ typedef struct pw_conn {
         struct sockaddr_in6 v6;
     } peer;
 } pw_conn;
-
-/*
- * One client cannot have all of the loop's time: when its connection has had so much since the poller
- * was last asked, that is asked again first, and the others have their turns (pw_turn_end).
- */
-#define PW_TURN_REQUESTS 32
-#define PW_TURN_BYTES 262144 /* received, and sent as content */
-
-static inline bool pw_turn_is_over(const pw_conn *conn)
-{
-    return conn->turn_requests >= PW_TURN_REQUESTS || conn->turn_bytes >= PW_TURN_BYTES;
-}
 
 static inline pw_conn *pw_conn_of(pw_timer *timer)
 {

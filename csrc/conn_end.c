@@ -175,7 +175,7 @@ pw_step pw_step_linger(pw_server *server, pw_conn *conn)
     if (conn->reset) /* what it sends does not matter any more */
         return pw_conn_wait(server, conn, PW_TIMER_RESET, false);
     bool progress = false;
-    for (; (conn->what & PW_READABLE) != 0 && !pw_turn_is_over(conn); progress = true) {
+    for (; (conn->what & PW_READABLE) != 0 && !pw_turn_is_over(server, conn); progress = true) {
         size_t got;
         pw_io outcome = pw_recv_into(conn, server->scratch, PW_SCRATCH_SIZE, &got);
         if (outcome == PW_IO_RETRY && !server->draining)

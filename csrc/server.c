@@ -77,6 +77,7 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->balance = settings->balance;
     server->place = server->balance != NULL ? pw_balance_join(server->balance) : NULL;
     server->turn = 1;
+    server->turn_ms = PW_TURN_MS;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
     server->timers.length[PW_TIMER_BODY] = settings->timeout_body;

@@ -205,6 +205,7 @@ struct pw_server {
     pw_queue again; /* the same, when all others have had their turn: they have had one before */
     pw_queue spent; /* those that have had a turn since the poller was last asked */
     int64_t polls;  /* how often it was */
+    int32_t turn_ms;
     pw_queue ready; /* connections with a complete request, for the next thread */
     pw_queue later; /* connections whose responses leave together: see pw_later_wants */
     int later_count;
@@ -293,6 +294,21 @@ void pw_server_close_listeners(pw_server *server);
 
 /* Goes on with a connection soon: first or last of those that wait for it. */
 void pw_run(pw_server *server, pw_conn *conn, bool first);
+/*
+ * One client cannot have all of the loop's time: when its connection has had so much since the poller
+ * was last asked, that is asked again first, and the others have their turns. While the application
+ * takes little time that is many requests, whose responses leave together; else it is few.
+ */
+#define PW_TURN_REQUESTS 32
+#define PW_TURN_BYTES 262144 /* received, and sent as content */
+#define PW_TURN_MS 4
+
+static inline bool pw_turn_is_over(const pw_server *server, const pw_conn *conn)
+{
+    return conn->turn_requests >= PW_TURN_REQUESTS || conn->turn_bytes >= PW_TURN_BYTES ||
+           server->timers.now - conn->turn_since >= server->turn_ms;
+}
+
 /* Goes on with a connection that could go on now, but has had its turn: after the others. */
 void pw_turn_end(pw_server *server, pw_conn *conn);
 /* Whether what is left of a response, with so many bytes more, had better leave with others. */

@@ -16,6 +16,7 @@ static char large[1 << 20];
 static void begin_with(pw_settings *settings, bool is_watched)
 {
     site_open(&site, settings, AF_INET);
+    site.server->turn_ms = 3600000; /* but in the test that is about it */
     site.server->watcher_is_here =
         is_watched; /* answers to pipelined requests wait for each other */
     greedy = site_connect(&site);
@@ -86,6 +87,29 @@ static void a_pipelining_client_has_a_turn_and_then_the_others(void)
             CHECK(waited >= 0 && waited <= TURN);
             end();
         }
+}
+
+static void a_turn_is_short_where_the_application_takes_long(void)
+{
+    begin(true);
+    site.server->turn_ms = PW_TURN_MS;
+    send_many(GET("/"), MANY);
+    int64_t number = site_next(&site);
+    REQUIRE(number >= 0);
+    SEND(&other, GET("/other"));
+    int served = 0;
+    for (; served < MANY; served++) {
+        test_seen *request = site_see(&site, number);
+        if (memmem(request->line.at, request->line.size, LITERAL("/other")) != NULL)
+            break;
+        CHECK_INT(count_answers(&greedy), served); /* none waits for others that take long */
+        site_sleep(5 * PW_TURN_MS);
+        number = site_respond(&site, LITERAL("ok"), 0);
+        REQUIRE(number >= 0);
+    }
+    ABOUT("waited for %d", served);
+    CHECK_INT(served, 1);
+    end();
 }
 
 static void several_pipelining_clients_have_turns(void)
@@ -253,6 +277,7 @@ int main(void)
 {
     memset(large, '0', sizeof large);
     RUN(a_pipelining_client_has_a_turn_and_then_the_others);
+    RUN(a_turn_is_short_where_the_application_takes_long);
     RUN(several_pipelining_clients_have_turns);
     RUN(answers_to_pipelined_requests_leave_together_at_the_end_of_a_turn);
     RUN(large_responses_end_a_turn_sooner);
