@@ -12,11 +12,11 @@ DOCS := build/docs-venv
 BUILT := build/stamps/$(subst /,_,$(VENV))
 CORE := $(wildcard csrc/*.[ch])
 BUILD_FILES := setup.py $(wildcard tools/*.py)
-C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.c tests/fuzz/*.c bench/c/*.c \
+C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.[ch] tests/fuzz/*.c bench/c/*.c \
     tests/kqueue/*.c tests/kqueue/sys/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-poll test-kqueue test-freethreaded test-pypy lint format sanitize \
+.PHONY: help run test test-poll test-kqueue test-freethreaded test-pypy lint format stress sanitize \
     valgrind soak bench bench-check docs wheel check-dist release-check clean
 .DELETE_ON_ERROR:
 
@@ -31,9 +31,13 @@ help:
 	@echo "make test-pypy run all tests on PyPy, which it gets first where it is missing"
 	@echo "make lint      check style and types"
 	@echo "make format    put C and Python files into the style that lint asks for"
+	@echo "make stress    check every byte that random clients get from random applications, for T=60"
+	@echo "               seconds (ARGS='--only whole,stream --seed S')"
 	@echo "make sanitize  run the C tests and all tests under AddressSanitizer and UBSan, and the next"
 	@echo "make sanitize-threads"
 	@echo "               run a server's threads against each other under ThreadSanitizer"
+	@echo "make sanitize-stress"
+	@echo "               the same as make stress under AddressSanitizer and UBSan"
 	@echo "make fuzz      run each fuzzer for T=60 seconds (needs clang)"
 	@echo "make valgrind  look for leaks of the C core, in the C tests and in a server"
 	@echo "make soak      load a server with faults for T seconds, and compare (T=1800)"
@@ -179,7 +183,7 @@ C_HELPER_OBJECTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%.o,$(C_HELPERS))
 C_LINK := -Wl,--wrap=pw_poll_wait
 C_HEADERS := $(wildcard csrc/*.h tests/c/*.h tests/kqueue/sys/*.h)
 
-.PHONY: sanitize-c sanitize-threads sanitize-python
+.PHONY: sanitize-c sanitize-threads sanitize-python sanitize-stress sanitized-core
 .SECONDARY: $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
 sanitize: sanitize-c sanitize-threads sanitize-python
 
@@ -231,30 +235,44 @@ $(THREADS)/core/%.o: tests/kqueue/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 	@mkdir -p $(@D)
 	$(CC) $$($(THREADS_FLAGS) $<) -c -o $@ $<
 
-$(THREADS)/stress: tests/c/threads/stress.c $(THREADS_OBJECTS)
+STRESS_SOURCES := $(wildcard tests/c/threads/*.c)
+$(THREADS)/stress: $(STRESS_SOURCES) $(THREADS_OBJECTS) tests/c/threads/stress.h
 	@mkdir -p $(@D)
-	$(CC) $$($(THREADS_FLAGS) $<) -Icsrc -o $@ $^ $$($(THREADS_FLAGS)) -pthread
+	$(CC) $$($(THREADS_FLAGS) $<) -Icsrc -o $@ $(STRESS_SOURCES) $(THREADS_OBJECTS) \
+	    $$($(THREADS_FLAGS)) -pthread
 
 # Python leaks at its end by design, so leaks are looked for by the C tests alone. Its own allocator
 # is off, so that a bytes object that the core reads too late is found too. Reports go to files,
 # because pytest keeps what a dying process writes.
-SANITIZED_PYTHON = PYTHONPATH=$(abspath $(SANITIZED)/lib) PYTHONMALLOC=malloc \
+SANITIZED_ENVIRON = PYTHONPATH=$(abspath $(SANITIZED)/lib) PYTHONMALLOC=malloc \
     LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) \
     ASAN_OPTIONS=detect_leaks=0:log_path=$(abspath $(SANITIZED)/reports/asan) \
-    UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(abspath $(SANITIZED)/reports/ubsan) \
-    $(VENV_PYTHON)
+    UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(abspath $(SANITIZED)/reports/ubsan)
+SANITIZED_PYTHON = $(SANITIZED_ENVIRON) $(VENV_PYTHON)
 
-sanitize-python: $(BUILT)
+sanitized-core: $(BUILT)
 	rm -rf $(SANITIZED)/lib $(SANITIZED)/reports
 	mkdir -p $(SANITIZED)/reports
 	$(SANITIZE) $(VENV_PYTHON) setup.py --quiet build --build-lib $(SANITIZED)/lib \
 	    --build-temp $(SANITIZED)/temp
 	@$(SANITIZED_PYTHON) -c "import picowsgi._core as core; print('sanitized:', core.__file__); \
 	    assert core.__file__.startswith('$(abspath $(SANITIZED))')"
+
+sanitize-python: sanitized-core
 	@status=0; set -x; $(SANITIZED_PYTHON) -m pytest -m 'not unsanitized and not browser' $(ARGS) || status=$$?; set +x; \
 	for report in $(SANITIZED)/reports/*; do \
 	    if [ -e "$$report" ]; then cat "$$report"; status=1; fi; \
 	done; exit $$status
+
+# ---------------------------------------------------------------- stress
+
+STRESS = PYTHONPATH=tests $(VENV_PYTHON) -m stress.stress --seconds $(T)
+
+stress: $(BUILT)
+	$(STRESS) $(ARGS)
+
+sanitize-stress: sanitized-core
+	$(STRESS) --environ "$(SANITIZED_ENVIRON)" --reports $(SANITIZED)/reports $(ARGS)
 
 # ---------------------------------------------------------------- fuzzers
 

@@ -3,6 +3,7 @@
  * all places are taken, the connection that has been idle longest goes for a new one.
  */
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,6 +23,8 @@ void pw_accept_count(pw_server *server, int change)
     if (server->place != NULL)
         atomic_store_explicit(&server->place->connections, server->conn_count,
                               memory_order_relaxed);
+    if (change < 0 && server->draining)
+        pw_loop_wake(server, true);
 }
 
 static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
@@ -58,22 +61,33 @@ static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage
     pw_run(server, conn, false);
 }
 
+/* Takes a socket from the poller. Closing it would not do: other processes have the same one open. */
+static void pw_listener_unpoll(pw_server *server, pw_listener *listener)
+{
+    if (listener->is_polled)
+        pw_poll_remove(&server->poll, listener->fd);
+    listener->is_polled = false;
+}
+
 static void pw_accept_unlisten(pw_server *server)
 {
     for (int i = 0; i < server->listener_count; i++)
-        pw_poll_remove(&server->poll, server->listeners[i].fd);
+        pw_listener_unpoll(server, &server->listeners[i]);
 }
 
 static void pw_accept_listen(pw_server *server)
 {
-    for (int i = 0; i < server->listener_count; i++)
-        if (!server->listeners[i].is_over &&
-            pw_poll_add(&server->poll, server->listeners[i].fd, &server->listeners[i],
-                        PW_POLL_LISTENER) != 0) {
+    for (int i = 0; i < server->listener_count; i++) {
+        pw_listener *listener = &server->listeners[i];
+        if (listener->is_over || listener->is_polled)
+            continue;
+        if (pw_poll_add(&server->poll, listener->fd, listener, PW_POLL_LISTENER) != 0) {
             pw_accept_pause(server);
             server->resume_at = server->timers.now + PW_PAUSE_MS;
             return;
         }
+        listener->is_polled = true;
+    }
 }
 
 void pw_accept_pause(pw_server *server)
@@ -111,6 +125,13 @@ static int64_t pw_accept_may_go(const pw_server *server, const pw_conn *conn)
     return conn->timer.due - server->timers.length[PW_TIMER_KEEP_ALIVE] + PW_IDLE_MS;
 }
 
+/* Whether connections wait there; unlike accepting them, asking needs no descriptor. */
+static bool pw_listener_has_waiting(const pw_listener *listener)
+{
+    struct pollfd asked = {.fd = listener->fd, .events = POLLIN};
+    return poll(&asked, 1, 0) > 0 && (asked.revents & POLLIN) != 0;
+}
+
 /* What can be done where one more connection has no place. */
 typedef enum {
     PW_ROOM_MADE,
@@ -120,8 +141,7 @@ typedef enum {
 
 static pw_room pw_accept_make_room(pw_server *server, const pw_listener *listener)
 {
-    struct pollfd asked = {.fd = listener->fd, .events = POLLIN, .revents = 0};
-    if (poll(&asked, 1, 0) <= 0)
+    if (!pw_listener_has_waiting(listener))
         return PW_ROOM_UNWANTED;
     pw_conn *conn = server->draining ? NULL : pw_accept_longest_idle(server);
     if (conn == NULL)
@@ -145,11 +165,12 @@ void pw_accept_look(pw_server *server)
 
 void pw_accept_resume(pw_server *server)
 {
-    if (!server->paused || server->draining)
+    if (!server->paused || (server->draining && server->conn_count >= server->max_connections))
         return;
     server->paused = false;
     server->resume_at = 0;
-    pw_accept_listen(server);
+    if (!server->draining) /* else pw_accept_drain is due */
+        pw_accept_listen(server);
 }
 
 static bool pw_accept_is_ahead(const pw_server *server)
@@ -194,17 +215,10 @@ void pw_accept_waited(pw_server *server)
 
 void pw_accept_leave(pw_server *server)
 {
-    if (server->place != NULL && pw_server_is_ours(server))
+    if (server->place != NULL)
         pw_balance_leave(server->place);
     server->place = NULL;
     server->aside = false;
-}
-
-void pw_accept_event(pw_server *server, pw_listener *listener)
-{
-    pw_accept(server, listener, server->place == NULL ? PW_BATCH : server->turn);
-    if (pw_accept_is_ahead(server))
-        pw_accept_step_aside(server);
 }
 
 static int pw_accept_one(int listener, struct sockaddr_storage *peer)
@@ -214,16 +228,17 @@ static int pw_accept_one(int listener, struct sockaddr_storage *peer)
     return pw_accept_from(listener, peer, &size);
 }
 
-void pw_accept(pw_server *server, pw_listener *listener, int most)
+/* At most so many new connections, put into the run queue. Returns whether it found that no more can
+ * be had from there now. */
+static bool pw_accept(pw_server *server, pw_listener *listener, int most)
 {
-    server->process = getpid();
     for (int i = 0; i < most; i++) {
         if (server->conn_count >= server->max_connections) {
             pw_room room = pw_accept_make_room(server, listener);
             if (room == PW_ROOM_NONE)
                 pw_accept_pause(server);
             if (room != PW_ROOM_MADE)
-                return;
+                return room == PW_ROOM_UNWANTED;
         }
         struct sockaddr_storage peer;
         uint8_t number = (uint8_t)(listener - server->listeners);
@@ -236,22 +251,89 @@ void pw_accept(pw_server *server, pw_listener *listener, int most)
         switch (errno) {
         case 0:
             listener->is_over = true;
-            pw_poll_remove(&server->poll, listener->fd);
-            return;
+            pw_listener_unpoll(server, listener);
+            return true;
         case EMFILE:
         case ENFILE:
         case ENOBUFS:
         case ENOMEM:
             pw_accept_pause(server);
             server->resume_at = server->timers.now + PW_PAUSE_MS;
-            return;
+            return false;
         case ECONNABORTED:
         case EINTR:
         case EPROTO:
         case EPERM:
             continue; /* that connection is lost, the next may be good */
         default:
-            return; /* EAGAIN: no more; the rest concern the listening socket and do not pass */
+            return true; /* EAGAIN: no more; the rest concern the listening socket and do not pass */
         }
     }
+    return false;
+}
+
+void pw_accept_event(pw_server *server, pw_listener *listener)
+{
+    pw_accept(server, listener, server->place == NULL ? PW_BATCH : server->turn);
+    if (pw_accept_is_ahead(server))
+        pw_accept_step_aside(server);
+}
+
+/* ------------------------------------------------------------------ while the server drains */
+
+bool pw_accept_is_open(const pw_server *server)
+{
+    for (int i = 0; i < server->listener_count; i++)
+        if (server->listeners[i].fd >= 0)
+            return true;
+    return false;
+}
+
+bool pw_accept_drain_is_due(const pw_server *server)
+{
+    return server->draining && !server->paused && pw_accept_is_open(server);
+}
+
+static void pw_listener_close(pw_server *server, pw_listener *listener)
+{
+    pw_listener_unpoll(server, listener);
+    close(listener->fd);
+    listener->fd = -1;
+}
+
+void pw_accept_drain(pw_server *server)
+{
+    for (int i = 0; i < server->listener_count; i++) {
+        pw_listener *listener = &server->listeners[i];
+        if (listener->fd < 0)
+            continue;
+        /* What waits in a channel that is open is for the next process, which also gets what this one
+         * hands over there. */
+        bool done = listener->is_channel && pw_handover_is_open(server);
+        /* The system may have told this process alone of a connection; so what waits is accepted
+         * first even where others accept. At its maximum of connections it was told of none, but
+         * without a free descriptor it may have been. */
+        if (!done && !server->paused)
+            done = pw_accept(server, listener, INT_MAX);
+        if (!done && server->paused) {
+            bool others_accept =
+                atomic_load(&server->stopping) == PW_LEAVE && server->resume_at == 0;
+            done = others_accept || !pw_listener_has_waiting(listener);
+        }
+        if (done)
+            pw_listener_close(server, listener);
+    }
+}
+
+bool pw_accept_close(pw_server *server)
+{
+    bool any = false;
+    for (int i = 0; i < server->listener_count; i++) {
+        pw_listener *listener = &server->listeners[i];
+        if (listener->fd < 0)
+            continue;
+        any |= pw_listener_has_waiting(listener);
+        pw_listener_close(server, listener);
+    }
+    return any;
 }

@@ -81,12 +81,19 @@ typedef struct {
  * Valid until the thread's next call of pw_next or pw_respond.
  */
 typedef struct {
-    int64_t connection;     /* never the same twice in a server's life */
+    int64_t exchange;       /* the number of this request and its response: never used twice */
     int64_t content_length; /* of the decoded content */
     const char *content;    /* the content in memory, or NULL; borrowed until the response ends */
     int32_t content_file;   /* the temporary file with the content, or -1; Python closes it */
     int32_t listener;       /* index of the listening socket, in the order of pw_server_listen */
     int64_t sent;           /* content of the response that has ended last, in bytes */
+    /*
+     * Written by Python; the core sets it to 0 with each request. 1: Python lends bytes to the core
+     * for this response, and keeps them under the number `exchange` until PW_NEWS_SENT names it. The
+     * order is: set this, keep the bytes, hand them over. Then a signal handler that raises at any
+     * point leaves nothing behind: the core names the number once, whatever has become of the response.
+     */
+    int32_t lends;
 } pw_request;
 
 /* To be made before the processes are forked. Returns NULL with errno set. */
@@ -101,7 +108,7 @@ const char *pw_poller_name(int32_t number);
 pw_server *pw_server_new(const pw_settings *settings);
 /*
  * The descriptor is listening and non-blocking, and stays the caller's: it is duplicated, and the
- * duplicate closed when the server begins to drain. Returns 0, or an errno.
+ * duplicate closed while the server drains. Returns 0, or an errno.
  */
 int32_t pw_server_listen(pw_server *server, int32_t descriptor);
 /*
@@ -112,8 +119,20 @@ int32_t pw_server_listen(pw_server *server, int32_t descriptor);
  * be called after pw_server_listen, once. Returns 0, or an errno.
  */
 int32_t pw_server_share(pw_server *server, int32_t from, int32_t to);
-/* May be called from any thread, any number of times; a second call stops without draining. */
-void pw_server_stop(pw_server *server);
+/*
+ * How a server stops, in the order of their urgency: the most urgent that was asked for holds.
+ *
+ * PW_DRAIN answers every request on every connection that the system has accepted by then: it goes on
+ * accepting while connections wait on the listening sockets, as room becomes free, and closes the
+ * sockets once none waits. PW_LEAVE is for a server whose sockets others go on accepting from: it
+ * takes what waits now and has room, and leaves the rest to them. Both end after timeout_graceful at
+ * the latest. PW_END cuts what is not over.
+ */
+#define PW_DRAIN 1
+#define PW_LEAVE 2
+#define PW_END 3
+/* May be called from any thread and from a signal handler, any number of times. */
+void pw_server_stop(pw_server *server, int32_t how);
 /* The access log goes to this descriptor from now on; lines that wait go to the one before. */
 void pw_server_log_to(pw_server *server, int32_t descriptor);
 /* How many requests it has handed out. May be called from any thread. */
@@ -157,7 +176,9 @@ int32_t pw_watch(pw_server *server);
 #define PW_NOTICE_SHORT 5         /* a file had fewer bytes than when it was to be sent */
 #define PW_NOTICE_ERROR 6         /* another error of the system */
 #define PW_NOTICE_LOST 7          /* so many more, `unsent`, for which there was no memory */
-#define PW_NOTICE_HEADS 8 /* head_memory_total is reached, some get 503; told now and then */
+#define PW_NOTICE_ABANDONED 8     /* an exception came between the application and the response */
+#define PW_NOTICE_BACKLOG 9       /* at the end connections were waiting to be accepted */
+#define PW_NOTICE_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
 #define PW_NOTICE_LINE 1024
 typedef struct {
     int32_t what;
@@ -178,7 +199,7 @@ pw_request *pw_thread_request(pw_thread *thread);
 /*
  * The number that pw_next and pw_respond return: negative PW_STOP, or a sum of
  *
- *     bits 0-1    one of PW_SAME ... PW_HOLD
+ *     bits 0-1    one of PW_SAME ... PW_STORE
  *     bits 2-4    PW_CONTENT, PW_OTHER_NAMES, PW_NEWS
  *     bits 6-16   the cache entry of PW_SAME, PW_CHANGED and PW_STORE
  *     bits 17-30  how many values the block holds
@@ -203,13 +224,17 @@ pw_request *pw_thread_request(pw_thread *thread);
 #define PW_SIZE_SHIFT 31
 #define PW_OTHER_NAME 255
 #define PW_STOP -1 /* the server has stopped: no more requests */
-#define PW_HOLD -2 /* pw_respond: body is still being sent; keep it, then call pw_next */
+#define PW_STARTED                                                                                 \
+    -2 /* pw_respond: the head has been sent already, by pw_send_first; nothing is done */
 #define PW_IDLE -3 /* no request, but news: see pw_news, then call pw_next */
 
 /* The environ key with this number, or NULL past the last one. */
 const char *pw_key(int32_t number);
 
-/* The next complete request, or PW_IDLE or PW_STOP. Blocks. */
+/*
+ * The next complete request, or PW_IDLE or PW_STOP. Blocks. A request that the thread has not finished
+ * is abandoned (an exception came between two calls): its connection is closed, with a notice.
+ */
 int64_t pw_next(pw_thread *thread);
 
 /*
@@ -232,13 +257,15 @@ int32_t pw_server_descriptor(pw_server *server);
 void pw_server_wake(pw_server *server);
 
 /*
- * Things that happened to other connections, one a call; -1 when there are no more.
+ * What Python need not keep any longer, one at a time; -1 when there is no more. Each is said again
+ * until pw_news_done, for a signal handler may raise before it is acted upon. One thread at a time.
  * value * 2 + PW_NEWS_ENTRY: the entry's connection has ended, its template must go.
- * value * 2 + PW_NEWS_SENT: nothing handed over for this connection is needed any more.
+ * value * 2 + PW_NEWS_SENT: nothing lent for the exchange with this number is needed any more.
  */
 #define PW_NEWS_ENTRY 0
 #define PW_NEWS_SENT 1
 int64_t pw_news(pw_thread *thread);
+void pw_news_done(pw_thread *thread);
 
 /*
  * Response heads come as "HTTP/1.1 200 OK\r\nName: value\r\n", without the empty line. The core
@@ -251,41 +278,78 @@ int64_t pw_news(pw_thread *thread);
 #define PW_FINISHED 16  /* the data is in memory already: no back-pressure */
 #define PW_RETURN 32    /* pw_respond: do not wait for the next request, return PW_IDLE */
 
-/* A whole response, and then the next request, PW_IDLE or PW_HOLD. Never waits for the client. Of
- * what is handed over, body alone may be borrowed. */
+/*
+ * A whole response, and then the next request, or PW_IDLE. Never waits for the client. With
+ * request.lends the core may read `body` after the call has returned, and the call returns PW_IDLE at
+ * once; otherwise it keeps a copy of what the client has not taken. Nothing else is ever borrowed.
+ */
 int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,
                    int64_t body_size, int32_t flags);
 
 /*
- * A response in parts: pw_send_head, any number of pw_send_data or pw_send_file, pw_send_end,
- * and pw_next. The head leaves with the first data. All but the first return how many of the data
- * handed over are still borrowed (the newest ones), or PW_GONE: the client is not there any more.
- * pw_send_data waits while more than response_buffer bytes are unsent. pw_send_first is pw_send_head
- * and pw_send_data in one; PW_UNWANTED: pw_send_head has returned 0.
+ * A response in parts: pw_send_first, any number of pw_send_data or pw_send_file, pw_send_end, and
+ * pw_next. pw_send_first and pw_send_data may be called from any thread, at once: one call waits for
+ * the other, so that parts are never mixed. `exchange` says which response the caller means: after its
+ * end they return PW_OVER and do nothing, whatever request the thread is at by then.
+ *
+ * The data are sent or copied when a call returns, but for those with PW_FINISHED and request.lends,
+ * which the core may read until PW_NEWS_SENT. Without PW_FINISHED the call waits while more than
+ * response_buffer bytes are unsent.
  */
-#define PW_GONE -1
-#define PW_UNWANTED -3
+#define PW_COMPLETE 1 /* as many bytes as the Content-Length says have been handed over */
+#define PW_OVERFLOW 2 /* more than that: the rest is dropped */
+#define PW_UNWANTED 3 /* the client gets no content (RFC 9110 section 6.4.1): HEAD, 1xx, 204, 304 */
+#define PW_GONE -1    /* the client is not there any more */
+#define PW_REFUSED -2 /* pw_send_file: it cannot be sent so; the data can still be read and sent */
+#define PW_OVER -3    /* the response has ended */
 #define PW_COPY_MOST 16384 /* data not larger than this are never borrowed */
 /*
- * length is the Content-Length the head has, or -1: chunked, or closed on HTTP/1.0. Returns 1, or 0
- * where the client gets no content (RFC 9110 section 6.4.1: HEAD, 1xx, 204, 304), or PW_GONE.
+ * The head, if it has not been sent, and data, which may be empty; the head leaves with the first data.
+ * length is the Content-Length that the head has, or -1: chunked, or closed on HTTP/1.0.
  */
-int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
+int32_t pw_send_first(pw_thread *thread, int64_t exchange, const char *head, int64_t head_size,
+                      int64_t length, int32_t head_flags, const char *data, int64_t size,
+                      int32_t flags);
+int32_t pw_send_data(pw_thread *thread, int64_t exchange, const char *data, int64_t size,
                      int32_t flags);
-int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags);
-int32_t pw_send_first(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
-                      int32_t head_flags, const char *data, int64_t size, int32_t flags);
-/* The descriptor is duplicated. PW_REFUSED: none is free; the data can still be sent. */
-#define PW_REFUSED -2
+/* The descriptor is duplicated. No more is sent than the Content-Length allows. */
 int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t size);
+/* How many bytes are missing from what the Content-Length says. */
+int64_t pw_content_missing(pw_thread *thread);
 /* cut: the content is not complete, and the client must see that. */
-int32_t pw_send_end(pw_thread *thread, int32_t cut);
-/* pw_send_end, and then the next request, PW_IDLE, or PW_HOLD where data are still borrowed. */
+void pw_send_end(pw_thread *thread, int32_t cut);
+/* pw_send_end, and then the next request, or PW_IDLE: at once where bytes are lent. */
 int64_t pw_finish(pw_thread *thread, int32_t cut);
-/* An interim response (1xx), head and empty line, for HTTP/1.1 clients; before pw_send_head. */
+/* An interim response (1xx), head and empty line, for HTTP/1.1 clients; before pw_send_first. Returns
+ * 0, or PW_GONE. */
 int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size);
+/*
+ * How far the request at hand is, for a caller that has lost count by an error: there is none, or
+ * nothing has been sent (pw_respond can answer it), or its head has (pw_send_end can end it).
+ */
+#define PW_REQUEST_NONE 0
+#define PW_REQUEST_WAITS 1
+#define PW_REQUEST_BEGUN 2
+int32_t pw_request_state(pw_thread *thread);
 /* 1 when the client has closed its side or is gone, else 0. */
 int32_t pw_client_gone(pw_thread *thread);
+/*
+ * For a response in parts that has nothing to send at the moment. Returns 0, PW_OVER, PW_UNWANTED, or
+ * PW_GONE: also where the client has closed its side for PW_HALF_CLOSED_MS, and so has most likely gone.
+ */
+#define PW_HALF_CLOSED_MS 3000
+int32_t pw_check_client(pw_thread *thread, int64_t exchange);
+/* The number of the exchange that the thread is at, or of its last one; from any thread. */
+int64_t pw_thread_exchange(pw_thread *thread);
+
+/*
+ * Around fork(2), in the process that has the server: pw_server_hold before it, then pw_server_unhold in
+ * the parent, or pw_server_forked in the child. The server is the parent's: in the child nothing of it
+ * is open any more, and every call returns as if the server had stopped.
+ */
+void pw_server_hold(pw_server *server);
+void pw_server_unhold(pw_server *server);
+void pw_server_forked(pw_server *server);
 
 /* Lets the system send this process a signal when its parent dies. 0, or an errno. */
 int32_t pw_die_with_parent(int32_t signal);

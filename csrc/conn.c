@@ -125,7 +125,7 @@ static pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
 static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
 {
     conn->used = conn->facts.size;
-    conn->turn_requests++;
+    conn->slice_requests++;
     if (pw_conn_is_health(server, conn))
         return pw_conn_answer_health(server, conn);
     if (!conn->facts.chunked && conn->facts.content_length <= 0)
@@ -167,7 +167,7 @@ static pw_step pw_conn_yield(pw_server *server, pw_conn *conn)
         return PW_STEP_ON;
     }
     pw_conn_keep_shortly(server, conn);
-    pw_turn_end(server, conn);
+    pw_slice_end(server, conn);
     return PW_STEP_WAIT;
 }
 
@@ -175,7 +175,7 @@ static pw_step pw_step_head(pw_server *server, pw_conn *conn)
 {
     pw_error error = PW_E_NONE;
     const char *data = conn->in->data + conn->in->start;
-    if (pw_turn_is_over(server, conn))
+    if (pw_slice_is_over(server, conn))
         return pw_conn_yield(server, conn);
     conn->facts.is_head = false;
     if (conn->progress.scanned == 0 && pw_conn_recognise(server, conn))
@@ -252,8 +252,8 @@ static pw_step pw_step_content(pw_server *server, pw_conn *conn)
                 return pw_conn_refused(server, conn, PW_E_MEMORY);
             return PW_STEP_REQUEST;
         }
-        if (pw_turn_is_over(server, conn)) {
-            pw_turn_end(server, conn);
+        if (pw_slice_is_over(server, conn)) {
+            pw_slice_end(server, conn);
             break;
         }
     }
@@ -276,7 +276,7 @@ static void pw_conn_praise(pw_server *server, pw_conn *conn)
 static pw_step pw_conn_next(pw_server *server, pw_conn *conn)
 {
     pw_conn_sent(server, conn);
-    conn->turn_bytes += conn->bytes;
+    conn->slice_bytes += conn->bytes;
     if (conn->close)
         return pw_conn_part(server, conn);
     if (conn->in != NULL && conn->in->end > conn->in->start) {
@@ -296,7 +296,7 @@ static pw_step pw_step_sending(pw_server *server, pw_conn *conn)
             pw_conn_praise(server, conn);
             return pw_conn_next(server, conn);
         }
-        pw_turn_end(server, conn);
+        pw_slice_end(server, conn);
         return pw_conn_wait(server, conn, PW_TIMER_WRITE, true);
     case PW_IO_RETRY:
         progress |= conn->timer.kind != PW_TIMER_WRITE;
@@ -314,11 +314,11 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
 {
     if (conn->state == PW_CONN_APP || conn->state == PW_CONN_CLOSED)
         return PW_DRIVE_WAIT;
-    if (conn->turn != server->polls) {
-        conn->turn = server->polls;
-        conn->turn_since = server->timers.now;
-        conn->turn_requests = 0;
-        conn->turn_bytes = 0;
+    if (conn->slice != server->polls) {
+        conn->slice = server->polls;
+        conn->slice_since = server->timers.now;
+        conn->slice_requests = 0;
+        conn->slice_bytes = 0;
     }
     if (conn->what & PW_GONE_AWAY) {
         if (conn->state != PW_CONN_LINGER || conn->reset) {
@@ -371,17 +371,16 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     conn->content = NULL;
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = false;
-    bool gone = (conn->what & PW_GONE_AWAY) != 0;
-    if (conn->failed) { /* what was sent before is to arrive, where the client is still there */
-        pw_output_free(&conn->output);
-        conn->reset = true;
-        conn->close = true;
-        conn->waits = conn->later = false;
-    }
+    bool gone = (conn->what & PW_GONE_AWAY) != 0 || (conn->failed && pw_peer_is_gone(conn->fd));
     if (gone || server->stopped) {
         if (!gone && conn->output.first != NULL)
             pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
         pw_conn_close(server, conn);
+        return;
+    }
+    if (conn->failed) {
+        if (pw_conn_break_off(server, conn) == PW_STEP_ON)
+            pw_run(server, conn, false);
         return;
     }
     if (conn->output.first == NULL && conn->in == NULL && !conn->close &&

@@ -41,6 +41,13 @@ typedef enum {
 #define PW_LINUX 0
 #endif
 
+/* What poll(2) says of a peer that is gone altogether. */
+#ifndef __APPLE__
+#define PW_POLL_GONE (POLLHUP | POLLERR | POLLNVAL)
+#else /* where POLLHUP can be half a close */
+#define PW_POLL_GONE (POLLERR | POLLNVAL)
+#endif
+
 /* A pipe that neither end of waits, closed at execve(2). 0, or an errno. */
 int pw_pipe(int ends[2]);
 /* accept(2): the connection does not wait either, and is closed at execve(2). */
@@ -56,8 +63,6 @@ ssize_t pw_receive_message(int fd, struct msghdr *message, int flags);
 ssize_t pw_send_file_part(int fd, int file, off_t *offset, size_t size);
 /* How many bytes the system has taken and the peer has not yet; 0 where it does not say. */
 int pw_unsent(int fd);
-/* Whether anything can still be sent: neither has the peer reset the connection, nor are we done. */
-bool pw_can_send(int fd);
 /* How a client's connection ends. */
 typedef enum {
     PW_ENDING_ORDERLY, /* what was sent arrives, and then the end of it */
@@ -69,6 +74,8 @@ typedef enum {
  * application has forked may have the descriptor too, so to close it tells the client nothing. Unix
  * sockets know no reset: there it is an orderly end. */
 void pw_end_connection(int fd, int family, pw_ending ending);
+/* Whether the peer is gone altogether: it has reset the connection, or both sides are shut. */
+bool pw_peer_is_gone(int fd);
 /* Whether the peer has closed its side, or is gone; may not see it behind data that nobody read. */
 bool pw_peer_has_left(int fd);
 /* To be waited for by pw_condition_wait alone. */
@@ -114,6 +121,7 @@ typedef struct {
     const char *name;
     int (*open)(pw_poll *poll);
     void (*close)(pw_poll *poll);
+    void (*forked)(pw_poll *poll); /* in a forked child: closes, and leaves what is the parent's */
     int (*add)(pw_poll *poll, int fd, void *tag, pw_poll_kind kind);
     int (*want)(pw_poll *poll, int fd, void *tag, int what); /* NULL: it tells all unasked */
     void (*remove)(pw_poll *poll, int fd);
@@ -140,6 +148,7 @@ extern const pw_poller pw_poller_poll;
  * return 0, or an errno. */
 int pw_poll_open(pw_poll *poll, const char *name);
 void pw_poll_close(pw_poll *poll);
+void pw_poll_forked(pw_poll *poll);
 int pw_poll_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind);
 /* A connection has met the end of what it could read (PW_READABLE) or write (PW_WRITABLE), or
  * neither: only of these it need be told from now on, and when its peer has gone away. */
@@ -244,10 +253,17 @@ void pw_pipe_signal_release(const sigset_t *before, bool whole);
 
 /* ------------------------------------------------------------------ send.c */
 
-/* A piece of output that the socket has not taken yet: bytes copied, bytes borrowed, or a file. */
+/*
+ * A piece of output that the socket has not taken yet: bytes copied, bytes borrowed, or a file.
+ *
+ * Borrowed bytes are Python's, and belong to one exchange. They are good during the call that has
+ * handed them over; a piece that is still there when the call returns is copied (pw_output_own),
+ * unless Python has lent the bytes for that exchange (pw_request.lends). Then they are good until
+ * PW_NEWS_SENT has named the exchange, which the core does when no borrowed piece is left.
+ */
 typedef struct pw_piece {
     struct pw_piece *next; /* owned */
-    const char *at;        /* into own, or borrowed from Python until the piece is gone */
+    const char *at;        /* into own, or borrowed */
     size_t left;
     int file; /* owned; -1: bytes */
     off_t offset;
@@ -267,6 +283,8 @@ bool pw_output_copy(pw_output *output, const char *data, size_t size);
 bool pw_output_borrow(pw_output *output, const char *data, size_t size);
 bool pw_output_file(pw_output *output, int fd, off_t offset, size_t size);
 void pw_output_free(pw_output *output);
+/* Copies what is borrowed. False: out of memory. */
+bool pw_output_own(pw_output *output);
 /* OK: what is left, if anything, can be tried again at once. *progress: something went out. */
 pw_io pw_output_flush(pw_output *output, int fd, bool *progress);
 #define PW_QUICK_BYTES 131072
@@ -309,7 +327,6 @@ typedef struct pw_conn {
     bool failed;     /* writing has failed: the client is gone */
     bool reset;      /* its end is to be a reset: an orderly one would pass for the content's */
     bool quick;      /* its client has shown that it takes much in little time */
-    bool held;       /* Python keeps objects until PW_NEWS_SENT */
     uint8_t kind;    /* of the request: PW_SAME ... */
     uint8_t listener;
     int16_t entry;  /* of the cache, or -1 */
@@ -321,24 +338,25 @@ typedef struct pw_conn {
     pw_content *content;       /* owned, from head to the end of the response */
     pw_facts facts;            /* of the request at hand */
     pw_output output;
+    int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
     char *line;   /* owned: of the request whose response is on its way, for notices; or NULL */
     bool gathers; /* the watcher sends its output while the application makes more */
-    int64_t sending_since; /* ms: when the application had finished */
-    int64_t gather_due;    /* tick: when it does */
-    int64_t sent_tick;     /* when data was sent last; -1: none of this response */
-    int unsent;            /* pw_unsent when it was last asked for */
-    int status;            /* of the response */
-    int64_t promised;      /* Content-Length of a response in parts; -1: none */
-    int64_t bytes;         /* of its content */
-    int64_t ready_us;      /* when it became PW_CONN_READY; with an access log only */
-    int64_t turn;          /* server->polls when its turn began */
-    int64_t turn_since;    /* ms: the same */
-    int32_t turn_requests; /* what it has had of it */
-    int64_t turn_bytes;
+    int64_t sending_since;  /* ms: when the application had finished */
+    int64_t gather_due;     /* tick: when it does */
+    int64_t sent_tick;      /* when data was sent last; -1: none of this response */
+    int unsent;             /* pw_unsent when it was last asked for */
+    int status;             /* of the response */
+    int64_t promised;       /* Content-Length of a response in parts; -1: none */
+    int64_t bytes;          /* of its content */
+    int64_t left_at;        /* ms: when pw_check_client first found half a close; 0: never */
+    int64_t ready_us;       /* when it became PW_CONN_READY; with an access log only */
+    int64_t slice;          /* server->polls when its slice of the loop's time began */
+    int64_t slice_since;    /* ms: the same */
+    int32_t slice_requests; /* what it has had of it */
+    int64_t slice_bytes;
     int64_t linger_left;  /* bytes that will still be thrown away */
     int64_t linger_until; /* ms: not longer than this; where a reset is to come, without progress */
     pw_timer timer;
-    struct pw_thread *holder;        /* borrowed: is about to keep what is sent: pw_thread.hold */
     struct pw_conn *run_next;        /* borrowed */
     struct pw_conn *next, *previous; /* borrowed: all connections of the server */
     union {
@@ -363,7 +381,7 @@ void pw_conn_release_buffer(pw_server *server, pw_conn *conn);
 size_t pw_conn_unused(const pw_conn *conn);
 /* Gives up its entry in the cache of heads. */
 void pw_conn_forget(pw_server *server, pw_conn *conn);
-/* Python may let go of what it keeps for the connection. */
+/* Nothing of the response is left in the output: Python need not keep what it has lent for it. */
 void pw_conn_sent(pw_server *server, pw_conn *conn);
 /* Ends it now: by a reset where that is asked for, or where output is left, so that no client takes a
  * part for the whole; otherwise in an orderly way. */
@@ -372,6 +390,9 @@ void pw_conn_close(pw_server *server, pw_conn *conn);
 void pw_conn_leave(pw_server *server, pw_conn *conn);
 /* Ends it as soon as its client can have all that was sent: now, or in PW_CONN_LINGER. */
 pw_step pw_conn_part(pw_server *server, pw_conn *conn);
+/* Its response ends here, though its client is still there: that gets what was sent before, and then a
+ * reset. What pw_conn_part returns. */
+pw_step pw_conn_break_off(pw_server *server, pw_conn *conn);
 /* The end of a connection that cannot go on; errno says why. */
 pw_step pw_conn_fail(pw_server *server, pw_conn *conn);
 pw_step pw_step_linger(pw_server *server, pw_conn *conn);

@@ -35,12 +35,9 @@ void pw_conn_forget(pw_server *server, pw_conn *conn)
 
 void pw_conn_sent(pw_server *server, pw_conn *conn)
 {
-    if (conn->holder != NULL)
-        conn->holder->hold_sent = true; /* Python is not back yet: pw_next will tell */
-    else if (conn->held)
-        pw_tell(server, conn->id, PW_NEWS_SENT);
-    conn->holder = NULL;
-    conn->held = false;
+    if (conn->loan != 0)
+        pw_tell(server, conn->loan, PW_NEWS_SENT);
+    conn->loan = 0;
     pw_free(conn->line);
     conn->line = NULL;
 }
@@ -49,10 +46,10 @@ static void pw_conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
 {
     if (conn->state == PW_CONN_CLOSED)
         return;
-    bool ours = pw_server_is_ours(server);
-    if (conn->registered && ours)
+    /* close alone would leave it with the poller while a forked child has the descriptor, too. */
+    if (conn->registered)
         pw_poll_remove(&server->poll, conn->fd);
-    pw_end_connection(conn->fd, conn->peer.any.sa_family, ours ? ending : PW_ENDING_LEFT);
+    pw_end_connection(conn->fd, conn->peer.any.sa_family, ending);
     conn->state = PW_CONN_CLOSED;
     pw_timer_stop(&conn->timer);
     pw_output_free(&conn->output);
@@ -89,16 +86,20 @@ void pw_conn_leave(pw_server *server, pw_conn *conn)
     pw_conn_end(server, conn, PW_ENDING_LEFT);
 }
 
+pw_step pw_conn_break_off(pw_server *server, pw_conn *conn)
+{
+    pw_output_free(&conn->output);
+    pw_conn_sent(server, conn);
+    conn->reset = true;
+    return pw_conn_part(server, conn);
+}
+
 pw_step pw_conn_fail(pw_server *server, pw_conn *conn)
 {
     bool is_ours = errno == ENODATA; /* and the connection as good as before */
     pw_notice_conn(server, conn, PW_NOTICE_ERROR, errno);
-    if (is_ours) {
-        pw_output_free(&conn->output);
-        pw_conn_sent(server, conn);
-        conn->reset = true;
-        return pw_conn_part(server, conn);
-    }
+    if (is_ours)
+        return pw_conn_break_off(server, conn);
     pw_conn_close(server, conn);
     return PW_STEP_WAIT;
 }
@@ -151,7 +152,7 @@ static bool pw_conn_reads(pw_conn *conn)
 pw_step pw_conn_part(pw_server *server, pw_conn *conn)
 {
     int unsent = 0;
-    if (conn->reset ? pw_can_send(conn->fd) : conn->bytes > PW_UNSENT_MOST || conn->served > 1)
+    if (conn->reset ? !pw_peer_is_gone(conn->fd) : conn->bytes > PW_UNSENT_MOST || conn->served > 1)
         unsent = pw_conn_unsent(conn); /* or it cannot be much, or nobody is there to take it */
     bool unread = pw_conn_unused(conn) > 0 || (conn->what & PW_READABLE) != 0;
     if (conn->reset ? unsent == 0 : !unread && unsent <= PW_UNSENT_MOST) {
@@ -175,10 +176,10 @@ pw_step pw_step_linger(pw_server *server, pw_conn *conn)
     if (conn->reset) /* what it sends does not matter any more */
         return pw_conn_wait(server, conn, PW_TIMER_RESET, false);
     bool progress = false;
-    for (; (conn->what & PW_READABLE) != 0 && !pw_turn_is_over(server, conn); progress = true) {
+    for (; (conn->what & PW_READABLE) != 0 && !pw_slice_is_over(server, conn); progress = true) {
         size_t got;
         pw_io outcome = pw_recv_into(conn, server->scratch, PW_SCRATCH_SIZE, &got);
-        if (outcome == PW_IO_RETRY && !server->draining)
+        if (outcome == PW_IO_RETRY)
             break;
         conn->linger_left -= (int64_t)got;
         if (outcome != PW_IO_OK || conn->linger_left < 0 ||
@@ -188,10 +189,9 @@ pw_step pw_step_linger(pw_server *server, pw_conn *conn)
         }
     }
     if (conn->what & PW_READABLE)
-        pw_turn_end(server, conn);
-    if (server->draining)
-        return pw_conn_wait(server, conn, PW_TIMER_DRAIN, false);
-    return pw_conn_wait(server, conn, PW_TIMER_LINGER, progress);
+        pw_slice_end(server, conn);
+    return pw_conn_wait(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_LINGER,
+                        progress);
 }
 
 /* Nothing has come for a while: whether there is still something to wait for. */
@@ -199,10 +199,11 @@ static bool pw_conn_lingers_on(const pw_server *server, pw_conn *conn)
 {
     bool reads = pw_conn_reads(conn);
     if (!conn->reset)
-        return reads && server->timers.now < conn->linger_until;
+        return reads && !server->draining && server->timers.now < conn->linger_until;
     if (reads)
         conn->linger_until = server->timers.now + server->timers.length[PW_TIMER_WRITE];
-    return conn->unsent > 0 && server->timers.now < conn->linger_until && pw_can_send(conn->fd);
+    return conn->unsent > 0 && server->timers.now < conn->linger_until &&
+           !pw_peer_is_gone(conn->fd);
 }
 
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)

@@ -60,7 +60,7 @@ void pw_run(pw_server *server, pw_conn *conn, bool first)
         pw_queue_push(&server->run, conn, first);
 }
 
-void pw_turn_end(pw_server *server, pw_conn *conn)
+void pw_slice_end(pw_server *server, pw_conn *conn)
 {
     if (!conn->queued && conn->state != PW_CONN_APP && conn->state != PW_CONN_CLOSED)
         pw_queue_push(&server->spent, conn, false);
@@ -132,7 +132,7 @@ void pw_tell(pw_server *server, int64_t value, int kind)
         size_t room = server->news_room == 0 ? 64 : server->news_room * 2;
         int64_t *news = pw_realloc(server->news, room * sizeof *news);
         if (news == NULL)
-            return; /* Python keeps something for longer than it had to */
+            return; /* Python keeps it until the server ends */
         server->news = news;
         server->news_room = room;
     }
@@ -141,7 +141,9 @@ void pw_tell(pw_server *server, int64_t value, int kind)
 
 void pw_loop_clear(pw_server *server)
 {
-    while (server->all != NULL) /* also what a thread had and never came back with */
+    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+        thread->conn = NULL; /* it never came back with it */
+    while (server->all != NULL)
         pw_conn_close(server, server->all);
     pw_later_release(server);
     pw_queue *const queues[] = {&server->run, &server->again, &server->spent, &server->ready};
@@ -161,23 +163,22 @@ bool pw_server_is_late(pw_server *server)
     int64_t now = pw_now();
     int64_t none = 0;
     atomic_compare_exchange_strong(&server->drain_until, &none, now + server->timeout_graceful);
-    return stops > 1 || now >= atomic_load(&server->drain_until);
+    return stops == PW_END || now >= atomic_load(&server->drain_until);
 }
 
-static void pw_server_begin_drain(pw_server *server)
+/* Follows what pw_server_stop has been asked for. */
+static void pw_server_drain(pw_server *server)
 {
-    if (server->draining || atomic_load(&server->stopping) == 0)
+    if (atomic_load(&server->stopping) == 0)
         return;
+    bool begins = !server->draining;
     server->draining = true;
-    pw_server_is_late(server); /* sets drain_until */
-    /* Whoever waits to be accepted is lost when nobody else has the socket; and where others do, they
-     * may not know of a connection that this process was woken for. */
-    for (int i = 0; i < server->listener_count && !server->paused; i++)
-        pw_accept(server, &server->listeners[i], server->max_connections);
-    pw_server_close_listeners(server);
-    pw_accept_leave(server);
-    server->resume_at = 0;
-    for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
+    if (pw_server_is_late(server)) /* which sets drain_until */
+        return;
+    if (begins)
+        pw_accept_leave(server);
+    pw_accept_drain(server);
+    for (pw_conn *conn = begins ? server->all : NULL, *next; conn != NULL; conn = next) {
         next = conn->next;
         pw_conn_drain(server, conn);
     }
@@ -186,6 +187,10 @@ static void pw_server_begin_drain(pw_server *server)
 /* Nothing goes on any more. What a thread still has ends when it comes back: pw_conn_finished. */
 static void pw_server_end(pw_server *server)
 {
+    bool others_accept = atomic_load(&server->stopping) == PW_LEAVE;
+    if (pw_accept_close(server) && !others_accept)
+        pw_notice_backlog(server);
+    pw_accept_leave(server);
     for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
         next = conn->next;
         if (conn->state == PW_CONN_APP)
@@ -205,7 +210,7 @@ static void pw_server_event(pw_server *server, const pw_event *event)
         char unused[64];
         while (read(server->wake[0], unused, sizeof unused) > 0)
             continue;
-        pw_server_begin_drain(server);
+        pw_server_drain(server);
         return;
     }
     for (int i = 0; i < server->listener_count; i++)
@@ -280,7 +285,8 @@ static void pw_server_wait(pw_server *server, int most)
 
 static bool pw_server_is_over(pw_server *server)
 {
-    return server->draining && (server->conn_count == 0 || pw_server_is_late(server));
+    return server->draining &&
+           ((server->conn_count == 0 && !pw_accept_is_open(server)) || pw_server_is_late(server));
 }
 
 void pw_loop_wake(pw_server *server, bool always)
@@ -293,17 +299,6 @@ void pw_loop_wake(pw_server *server, bool always)
     if (!always && server->run.first == NULL && server->news_count == 0 && !sooner)
         return;
     pw_server_wake(server);
-}
-
-void pw_thread_confirm(pw_thread *thread)
-{
-    if (thread->hold_id < 0)
-        return;
-    if (thread->hold_sent)
-        pw_tell(thread->server, thread->hold_id, PW_NEWS_SENT);
-    else
-        thread->hold->holder = NULL;
-    thread->hold_id = -1;
 }
 
 /* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
@@ -356,6 +351,8 @@ int64_t pw_loop(pw_thread *thread)
                 return number;
         } else if (server->event_next < server->event_count) {
             pw_server_event(server, &server->events[server->event_next++]);
+        } else if (pw_accept_drain_is_due(server)) {
+            pw_accept_drain(server);
         } else if (pw_server_is_over(server)) {
             pw_server_end(server);
             pw_token_stop(server);
@@ -383,7 +380,7 @@ int64_t pw_next_within(pw_thread *thread, int32_t patience)
 {
     pw_server *server = thread->server;
     pthread_mutex_lock(&server->lock);
-    pw_thread_confirm(thread);
+    pw_exchange_abandon(thread);
     thread->patience = patience;
     int64_t number;
     if (pw_token_take(thread, &number))
@@ -397,7 +394,16 @@ int64_t pw_news(pw_thread *thread)
 {
     pw_server *server = thread->server;
     pthread_mutex_lock(&server->lock);
-    int64_t news = server->news_count > 0 ? server->news[--server->news_count] : -1;
+    if (server->news_said < 0 && server->news_count > 0)
+        server->news_said = server->news[--server->news_count];
+    int64_t news = server->news_said;
     pthread_mutex_unlock(&server->lock);
     return news;
+}
+
+void pw_news_done(pw_thread *thread)
+{
+    pthread_mutex_lock(&thread->server->lock);
+    thread->server->news_said = -1;
+    pthread_mutex_unlock(&thread->server->lock);
 }

@@ -123,6 +123,14 @@ void pw_notice_lost(pw_server *server)
     pthread_cond_signal(&server->watch);
 }
 
+void pw_notice_backlog(pw_server *server)
+{
+    pw_notice *notice = pw_notice_new(&server->notices);
+    if (notice != NULL)
+        notice->what = PW_NOTICE_BACKLOG;
+    pthread_cond_signal(&server->watch);
+}
+
 /* What an error of reading or writing is; 0: the client has gone. */
 static int pw_notice_of(int error)
 {

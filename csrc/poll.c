@@ -43,6 +43,13 @@ void pw_poll_close(pw_poll *poll)
     poll->poller = NULL;
 }
 
+void pw_poll_forked(pw_poll *poll)
+{
+    if (poll->poller != NULL)
+        poll->poller->forked(poll);
+    poll->poller = NULL;
+}
+
 int pw_poll_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
 {
     return poll->poller->add(poll, fd, tag, kind);

@@ -63,6 +63,7 @@ const pw_poller pw_poller_epoll = {
     .name = "epoll",
     .open = pw_epoll_open,
     .close = pw_epoll_close,
+    .forked = pw_epoll_close, /* of this process's descriptor alone */
     .add = pw_epoll_add,
     .want = NULL,
     .remove = pw_epoll_remove,

@@ -22,6 +22,11 @@ static int pw_kqueue_open(pw_poll *poll)
     return 0;
 }
 
+static void pw_kqueue_forked(pw_poll *poll)
+{
+    (void)poll; /* a child does not have the descriptor */
+}
+
 static void pw_kqueue_close(pw_poll *poll)
 {
     close(poll->fd);
@@ -73,6 +78,7 @@ const pw_poller pw_poller_kqueue = {
     .name = "kqueue",
     .open = pw_kqueue_open,
     .close = pw_kqueue_close,
+    .forked = pw_kqueue_forked,
     .add = pw_kqueue_add,
     .want = pw_kqueue_want,
     .remove = pw_kqueue_remove,

@@ -12,12 +12,6 @@
 
 #include "conn.h"
 
-#ifndef __APPLE__
-#define PW_POLL_GONE (POLLHUP | POLLERR | POLLNVAL)
-#else /* where POLLHUP can be half a close */
-#define PW_POLL_GONE (POLLERR | POLLNVAL)
-#endif
-
 #define PW_PART_MS 20
 
 typedef struct {
@@ -41,12 +35,18 @@ struct pw_poll_table {
     size_t turn;    /* where the next wait begins, so that low descriptors do not starve others */
 };
 
+/* Not under the table's lock, which a thread of the parent may hold. */
+static void pw_table_forked(pw_poll *poll)
+{
+    for (int i = 0; i < 2; i++)
+        if (poll->table->wake[i] >= 0)
+            close(poll->table->wake[i]);
+}
+
 static void pw_table_close(pw_poll *poll)
 {
     struct pw_poll_table *table = poll->table;
-    for (int i = 0; i < 2; i++)
-        if (table->wake[i] >= 0)
-            close(table->wake[i]);
+    pw_table_forked(poll);
     pthread_mutex_destroy(&table->lock);
     pw_free(table->entries);
     pw_free(table->asked);
@@ -254,6 +254,7 @@ const pw_poller pw_poller_poll = {
     .name = "poll",
     .open = pw_table_open,
     .close = pw_table_close,
+    .forked = pw_table_forked,
     .add = pw_table_add,
     .want = pw_table_want,
     .remove = pw_table_remove,

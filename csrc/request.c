@@ -10,9 +10,9 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number)
     pw_thread *thread = pw_alloc(sizeof *thread);
     if (thread != NULL) {
         thread->server = server;
-        thread->hold_id = -1;
         thread->patience = -1;
         pthread_cond_init(&thread->wake, NULL);
+        pthread_cond_init(&thread->turn, NULL);
         thread->block.at = pw_realloc(NULL, pw_block_most(&server->limits));
         thread->number = number;
         if (thread->block.at != NULL) {
@@ -25,6 +25,7 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number)
             pthread_mutex_unlock(&server->lock);
             return thread;
         }
+        pthread_cond_destroy(&thread->turn);
         pthread_cond_destroy(&thread->wake);
     }
     pw_free(thread);
@@ -37,17 +38,20 @@ void pw_thread_free(pw_thread *thread)
     if (thread == NULL)
         return;
     pw_server *server = thread->server;
+    if (server->forked)
+        return; /* the memory is the parent's affair */
     pthread_mutex_lock(&server->lock);
+    pw_exchange_abandon(thread);
+    pw_token_leave(thread);
     if (thread->next != NULL)
         thread->next->previous = thread->previous;
     if (thread->previous != NULL)
         thread->previous->next = thread->next;
     else
         server->threads = thread->next;
-    if (server->holder == thread) /* nobody is to wait for it */
-        server->holder = NULL;
     pthread_mutex_unlock(&server->lock);
     pw_free(thread->log.at);
+    pthread_cond_destroy(&thread->turn);
     pthread_cond_destroy(&thread->wake);
     pw_free(thread->block.at);
     pw_free(thread);
@@ -277,7 +281,8 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
     thread->conn = conn;
 
     pw_request *request = &thread->request;
-    request->connection = conn->id;
+    request->exchange = pw_server_requests(server);
+    request->lends = 0;
     request->listener = conn->listener;
     request->content_file = -1;
     request->content = NULL;

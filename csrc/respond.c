@@ -37,23 +37,18 @@ static bool pw_response_waits(const pw_server *server, const pw_conn *conn, size
            conn->output.borrowed == 0 && conn->output.size + (int64_t)size <= PW_WAITING_MOST;
 }
 
-/* Python will keep what is borrowed; until it is back it cannot be told to let it go. */
-static void pw_response_hold(pw_thread *thread, pw_conn *conn)
-{
-    conn->held = true;
-    conn->holder = thread;
-    thread->hold = conn;
-    thread->hold_id = conn->id;
-    thread->hold_sent = false;
-}
-
 int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,
                    int64_t body_size, int32_t flags)
 {
     pw_server *server = thread->server;
-    pw_conn *conn = thread->conn;
     pthread_mutex_lock(&server->lock);
-    thread->conn = NULL;
+    pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
+    if (conn == NULL || conn->started) {
+        if (conn != NULL)
+            pw_turn_give(thread);
+        pthread_mutex_unlock(&server->lock);
+        return conn != NULL ? PW_STARTED : PW_STOP;
+    }
     pw_response_begin(server, conn, head, (size_t)head_size, true, flags);
     pw_access_head(server, &thread->log, head, (size_t)head_size);
     int64_t length = body_size;
@@ -66,6 +61,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
         {(void *)(uintptr_t)body, conn->no_content ? 0 : (size_t)body_size},
     };
     size_t size = parts[0].iov_len + parts[1].iov_len + parts[2].iov_len;
+    bool lends = thread->request.lends != 0;
     conn->waits = pw_response_waits(server, conn, size);
     conn->later = !conn->waits && pw_later_wants(thread, conn, size);
     bool kept = conn->waits || conn->later;
@@ -82,6 +78,8 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     if (!kept && error == 0 &&
         pw_output_write(&conn->output, conn->fd, parts + copied, count - copied) == PW_IO_ERROR)
         error = errno;
+    if (!lends && error == 0 && !pw_output_own(&conn->output))
+        error = errno;
     if (!loop_is_ours)
         pthread_mutex_lock(&server->lock);
     if (error != 0 && !conn->failed)
@@ -89,15 +87,11 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     conn->failed |= error != 0;
     conn->bytes = thread->request.sent = (int64_t)parts[2].iov_len;
     pw_thread_log(thread, conn);
-    bool holds = conn->output.borrowed > 0 && !conn->failed;
-    if (holds)
-        pw_response_hold(thread, conn);
     if (conn->output.first != NULL && !conn->waits)
         pw_conn_keep_line(thread, conn);
-    pw_conn_finished(server, conn);
-    pw_loop_wake(server, false);
-    int64_t number = holds ? PW_HOLD : PW_IDLE;
-    if (!holds && (flags & PW_RETURN) == 0 && pw_token_take(thread, &number))
+    pw_exchange_end(thread);
+    int64_t number = PW_IDLE;
+    if (!lends && (flags & PW_RETURN) == 0 && pw_token_take(thread, &number))
         number = pw_loop(thread);
     pthread_mutex_unlock(&server->lock);
     return number;
@@ -114,40 +108,9 @@ int32_t pw_response_fail_locked(pw_thread *thread, int what)
     return PW_GONE;
 }
 
-static int32_t pw_response_fail(pw_thread *thread, int what)
-{
-    int error = errno;
-    pthread_mutex_lock(&thread->server->lock);
-    errno = error;
-    int32_t outcome = pw_response_fail_locked(thread, what);
-    pthread_mutex_unlock(&thread->server->lock);
-    return outcome;
-}
-
-int32_t pw_send_head(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
-                     int32_t flags)
-{
-    pw_server *server = thread->server;
-    pw_conn *conn = thread->conn;
-    char tail[PW_TAIL_MOST];
-    if (length >= 0)
-        flags |= PW_HAS_LENGTH;
-    pthread_mutex_lock(&server->lock);
-    pw_response_begin(server, conn, head, (size_t)head_size, length >= 0, flags);
-    conn->promised = length;
-    pw_access_head(server, &thread->log, head, (size_t)head_size);
-    size_t tail_size = pw_answer_tail(&server->clock, tail, conn, flags, -1);
-    pthread_mutex_unlock(&server->lock);
-    int32_t outcome = !conn->no_content;
-    if (!pw_output_copy(&conn->output, head, (size_t)head_size) ||
-        !pw_output_copy(&conn->output, tail, tail_size))
-        outcome = pw_response_fail(thread, PW_NOTICE_ERROR);
-    return outcome;
-}
-
 /* Holds the thread, as the application's own doing, until the client has taken enough. No other
- * thread touches the output, for the head has been handed over and nothing is gathered. Returns 0,
- * or what has happened. */
+ * thread touches the output: this one has the turn, and nothing is gathered. Returns 0, or what has
+ * happened. */
 static int pw_response_wait(pw_server *server, pw_conn *conn)
 {
     const int step = 100; /* ms: how soon a stop is seen */
@@ -196,157 +159,258 @@ static int pw_response_frame(const pw_conn *conn, struct iovec parts[3], char li
     return count;
 }
 
-int32_t pw_send_data(pw_thread *thread, const char *data, int64_t size, int32_t flags)
+/* The head goes into the output. With the lock and the turn; 0, or PW_GONE. */
+static int32_t pw_response_head(pw_thread *thread, pw_conn *conn, const char *head, size_t size,
+                                int64_t length, int32_t flags)
 {
     pw_server *server = thread->server;
-    pw_conn *conn = thread->conn;
-    char line[20];
-    struct iovec parts[3];
-    int what = 0;
-    int count = pw_response_frame(conn, parts, line, data, size > 0 ? (size_t)size : 0);
-    pthread_mutex_lock(&server->lock);
+    char tail[PW_TAIL_MOST];
+    if (length >= 0)
+        flags |= PW_HAS_LENGTH;
+    pw_response_begin(server, conn, head, size, length >= 0, flags);
+    conn->promised = conn->no_content ? -1 : length;
+    pw_access_head(server, &thread->log, head, size);
+    size_t tail_size = pw_answer_tail(&server->clock, tail, conn, flags, -1);
+    if (pw_output_copy(&conn->output, head, size) && pw_output_copy(&conn->output, tail, tail_size))
+        return 0;
+    return pw_response_fail_locked(thread, PW_NOTICE_ERROR);
+}
+
+/* Sends or keeps what is not to be gathered; without the lock. Returns 0, or what has happened. */
+static int pw_response_write(pw_thread *thread, pw_conn *conn, struct iovec *parts, int count,
+                             bool finished)
+{
+    if (pw_output_write(&conn->output, conn->fd, parts, count) == PW_IO_ERROR)
+        return PW_NOTICE_ERROR;
+    int what = finished ? 0 : pw_response_wait(thread->server, conn);
+    bool lent = finished && thread->request.lends != 0;
+    if (what == 0 && !lent && !pw_output_own(&conn->output))
+        what = PW_NOTICE_ERROR;
+    return what;
+}
+
+/* How much of the data the Content-Length allows. */
+static size_t pw_response_allowed(const pw_conn *conn, size_t size)
+{
+    if (conn->promised < 0)
+        return size;
+    size_t left = (size_t)(conn->promised - conn->bytes);
+    return size < left ? size : left;
+}
+
+/* With the lock, which it lets go while it writes, and the turn. */
+static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *data, size_t given,
+                                int32_t flags)
+{
+    pw_server *server = thread->server;
     if (!conn->failed && pw_server_is_late(server))
         pw_response_fail_locked(thread, PW_NOTICE_STOP);
-    bool nothing = conn->failed || conn->no_content || size <= 0;
-    bool last = conn->promised >= 0 && conn->bytes + size == conn->promised;
-    bool later = !nothing && (pw_gather_wants(server, conn, (size_t)size) ||
-                              (last && pw_later_wants(thread, conn, (size_t)size)));
-    if (later) {
-        for (int i = 0; i < count && what == 0; i++)
-            if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
-                what = PW_NOTICE_ERROR;
-        pw_gather_begin(server, conn);
-    } else if (!nothing) {
-        pw_gather_end(server, conn);
-        conn->sent_tick = server->ticks;
-    }
-    int32_t outcome = conn->failed ? PW_GONE : conn->output.borrowed;
-    pthread_mutex_unlock(&server->lock);
-    if (nothing)
+    if (conn->failed)
+        return PW_GONE;
+    if (conn->no_content)
+        return PW_UNWANTED;
+    size_t size = pw_response_allowed(conn, given);
+    conn->bytes += (int64_t)size;
+    bool complete = conn->promised >= 0 && conn->bytes == conn->promised;
+    int32_t outcome = size < given ? PW_OVERFLOW : complete ? PW_COMPLETE : 0;
+    if (size == 0)
         return outcome;
-    conn->bytes += size;
-    if (later)
-        return what == 0 ? outcome : pw_response_fail(thread, what);
-    if (pw_output_write(&conn->output, conn->fd, parts, count) == PW_IO_ERROR)
-        what = PW_NOTICE_ERROR;
-    else if ((flags & PW_FINISHED) == 0)
-        what = pw_response_wait(server, conn);
-    if (what != 0)
-        return pw_response_fail(thread, what);
-    outcome = conn->output.borrowed;
-    if (conn->output.first != NULL) {
-        pthread_mutex_lock(&server->lock);
+    char line[20];
+    struct iovec parts[3];
+    int count = pw_response_frame(conn, parts, line, data, size);
+    if (pw_gather_wants(server, conn, size) || (complete && pw_later_wants(thread, conn, size))) {
+        for (int i = 0; i < count; i++)
+            if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
+                return pw_response_fail_locked(thread, PW_NOTICE_ERROR);
         pw_gather_begin(server, conn);
-        pthread_mutex_unlock(&server->lock);
+        return outcome;
     }
+    pw_gather_end(server, conn);
+    conn->sent_tick = server->ticks;
+    pthread_mutex_unlock(&server->lock);
+    int what = pw_response_write(thread, conn, parts, count, (flags & PW_FINISHED) != 0);
+    int error = errno;
+    pthread_mutex_lock(&server->lock);
+    errno = error;
+    if (what != 0)
+        return pw_response_fail_locked(thread, what);
+    if (conn->output.first != NULL)
+        pw_gather_begin(server, conn);
     return outcome;
 }
 
-int32_t pw_send_first(pw_thread *thread, const char *head, int64_t head_size, int64_t length,
-                      int32_t head_flags, const char *data, int64_t size, int32_t flags)
-{
-    int32_t outcome = pw_send_head(thread, head, head_size, length, head_flags);
-    if (outcome <= 0)
-        return outcome == 0 ? PW_UNWANTED : outcome;
-    return pw_send_data(thread, data, size, flags);
-}
-
-/* Takes the output back from the watcher, who may have found that the client is gone. */
-static bool pw_response_has_failed(pw_thread *thread)
+int32_t pw_send_first(pw_thread *thread, int64_t exchange, const char *head, int64_t head_size,
+                      int64_t length, int32_t head_flags, const char *data, int64_t size,
+                      int32_t flags)
 {
     pthread_mutex_lock(&thread->server->lock);
-    pw_gather_end(thread->server, thread->conn);
-    bool failed = thread->conn->failed;
+    int32_t outcome = PW_OVER;
+    pw_conn *conn = pw_turn_take(thread, exchange);
+    if (conn != NULL) {
+        outcome = 0;
+        if (!conn->started)
+            outcome = pw_response_head(thread, conn, head, (size_t)head_size, length, head_flags);
+        if (outcome == 0)
+            outcome = pw_response_part(thread, conn, data, (size_t)size, flags);
+        pw_turn_give(thread);
+    }
     pthread_mutex_unlock(&thread->server->lock);
-    return failed;
+    return outcome;
 }
 
-int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t size)
+int32_t pw_send_data(pw_thread *thread, int64_t exchange, const char *data, int64_t size,
+                     int32_t flags)
 {
-    pw_conn *conn = thread->conn;
-    if (pw_response_has_failed(thread))
-        return PW_GONE;
-    if (conn->no_content || size <= 0)
-        return conn->output.borrowed;
-    if (!pw_output_file(&conn->output, descriptor, (off_t)offset, (size_t)size))
-        return PW_REFUSED;
-    conn->bytes += size;
-    return conn->output.borrowed;
-}
-
-/* The output is complete: it leaves now, or with others. */
-static void pw_response_send_rest(pw_thread *thread, pw_conn *conn, bool may_wait)
-{
-    if (conn->failed || conn->output.first == NULL)
-        return;
     pthread_mutex_lock(&thread->server->lock);
-    conn->later = may_wait && pw_later_wants(thread, conn, 0);
+    int32_t outcome = PW_OVER;
+    pw_conn *conn = pw_turn_take(thread, exchange);
+    if (conn != NULL) {
+        if (conn->started)
+            outcome = pw_response_part(thread, conn, data, (size_t)size, flags);
+        pw_turn_give(thread);
+    }
     pthread_mutex_unlock(&thread->server->lock);
-    bool progress = false;
-    if (!conn->later && pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
-        pw_response_fail(thread, PW_NOTICE_ERROR);
+    return outcome;
 }
 
-int32_t pw_send_end(pw_thread *thread, int32_t cut)
+int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t given)
+{
+    pthread_mutex_lock(&thread->server->lock);
+    int32_t outcome = PW_OVER;
+    pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
+    if (conn != NULL) {
+        size_t size = pw_response_allowed(conn, (size_t)given);
+        outcome = 0;
+        pw_gather_end(thread->server, conn);
+        if (conn->failed)
+            outcome = PW_GONE;
+        else if (conn->no_content)
+            outcome = PW_UNWANTED;
+        else if (conn->promised < 0 ||
+                 (size > 0 && !pw_output_file(&conn->output, descriptor, (off_t)offset, size)))
+            outcome = PW_REFUSED;
+        else
+            conn->bytes += (int64_t)size;
+        pw_turn_give(thread);
+    }
+    pthread_mutex_unlock(&thread->server->lock);
+    return outcome;
+}
+
+int64_t pw_content_missing(pw_thread *thread)
+{
+    pthread_mutex_lock(&thread->server->lock);
+    const pw_conn *conn = thread->conn;
+    int64_t missing = 0;
+    if (conn != NULL && conn->started && conn->promised >= 0)
+        missing = conn->promised - conn->bytes;
+    pthread_mutex_unlock(&thread->server->lock);
+    return missing;
+}
+
+void pw_send_end(pw_thread *thread, int32_t cut)
 {
     pw_server *server = thread->server;
-    pw_conn *conn = thread->conn;
-    pw_response_has_failed(thread);
+    pthread_mutex_lock(&server->lock);
+    pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
+    if (conn == NULL) {
+        pthread_mutex_unlock(&server->lock);
+        return;
+    }
+    pw_gather_end(server, conn);
     if (cut) {
         /* No last chunk, or too few bytes: the client sees a message cut off. Where the end of the
          * connection is all that ends the content, only a reset can tell it. */
         conn->reset = conn->unframed || conn->failed;
         conn->close = true;
-    } else if (conn->chunked && !conn->failed) {
-        if (!pw_output_copy(&conn->output, "0\r\n\r\n", 5))
-            pw_response_fail(thread, PW_NOTICE_ERROR);
+    } else if (conn->chunked && !conn->failed && !pw_output_copy(&conn->output, "0\r\n\r\n", 5)) {
+        pw_response_fail_locked(thread, PW_NOTICE_ERROR);
     }
-    pw_response_send_rest(thread, conn, cut == 0);
-    int32_t borrowed = conn->failed ? 0 : conn->output.borrowed;
-    pthread_mutex_lock(&server->lock);
-    thread->conn = NULL;
+    if (!conn->failed && conn->output.first != NULL) { /* it leaves now, or with others */
+        conn->later = !cut && pw_later_wants(thread, conn, 0);
+        if (!conn->later) {
+            bool progress = false;
+            pthread_mutex_unlock(&server->lock);
+            pw_io outcome = pw_output_flush(&conn->output, conn->fd, &progress);
+            int error = errno;
+            pthread_mutex_lock(&server->lock);
+            errno = error;
+            if (outcome == PW_IO_ERROR)
+                pw_response_fail_locked(thread, PW_NOTICE_ERROR);
+        }
+    }
     thread->request.sent = conn->bytes;
     pw_thread_log(thread, conn);
-    if (borrowed > 0)
-        pw_response_hold(thread, conn);
     if (conn->output.first != NULL)
         pw_conn_keep_line(thread, conn);
     conn->later &= server->holder == thread; /* or it may be asleep: it is woken for others alone */
-    pw_conn_finished(server, conn);
-    pw_loop_wake(server, false);
+    pw_exchange_end(thread);
     pthread_mutex_unlock(&server->lock);
-    return borrowed;
 }
 
 int64_t pw_finish(pw_thread *thread, int32_t cut)
 {
-    return pw_send_end(thread, cut) > 0 ? PW_HOLD : pw_next(thread);
+    bool lends = thread->request.lends != 0;
+    pw_send_end(thread, cut);
+    return lends ? PW_IDLE : pw_next(thread);
 }
 
 int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
 {
-    pw_server *server = thread->server;
-    pw_conn *conn = thread->conn;
     int32_t outcome = 0;
     bool progress = false;
-    pthread_mutex_lock(&server->lock); /* before the head another thread may flush the output */
+    pthread_mutex_lock(
+        &thread->server->lock); /* before the head another thread may flush the output */
+    pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
     if (conn == NULL || conn->failed)
         outcome = PW_GONE;
-    else if (conn->started || conn->facts.minor == 0)
-        outcome = 0;
-    else if (!pw_output_copy(&conn->output, head, (size_t)head_size) || /* nobody keeps it for us */
-             pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
+    else if (!conn->started && conn->facts.minor != 0 &&
+             (!pw_output_copy(&conn->output, head, (size_t)head_size) ||
+              pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR))
         outcome = pw_response_fail_locked(thread, PW_NOTICE_ERROR);
-    else
-        outcome = conn->output.borrowed;
-    pthread_mutex_unlock(&server->lock);
+    if (conn != NULL)
+        pw_turn_give(thread);
+    pthread_mutex_unlock(&thread->server->lock);
     return outcome;
+}
+
+int32_t pw_request_state(pw_thread *thread)
+{
+    int32_t state = PW_REQUEST_NONE;
+    pthread_mutex_lock(&thread->server->lock);
+    if (thread->conn != NULL)
+        state = thread->conn->started ? PW_REQUEST_BEGUN : PW_REQUEST_WAITS;
+    pthread_mutex_unlock(&thread->server->lock);
+    return state;
 }
 
 int32_t pw_client_gone(pw_thread *thread)
 {
-    pw_conn *conn = thread->conn;
-    if (conn == NULL)
-        return 1;
-    return pw_peer_has_left(conn->fd);
+    pthread_mutex_lock(&thread->server->lock);
+    const pw_conn *conn = thread->conn;
+    bool gone = conn == NULL || conn->failed || pw_peer_has_left(conn->fd);
+    pthread_mutex_unlock(&thread->server->lock);
+    return gone;
+}
+
+int32_t pw_check_client(pw_thread *thread, int64_t exchange)
+{
+    pthread_mutex_lock(&thread->server->lock);
+    pw_conn *conn = thread->request.exchange == exchange ? thread->conn : NULL;
+    int32_t outcome = 0;
+    if (conn == NULL) {
+        outcome = PW_OVER;
+    } else if (conn->failed || pw_peer_is_gone(conn->fd)) {
+        outcome = PW_GONE;
+    } else if (conn->facts.is_head || (conn->started && conn->no_content)) {
+        outcome = PW_UNWANTED;
+    } else if (pw_peer_has_left(conn->fd)) {
+        int64_t now = pw_now();
+        if (conn->left_at == 0)
+            conn->left_at = now;
+        if (now - conn->left_at >= PW_HALF_CLOSED_MS)
+            outcome = PW_GONE;
+    }
+    pthread_mutex_unlock(&thread->server->lock);
+    return outcome;
 }

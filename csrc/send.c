@@ -99,6 +99,27 @@ void pw_output_free(pw_output *output)
         pw_output_drop_first(output);
 }
 
+bool pw_output_own(pw_output *output)
+{
+    for (pw_piece **at = &output->first; output->borrowed > 0 && *at != NULL; at = &(*at)->next) {
+        pw_piece *piece = *at;
+        if (!piece->borrowed)
+            continue;
+        pw_piece *own = pw_realloc(NULL, sizeof *own + piece->left);
+        if (own == NULL)
+            return false;
+        *own = (pw_piece){.next = piece->next, .left = piece->left, .file = -1};
+        own->room = piece->left;
+        own->at = memcpy(own->own, piece->at, piece->left);
+        *at = own;
+        if (output->last == piece)
+            output->last = own;
+        output->borrowed--;
+        pw_free(piece);
+    }
+    return true;
+}
+
 static pw_io pw_failure(void)
 {
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? PW_IO_RETRY : PW_IO_ERROR;

@@ -77,7 +77,7 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->balance = settings->balance;
     server->place = server->balance != NULL ? pw_balance_join(server->balance) : NULL;
     server->turn = 1;
-    server->turn_ms = PW_TURN_MS;
+    server->slice_ms = PW_SLICE_MS;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
     server->timers.length[PW_TIMER_BODY] = settings->timeout_body;
@@ -104,7 +104,7 @@ pw_server *pw_server_new(const pw_settings *settings)
     server->wake[0] = server->wake[1] = server->handover = -1;
     pthread_mutex_init(&server->lock, NULL);
     server->references = 1;
-    server->process = getpid();
+    server->news_said = -1;
     pw_condition_init(&server->watch);
     pw_server_copy_settings(server, settings);
     pw_timers_init(&server->timers);
@@ -131,6 +131,7 @@ int32_t pw_server_listen(pw_server *server, int32_t descriptor)
     if (listener->fd < 0)
         return errno;
     int error = pw_poll_add(&server->poll, listener->fd, listener, PW_POLL_LISTENER);
+    listener->is_polled = error == 0;
     if (error == 0)
         server->listener_count++;
     else
@@ -150,9 +151,11 @@ int32_t pw_server_share(pw_server *server, int32_t from, int32_t to)
     return error;
 }
 
-void pw_server_stop(pw_server *server)
+void pw_server_stop(pw_server *server, int32_t how)
 {
-    atomic_fetch_add(&server->stopping, 1);
+    int asked = atomic_load(&server->stopping);
+    while (asked < how && !atomic_compare_exchange_weak(&server->stopping, &asked, how))
+        continue;
     pw_server_wake(server);
 }
 
@@ -161,7 +164,7 @@ void pw_server_wake(pw_server *server)
     int saved = errno;
     /* A full pipe wakes as well as one byte does. */
     if (write(server->wake[1], "", 1) < 0)
-        errno = saved;
+        errno = saved; /* in a forked child there is none */
 }
 
 int32_t pw_server_descriptor(pw_server *server)
@@ -172,25 +175,6 @@ int32_t pw_server_descriptor(pw_server *server)
 int64_t pw_server_requests(pw_server *server)
 {
     return atomic_load_explicit(&server->requests, memory_order_relaxed);
-}
-
-bool pw_server_is_ours(const pw_server *server)
-{
-    return server->process == getpid();
-}
-
-void pw_server_close_listeners(pw_server *server)
-{
-    bool listens = !server->paused && !server->aside && pw_server_is_ours(server);
-    for (int i = 0; i < server->listener_count; i++) {
-        if (server->listeners[i].fd < 0)
-            continue;
-        /* Closing would not do: other processes have the same socket open. */
-        if (listens)
-            pw_poll_remove(&server->poll, server->listeners[i].fd);
-        close(server->listeners[i].fd);
-        server->listeners[i].fd = -1;
-    }
 }
 
 void pw_server_release(pw_server *server)
@@ -205,17 +189,57 @@ void pw_server_release(pw_server *server)
     pw_free(server);
 }
 
+/* ------------------------------------------------------------------ fork(2) */
+
+void pw_server_hold(pw_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+}
+
+void pw_server_unhold(pw_server *server)
+{
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* Closes and forgets; nothing is freed, because a thread that is not here may have been at it. */
+void pw_server_forked(pw_server *server)
+{
+    server->forked = server->stopped = true;
+    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+        thread->conn = NULL;
+    for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next)
+        close(conn->fd);
+    for (int i = 0; i < server->listener_count; i++)
+        if (server->listeners[i].fd >= 0)
+            close(server->listeners[i].fd);
+    for (int i = 0; i < 2; i++)
+        close(server->wake[i]);
+    server->wake[0] = server->wake[1] = -1;
+    if (server->handover >= 0)
+        close(server->handover);
+    pw_poll_forked(&server->poll);
+    server->access.fd = -1;
+    server->access.lines.size = 0; /* the parent writes them */
+    server->notices.first = server->notices.count = 0;
+    server->notices.lost = 0;
+    server->news_count = 0;
+    server->news_said = -1;
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* ------------------------------------------------------------------ the end */
+
 void pw_server_free(pw_server *server)
 {
-    if (server == NULL)
+    if (server == NULL || server->forked)
         return;
-    server->draining = true;
+    server->draining = server->stopped = true; /* a thread that never came back may come yet */
     pw_loop_clear(server);
-    pw_server_close_listeners(server);
+    server->news_count = 0;
+    pw_accept_close(server);
     pw_accept_leave(server);
     pw_poll_close(&server->poll);
-    if (pw_server_is_ours(server))
-        pw_access_flush(&server->access);
+    pw_access_flush(&server->access);
     pw_free(server->access.lines.at);
     pw_free(server->access.program);
     pw_free(server->health);

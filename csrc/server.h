@@ -5,14 +5,16 @@
  *     access      the access log                notice    what the error log is told
  *     accept      new connections               balance   between processes
  *     loop        whose turn it is              token     which thread runs the loop
- *     request, respond   to Python, and back    server    from its making to its end
+ *     exchange  whose turn it is to send        request, respond   to Python, and back
+ *     server    from its making to its end
  *
  * Threads: pw_server.lock guards the server and all that it owns, and is held by whoever runs the
  * loop, except while it waits for events. What is not under it:
  *
- *     a connection in PW_CONN_APP     belongs to the thread that has its request, but for `what`,
+ *     a connection in PW_CONN_APP     belongs to the thread that has its exchange, but for `what`,
  *                                     `state`, `timer`, `queued` and the list pointers; `output`
- *                                     is the thread's own only from pw_send_head or pw_respond on
+ *                                     belongs to whoever has the turn, from the response's head on
+ *                                     (exchange.c)
  *     server->stopping, server->wake, may be touched by anyone
  *     server->drain_until, requests
  *     limits, timers.length,          are not changed once the server listens
@@ -82,10 +84,22 @@ void pw_notice_conn(pw_server *server, const pw_conn *conn, int what, int error)
 void pw_notice_thread(const pw_thread *thread, const pw_conn *conn, int what, int error);
 /* One more of which nothing can be told. */
 void pw_notice_lost(pw_server *server);
+/* Connections were waiting to be accepted when the server ended. */
+void pw_notice_backlog(pw_server *server);
 /* Keeps the request line of the request that the thread takes, for notices. */
 void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn);
 /* The thread leaves a response behind that is not yet sent: the same for the connection. */
 void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn);
+
+/* ------------------------------------------------------------------ exchange.c; with the lock */
+
+/* The turn to send for an exchange; waits while another thread has it. NULL: the exchange is over. */
+pw_conn *pw_turn_take(pw_thread *thread, int64_t exchange);
+void pw_turn_give(pw_thread *thread);
+/* The exchange is over for the thread, which has the turn or nobody: its response is complete. */
+void pw_exchange_end(pw_thread *thread);
+/* Ends one that the thread has not finished, if there is one. */
+void pw_exchange_abandon(pw_thread *thread);
 
 /* ------------------------------------------------------------------ respond.c */
 
@@ -109,16 +123,16 @@ void pw_gather_flush(pw_server *server, bool all);
 /* ------------------------------------------------------------------ accept.c */
 
 typedef struct {
-    int fd;          /* owned, a duplicate; -1 once the server drains */
+    int fd;          /* owned, a duplicate; -1 once closed, which happens while the server drains */
     bool is_channel; /* connections come from other processes: see handover.c */
     bool is_over;    /* nothing comes any more */
+    bool is_polled;  /* the poller has it */
 } pw_listener;
 
-/* At most so many new connections, put into the run queue. */
-void pw_accept(pw_server *server, pw_listener *listener, int most);
-/* The same for what the poller has said. */
+/* Accepts what the poller has reported. */
 void pw_accept_event(pw_server *server, pw_listener *listener);
-/* So many connections more, or less. */
+/* Counts connections: `change` more, or less. While the server drains the loop checks after each
+ * that ends whether it was the last, whichever thread has closed it. */
 void pw_accept_count(pw_server *server, int change);
 void pw_accept_pause(pw_server *server);
 /* While it pauses for want of room: whether an idle connection can go for a new one, now or soon. */
@@ -131,6 +145,19 @@ int pw_accept_patience(pw_server *server);
 void pw_accept_waited(pw_server *server);
 /* No new connections are for this process any more. */
 void pw_accept_leave(pw_server *server);
+
+/*
+ * While the server drains. A listening socket that is open then has connections waiting for which
+ * there is no room, and accepting is paused; or pw_accept_drain is due.
+ */
+bool pw_accept_is_open(const pw_server *server);
+bool pw_accept_drain_is_due(const pw_server *server);
+/* Accepts what waits as far as there is room, and closes the sockets where nothing waits any more, or
+ * others accept it. */
+void pw_accept_drain(pw_server *server);
+/* Closes the sockets. Returns whether connections were waiting there, which are lost unless another
+ * process has the sockets too. */
+bool pw_accept_close(pw_server *server);
 
 /* ------------------------------------------------------------------ balance.c */
 
@@ -180,7 +207,7 @@ struct pw_server {
     pw_event events[PW_EVENTS_MOST];
     int event_count, event_next;
     int wake[2];               /* a pipe: [1] written by pw_server_stop */
-    atomic_int stopping;       /* how often pw_server_stop was called */
+    atomic_int stopping;       /* the most urgent that pw_server_stop was asked for; 0: nothing */
     _Atomic(int64_t) requests; /* handed out; read by pw_server_requests from any thread */
     bool draining;
     atomic_int_least64_t drain_until; /* ms; 0: nobody has seen yet that it is to stop */
@@ -196,18 +223,17 @@ struct pw_server {
     int64_t aside_until; /* ms */
     int turn;            /* how many connections it accepts before it looks at the others again */
 
-    pid_t process; /* the server's: that has made it, or accepted connections */
-    pw_conn *all;  /* owned: the list of connections */
+    pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;
     int64_t next_id;
-    pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
-    pw_queue run;   /* connections to go on with */
-    pw_queue again; /* the same, when all others have had their turn: they have had one before */
-    pw_queue spent; /* those that have had a turn since the poller was last asked */
-    int64_t polls;  /* how often it was */
-    int32_t turn_ms;
-    pw_queue ready; /* connections with a complete request, for the next thread */
-    pw_queue later; /* connections whose responses leave together: see pw_later_wants */
+    pw_conn *dead;    /* owned: closed, to be freed (linked by run_next) */
+    pw_queue run;     /* connections to go on with */
+    pw_queue again;   /* the same, after the events: their time slice was over before */
+    pw_queue spent;   /* the same, when the poller has been asked again: their slice is over */
+    int64_t polls;    /* how often it was */
+    int32_t slice_ms; /* PW_SLICE_MS, but in tests */
+    pw_queue ready;   /* connections with a complete request, for the next thread */
+    pw_queue later;   /* connections whose responses leave together: see pw_later_wants */
     int later_count;
     int64_t later_tick; /* when the first of them came */
 
@@ -223,6 +249,7 @@ struct pw_server {
 
     int64_t *news; /* owned: what pw_news will tell */
     size_t news_count, news_room;
+    int64_t news_said; /* what pw_news has said last, and nobody has acted upon yet; -1: none */
     pw_notices notices;
 
     pw_access access;
@@ -252,13 +279,14 @@ struct pw_server {
     bool watcher_sleeps;     /* until the next request */
     bool wants_thread;       /* sooner than the next tick */
     bool stopped;            /* pw_next returns PW_STOP from now on */
+    bool forked;             /* this is a child of the server's process: nothing is open */
 };
 
 struct pw_thread {
-    pw_server *server; /* borrowed */
-    pw_conn *conn;     /* borrowed: the request at hand, or NULL */
-    pw_request request;
-    pw_block block; /* its memory is owned */
+    pw_server *server;  /* borrowed */
+    pw_conn *conn;      /* borrowed: of the exchange at hand, or NULL: there is none */
+    pw_request request; /* its number is the exchange's */
+    pw_block block;     /* its memory is owned */
 
     pthread_cond_t wake;  /* with the server's lock: it has been given the token, or the end */
     pw_thread *next_idle; /* borrowed */
@@ -275,20 +303,13 @@ struct pw_thread {
     int32_t patience;           /* ms that it waits, once; -1: for ever, as often as need be */
     int warned;                 /* how often pw_watch has named the request at hand */
     pw_thread *next, *previous; /* borrowed: server->threads */
-    pw_conn *hold;   /* borrowed until hold_sent: Python is about to keep what it sends */
-    int64_t hold_id; /* its number; -1: none */
-    bool hold_sent;  /* before Python was back */
-    bool nudged;     /* it is to return PW_IDLE */
+    bool nudged;                /* it is to return PW_IDLE */
+    bool sending;               /* a thread has the turn: see exchange.c */
+    pthread_cond_t turn;        /* with the server's lock: the turn has been given back */
 };
 
-/* False in a process that was forked from the server's, while a request ran, say. That one has copies of
- * all of its memory and descriptors, but shares what is behind them: its poller, its listeners, the
- * connections. It may close what is its own, and not touch the rest. */
-bool pw_server_is_ours(const pw_server *server);
 /* One reference less. */
 void pw_server_release(pw_server *server);
-/* Nobody can connect any more, as far as this process is concerned. */
-void pw_server_close_listeners(pw_server *server);
 
 /* ------------------------------------------------------------------ loop.c */
 
@@ -296,21 +317,21 @@ void pw_server_close_listeners(pw_server *server);
 void pw_run(pw_server *server, pw_conn *conn, bool first);
 /*
  * One client cannot have all of the loop's time: when its connection has had so much since the poller
- * was last asked, that is asked again first, and the others have their turns. While the application
- * takes little time that is many requests, whose responses leave together; else it is few.
+ * was last asked, its time slice is over: the poller is asked again first, and the others go on. While
+ * the application takes little time a slice is many requests, whose responses leave together.
  */
-#define PW_TURN_REQUESTS 32
-#define PW_TURN_BYTES 262144 /* received, and sent as content */
-#define PW_TURN_MS 4
+#define PW_SLICE_REQUESTS 32
+#define PW_SLICE_BYTES 262144 /* received, and sent as content */
+#define PW_SLICE_MS 4
 
-static inline bool pw_turn_is_over(const pw_server *server, const pw_conn *conn)
+static inline bool pw_slice_is_over(const pw_server *server, const pw_conn *conn)
 {
-    return conn->turn_requests >= PW_TURN_REQUESTS || conn->turn_bytes >= PW_TURN_BYTES ||
-           server->timers.now - conn->turn_since >= server->turn_ms;
+    return conn->slice_requests >= PW_SLICE_REQUESTS || conn->slice_bytes >= PW_SLICE_BYTES ||
+           server->timers.now - conn->slice_since >= server->slice_ms;
 }
 
-/* Goes on with a connection that could go on now, but has had its turn: after the others. */
-void pw_turn_end(pw_server *server, pw_conn *conn);
+/* Goes on with a connection that could go on now, but whose slice is over: after the others. */
+void pw_slice_end(pw_server *server, pw_conn *conn);
 /* Whether what is left of a response, with so many bytes more, had better leave with others. */
 bool pw_later_wants(const pw_thread *thread, const pw_conn *conn, size_t size);
 /* Goes on with a connection when the others do, or the loop has nothing else to do, or time is up. */
@@ -326,8 +347,6 @@ void pw_tell(pw_server *server, int64_t value, int kind);
 /* The loop itself, by the holder; with the lock, which it lets go while it waits. The watcher gets
  * PW_IDLE when a thread that can serve waits for the token. */
 int64_t pw_loop(pw_thread *thread);
-/* Python has come back, and has what it was to keep: from now on the news can tell of it. */
-void pw_thread_confirm(pw_thread *thread);
 /* Another thread has, perhaps, given the loop something to do. */
 void pw_loop_wake(pw_server *server, bool always);
 /* Ends and frees all connections; no thread is in the loop any more. */
@@ -345,6 +364,8 @@ int64_t pw_watch_due(const pw_server *server);
 bool pw_watch_is_wanted(const pw_server *server);
 /* Whether an application that blocks is to be expected. */
 bool pw_token_is_eager(const pw_server *server);
+/* The thread is to be freed: nobody is to wait for it. */
+void pw_token_leave(pw_thread *thread);
 /* Ends all waiting: the server has stopped. */
 void pw_token_stop(pw_server *server);
 

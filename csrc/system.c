@@ -190,9 +190,10 @@ void pw_end_connection(int fd, int family, pw_ending ending)
     close(fd);
 }
 
-bool pw_can_send(int fd)
+bool pw_peer_is_gone(int fd)
 {
-    return pw_send_bytes(fd, "", 0) >= 0 || errno == EAGAIN || errno == EWOULDBLOCK;
+    struct pollfd asked = {.fd = fd, .events = 0, .revents = 0};
+    return poll(&asked, 1, 0) > 0 && (asked.revents & PW_POLL_GONE) != 0;
 }
 
 bool pw_peer_has_left(int fd)

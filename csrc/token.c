@@ -164,6 +164,20 @@ void pw_token_keep(pw_thread *thread)
     }
 }
 
+void pw_token_leave(pw_thread *thread)
+{
+    pw_server *server = thread->server;
+    pw_idle_remove(server, thread);
+    if (thread->taken)
+        server->taken_count--;
+    if (server->holder == thread) {
+        server->holder = NULL;
+        server->holder_in_app = false;
+        pw_token_wake_idle(server);
+    }
+    pthread_cond_signal(&server->watch);
+}
+
 void pw_token_stop(pw_server *server)
 {
     server->stopped = true;
@@ -195,7 +209,7 @@ int32_t pw_settle(pw_thread *thread, int32_t patience)
     int32_t unsent = 0;
     int64_t number;
     pthread_mutex_lock(&server->lock);
-    pw_thread_confirm(thread);
+    pw_exchange_abandon(thread);
     if (pw_token_take(thread, &number)) {
         /* As the watcher it takes no request. What can be done at once may be all there is to do. */
         pw_token_give(server, server->watcher);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 import time
 from pathlib import Path
@@ -82,6 +83,23 @@ def eventually(what: Callable[[], object], wanted: str) -> None:
     while not what():
         assert time.monotonic() < deadline, f"expected {wanted} within {PATIENCE:g} s"
         time.sleep(0.01)
+
+
+def is_refused(port: int) -> bool:
+    """Tell whether a new connection is refused."""
+    try:
+        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def listens(port: int) -> bool:
+    """Tell whether a socket listens on a port, without connecting."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(
+        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines
+    )
 
 
 def children(pid: int) -> list[int]:

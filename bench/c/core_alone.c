@@ -21,7 +21,7 @@ static pw_server *server;
 static void stop(int signal)
 {
     (void)signal;
-    pw_server_stop(server);
+    pw_server_stop(server, PW_DRAIN);
 }
 
 static int listen_on(uint16_t port)
@@ -81,9 +81,9 @@ int main(int count, char **words)
         return 1;
     }
     for (int64_t number = pw_next(thread); number != PW_STOP;) {
-        if (number == PW_IDLE || number == PW_HOLD) {
+        if (number == PW_IDLE) {
             while (pw_news(thread) >= 0)
-                continue; /* what is sent is a constant: nothing has to be let go */
+                pw_news_done(thread); /* what is sent is a constant: nothing was kept */
             number = pw_next(thread);
             continue;
         }

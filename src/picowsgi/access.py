@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from picowsgi import core
+from picowsgi.log import get_logger
 from picowsgi.terminal import is_terminal, wants_colour
 
 if TYPE_CHECKING:
@@ -89,9 +90,17 @@ class AccessLog:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def reopen(self, log_to: Callable[[int], object]) -> None:
-        """Open the file anew, as after a rotation; `log_to` is told the new descriptor."""
+        """Open the file anew, as after a rotation; `log_to` is told the new descriptor.
+
+        Where it cannot be opened, that is logged, and the old file stays in use.
+        """
         if self.descriptor >= 0 and self._path != "-":
-            old, self.descriptor = self.descriptor, self._open()
+            try:
+                new = self._open()
+            except OSError as error:
+                get_logger().error("cannot open the access log again: %s", error)
+                return
+            old, self.descriptor = self.descriptor, new
             log_to(self.descriptor)
             os.close(old)
 

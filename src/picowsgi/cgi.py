@@ -12,11 +12,13 @@ response goes to its standard output.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from picowsgi import core
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-_BARE = re.compile(rb"HTTP/1\.1 (1..|204|304) ")
+_BARE = re.compile(rb"HTTP/1\.1 (204|304) ")
 
 
 def run(
@@ -45,17 +47,22 @@ def run(
 
     The three are the process's own by default: variables as RFC 3875 section 4.1 names them, and
     binary streams, of which `CONTENT_LENGTH` bytes are read at most. An application that fails is
-    a response with status 500 and a traceback on standard error.
+    a response with status 500 and a traceback on standard error. Where nobody reads the response,
+    the application's iterable is closed, and this returns as ever.
     """
     if not get_logger().hasHandlers():
         configure("info")
-    output = _Output(stdout or sys.stdout.buffer, environ.get("REQUEST_METHOD", "GET"))
+    if stdin is None:
+        stdin = getattr(sys.stdin, "buffer", None)
+    if stdout is None:
+        stdout = getattr(sys.stdout, "buffer", None)
+    output = _Output(stdout, environ.get("REQUEST_METHOD", "GET"))
     gateway = _CGIGateway(application, output)
     with redirect_stdout(sys.stderr):  # what the application prints is no response
-        gateway.serve(_make_environ(environ, stdin or sys.stdin.buffer))
+        gateway.answer(environ, stdin)
 
 
-def _make_environ(variables: Mapping[str, str], stdin: BinaryIO) -> WSGIEnvironment:
+def _make_environ(variables: Mapping[str, str], stdin: BinaryIO | None) -> WSGIEnvironment:
     """Return the environ (PEP 3333, "environ Variables"): text whose characters are bytes."""
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": "GET",
@@ -85,7 +92,7 @@ def _make_environ(variables: Mapping[str, str], stdin: BinaryIO) -> WSGIEnvironm
     return environ
 
 
-def _make_input(length: str, stdin: BinaryIO) -> BinaryIO:
+def _make_input(length: str, stdin: BinaryIO | None) -> BinaryIO:
     """Return the content of so many bytes; RFC 3875 section 4.2 allows to read no more of it."""
     size = int(length) if re.fullmatch("[0-9]{1,18}", length) else 0
     return io.BufferedReader(_Limited(stdin, size)) if size else NO_CONTENT
@@ -94,7 +101,7 @@ def _make_input(length: str, stdin: BinaryIO) -> BinaryIO:
 class _Limited(io.RawIOBase):
     """The first bytes of a stream."""
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
+    def __init__(self, stream: BinaryIO | None, size: int) -> None:
         self._stream = stream
         self._left = size
 
@@ -102,6 +109,8 @@ class _Limited(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:
+        if self._stream is None:
+            raise OSError(errno.EBADF, "standard input is closed")
         data = self._stream.read(min(len(buffer), self._left))
         self._left -= len(data)
         buffer[: len(data)] = data
@@ -111,55 +120,97 @@ class _Limited(io.RawIOBase):
 class _Output:
     """Standard output, where a head begins with `Status:` (RFC 3875 section 6.3.3)."""
 
-    def __init__(self, stream: BinaryIO, method: str) -> None:
+    def __init__(self, stream: BinaryIO | None, method: str) -> None:
+        """`stream` None: nobody reads it."""
         self._stream = stream
         self.method = method
-        self._failed = False
+        self.begun = False
+        self._failed = stream is None
         self._wanted = True
+        self._has_length = False
+        #: Bytes of content that the Content-Length still promises.
+        self.missing = 0
 
-    def send_head(self, head: bytes) -> bool:
-        """Send a head that ends without an empty line; False where no content may follow."""
+    def send_head(self, head: bytes, length: int) -> bool:
+        """Send a head that ends without an empty line; False where no content may follow.
+
+        `length` is its Content-Length, or -1.
+        """
+        self.begun = True
         self._wanted = self.method != "HEAD" and not _BARE.match(head)
+        self.missing = max(length, 0) if self._wanted else 0
+        self._has_length = length >= 0
         self._write(b"Status:%b\r\n" % head.removeprefix(b"HTTP/1.1"))
         return self._wanted
 
     def send(self, data: bytes) -> int:
-        """Send content; returns PW_GONE when nobody reads it any more, or 0."""
-        if self._wanted:
-            self._write(data)
-        return core.GONE if self._failed else 0
+        """Send content; returns what the core returns (`pw_send_data` in csrc/api.h)."""
+        if not self._wanted:
+            return core.UNWANTED
+        outcome = 0
+        if self._has_length:
+            if len(data) > self.missing:
+                outcome = core.OVERFLOW
+            elif len(data) == self.missing:
+                outcome = core.COMPLETE
+            data = data[: self.missing]
+            self.missing -= len(data)
+        self._write(data)
+        return core.GONE if self._failed else outcome
 
     def _write(self, data: bytes) -> None:
+        if self._stream is None or self._failed:
+            return
         try:
             self._stream.write(data)
             self._stream.flush()
-        except BrokenPipeError:
+        except (OSError, ValueError) as error:  # a ValueError: it is closed
             self._failed = True
+            if not isinstance(error, BrokenPipeError):
+                get_logger().error("the response cannot be written: %s", error)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Empty the buffer of standard output: Python would fail to at exit, with a traceback."""
+        own = sys.__stdout__
+        if own is None or self._stream is not own.buffer:
+            return
+        with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), own.fileno())
+            own.flush()
 
 
 class _CGIResponse(Response):
     """A response that goes to an _Output, in the core's place."""
 
-    lends = False
+    @staticmethod
+    def send_first(output: _Output, _exchange: int, *head_and_data: Any) -> int:
+        head, _size, length, _head_flags, data, *_ = head_and_data
+        return output.send(data) if output.send_head(head, length) else core.UNWANTED
 
     @staticmethod
-    def send_head(output: _Output, head: bytes, _size: int, _length: int, _flags: int) -> int:
-        return int(output.send_head(head))
-
-    @staticmethod
-    def send_data(output: _Output, data: bytes, _size: int, _flags: int) -> int:
+    def send_data(output: _Output, _exchange: int, data: bytes, _size: int, _flags: int) -> int:
         return output.send(data)
 
     @staticmethod
-    def send_first(output: _Output, *head_and_data: Any) -> int:
-        head, _size, _length, _head_flags, data, *_ = head_and_data
-        return output.send(data) if output.send_head(head) else core.UNWANTED
+    def check_client(output: _Output, _exchange: int) -> int:
+        return core.UNWANTED if output.method == "HEAD" else 0
+
+    @staticmethod
+    def current_exchange(_output: _Output) -> int:
+        return 0
 
 
 class _NoSpool:
     """In the place of what the gateway asks for content in a temporary file."""
 
     spooled = None
+
+
+class _NoNumber:
+    """In the place of what the core says of a request."""
+
+    exchange = 0
 
 
 class _CGIGateway(Gateway):
@@ -170,8 +221,17 @@ class _CGIGateway(Gateway):
     def __init__(self, application: WSGIApplication, output: _Output) -> None:
         self.application = application
         self.thread = output
-        self.encode = HeadEncoder().encode
         self.environs: Any = _NoSpool
+        self._request: Any = _NoNumber
+        self._process = os.getpid()
+        self._use(HeadEncoder())
+
+    def answer(self, variables: Mapping[str, str], stdin: BinaryIO | None) -> None:
+        """Answer the request, with a 500 where there is no other way."""
+        try:
+            self.serve(_make_environ(variables, stdin))
+        except Exception as error:
+            self._recover(error)
 
     def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
         response.over = True
@@ -179,13 +239,30 @@ class _CGIGateway(Gateway):
         tells = bool(body) or self.thread.method != "HEAD"
         if head.length < 0 and tells and not _BARE.match(head.data):
             head = head.with_length(len(body))
-        self.thread.send_head(head.data)
+        self.thread.send_head(head.data, head.length)
         self.thread.send(body)
         return core.IDLE
+
+    def _content_missing(self) -> int:
+        missing: int = self.thread.missing
+        return missing
+
+    def _send_items(self, response: Response, result: Any) -> None:
+        for item in result:
+            response.send(item)
+            if response.enough:
+                break
 
     def _send_file(self, _response: Response, _wrapper: FileWrapper) -> bool:
         return False
 
     def _finish(self, response: Response, *, cut: bool) -> int:  # noqa: ARG002
         response.over = True
+        return core.IDLE
+
+    def _abandon(self, _error: BaseException) -> int:
+        if not self.thread.begun:
+            head, body = self._failure
+            self.thread.send_head(head.data)
+            self.thread.send(body)
         return core.IDLE

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
 from picowsgi import __version__, core, middleware, service
 from picowsgi.arguments import PROGRAM, Arguments, describe_settings, read_arguments
+from picowsgi.descriptors import restore_standard_streams
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, take
-from picowsgi.log import configure
+from picowsgi.log import configure, read_config, write_standard_error
 from picowsgi.loop import share_out
+from picowsgi.monkey import refuse_patched
 from picowsgi.privileges import find_identity
 from picowsgi.resolve import load_settings
 from picowsgi.sockets import url_of
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns the exit status: 0 after serving, 1 where the application or the address cannot be
     used, 2 for a wrong option.
     """
+    restore_standard_streams()  # before anything is opened
     try:
         return _run(argv)
     except click.ClickException as error:
@@ -73,7 +75,13 @@ def _run(argv: Sequence[str] | None) -> int:
         settings = load_settings(
             command.options, config_file=command.config_file, source="command line"
         )
-    configure(settings.log_level, settings.log_format, settings.log_config)
+    configure(settings.log_level, settings.log_format)
+    prepare = None
+    if settings.log_config:
+        prepare = read_config(settings.log_config)
+        if not (settings.user or settings.group):
+            prepare()  # in the directory of the start, and before anything is logged
+            prepare = None
     load = _loader(command.app, settings)
 
     def announce(sockets: list[socket.socket]) -> None:
@@ -83,7 +91,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if command.check:
         return _check(command, settings, load)
     core.share_heap()
-    return service.run(load, settings, announce, start_again, given)
+    return service.run(load, settings, announce, start_again, given, prepare)
 
 
 def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication]:
@@ -116,6 +124,7 @@ def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -
         watched_files(settings)
     find_identity(settings.user, settings.group)
     load()
+    refuse_patched()
     click.echo(f"{PROGRAM} {__version__} can serve {_name_of(command, settings)}\n")
     click.echo(describe_settings(settings))
     return 0
@@ -152,7 +161,5 @@ def _say_error(message: str) -> None:
 
 def _say(text: str) -> None:
     """Write a line to standard error; where nobody can read it, serving is still worth it."""
-    if text and sys.stderr is not None:
-        with suppress(OSError):
-            sys.stderr.write(f"{text}\n")  # at once: other lines go to the same terminal
-            sys.stderr.flush()
+    if text:
+        write_standard_error(f"{text}\n")  # at once: other lines go to the same terminal

@@ -13,9 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
+from picowsgi import forked
 from picowsgi._core import ffi, lib
 from picowsgi.cpus import has_gil
+from picowsgi.descriptors import occupy_standard
+from picowsgi.monkey import refuse_patched
 
 if TYPE_CHECKING:
     from picowsgi.access import AccessLog
@@ -37,9 +41,8 @@ VALUES_MASK: int = lib.PW_VALUES_MASK
 SIZE_SHIFT: int = lib.PW_SIZE_SHIFT
 OTHER_NAME: int = lib.PW_OTHER_NAME
 STOP: int = lib.PW_STOP
-HOLD: int = lib.PW_HOLD
+STARTED: int = lib.PW_STARTED
 IDLE: int = lib.PW_IDLE
-REFUSED: int = lib.PW_REFUSED
 WATCH_STOP: int = lib.PW_WATCH_STOP
 WATCH_BIRTH: int = lib.PW_WATCH_BIRTH
 WATCH_SLOW: int = lib.PW_WATCH_SLOW
@@ -52,14 +55,25 @@ NOTICE_STOP: int = lib.PW_NOTICE_STOP
 NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
 NOTICE_LOST: int = lib.PW_NOTICE_LOST
 NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
-GONE: int = lib.PW_GONE
+NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
+NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
+DRAIN: int = lib.PW_DRAIN
+LEAVE: int = lib.PW_LEAVE
+END: int = lib.PW_END
+COMPLETE: int = lib.PW_COMPLETE
+OVERFLOW: int = lib.PW_OVERFLOW
 UNWANTED: int = lib.PW_UNWANTED
+GONE: int = lib.PW_GONE
+REFUSED: int = lib.PW_REFUSED
+OVER: int = lib.PW_OVER
 ADD_DATE: int = lib.PW_ADD_DATE
 ADD_SERVER: int = lib.PW_ADD_SERVER
 CLOSE: int = lib.PW_CLOSE
 HAS_LENGTH: int = lib.PW_HAS_LENGTH
 FINISHED: int = lib.PW_FINISHED
 RETURN: int = lib.PW_RETURN
+REQUEST_WAITS: int = lib.PW_REQUEST_WAITS
+REQUEST_BEGUN: int = lib.PW_REQUEST_BEGUN
 COPY_MOST: int = lib.PW_COPY_MOST
 ATOM_LITERAL: int = lib.PW_ATOM_LITERAL
 ATOM_ADDRESS: int = lib.PW_ATOM_ADDRESS
@@ -90,21 +104,25 @@ next_request = lib.pw_next
 next_request_within = lib.pw_next_within
 settle = lib.pw_settle
 next_news = lib.pw_news
+news_done = lib.pw_news_done
 nudge = lib.pw_thread_nudge
-send_head = lib.pw_send_head
 send_data = lib.pw_send_data
 send_first = lib.pw_send_first
 send_file = lib.pw_send_file
 send_end = lib.pw_send_end
 finish = lib.pw_finish
 send_interim = lib.pw_send_interim
+request_state = lib.pw_request_state
 client_gone = lib.pw_client_gone
+check_client = lib.pw_check_client
+content_missing = lib.pw_content_missing
+current_exchange = lib.pw_thread_exchange
 unpack = ffi.unpack
 
-#: Whether bytes may be moved in memory, as by PyPy's collector. There the core is to be given
-#: `lend(data)` for what it may still read after the call: as long as that lives, its bytes stay.
+#: Whether bytes may be moved in memory, as by PyPy's collector. There the core is given `pin(data)`
+#: for what it may still read after a call: as long as that lives, its bytes stay where they are.
 BYTES_MOVE: bool = sys.implementation.name == "pypy"
-lend = ffi.from_buffer
+pin = ffi.from_buffer
 
 _UNDERSCORE = {
     "drop": lib.PW_UNDERSCORE_DROP,
@@ -187,7 +205,8 @@ class Notice(NamedTuple):
 class CoreServer:
     """Listening sockets and their event loop (`pw_server`).
 
-    Raises OSError where the system refuses.
+    Raises OSError where the system refuses, PatchedError where a library has changed the system. In
+    a forked child it has stopped (`picowsgi.forked`).
     """
 
     def __init__(
@@ -198,6 +217,8 @@ class CoreServer:
         balance: Balance | None = None,
     ) -> None:
         """`balance` is for processes that share the sockets."""
+        refuse_patched()
+        occupy_standard()
         program = b"" if access is None else access.program
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
         health = ffi.new("char[]", settings.health.encode("ascii"))
@@ -234,12 +255,32 @@ class CoreServer:
         server = lib.pw_server_new(ffi.new("pw_settings *", fields))
         if server == ffi.NULL:
             raise OSError("the core could not be started")
-        # It leaves the balance at its end, which has to be there for as long.
-        self.pointer = ffi.gc(server, partial(_free_server, balance), _SERVER_SIZE)
+        #: What Python has lent to the core, by the number of the exchange, with the thread that has
+        #: lent it. An item is put in before the core gets it, and taken out when the core has named
+        #: its number (PW_NEWS_SENT), by nothing else.
+        self.loans: dict[int, tuple[ref[CoreThread], object]] = {}
+        # Both must outlive the server: it reads the one, and leaves the other at its end.
+        self.pointer = ffi.gc(server, partial(_free_server, self.loans, balance), _SERVER_SIZE)
+        self._sockets = list(sockets)
+        forked.guard(self)
         for sock in sockets:
             number = lib.pw_server_listen(self.pointer, sock.fileno())
             if number != 0:
                 raise OSError(number, os.strerror(number))
+
+    def before_fork(self) -> None:
+        """Hold the core's lock, so that a child finds what it has to close in order."""
+        lib.pw_server_hold(self.pointer)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        lib.pw_server_unhold(self.pointer)
+
+    def after_fork_in_child(self) -> None:
+        """Close all sockets in this process; from now on the server has stopped here."""
+        lib.pw_server_forked(self.pointer)
+        for sock in self._sockets:
+            sock.close()
 
     def share(self, source: socket.socket, target: socket.socket) -> None:
         """Take connections from one end of a pair, and leave them to the other one at the end."""
@@ -288,29 +329,44 @@ class CoreServer:
         """End a wait of `next_request_within`. From any thread, or a signal handler."""
         lib.pw_server_wake(self.pointer)
 
-    def stop(self) -> None:
-        """Drain and stop; a second call stops now. From any thread, or a signal handler."""
-        lib.pw_server_stop(self.pointer)
+    def stop(self, how: int) -> None:
+        """Stop: DRAIN, LEAVE or END (`pw_server_stop`). From any thread, or a signal handler."""
+        lib.pw_server_stop(self.pointer, how)
 
 
 def _free_server(
-    _balance: Balance | None, server: Any, free: Callable[[Any], None] = lib.pw_server_free
+    _loans: object,
+    _balance: Balance | None,
+    server: Any,
+    free: Callable[[Any], None] = lib.pw_server_free,
 ) -> None:
     free(server)  # not the module's, which may have been cleared at the end of the program
 
 
 class CoreThread:
-    """What one serving thread needs of the core (`pw_thread`); `number` is for `watch`."""
+    """What one serving thread needs of the core (`pw_thread`); `number` is for `watch`.
+
+    The server lives at least as long as `pointer`, which each response has: a thread of the
+    application may be sending for one.
+    """
 
     def __init__(self, server: CoreServer, number: int) -> None:
         pointer = lib.pw_thread_new(server.pointer, number)
         if pointer == ffi.NULL:
             raise MemoryError
 
-        self.pointer: Any = ffi.gc(pointer, lib.pw_thread_free)
+        self.pointer: Any = ffi.gc(pointer, partial(_free_thread, server.pointer))
+        #: For what this thread lends.
+        self.owner = ref(self)
         self.request: Any = lib.pw_thread_request(pointer)
         block, size = lib.pw_thread_block(pointer), lib.pw_thread_block_size(pointer)
         self.block: Any = ffi.buffer(block, size)
+
+
+def _free_thread(
+    _server: Any, thread: Any, free: Callable[[Any], None] = lib.pw_thread_free
+) -> None:
+    free(thread)
 
 
 def _milliseconds(seconds: float) -> int:

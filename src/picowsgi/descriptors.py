@@ -1,11 +1,14 @@
-"""Descriptors for as many connections as the settings allow.
+"""Descriptors: the standard ones, and as many as the settings allow connections.
 
 Never closes or counts one: a server that has none left waits until one is free.
 """
 
 from __future__ import annotations
 
+import os
 import resource
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,34 @@ if TYPE_CHECKING:
 # connections, and not less than this.
 _SHARE = 4
 _LEAST = 64
+_STANDARD_ERROR = 2
+
+
+def occupy_standard() -> None:
+    """Open /dev/null as each of the descriptors 0 to 2 that is closed.
+
+    Otherwise a socket gets such a number, and its client receives what the program prints. To be
+    called before anything opens a socket. Without /dev/null it does nothing.
+    """
+    with suppress(OSError):
+        while True:
+            descriptor = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            if descriptor > _STANDARD_ERROR:
+                os.close(descriptor)
+                return
+            os.set_inheritable(descriptor, True)
+
+
+def restore_standard_streams() -> None:
+    """Give a program of our own the streams that Python leaves out where descriptors are closed."""
+    occupy_standard()
+    with suppress(OSError):
+        if sys.stdin is None:
+            sys.stdin = open(0, closefd=False)  # noqa: SIM115 (a descriptor, for good)
+        if sys.stdout is None:
+            sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        if sys.stderr is None:
+            sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def make_room(settings: Settings) -> Settings:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from picowsgi import core
@@ -47,12 +48,11 @@ def base_environ(sock: socket.socket, extensions: Mapping[str, Any]) -> WSGIEnvi
 class Kept:
     """What the serving threads of one server keep for its connections, together."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: core.CoreServer) -> None:
         #: By the number the core returns for "the same head as the one of this template".
         self.templates: dict[int, WSGIEnvironment] = {}
-        #: By connection: content that the core may still read, with the thread that has it from the
-        #: application.
-        self.held: dict[int, tuple[core.CoreThread, object]] = {}
+        #: By the number of the exchange: content that the core may still read.
+        self.loans = server.loans
         #: Held while news are taken and acted upon, and while a template is put in: what the news
         #: say must not undo what has come after them.
         self.lock = threading.Lock()
@@ -69,14 +69,17 @@ class Kept:
             self.templates[entry] = environ
 
     def _take_news(self, thread: core.CoreThread) -> None:
+        # The core says it again until it is done: a signal handler may raise in between.
         while (news := core.next_news(thread.pointer)) >= 0:
             if news & 1 == core.NEWS_SENT:
-                held = self.held.pop(news >> 1, None)
-                if held is not None and held[0] is not thread and not has_gil():
-                    owner, held = held[0], None
-                    core.nudge(owner.pointer)
+                loan = self.loans.pop(news >> 1, None)
+                if loan is not None and not has_gil():
+                    owner, loan = loan[0](), None
+                    if owner is not None and owner is not thread:
+                        core.nudge(owner.pointer)
             else:
                 self.templates.pop((news >> 1) << core.ENTRY_SHIFT, None)
+            core.news_done(thread.pointer)
 
 
 class EnvironMaker:
@@ -132,9 +135,10 @@ class EnvironMaker:
 
     def close_spooled(self) -> None:
         """Close the temporary file of the request that has ended."""
-        if self.spooled is not None:
-            self.spooled.close()
-            self.spooled = None
+        spooled, self.spooled = self.spooled, None
+        if spooled is not None:
+            with suppress(OSError):  # the application may have closed the descriptor
+                spooled.close()
 
     def _learn(self, order: str) -> tuple[tuple[str, ...], list[WSGIEnvironment]]:
         if len(self._orders) >= _KNOWN_ORDERS:
@@ -149,6 +153,7 @@ class EnvironMaker:
         length, descriptor = request.content_length, request.content_file
         if descriptor >= 0:
             environ["wsgi.input"] = self.spooled = open_spooled(descriptor)
+            request.content_file = -1  # the object closes it from now on
         else:
             content = core.unpack(request.content, length) if length else b""
             environ["wsgi.input"] = io.BytesIO(content)

@@ -9,7 +9,7 @@ import traceback
 from html import escape
 from typing import TYPE_CHECKING
 
-from picowsgi.log import printable, printable_lines
+from picowsgi.log import printable, printable_lines, request_line
 from picowsgi.page import POLICY, html, table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def make_page(
     # The first frame is the server's own.
     frames = error.__traceback__ and (error.__traceback__.tb_next or error.__traceback__)
     lines = printable_lines("".join(traceback.format_exception(type(error), error, frames)))
-    line = printable(f"{environ.get('REQUEST_METHOD')} {environ.get('REQUEST_URI')}")
+    line = request_line(environ)
     if "text/html" in environ.get("HTTP_ACCEPT", ""):
         kind, text = "text/html", _page(environ, line, lines, printable(type(error).__name__))
     else:
@@ -39,7 +39,7 @@ def make_page(
 
 def _page(environ: WSGIEnvironment, line: str, lines: str, name: str) -> str:
     # What the application has put there may not like to be shown.
-    texts = {key: value for key, value in environ.items() if isinstance(value, str)}
+    texts = {key: value for key, value in environ.items() if type(value) is str}
     body = f"""\
 <h1>{escape(name)} <small>500 Internal Server Error</small></h1>
 <p>The application failed at <code>{escape(line)}</code>:</p>

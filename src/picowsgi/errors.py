@@ -31,6 +31,10 @@ class AppImportError(PicowsgiError):
         self.application_traceback = application_traceback
 
 
+class PatchedError(AppImportError):
+    """gevent or eventlet has patched what the server needs, mostly for the application."""
+
+
 class BindError(PicowsgiError, OSError):
     """An address cannot be listened on (exit status 1).
 
@@ -40,6 +44,18 @@ class BindError(PicowsgiError, OSError):
     def __init__(self, message: str, number: int | None = None) -> None:
         super().__init__(message)
         self.errno = number
+
+
+class ResponseError(PicowsgiError, ValueError):
+    """The application gave a response that PEP 3333 or HTTP does not allow."""
+
+
+class RequestTimeoutError(PicowsgiError):
+    """Raised in the application's thread when its request runs longer than --timeout-request."""
+
+
+class ClientGoneError(PicowsgiError):
+    """The client is not there any more: raised by `write`, and never logged as an error."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -53,11 +69,3 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean X?` for the known word nearest to `word`, or nothing."""
     near = nearest(word, known)
     return f"; did you mean {near}?" if near else ""
-
-
-class ResponseError(PicowsgiError, ValueError):
-    """The application gave a response that PEP 3333 or HTTP does not allow."""
-
-
-class RequestTimeoutError(PicowsgiError):
-    """Raised in the application's thread when its request runs longer than --timeout-request."""

@@ -58,11 +58,21 @@ class Fleet:
         """Return those that are processes."""
         return [one for one in self.servings if isinstance(one, Process)]
 
-    def stop(self, now: float, *, within: float = math.inf) -> None:
-        """Let all of them drain and end, `within` so many seconds; again: end without draining."""
+    def stop(self, now: float, *, others_accept: bool = False, within: float = math.inf) -> None:
+        """Have all of them drain and end, `within` so many seconds; a repetition changes nothing.
+
+        `others_accept`: so does a process on the same sockets that is not one of them.
+        """
         self.stopping = True
         for one in self.servings:
-            self._dismiss(one, now)
+            self._dismiss(one, now, others_accept=others_accept)
+            one.kill_at = min(one.kill_at, now + within)
+
+    def stop_now(self, now: float, *, within: float) -> None:
+        """Have all of them end at once, and kill those that have not `within` so many seconds."""
+        self.stopping = True
+        for one in self.servings:
+            one.stop_now()
             one.kill_at = min(one.kill_at, now + within)
 
     def kill(self) -> None:
@@ -115,7 +125,13 @@ class Fleet:
 
     def step(self, now: float) -> None:
         """Do what is due. Raises OSError where none could ever be started."""
-        for one in [one for one in self.servings if one.has_ended()]:
+        ended = [one for one in self.servings if one.has_ended()]
+        for one in self.servings:
+            if one.stopped_by_signal and not one.stopping and not self.stopping:
+                get_logger().info("%s has been sent a signal to stop", one)
+                one.stopping = True
+                self._limit(one, now)
+        for one in ended:
             if one in self.servings:  # else the end of one before has ended all
                 self.servings.remove(one)
                 if not one.stopping and not self.stopping:
@@ -206,7 +222,10 @@ class Fleet:
     def _missing(self) -> int:
         return 0 if self._spawn is None else self._target - len(self._staying())
 
-    def _dismiss(self, one: Serving, now: float) -> None:
-        one.stop()
+    def _dismiss(self, one: Serving, now: float, *, others_accept: bool = True) -> None:
+        one.stop(others_accept=others_accept)
+        self._limit(one, now)
+
+    def _limit(self, one: Serving, now: float) -> None:
         limit = self._settings.timeout_graceful + one.patience
         one.kill_at = min(one.kill_at, now + limit)

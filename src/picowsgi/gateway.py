@@ -8,18 +8,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from picowsgi import core
+from picowsgi import core, forked
 from picowsgi.environ import EnvironMaker, Kept
+from picowsgi.errors import ClientGoneError
 from picowsgi.head import Head, HeadEncoder
 from picowsgi.interrupt import calls_application, checkpoint
-from picowsgi.log import get_logger, printable
-from picowsgi.response import ClientGoneError, FileWrapper, Response, real_file
+from picowsgi.log import get_logger, request_line
+from picowsgi.response import FileWrapper, Response, real_file, to_bytes
 
 if TYPE_CHECKING:
-    from collections import deque
-
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 _current = threading.local()
@@ -29,11 +28,15 @@ _ENDED = -100  # in the place of a request's number: there is none yet
 MakePage = Callable[["WSGIEnvironment", BaseException], tuple[list[tuple[str, str]], bytes]]
 
 
+_ERROR_STATUS = "500 Internal Server Error"
+_ERROR_PAGE = [("Content-Type", "text/plain; charset=utf-8")], b"Internal Server Error\n"
+
+
 def _no_page(
     _environ: WSGIEnvironment, _error: BaseException
 ) -> tuple[list[tuple[str, str]], bytes]:
     """Return the fields and the content of the answer to an error, which tells nothing of it."""
-    return [("Content-Type", "text/plain; charset=utf-8")], b"Internal Server Error\n"
+    return _ERROR_PAGE
 
 
 def client_disconnected() -> bool:
@@ -52,7 +55,7 @@ def early_hints(headers: list[tuple[str, str]]) -> None:
     Nothing is sent once the response has begun, or from a thread that the application has started
     itself, which has no request. Raises ResponseError where the fields are none, in any case.
     """
-    head = HeadEncoder().encode("103 Early Hints", headers).data + b"\r\n"
+    head = HeadEncoder().encode_interim("103 Early Hints", headers)
     gateway = getattr(_current, "gateway", None)
     if gateway is not None:
         core.send_interim(gateway.thread, head, len(head))
@@ -79,18 +82,22 @@ class Gateway:
         thread: core.CoreThread,
         bases: list[WSGIEnvironment],
         kept: Kept,
+        flags: int = 0,
         *,
         debug: bool = False,
     ) -> None:
-        """`debug`: an error is shown to the client, with its traceback."""
+        """`flags` are added to those of every response (csrc/api.h).
+
+        `debug`: an error is shown to the client, with its traceback.
+        """
         self.application = application
         self.thread: Any = thread.pointer
-        self.encode = HeadEncoder().encode
+        self._use(HeadEncoder(flags))
         self.environs = EnvironMaker(thread, bases, kept)
         self._request = thread.request
-        #: Of a response in parts that is complete: whether it is cut, and what it has held last.
+        #: Whether the response in parts that has ended is cut.
         self._cut = False
-        self._held: deque[bytes] | None = None
+        self._process = os.getpid()
         self._core_thread = thread
         self._kept = kept
         if debug:
@@ -99,21 +106,41 @@ class Gateway:
             self._make_page = make_page
         _current.gateway = self
 
+    def _use(self, encoder: HeadEncoder) -> None:
+        self.encode = encoder.encode
+        #: What answers a request where nothing else can: made before there is no memory for it.
+        self._failure = encoder.encode(_ERROR_STATUS, _ERROR_PAGE[0]), _ERROR_PAGE[1]
+
     def run(self) -> None:
-        """Serve requests until the server stops."""
+        """Serve requests until the server stops, whatever happens to one of them."""
+        number: int = core.IDLE
+        while number != core.STOP:
+            try:
+                number = self._run(number)
+            except BaseException as error:
+                number = self._recover(error)
+        self.leave_child()
+
+    def _run(self, number: int) -> int:
+        """Serve requests, beginning with the one of this number; returns core.STOP."""
         serve, make, templates = self.serve, self.environs.make, self._kept.templates
-        number = core.next_request(self.thread)
         while number != core.STOP:
             template = templates.get(number)
             if template is not None:
                 number = serve(template.copy())
             elif number == _ENDED:
-                number = self._send_end() if self._held else core.finish(self.thread, self._cut)
+                number = core.finish(self.thread, self._cut)
             elif number != core.IDLE:
                 number = serve(make(number))
             else:
                 self._kept.take_news(self._core_thread)
                 number = core.next_request(self.thread)
+        return number
+
+    def leave_child(self, error: BaseException | None = None) -> None:
+        """End this process if it is a child that the application has forked."""
+        if os.getpid() != self._process:
+            forked.leave_child(error)
 
     def serve(self, environ: WSGIEnvironment) -> int:
         """Run one request and send its response; returns the number of the next one."""
@@ -125,48 +152,92 @@ class Gateway:
             return self._fail(environ, response, None, error)
         head = response.head
         if (kind is list or kind is tuple) and head is not None and not response.started:
-            items = cast("list[bytes]", result)
+            items: Any = result
             if len(items) < 2:
                 body = items[0] if items else b""
                 if type(body) is bytes and (head.length < 0 or head.length == len(body)):
-                    return self._serve_whole(response, head, body)
+                    number = self._serve_whole(response, head, body)
+                    if number != core.STARTED:
+                        return number
         return self._serve_parts(environ, response, result)
 
     def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
-        """Send a response that is complete in memory, and fetch the next request with it."""
+        """Send a response that is complete in memory, and fetch the next request with it.
+
+        Returns core.STARTED, and does nothing, where `write` has sent something in another thread.
+        """
         response.over = True
         if self.environs.spooled is not None:
             self.environs.close_spooled()
-        data, flags, _ = head
-        if len(body) > core.COPY_MOST:
-            flags |= core.RETURN  # not to keep it for as long as no request comes
+        data, flags = head.data, head.flags
+        size = len(body)
+        if size > core.COPY_MOST:
             if core.BYTES_MOVE:
-                body = core.lend(body)
-        number: int = core.respond(self.thread, data, len(data), body, len(body), flags)
-        if number != core.HOLD:
-            return number
-        self._kept.held[self._request.connection] = self._core_thread, body
-        return core.IDLE
+                body = core.pin(body)
+            self._lend(body)
+        number: int = core.respond(self.thread, data, len(data), body, size, flags)
+        return number
+
+    def _lend(self, pieces: Any) -> None:
+        """Keep bytes that the core may read until it has named the exchange.
+
+        In this order, so that an exception at any point leaves nothing behind (csrc/api.h).
+        """
+        request = self._request
+        request.lends = 1
+        self._kept.loans[request.exchange] = self._core_thread.owner, pieces
 
     def _serve_parts(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
         """Send the items of an iterable one after the other."""
+        response.exchange = self._request.exchange
         try:
             if not (isinstance(result, FileWrapper) and self._send_file(response, result)):
-                # What is in memory already is sent without waiting for the client.
-                flags = core.FINISHED if isinstance(result, (list, tuple)) else 0
-                for item in result:
-                    response.send(item, flags)
-                    if response.overflow:
-                        break
+                self._send_items(response, result)
             if not response.started:
                 response.begin()
             checkpoint()
         except BaseException as error:
             return self._fail(environ, response, result, error)
         self._close(environ, result)
-        if response.overflow or response.left > 0:
-            return self._end_wrong(environ, response)
+        if response.overflow:
+            self._complain(environ, "more content than its Content-Length says; the rest is cut")
+            return self._finish(response, cut=True)
+        if not response.complete:
+            missing = self._content_missing()
+            if missing > 0:
+                self._complain(environ, f"{missing} bytes less than its Content-Length says")
+                return self._finish(response, cut=True)
         return self._finish(response, cut=False)
+
+    def _send_items(self, response: Response, result: Any) -> None:
+        if isinstance(result, (list, tuple)) and _has_its_items(result):
+            self._send_list(response, result)
+            return
+        for item in result:
+            response.send(item)
+            if response.enough:
+                break
+
+    def _send_list(self, response: Response, result: list[bytes] | tuple[bytes, ...]) -> None:
+        """Send items that are in memory already, without waiting for the client."""
+        lent: list[Any] = []
+        for item in result:
+            data: Any = item if type(item) is bytes else to_bytes(item)
+            size = len(data)
+            if size > core.COPY_MOST:
+                if core.BYTES_MOVE:
+                    data = core.pin(data)
+                if not lent:
+                    self._lend(lent)
+                lent.append(data)
+            response.send_sized(data, size, core.FINISHED)
+            if response.enough:
+                break
+
+    def _content_missing(self) -> int:
+        """Return how many bytes are missing from what the Content-Length says."""
+        missing: int = core.content_missing(self.thread)
+        return missing
 
     def _send_file(self, response: Response, wrapper: FileWrapper) -> bool:
         """Send a real file by sendfile, from where it stands; False where it is to be read."""
@@ -179,41 +250,16 @@ class Gateway:
             response.head = response.head.with_length(size)
         if not response.started:
             response.begin()
-        if not response.wanted:
-            return True
-        if response.left < 0:
-            return False  # chunks cannot be made of a file without reading it
-        size = min(size, response.left)
-        sent = core.send_file(self.thread, file.fileno(), offset, size)
-        if sent == core.REFUSED:
-            return False
-        if sent < 0:
+        outcome = core.send_file(self.thread, file.fileno(), offset, size)
+        if outcome == core.GONE:
             raise ClientGoneError
-        response.left -= size
-        return True
-
-    def _end_wrong(self, environ: WSGIEnvironment, response: Response) -> int:
-        """End a response whose content has another length than its head says."""
-        if response.overflow:
-            self._complain(environ, "more content than its Content-Length says; the rest is cut")
-        else:
-            self._complain(environ, f"{response.left} bytes less than its Content-Length says")
-        return self._finish(response, cut=True)
+        return bool(outcome != core.REFUSED)
 
     def _finish(self, response: Response, *, cut: bool) -> int:
         """End a response in parts; `run` does the rest, where nothing of it is referenced."""
         response.over = True
         self._cut = cut
-        self._held = response.held
         return _ENDED
-
-    def _send_end(self) -> int:
-        """End a response in parts in the core, and keep what that has yet to send."""
-        connection = self._request.connection
-        held, self._held = self._held, None
-        if core.send_end(self.thread, self._cut) > 0:
-            self._kept.held[connection] = self._core_thread, held
-        return core.IDLE
 
     def _close(self, environ: WSGIEnvironment, result: Any) -> None:
         """Call the iterable's close(), and free the request's content."""
@@ -231,27 +277,73 @@ class Gateway:
         self, environ: WSGIEnvironment, response: Response, result: Any, error: BaseException
     ) -> int:
         """End a request whose application raised an error, or whose client has gone."""
+        self.leave_child(error)
         if isinstance(error, ClientGoneError):
-            get_logger().debug("the client has gone: %s", _request_line(environ))
+            get_logger().debug("the client has gone: %s", request_line(environ))
         else:
             self._log(environ, "in the application", error)
         self._close(environ, result)
         if response.started:
             return self._finish(response, cut=True)
-        headers, body = self._make_page(environ, error)
-        head = self.encode("500 Internal Server Error", headers)
-        return self._serve_whole(response, head, body)
+        try:
+            headers, body = self._make_page(environ, error)
+            head = self.encode(_ERROR_STATUS, headers)
+        except BaseException as second:
+            self._log(environ, "in the page for an error", second)
+            head, body = self._failure
+        number = self._serve_whole(response, head, body)
+        return number if number != core.STARTED else self._finish(response, cut=True)
 
     def _log(self, environ: WSGIEnvironment, where: str, error: BaseException) -> None:
-        get_logger().error("error %s: %s", where, _request_line(environ), exc_info=error)
+        """Write an error with its traceback; raises nothing, not even what a handler raises."""
+        self._note(error)
+        try:
+            get_logger().error("error %s: %s", where, request_line(environ), exc_info=error)
+        except BaseException as second:
+            self._note(second)
+
+    def _note(self, error: BaseException) -> None:
+        """Called with each error that ends its request; a subclass may remember it."""
 
     def _complain(self, environ: WSGIEnvironment, text: str) -> None:
-        get_logger().error("the application sent %s: %s", text, _request_line(environ))
+        get_logger().error("the application sent %s: %s", text, request_line(environ))
+
+    def _recover(self, error: BaseException) -> int:
+        """Go on after an error of the server's own, such as no memory; returns as `serve` does."""
+        try:
+            get_logger().critical("an internal error ended a request", exc_info=error)
+        except BaseException as second:
+            self._note(second)
+        while True:
+            try:
+                return self._abandon()
+            except BaseException as second:
+                self._note(second)
+
+    def _abandon(self) -> int:
+        """End the request at hand, if there is one: by a 500, or cut where its head has been sent.
+
+        Returns as `serve` does.
+        """
+        state = core.request_state(self.thread)
+        if state and self._request.content_file >= 0:  # nobody has opened it
+            os.close(self._request.content_file)
+            self._request.content_file = -1
+        number: int = core.IDLE
+        if state == core.REQUEST_WAITS:
+            head, body = self._failure
+            data = head.data
+            number = core.respond(self.thread, data, len(data), body, len(body), head.flags)
+        if state == core.REQUEST_BEGUN or number == core.STARTED:
+            core.send_end(self.thread, True)
+            number = core.IDLE
+        return number
 
 
-calls_application(Gateway.serve, Gateway._serve_parts, Gateway._close)
+calls_application(Gateway.serve, Gateway._serve_parts, Gateway._send_items, Gateway._close)
 
 
-def _request_line(environ: WSGIEnvironment) -> str:
-    target = environ.get("REQUEST_URI") or environ.get("PATH_INFO")  # a CGI has the latter alone
-    return printable(f"{environ.get('REQUEST_METHOD')} {target}")
+def _has_its_items(result: list[bytes] | tuple[bytes, ...]) -> bool:
+    """Tell whether iterating over this gives what it holds; a subclass may make items endlessly."""
+    kind = type(result)
+    return kind.__iter__ is list.__iter__ or kind.__iter__ is tuple.__iter__

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from picowsgi.config import Settings
-from picowsgi.link import READY, Link
-from picowsgi.sockets import adopt_listener, file_of
+from picowsgi.link import READY, Link, write
+from picowsgi.sockets import adopt_listener, file_of, is_ours
 
 VARIABLE = "PICOWSGI_HANDOVER"
 
@@ -29,35 +29,42 @@ class Handover:
     """What a process was started with.
 
     A worker is a program of its own that a supervisor watches; a successor takes a server's place;
-    a keeper is the same process as before, now without an application of its own. `child` is the
-    keeper's worker: its number and the descriptor of its status.
+    a keeper is the same process as before, now without an application of its own. `channel` leads
+    to the process that has started this one (`picowsgi.link`). `child` is the keeper's worker: its
+    number and the keeper's end of their channel.
     """
 
     role: Role
     parent: int
-    listeners: tuple[tuple[int, str | None], ...]
-    status: int = -1
-    lifeline: tuple[int, int] = (-1, -1)
+    listeners: tuple[tuple[int, str | None, bool], ...]
+    channel: int = -1
     child: tuple[int, int] = (-1, -1)
     settings: dict[str, Any] | None = None
 
+    def descriptors(self) -> list[int]:
+        """Return all that was handed over."""
+        numbers = [number for number, *_ in self.listeners]
+        numbers += [self.channel, self.child[1]]
+        return [number for number in numbers if number >= 0]
+
     def sockets(self) -> list[socket.socket]:
         """Return the listening sockets; only who owns a unix socket's file removes it."""
-        return [adopt_listener(descriptor, file) for descriptor, file in self.listeners]
+        return [
+            adopt_listener(descriptor, file, is_ours=ours)
+            for descriptor, file, ours in self.listeners
+        ]
 
     def link(self) -> Link | None:
         """Return a worker's end of what it shares with its supervisor."""
         if self.role != "worker":
             return None
-        return Link(self.status, self.lifeline[0], self.parent)
+        return Link(self.channel, self.parent)
 
     def say_ready(self) -> None:
         """Tell the process whose successor this one is that it serves."""
         if self.role == "successor":
-            with suppress(OSError):
-                os.write(self.status, bytes([READY]))
-            os.close(self.status)
-            os.close(self.lifeline[0])  # which is for workers
+            write(self.channel, bytes([READY]))
+            os.close(self.channel)
 
     def read_settings(self) -> Settings | None:
         """Return the settings of the process that this one was, where it is a keeper."""
@@ -80,20 +87,23 @@ def take(environ: MutableMapping[str, str]) -> Handover | None:
     values = json.loads(text)
     if values["role"] == "keeper" and values["parent"] != os.getpid():
         return None  # somebody else's
-    values["listeners"] = tuple((number, file) for number, file in values["listeners"])
-    for name in ("lifeline", "child"):
-        values[name] = tuple(values[name])
-    return Handover(**values)
+    values["listeners"] = tuple(map(tuple, values["listeners"]))
+    values["child"] = tuple(values["child"])
+    given = Handover(**values)
+    for descriptor in given.descriptors():  # what the application starts is not to have them
+        with suppress(OSError):
+            os.set_inheritable(descriptor, False)
+    return given
 
 
 def describe(
     sockets: Sequence[socket.socket], *, with_files: bool
-) -> tuple[tuple[int, str | None], ...]:
+) -> tuple[tuple[int, str | None, bool], ...]:
     """Return the sockets as `Handover.listeners`."""
     found = []
     for sock in sockets:
         file = file_of(sock) if with_files else None
-        found.append((sock.fileno(), None if file is None else str(file)))
+        found.append((sock.fileno(), None if file is None else str(file), is_ours(sock)))
     return tuple(found)
 
 
@@ -104,6 +114,8 @@ class Command:
     arguments: tuple[str, ...]
     directory: str
     environ: dict[str, str]
+    #: This process is nothing else: it ends when the server has ended.
+    is_running: bool
 
     @classmethod
     def of_this_process(cls, argv: Sequence[str] | None = None) -> Command:
@@ -121,13 +133,13 @@ class Command:
         environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             environ.pop(name, None)
-        return cls(tuple(arguments), _current_directory(), environ)
+        return cls(tuple(arguments), _current_directory(), environ, is_running=argv is None)
 
     def start(self, given: Handover, descriptors: Sequence[int]) -> int:
         """Start it as a child that has `descriptors`; return its number. Raises OSError."""
         import subprocess  # only where it is asked for
 
-        kept = [*(number for number, _ in given.listeners), *descriptors]
+        kept = [*(listener[0] for listener in given.listeners), *descriptors]
         process = subprocess.Popen(
             self.arguments, cwd=self.directory, env=self._environ(given), pass_fds=kept
         )
@@ -136,7 +148,7 @@ class Command:
 
     def become(self, given: Handover, descriptors: Sequence[int]) -> NoReturn:
         """Make this process a new one of the command, with `descriptors`. Raises OSError."""
-        for descriptor in (*(number for number, _ in given.listeners), *descriptors):
+        for descriptor in (*(listener[0] for listener in given.listeners), *descriptors):
             os.set_inheritable(descriptor, True)
         os.chdir(self.directory)
         os.execve(self.arguments[0], self.arguments, self._environ(given))  # noqa: S606

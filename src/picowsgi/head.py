@@ -6,13 +6,16 @@ Never lets a status or a field through that could be read as anything else on th
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from picowsgi import core
 from picowsgi.errors import ResponseError
-from picowsgi.log import get_logger, printable
+from picowsgi.log import get_logger, printable, show
 
-_STATUS = re.compile(r"[1-9][0-9]{2} [^\x00-\x08\x0a-\x1f\x7f]*")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_STATUS = re.compile(r"[1-9][0-9]{2}( [^\x00-\x08\x0a-\x1f\x7f]*)?")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _LINE_END_OR_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -35,36 +38,61 @@ _HOP_BY_HOP = frozenset(
 )
 _PLAIN, _LENGTH_FIELD, _DATE_FIELD, _SERVER_FIELD, _DROPPED = range(5)
 _SPECIAL = {"content-length": _LENGTH_FIELD, "date": _DATE_FIELD, "server": _SERVER_FIELD}
+# RFC 9110 section 15: what the first digit of a status says.
+_CLASSES = {"2": "Successful", "3": "Redirection", "4": "Client Error", "5": "Server Error"}
 _KNOWN_NAMES = 1024  # how many checked names are remembered
 
+Header = tuple[str, str]
+_NO_HEADER: Any = (object(), object())  # equal to no header of an application
 
-class Head(NamedTuple):
-    """A checked head: its bytes but for the empty line, core flags, and its Content-Length."""
 
-    data: bytes
-    flags: int
-    length: int  # -1: the application gave none
+class Head:
+    """A checked head: its bytes but for the empty line, core flags, and its Content-Length.
+
+    Not to be changed: one may be the head of many responses. (Not a tuple, because its fields are
+    read in each request, and slots are read the fastest.)
+    """
+
+    __slots__ = ("data", "flags", "length")
+
+    def __init__(self, data: bytes, flags: int, length: int) -> None:
+        self.data = data
+        self.flags = flags
+        self.length = length  # -1: the application gave none
+
+    @property
+    def has_no_content(self) -> bool:
+        """Whether a response of this status never has content (RFC 9110 section 6.4.1)."""
+        return self.data[9:12] in (b"204", b"304")
 
     def with_length(self, length: int) -> Head:
         """Return the same head with a Content-Length, where its status allows one."""
         if _has_no_length(self.data[9:12].decode("ascii")):
             return self
         data = b"%bContent-Length: %d\r\n" % (self.data, length)
-        return self._replace(data=data, length=length)
+        return Head(data, self.flags, length)
 
 
 class HeadEncoder:
     """Encodes heads for one serving thread, and remembers the last one.
 
     All of them get the core's `flags` (csrc/api.h).
+
+    Objects of the application decide themselves what they are equal to, and may change. So a head
+    is remembered with a copy of its status and headers, of exact strings in exact tuples alone, and
+    that is compared with another such copy, or with exact strings. Each object of the application
+    is asked once for its value: what is compared is what is encoded.
     """
 
     def __init__(self, flags: int = 0) -> None:
         self._flags = core.ADD_DATE | core.ADD_SERVER | flags
         self._names: dict[str, int] = {}
-        self._status: str | None = None
-        self._headers: list[tuple[str, str]] = []
-        self._head = Head(b"", 0, -1)
+        #: The last status, its headers, and their head. It is replaced in one assignment, because a
+        #: thread of the application may call start_response at any time, even after its request.
+        self._last: tuple[str | None, tuple[Header, ...], Head] = None, (), Head(b"", 0, -1)
+        #: The same of the last head with two headers.
+        self._last_of_two: tuple[str | None, Header, Header, Head]
+        self._last_of_two = None, _NO_HEADER, _NO_HEADER, self._last[2]
         self._warned: set[str] = set()
 
     def encode(self, status: str, headers: list[tuple[str, str]]) -> Head:
@@ -72,35 +100,75 @@ class HeadEncoder:
 
         Raises ResponseError, saying what is wrong.
         """
-        if headers == self._headers and status == self._status:
-            return self._head
+        # Two headers are what most small responses have. For them nothing is copied or called.
+        last_status, last_one, last_two, head = self._last_of_two
+        if (
+            (status is last_status or (type(status) is str and status == last_status))
+            and type(headers) is list
+            and len(headers) == 2
+        ):
+            try:
+                one, two = headers
+                if one is last_one and two is last_two:
+                    return head
+                name, value = one
+                other, second = two
+            except (TypeError, ValueError):
+                return self._encode_copy(status, _copy(headers))  # which says what is wrong
+            last_name, last_value = last_one
+            last_other, last_second = last_two
+            if (
+                (second is last_second or (type(second) is str and second == last_second))
+                and (value is last_value or (type(value) is str and value == last_value))
+                and (other is last_other or (type(other) is str and other == last_other))
+                and (name is last_name or (type(name) is str and name == last_name))
+            ):
+                return head
+            if type(name) is type(value) is type(other) is type(second) is str:
+                one = one if type(one) is tuple else (name, value)
+                two = two if type(two) is tuple else (other, second)
+                return self._encode_copy(status, (one, two))
+            headers = [(name, value), (other, second)]
+        return self._encode_copy(status, _copy(headers))
+
+    def encode_interim(self, status: str, headers: list[tuple[str, str]]) -> bytes:
+        """Return a whole interim response (1xx). Raises ResponseError as `encode` does."""
+        return self._encode(_check_status(status), _copy(headers)).data + b"\r\n"
+
+    def _encode_copy(self, status: str, headers: tuple[Header, ...]) -> Head:
+        last_status, last_headers, head = self._last
+        if type(status) is not str or status != last_status:
+            status = _check_status(status)
+        if status == last_status and headers == last_headers:
+            return head
+        if status[0] == "1":
+            raise ResponseError(
+                f"the status {status!r} is interim, so it cannot be the response; "
+                "environ['wsgi.early_hints'](headers) sends a 103"
+            )
         head = self._encode(status, headers)
-        # A copy, because the list is the application's to change.
-        self._status, self._headers, self._head = status, list(headers), head
+        self._last = status, headers, head
+        if len(headers) == 2:
+            self._last_of_two = status, *headers, head
         return head
 
-    def _encode(self, status: str, headers: list[tuple[str, str]]) -> Head:
-        if not isinstance(status, str) or not _STATUS.fullmatch(status):
-            raise ResponseError(f"the status must be text like '200 OK', not {status!r}")
+    def _encode(self, status: str, headers: tuple[Header, ...]) -> Head:
+        if len(status) == 3:
+            status = f"{status} {_reason(status)}"
         pieces = ["HTTP/1.1 ", status, "\r\n"]
         special = []
         lines = 1
-        try:
-            for name, value in headers:
-                kind = self._names.get(name)
-                if kind is None:
-                    kind = self._learn(name)
-                if kind != _PLAIN:
-                    special.append((kind, name, value))
-                    if kind == _DROPPED or (kind == _LENGTH_FIELD and _has_no_length(status)):
-                        continue
-                pieces += (name, ": ", value, "\r\n")
-                lines += 1
-            text = "".join(pieces)
-        except ResponseError:
-            raise
-        except (TypeError, ValueError):
-            raise ResponseError(f"not a pair of texts: {_bad_pair(headers)}") from None
+        for name, value in headers:
+            kind = self._names.get(name)
+            if kind is None:
+                kind = self._learn(name)
+            if kind != _PLAIN:
+                special.append((kind, name, value))
+                if kind == _DROPPED or (kind == _LENGTH_FIELD and _has_no_length(status)):
+                    continue
+            pieces += (name, ": ", value, "\r\n")
+            lines += 1
+        text = "".join(pieces)
         if text.count("\n") != lines or text.count("\r") != lines or _CONTROL.search(text):
             raise ResponseError(f"a line end or control in the headers: {_bad_values(headers)}")
         flags, length = self._weigh(special)
@@ -130,8 +198,6 @@ class HeadEncoder:
         return flags, length
 
     def _learn(self, name: str) -> int:
-        if type(name) is not str:
-            raise ResponseError(f"the name of a header must be text, not {name!r}")
         if not _NAME.fullmatch(name):
             raise ResponseError(f"not the name of a header: {name!r}")
         lower = name.lower()
@@ -169,16 +235,49 @@ def _content_length(value: str) -> int:
     return int(value)
 
 
-def _bad_pair(headers: Any) -> str:
+def _check_status(status: object) -> str:
+    """Return the status as an exact string."""
+    if not issubclass(type(status), str):  # a proxy lies to isinstance
+        raise ResponseError(f"the status must be text like '200 OK', not {show(status)}")
+    text = str.__str__(status)
+    if not _STATUS.fullmatch(text):
+        raise ResponseError(f"the status must be text like '200 OK', not {text!r}")
+    return text
+
+
+def _copy(headers: object) -> tuple[Header, ...]:
+    """Return what the headers are at this moment, as exact strings in exact tuples of two.
+
+    Each object of the application is asked once, and tuples that are such already stay themselves.
+    """
     try:
-        for pair in headers:
+        given: Iterator[Any] = iter(headers)  # type: ignore[call-overload]
+    except TypeError:
+        raise ResponseError(f"the headers must be a list, not {show(headers)}") from None
+    pairs = [*given]
+    for number, pair in enumerate(pairs):
+        try:
             name, value = pair
-            if not isinstance(name, str) or not isinstance(value, str):
-                return repr(pair)
-    except (TypeError, ValueError):
-        pass
-    return repr(headers)
+        except (TypeError, ValueError):
+            raise ResponseError(f"not a pair of texts: {show(pair)}") from None
+        if not type(name) is type(value) is str:
+            if not (issubclass(type(name), str) and issubclass(type(value), str)):
+                raise ResponseError(f"not a pair of texts: {show(pair)}")
+            pairs[number] = str.__str__(name), str.__str__(value)
+        elif type(pair) is not tuple:
+            pairs[number] = name, value
+    return tuple(pairs)
 
 
-def _bad_values(headers: list[tuple[str, str]]) -> str:
+def _reason(status: str) -> str:
+    """Return the reason phrase for a status code that comes without one."""
+    from http import HTTPStatus  # only where it is needed
+
+    try:
+        return HTTPStatus(int(status)).phrase
+    except ValueError:
+        return _CLASSES.get(status[0], "Unknown")
+
+
+def _bad_values(headers: tuple[Header, ...]) -> str:
     return ", ".join(repr(name) for name, value in headers if _LINE_END_OR_CONTROL.search(value))

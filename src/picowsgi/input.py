@@ -8,23 +8,93 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import Any, BinaryIO, NoReturn
 
 
-class _NoContent(io.BytesIO):
-    """The input of all requests without content; it cannot be changed or closed, so one will do."""
+class _NoContent:
+    """The input of all requests without content, together.
 
-    def close(self) -> None:
-        """Stay open: other requests have it, too."""
+    It has no state, not even a position, and takes no attributes, so a request cannot leave
+    anything in it for another one. It stays open when it is closed.
+    """
 
-    def write(self, _data: object) -> NoReturn:
+    __slots__ = ()
+
+    closed = False
+    mode = "rb"
+
+    def read(self, _size: int | None = -1, /) -> bytes:
+        """Return nothing: it is at its end."""
+        return b""
+
+    read1 = readline = read
+
+    def readinto(self, _buffer: Any, /) -> int:
+        """Read nothing; returns how many bytes that is."""
+        return 0
+
+    readinto1 = readinto
+
+    def readlines(self, _hint: int | None = -1, /) -> list[bytes]:
+        """Return no lines."""
+        return []
+
+    def getvalue(self) -> bytes:
+        """Return nothing, as the io.BytesIO of a small content returns all of it."""
+        return b""
+
+    def __iter__(self) -> _NoContent:
+        return self
+
+    def __next__(self) -> NoReturn:
+        raise StopIteration
+
+    def seek(self, _offset: int, _whence: int = 0, /) -> int:
+        """Stay where it is; returns 0."""
+        return 0
+
+    def tell(self) -> int:
+        """Return 0."""
+        return 0
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    seekable = readable
+
+    def writable(self) -> bool:
+        """Tell that it cannot be written."""
+        return False
+
+    isatty = writable
+
+    def fileno(self) -> NoReturn:
+        """Raise: it is no file of the system."""
+        raise io.UnsupportedOperation("wsgi.input has no descriptor")
+
+    def write(self, _data: object, /) -> NoReturn:
+        """Raise: an input cannot be written."""
         raise io.UnsupportedOperation("wsgi.input is for reading")
 
-    def writelines(self, _lines: object) -> NoReturn:
-        raise io.UnsupportedOperation("wsgi.input is for reading")
+    writelines = truncate = write
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    close = flush
+
+    def __enter__(self) -> _NoContent:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
 
 
-NO_CONTENT: BinaryIO = _NoContent()
+io.BufferedIOBase.register(_NoContent)
+
+NO_CONTENT: Any = _NoContent()
 
 
 def open_spooled(descriptor: int) -> BinaryIO:
@@ -33,20 +103,33 @@ def open_spooled(descriptor: int) -> BinaryIO:
     return open(descriptor, "rb")
 
 
+#: A closed or full stream loses the text; an application that reports an error does not fail.
+_writing = suppress(OSError, ValueError)
+
+
 class ErrorStream:
-    """`wsgi.errors`: whatever `sys.stderr` is when it is written to."""
+    """`wsgi.errors`: whatever `sys.stderr` is when it is written to.
+
+    It takes no attributes, because all requests have the same one.
+    """
+
+    __slots__ = ()
 
     def write(self, text: str) -> int:
         """Write `text`; returns its length."""
-        return int(_stderr().write(text))
+        with _writing:
+            _stderr().write(text)
+        return len(text)
 
     def writelines(self, lines: Any) -> None:
         """Write each of the lines."""
-        _stderr().writelines(lines)
+        with _writing:
+            _stderr().writelines(lines)
 
     def flush(self) -> None:
         """Flush the stream."""
-        _stderr().flush()
+        with _writing:
+            _stderr().flush()
 
 
 def _stderr() -> Any:

@@ -73,9 +73,9 @@ class Guard:
         self.lock = threading.Lock()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        def start(*arguments: Any) -> Callable[[bytes], object]:
+        def start(*arguments: Any, **keywords: Any) -> Callable[[bytes], object]:
             self.leave()
-            write = start_response(*arguments)
+            write = start_response(*arguments, **keywords)
 
             def guarded_write(data: bytes) -> None:
                 self.leave()

@@ -11,20 +11,66 @@ import sys
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from picowsgi.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import TracebackType
+
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    _Adapter = logging.LoggerAdapter  # which Python 3.10 cannot subscript
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_NEWLINE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
-def get_logger() -> logging.Logger:
+class Logger(_Adapter):
+    """The logger `picowsgi`. Its calls never raise an Exception, whatever the handlers do.
+
+    A program must not fail because it reports an error. A line that a broken handler loses goes to
+    standard error, without its traceback.
+    """
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Write a record, if the logger is enabled for its level."""
+        if not self.isEnabledFor(level):
+            return
+        kwargs.setdefault("stacklevel", 2)  # the caller's line, not this one
+        try:
+            super().log(level, msg, *args, **kwargs)
+        except Exception as error:
+            _write_lost(level, msg, args, kwargs.get("exc_info"), error)
+
+
+_logger = Logger(logging.getLogger("picowsgi"), {})
+
+
+def get_logger() -> Logger:
     """Return the logger `picowsgi`, to which everything here is written."""
-    return logging.getLogger("picowsgi")
+    return _logger
+
+
+def _write_lost(
+    level: int, message: object, args: tuple[object, ...], cause: object, error: Exception
+) -> None:
+    """Write a line that the handlers have lost to standard error, if that is possible."""
+    with suppress(Exception):
+        text = printable(str(message) % args if args else str(message))
+        if isinstance(cause, BaseException):
+            text += f": {type(cause).__name__}"
+        name = logging.getLevelName(level).lower()
+        write_standard_error(f"picowsgi: {name}: {text} (logging it failed: {show(error)})\n")
+
+
+def write_standard_error(text: str) -> None:
+    """Write a text to standard error. A missing, closed, full or broken stream loses it."""
+    stream = sys.stderr  # once: the application may replace it at any time
+    with suppress(Exception):
+        stream.write(text)
+        stream.flush()
 
 
 def configure(level: str, form: str = "text", config_file: str = "") -> None:
@@ -37,9 +83,9 @@ def configure(level: str, form: str = "text", config_file: str = "") -> None:
     Raises ConfigError where the file cannot be used.
     """
     if config_file:
-        _configure_by(Path(config_file))
+        read_config(config_file)()
         return
-    logger = get_logger()
+    logger = _logger.logger
     formatter = _JSONFormatter() if form == "json" else _TextFormatter()
     for handler in logger.handlers:
         if isinstance(handler, _StandardError):
@@ -53,41 +99,69 @@ def configure(level: str, form: str = "text", config_file: str = "") -> None:
     logger.setLevel(level.upper())
 
 
-def _configure_by(path: Path) -> None:
+def read_config(config_file: str) -> Callable[[], None]:
+    """Read a configuration, as for `configure`, and return what puts it into effect.
+
+    That opens log files, so it is for the user that serves. Both raise ConfigError.
+    """
     import json  # these only where they are asked for: they are slow to import
     from logging.config import dictConfig
 
     from picowsgi import toml
 
+    path = Path(config_file)
     try:
         text = path.read_text("utf-8")
         document = json.loads(text) if path.suffix == ".json" else toml.loads(text)
-        dictConfig({"version": 1, "disable_existing_loggers": False, **document})
     except OSError as error:
         raise ConfigError(f"--log-config: cannot read {path}: {error.strerror}") from None
-    except (ValueError, TypeError, AttributeError, ImportError, KeyError) as error:
-        why = error.__cause__ or error
-        raise ConfigError(f"--log-config: {path} is no logging configuration: {why}") from None
+    except ValueError as error:
+        raise ConfigError(f"--log-config: {path} is no logging configuration: {error}") from None
+
+    def apply() -> None:
+        logger = _logger.logger
+        for handler in logger.handlers[:]:
+            if isinstance(handler, _StandardError):
+                logger.removeHandler(handler)
+                logger.propagate = True
+                logger.setLevel(logging.NOTSET)
+        try:
+            dictConfig({"version": 1, "disable_existing_loggers": False, **document})
+        except (OSError, ValueError, TypeError, AttributeError, ImportError, KeyError) as error:
+            why = error.__cause__ or error
+            message = f"--log-config: {path} is no logging configuration: {why}"
+            raise ConfigError(message) from None
+
+    return apply
 
 
 def log_failure(message: str, details: str) -> None:
     """Write an error with details in lines of their own, such as another process's traceback."""
-    logger = get_logger()
-    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
-    record.exc_text = printable_lines(details.rstrip("\n"))
-    logger.handle(record)
+    logger = _logger.logger
+    try:
+        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
+        record.exc_text = printable_lines(details.rstrip("\n"))
+        logger.handle(record)
+    except Exception as error:
+        _write_lost(logging.ERROR, message, (), None, error)
 
 
 def reopen() -> None:
-    """Open the files that the program logs to again: somebody has renamed them."""
+    """Open the files that the program logs to again: somebody has renamed them.
+
+    A file that cannot be opened is logged, and the old one stays in use.
+    """
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     for logger in loggers:
         for handler in getattr(logger, "handlers", ()):
             if isinstance(handler, logging.FileHandler):
-                with handler.lock or nullcontext():
-                    old, handler.stream = handler.stream, handler._open()
-                    if old is not None:
-                        old.close()
+                try:
+                    with handler.lock or nullcontext():
+                        old, handler.stream = handler.stream, handler._open()
+                        if old is not None:
+                            old.close()
+                except OSError as error:
+                    _logger.error("cannot open a log file again: %s", error)
 
 
 def printable(text: str) -> str:
@@ -98,6 +172,22 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return lines in which no control character is left but the line ends."""
     return _CONTROL_BUT_NEWLINE.sub(_escape, text)
+
+
+def request_line(environ: Mapping[str, Any]) -> str:
+    """Return the method and the target in printable ASCII; `?` where they are no text any more."""
+    method, target = environ.get("REQUEST_METHOD"), environ.get("REQUEST_URI")
+    if type(target) is not str:  # a CGI has the path alone
+        target = environ.get("PATH_INFO")
+    return " ".join(printable(text) if type(text) is str else "?" for text in (method, target))
+
+
+def show(value: object) -> str:
+    """Return `repr(value)`; an object that has none is named by its type."""
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__} object: {type(error).__name__} in its __repr__>"
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -163,9 +253,4 @@ class _StandardError(logging.Handler):
     """Writes to what `sys.stderr` is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        # Nowhere to write, or a closed or full place: that must not disturb a request.
-        if sys.stderr is not None:
-            with suppress(OSError, ValueError):
-                sys.stderr.write(f"{text}\n")
-                sys.stderr.flush()
+        write_standard_error(f"{self.format(record)}\n")

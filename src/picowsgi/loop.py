@@ -18,7 +18,7 @@ from picowsgi import core
 from picowsgi.cpus import has_gil, usable_cpus
 from picowsgi.environ import Kept, base_environ
 from picowsgi.interrupt import CAN_INTERRUPT, Guard, interrupt_application
-from picowsgi.log import get_logger
+from picowsgi.log import get_logger, show
 from picowsgi.notice import log_notices
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Bear = Callable[[str, Callable[[], object]], threading.Thread]
 
 _WATCHER = "picowsgi-watch"
+_NO_THREAD = "one more thread is needed but cannot be had: %s"
 
 
 def share_out(settings: Settings) -> list[Settings]:
@@ -105,7 +106,7 @@ class Loop:
         self._make_gateway = make_gateway
         self.core = core.CoreServer(sockets, settings, access, balance)
         self._bases = [base_environ(sock, common) for sock in sockets]
-        self._kept = Kept()
+        self._kept = Kept(self.core)
         #: Those that serve, by the number that the core has for them; and their guards.
         self._threads: list[threading.Thread] = []
         self._guards: dict[int, Guard] = {}
@@ -131,27 +132,45 @@ class Loop:
         self._threads.append(bear(f"{self._name}-{number}", partial(self._serve, number)))
 
     def _serve(self, number: int) -> None:
+        try:
+            gateway = self._gateway_of(number)
+        except Exception as error:
+            if number == 0:  # nobody serves, so the server cannot start
+                raise
+            get_logger().error(_NO_THREAD, show(error))
+            return
+        gateway.run()
+        log_notices(self.core, self._settings)  # the watcher may have ended before
+
+    def _gateway_of(self, number: int) -> Gateway:
         thread = core.CoreThread(self.core, number)
         application, settings = self._application, self._settings
         if settings.timeout_request and not has_gil():
             application = self._guards[number] = Guard(application)
-        self._make_gateway(application, thread, self._bases, self._kept, debug=settings.debug).run()
-        log_notices(self.core, self._settings)  # the watcher may have ended before
+        return self._make_gateway(
+            application, thread, self._bases, self._kept, debug=settings.debug
+        )
 
     def _watch(self, bear: Bear) -> None:
         while True:
             what, number = self.core.watch()
             if what == core.WATCH_STOP:
                 return
-            if what == core.WATCH_NOTICE:
-                log_notices(self.core, self._settings)
-            elif what == core.WATCH_BIRTH:
-                try:
-                    self._bear_serving(bear)
-                except RuntimeError as error:  # the system has no room for another thread
-                    get_logger().error("one more thread is needed but cannot be had: %s", error)
-            else:
-                self._interrupt(number, stuck=what == core.WATCH_STUCK)
+            try:
+                self._act(bear, what, number)
+            except Exception as error:  # such as no memory: the threads still need a watcher
+                get_logger().error("an error in the watching thread, which goes on", exc_info=error)
+
+    def _act(self, bear: Bear, what: int, number: int) -> None:
+        if what == core.WATCH_NOTICE:
+            log_notices(self.core, self._settings)
+        elif what == core.WATCH_BIRTH:
+            try:
+                self._bear_serving(bear)
+            except (RuntimeError, MemoryError) as error:  # the system has no room for it
+                get_logger().error(_NO_THREAD, show(error))
+        else:
+            self._interrupt(number, stuck=what == core.WATCH_STUCK)
 
     def _interrupt(self, number: int, *, stuck: bool) -> None:
         """Raise RequestTimeoutError in a thread whose request takes too long, where that can be."""

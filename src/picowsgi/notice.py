@@ -46,6 +46,11 @@ def _describe(notice: core.Notice, settings: Settings) -> tuple[int, str]:
     if notice.what == core.NOTICE_HEADS:
         text = "the heads of requests that are not complete take more than --head-memory-total"
         return logging.WARNING, f"{text}, so some of these requests get a 503"
+    if notice.what == core.NOTICE_ABANDONED:
+        text = "an exception came between the application and its response, which is cut"
+        return logging.ERROR, f"{text}{unsent}"
     if notice.what == core.NOTICE_LOST:
         return logging.ERROR, f"{notice.unsent} more requests are not answered in full"
+    if notice.what == core.NOTICE_BACKLOG:
+        return logging.WARNING, "the server stops while connections wait to be accepted"
     return logging.ERROR, f"a request cannot be answered in full: {why}{unsent}"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from picowsgi import core
 from picowsgi.gateway import Gateway
-from picowsgi.head import Head, HeadEncoder
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
     from picowsgi.environ import Kept
+    from picowsgi.head import Head
     from picowsgi.response import Response
 
 
@@ -34,12 +34,24 @@ class ObservedGateway(Gateway):
         *,
         debug: bool = False,
     ) -> None:
-        super().__init__(application, thread, bases, kept, debug=debug)
-        self._encoder = HeadEncoder(core.RETURN | flags)
-        self.encode = self._encode
-        #: Of the response that was sent last.
-        self.status = ""
-        self.headers: list[tuple[str, str]] = []
+        super().__init__(application, thread, bases, kept, core.RETURN | flags, debug=debug)
+        #: That of the response that was sent last. Not what the application has given: that may be
+        #: a generator, or change.
+        self._head = self._failure[0]
+
+    @property
+    def status(self) -> str:
+        """The status of the response that was sent last."""
+        return self._lines()[0].removeprefix("HTTP/1.1 ")
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """The application's headers in the response that was sent last."""
+        pairs = (line.partition(": ") for line in self._lines()[1:-1])
+        return [(name, value) for name, _, value in pairs]
+
+    def _lines(self) -> list[str]:
+        return self._head.data.decode("latin-1").split("\r\n")
 
     @property
     def sent(self) -> int:
@@ -47,14 +59,16 @@ class ObservedGateway(Gateway):
         size: int = self._request.sent
         return size
 
-    def _encode(self, status: str, headers: list[tuple[str, str]]) -> Head:
-        head = self._encoder.encode(status, headers)
-        self.status, self.headers = status, headers
-        return head
+    def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
+        self._head = head
+        return super()._serve_whole(response, head, body)
 
     def _finish(self, response: Response, *, cut: bool) -> int:
-        super()._finish(response, cut=cut)
-        return self._send_end()
+        if response.head is not None:
+            self._head = response.head
+        response.over = True
+        core.send_end(self.thread, cut)
+        return core.IDLE
 
     def step(self, milliseconds: int) -> bool:
         """Serve one request if it comes in this time; tell whether one did.
@@ -65,7 +79,14 @@ class ObservedGateway(Gateway):
         number = core.next_request_within(self.thread, milliseconds)
         if number < 0:
             return False
-        self.serve(self.environs.make(number))
+        try:
+            self.serve(self.environs.make(number))
+        except Exception as error:
+            self._recover(error)
+        except BaseException:  # such as Ctrl-C, which is for whoever serves
+            self._abandon()
+            raise
+        self.leave_child()
         return True
 
     def settle(self, milliseconds: int) -> bool:

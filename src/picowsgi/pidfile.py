@@ -6,6 +6,7 @@ Never removes or replaces the file of another process that lives.
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -72,10 +73,17 @@ class PidFile:
 
 def _read(path: Path) -> int | None:
     """Return the number that the file holds, or None."""
+    # Root may read what another user has put there: a link, a pipe, or something without an end.
     try:
-        return int(path.read_text("ascii"))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return int(os.read(descriptor, 32)) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     except (OSError, ValueError):
         return None
+    finally:
+        os.close(descriptor)
 
 
 def _lives(pid: int) -> bool:

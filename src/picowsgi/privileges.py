@@ -9,7 +9,6 @@ import grp
 import os
 import pwd
 from dataclasses import dataclass
-from pathlib import Path
 
 from picowsgi.errors import ConfigError
 
@@ -22,9 +21,10 @@ class Identity:
     gid: int
     name: str
 
-    def own(self, path: Path) -> None:
-        """Give a file to it."""
-        os.chown(path, self.uid, self.gid)
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """What to give files to, by a process that can; None by any other."""
+        return (self.uid, self.gid) if os.geteuid() == 0 else None
 
     def assume(self) -> None:
         """Become it, for good.

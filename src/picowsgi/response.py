@@ -9,12 +9,11 @@ import io
 import os
 import stat
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from picowsgi import core
-from picowsgi.errors import ResponseError
+from picowsgi.errors import ClientGoneError, ResponseError
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -22,49 +21,51 @@ if TYPE_CHECKING:
     from picowsgi.head import Head
 
 
+_LATE_WRITE = "write is called after the end of the request"
 _NamedTemporaryFile = tempfile._TemporaryFileWrapper
 
 
-class ClientGoneError(Exception):
-    """The client is not there any more; nobody is told of it but the application's close()."""
-
-
 class Response:
-    """What the application says about one response, and how far it has been sent."""
+    """What the application says about one response, and how far it has been sent.
+
+    Threads of the application may call `write` at once, and when the response is over. The core
+    keeps them apart, and counts the bytes; what stands here is for the thread that serves.
+    """
 
     #: None until start_response is called.
     head: Head | None = None
-    #: The head has been handed to the core: it cannot be changed any more.
+    #: The core has the head: it cannot be changed any more.
     started = False
-    #: The client gets content; known once started. Not for HEAD, 204, 304.
-    wanted = True
-    #: Bytes of content that the Content-Length still allows; -1: it does not say.
-    left = -1
+    #: No more content is wanted: the client gets none (HEAD, 204, 304), or it has been too much.
+    enough = False
     #: The application gave more content than its Content-Length.
     overflow = False
-    #: The request is over: start_response and write come too late.
+    #: As much content has been sent as the Content-Length says.
+    complete = False
+    #: The request is over: start_response and write come too late. Set before the core is told.
     over = False
+    #: The number of the exchange, for the core; 0 until it is needed.
+    exchange = 0
     #: Where head and content go; a subclass may have another place.
-    send_head: ClassVar[Callable[..., int]] = core.send_head
-    send_data: ClassVar[Callable[..., int]] = core.send_data
     send_first: ClassVar[Callable[..., int]] = core.send_first
-    #: Whether send_data may read large content after it has returned, where that would move.
-    lends: ClassVar[bool] = core.BYTES_MOVE
+    send_data: ClassVar[Callable[..., int]] = core.send_data
+    check_client: ClassVar[Callable[..., int]] = core.check_client
+    current_exchange: ClassVar[Callable[..., int]] = core.current_exchange
 
     def __init__(self, thread: Any, encode: Callable[[str, list[tuple[str, str]]], Head]) -> None:
         self._thread = thread
         self._encode = encode
-        #: Large content that the core may still read, the oldest first.
-        self.held: deque[bytes] | None = None
 
     def start_response(
         self,
         status: str,
         headers: list[tuple[str, str]],
         exc_info: OptExcInfo | None = None,
-        /,
     ) -> Callable[[bytes], object]:
-        """Set the head (PEP 3333); returns `write`."""
+        """Set the head (PEP 3333); returns `write`.
+
+        PEP 3333 wants positional arguments; other servers take these keywords, so this does.
+        """
         if exc_info is not None:
             try:
                 if self.started and exc_info[1] is not None:
@@ -79,79 +80,77 @@ class Response:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """Send content at once (PEP 3333, "The write() Callable")."""
+        """Send content at once (PEP 3333, "The write() Callable"). From any thread.
+
+        Raises ResponseError after the end of the request, ClientGoneError.
+        """
+        # In this order: if the response is not over now, the number read before is its own.
+        exchange = self.current_exchange(self._thread)
         if self.over:
-            raise ResponseError("write is called after the end of the request")
+            raise ResponseError(_LATE_WRITE)
+        self.exchange = exchange
         self.send(data)
 
     def send(self, data: bytes, flags: int = 0) -> None:
         """Send content, and the head before the first of it; waits for a slow client.
 
-        Raises ClientGoneError.
+        Raises ClientGoneError, and ResponseError after the end of the request.
         """
         if type(data) is not bytes:
-            data = _to_bytes(data)
-        if not data:
+            data = to_bytes(data)
+        self.send_sized(data, len(data), flags)
+
+    def send_sized(self, data: Any, size: int, flags: int) -> None:
+        """Send content of this size: bytes, or what `core.pin` has made of them."""
+        if not size:
+            self._send_nothing()
             return
-        head = None
-        if not self.started:
-            head = self._take_head()
-        if self.left >= 0:
-            if len(data) > self.left:
-                self.overflow = True
-                data = data[: self.left]
-            self.left -= len(data)
-        size = len(data)
-        if size > core.COPY_MOST and self.lends:
-            data = core.lend(data)
-        if head is None:
-            borrowed = self.send_data(self._thread, data, size, flags)
+        if self.started:
+            outcome = self.send_data(self._thread, self.exchange, data, size, flags)
         else:
-            fields, head_flags, length = head
-            borrowed = self.send_first(
-                self._thread, fields, len(fields), length, head_flags, data, size, flags
-            )
-        if borrowed:
-            if borrowed == core.GONE:
-                raise ClientGoneError
-            if borrowed == core.UNWANTED:
-                self._unwant()
-                return
-        if borrowed or self.held:
-            self._hold(data, borrowed)
+            outcome = self._send_first(data, size, flags)
+        if outcome:
+            self._note(outcome)
 
     def begin(self) -> None:
-        """Hand the head to the core; it leaves with the first content."""
-        data, flags, length = self._take_head()
-        wanted = self.send_head(self._thread, data, len(data), length, flags)
-        if wanted < 0:
-            raise ClientGoneError
-        if not wanted:
-            self._unwant()
+        """Hand the head to the core; it leaves with the first content, or at the end."""
+        self._note(self._send_first(b"", 0, 0))
 
-    def _take_head(self) -> Head:
+    def _send_first(self, data: Any, size: int, flags: int) -> int:
         head = self.head
         if head is None:
             raise ResponseError("the application has not called start_response")
+        fields, head_flags, length = head.data, head.flags, head.length
+        outcome = self.send_first(
+            self._thread, self.exchange, fields, len(fields), length, head_flags, data, size, flags
+        )
         self.started = True
-        self.left = head.length
-        return head
+        return outcome
 
-    def _unwant(self) -> None:
-        self.wanted = self.overflow = False
-        self.left = -1
+    def _send_nothing(self) -> None:
+        """Look at the client, because sending nothing does not show that it has gone."""
+        outcome = self.check_client(self._thread, self.exchange)
+        if outcome:
+            self._note(outcome)
+        if self.head is not None and self.head.has_no_content:
+            self.enough = True
 
-    def _hold(self, data: bytes, borrowed: int) -> None:
-        """Keep what the core may still read, and let go of the rest (csrc/api.h)."""
-        if self.held is None:
-            self.held = deque()
-        if len(data) > core.COPY_MOST:
-            self.held.append(data)
-        while len(self.held) > borrowed:
-            self.held.popleft()
+    def _note(self, outcome: int) -> None:
+        """Act upon what the core has said of content."""
+        if outcome == core.COMPLETE:
+            self.complete = True
+        elif outcome == core.UNWANTED:
+            self.enough = True
+        elif outcome == core.OVERFLOW:
+            self.enough = self.overflow = True
+        elif outcome == core.GONE:
+            raise ClientGoneError
+        elif outcome == core.OVER:
+            raise ResponseError(_LATE_WRITE)
 
 
-def _to_bytes(data: Any) -> bytes:
+def to_bytes(data: Any) -> bytes:
+    """Return content as bytes. Raises ResponseError for what is none."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise ResponseError(f"content must be bytes, not {type(data).__name__}")
     return bytes(data)

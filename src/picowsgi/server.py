@@ -5,6 +5,7 @@ Never parses a command line; the options are the table's (`picowsgi.config.Setti
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import replace
 from types import TracebackType
@@ -16,9 +17,10 @@ from picowsgi.config import Settings
 from picowsgi.errors import ConfigError
 from picowsgi.importer import load_application
 from picowsgi.log import get_logger
+from picowsgi.monkey import refuse_patched
 from picowsgi.mount import mount
 from picowsgi.resolve import load_settings
-from picowsgi.sockets import close_sockets, open_sockets, url_of
+from picowsgi.sockets import close_backlog, close_sockets, open_sockets, url_of
 from picowsgi.worker import Worker
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ class Server:
     The process is the program's own: its limit of descriptors stays as it is (`serve` raises it for
     `max_connections`), and while none is free new connections wait.
 
-    Raises ConfigError for an option, BindError for an address.
+    Raises ConfigError for an option, BindError for an address, PatchedError where gevent or
+    eventlet has patched `threading`, `socket` or `select`.
     """
 
     def __init__(self, application: WSGIApplication, **options: Any) -> None:
@@ -56,8 +59,10 @@ class Server:
         return server
 
     def _open(self, application: WSGIApplication, settings: Settings) -> None:
+        refuse_patched()
         middleware.check(settings)
         self.settings = settings
+        self._process = os.getpid()
         application = _with_mounts(application, settings)
         self.sockets: list[socket.socket] = open_sockets(settings)
         try:
@@ -92,11 +97,26 @@ class Server:
         if self.settings.open:
             open_page(self.sockets)
 
-    def request_stop(self) -> None:
-        """Drain and stop, without waiting; a second call stops at once. Safe in a handler."""
+    def request_stop(self, *, now: bool = False) -> None:
+        """Begin to drain and stop, without waiting for the end. Safe in a signal handler.
+
+        Once the server drains, another call changes nothing: a signal may come more than once. With
+        `now` open requests are cut, and the server stops at once.
+        """
         worker = self._worker
-        if worker is not None:
-            worker.stop()
+        if worker is None:
+            return
+        if now:
+            worker.stop_now()
+        else:
+            self._drain(worker)
+
+    def _drain(self, worker: Worker) -> None:
+        if os.getpid() == self._process:
+            # The core has its own duplicates, and serves those that have connected by now.
+            close_backlog(self.sockets)
+            close_sockets(self.sockets)
+        worker.stop()
 
     def reopen_logs(self) -> None:
         """Open the log files anew, as after a rotation."""
@@ -108,15 +128,17 @@ class Server:
         return self._worker is None or self._worker.join(timeout)
 
     def stop(self) -> None:
-        """Drain, wait for the end and close the sockets. Calling it again does nothing."""
+        """Close the sockets, drain and wait for the end. Calling it again does nothing.
+
+        In a forked child of the process that has made the server it does nothing either.
+        """
         worker, self._worker = self._worker, None
         if worker is not None:
-            worker.stop()
+            self._drain(worker)
             if worker.started:
                 worker.join()
             else:
                 worker.close()
-            close_sockets(self.sockets)
             if worker.error is not None:
                 raise RuntimeError("the serving thread has failed") from worker.error
 
@@ -145,7 +167,7 @@ def serve(application: WSGIApplication, **options: Any) -> None:
 
     With `workers` above 1, and the like, it is served by forked processes, and SIGHUP has new ones
     forked. Outside the main thread signals are the program's own affair, and this never returns.
-    Raises ConfigError for an option, BindError for an address.
+    Raises ConfigError for an option, BindError for an address, PatchedError as Server does.
     """
     settings = _load_settings(options)
     if service.run(lambda: _with_mounts(application, settings), settings, _announce) != 0:

@@ -18,15 +18,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from picowsgi import core, loop, middleware
+from picowsgi import core, forked, loop, middleware
 from picowsgi.browser import open_page
 from picowsgi.descriptors import make_room
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.handover import Command, Handover
 from picowsgi.link import Link
+from picowsgi.monkey import refuse_patched
 from picowsgi.pidfile import PidFile
 from picowsgi.privileges import find_identity
-from picowsgi.sockets import close_sockets, file_of, open_sockets
+from picowsgi.sockets import close_sockets, open_sockets
 from picowsgi.systemd import Notifier, take_sockets
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from picowsgi.config import Settings
     from picowsgi.reload.reloader import Reloader
+    from picowsgi.sockets import Owner
 
 OnReady = Callable[[list[socket.socket]], object]
 
@@ -57,8 +59,6 @@ class Service:
     given: Handover | None = None
     #: What looks for changed files, where the application is to be loaded anew after a change.
     reloader: Reloader | None = None
-    #: The pipe whose end tells workers that the supervisor has ended; made when needed.
-    lifeline: tuple[int, int] = (-1, -1)
     #: Shared with forked workers.
     balance: core.Balance | None = None
     #: Whose turn it is to remove the sockets' files.
@@ -83,41 +83,41 @@ def run(
     on_ready: OnReady,
     command: Command | None = None,
     given: Handover | None = None,
+    prepare: Callable[[], object] | None = None,
 ) -> int:
     """Serve what `load` returns until a signal ends it; returns the exit status.
 
-    With a `command` the process can start itself anew. With the option `reload`, `load` is called
-    in a new process after each change: this one must not have imported what the application is made
-    of. Raises ConfigError, BindError, AppImportError and OSError where it cannot start.
+    `prepare` is called before `load`, as the user that is to serve: as root nothing is opened but
+    sockets and the pid file. With a `command` the process can start itself anew. With the option
+    `reload`, `load` is called in a new process after each change: this one must not have imported
+    what the application is made of. Raises ConfigError, BindError, AppImportError and OSError where
+    it cannot start.
     """
     from picowsgi.supervisor import supervise
 
+    refuse_patched()
     link = given.link() if given is not None else None
     enter_directory(settings)
     middleware.check(settings)
     settings = make_room(settings)
-    sockets = _listen(settings, given)
+    identity = find_identity(settings.user, settings.group)
+    sockets = _listen(settings, given, None if identity is None else identity.owner)
     notifier = Notifier({} if link else os.environ)
     service = Service(
-        lambda: middleware.wrap(load(), settings, sockets), settings, sockets, notifier
+        lambda: middleware.wrap(_load_here(load), settings, sockets), settings, sockets, notifier
     )
+    in_children = forked.ClosedInChildren(partial(_close_all, sockets))
     service.on_ready = partial(_greet, settings, on_ready) if given is None else on_ready
     service.command = command
     service.link, service.given = link, given
-    if given is not None:
-        service.lifeline = given.lifeline
     try:
         if settings.pid and link is None:
             service.pid_file = PidFile(settings.pid)
             service.pid_file.write()
-        identity = find_identity(settings.user, settings.group)
         if identity is not None:
-            if given is None:
-                for sock in sockets:
-                    file = file_of(sock)
-                    if file is not None:
-                        identity.own(file)
             identity.assume()
+        if prepare is not None:
+            prepare()
         if link is not None:
             core.die_with_parent(signal.SIGTERM)
         with _reloading(service):
@@ -128,10 +128,34 @@ def run(
         link.fail(error)
         return 1
     finally:
+        del in_children
         if service.files_are_ours:
             close_sockets(sockets)
         if service.pid_file is not None:
             service.pid_file.remove()
+
+
+def _load_here(load: Callable[[], WSGIApplication]) -> WSGIApplication:
+    """Return what `load` returns; ends a child that it forks and that comes back.
+
+    Raises PatchedError where what it has imported has changed the system.
+    """
+    process = os.getpid()
+    try:
+        application = load()
+    except BaseException as error:
+        if os.getpid() != process:
+            forked.leave_child(error)
+        raise
+    if os.getpid() != process:
+        forked.leave_child()
+    refuse_patched()
+    return application
+
+
+def _close_all(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 def _greet(settings: Settings, on_ready: OnReady, sockets: list[socket.socket]) -> None:
@@ -169,14 +193,14 @@ def enter_directory(settings: Settings) -> None:
         os.umask(settings.umask)
 
 
-def _listen(settings: Settings, given: Handover | None) -> list[socket.socket]:
+def _listen(settings: Settings, given: Handover | None, owner: Owner | None) -> list[socket.socket]:
     """Return the sockets: a former process's, or systemd's, or new ones."""
     if given is not None:
         return given.sockets()
     for name in ("bind", "host", "port"):
         if settings.sources.get(name) in (f"--{name}", f"option {name}"):
-            return open_sockets(settings)
-    return take_sockets(os.environ, settings.backlog) or open_sockets(settings)
+            return open_sockets(settings, owner)
+    return take_sockets(os.environ, settings.backlog) or open_sockets(settings, owner)
 
 
 def freeze() -> None:

@@ -14,9 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picowsgi import core
+from picowsgi import core, forked, link
 from picowsgi.errors import AppImportError
-from picowsgi.link import BEAT, FAILED, READY, REPLACE, read_failure
 from picowsgi.worker import Worker
 
 if TYPE_CHECKING:
@@ -36,8 +35,10 @@ class Serving:
         self.ready = False
         #: It is to be stopped as soon as others take its place.
         self.retiring = False
-        #: It has been asked to stop.
+        #: It drains, or ends.
         self.stopping = False
+        #: A signal that somebody else has sent makes it drain.
+        self.stopped_by_signal = False
         #: It wants to be replaced, or is found to need it.
         self.worn = False
         #: When it gave its last sign of life, and when it is to be killed.
@@ -46,9 +47,21 @@ class Serving:
         #: It has not shown for too long that it lives.
         self.silent = False
 
-    def stop(self) -> None:
-        """Drain and end; a second time: end at once."""
+    def stop(self, *, others_accept: bool) -> None:
+        """Have it drain and end; a repetition changes nothing. `others_accept`: see Worker.stop."""
         self.stopping = True
+        self._drain(others_accept=others_accept)
+
+    def stop_now(self) -> None:
+        """Have it end at once, and cut what is open."""
+        self.stopping = True
+        self._cut()
+
+    def _drain(self, *, others_accept: bool) -> None:
+        raise NotImplementedError
+
+    def _cut(self) -> None:
+        raise NotImplementedError
 
     def kill(self) -> None:
         """End it by force."""
@@ -111,15 +124,15 @@ class Inline(Serving):
         """Whether it has ended by an error."""
         return self._worker.error is not None
 
-    def stop(self) -> None:
-        """Drain and end; a second time: end at once."""
-        super().stop()
-        self._worker.stop()
+    def _drain(self, *, others_accept: bool) -> None:
+        self._worker.stop(others_accept=others_accept)
+
+    def _cut(self) -> None:
+        self._worker.stop_now()
 
     def kill(self) -> None:
         """Give the threads up: they cannot be ended."""
-        self._worker.stop()
-        self._worker.stop()
+        self._worker.stop_now()
         self.abandoned = True
 
     def has_ended(self) -> bool:
@@ -141,7 +154,7 @@ class Process(Serving):
     def __init__(
         self,
         pid: int,
-        status: int,
+        channel: int,
         *,
         program: bool = False,
         on_end: Callable[[int], object] = lambda _pid: None,
@@ -150,8 +163,9 @@ class Process(Serving):
         super().__init__()
         self._on_end = on_end
         self.pid = pid
-        #: Where it says how it is; -1 once it says nothing more.
-        self.status = status
+        #: The supervisor's end of what the two share (`picowsgi.link`); -1 once it is closed.
+        self.channel = channel
+        self._in_children = forked.ClosedInChildren(self.close)
         #: It is a program of its own, which was not forked.
         self.program = program
         self.patience = 10.0 if program else 5.0
@@ -160,14 +174,12 @@ class Process(Serving):
         self._failure = b""
         #: As os.waitpid tells it, once it has ended.
         self._exit: int | None = None
-        os.set_blocking(status, False)
 
     def read(self) -> None:
         """Take what it has said since."""
-        while self.status >= 0:
-            try:
-                data = os.read(self.status, 65536)
-            except BlockingIOError:
+        while self.channel >= 0:
+            data = link.read(self.channel)
+            if data is None:
                 return
             if self._failure:
                 self._failure += data
@@ -179,14 +191,16 @@ class Process(Serving):
     def _understand(self, data: bytes) -> None:
         self.beat = time.monotonic()
         for position, byte in enumerate(data):
-            if byte == READY:
+            if byte == link.READY:
                 self.ready = True
-            elif byte == REPLACE:
+            elif byte == link.REPLACE:
                 self.worn = True
-            elif byte == FAILED:
+            elif byte == link.STOPPING:
+                self.stopped_by_signal = True
+            elif byte == link.FAILED:
                 self._failure = data[position:]
                 return
-            elif byte != BEAT:
+            elif byte != link.BEAT:
                 return
 
     def __str__(self) -> str:
@@ -198,10 +212,16 @@ class Process(Serving):
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def stop(self) -> None:
-        """Drain and end; a second time: end at once."""
-        super().stop()
-        self.signal(signal.SIGTERM)
+    def _drain(self, *, others_accept: bool) -> None:
+        told = self._order(link.LEAVE if others_accept else link.DRAIN)
+        if not told or not self.ready:  # while it loads the application the signal ends it
+            self.signal(signal.SIGTERM)
+
+    def _cut(self) -> None:
+        self._order(link.NOW)
+
+    def _order(self, byte: int) -> bool:
+        return self.channel >= 0 and link.write(self.channel, bytes([byte]))
 
     def kill(self) -> None:
         """End it by force."""
@@ -221,14 +241,14 @@ class Process(Serving):
             self.read()
             self.close()
             if self._failure:
-                self.failure = read_failure(self._failure[1:])
+                self.failure = link.read_failure(self._failure[1:])
         return True
 
     def close(self) -> None:
         """Stop listening to it."""
-        if self.status >= 0:
-            os.close(self.status)
-            self.status = -1
+        if self.channel >= 0:
+            os.close(self.channel)
+            self.channel = -1
 
     @property
     def end(self) -> str:

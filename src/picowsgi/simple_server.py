@@ -32,9 +32,11 @@ from wsgiref import simple_server
 from wsgiref.simple_server import demo_app
 
 from picowsgi import core
+from picowsgi.descriptors import occupy_standard
 from picowsgi.environ import Kept, base_environ
 from picowsgi.gateway import EXTENSIONS
 from picowsgi.log import get_logger
+from picowsgi.monkey import refuse_patched
 from picowsgi.notice import log_notices
 from picowsgi.observed import ObservedGateway
 from picowsgi.resolve import load_settings
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from picowsgi.config import Settings
-    from picowsgi.response import Response
 
 __all__ = ["WSGIRequestHandler", "WSGIServer", "demo_app", "make_server"]
 
@@ -94,7 +95,8 @@ class WSGIServer(simple_server.WSGIServer):
     """A WSGI server with wsgiref's interface, and the core's connections.
 
     `RequestHandlerClass` is a WSGIRequestHandler. Raises OSError for an address that cannot be
-    had, TypeError for classes that want what only wsgiref can do.
+    had, TypeError for classes that want what only wsgiref can do, PatchedError where gevent or
+    eventlet has patched `threading`, `socket` or `select`.
     """
 
     request_queue_size = 1024
@@ -109,9 +111,12 @@ class WSGIServer(simple_server.WSGIServer):
             raise TypeError("a server that forks for each request: use workers, or ThreadingMixIn")
         _refuse_uncalled(type(self), WSGIServer, _NOT_CALLED_OF_SERVERS)
         _check_handler(RequestHandlerClass)
+        refuse_patched()
+        occupy_standard()
         self._settings = _settings()
-        self._kept = Kept()
         self._core: core.CoreServer | None = None
+        self._kept: Kept | None = None
+        self._process = os.getpid()
         self._shutdown_wanted = False
         self._wakes: Callable[[], object] = lambda: None
         self._returned = threading.Event()
@@ -146,7 +151,7 @@ class WSGIServer(simple_server.WSGIServer):
         """
         self._shutdown_wanted = True
         self._wakes()
-        if self._server_thread != threading.get_ident():
+        if self._server_thread != threading.get_ident() and os.getpid() == self._process:
             self._returned.wait()
 
     def handle_request(self) -> None:
@@ -172,8 +177,7 @@ class WSGIServer(simple_server.WSGIServer):
         """Close the socket and all connections."""
         server = self._core
         if server is not None:
-            server.stop()
-            server.stop()
+            server.stop(core.END)
             if not self._server_thread:
                 with self._gateway() as gateway:
                     gateway.step(0)  # ends what is open, and tells of it
@@ -228,7 +232,7 @@ class WSGIServer(simple_server.WSGIServer):
                 woken.wait(poll_interval)
                 self.service_actions()
         finally:
-            worker.stop()
+            worker.stop(others_accept=True)  # the socket stays open, and may be served again
             worker.join()
         if worker.error is not None:
             raise RuntimeError("a serving thread has failed") from worker.error
@@ -237,6 +241,7 @@ class WSGIServer(simple_server.WSGIServer):
         if self._core is None:
             _check_socket(self.socket)
             self._core = core.CoreServer([self.socket], self._settings)
+            self._kept = Kept(self._core)
         os.set_blocking(self.socket.fileno(), False)
         return self._core
 
@@ -293,6 +298,9 @@ class _HandlerGateway(ObservedGateway):
     def step(self, milliseconds: int) -> bool:
         served = super().step(milliseconds)
         self._tell()
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:  # Ctrl-C in a request is for whoever serves, once that is over
+            raise interrupt
         return served
 
     def settle(self, milliseconds: int) -> bool:
@@ -312,9 +320,6 @@ class _HandlerGateway(ObservedGateway):
                 self._handler.log_request(self.status[:3], self.sent)
         except Exception as error:
             get_logger().error("error in log_request", exc_info=error)
-        interrupt, self._interrupt = self._interrupt, None
-        if interrupt is not None:  # Ctrl-C is for whoever serves
-            raise interrupt
         return number
 
     def _call(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
@@ -328,12 +333,9 @@ class _HandlerGateway(ObservedGateway):
         application: Any = self._server.get_app()
         return application(called_with, start_response)
 
-    def _fail(
-        self, environ: WSGIEnvironment, response: Response, result: Any, error: BaseException
-    ) -> int:
+    def _note(self, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt):
             self._interrupt = error
-        return super()._fail(environ, response, result, error)
 
 
 # handle_error is not among them: most override it to hear nothing of clients that have gone, and

@@ -6,6 +6,7 @@ Never accepts a connection: the sockets are handed to the core as they are.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from picowsgi.descriptors import occupy_standard
 from picowsgi.errors import BindError
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _UNSENT_MOST = 128 * 1024  # bytes of a connection that the system has and need not send yet
 _ADDRESS_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_SIOCUNIXFILE = 0x89E0  # Linux: opens the file that a unix socket is bound to (O_PATH)
+_REPLACED = (
+    "another process has replaced the socket's file; restrict who can write to its directory"
+)
 _FORMS = "HOST:PORT, [V6]:PORT, unix:PATH or fd://N"
 
 
@@ -44,6 +50,19 @@ class Bind:
         if self.kind == "fd":
             return f"fd://{self.fd}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+Owner = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may connect to a unix socket: the mode of its file, -1 for what the umask leaves of it,
+    and its owner, None for the user that this process is.
+    """
+
+    mode: int = -1
+    owner: Owner | None = None
 
 
 def parse_host(text: str) -> str:
@@ -86,17 +105,19 @@ def parse_bind(text: str) -> Bind:
     return Bind("tcp", host=parse_host(host), port=int(digits))
 
 
-def open_sockets(settings: Settings) -> list[socket.socket]:
+def open_sockets(settings: Settings, owner: Owner | None = None) -> list[socket.socket]:
     """Return a listening socket for each address of `settings`, in their order.
 
     They do not block and are not inherited by child processes. All of them are opened, or none
     and BindError is raised. A descriptor given as `fd://N` belongs to its socket from then on.
+    The files of unix sockets are given to `owner`, a user and a group.
     """
+    occupy_standard()
+    access = Access(settings.unix_socket_mode, owner)
     sockets: list[socket.socket] = []
     try:
         for bind in settings.binds():
-            mode = settings.unix_socket_mode
-            sockets.append(open_bind(bind, settings.backlog, sockets, mode))
+            sockets.append(open_bind(bind, settings.backlog, sockets, access))
     except BaseException:
         close_sockets(sockets)
         raise
@@ -109,6 +130,23 @@ def close_sockets(sockets: Iterable[socket.socket]) -> None:
         if isinstance(sock, UnixListener):
             sock.remove_file()
         sock.close()
+
+
+def close_backlog(sockets: Iterable[socket.socket]) -> None:
+    """Let the system accept no more connections; those that wait can still be served.
+
+    Otherwise a server that stops while all its places are taken would be given new connections as
+    fast as it ends old ones. Sockets that other programs have as well are left alone.
+    """
+    for sock in sockets:
+        if is_ours(sock):
+            with suppress(OSError):  # it is closed
+                sock.listen(0)
+
+
+def is_ours(sock: socket.socket) -> bool:
+    """Tell whether no other program listens on the socket, as systemd may."""
+    return isinstance(sock, Listener) and sock.is_ours
 
 
 def url_of(sock: socket.socket) -> str:
@@ -128,28 +166,29 @@ def file_of(sock: socket.socket) -> Path | None:
     return sock.path if isinstance(sock, UnixListener) else None
 
 
-def adopt_listener(descriptor: int, file: str | None) -> socket.socket:
+def adopt_listener(descriptor: int, file: str | None, *, is_ours: bool = False) -> socket.socket:
     """Return a listening socket that another process has opened; its file is ours from now on."""
     if file is None:
-        sock = socket.socket(fileno=descriptor)
+        sock = Listener(fileno=descriptor)
     else:
         sock = UnixListener(fileno=descriptor)
         sock.remember_file(file)
+    sock.is_ours = is_ours
     sock.setblocking(False)
     sock.set_inheritable(False)
     return sock
 
 
 def open_bind(
-    bind: Bind, backlog: int, opened: list[socket.socket], mode: int = -1
+    bind: Bind, backlog: int, opened: list[socket.socket], access: Access | None = None
 ) -> socket.socket:
     """Return a listening socket for one address; `opened` are those that were opened before.
 
-    `mode` is that of a unix socket's file, -1 for what the umask leaves. Raises BindError.
+    `access` is for the file of a unix socket. Raises BindError.
     """
     try:
         if bind.kind == "unix":
-            return _open_unix(bind, backlog, mode)
+            return _open_unix(bind, backlog, access or Access())
         if bind.kind == "fd":
             return _open_descriptor(bind, backlog, opened)
         return _open_tcp(bind, backlog)
@@ -196,7 +235,8 @@ def _open_tcp(bind: Bind, backlog: int) -> socket.socket:
 def _listen_tcp(
     family: int, address: tuple[str | int, ...] | tuple[int, bytes], backlog: int
 ) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = Listener(family, socket.SOCK_STREAM)
+    sock.is_ours = True
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -226,7 +266,13 @@ def _tcp_error(bind: Bind, error: OSError) -> BindError:
     return BindError(f"cannot listen on {bind}: {text}", error.errno)
 
 
-class UnixListener(socket.socket):
+class Listener(socket.socket):
+    """A listening socket that knows whether only the processes of this server have it."""
+
+    is_ours = False
+
+
+class UnixListener(Listener):
     """A listening unix socket that knows the file it made, to remove that one and no other."""
 
     path: Path
@@ -235,21 +281,76 @@ class UnixListener(socket.socket):
     def remember_file(self, path: str) -> None:
         self.path = Path(path).absolute()
         with suppress(OSError):  # removed by somebody: there is nothing to remove any more
-            found = self.path.lstat()
-            self._identity = (found.st_dev, found.st_ino)
+            self._note(self.path.lstat())
+
+    def _note(self, found: os.stat_result) -> None:
+        self._identity = (found.st_dev, found.st_ino)
+
+    def set_access(self, access: Access) -> None:
+        """Set the mode and the owner of its file, and never those of another one.
+
+        Root calls this for files in directories where other users can write. A user who replaces
+        the socket with a link to a file of root's, or with that file, must not get the file.
+        Raises OSError.
+        """
+        if access.mode < 0 and access.owner is None:
+            return
+        if not hasattr(os, "O_PATH"):
+            self._set_access_of_name(access)
+            return
+        file = self._open_file()
+        try:
+            self._note(os.fstat(file))
+            through = f"/proc/self/fd/{file}"
+            if access.owner is not None:
+                os.chown(through, *access.owner)
+            if access.mode >= 0:
+                Path(through).chmod(access.mode)
+        finally:
+            os.close(file)
+        if not self._is(self.path.lstat()):  # clients would connect to something else
+            raise OSError(errno.EEXIST, _REPLACED)
+
+    def _is(self, found: os.stat_result) -> bool:
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def _open_file(self) -> int:
+        """Return a descriptor (O_PATH) of the file that it is bound to."""
+        with suppress(OSError):  # it needs CAP_NET_ADMIN, which root in a container may lack
+            return fcntl.ioctl(self.fileno(), _SIOCUNIXFILE)
+        # This may be another socket of the same user, if it came before `remember_file` looked.
+        # Only a user who can move that socket can put it here, and could take its place anyway.
+        file = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        found = os.fstat(file)
+        if not self._may_be(found):
+            os.close(file)
+            raise OSError(errno.EEXIST, _REPLACED)
+        return file
+
+    def _may_be(self, found: os.stat_result) -> bool:
+        return self._is(found) and stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid()
+
+    def _set_access_of_name(self, access: Access) -> None:
+        """Do the same where the system has no way to hold the file: no link is followed."""
+        if not self._may_be(self.path.lstat()):
+            raise OSError(errno.EEXIST, _REPLACED)
+        if access.owner is not None:
+            os.chown(self.path, *access.owner, follow_symlinks=False)
+        if access.mode >= 0:
+            self.path.chmod(access.mode, follow_symlinks=False)
 
     def remove_file(self) -> None:
         try:
-            found = self.path.lstat()
-            if (found.st_dev, found.st_ino) == self._identity:
+            if self._is(self.path.lstat()):
                 self.path.unlink()
         except OSError:
             pass  # gone already, or no longer ours to remove
 
 
-def _open_unix(bind: Bind, backlog: int, mode: int) -> socket.socket:
+def _open_unix(bind: Bind, backlog: int, access: Access) -> socket.socket:
     _remove_stale(bind)
     sock = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.is_ours = True
     try:
         prepare(sock)
         try:
@@ -257,8 +358,7 @@ def _open_unix(bind: Bind, backlog: int, mode: int) -> socket.socket:
         except OSError as error:
             raise _unix_error(bind, error) from None
         sock.remember_file(bind.path)
-        if mode >= 0:
-            Path(bind.path).chmod(mode)  # nobody can connect yet
+        sock.set_access(access)  # nobody can connect yet
         sock.listen(backlog)
     except BaseException:
         sock.close()

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from picowsgi import core
+from picowsgi import core, forked
 from picowsgi.handover import Command, Handover, Role, describe
-from picowsgi.link import Link
+from picowsgi.link import Link, make_pair
 from picowsgi.service import Service, leave
 from picowsgi.serving import Process, Serving
 from picowsgi.signals import Signals
@@ -30,11 +30,6 @@ class Spawner:
         self._signals = signals
         self._work = work
 
-    def _lifeline(self) -> tuple[int, int]:
-        if self._service.lifeline[1] < 0:
-            self._service.lifeline = os.pipe()
-        return self._service.lifeline
-
     def _command(self) -> Command:
         if self._service.command is None:
             raise RuntimeError("only a command can be started again")
@@ -42,33 +37,33 @@ class Spawner:
 
     def fork(self, others: Sequence[Serving]) -> Process:
         """Fork a worker; it keeps nothing that is shared with `others`. Raises OSError."""
-        parent, lifeline = os.getpid(), self._lifeline()
-        reader, writer = os.pipe()
+        parent = os.getpid()
+        ours, its = make_pair()
         self._signals.block()
         try:
-            pid = os.fork()
+            with forked.own_process():
+                pid = os.fork()
             if pid == 0:
-                os.close(reader)
-                self._be_worker(Link(writer, lifeline[0], parent), lifeline[1], others)
+                os.close(ours)
+                self._be_worker(Link(its, parent), others)
         except OSError:
-            os.close(reader)
+            os.close(ours)
             raise
         finally:
             self._signals.unblock()
-            os.close(writer)
+            os.close(its)
         balance = self._service.balance
         if balance is None:
             raise RuntimeError("forked workers share a balance")
-        return Process(pid, reader, on_end=balance.forget)
+        return Process(pid, ours, on_end=balance.forget)
 
-    def _be_worker(self, link: Link, lifeline: int, others: Sequence[Serving]) -> NoReturn:
+    def _be_worker(self, link: Link, others: Sequence[Serving]) -> NoReturn:
         status = 1
         try:
             self._signals.forget()
             self._signals.unblock()
             core.die_with_parent(signal.SIGTERM)
             atexit._clear()  # what the parent has to do at its end is not this process's
-            os.close(lifeline)
             for other in others:
                 if isinstance(other, Process):
                     other.close()
@@ -80,23 +75,21 @@ class Spawner:
 
     def start(self, role: Role) -> Process:
         """Start the service's command. Raises OSError."""
-        lifeline = self._lifeline()[0]
-        reader, writer = os.pipe()
+        ours, its = make_pair()
         try:
             given = Handover(
                 role,
                 os.getpid(),
                 describe(self._service.sockets, with_files=role == "successor"),
-                status=writer,
-                lifeline=(lifeline, -1),
+                channel=its,
             )
-            pid = self._command().start(given, [writer, lifeline])
+            pid = self._command().start(given, [its])
         except OSError:
-            os.close(reader)
+            os.close(ours)
             raise
         finally:
-            os.close(writer)
-        return Process(pid, reader, program=True)
+            os.close(its)
+        return Process(pid, ours, program=True)
 
     def become_keeper(self, child: Process) -> NoReturn:
         """Start the command in this very process, to do nothing but watch `child`."""
@@ -104,16 +97,16 @@ class Spawner:
             "keeper",
             os.getpid(),
             describe(self._service.sockets, with_files=True),
-            lifeline=self._lifeline(),
-            child=(child.pid, child.status),
+            child=(child.pid, child.channel),
             settings=_plain(self._service),
         )
+        self._signals.outlive_exit()
         with suppress(Exception):
             atexit._run_exitfuncs()  # the application's: nothing of it is left afterwards
         self._signals.block()
         for number in self._signals.take():
             os.kill(os.getpid(), number)  # it waits until the new program wants it
-        self._command().become(given, [*given.lifeline, child.status])
+        self._command().become(given, [child.channel])
 
 
 def _plain(service: Service) -> dict[str, object]:

@@ -25,7 +25,9 @@ from picowsgi.log import get_logger
 from picowsgi.service import Service, freeze, leave
 from picowsgi.serving import Inline, Process
 from picowsgi.signals import ALL, FEW, STOP, Signals
+from picowsgi.sockets import close_backlog
 from picowsgi.spawner import Spawner
+from picowsgi.terminal import is_foreground
 from picowsgi.upgrade import Upgrade
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ _BEAT = 1.0  # seconds between two signs of life
 _COUNT = 0.2  # seconds between two looks at how many requests there were
 _AT_ONCE = 1.0  # seconds to end without draining
 _DEVELOPER_PATIENCE = 2.0  # seconds for open requests after Ctrl-C, where it reloads
+_SAME_INTERRUPT = 0.1  # seconds: one Ctrl-C, from the terminal and from the program that started us
 _STANDARD_ERROR = 2
 
 
@@ -54,8 +57,12 @@ class _Supervisor:
         self._service = service
         self._forked = forked
         self._is_keeper = service.given is not None and service.given.role == "keeper"
-        self._stops = 0
+        #: All that serves drains, or ends.
+        self._stopping = False
+        #: To stop as soon as the successor serves.
         self._stop_wanted = False
+        #: When SIGINT came.
+        self._interrupted = -math.inf
         self._announced = False
         self._reloading = False
         self._said = -math.inf
@@ -66,7 +73,8 @@ class _Supervisor:
         #: The application is, or was, loaded in this process, and what serves now was started anew.
         self._application_is_stale = False
         self._signals = Signals(
-            ALL if service.command is not None or service.has_workers or forked else FEW
+            ALL if service.command is not None or service.has_workers or forked else FEW,
+            whole_process=forked or (service.command is not None and service.command.is_running),
         )
         self._spawner = Spawner(service, self._signals, self._be_worker)
         self._upgrade = Upgrade(service, self._spawner)
@@ -98,8 +106,6 @@ class _Supervisor:
         service, settings = self._service, self._service.settings
         given = service.given
         if given is not None and self._is_keeper:
-            for descriptor in (*service.lifeline, given.child[1]):
-                os.set_inheritable(descriptor, False)
             fleet = Fleet(settings, self._start_program, 1)
             child = Process(*given.child, program=True)
             child.ready = fleet.ready = self._announced = True
@@ -171,17 +177,18 @@ class _Supervisor:
         """Wait until something has happened, or is due."""
         poll = select.poll()
         poll.register(self._signals.fileno(), select.POLLIN)
-        if self._service.link is not None and not self._stops:
-            poll.register(self._service.link.lifeline, select.POLLIN)
+        link = self._service.link
+        if link is not None and link.fileno() >= 0:
+            poll.register(link.fileno(), select.POLLIN)
         processes = [*self._fleet.processes(), *self._upgrade.processes()]
         for one in processes:
-            if one.status >= 0:
-                poll.register(one.status, select.POLLIN)
+            if one.channel >= 0:
+                poll.register(one.channel, select.POLLIN)
         reloader = self._service.reloader
         if reloader is not None and not self._forked and reloader.changes >= 0:
             poll.register(reloader.changes, select.POLLIN)
         wait = self._fleet.wait_for(time.monotonic())
-        if self._service.link is not None:
+        if link is not None:
             wait = min(wait, _COUNT if self._requests_most else _BEAT)
         if self._inline is not None and self._service.settings.timeout_request:
             wait = min(wait, _BEAT)
@@ -195,11 +202,10 @@ class _Supervisor:
         """Do what is due."""
         service, fleet, link = self._service, self._fleet, self._service.link
         self._upgrade.check()
-        if self._stop_wanted and not self._stops and not self._upgrade.is_starting():
+        if self._stop_wanted and not self._stopping and not self._upgrade.is_starting():
             self._stop()
-        if link is not None and not self._stops and link.is_cut():
-            get_logger().warning("the supervisor is gone")
-            self._stop()
+        if link is not None:
+            self._obey(link)
         if service.reloader is not None and not self._forked:
             self._reload_changes(service.reloader, now)
         fleet.step(now)
@@ -240,9 +246,9 @@ class _Supervisor:
             link.say(words.BEAT)
             if service.reloader is not None:
                 service.reloader.tell_of_modules()
-        if inline is not None and 0 < self._requests_most <= inline.requests:
+        is_worn = inline is not None and 0 < self._requests_most <= inline.requests
+        if is_worn and link.say(words.REPLACE):
             self._requests_most = 0  # asking once is enough
-            link.say(words.REPLACE)
 
     # ---------------------------------------------------------------- signals
 
@@ -262,7 +268,7 @@ class _Supervisor:
         elif number == signal.SIGQUIT:
             self._forward(number)
         elif number == signal.SIGUSR2:
-            if not self._stops:
+            if not self._stopping:
                 self._upgrade.start()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             self._change(number)
@@ -273,37 +279,71 @@ class _Supervisor:
                 one.signal(number)
 
     def _on_stop(self, number: int) -> None:
+        """Drain, however often a signal comes; only Ctrl-C pressed twice ends at once."""
         link = self._service.link
-        if link is None:
-            if self._upgrade.is_starting() and not self._stops and not self._stop_wanted:
-                get_logger().info("stopping when the successor serves")
-                self._stop_wanted = True
-            else:
+        if link is not None:
+            # SIGINT comes from the terminal, to the supervisor as well, and that decides.
+            if number == signal.SIGTERM and not self._stopping:
+                link.say(words.STOPPING)
                 self._stop()
-        elif number == signal.SIGTERM and not (self._stops and link.is_cut()):
-            self._stop()  # SIGINT comes from the terminal, and to the supervisor as well
+            return
+        interrupted = number == signal.SIGINT
+        if interrupted and self._is_second_interrupt():
+            self._stop_now()
+        elif self._upgrade.is_starting() and not self._stopping and not self._stop_wanted:
+            get_logger().info("stopping when the successor serves")
+            self._stop_wanted = True
+        else:
+            self._stop(interrupted=interrupted)
 
-    def _stop(self) -> None:
-        """Drain and end; a second time: end at once."""
-        self._stops += 1
-        if self._stops == 1:
+    def _is_second_interrupt(self) -> bool:
+        now = time.monotonic()
+        if now - self._interrupted < _SAME_INTERRUPT:
+            return False
+        is_first = self._interrupted == -math.inf
+        self._interrupted = now
+        return not is_first and is_foreground()
+
+    def _obey(self, link: Link) -> None:
+        """Do what the supervisor of this worker has said, or drain where it is gone."""
+        for order in link.read_orders():
+            if order == words.NOW:
+                self._stop_now()
+            else:
+                self._stop(others_accept=order == words.LEAVE)
+        if not self._stopping and link.is_cut():
+            get_logger().warning("the supervisor is gone")
+            self._stop()
+
+    def _stop(self, *, others_accept: bool = False, interrupted: bool = False) -> None:
+        """Drain and end; a repetition changes nothing. `others_accept`: see Worker.stop."""
+        if not self._stopping:
+            self._stopping = True
             get_logger().debug("stopping")
             if not self._upgrade.succeed():
                 self._service.notifier.stopping()
+            if self._service.link is None and not self._others_listen():
+                close_backlog(self._service.sockets)
             # Whoever connects from now on is to be refused, rather than to wait in vain.
             for sock in self._service.sockets:
                 sock.close()
-        within = math.inf if self._stops == 1 else _AT_ONCE
+        within = math.inf
         reloader = self._service.reloader
         if reloader is not None and not self._forked:
             reloader.end_handover()
-            if "timeout_graceful" not in self._service.settings.sources:
-                within = min(within, _DEVELOPER_PATIENCE)
-        self._fleet.stop(time.monotonic(), within=within)
+            if interrupted and "timeout_graceful" not in self._service.settings.sources:
+                within = _DEVELOPER_PATIENCE
+        others_accept = others_accept or self._upgrade.serves()
+        self._fleet.stop(time.monotonic(), others_accept=others_accept, within=within)
+
+    def _stop_now(self) -> None:
+        """End at once, and cut what is open."""
+        self._stop()
+        self._fleet.stop_now(time.monotonic(), within=_AT_ONCE)
 
     def _change(self, number: int) -> None:
         """One worker more, or one less."""
-        if self._stops:
+        if self._stopping:
             return
         if self._inline is not None:
             get_logger().warning("this server has no workers; --workers 2 makes it one that has")
@@ -315,7 +355,7 @@ class _Supervisor:
     def _reload(self) -> None:
         """Have what serves replaced by the same, loaded anew."""
         service, fleet = self._service, self._fleet
-        if self._stops:
+        if self._stopping:
             return
         if service.link is not None:
             service.link.say(words.REPLACE)  # the supervisor sees to it
@@ -337,7 +377,7 @@ class _Supervisor:
     def _reload_changes(self, reloader: Reloader, now: float) -> None:
         """Start anew after a change, at once: nothing old is to be seen any more."""
         changed = reloader.read_changes()
-        if changed and not self._stops:
+        if changed and not self._stopping:
             self._fleet.restart(now)
             names = [os.path.relpath(path) for path in changed[:3]]
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -346,7 +386,7 @@ class _Supervisor:
     def _drop_application(self) -> None:
         """After such a reload, let go of the application, its threads and its memory."""
         fleet = self._fleet
-        if fleet.reloading or self._stops or self._upgrade.lives():
+        if fleet.reloading or self._stopping or self._upgrade.lives():
             return
         programs = [one for one in fleet.processes() if one.program]
         if not programs:

@@ -1,8 +1,9 @@
-"""Whether somebody looks on, and wants colours. Never decides which."""
+"""Whether somebody looks on, wants colours, and can press Ctrl-C. Never decides which colours."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 
@@ -10,8 +11,22 @@ def is_terminal(stream: Any) -> bool:
     """Tell whether a file object such as `sys.stderr` writes to a terminal."""
     try:
         return bool(stream.isatty())
-    except (AttributeError, ValueError):  # there is none, or it is closed
+    except (AttributeError, OSError, ValueError):  # there is none, or it is closed
         return False
+
+
+def is_foreground() -> bool:
+    """Tell whether this process is in the foreground of a terminal, so that Ctrl-C reaches it."""
+    for descriptor in range(3):  # most often it is among these, and no other need be free
+        with suppress(OSError):
+            return os.tcgetpgrp(descriptor) == os.getpgrp()
+    with suppress(OSError):
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        try:
+            return os.tcgetpgrp(terminal) == os.getpgrp()
+        finally:
+            os.close(terminal)
+    return False
 
 
 def wants_colour(*, in_terminal: bool, standard: bool = True) -> bool:

@@ -30,6 +30,10 @@ class Upgrade:
         """Tell whether there is a successor that does not serve yet."""
         return self.process is not None and not self.process.ready and self.lives()
 
+    def serves(self) -> bool:
+        """Tell whether there is a successor that serves."""
+        return self.process is not None and self.process.ready and self.lives()
+
     def processes(self) -> list[Process]:
         """Return the successor, as a list."""
         return [] if self.process is None else [self.process]

@@ -5,6 +5,7 @@ Never reads a socket itself, and never lets a thread have two requests at a time
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -45,6 +46,8 @@ class Worker:
         make_gateway: Callable[..., Gateway] = Gateway,
     ) -> None:
         self._settings = settings
+        #: Its threads and sockets are this process's: in a forked child there is nothing to end.
+        self._process = os.getpid()
         self._access = AccessLog(settings)
         common = {
             **EXTENSIONS,
@@ -85,6 +88,10 @@ class Worker:
         return bool(self._threads)
 
     @property
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._process
+
+    @property
     def requests(self) -> int:
         """How many requests have been taken."""
         return sum(one.core.requests for one in self._loops)
@@ -103,7 +110,9 @@ class Worker:
             one.core.share(source, target)
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Begin to serve. Raises RuntimeError in a child of the process that has made it."""
+        if self._is_forked:
+            raise RuntimeError("the server belongs to the process that has made it")
         with self._lock:
             self._running += 1  # this thread: what has begun may end before the rest begins
         try:
@@ -112,15 +121,25 @@ class Worker:
         finally:
             self._note_end()
 
-    def stop(self) -> None:
-        """Drain and end; a second call ends at once. From any thread, or a signal handler."""
-        now = time.monotonic()
-        self._deadline = now + self._settings.timeout_graceful if self._deadline is None else now
-        self._stop_loops()
+    def stop(self, *, others_accept: bool = False) -> None:
+        """Drain and end; once it drains, another call changes nothing.
 
-    def _stop_loops(self) -> None:
+        All connections that the system has accepted are served, also those that wait for room.
+        `others_accept`: another process goes on accepting from the sockets, and takes those that
+        wait for room here. From any thread, or a signal handler.
+        """
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._settings.timeout_graceful
+        self._stop_loops(core.LEAVE if others_accept else core.DRAIN)
+
+    def stop_now(self) -> None:
+        """End at once, and cut what is open. From any thread, or a signal handler."""
+        self._deadline = time.monotonic()
+        self._stop_loops(core.END)
+
+    def _stop_loops(self, how: int) -> None:
         for one in self._loops:
-            one.core.stop()
+            one.core.stop(how)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until serving has ended; False when `timeout` seconds were not enough.
@@ -128,6 +147,8 @@ class Worker:
         Requests that are still in the application at the end of a drain are given up: their
         threads are named in the log, and left.
         """
+        if self._is_forked:
+            return True
         until = None if timeout is None else time.monotonic() + timeout
         while not self._over.wait(_LOOK if timeout is None else min(_LOOK, timeout)):
             now = time.monotonic()
@@ -144,6 +165,8 @@ class Worker:
 
     def close(self) -> None:
         """Close the log; of a worker that was started, `join` does it."""
+        if self._is_forked:
+            return
         with self._lock:
             self._access.close()
 
@@ -173,10 +196,9 @@ class Worker:
         try:
             target()
         except BaseException as error:  # not an application's: those end with their request
-            get_logger().critical("a thread of the server has failed", exc_info=error)
             self.error = error
-            self._stop_loops()
-            self._stop_loops()
+            self._stop_loops(core.END)
+            get_logger().critical("a thread of the server has failed", exc_info=error)
         finally:
             self._note_end()
 

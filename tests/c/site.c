@@ -144,7 +144,7 @@ int64_t site_next(test_site *site)
 
 void site_news(test_site *site)
 {
-    for (int64_t news; (news = pw_news(site->thread)) >= 0;) {
+    for (int64_t news; (news = pw_news(site->thread)) >= 0; pw_news_done(site->thread)) {
         if (news % 2 == PW_NEWS_ENTRY) {
             REQUIRE(news / 2 < PW_CACHE_SIZE);
             site->templates[news / 2].stored = false;
@@ -277,7 +277,7 @@ test_seen *site_see(test_site *site, int64_t number)
     text_clear(&request->content);
     request->kind = (int)(number & PW_KIND);
     request->entry = (int)(number >> PW_ENTRY_SHIFT & PW_ENTRY_MASK);
-    request->connection = pw_thread_request(site->thread)->connection;
+    request->exchange = pw_thread_request(site->thread)->exchange;
     size_t values = (size_t)(number >> PW_VALUES_SHIFT & PW_VALUES_MASK);
     if (request->kind != PW_NEW)
         REQUIRE(request->entry < PW_CACHE_SIZE);
@@ -320,6 +320,28 @@ int64_t site_respond(test_site *site, const char *body, size_t size, int32_t fla
     return site_answer(site, HEAD_OK, body, size, flags);
 }
 
+void site_lend(test_site *site)
+{
+    pw_thread_request(site->thread)->lends = 1;
+}
+
+int32_t site_send(test_site *site, const char *data, size_t size, int32_t flags)
+{
+    return pw_send_data(site->thread, site->request.exchange, data, (int64_t)size, flags);
+}
+
+int32_t site_send_first(test_site *site, const char *head, int64_t length, const char *data,
+                        size_t size, int32_t flags)
+{
+    return pw_send_first(site->thread, site->request.exchange, head, (int64_t)strlen(head), length,
+                         0, data, (int64_t)size, flags);
+}
+
+int32_t site_send_head(test_site *site, const char *head, int64_t length)
+{
+    return site_send_first(site, head, length, "", 0, 0);
+}
+
 int64_t site_finish(test_site *site, bool cut)
 {
     if (setjmp(idle) != 0)
@@ -351,8 +373,6 @@ int site_serve_recorded(test_site *site, test_text *record)
         const char *end = request->line.at + request->line.size;
         size_t size = (size_t)((char *)memchr(path, '\n', (size_t)(end - path)) - path);
         number = site_respond(site, path, size, 0);
-        if (number == PW_HOLD)
-            number = site_next(site);
     }
     site_news(site);
     return count;

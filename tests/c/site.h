@@ -10,13 +10,13 @@
 #include "check.h"
 #include "server.h"
 
-#define SITE_WAITS -9 /* beside PW_STOP and PW_HOLD: the server has nothing to do */
+#define SITE_WAITS -9 /* beside PW_STOP: the server has nothing to do */
 
 /* A request as Python would see it. */
 typedef struct {
     int kind; /* PW_SAME ... */
     int entry;
-    int64_t connection;
+    int64_t exchange;
     test_text line;   /* "KEY: value\n" for each value of the request line */
     test_text fields; /* the same for the others */
     test_text content;
@@ -34,7 +34,7 @@ typedef struct {
         test_text line, fields;
         bool stored;
     } templates[PW_CACHE_SIZE];
-    int64_t sent[16]; /* connections that PW_NEWS_SENT was told of, the first of them */
+    int64_t sent[16]; /* exchanges that PW_NEWS_SENT has named, the first of them */
     int sent_count;
 } test_site;
 
@@ -59,6 +59,13 @@ int64_t site_answer(test_site *site, const char *head, const char *body, size_t 
                     int32_t flags);
 /* The same, with a head that says 200. */
 int64_t site_respond(test_site *site, const char *body, size_t size, int32_t flags);
+/* As Python does before it hands over what it keeps. */
+void site_lend(test_site *site);
+/* Parts of the response to the request that site_see has decoded last. */
+int32_t site_send_head(test_site *site, const char *head, int64_t length);
+int32_t site_send_first(test_site *site, const char *head, int64_t length, const char *data,
+                        size_t size, int32_t flags);
+int32_t site_send(test_site *site, const char *data, size_t size, int32_t flags);
 /* Ends a response in parts; what site_respond returns. */
 int64_t site_finish(test_site *site, bool cut);
 /* site_next as long as requests come, each answered with its PATH_INFO; how many there were. */

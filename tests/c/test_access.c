@@ -14,7 +14,6 @@ static void begin_with(pw_settings settings)
     file = memfd_create("log", MFD_CLOEXEC);
     REQUIRE(file >= 0);
     settings.access_file = file;
-    settings.timeout_head = settings.timeout_body = 30;
     site_open(&site, &settings, AF_UNIX);
 }
 
@@ -148,7 +147,7 @@ static void a_timeout_is_not_logged_as_the_request_of_another(void)
         client_close(&other);
         CHECK_INT(site_serve(&site), 0);
         take_lines(&line);
-        site_sleep(60);
+        site.server->all->timer.due = 0; /* whatever the machine's pace */
         CHECK_INT(site_serve(&site), 0);
         take_lines(&line);
         CHECK_HOLDS(&line, " 408 0 - ");

@@ -7,7 +7,7 @@
 
 #include "site.h"
 
-enum { MANY = 400, TURN = PW_TURN_REQUESTS };
+enum { MANY = 400, SLICE = PW_SLICE_REQUESTS };
 
 static test_site site;
 static test_client greedy, other;
@@ -16,7 +16,7 @@ static char large[1 << 20];
 static void begin_with(pw_settings *settings, bool is_watched)
 {
     site_open(&site, settings, AF_INET);
-    site.server->turn_ms = 3600000; /* but in the test that is about it */
+    site.server->slice_ms = 3600000; /* but in the test that is about it */
     site.server->watcher_is_here =
         is_watched; /* answers to pipelined requests wait for each other */
     greedy = site_connect(&site);
@@ -69,30 +69,28 @@ static int served_before_the_other(int before, size_t size)
         if (served == before)
             SEND(&other, GET("/other"));
         number = site_respond(&site, large, size, 0);
-        if (number == PW_HOLD)
-            number = site_next(&site);
         client_receive(&greedy);
     }
     return -1;
 }
 
-static void a_pipelining_client_has_a_turn_and_then_the_others(void)
+static void a_pipelining_client_has_a_slice_and_then_the_others(void)
 {
     for (int is_watched = 0; is_watched < 2; is_watched++)
-        for (int before = 0; before < 2 * TURN; before += 9) {
+        for (int before = 0; before < 2 * SLICE; before += 9) {
             begin(is_watched);
             send_many(GET("/"), MANY);
             int waited = served_before_the_other(before, 2);
             ABOUT("watched %d, %d before, waited for %d", is_watched, before, waited);
-            CHECK(waited >= 0 && waited <= TURN);
+            CHECK(waited >= 0 && waited <= SLICE);
             end();
         }
 }
 
-static void a_turn_is_short_where_the_application_takes_long(void)
+static void a_slice_is_short_where_the_application_takes_long(void)
 {
     begin(true);
-    site.server->turn_ms = PW_TURN_MS;
+    site.server->slice_ms = PW_SLICE_MS;
     send_many(GET("/"), MANY);
     int64_t number = site_next(&site);
     REQUIRE(number >= 0);
@@ -103,7 +101,7 @@ static void a_turn_is_short_where_the_application_takes_long(void)
         if (memmem(request->line.at, request->line.size, LITERAL("/other")) != NULL)
             break;
         CHECK_INT(count_answers(&greedy), served); /* none waits for others that take long */
-        site_sleep(5 * PW_TURN_MS);
+        site_sleep(5 * PW_SLICE_MS);
         number = site_respond(&site, LITERAL("ok"), 0);
         REQUIRE(number >= 0);
     }
@@ -112,31 +110,35 @@ static void a_turn_is_short_where_the_application_takes_long(void)
     end();
 }
 
-static void several_pipelining_clients_have_turns(void)
+static void several_pipelining_clients_have_slices(void)
 {
     enum { CLIENTS = 5 };
     begin(true);
     test_client clients[CLIENTS];
-    int64_t ids[CLIENTS];
     int served[CLIENTS] = {0};
     for (int i = 0; i < CLIENTS; i++) {
         clients[i] = site_connect(&site);
         CHECK_INT(site_next(&site), SITE_WAITS);
-        ids[i] = site.server->all->id;
     }
     for (int i = 0; i < CLIENTS; i++)
-        for (int k = 0; k < MANY; k++)
-            SEND(&clients[i], GET("/"));
+        for (int k = 0; k < MANY; k++) {
+            char text[] = GET("/0");
+            text[5] = (char)('0' + i);
+            client_send(&clients[i], text, strlen(text));
+        }
     int64_t number = site_next(&site);
     for (int total = 0; number >= 0; total++) {
         test_seen *request = site_see(&site, number);
+        char *path = memmem(request->line.at, request->line.size, LITERAL("PATH_INFO: /"));
+        REQUIRE(path != NULL);
+        int client = path[sizeof "PATH_INFO: /" - 1] - '0';
         int least = MANY, most = 0;
         for (int i = 0; i < CLIENTS; i++) {
-            served[i] += request->connection == ids[i];
+            served[i] += i == client;
             least = served[i] < least ? served[i] : least;
             most = served[i] > most ? served[i] : most;
         }
-        CHECK(most - least <= 2 * TURN);
+        CHECK(most - least <= 2 * SLICE);
         number = site_respond(&site, LITERAL("ok"), 0);
     }
     for (int i = 0; i < CLIENTS; i++) {
@@ -147,21 +149,21 @@ static void several_pipelining_clients_have_turns(void)
     end();
 }
 
-static void answers_to_pipelined_requests_leave_together_at_the_end_of_a_turn(void)
+static void answers_to_pipelined_requests_leave_together_at_the_end_of_a_slice(void)
 {
     begin(true);
-    send_many(GET("/"), 2 * TURN + 5);
+    send_many(GET("/"), 2 * SLICE + 5);
     int64_t number = site_next(&site);
     for (int served = 0; number != SITE_WAITS; served++) {
-        CHECK_INT(count_answers(&greedy), served / TURN * TURN);
+        CHECK_INT(count_answers(&greedy), served / SLICE * SLICE);
         site_see(&site, number);
         number = site_respond(&site, LITERAL("ok"), 0);
     }
-    CHECK_INT(count_answers(&greedy), 2 * TURN + 5);
+    CHECK_INT(count_answers(&greedy), 2 * SLICE + 5);
     end();
 }
 
-static void large_responses_end_a_turn_sooner(void)
+static void large_responses_end_a_slice_sooner(void)
 {
     begin(true);
     send_many(GET("/"), 40);
@@ -171,7 +173,7 @@ static void large_responses_end_a_turn_sooner(void)
     end();
 }
 
-static void questions_for_health_have_turns(void)
+static void questions_for_health_have_slices(void)
 {
     for (int is_watched = 0; is_watched < 2; is_watched++) {
         pw_settings settings = site_settings();
@@ -182,7 +184,7 @@ static void questions_for_health_have_turns(void)
         site_request(&site);
         int answered = count_answers(&greedy);
         ABOUT("watched %d, %d answered", is_watched, answered);
-        CHECK(answered <= TURN);
+        CHECK(answered <= SLICE);
         CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
         CHECK_INT(count_answers(&greedy), MANY);
         CHECK_INT(count_answers(&other), 1);
@@ -214,7 +216,7 @@ static size_t fill(void)
     return sent;
 }
 
-static void content_is_received_in_turns(void)
+static void content_is_received_in_slices(void)
 {
     static const char *const heads[] = {
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000000\r\n\r\n",
@@ -225,7 +227,7 @@ static void content_is_received_in_turns(void)
         begin_with(&settings, true);
         client_send(&greedy, heads[i], strlen(heads[i]));
         size_t sent = fill();
-        REQUIRE(sent > 2 * PW_TURN_BYTES);
+        REQUIRE(sent > 2 * PW_SLICE_BYTES);
         SEND(&other, GET("/other"));
         site_request(&site);
         int64_t received = 0;
@@ -233,32 +235,32 @@ static void content_is_received_in_turns(void)
             if (conn->content != NULL)
                 received = conn->content->size;
         ABOUT("%zu sent, %lld received", sent, (long long)received);
-        CHECK(received <= PW_TURN_BYTES + PW_SCRATCH_SIZE);
+        CHECK(received <= PW_SLICE_BYTES + PW_SCRATCH_SIZE);
         end();
     }
 }
 
-static void what_comes_after_a_refusal_is_thrown_away_in_turns(void)
+static void what_comes_after_a_refusal_is_thrown_away_in_slices(void)
 {
     begin(true);
     SEND(&greedy, "GET / HTTP/1.1\r\n\r\n");
     size_t sent = fill();
-    REQUIRE(sent > 2 * PW_TURN_BYTES);
+    REQUIRE(sent > 2 * PW_SLICE_BYTES);
     SEND(&other, GET("/other"));
     site_request(&site);
     for (pw_conn *conn = site.server->all; conn != NULL; conn = conn->next)
         if (conn->state == PW_CONN_LINGER)
-            CHECK(conn->turn_bytes <= PW_TURN_BYTES + PW_SCRATCH_SIZE);
+            CHECK(conn->slice_bytes <= PW_SLICE_BYTES + PW_SCRATCH_SIZE);
     CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
     CHECK_INT(count_answers(&greedy), 1);
     end();
 }
 
-static void a_turn_is_not_lost_where_the_caller_waits_only_so_long(void)
+static void a_slice_is_not_lost_where_the_caller_waits_only_so_long(void)
 {
     begin(true);
-    send_many(GET("/up"), TURN + 1);
-    for (int i = 0; i < TURN; i++) {
+    send_many(GET("/up"), SLICE + 1);
+    for (int i = 0; i < SLICE; i++) {
         int64_t number = pw_next_within(site.thread, 0);
         REQUIRE(number >= 0);
         CHECK_INT(pw_respond(site.thread, LITERAL(HEAD_OK), LITERAL("ok"), PW_RETURN), PW_IDLE);
@@ -269,22 +271,22 @@ static void a_turn_is_not_lost_where_the_caller_waits_only_so_long(void)
     CHECK(number >= 0);
     pw_respond(site.thread, LITERAL(HEAD_OK), LITERAL("ok"), PW_RETURN);
     CHECK_INT(site_next(&site), SITE_WAITS);
-    CHECK_INT(count_answers(&greedy), TURN + 1);
+    CHECK_INT(count_answers(&greedy), SLICE + 1);
     end();
 }
 
 int main(void)
 {
     memset(large, '0', sizeof large);
-    RUN(a_pipelining_client_has_a_turn_and_then_the_others);
-    RUN(a_turn_is_short_where_the_application_takes_long);
-    RUN(several_pipelining_clients_have_turns);
-    RUN(answers_to_pipelined_requests_leave_together_at_the_end_of_a_turn);
-    RUN(large_responses_end_a_turn_sooner);
-    RUN(questions_for_health_have_turns);
+    RUN(a_pipelining_client_has_a_slice_and_then_the_others);
+    RUN(a_slice_is_short_where_the_application_takes_long);
+    RUN(several_pipelining_clients_have_slices);
+    RUN(answers_to_pipelined_requests_leave_together_at_the_end_of_a_slice);
+    RUN(large_responses_end_a_slice_sooner);
+    RUN(questions_for_health_have_slices);
     RUN(an_answer_about_health_does_not_wait_for_the_application);
-    RUN(content_is_received_in_turns);
-    RUN(what_comes_after_a_refusal_is_thrown_away_in_turns);
-    RUN(a_turn_is_not_lost_where_the_caller_waits_only_so_long);
+    RUN(content_is_received_in_slices);
+    RUN(what_comes_after_a_refusal_is_thrown_away_in_slices);
+    RUN(a_slice_is_not_lost_where_the_caller_waits_only_so_long);
     return check_end();
 }

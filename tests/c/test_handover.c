@@ -53,7 +53,7 @@ static void what_has_not_begun_is_served_by_the_next(void)
     answer(&old);
     client_receive(&kept);
     text_clear(&kept.got);
-    pw_server_stop(old.server);
+    pw_server_stop(old.server, PW_DRAIN);
     SEND(&kept, GET("/kept"));
     CHECK_INT(site_next(&old), PW_STOP);
     check_is_answered(&kept, "/kept");
@@ -76,7 +76,7 @@ static void what_has_begun_is_finished_and_closed(void)
     SEND(&client, GET("/a"));
     SEND(&half, "GET /half HTTP/1.1\r\n");
     site_request(&old);
-    pw_server_stop(old.server);
+    pw_server_stop(old.server, PW_DRAIN);
     answer(&old);
     client_receive(&client);
     CHECK_TEXT(&client.got, HEAD_OK "Content-Length: 2\r\nConnection: close\r\n\r\nok");
@@ -97,7 +97,7 @@ static void who_waits_to_be_accepted_is_served_by_the_next(void)
 {
     open_both(AF_UNIX);
     CHECK_INT(site_next(&old), SITE_WAITS);
-    pw_server_stop(old.server);
+    pw_server_stop(old.server, PW_DRAIN);
     test_client client = site_connect(&old);
     SEND(&client, GET("/a"));
     CHECK_INT(site_next(&old), PW_STOP);
@@ -112,9 +112,9 @@ static void what_waits_in_the_channel_is_passed_on(void)
     open_both(AF_UNIX);
     test_client client = site_connect(&new);
     CHECK_INT(site_next(&new), SITE_WAITS);
-    pw_server_stop(new.server);
+    pw_server_stop(new.server, PW_DRAIN);
     CHECK_INT(site_next(&new), PW_STOP);
-    pw_server_stop(old.server);
+    pw_server_stop(old.server, PW_DRAIN);
     CHECK_INT(site_next(&old), PW_STOP);
     test_site third;
     pw_settings settings = site_settings();
@@ -137,7 +137,7 @@ static void without_a_next_one_all_is_as_at_any_stop(void)
     REQUIRE(shutdown(channel[0], SHUT_RDWR) == 0);
     CHECK_INT(site_next(&old), SITE_WAITS); /* and does not spin */
     CHECK_INT(site_next(&new), SITE_WAITS);
-    pw_server_stop(old.server);
+    pw_server_stop(old.server, PW_DRAIN);
     test_client late = site_connect(&old);
     SEND(&idle, GET("/idle"));
     SEND(&late, GET("/late"));
@@ -156,7 +156,7 @@ static void a_server_without_room_takes_it_later(void)
     SEND(&first, GET("/first"));
     CHECK_INT(site_serve(&new), 1);
     CHECK_INT(site_next(&old), SITE_WAITS);
-    pw_server_stop(old.server);
+    pw_server_stop(old.server, PW_DRAIN);
     SEND(&second, GET("/second"));
     CHECK_INT(site_next(&old), PW_STOP);
     CHECK_INT(site_serve(&new), 0);

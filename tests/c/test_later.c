@@ -193,10 +193,10 @@ static void where_requests_take_little_they_leave_at_once(void)
 static void the_only_part_of_a_response_waits_too(void)
 {
     begin(2);
-    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK "Content-Length: 5\r\n"), 5, 0), 1);
-    CHECK_INT(pw_send_data(site.thread, LITERAL("hello"), 0), 0);
+    CHECK_INT(site_send_head(&site, HEAD_OK "Content-Length: 5\r\n", 5), 0);
+    CHECK_INT(site_send(&site, LITERAL("hello"), 0), PW_COMPLETE);
     CHECK_INT(answered(), 0);
-    CHECK_INT(pw_send_end(site.thread, 0), 0);
+    pw_send_end(site.thread, 0);
     CHECK_INT(answered(), 0);
     site_request(&site);
     answer_last();
@@ -206,10 +206,10 @@ static void the_only_part_of_a_response_waits_too(void)
 static void a_part_that_is_not_the_last_leaves_at_once(void)
 {
     begin(2);
-    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK "Content-Length: 9\r\n"), 9, 0), 1);
-    CHECK_INT(pw_send_data(site.thread, LITERAL("hello"), 0), 0);
+    CHECK_INT(site_send_head(&site, HEAD_OK "Content-Length: 9\r\n", 9), 0);
+    CHECK_INT(site_send(&site, LITERAL("hello"), 0), 0);
     CHECK_INT(answered(), 1);
-    CHECK_INT(pw_send_end(site.thread, 1), 0);
+    pw_send_end(site.thread, 1);
     site_request(&site);
     answer();
     end();
@@ -231,7 +231,7 @@ static void a_stop_sends_them_first(void)
 {
     begin(3);
     answer();
-    pw_server_stop(site.server);
+    pw_server_stop(site.server, PW_DRAIN);
     answer();
     CHECK_INT(answer(), PW_STOP);
     CHECK_INT(answered(), 3);

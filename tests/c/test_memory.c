@@ -50,11 +50,11 @@ static void answer_in_parts(void)
 {
     pw_send_interim(site.thread, LITERAL("HTTP/1.1 103 Early Hints\r\n\r\n"));
     int64_t length = 5 + 300000 + 1000;
-    if (pw_send_first(site.thread, LITERAL(HEAD_OK "Content-Length: 301005\r\n"), length, 0,
-                      LITERAL("hello"), 0) >= 0) {
-        pw_send_data(site.thread, large, 300000, 0);
+    if (site_send_first(&site, HEAD_OK "Content-Length: 301005\r\n", length, LITERAL("hello"), 0) >=
+        0) {
+        site_send(&site, large, 300000, 0);
         if (pw_send_file(site.thread, file, 10, 1000) == PW_REFUSED)
-            pw_send_data(site.thread, large, 1000, 0);
+            site_send(&site, large, 1000, 0);
     }
     pw_send_end(site.thread, 0);
 }
@@ -65,14 +65,13 @@ static void serve(void)
         test_text *line = &site_see(&site, number)->line;
         if (memmem(line->at, line->size, LITERAL("PATH_INFO: /parts")) != NULL) {
             answer_in_parts();
-            number = PW_HOLD;
+            number = site_next(&site);
         } else if (memmem(line->at, line->size, LITERAL("PATH_INFO: /large")) != NULL) {
+            site_lend(&site);
             number = site_respond(&site, large, sizeof large, 0);
         } else {
             number = site_respond(&site, LITERAL("ok"), 0);
         }
-        if (number == PW_HOLD)
-            number = site_next(&site);
     }
     site_news(&site);
 }

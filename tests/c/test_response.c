@@ -96,10 +96,12 @@ static void the_date_is_a_line_of_rfc_9110(void)
 /* Sends parts of a response and ends it. */
 static void send_parts(const char *const parts[], size_t count, int64_t length, bool cut)
 {
-    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), length, 0), 1);
+    CHECK_INT(site_send_head(&site, HEAD_OK, length), 0);
     for (size_t i = 0; i < count; i++)
-        CHECK_INT(pw_send_data(site.thread, parts[i], (int64_t)strlen(parts[i]), 0), 0);
-    CHECK_INT(pw_send_end(site.thread, cut), 0);
+        CHECK_INT(site_send(&site, parts[i], strlen(parts[i]), 0),
+                  length >= 0 && i + 1 == count ? PW_COMPLETE : 0);
+    CHECK_INT(pw_content_missing(site.thread), 0);
+    pw_send_end(site.thread, cut);
     CHECK_INT(site_next(&site), SITE_WAITS);
     client_receive(&client);
 }
@@ -144,9 +146,9 @@ static void a_response_cut_short_does_not_look_whole(void)
 
     pw_settings settings = site_settings();
     begin_with(&settings, AF_INET, "GET / HTTP/1.0\r\n\r\nand bytes that nobody reads");
-    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), -1, 0), 1);
-    CHECK_INT(pw_send_data(site.thread, LITERAL("hello"), 0), 0);
-    CHECK_INT(pw_send_end(site.thread, 1), 0);
+    CHECK_INT(site_send_head(&site, HEAD_OK, -1), 0);
+    CHECK_INT(site_send(&site, LITERAL("hello"), 0), 0);
+    pw_send_end(site.thread, 1);
     CHECK_INT(site_next(&site), SITE_WAITS);
     char byte;
     ssize_t got;
@@ -159,9 +161,9 @@ static void a_response_cut_short_does_not_look_whole(void)
 static void a_head_request_gets_the_head_of_parts(void)
 {
     begin("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), -1, 0), 0);
-    CHECK_INT(pw_send_data(site.thread, LITERAL("hello"), 0), 0);
-    CHECK_INT(pw_send_end(site.thread, 0), 0);
+    CHECK_INT(site_send_head(&site, HEAD_OK, -1), PW_UNWANTED);
+    CHECK_INT(site_send(&site, LITERAL("hello"), 0), PW_UNWANTED);
+    pw_send_end(site.thread, 0);
     CHECK_INT(site_next(&site), SITE_WAITS);
     client_receive(&client);
     CHECK_TEXT(&client.got, HEAD_OK "\r\n");
@@ -171,8 +173,8 @@ static void a_head_request_gets_the_head_of_parts(void)
 static void the_head_and_the_first_part_may_come_in_one(void)
 {
     begin(GET("/"));
-    CHECK_INT(pw_send_first(site.thread, LITERAL(HEAD_OK), -1, 0, LITERAL("hello"), 0), 0);
-    CHECK_INT(pw_send_data(site.thread, LITERAL(" world"), 0), 0);
+    CHECK_INT(site_send_first(&site, HEAD_OK, -1, LITERAL("hello"), 0), 0);
+    CHECK_INT(site_send(&site, LITERAL(" world"), 0), 0);
     CHECK_INT(site_finish(&site, false), SITE_WAITS);
     client_receive(&client);
     CHECK_TEXT(&client.got, HEAD_OK "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
@@ -181,10 +183,9 @@ static void the_head_and_the_first_part_may_come_in_one(void)
     end();
 
     begin("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" GET("/next"));
-    CHECK_INT(pw_send_first(site.thread, LITERAL(HEAD_OK), 5, PW_HAS_LENGTH, LITERAL("hello"), 0),
-              PW_UNWANTED);
-    CHECK(site_finish(&site, false) >= 0); /* the next request */
-    CHECK_INT(pw_send_first(site.thread, LITERAL(HEAD_OK), 5, 0, LITERAL("hello"), 0), 0);
+    CHECK_INT(site_send_first(&site, HEAD_OK, 5, LITERAL("hello"), 0), PW_UNWANTED);
+    site_see(&site, site_finish(&site, false));
+    CHECK_INT(site_send_first(&site, HEAD_OK, 5, LITERAL("hello"), 0), PW_COMPLETE);
     CHECK_INT(site_finish(&site, true), SITE_WAITS);
     client_receive(&client);
     CHECK_TEXT(&client.got, HEAD_OK "\r\n" HEAD_OK "\r\nhello");
@@ -197,36 +198,23 @@ static void the_head_and_the_first_part_may_come_in_one(void)
 static void a_part_that_follows_at_once_waits_only_while_another_thread_can_send_it(void)
 {
     begin(GET("/"));
-    CHECK_INT(pw_send_first(site.thread, LITERAL(HEAD_OK), -1, 0, LITERAL("hello"), 0), 0);
+    CHECK_INT(site_send_first(&site, HEAD_OK, -1, LITERAL("hello"), 0), 0);
     site.server->is_watched = true; /* but who watches is not there */
-    CHECK_INT(pw_send_data(site.thread, LITERAL(" small"), 0), 0);
+    CHECK_INT(site_send(&site, LITERAL(" small"), 0), 0);
     client_receive(&client);
     CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n");
     site.server->watcher_is_here = true;
-    CHECK_INT(pw_send_data(site.thread, LITERAL(" world"), 0), 0);
+    CHECK_INT(site_send(&site, LITERAL(" world"), 0), 0);
     client_receive(&client);
     CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n");
     pw_notice_lost(site.server);
     CHECK_INT(pw_watch(site.server), PW_WATCH_NOTICE); /* and leaves, for Python's lock */
     client_receive(&client);
     CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n6\r\n world\r\n");
-    CHECK_INT(pw_send_data(site.thread, LITERAL(" again"), 0), 0);
+    CHECK_INT(site_send(&site, LITERAL(" again"), 0), 0);
     client_receive(&client);
     CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n6\r\n world\r\n6\r\n again\r\n");
     CHECK_INT(site_finish(&site, false), SITE_WAITS);
-    end();
-}
-
-static void the_end_tells_that_parts_are_held(void)
-{
-    pw_settings settings = site_settings();
-    begin_with(&settings, AF_UNIX, GET("/"));
-    CHECK_INT(pw_send_first(site.thread, LITERAL(HEAD_OK), (int64_t)sizeof large, PW_HAS_LENGTH,
-                            large, (int64_t)sizeof large, PW_FINISHED),
-              1);
-    CHECK_INT(site_finish(&site, false), PW_HOLD);
-    client_receive(&client);
-    CHECK_INT(site_next(&site), SITE_WAITS);
     end();
 }
 
@@ -237,10 +225,11 @@ static void a_file_is_sent_from_its_offset(void)
     REQUIRE(file >= 0 && unlink(name) == 0);
     REQUIRE(write(file, large, 1000000) == 1000000);
     begin(GET("/"));
-    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), 900000, 0), 1);
-    CHECK_INT(pw_send_file(site.thread, file, 50000, 900000), 0);
+    CHECK_INT(site_send_head(&site, HEAD_OK, 900000), 0);
+    CHECK_INT(pw_send_file(site.thread, file, 50000, 950000), 0); /* no more than was promised */
     close(file);
-    CHECK_INT(pw_send_end(site.thread, 0), 0);
+    CHECK_INT(pw_content_missing(site.thread), 0);
+    pw_send_end(site.thread, 0);
     for (int turns = 0; turns < 1000 && site.server->all->output.size > 0; turns++) {
         CHECK_INT(site_next(&site), SITE_WAITS);
         client_receive(&client);
@@ -270,34 +259,20 @@ static void an_interim_response_goes_before_the_final_one_and_never_to_http_1_0(
     end();
 }
 
-static void a_large_body_is_held_until_it_is_sent(void)
+static void the_core_tells_how_far_a_request_is(void)
 {
     begin(GET("/"));
-    int64_t id = site.request.connection;
-    CHECK_INT(site_respond(&site, large, sizeof large, 0), PW_HOLD);
-    for (int turns = 0; turns < 10000 && site.sent_count == 0; turns++) {
-        CHECK_INT(site_next(&site), SITE_WAITS);
-        client_receive(&client);
-        site_news(&site);
-    }
-    client_receive(&client);
-    CHECK_INT(site.sent_count, 1);
-    CHECK_INT(site.sent[0], id);
-    size_t head = sizeof HEAD_OK "Content-Length: 4194304\r\n\r\n" - 1;
-    CHECK_INT(client.got.size, head + sizeof large);
-    CHECK(memcmp(client.got.at + head, large, sizeof large) == 0);
-    SEND(&client, GET("/after"));
-    CHECK_INT(site_serve(&site), 1);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_WAITS);
+    CHECK_INT(pw_send_interim(site.thread, LITERAL("HTTP/1.1 103 Early Hints\r\n\r\n")), 0);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_WAITS);
+    CHECK_INT(site_send_head(&site, HEAD_OK, -1), 0);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_BEGUN);
+    pw_send_end(site.thread, 1);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_NONE);
     end();
-}
-
-static void a_body_held_for_a_client_that_goes_is_let_go(void)
-{
     begin(GET("/"));
-    CHECK_INT(site_respond(&site, large, sizeof large, 0), PW_HOLD);
-    CHECK_INT(site_next(&site), SITE_WAITS);
-    site_news(&site);
-    CHECK_INT(site.sent_count, 0);
+    CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
+    CHECK_INT(pw_request_state(site.thread), PW_REQUEST_NONE);
     end();
 }
 
@@ -306,9 +281,10 @@ static void a_client_that_does_not_read_is_cut_off(void)
     pw_settings settings = site_settings();
     settings.timeout_write = 30;
     begin_with(&settings, AF_UNIX, GET("/"));
-    CHECK_INT(site_respond(&site, large, sizeof large, 0), PW_HOLD);
-    CHECK_INT(site_next(&site), SITE_WAITS);
+    site_lend(&site);
+    CHECK_INT(site_respond(&site, large, sizeof large, 0), SITE_WAITS);
     CHECK_INT(site.server->conn_count, 1);
+    CHECK_INT(site.sent_count, 0);
     site_sleep(60);
     CHECK_INT(site_next(&site), SITE_WAITS);
     CHECK_INT(site.server->conn_count, 0);
@@ -336,21 +312,21 @@ static void parts_wait_for_a_client_that_does_not_read(void)
     settings.timeout_write = 200;
     settings.response_buffer = 100000;
     begin_with(&settings, AF_UNIX, GET("/"));
-    CHECK_INT(pw_send_head(site.thread, LITERAL(HEAD_OK), (int64_t)sizeof large, 0), 1);
+    CHECK_INT(site_send_head(&site, HEAD_OK, (int64_t)sizeof large), 0);
     int sent = 0;
-    int32_t borrowed = 0;
+    int32_t outcome = 0;
     int64_t since = pw_now();
     signal_every_ms(5);
-    for (; sent < 400 && borrowed >= 0; sent++) {
-        borrowed = pw_send_data(site.thread, large, 10000, 0);
+    for (; sent < 400 && outcome >= 0; sent++) {
+        outcome = site_send(&site, large, 10000, 0);
         CHECK(site.server->all->output.size <= 110000);
     }
     signal_every_ms(0);
-    CHECK_INT(borrowed, PW_GONE);
+    CHECK_INT(outcome, PW_GONE);
     CHECK(pw_now() - since >= settings.timeout_write);
     CHECK(sent > 10 && sent < 100);
-    CHECK_INT(pw_send_data(site.thread, large, 10000, 0), PW_GONE);
-    CHECK_INT(pw_send_end(site.thread, 0), 0);
+    CHECK_INT(site_send(&site, large, 10000, 0), PW_GONE);
+    pw_send_end(site.thread, 0);
     end();
 }
 
@@ -382,11 +358,9 @@ int main(void)
     RUN(a_head_request_gets_the_head_of_parts);
     RUN(the_head_and_the_first_part_may_come_in_one);
     RUN(a_part_that_follows_at_once_waits_only_while_another_thread_can_send_it);
-    RUN(the_end_tells_that_parts_are_held);
     RUN(a_file_is_sent_from_its_offset);
     RUN(an_interim_response_goes_before_the_final_one_and_never_to_http_1_0);
-    RUN(a_large_body_is_held_until_it_is_sent);
-    RUN(a_body_held_for_a_client_that_goes_is_let_go);
+    RUN(the_core_tells_how_far_a_request_is);
     RUN(a_client_that_does_not_read_is_cut_off);
     RUN(parts_wait_for_a_client_that_does_not_read);
     RUN(content_that_was_not_asked_for_does_not_reset_the_answer);

@@ -282,3 +282,125 @@ def test_a_head_without_content_does_not_tell_a_length():
 
     assert run(app, REQUEST_METHOD="HEAD") == (["Status: 200 OK"], b"")
     assert run(app, REQUEST_METHOD="GET") == (["Status: 200 OK", "Content-Length: 0"], b"")
+
+
+# --- a web server that does not open the streams, or goes away -----------------------------------
+
+TOLD = """
+import sys
+import picowsgi.cgi
+
+class Items:
+    def __init__(self, items):
+        self.items = iter(items)
+
+    def __iter__(self):
+        return self.items
+
+    def close(self):
+        with open("closed", "a") as file:
+            file.write("closed")
+
+def app(environ, start_response):
+    print("printed")
+    environ["wsgi.errors"].write("to the log")
+    content = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if environ["PATH_INFO"] == "/whole":
+        return [b"x" * 100]
+    return Items([b"x" * 100_000] * 100)
+
+picowsgi.cgi.run(app)
+sys.exit(7)
+"""
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """`shell(redirections, **variables)` runs the script and returns what it leaves."""
+    (tmp_path / "script.py").write_text(TOLD)
+
+    def run_(redirections, **variables):
+        return subprocess.run(
+            ["sh", "-c", f"exec {sys.executable} script.py {redirections}"],
+            cwd=tmp_path,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+
+    return run_
+
+
+@pytest.mark.parametrize("path", ["/whole", "/parts"])
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_without_standard_output_the_application_runs_and_nothing_is_told(shell, path, closed):
+    done = shell(closed, PATH_INFO=path)
+    assert done.returncode == 7
+    assert done.stdout == b""
+    assert b"Traceback" not in done.stderr
+
+
+def test_without_standard_input_a_request_without_content_is_answered(shell):
+    done = shell("<&-", PATH_INFO="/whole")
+    assert done.returncode == 7
+    assert done.stdout.startswith(b"Status: 200 OK\r\n")
+    assert b"Traceback" not in done.stderr
+
+
+def test_without_standard_input_there_is_no_content_to_be_read(shell):
+    done = shell("<&-", PATH_INFO="/whole", REQUEST_METHOD="POST", CONTENT_LENGTH="5")
+    assert done.returncode == 7
+    assert done.stdout.startswith(b"Status: 500 ")
+    assert b"standard input is closed" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["/whole", "/parts"])
+def test_a_web_server_that_does_not_read_leaves_no_traceback(tmp_path, path):
+    (tmp_path / "script.py").write_text(TOLD)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "script.py"],
+            cwd=tmp_path,
+            env={**os.environ, "PATH_INFO": path},
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == 7
+    assert done.stderr.replace(b"to the log", b"") == b"printed\n"
+    assert (tmp_path / "closed").exists() == (path == "/parts")
+
+
+@pytest.mark.parametrize("path", ["/whole", "/parts"])
+def test_an_output_that_is_full_is_told_in_one_line(shell, path):
+    done = shell(">/dev/full", PATH_INFO=path)
+    assert done.returncode == 7
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.count(b"the response cannot be written: ") == 1
+    assert b"No space left on device" in done.stderr
+
+
+def test_a_stream_that_was_closed_gets_nothing():
+    output = io.BytesIO()
+    output.close()
+    cgi.run(hello, environ={}, stdin=io.BytesIO(), stdout=output)
+
+
+def test_an_error_of_the_server_is_a_500(monkeypatch, caplog):
+    def make(*_arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(cgi, "_make_environ", make)
+    head, body = run(hello)
+    assert head[0] == "Status: 500 Internal Server Error"
+    assert body == b"Internal Server Error\n"
+    assert "an internal error ended a request" in caplog.text

@@ -177,7 +177,7 @@ def test_what_the_end_of_the_server_cuts_is_told_of(serve, caplog, data, told, a
         server.request_stop()
         if at_once:
             assert not server.join(0.1), "expected the server to wait for it"
-            server.request_stop()
+            server.request_stop(now=True)
         server.stop()
         assert_told(wait_for_line(caplog), client, STOPS, told)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import sys
 import threading
+import weakref
 from http.client import HTTPConnection, IncompleteRead
 
 import pytest
@@ -373,6 +375,52 @@ def test_content_that_the_application_leaves_unread_is_not_the_next_request(serv
     assert paths == ["/first", "/second"], answer
 
 
+def test_no_request_leaves_a_trace_in_the_shared_empty_input(serve):
+    seen = []
+
+    def application(environ, start_response):
+        source = environ["wsgi.input"]
+        seen.append((source.tell(), source.closed, source.read(), hasattr(source, "user")))
+        source.seek(10)
+        source.close()
+        for name in ("user", "__dict__"):
+            with pytest.raises((AttributeError, TypeError)):
+                setattr(source, name, {})
+            with pytest.raises((AttributeError, TypeError)):
+                setattr(environ["wsgi.errors"], name, {})
+        for spoil in (weakref.ref, lambda one: one.__setstate__((b"left behind", 0, None))):
+            with pytest.raises((AttributeError, TypeError)):
+                spoil(source)
+        start_response("200 OK", [TEXT])
+        return [b"."]
+
+    server = serve(application)
+    for _ in range(3):
+        assert fetch(server).status == 200
+    assert seen == [(0, False, b"", False)] * 3
+
+
+@pytest.mark.parametrize("wrap", [io.BufferedReader, io.TextIOWrapper, copy.deepcopy, iter, list])
+def test_an_empty_input_is_a_binary_file(serve, wrap):
+    def application(environ, start_response):
+        source = environ["wsgi.input"]
+        assert isinstance(source, io.IOBase)
+        assert (source.readable(), source.seekable(), source.writable()) == (True, True, False)
+        assert not list(wrap(source))
+        assert not source.readlines()
+        assert source.readinto(bytearray(5)) == 0
+        with pytest.raises(io.UnsupportedOperation):
+            source.write(b"x")
+        with pytest.raises(io.UnsupportedOperation):
+            source.fileno()
+        with source as same:
+            assert same.readline() == same.read(5) == b""
+        start_response("200 OK", [TEXT])
+        return [b"."]
+
+    assert fetch(serve(application)).status == 200
+
+
 def test_errors_is_a_text_stream(serve):
     def application(environ, start_response):
         errors = environ["wsgi.errors"]
@@ -506,6 +554,27 @@ def test_arguments_are_positional(serve):
 
 
 # --- start_response -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout_request": 30}], ids=["plain", "interruptible"])
+def test_start_response_takes_keywords_as_other_servers_do(serve, options):
+    def application(environ, start_response):
+        if environ["PATH_INFO"] == "/all":
+            start_response(status="201 Created", headers=[TEXT], exc_info=None)
+            return [b"made"]
+        start_response("200 OK", [("X-First", "1")])
+        try:
+            raise RuntimeError("as the test wants it")
+        except RuntimeError:
+            start_response("502 Bad Gateway", [TEXT], exc_info=sys.exc_info())
+        return [b"replaced"]
+
+    server = serve(application, **options)
+    answer = fetch(server, target="/all")
+    assert (answer.status, answer.content) == (201, b"made")
+    answer = fetch(server)
+    assert (answer.status, answer.content) == (502, b"replaced")
+    assert "X-First" not in answer.fields
 
 
 def test_an_application_that_never_calls_start_response_gets_a_500(serve):
@@ -1119,6 +1188,43 @@ def test_the_connection_is_closed_when_the_client_asks(serve):
 
 
 # --- the response head --------------------------------------------------------------------------
+
+
+def test_headers_of_one_client_never_reach_another(serve):
+    headers = [["Content-Type", "text/plain"], ["Set-Cookie", ""]]
+
+    def application(environ, start_response):
+        path, user = environ["PATH_INFO"], environ["QUERY_STRING"]
+        if path == "/changed":
+            headers[1][1] = user
+            start_response("200 OK", headers)
+        elif path == "/generated":
+            start_response("200 OK", (pair for pair in [("Set-Cookie", user)]))
+        else:
+            start_response("200 OK", [])
+        return [user.encode()]
+
+    server = serve(application, threads=1)
+    for path in ("/changed", "/generated"):
+        for user in ("alice", "bob", "carol"):
+            assert fetch(server, target=f"{path}?{user}").fields["Set-Cookie"] == user
+            assert "Set-Cookie" not in fetch(server, target="/none").fields
+
+
+@pytest.mark.parametrize("status", ["200", "299"])
+def test_a_status_without_a_reason_is_sent_with_one(serve, status):
+    answer = fetch(serve(answering([b"."], status)))
+    assert (answer.status, answer.content) == (int(status), b".")
+    assert answer.reason
+
+
+@pytest.mark.parametrize("status", ["100 Continue", "101 Switching Protocols", "103 Early Hints"])
+def test_an_interim_status_is_a_500_and_a_line_in_the_log(serve, status, caplog):
+    server = serve(with_probe([b"content"], status))
+    assert fetch(server).status == 500
+    assert f"the status {status!r} is interim" in caplog.text
+    assert "GET /" in caplog.text
+    assert_still_serves(server)
 
 
 def test_status_reason_and_fields_arrive_as_given_in_order_with_repeats(serve):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -24,6 +26,7 @@ from processes import (
     ask,
     children,
     eventually,
+    is_refused,
     lives,
     needs_gil,
     write_app,
@@ -327,15 +330,6 @@ MODES = pytest.mark.parametrize("options", [(), TWO], ids=["one process", "two w
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def is_refused(port):
-    """Tell whether a new connection is refused."""
-    try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
 @MODES
 def test_while_open_requests_are_finished_new_connections_are_refused(serve_app, options):
     command = serve_app(*options)
@@ -368,24 +362,6 @@ def test_at_the_end_running_requests_are_answered(serve_app, tmp_path, options):
     thread.join(PATIENCE)
     assert answers == ["released"]
     assert command.wait() == 0
-
-
-@pytest.mark.measured
-@MODES
-def test_a_second_signal_ends_at_once_what_the_first_one_waits_for(serve_app, tmp_path, options):
-    command = serve_app(*options)
-    thread, answers = ask_in_thread(command.port, "/hold")
-    eventually((tmp_path / "held").exists, "the request to run")
-    running = workers(command)
-    command.process.terminate()
-    begin = time.monotonic()
-    while command.process.poll() is None and time.monotonic() - begin < PATIENCE:
-        command.process.terminate()
-        time.sleep(0.05)
-    assert time.monotonic() - begin < 4
-    thread.join(PATIENCE)
-    assert answers[0] != "released"
-    assert not any(map(lives, running))
 
 
 @pytest.mark.measured
@@ -500,11 +476,7 @@ def test_a_unix_socket_has_the_mode_that_was_asked_for_and_is_removed(command, t
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
 @MODES
 def test_user_and_group_are_given_up_before_the_application_is_imported(picowsgi, options):
-    import tempfile
-
     with tempfile.TemporaryDirectory() as directory:
-        from pathlib import Path
-
         folder = Path(directory)
         folder.chmod(0o755)
         write_app(
@@ -521,3 +493,51 @@ def test_user_and_group_are_given_up_before_the_application_is_imported(picowsgi
         assert ask(command.port) == "(65534, 65534, 65534) (65534, 65534, 65534) [65534]"
         status = Path(f"/proc/{command.process.pid}/status").read_text()
         assert "Uid:\t65534\t65534\t65534\t65534" in status
+
+
+@pytest.fixture
+def nobodys():
+    """A folder that user 65534 can enter, with the application, its own `logs`, and a log.json.
+
+    It is not below the tests' own folder, which only root can enter.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        folder.chmod(0o755)
+        (folder / "logs").mkdir()
+        os.chown(folder / "logs", 65534, 65534)
+        write_app(folder, APP + "import logging\nlogging.getLogger('app').warning('a line')\n")
+        handler = {"class": "logging.FileHandler", "filename": str(folder / "logs" / "log")}
+        config = {"handlers": {"file": handler}, "root": {"handlers": ["file"]}}
+        (folder / "log.json").write_text(json.dumps(config))
+        (folder / "log.json").chmod(0o600)  # root reads it
+        yield folder
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
+@MODES
+def test_log_files_are_opened_by_the_user_that_serves(picowsgi, nobodys, options):
+    user = ("--user", "65534", "--group", "65534", "--log-config", "log.json")
+    log = nobodys / "logs" / "log"
+    command = picowsgi("app:app", *user, *options, directory=nobodys)
+    assert (log.stat().st_uid, log.stat().st_gid) == (65534, 65534)
+    assert "a line\n" in log.read_text()
+    log.unlink()
+    command.process.send_signal(signal.SIGUSR1)
+    eventually(log.exists, "the file to be made anew")
+    assert command.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
+@MODES
+def test_a_link_in_the_place_of_a_log_leads_root_nowhere(nobodys, options):
+    secret = nobodys / "secret"
+    secret.write_text("root's\n")
+    secret.chmod(0o600)
+    (nobodys / "logs" / "log").symlink_to(secret)
+    user = ("--user", "65534", "--group", "65534", "--log-config", "log.json")
+    ended = run_to_the_end(nobodys, *user, *options)
+    assert ended.returncode == 2
+    assert "Permission denied" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert secret.read_text() == "root's\n"

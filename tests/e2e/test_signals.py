@@ -259,6 +259,38 @@ def test_the_file_of_a_unix_socket_stays_as_long_as_one_of_the_two_lives(
     assert not path.exists()
 
 
+INHERITED = (
+    APP
+    + """
+NUMBERS = [int(name) for name in os.listdir("/proc/self/fd")]
+for number in NUMBERS:
+    try:
+        if number > 2 and os.get_inheritable(number):
+            (HERE / "inheritable").write_text(os.readlink(f"/proc/self/fd/{number}"))
+    except OSError:
+        pass  # of the listing itself
+(HERE / f"imported-{os.getpid()}").touch()
+"""
+)
+
+
+@MODES
+@pytest.mark.parametrize("how", [signal.SIGUSR2, signal.SIGHUP], ids=lambda each: each.name)
+def test_child_processes_of_the_application_inherit_no_descriptor_of_the_server(
+    serve_app, tmp_path, options, how, end_later
+):
+    pid_file = tmp_path / "server.pid"
+    command = serve_app(*options, "--pid", pid_file, app=INHERITED)
+    imported = len(list(tmp_path.glob("imported-*")))
+    command.process.send_signal(how)
+    eventually(lambda: len(list(tmp_path.glob("imported-*"))) >= 2 * imported, "a second import")
+    if how == signal.SIGUSR2:
+        command.wait_for_log("serves, too")
+        end_later(int(pid_file.read_text()))
+    assert not (tmp_path / "inheritable").exists()
+    assert command.stop() == 0
+
+
 # --- SIGQUIT, SIGUSR1 and those that mean nothing -------------------------------------------------
 
 
@@ -297,6 +329,33 @@ def test_sigusr1_opens_log_files_again(serve_app, tmp_path, options):
 
     eventually(is_in_use, "the new file to be used")
     assert command.stop() == 0
+
+
+@MODES
+def test_log_files_that_cannot_be_opened_again_stay_in_use(serve_app, tmp_path, options):
+    app = APP + (
+        "import logging\n"
+        "logging.getLogger().addHandler(logging.FileHandler(HERE / 'logs' / 'log'))\n"
+        "original = app\n"
+        "def app(environ, start_response):\n"
+        "    logging.getLogger().warning('a line')\n"
+        "    return original(environ, start_response)\n"
+    )
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    access = ("--access-log", "--access-log-file", logs / "access")
+    command = serve_app(*options, *access, app=app)
+    ask(command.port)
+    moved = logs.rename(tmp_path / "moved")
+    command.process.send_signal(signal.SIGUSR1)
+    count = 2 if "--workers" in options else 1
+    command.wait_for_log("cannot open a log file again: ", count)
+    command.wait_for_log("cannot open the access log again: ", count)
+    before = (moved / "log").read_text().count("a line\n")
+    ask(command.port)
+    assert (moved / "log").read_text().count("a line\n") == before + 1
+    assert command.stop() == 0
+    assert (moved / "access").read_text().count("GET /") == 2
 
 
 @MODES

@@ -19,10 +19,10 @@ STOP_TIMEOUT = 30.0
 
 
 class ServerProcess:
-    """Serves an application of this package, "soak.applications:uploads", on a free port.
+    """Serves an application of these tests, "soak.applications:uploads", on a free port.
 
-    `before` is what the command line begins with: taskset, or valgrind. What the server writes is
-    in the file `log`.
+    `module` is the Python module that serves, with the options of picowsgi. `before` is what the
+    command line begins with: taskset, or valgrind. The server writes to the file `log`.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class ServerProcess:
         *options: str,
         before: Iterable[str] = (),
         environ: Mapping[str, str] | None = None,
+        module: str = "picowsgi",
     ) -> None:
         self.log = directory / "server.log"
         tests = str(Path(__file__).resolve().parents[1])
@@ -42,7 +43,7 @@ class ServerProcess:
                     *before,
                     sys.executable,
                     "-m",
-                    "picowsgi",
+                    module,
                     "--port",
                     "0",
                     *options,

@@ -69,13 +69,15 @@ class Served:
         on_ready: Callable[..., None],
         _command: object,
         _given: object,
+        prepare: Callable[[], None] | None,
     ) -> int:
+        assert prepare is None
         self.application, self.settings = load(), settings
         with socket.create_server(("127.0.0.1", 0)) as first:
             on_ready([first])
         return 0
 
-    def configure(self, level: str, _form: str, _config_file: str) -> None:
+    def configure(self, level: str, _form: str) -> None:
         self.log_level = level
 
 
@@ -84,6 +86,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     stand_in = Served()
     monkeypatch.setattr(service, "run", stand_in.run)
     monkeypatch.setattr(cli, "configure", stand_in.configure)
+    monkeypatch.setattr(cli, "read_config", lambda _file: lambda: None)
     return stand_in
 
 

@@ -1,9 +1,13 @@
-"""The limit of descriptors, and how many connections it is enough for."""
+"""The limit of descriptors, how many connections it is enough for, and the standard ones."""
 
 from __future__ import annotations
 
 import logging
+import os
 import resource
+import subprocess
+import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +17,7 @@ from picowsgi.descriptors import make_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 INFINITY = resource.RLIM_INFINITY
 Limits = tuple[int, int]
@@ -79,3 +84,44 @@ def test_a_limit_that_the_system_does_not_change_is_taken_as_it_is(
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (256, INFINITY))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     assert make_room(Settings()).max_connections == 192
+
+
+# The standard descriptors
+
+OCCUPY = """
+import os, sys
+for number in map(int, sys.argv[1:]):
+    os.close(number)
+from picowsgi.descriptors import occupy_standard
+before = len(os.listdir("/proc/self/fd"))
+occupy_standard()
+occupy_standard()
+told = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+told += [os.get_inheritable(number) for number in range(3)]
+told += [len(os.listdir("/proc/self/fd")) - before]
+with open("told", "w") as file:
+    print(told, file=file)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("closed", [(), (0,), (1,), (2,), (0, 2), (0, 1, 2)], ids=str)
+def test_each_standard_descriptor_that_is_closed_becomes_the_null_device(
+    tmp_path: Path, closed: tuple[int, ...]
+) -> None:
+    files = [tmp_path / str(number) for number in range(3)]
+    with ExitStack() as stack:
+        streams = [stack.enter_context(file.open("w+b")) for file in files]
+        subprocess.run(
+            [sys.executable, "-c", OCCUPY, *map(str, closed)],
+            cwd=tmp_path,
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            check=True,
+        )
+    expected = [str(file) for file in files]
+    for number in closed:
+        expected[number] = os.devnull
+    told = (tmp_path / "told").read_text()
+    assert told == f"{[*expected, True, True, True, len(closed)]}\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from picowsgi.config import Settings
@@ -19,19 +17,21 @@ class Fake(Process):
     """A process that does what the test says."""
 
     def __init__(self, pid: int) -> None:
-        reader, writer = os.pipe()
-        super().__init__(pid, reader)
-        os.close(writer)
-        self.close()
+        super().__init__(pid, -1)
         self.over = False
         self.asked = 0
+        self.others_accept: bool | None = None
+        self.is_cut = False
 
     def signal(self, number: int) -> None:
         pass
 
-    def stop(self) -> None:
-        self.stopping = True
+    def _drain(self, *, others_accept: bool) -> None:
         self.asked += 1
+        self.others_accept = others_accept
+
+    def _cut(self) -> None:
+        self.is_cut = True
 
     def kill(self) -> None:
         self.over = True
@@ -199,6 +199,73 @@ def test_one_that_does_not_end_in_time_is_killed() -> None:
     assert site.started[0].over
     site.step()
     assert site.fleet.over
+
+
+def test_a_stop_that_is_repeated_changes_nothing() -> None:
+    site = Site(settings=Settings(timeout_worker=0, timeout_graceful=10.0))
+    site.step()
+    site.serve()
+    for _ in range(5):
+        site.fleet.stop(site.now)
+        site.step(1.0)
+    assert not any(one.is_cut or one.over for one in site.started)
+    site.step(9.0)  # 14 s after the first stop: its limit counts from there
+    assert not site.started[0].over
+    site.step(1.0)
+    assert site.started[0].over
+
+
+def test_a_stop_does_not_shorten_the_time_of_one_that_drains_already() -> None:
+    site = Site(target=1, settings=Settings(timeout_worker=0, timeout_graceful=10.0))
+    site.step()
+    site.serve()
+    site.fleet.reload()
+    site.step()
+    site.serve()
+    old, new = site.started
+    assert (old.asked, old.others_accept) == (1, True), "the new one accepts"
+    site.fleet.stop(site.now)
+    assert (new.asked, new.others_accept) == (1, False), "nobody accepts after it"
+    assert not old.is_cut
+    site.step(14.0)
+    assert not old.over
+
+
+def test_what_is_to_end_now_is_cut_and_killed_soon() -> None:
+    site = Site()
+    site.step()
+    site.serve()
+    site.fleet.stop(site.now)
+    site.fleet.stop_now(site.now, within=1.0)
+    assert all(one.is_cut and not one.over for one in site.started)
+    site.step(1.5)
+    assert all(one.over for one in site.started)
+
+
+def test_one_that_a_signal_stops_is_replaced_while_it_drains() -> None:
+    site = Site(settings=Settings(timeout_worker=0, timeout_graceful=10.0))
+    site.step()
+    site.serve()
+    first = site.started[0]
+    first.stopped_by_signal = True
+    site.step()
+    assert running(site) == [2, 3]
+    assert first.asked == 0, "it may have to serve all that wait: the signal may be for everyone"
+    site.step(16.0)
+    assert first.over, "it has as much time as any other"
+
+
+def test_the_end_of_one_that_a_signal_has_stopped_is_no_accident() -> None:
+    site = Site(target=1)
+    site.step()
+    site.serve()
+    site.started[0].stopped_by_signal = site.started[0].over = True
+    site.step()
+    assert running(site) == [2]
+    site.serve()
+    site.started[1].over = True
+    site.step()
+    assert running(site) == [3], "expected the first accident to be the first"
 
 
 def test_silence_of_a_worker_ends_it_unless_this_process_was_deaf() -> None:

@@ -14,7 +14,7 @@ from picowsgi.log import configure, get_logger, printable
 
 @pytest.fixture(autouse=True)
 def _unchanged_logger():
-    logger = get_logger()
+    logger = logging.getLogger("picowsgi")
     before = (list(logger.handlers), logger.propagate, logger.level)
     yield
     logger.handlers[:], logger.propagate = before[0], before[1]
@@ -78,7 +78,7 @@ def test_a_file_configures_logging_instead(tmp_path, suffix):
     file.write_text(text)
     configure("error", "text", str(file))
     get_logger().info("to the file")
-    for handler in list(get_logger().handlers):
+    for handler in list(logging.getLogger("picowsgi").handlers):
         handler.close()
     assert log.read_text() == "to the file\n"
 
@@ -98,7 +98,7 @@ def test_a_missing_or_closed_standard_error_disturbs_nothing(monkeypatch):
     configure("info")
     monkeypatch.setattr(sys, "stderr", None)
     get_logger().error("lost")
-    assert logging.getLogger("picowsgi") is get_logger()
+    assert get_logger().logger is logging.getLogger("picowsgi")
 
 
 def test_printable_text_has_no_controls_and_can_be_read_back():

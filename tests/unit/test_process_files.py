@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ import pytest
 from picowsgi import handover
 from picowsgi.config import Settings
 from picowsgi.errors import AppImportError, ConfigError
-from picowsgi.link import Link
+from picowsgi.link import Link, make_pair
 from picowsgi.pidfile import PidFile
 from picowsgi.privileges import find_identity
 from picowsgi.serving import Process
+from picowsgi.sockets import is_ours
 from picowsgi.systemd import Notifier, take_sockets
 
 # The pid file
@@ -48,6 +50,29 @@ def test_a_pid_file_that_names_a_living_process_is_an_error(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=f"process {os.getppid()}, which is running"):
         PidFile(str(path)).write()
     assert path.read_text() == str(os.getppid())
+
+
+@pytest.mark.parametrize("kind", ["link", "endless", "pipe", "directory"])
+def test_a_pid_file_that_somebody_has_put_there_is_not_read(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "pid", tmp_path / "other"
+    other.write_text(f"{os.getppid()}\n")
+    if kind == "link":
+        path.symlink_to(other)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    file = PidFile(str(path))
+    if kind == "directory":
+        with pytest.raises(ConfigError, match="cannot write the pid file"):
+            file.write()
+        return
+    file.write()
+    assert not path.is_symlink()
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert other.read_text() == f"{os.getppid()}\n"
 
 
 def test_a_pid_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -123,15 +148,15 @@ def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) 
             "keeper",
             os.getpid(),
             tuple(
-                (os.dup(number), file)
-                for number, file in handover.describe(sockets, with_files=True)
+                (os.dup(number), file, ours)
+                for number, file, ours in handover.describe(sockets, with_files=True)
             ),
-            lifeline=(7, 8),
-            child=(9, 10),
+            child=(9, os.open(os.devnull, os.O_RDONLY)),
             settings={"bind": ["a", "b"], "port": 5, "sources": {"port": "--port"}},
         )
         import dataclasses
 
+        os.set_inheritable(given.child[1], True)
         environ = {handover.VARIABLE: json.dumps(dataclasses.asdict(given)), "X": "y"}
         taken = handover.take(environ)
         assert taken == given
@@ -142,10 +167,36 @@ def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) 
         adopted = taken.sockets()
         assert [one.getsockname() for one in adopted] == [one.getsockname() for one in sockets]
         assert not any(one.get_inheritable() for one in adopted)
+        assert all(map(is_ours, adopted))
+        assert not os.get_inheritable(given.child[1])
+        os.close(given.child[1])
         close_sockets(adopted)
         assert not path.exists(), "whoever is given the file removes it"
     finally:
         close_sockets(sockets)
+
+
+def test_descriptors_of_a_handover_are_not_inheritable() -> None:
+    pairs = [os.pipe() for _ in range(3)]
+    numbers = [number for pair in pairs for number in pair]
+    for number in numbers:
+        os.set_inheritable(number, True)
+    (status, listener), lifeline, (child, other) = pairs
+    fields = {
+        "role": "successor",
+        "parent": 1,
+        "listeners": [[listener, None]],
+        "status": status,
+        "lifeline": lifeline,
+        "child": [5, child],
+    }
+    try:
+        handover.take({handover.VARIABLE: json.dumps(fields)})
+        assert [os.get_inheritable(each) for each in numbers] == [False] * 5 + [True]
+        assert numbers[-1] == other
+    finally:
+        for number in numbers:
+            os.close(number)
 
 
 def test_a_keepers_handover_is_for_the_same_process_only() -> None:
@@ -188,32 +239,64 @@ def test_the_commands_environment_is_that_of_the_start_without_handed_over_socke
     assert handover.Command.of_this_process([]).directory == str(tmp_path)
 
 
-# What a worker says
+# What a worker and its supervisor say
 
 
-def worker_ends() -> tuple[Link, Process, int]:
-    reader, writer = os.pipe()
-    lifeline, held = os.pipe()
-    return Link(writer, lifeline, os.getppid()), Process(0, reader), held
+@pytest.fixture
+def ends() -> Iterator[tuple[Link, Process]]:
+    ours, its = make_pair()
+    process = Process(0, ours)
+    yield Link(its, os.getppid()), process
+    process.close()
+    os.close(its)
 
 
-def test_a_worker_tells_that_it_is_ready_and_wants_a_successor() -> None:
-    link, process, held = worker_ends()
+def test_a_worker_tells_that_it_is_ready_and_wants_a_successor(ends: tuple[Link, Process]) -> None:
+    link, process = ends
     for byte in b"..R.":
         link.say(byte)
     process.read()
-    assert (process.ready, process.worn) == (True, False)
+    assert (process.ready, process.worn, process.stopped_by_signal) == (True, False, False)
     link.say(ord("X"))
+    link.say(ord("T"))
     process.read()
     assert process.worn
+    assert process.stopped_by_signal
+
+
+def test_a_worker_is_told_how_to_stop_and_that_nobody_is_there(ends: tuple[Link, Process]) -> None:
+    link, process = ends
+    process.ready = True
+    assert link.read_orders() == b""
+    process.stop(others_accept=True)
+    process.stop(others_accept=False)
+    process.stop_now()
+    assert link.read_orders() == b"LDN"
     assert not link.is_cut()
-    os.close(held)
+    assert link.fileno() >= 0
+    process.close()
+    assert link.read_orders() == b""
     assert link.is_cut()
+    assert link.fileno() == -1, "an end of file is readable for ever"
+
+
+def test_a_worker_that_has_not_read_its_orders_can_be_read_to_its_end() -> None:
+    ours, its = make_pair()
+    process = Process(0, ours)
+    process.ready = True
+    process.stop(others_accept=False)
+    Link(its, os.getppid()).say(ord("X"))
+    os.close(its)
+    process.read()
+    assert process.worn
+    assert process.channel == -1
 
 
 @pytest.mark.parametrize("size", [10, 1_000_000])
-def test_an_error_of_the_application_comes_whole_or_at_least_its_end(size: int) -> None:
-    link, process, held = worker_ends()
+def test_an_error_of_the_application_comes_whole_or_at_least_its_end(
+    ends: tuple[Link, Process], size: int
+) -> None:
+    link, process = ends
     link.say(ord("."))
     link.fail(AppImportError("it \N{SNOWMAN} failed", "\udcff" * size + "the end"))
     process.read()
@@ -224,7 +307,6 @@ def test_an_error_of_the_application_comes_whole_or_at_least_its_end(size: int) 
     assert str(process.failure) == "it \N{SNOWMAN} failed"
     assert process.failure.application_traceback.endswith("the end")
     assert process.end == "ended with status 0"
-    os.close(held)
 
 
 # systemd

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,16 @@ import pytest
 
 from picowsgi.errors import BindError
 from picowsgi.resolve import load_settings
-from picowsgi.sockets import Bind, close_sockets, open_sockets, parse_bind, parse_host, url_of
+from picowsgi.sockets import (
+    Bind,
+    Owner,
+    UnixListener,
+    close_sockets,
+    open_sockets,
+    parse_bind,
+    parse_host,
+    url_of,
+)
 from support import TIMEOUT
 
 Open = Callable[..., list[socket.socket]]
@@ -24,8 +35,8 @@ def opened() -> Iterator[Open]:
     """`opened(**options)` opens the sockets of these options; they are closed after the test."""
     sockets: list[socket.socket] = []
 
-    def open_(**options: Any) -> list[socket.socket]:
-        new = open_sockets(load_settings(options, {}, Path("/nonexistent")))
+    def open_(owner: Owner | None = None, /, **options: Any) -> list[socket.socket]:
+        new = open_sockets(load_settings(options, {}, Path("/nonexistent")), owner)
         sockets.extend(new)
         return new
 
@@ -320,6 +331,121 @@ def test_a_path_that_is_too_long_is_refused(opened: Open, tmp_path: Path) -> Non
 def test_a_path_in_no_directory_is_refused(opened: Open, tmp_path: Path) -> None:
     with pytest.raises(BindError, match="its directory does not exist"):
         opened(bind=f"unix:{tmp_path / 'absent' / 's'}")
+
+
+# Whose a unix socket is
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+linux = pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="needs O_PATH")
+LIKE_NOBODY = (65534, 65534)
+
+
+def refuse(*_arguments: object) -> int:
+    raise PermissionError(errno.EPERM, "without CAP_NET_ADMIN")
+
+
+def state_of(path: Path) -> tuple[int, int, int]:
+    found = path.lstat()
+    return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
+
+
+@needs_root
+@pytest.mark.parametrize("with_capability", [True, False])
+def test_a_unix_socket_gets_the_mode_and_the_owner_before_anybody_can_connect(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_capability: bool
+) -> None:
+    path = tmp_path / "s"
+    seen = []
+
+    def listen(sock: UnixListener, backlog: int) -> None:
+        seen.append(state_of(path))
+        socket.socket.listen(sock, backlog)
+
+    monkeypatch.setattr(UnixListener, "listen", listen, raising=False)
+    if not with_capability:
+        monkeypatch.setattr(fcntl, "ioctl", refuse)
+    (sock,) = opened(LIKE_NOBODY, bind=f"unix:{path}", unix_socket_mode="606")
+    assert seen == [(*LIKE_NOBODY, 0o606)]
+    assert answers(sock)
+    close_sockets([sock])
+    assert not path.exists()
+
+
+def attacks(directory: Path) -> dict[str, Callable[[Path], object]]:
+    """What somebody who may write in the directory can do once the socket is there."""
+    secret = directory / "secret"
+
+    def put(path: Path) -> Callable[[Path], Path]:
+        return lambda target: path.rename(target)
+
+    def link(make: str) -> Callable[[Path], Path]:
+        def attack(target: Path) -> Path:
+            link = directory / "link"
+            getattr(os, make)(secret, link)
+            return link.rename(target)
+
+        return attack
+
+    def pipe(target: Path) -> None:
+        target.unlink()
+        os.mkfifo(target, 0o600)
+
+    def folder(target: Path) -> None:
+        target.unlink()
+        target.mkdir(0o700)
+
+    return {
+        "a symbolic link": link("symlink"),
+        "a hard link": link("link"),
+        "the file itself": put(secret),
+        "another socket": put(directory / "other"),
+        "a pipe": pipe,
+        "a directory": folder,
+        "nothing": Path.unlink,
+    }
+
+
+@needs_root
+@linux
+@pytest.mark.parametrize("with_capability", [True, False])
+@pytest.mark.parametrize("moment", ["bind", "remember_file"])
+@pytest.mark.parametrize("kind", attacks(Path("/")))
+def test_a_file_that_replaces_a_unix_socket_keeps_its_owner_and_mode(
+    opened: Open,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    moment: str,
+    with_capability: bool,
+) -> None:
+    if (kind, moment, with_capability) == ("another socket", "bind", False):
+        pytest.skip("without the capability, two sockets of root's can be told apart only later")
+    secret, other, path = tmp_path / "secret", tmp_path / "other", tmp_path / "s"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    with socket.socket(socket.AF_UNIX) as another:
+        another.bind(str(other))
+    other.chmod(0o600)
+    original = getattr(UnixListener, moment)
+
+    def attacked(sock: UnixListener, address: str) -> None:
+        original(sock, address)
+        attacks(tmp_path)[kind](path)
+
+    monkeypatch.setattr(UnixListener, moment, attacked, raising=False)
+    if not with_capability:
+        monkeypatch.setattr(fcntl, "ioctl", refuse)
+
+    def open_(**options: Any) -> list[socket.socket]:
+        return opened(LIKE_NOBODY, **options)
+
+    refused = attempt(open_, bind=f"unix:{path}", unix_socket_mode="666")
+    assert isinstance(refused, BindError)
+    for each in tmp_path.iterdir():
+        uid, gid, mode = state_of(each)
+        assert (uid, gid) == (0, 0), f"{each} was given away"
+        assert mode != 0o666 or each.is_symlink(), f"{each} was opened to all"
 
 
 # Descriptors

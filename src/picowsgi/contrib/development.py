@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from picowsgi.log import configure, get_logger
+from picowsgi.monkey import refuse_patched
 from picowsgi.resolve import load_settings
 from picowsgi.server import Server
 from picowsgi.sockets import adopt_listener
@@ -76,7 +77,7 @@ class DevelopmentServer:
     """Serves `application` on `sock`, which is its own from then on, and tells `log` about it.
 
     `options` are the command's; of those that are not given, the environment and the file decide.
-    Raises ConfigError.
+    Raises ConfigError, PatchedError.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class DevelopmentServer:
         log: Callable[[Exchange], object] | None = None,
         **options: object,
     ) -> None:
+        refuse_patched()  # before there is a thread
         self._lines = None if log is None else _Lines(log)
         try:
             settings = load_settings(

@@ -21,7 +21,7 @@ from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader
 
 from picowsgi import __version__
 from picowsgi.contrib.development import DevelopmentServer, Exchange, keep_listener, kept_listener
-from picowsgi.errors import BindError, ConfigError
+from picowsgi.errors import BindError, ConfigError, PatchedError
 from picowsgi.resolve import load_settings
 from picowsgi.sockets import close_sockets, open_sockets, url_of
 
@@ -66,7 +66,7 @@ def _run(
                 serve()
         finally:
             close_sockets([sock])
-    except (BindError, ConfigError) as error:
+    except (BindError, ConfigError, PatchedError) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         sys.exit(0)

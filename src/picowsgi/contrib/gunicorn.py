@@ -30,15 +30,19 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 from wsgiref.util import FileWrapper
 
+from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.workers import base
 
 from picowsgi import core
+from picowsgi.errors import PatchedError
 from picowsgi.gateway import Gateway
 from picowsgi.log import get_logger
+from picowsgi.monkey import refuse_patched
 from picowsgi.mount import Mount
 from picowsgi.observed import ObservedGateway
 from picowsgi.resolve import load_settings
+from picowsgi.signals import DefaultInChildren
 from picowsgi.sockets import prepare
 from picowsgi.worker import Worker as Serving
 
@@ -95,9 +99,20 @@ class Worker(base.Worker):  # type: ignore[misc]
                 raise RuntimeError(f"picowsgi's worker cannot use {name}: {why}")
         settings_of(cfg)
 
+    def load_wsgi(self) -> None:
+        """Load the application, which must not have patched anything; otherwise gunicorn ends."""
+        try:
+            refuse_patched()
+            super().load_wsgi()
+            refuse_patched()
+        except PatchedError as error:
+            raise AppImportError(str(error)) from None
+
     def run(self) -> None:
         """Serve until a signal, gunicorn's reload or `max_requests` ends it."""
         core.share_heap()
+        #: gunicorn's handlers are not for the processes that the application forks.
+        self._in_children = DefaultInChildren(self.SIGNALS, self._close_in_child)
         _log_through(self.log)
         sockets = [listener.sock for listener in self.sockets]
         for sock in sockets:
@@ -114,27 +129,32 @@ class Worker(base.Worker):  # type: ignore[misc]
         serving.on_end = self._wake
         self.notify()  # before the first sign of life gunicorn does not expect another
         serving.start()
-        self._watch(serving)
-        serving.stop()
+        serving.stop(others_accept=self._watch(serving))
         while not serving.join(self._patience()):
             self.notify()
         if serving.error is not None:
             raise RuntimeError("a serving thread has failed") from serving.error
 
-    def _watch(self, serving: Serving) -> None:
+    def _watch(self, serving: Serving) -> bool:
+        """Return when it is to stop; True when another worker takes its place."""
         while self.alive and serving.error is None:
             self.notify()
             self.nr = serving.requests
             if self.ppid != os.getppid():
                 self.log.info("Parent changed, shutting down: %s", self)
-                return
+                return False
             if self.nr >= self.max_requests:
                 self.log.info("Autorestarting worker after current request.")
-                return
+                return True
             # The system writes the numbers of signals into the pipe.
             ready, _, _ = select.select([self.PIPE[0]], [], [], self._patience())
             if ready:
                 os.read(self.PIPE[0], 4096)
+        return False
+
+    def _close_in_child(self) -> None:
+        for descriptor in self.PIPE:
+            os.close(descriptor)
 
     def _patience(self) -> float:
         seconds = _COUNT if self.cfg.max_requests else 1.0
@@ -305,7 +325,7 @@ class _Forward(logging.Handler):
 def _log_through(log: Any) -> None:
     to = getattr(log, "error_log", None)
     if to is not None:
-        logger = get_logger()
+        logger = get_logger().logger
         logger.handlers = [_Forward(to)]
         logger.propagate = False
         logger.setLevel(to.getEffectiveLevel())

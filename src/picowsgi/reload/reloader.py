@@ -17,7 +17,7 @@ from importlib import invalidate_caches
 from importlib.util import cache_from_source
 from typing import TYPE_CHECKING, NoReturn
 
-from picowsgi import core, log
+from picowsgi import core, forked, log
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.log import get_logger
 from picowsgi.reload.files import Files
@@ -65,7 +65,8 @@ class Reloader:
         self._changes, changes = os.pipe()
         parent = os.getpid()
         snapshot = Snapshot(files)  # before a worker reads any of the files
-        self._watcher = os.fork()
+        with forked.own_process():
+            self._watcher = os.fork()
         if self._watcher == 0:
             not_its_own = (self._modules, self._changes, *(sock.fileno() for sock in listeners))
             _be_watcher(snapshot, Channel(modules, changes, parent), not_its_own)

@@ -14,7 +14,8 @@ from django.core.management.base import CommandError
 from django.core.servers.basehttp import WSGIRequestHandler
 
 from picowsgi.contrib.development import DevelopmentServer, Exchange, kept_listener
-from picowsgi.errors import ConfigError
+from picowsgi.descriptors import occupy_standard
+from picowsgi.errors import ConfigError, PatchedError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -28,6 +29,7 @@ def listen(address: tuple[str, int], *, ipv6: bool) -> socket.socket:
     """Return a socket that listens as Django's does. Raises OSError."""
     if not 0 <= address[1] <= _PORT_MOST:  # getaddrinfo would take it modulo 65536
         raise OSError(f"the port must be from 0 to {_PORT_MOST}, not {address[1]}")
+    occupy_standard()
     family = socket.AF_INET6 if ipv6 else socket.AF_INET
     found = socket.getaddrinfo(*address, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # [::] takes IPv4 too, as it does with Django.
@@ -55,12 +57,12 @@ class WSGIServer:
         self._server: DevelopmentServer | None = None
 
     def set_app(self, application: WSGIApplication) -> None:
-        """Set what is served. Raises CommandError for an option of picowsgi's."""
+        """Set what is served. Raises CommandError where picowsgi cannot serve it."""
         # The command mixes it in, except with --nothreading.
         threads = None if isinstance(self, socketserver.ThreadingMixIn) else 1
         try:
             self._server = DevelopmentServer(application, self._socket, self._log, threads=threads)
-        except ConfigError as error:
+        except (ConfigError, PatchedError) as error:
             raise CommandError(str(error)) from None
 
     def serve_forever(self) -> None:

@@ -1,0 +1,74 @@
+/*
+ * An exchange: one request that a thread has taken, and the response to it. It begins in pw_thread_take
+ * with a number that is never used twice, and is over for the thread with pw_respond or pw_send_end;
+ * what the client has not read by then is the connection's, and its output goes on.
+ *
+ * Who may send. The application may hand over parts from several threads, and a thread of it may do so
+ * when the exchange is over and the serving thread is at another request. So every part names its
+ * exchange, and is sent by whoever has the turn, which is taken and given back under the server's lock:
+ * with the turn, and until it is given back, the connection's output is that thread's own.
+ *
+ * What is lent. Python says before it hands bytes over that it keeps them (pw_request.lends), and under
+ * which number. Once the exchange is over for the thread, the connection has the loan until no
+ * borrowed piece is left in its output, and only then has the next request of that connection a turn.
+ * So a connection has one loan at most, and PW_NEWS_SENT names the number of that loan, once.
+ */
+#include "server.h"
+
+pw_conn *pw_turn_take(pw_thread *thread, int64_t exchange)
+{
+    while (thread->conn != NULL && thread->request.exchange == exchange && thread->sending)
+        pthread_cond_wait(&thread->turn, &thread->server->lock);
+    if (thread->conn == NULL || thread->request.exchange != exchange)
+        return NULL;
+    thread->sending = true;
+    return thread->conn;
+}
+
+void pw_turn_give(pw_thread *thread)
+{
+    thread->sending = false;
+    /* All of them: some may wait for an exchange that is over, and would not pass a signal on. */
+    pthread_cond_broadcast(&thread->turn);
+}
+
+void pw_exchange_end(pw_thread *thread)
+{
+    pw_server *server = thread->server;
+    pw_conn *conn = thread->conn;
+    if (thread->request.lends) {
+        thread->request.lends = 0;
+        if (conn->output.borrowed > 0)
+            conn->loan = thread->request.exchange;
+        else
+            pw_tell(server, thread->request.exchange, PW_NEWS_SENT);
+    }
+    pw_gather_end(server, conn);
+    thread->conn = NULL;
+    if (thread->sending)
+        pw_turn_give(thread);
+    pw_conn_finished(server, conn);
+    pw_loop_wake(server, false);
+}
+
+void pw_exchange_abandon(pw_thread *thread)
+{
+    if (thread->conn == NULL)
+        return;
+    pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
+    if (conn == NULL)
+        return;
+    if (!conn->failed)
+        pw_notice_thread(thread, conn, PW_NOTICE_ABANDONED, 0);
+    conn->failed = conn->reset = true;
+    thread->request.sent = conn->bytes;
+    pw_exchange_end(thread);
+}
+
+int64_t pw_thread_exchange(pw_thread *thread)
+{
+    pthread_mutex_lock(&thread->server->lock);
+    int64_t exchange = thread->request.exchange;
+    pthread_mutex_unlock(&thread->server->lock);
+    return exchange;
+}

@@ -1,0 +1,247 @@
+"""Processes that the application forks: they are no servers, and their parent serves on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from processes import PATIENCE, ask, eventually, lives
+from support import connect
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+APP = """
+import json, multiprocessing, os, signal, stat, sys, time
+from pathlib import Path
+
+fork = multiprocessing.get_context("fork")
+HERE = Path(__file__).parent
+
+def square(number):
+    return number * number
+
+def report(path):
+    sockets = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            target = os.readlink(entry)
+        except OSError:
+            continue
+        if target.startswith(("socket:", "anon_inode:[eventpoll]")):
+            sockets.append(target)
+    handlers = {
+        name: str(signal.getsignal(getattr(signal, name)))
+        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT", "SIGCHLD")
+    }
+    blocked = sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+    draft = path + ".draft"
+    with open(draft, "w") as file:
+        json.dump({"sockets": sockets, "handlers": handlers, "blocked": blocked}, file)
+    os.rename(draft, path)
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    answer = b"ok"
+    if path == "/pool":
+        with fork.Pool(2) as pool:
+            answer = str(sum(pool.map(square, range(10)))).encode()
+    elif path == "/terminate":
+        child = fork.Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(5)
+        answer = str(child.exitcode).encode()
+    elif path == "/report":
+        child = fork.Process(target=report, args=(str(HERE / "report"),))
+        child.start()
+        child.join(10)
+        answer = (HERE / "report").read_bytes()
+    elif path == "/stay":
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+        answer = str(pid).encode()
+    elif path in ("/return", "/raise", "/exit", "/stream"):
+        pid = os.fork()
+        if pid == 0:
+            if path == "/raise":
+                raise ValueError("in the child")
+            if path == "/exit":
+                sys.exit(7)
+            if path == "/stream":
+                start_response("200 OK", [])
+                return iter([b"of the child"])
+            start_response("200 OK", [])
+            return [b"of the child"]
+        answer = str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [answer]
+"""
+
+ONE = ("--workers", "1")
+TWO = ("--workers", "2")
+
+
+@pytest.fixture(params=[ONE, TWO], ids=["one process", "two workers"])
+def server(request, picowsgi, tmp_path):
+    (tmp_path / "forks.py").write_text(APP)
+    return picowsgi("forks:app", *request.param, directory=tmp_path)
+
+
+def test_a_pool_of_processes_works_and_the_server_goes_on(server):
+    for _ in range(3):
+        assert ask(server.port, "/pool") == "285"
+        assert ask(server.port, "/terminate") == str(-signal.SIGTERM)
+    assert ask(server.port) == "ok"
+    assert server.process.poll() is None
+    assert server.stop() == 0
+
+
+def test_a_child_has_default_signals_and_none_of_the_sockets(server):
+    import json
+
+    with connect(server) as client:  # a connection that is open at the fork
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.read_response()
+        found = json.loads(ask(server.port, "/report"))
+    assert found["sockets"] == []
+    assert found["blocked"] == []
+    assert "default_int_handler" in found["handlers"].pop("SIGINT")
+    assert set(found["handlers"].values()) <= {"0", "Handlers.SIG_DFL"}, found["handlers"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/return", 1), ("/stream", 1), ("/raise", 1), ("/exit", 7)]
+)
+def test_a_child_that_comes_back_to_the_server_ends(server, path, status):
+    for _ in range(3):
+        with connect(server) as client:
+            client.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode() * 2)
+            for _ in range(2):
+                assert client.read_response().content == str(status).encode()
+    told = server.log.count("forked by the application, has returned to the server")
+    assert told == (0 if path == "/exit" else 6)
+    assert ask(server.port) == "ok"
+
+
+def test_clients_see_the_end_of_connections_that_a_child_has_too(server):
+    with connect(server) as client, connect(server) as idle:
+        idle.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        idle.read_response()
+        client.send(b"GET /stay HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        child = int(client.read_response().content)
+        try:
+            client.read_nothing_more()
+            server.process.terminate()
+            idle.read_nothing_more()
+            assert server.wait() == 0
+            assert lives(child)
+            with socket.socket() as again:  # the address is free
+                again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                again.bind(("127.0.0.1", server.port))
+                again.listen()
+        finally:
+            os.kill(child, signal.SIGKILL)
+        eventually(lambda: not lives(child), "the child to end")
+
+
+PROGRAM = """
+import os, sys, threading, urllib.request
+from picowsgi import Server
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+
+with Server(app, port=0) as server:
+    pid = os.fork()
+    if pid == 0:
+        server.stop()
+        try:
+            server.start()
+        except RuntimeError:
+            os._exit(3)
+        os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(5)  # through __exit__
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    assert urllib.request.urlopen(server.url).read() == b"ok"
+print("done")
+"""
+
+STAND_IN = """
+import os, signal, sys, threading, time, urllib.request
+from picowsgi.simple_server import make_server, WSGIRequestHandler
+
+class Handler(WSGIRequestHandler):
+    def log_message(self, *_): pass
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/fork":
+        pid = os.fork()
+        start_response("200 OK", [])
+        if pid == 0:
+            return [b"child"]
+        return [str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode()]
+    if environ["PATH_INFO"] == "/shutdown":
+        pid = os.fork()
+        start_response("200 OK", [])
+        if pid == 0:
+            server.shutdown()
+            server.server_close()
+            os._exit(6)
+        return [str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode()]
+    start_response("200 OK", [])
+    return [b"ok"]
+
+server = make_server("127.0.0.1", 0, app, handler_class=Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f"http://127.0.0.1:{server.server_port}"
+for _ in range(2):
+    assert urllib.request.urlopen(url + "/fork").read() == b"1"
+    assert urllib.request.urlopen(url + "/shutdown").read() == b"6"
+assert urllib.request.urlopen(url).read() == b"ok"
+server.shutdown()
+print("done")
+"""
+
+AT_IMPORT = """
+import os
+os.fork()
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [str(os.getpid()).encode()]
+"""
+
+
+@pytest.mark.parametrize("program", [PROGRAM, STAND_IN], ids=["Server", "simple_server"])
+def test_a_server_in_a_forked_child_is_over_and_nothing_hangs(program):
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 2,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@pytest.mark.parametrize("options", [ONE, TWO, (*TWO, "--preload")])
+def test_a_child_forked_while_the_application_is_imported_does_not_serve(
+    picowsgi, tmp_path, options
+):
+    (tmp_path / "forks.py").write_text(AT_IMPORT)
+    server = picowsgi("forks:app", *options, directory=tmp_path)
+    server.wait_for_log("has returned to the server")
+    assert ask(server.port)
+    assert server.stop() == 0

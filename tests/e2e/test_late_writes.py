@@ -1,0 +1,149 @@
+"""`write` from threads of the application: at once, and after the end of the request."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from picowsgi.errors import ResponseError
+from support import connect, exchange, ping, raw, site, wait_until
+
+TEXT = ("Content-Type", "text/plain; charset=utf-8")
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+PART = 5000
+
+
+@pytest.mark.parametrize("threads", [1, 16])
+@pytest.mark.parametrize("ends_with", ["a list", "a stream", "an error"])
+def test_a_thread_that_writes_after_the_end_gets_an_error_and_reaches_no_other_client(
+    serve, threads, ends_with
+):
+    """Each request starts a writer of its own letter, and other requests follow at once."""
+    ended: list[BaseException] = []
+    writers: list[threading.Thread] = []
+
+    def keep_writing(write, letter):
+        try:
+            while True:
+                write(letter * PART)
+        except BaseException as error:
+            ended.append(error)
+
+    def answer(environ, start_response):
+        letter = environ["QUERY_STRING"].encode()
+        if letter == b"-":
+            start_response("200 OK", [TEXT])
+            return [b"plain"]
+        write = start_response("200 OK", [TEXT])
+        writer = threading.Thread(target=keep_writing, args=(write, letter), daemon=True)
+        writers.append(writer)
+        writer.start()
+        if ends_with == "an error":
+            raise RuntimeError("the view has failed")
+        return [letter] if ends_with == "a list" else iter([letter, letter])
+
+    server = serve(site(answer), threads=threads)
+    for number in range(60):
+        letter = bytes([65 + number % 26])
+        with connect(server) as client:
+            client.send(b"GET /?%b HTTP/1.1\r\nHost: a\r\n\r\n" % letter)
+            response = client.read_response()
+            if response.status == 200:  # a writer that was sooner than the error has begun it
+                assert set(response.content) <= set(letter), "bytes of another response"
+            else:
+                assert response.status == 500
+        for plain in exchange(server, b"GET /?- HTTP/1.1\r\nHost: a\r\n\r\n" * 3, 3):
+            assert plain.content == b"plain", "bytes of a thread whose request is over"
+    wait_until(lambda: len(ended) == len(writers), "every writer to be told that it is too late")
+    # Or ClientGoneError, where the client has left in the middle of a response that was cut.
+    late = [error for error in ended if isinstance(error, ResponseError)]
+    assert late, f"expected ResponseError, got {ended[:3]}"
+
+
+@pytest.mark.parametrize("length", [None, 8 * 20 * PART], ids=["chunked", "with a length"])
+def test_threads_that_write_at_once_send_whole_pieces(serve, length):
+    def answer(environ, start_response):
+        fields = [TEXT] if length is None else [TEXT, ("Content-Length", str(length))]
+        write = start_response("200 OK", fields)
+        start = threading.Barrier(8)
+
+        def run(letter):
+            start.wait()
+            for _ in range(20):
+                write(letter * PART)
+
+        writers = [threading.Thread(target=run, args=(bytes([65 + n]),)) for n in range(8)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        return []
+
+    server = serve(site(answer))
+    for _ in range(5):
+        content = exchange(server, GET)[0].content
+        assert len(content) == 8 * 20 * PART
+        pieces = [content[at : at + PART] for at in range(0, len(content), PART)]
+        assert all(len(set(piece)) == 1 for piece in pieces), "expected whole pieces"
+        assert sorted(set(content)) == list(range(65, 73))
+    ping(server)
+
+
+def test_a_thread_may_write_while_the_view_streams(serve):
+    def answer(environ, start_response):
+        write = start_response("200 OK", [TEXT])
+        writer = threading.Thread(target=lambda: [write(b"w" * PART) for _ in range(50)])
+        writer.start()
+        for _ in range(50):
+            yield b"s" * PART
+        writer.join()
+        yield b"end"
+
+    content = exchange(serve(site(answer)), GET)[0].content
+    assert content.endswith(b"end")
+    pieces = [content[at : at + PART] for at in range(0, len(content) - 3, PART)]
+    assert all(len(set(piece)) == 1 for piece in pieces), "expected whole pieces"
+    assert [pieces.count(letter * PART) for letter in (b"w", b"s")] == [50, 50]
+
+
+def test_a_list_returned_after_a_thread_has_begun_to_write_follows_what_it_wrote(serve):
+    def answer(environ, start_response):
+        write = start_response("200 OK", [TEXT])
+        writer = threading.Thread(target=write, args=(b"first",))
+        writer.start()
+        writer.join()
+        return [b"second"]
+
+    assert exchange(serve(site(answer)), GET)[0].content == b"firstsecond"
+
+
+def test_write_beyond_the_content_length_is_cut_whoever_writes(serve):
+    def answer(environ, start_response):
+        write = start_response("200 OK", [TEXT, ("Content-Length", "10")])
+        writers = [threading.Thread(target=write, args=(b"12345",)) for _ in range(3)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        return []
+
+    server = serve(site(answer))
+    received = raw(server, GET)
+    assert received.partition(b"\r\n\r\n")[2] == b"1234512345"
+    ping(server)
+
+
+def test_start_response_is_refused_after_the_end(serve):
+    kept = []
+
+    def answer(environ, start_response):
+        kept.append(start_response)
+        start_response("200 OK", [TEXT])
+        return [b"ok"]
+
+    server = serve(site(answer))
+    assert exchange(server, GET)[0].content == b"ok"
+    with pytest.raises(ResponseError):
+        kept[0]("200 OK", [TEXT])
+    ping(server)

@@ -1,0 +1,1 @@
+"""Models of what must hold whatever the timing, explored exhaustively."""
