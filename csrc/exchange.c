@@ -60,7 +60,9 @@ void pw_exchange_abandon(pw_thread *thread)
         return;
     if (!conn->failed)
         pw_notice_thread(thread, conn, PW_NOTICE_ABANDONED, 0);
-    conn->failed = conn->reset = true;
+    /* It is cut, and what its client is owed of earlier responses goes out. */
+    conn->close = true;
+    conn->reset |= conn->started && conn->unframed;
     thread->request.sent = conn->bytes;
     pw_exchange_end(thread);
 }

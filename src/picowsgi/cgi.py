@@ -260,9 +260,9 @@ class _CGIGateway(Gateway):
         response.over = True
         return core.IDLE
 
-    def _abandon(self, _error: BaseException) -> int:
+    def _abandon(self) -> int:
         if not self.thread.begun:
             head, body = self._failure
-            self.thread.send_head(head.data)
+            self.thread.send_head(head.data, head.length)
             self.thread.send(body)
         return core.IDLE

@@ -177,22 +177,21 @@ def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) 
 
 
 def test_descriptors_of_a_handover_are_not_inheritable() -> None:
-    pairs = [os.pipe() for _ in range(3)]
+    pairs = [os.pipe() for _ in range(2)]
     numbers = [number for pair in pairs for number in pair]
     for number in numbers:
         os.set_inheritable(number, True)
-    (status, listener), lifeline, (child, other) = pairs
+    (channel, listener), (child, other) = pairs
     fields = {
         "role": "successor",
         "parent": 1,
-        "listeners": [[listener, None]],
-        "status": status,
-        "lifeline": lifeline,
+        "listeners": [[listener, None, True]],
+        "channel": channel,
         "child": [5, child],
     }
     try:
         handover.take({handover.VARIABLE: json.dumps(fields)})
-        assert [os.get_inheritable(each) for each in numbers] == [False] * 5 + [True]
+        assert [os.get_inheritable(each) for each in numbers] == [False] * 3 + [True]
         assert numbers[-1] == other
     finally:
         for number in numbers:

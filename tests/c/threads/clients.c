@@ -262,7 +262,7 @@ static bool leave(client *self, int turn)
 /* Gets a part of the response at most. */
 static bool be_abandoned(client *self)
 {
-    if (!ask(self, "n") || !client_answer(self, 0) || !ask(self, "a"))
+    if (!ask(self, "na") || !client_answer(self, 0)) /* the first may wait for the second */
         return false;
     MUST(!client_answer(self, 0));
     return true;
