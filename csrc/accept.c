@@ -1,4 +1,7 @@
-/* New connections, in batches; a pause while there is no room for more, or they are others' turn. */
+/*
+ * New connections, in batches; a pause while there is no room for more, or they are others' turn. Where
+ * all places are taken, the connection that has been idle longest goes for a new one.
+ */
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -9,6 +12,8 @@
 
 #define PW_PAUSE_MS 100 /* for want of descriptors or memory, which nobody tells us the end of */
 #define PW_BATCH 64
+#define PW_LOOK_AT 32      /* idle connections, for one that can go */
+#define PW_IDLE_MS 100     /* a client that had an answer more recently may be asking again now */
 #define PW_ASIDE_MS 8      /* for so long the others have their turn */
 #define PW_ASIDE_LOOK_MS 1 /* how often to look whether they have had it */
 
@@ -28,7 +33,7 @@ static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage
     pw_conn *conn = pw_alloc(sizeof *conn);
     if (conn == NULL) {
         pw_notice_lost(server);
-        close(fd);
+        pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);
         return;
     }
     conn->fd = fd;
@@ -94,9 +99,73 @@ void pw_accept_pause(pw_server *server)
     pw_accept_unlisten(server);
 }
 
+/* The connection that has been idle longest, or NULL; one that is still reading goes only where the
+ * others do so too. */
+static pw_conn *pw_accept_longest_idle(pw_server *server)
+{
+    pw_conn *reading = NULL;
+    pw_timer *timer = pw_timers_next(&server->timers, PW_TIMER_KEEP_ALIVE, NULL);
+    for (int looks = 0; timer != NULL && looks < PW_LOOK_AT; looks++) {
+        pw_conn *conn = pw_conn_of(timer);
+        timer = pw_timers_next(&server->timers, PW_TIMER_KEEP_ALIVE, timer);
+        if (conn->state == PW_CONN_READY || conn->state == PW_CONN_APP) {
+            pw_timer_stop(&conn->timer); /* as pw_conn_timeout does */
+        } else if (pw_conn_is_idle(server, conn)) {
+            if (pw_conn_is_served(conn))
+                return conn;
+            reading = reading == NULL ? conn : reading;
+        }
+    }
+    return reading;
+}
+
+/* When it may go, in ms. */
+static int64_t pw_accept_may_go(const pw_server *server, const pw_conn *conn)
+{
+    return conn->timer.due - server->timers.length[PW_TIMER_KEEP_ALIVE] + PW_IDLE_MS;
+}
+
+/* Whether connections wait there; unlike accepting them, asking needs no descriptor. */
+static bool pw_listener_has_waiting(const pw_listener *listener)
+{
+    struct pollfd asked = {.fd = listener->fd, .events = POLLIN};
+    return poll(&asked, 1, 0) > 0 && (asked.revents & POLLIN) != 0;
+}
+
+/* What can be done where one more connection has no place. */
+typedef enum {
+    PW_ROOM_MADE,
+    PW_ROOM_UNWANTED, /* for there is no connection to accept: nobody has to go */
+    PW_ROOM_NONE,     /* resume_at is when there may be */
+} pw_room;
+
+static pw_room pw_accept_make_room(pw_server *server, const pw_listener *listener)
+{
+    if (!pw_listener_has_waiting(listener))
+        return PW_ROOM_UNWANTED;
+    pw_conn *conn = server->draining ? NULL : pw_accept_longest_idle(server);
+    if (conn == NULL)
+        return PW_ROOM_NONE;
+    server->resume_at = pw_accept_may_go(server, conn);
+    if (server->resume_at > server->timers.now)
+        return PW_ROOM_NONE;
+    server->resume_at = 0;
+    pw_conn_close(server, conn);
+    return PW_ROOM_MADE;
+}
+
+void pw_accept_look(pw_server *server)
+{
+    if (server->resume_at != 0 || server->draining)
+        return;
+    pw_conn *conn = pw_accept_longest_idle(server);
+    if (conn != NULL)
+        server->resume_at = pw_accept_may_go(server, conn);
+}
+
 void pw_accept_resume(pw_server *server)
 {
-    if (!server->paused || server->conn_count >= server->max_connections)
+    if (!server->paused || (server->draining && server->conn_count >= server->max_connections))
         return;
     server->paused = false;
     server->resume_at = 0;
@@ -165,8 +234,11 @@ static bool pw_accept(pw_server *server, pw_listener *listener, int most)
 {
     for (int i = 0; i < most; i++) {
         if (server->conn_count >= server->max_connections) {
-            pw_accept_pause(server);
-            return false;
+            pw_room room = pw_accept_make_room(server, listener);
+            if (room == PW_ROOM_NONE)
+                pw_accept_pause(server);
+            if (room != PW_ROOM_MADE)
+                return room == PW_ROOM_UNWANTED;
         }
         struct sockaddr_storage peer;
         uint8_t number = (uint8_t)(listener - server->listeners);
@@ -220,13 +292,6 @@ bool pw_accept_is_open(const pw_server *server)
 bool pw_accept_drain_is_due(const pw_server *server)
 {
     return server->draining && !server->paused && pw_accept_is_open(server);
-}
-
-/* Whether connections wait there; unlike accepting them, asking needs no descriptor. */
-static bool pw_listener_has_waiting(const pw_listener *listener)
-{
-    struct pollfd asked = {.fd = listener->fd, .events = POLLIN};
-    return poll(&asked, 1, 0) > 0 && (asked.revents & POLLIN) != 0;
 }
 
 static void pw_listener_close(pw_server *server, pw_listener *listener)

@@ -18,6 +18,7 @@ enum { PW_UNDERSCORE_DROP = 0, PW_UNDERSCORE_REFUSE = 1, PW_UNDERSCORE_ALLOW = 2
 /* Sizes are bytes, times are milliseconds. Copied by pw_server_new. */
 typedef struct {
     int64_t max_head_size;
+    int64_t head_memory_total; /* of what all connections wait with, until it is a request */
     int64_t max_body_size;     /* 0: no limit */
     int64_t body_memory;       /* of one request */
     int64_t body_memory_total; /* of all */
@@ -177,6 +178,7 @@ int32_t pw_watch(pw_server *server);
 #define PW_NOTICE_LOST 7          /* so many more, `unsent`, for which there was no memory */
 #define PW_NOTICE_ABANDONED 8     /* an exception came between the application and the response */
 #define PW_NOTICE_BACKLOG 9       /* at the end connections were waiting to be accepted */
+#define PW_NOTICE_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
 #define PW_NOTICE_LINE 1024
 typedef struct {
     int32_t what;

@@ -65,21 +65,32 @@ static pw_buffer *pw_buffer_new(size_t size)
     return buffer;
 }
 
+/* From the pool where it has that size. */
+static pw_buffer *pw_buffer_take(pw_pool *pool, size_t size)
+{
+    pw_buffer *buffer = size == PW_BUFFER_SIZE ? pool->first : NULL;
+    if (buffer != NULL) {
+        pool->first = buffer->next;
+        pool->count--;
+        buffer->next = NULL;
+        buffer->start = 0;
+        buffer->end = 0;
+    } else {
+        buffer = pw_buffer_new(size);
+    }
+    if (buffer != NULL)
+        pool->held += size;
+    return buffer;
+}
+
 pw_buffer *pw_buffer_get(pw_pool *pool)
 {
-    pw_buffer *buffer = pool->first;
-    if (buffer == NULL)
-        return pw_buffer_new(PW_BUFFER_SIZE);
-    pool->first = buffer->next;
-    pool->count--;
-    buffer->next = NULL;
-    buffer->start = 0;
-    buffer->end = 0;
-    return buffer;
+    return pw_buffer_take(pool, PW_BUFFER_SIZE);
 }
 
 void pw_buffer_put(pw_pool *pool, pw_buffer *buffer)
 {
+    pool->held -= buffer->size;
     if (buffer->size != PW_BUFFER_SIZE || pool->count >= PW_POOL_MOST) {
         pw_free(buffer);
         return;
@@ -87,6 +98,19 @@ void pw_buffer_put(pw_pool *pool, pw_buffer *buffer)
     buffer->next = pool->first;
     pool->first = buffer;
     pool->count++;
+}
+
+/* False: out of memory. */
+static bool pw_buffer_move(pw_pool *pool, pw_buffer **at, size_t size)
+{
+    pw_buffer *old = *at, *new = pw_buffer_take(pool, size);
+    if (new == NULL)
+        return false;
+    new->end = old->end - old->start;
+    memcpy(new->data, old->data + old->start, new->end);
+    pw_buffer_put(pool, old);
+    *at = new;
+    return true;
 }
 
 bool pw_buffer_room(pw_pool *pool, pw_buffer **at, size_t want)
@@ -97,22 +121,24 @@ bool pw_buffer_room(pw_pool *pool, pw_buffer **at, size_t want)
         return true;
     if (buffer->size - held >= want) {
         memmove(buffer->data, buffer->data + buffer->start, held);
-    } else {
-        if (want > SIZE_MAX / 4 || held > SIZE_MAX / 4)
-            return false;
-        size_t size = buffer->size;
-        while (size - held < want)
-            size *= 2;
-        pw_buffer *larger = pw_buffer_new(size);
-        if (larger == NULL)
-            return false;
-        memcpy(larger->data, buffer->data + buffer->start, held);
-        pw_buffer_put(pool, buffer);
-        *at = buffer = larger;
+        buffer->start = 0;
+        buffer->end = held;
+        return true;
     }
-    buffer->start = 0;
-    buffer->end = held;
-    return true;
+    if (want > SIZE_MAX / 4 || held > SIZE_MAX / 4)
+        return false;
+    size_t size = buffer->size;
+    while (size - held < want)
+        size *= 2;
+    return pw_buffer_move(pool, at, size);
+}
+
+bool pw_buffer_trim(pw_pool *pool, pw_buffer **at)
+{
+    size_t held = (*at)->end - (*at)->start, size = PW_BUFFER_LEAST;
+    while (size < 2 * held) /* so that as much again is no reason to move it back */
+        size *= 2;
+    return size <= (*at)->size / 2 && pw_buffer_move(pool, at, size);
 }
 
 void pw_pool_free(pw_pool *pool)

@@ -11,11 +11,6 @@ static bool pw_is(pw_span span, const char *text)
     return span.size == strlen(text) && memcmp(span.at, text, span.size) == 0;
 }
 
-static size_t pw_conn_unused(const pw_conn *conn)
-{
-    return conn->in != NULL ? conn->in->end - conn->in->start - conn->used : 0;
-}
-
 static pw_step pw_conn_refused(pw_server *server, pw_conn *conn, pw_error error)
 {
     pw_conn_refuse(server, conn, error);
@@ -49,7 +44,7 @@ static pw_step pw_step_idle(pw_server *server, pw_conn *conn)
     if ((conn->what & PW_READABLE) == 0)
         pw_conn_release_buffer(server, conn);
     if (server->draining && pw_hand_over(server, conn)) {
-        pw_conn_close(server, conn);
+        pw_conn_leave(server, conn);
         return PW_STEP_WAIT;
     }
     return pw_conn_more(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_KEEP_ALIVE);
@@ -112,21 +107,25 @@ static pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
     char answer[PW_REFUSAL_MOST];
     conn->close = !conn->facts.keep_alive || server->draining;
     conn->chunked = false; /* as the response before may have been */
+    conn->bytes = 0;
     size_t size = pw_answer_health(&server->clock, answer, conn, server->draining);
     conn->in->start += conn->used;
     conn->used = 0;
-    conn->scanned = 0;
+    conn->progress = (pw_head_progress){0};
     server->parsed = NULL;
-    conn->state = PW_CONN_SENDING;
-    if (pw_output_copy(&conn->output, answer, size))
-        return PW_STEP_ON;
-    return pw_conn_fail(server, conn);
+    if (!pw_output_copy(&conn->output, answer, size))
+        return pw_conn_fail(server, conn);
+    /* It leaves with the next answer, if that is not long in coming: see pw_response_waits. */
+    bool waits = !conn->close && conn->in->end > conn->in->start && server->watcher_is_here;
+    conn->state = waits ? PW_CONN_HEAD : PW_CONN_SENDING;
+    return PW_STEP_ON;
 }
 
 /* The head is complete: what of its content is here, too? */
 static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
 {
     conn->used = conn->facts.size;
+    conn->slice_requests++;
     if (pw_conn_is_health(server, conn))
         return pw_conn_answer_health(server, conn);
     if (!conn->facts.chunked && conn->facts.content_length <= 0)
@@ -146,6 +145,8 @@ static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
             return pw_conn_refused(server, conn, error);
         if (outcome == PW_PARSE_DONE)
             return PW_STEP_REQUEST;
+        conn->used = conn->facts.size; /* what came of the content need not be kept twice */
+        conn->in->end = conn->in->start + conn->used;
         return PW_STEP_ON;
     }
     if (conn->facts.expect_continue) { /* and the client waits: none of its content is here */
@@ -158,16 +159,30 @@ static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
     return PW_STEP_ON;
 }
 
+/* The others first; but answers that wait for its next request leave now. */
+static pw_step pw_conn_yield(pw_server *server, pw_conn *conn)
+{
+    if (conn->output.first != NULL) {
+        conn->state = PW_CONN_SENDING;
+        return PW_STEP_ON;
+    }
+    pw_conn_keep_shortly(server, conn);
+    pw_slice_end(server, conn);
+    return PW_STEP_WAIT;
+}
+
 static pw_step pw_step_head(pw_server *server, pw_conn *conn)
 {
     pw_error error = PW_E_NONE;
     const char *data = conn->in->data + conn->in->start;
+    if (pw_slice_is_over(server, conn))
+        return pw_conn_yield(server, conn);
     conn->facts.is_head = false;
-    if (conn->scanned == 0 && pw_conn_recognise(server, conn))
+    if (conn->progress.scanned == 0 && pw_conn_recognise(server, conn))
         return pw_conn_begin_content(server, conn);
     server->parsed = NULL;
     server->head = (pw_head){.fields = server->fields};
-    switch (pw_head_parse(&server->limits, data, conn->in->end - conn->in->start, &conn->scanned,
+    switch (pw_head_parse(&server->limits, data, conn->in->end - conn->in->start, &conn->progress,
                           &server->head, &error)) {
     case PW_PARSE_DONE:
         conn->kind = PW_NEW;
@@ -237,11 +252,9 @@ static pw_step pw_step_content(pw_server *server, pw_conn *conn)
                 return pw_conn_refused(server, conn, PW_E_MEMORY);
             return PW_STEP_REQUEST;
         }
-        if (got == room) { /* a fast sender does not hold the loop */
-            pw_conn_wait(server, conn, PW_TIMER_BODY, true);
-            if (conn->state != PW_CONN_CLOSED)
-                pw_run(server, conn, false);
-            return PW_STEP_WAIT;
+        if (pw_slice_is_over(server, conn)) {
+            pw_slice_end(server, conn);
+            break;
         }
     }
     return pw_conn_wait(server, conn, PW_TIMER_BODY, progress);
@@ -263,12 +276,9 @@ static void pw_conn_praise(pw_server *server, pw_conn *conn)
 static pw_step pw_conn_next(pw_server *server, pw_conn *conn)
 {
     pw_conn_sent(server, conn);
-    if (conn->close) {
-        if (!conn->reset && (pw_conn_unused(conn) > 0 || (conn->what & PW_READABLE) != 0))
-            return pw_conn_linger(server, conn);
-        pw_conn_close(server, conn);
-        return PW_STEP_WAIT;
-    }
+    conn->slice_bytes += conn->bytes;
+    if (conn->close)
+        return pw_conn_part(server, conn);
     if (conn->in != NULL && conn->in->end > conn->in->start) {
         conn->state = PW_CONN_HEAD;
     } else {
@@ -286,7 +296,7 @@ static pw_step pw_step_sending(pw_server *server, pw_conn *conn)
             pw_conn_praise(server, conn);
             return pw_conn_next(server, conn);
         }
-        pw_run(server, conn, false);
+        pw_slice_end(server, conn);
         return pw_conn_wait(server, conn, PW_TIMER_WRITE, true);
     case PW_IO_RETRY:
         progress |= conn->timer.kind != PW_TIMER_WRITE;
@@ -304,9 +314,18 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
 {
     if (conn->state == PW_CONN_APP || conn->state == PW_CONN_CLOSED)
         return PW_DRIVE_WAIT;
+    if (conn->slice != server->polls) {
+        conn->slice = server->polls;
+        conn->slice_since = server->timers.now;
+        conn->slice_requests = 0;
+        conn->slice_bytes = 0;
+    }
     if (conn->what & PW_GONE_AWAY) {
-        pw_conn_close(server, conn);
-        return PW_DRIVE_WAIT;
+        if (conn->state != PW_CONN_LINGER || conn->reset) {
+            pw_conn_close(server, conn);
+            return PW_DRIVE_WAIT;
+        }
+        conn->what |= PW_READABLE; /* it may have closed its side like us, and sent more before */
     }
     pw_step step = PW_STEP_ON;
     while (step == PW_STEP_ON) {
@@ -352,11 +371,16 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     conn->content = NULL;
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = false;
-    bool gone = conn->failed || (conn->what & PW_GONE_AWAY) != 0;
+    bool gone = (conn->what & PW_GONE_AWAY) != 0 || (conn->failed && pw_peer_is_gone(conn->fd));
     if (gone || server->stopped) {
         if (!gone && conn->output.first != NULL)
             pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
         pw_conn_close(server, conn);
+        return;
+    }
+    if (conn->failed) {
+        if (pw_conn_break_off(server, conn) == PW_STEP_ON)
+            pw_run(server, conn, false);
         return;
     }
     if (conn->output.first == NULL && conn->in == NULL && !conn->close &&

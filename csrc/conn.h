@@ -6,7 +6,8 @@
  *     timeout     who has waited too long       content   where content is kept
  *     process     what a process asks for       send      bytes out
  *     recv        bytes in                      answer    what the core itself answers
- *     conn_end    a connection waits, or ends   conn      its states
+ *     conn_end    a connection waits, or ends   conn_keep what it keeps while it waits
+ *     conn        its states
  *
  * What brings connections together is in server.h.
  */
@@ -62,6 +63,17 @@ ssize_t pw_receive_message(int fd, struct msghdr *message, int flags);
 ssize_t pw_send_file_part(int fd, int file, off_t *offset, size_t size);
 /* How many bytes the system has taken and the peer has not yet; 0 where it does not say. */
 int pw_unsent(int fd);
+/* How a client's connection ends. */
+typedef enum {
+    PW_ENDING_ORDERLY, /* what was sent arrives, and then the end of it */
+    PW_ENDING_RESET,   /* the client is not to take what it has got for all there is */
+    PW_ENDING_LEFT,    /* another process goes on with it */
+} pw_ending;
+
+/* Ends and closes a connection of this family; the only way in which that is done. A process that the
+ * application has forked may have the descriptor too, so to close it tells the client nothing. Unix
+ * sockets know no reset: there it is an orderly end. */
+void pw_end_connection(int fd, int family, pw_ending ending);
 /* Whether the peer is gone altogether: it has reset the connection, or both sides are shut. */
 bool pw_peer_is_gone(int fd);
 /* Whether the peer has closed its side, or is gone; may not see it behind data that nobody read. */
@@ -157,6 +169,7 @@ typedef enum {
     PW_TIMER_WRITE,
     PW_TIMER_KEEP_ALIVE,
     PW_TIMER_LINGER,
+    PW_TIMER_RESET,
     PW_TIMER_DRAIN,
     PW_TIMER_KINDS,
     PW_TIMER_NONE = PW_TIMER_KINDS,
@@ -185,6 +198,8 @@ void pw_timer_start(pw_timers *timers, pw_timer *timer, pw_timer_kind kind);
 void pw_timer_stop(pw_timer *timer);
 /* One that was due when the poller was last asked, or NULL; it goes on running. */
 pw_timer *pw_timers_due(pw_timers *timers);
+/* The one that runs longest, but for those up to `after`, where that is not NULL; NULL: none. */
+pw_timer *pw_timers_next(pw_timers *timers, pw_timer_kind kind, const pw_timer *after);
 /* Until the next is due, in ms; -1: none runs. */
 int64_t pw_timers_wait(const pw_timers *timers);
 
@@ -291,7 +306,7 @@ typedef enum {
     PW_CONN_READY,   /* it is complete, and all threads are busy: in server->ready */
     PW_CONN_APP,     /* the application has it: only its thread touches the connection */
     PW_CONN_SENDING, /* the application has finished, the client has not got everything */
-    PW_CONN_LINGER,  /* all is sent, our side is shut, the client's rest is thrown away */
+    PW_CONN_LINGER,  /* all is sent, and on its way; the client's rest is thrown away */
     PW_CONN_CLOSED,  /* closed; freed when no event of it can be left */
 } pw_conn_state;
 
@@ -301,7 +316,7 @@ typedef struct pw_conn {
     pw_conn_state state;
     int what;        /* edges seen and not used up: PW_READABLE ... */
     bool registered; /* with the poller */
-    bool queued;     /* in server->run, ready or later */
+    bool queued;     /* in one of the server's queues */
     bool close;      /* after this response */
     bool started;    /* the response's head is handed over */
     bool no_content; /* the response must have none: HEAD, 204, 304 */
@@ -317,26 +332,30 @@ typedef struct pw_conn {
     int16_t entry;  /* of the cache, or -1 */
     int32_t served; /* requests handed to Python */
     int64_t id;
-    pw_buffer *in;       /* owned; NULL: nothing received is left */
-    size_t used;         /* of in, from its start: the head and content already taken */
-    size_t scanned;      /* of in, from its start: looked at by the head parser */
-    pw_content *content; /* owned, from head to the end of the response */
-    pw_facts facts;      /* of the request at hand */
+    pw_buffer *in;             /* owned; NULL: nothing received is left */
+    size_t used;               /* of in, from its start: the head and content already taken */
+    pw_head_progress progress; /* with the head there */
+    pw_content *content;       /* owned, from head to the end of the response */
+    pw_facts facts;            /* of the request at hand */
     pw_output output;
     int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
     char *line;   /* owned: of the request whose response is on its way, for notices; or NULL */
     bool gathers; /* the watcher sends its output while the application makes more */
-    int64_t sending_since; /* ms: when the application had finished */
-    int64_t gather_due;    /* tick: when it does */
-    int64_t sent_tick;     /* when data was sent last; -1: none of this response */
-    int unsent;            /* pw_unsent when the write timer was started */
-    int status;            /* of the response */
-    int64_t promised;      /* Content-Length of a response in parts; -1: none */
-    int64_t bytes;         /* of its content */
-    int64_t left_at;       /* ms: when pw_check_client first found half a close; 0: never */
-    int64_t ready_us;      /* when it became PW_CONN_READY; with an access log only */
-    int64_t linger_left;   /* bytes that will still be thrown away */
-    int64_t linger_until;  /* ms */
+    int64_t sending_since;  /* ms: when the application had finished */
+    int64_t gather_due;     /* tick: when it does */
+    int64_t sent_tick;      /* when data was sent last; -1: none of this response */
+    int unsent;             /* pw_unsent when it was last asked for */
+    int status;             /* of the response */
+    int64_t promised;       /* Content-Length of a response in parts; -1: none */
+    int64_t bytes;          /* of its content */
+    int64_t left_at;        /* ms: when pw_check_client first found half a close; 0: never */
+    int64_t ready_us;       /* when it became PW_CONN_READY; with an access log only */
+    int64_t slice;          /* server->polls when its slice of the loop's time began */
+    int64_t slice_since;    /* ms: the same */
+    int32_t slice_requests; /* what it has had of it */
+    int64_t slice_bytes;
+    int64_t linger_left;  /* bytes that will still be thrown away */
+    int64_t linger_until; /* ms: not longer than this; where a reset is to come, without progress */
     pw_timer timer;
     struct pw_conn *run_next;        /* borrowed */
     struct pw_conn *next, *previous; /* borrowed: all connections of the server */
@@ -347,28 +366,58 @@ typedef struct pw_conn {
     } peer;
 } pw_conn;
 
+static inline pw_conn *pw_conn_of(pw_timer *timer)
+{
+    return (pw_conn *)(void *)((char *)timer - offsetof(pw_conn, timer));
+}
+
 /* The outcome of a step; each state has one. */
 typedef enum { PW_STEP_ON, PW_STEP_WAIT, PW_STEP_REQUEST } pw_step;
 
 /* Nothing can be done now: the poller has to know the connection, and a timer runs. */
 pw_step pw_conn_wait(pw_server *server, pw_conn *conn, pw_timer_kind kind, bool restart);
 void pw_conn_release_buffer(pw_server *server, pw_conn *conn);
+/* How many bytes are received and not taken yet. */
+size_t pw_conn_unused(const pw_conn *conn);
 /* Gives up its entry in the cache of heads. */
 void pw_conn_forget(pw_server *server, pw_conn *conn);
 /* Nothing of the response is left in the output: Python need not keep what it has lent for it. */
 void pw_conn_sent(pw_server *server, pw_conn *conn);
+/* Ends it now: by a reset where that is asked for, or where output is left, so that no client takes a
+ * part for the whole; otherwise in an orderly way. */
 void pw_conn_close(pw_server *server, pw_conn *conn);
+/* Another process has it now, and goes on with it. */
+void pw_conn_leave(pw_server *server, pw_conn *conn);
+/* Ends it as soon as its client can have all that was sent: now, or in PW_CONN_LINGER. */
+pw_step pw_conn_part(pw_server *server, pw_conn *conn);
+/* Its response ends here, though its client is still there: that gets what was sent before, and then a
+ * reset. What pw_conn_part returns. */
+pw_step pw_conn_break_off(pw_server *server, pw_conn *conn);
 /* The end of a connection that cannot go on; errno says why. */
 pw_step pw_conn_fail(pw_server *server, pw_conn *conn);
-/* All is sent: our side is shut, and the client's rest thrown away. */
-pw_step pw_conn_linger(pw_server *server, pw_conn *conn);
 pw_step pw_step_linger(pw_server *server, pw_conn *conn);
 /* Answers with an error, and nothing more is read as a request. */
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error);
+/* The same for one that waits, and is not the connection that the loop is at. */
+void pw_conn_refuse_waiting(pw_server *server, pw_conn *conn, pw_error error);
+/* Whether nothing of its client's next request is here; one that has just come is gone on with. */
+bool pw_conn_is_idle(pw_server *server, pw_conn *conn);
+/* Whether its client has what it was sent, or will have it though the connection is closed. */
+bool pw_conn_is_served(const pw_conn *conn);
 /* The server drains: a connection that waits for its client's next request may have to go. */
 void pw_conn_drain(pw_server *server, pw_conn *conn);
 /* Its timer has run out. */
 void pw_conn_timeout(pw_server *server, pw_conn *conn);
+
+/* ------------------------------------------------------------------ conn_keep.c */
+
+/*
+ * The connection waits with what it has received, and keeps no more memory than that takes. Where all
+ * keep more than head_memory, others give theirs up, or it does: it is then in another state.
+ */
+void pw_conn_keep(pw_server *server, pw_conn *conn);
+/* The same where it need not wait long, or is wanted as it is: only while there is little left. */
+void pw_conn_keep_shortly(pw_server *server, pw_conn *conn);
 
 /* ------------------------------------------------------------------ conn.c */
 

@@ -154,9 +154,39 @@ char *pw_content_space(pw_content *content, pw_store *store, size_t size)
     return content->memory + content->size;
 }
 
+/* Small stretches of content on their way to pw_content_add, which may write to a file. */
+typedef struct {
+    size_t size;
+    char bytes[8192];
+} pw_gathered;
+
+static pw_error pw_gathered_add(pw_gathered *gathered, pw_content *content, pw_store *store)
+{
+    size_t size = gathered->size;
+    gathered->size = 0;
+    return size > 0 ? pw_content_add(content, store, gathered->bytes, size) : PW_E_NONE;
+}
+
+/* Adds a stretch: what is small waits for what follows it. */
+static pw_error pw_gather(pw_gathered *gathered, pw_content *content, pw_store *store, pw_span span)
+{
+    if (span.size > sizeof gathered->bytes - gathered->size) {
+        pw_error error = pw_gathered_add(gathered, content, store);
+        if (error != PW_E_NONE)
+            return error;
+    }
+    if (span.size > sizeof gathered->bytes)
+        return pw_content_add(content, store, span.at, span.size);
+    memcpy(gathered->bytes + gathered->size, span.at, span.size);
+    gathered->size += span.size;
+    return PW_E_NONE;
+}
+
 static pw_parse pw_content_take_chunked(pw_content *content, pw_store *store, const char *data,
                                         size_t size, size_t *used, pw_error *error)
 {
+    pw_gathered gathered;
+    gathered.size = 0;
     *used = 0;
     for (;;) {
         size_t taken;
@@ -168,20 +198,21 @@ static pw_parse pw_content_take_chunked(pw_content *content, pw_store *store, co
             *error = PW_E_CHUNK;
             return PW_PARSE_ERROR;
         }
-        int64_t coming = (int64_t)span.size;
+        int64_t here = content->size + (int64_t)gathered.size, coming = (int64_t)span.size;
         if (content->chunked.state == PW_CHUNKED_DATA)
             coming += content->chunked.left;
-        if (store->size_most != 0 && content->size > store->size_most - coming) {
+        if (store->size_most != 0 && here > store->size_most - coming) {
             *error = PW_E_BODY_SIZE; /* what a chunk announces counts before it comes */
             return PW_PARSE_ERROR;
         }
-        if (span.size > 0) {
-            *error = pw_content_add(content, store, span.at, span.size);
-            if (*error != PW_E_NONE)
-                return PW_PARSE_ERROR;
+        *error = pw_gather(&gathered, content, store, span);
+        if (*error == PW_E_NONE && (outcome == PW_PARSE_DONE || *used == size)) {
+            *error = pw_gathered_add(&gathered, content, store);
+            if (*error == PW_E_NONE)
+                return outcome;
         }
-        if (outcome == PW_PARSE_DONE || *used == size)
-            return outcome;
+        if (*error != PW_E_NONE)
+            return PW_PARSE_ERROR;
     }
 }
 

@@ -2,7 +2,7 @@
  * What decides about bytes, and knows no socket and no clock. Each file knows only what stands above
  * its own part here:
  *
- *     buffer, fields, head, chunked, environ, cache
+ *     buffer, fields, head, chunked, index, environ, cache
  *
  * What lies above them, with sockets and clocks, is in conn.h and server.h.
  */
@@ -27,14 +27,15 @@ typedef enum {
 /* Why a request is refused: name, status, what the client is told. The one list of them. */
 #define PW_ERRORS(X)                                                                               \
     X(REQUEST_LINE, 400, "malformed request line")                                                 \
-    X(METHOD, 400, "malformed method")                                                             \
+    X(METHOD, 400, "malformed or overlong method")                                                 \
     X(TARGET, 400, "malformed request target")                                                     \
     X(VERSION, 400, "malformed HTTP version")                                                      \
     X(LINE_END, 400, "a line of the head does not end in CRLF")                                    \
     X(FIELD, 400, "malformed field line")                                                          \
     X(FOLD, 400, "obsolete line folding")                                                          \
     X(UNDERSCORE, 400, "a field name with an underscore")                                          \
-    X(HOST, 400, "missing, repeated or malformed Host")                                            \
+    X(HOST, 400, "missing, empty, repeated or malformed Host")                                     \
+    X(TYPE, 400, "repeated Content-Type")                                                          \
     X(LENGTH, 400, "repeated or malformed Content-Length")                                         \
     X(CODING, 400, "repeated, malformed or misplaced Transfer-Encoding")                           \
     X(LENGTH_AND_CODING, 400, "Content-Length together with Transfer-Encoding")                    \
@@ -49,6 +50,7 @@ typedef enum {
     X(CONNECT, 501, "CONNECT is not supported")                                                    \
     X(OTHER_CODING, 501, "unknown transfer coding")                                                \
     X(MEMORY, 503, "out of memory")                                                                \
+    X(HEAD_MEMORY, 503, "too many requests are being received")                                    \
     X(OTHER_VERSION, 505, "HTTP version not supported")                                            \
     X(STORAGE, 507, "no room for the request content")
 
@@ -81,12 +83,14 @@ typedef struct pw_buffer {
 } pw_buffer;
 
 #define PW_BUFFER_SIZE 16384
+#define PW_BUFFER_LEAST 1024 /* where that is enough for what is kept: see pw_buffer_trim */
 #define PW_POOL_MOST 64
 
 /* The buffers that no connection holds, the one used last on top because it is in the cache. */
 typedef struct {
     pw_buffer *first; /* owned */
     unsigned count;
+    size_t held; /* bytes of the others, which connections hold */
 } pw_pool;
 
 /* NULL: out of memory. */
@@ -94,6 +98,9 @@ pw_buffer *pw_buffer_get(pw_pool *pool);
 void pw_buffer_put(pw_pool *pool, pw_buffer *buffer);
 /* Makes room for at least `want` more bytes; *buffer may move. False: out of memory. */
 bool pw_buffer_room(pw_pool *pool, pw_buffer **buffer, size_t want);
+/* Puts what is in the buffer into a smaller one, where that saves much: false: it does not, or there is
+ * no memory. */
+bool pw_buffer_trim(pw_pool *pool, pw_buffer **buffer);
 void pw_pool_free(pw_pool *pool);
 
 /* ------------------------------------------------------------------ bytes: fields.c */
@@ -169,6 +176,7 @@ typedef struct {
 } pw_limits;
 
 #define PW_TARGET_MOST 16384
+#define PW_METHOD_MOST 32
 #define PW_FIELDS_MOST 1024 /* of --max-fields */
 
 /* Whether heads are parsed with SIMD instructions: this processor and this build have them. */
@@ -177,13 +185,20 @@ bool pw_parser_has_simd(void);
 /* The request line in data[0, size), its CRLF included. Fills method, target, path, ... */
 pw_error pw_request_line(const char *data, size_t size, pw_head *head);
 
+/* How far earlier calls of pw_head_parse have come with a head, so that none looks at all of it again:
+ * offsets are from the request line. All zero at first. */
+typedef struct {
+    size_t scanned; /* every LF in so many bytes is known */
+    size_t judged;  /* so many bytes are whole lines with nothing wrong so far; 0: none is */
+    size_t fields;  /* how many of these lines are fields */
+} pw_head_progress;
+
 /*
- * The head at data[0, size). *scanned is how much of it was looked at by earlier calls; 0 at first.
- * The answer depends on the bytes alone, never on how they were split: a line is judged when its
- * LF is there.
+ * The head at data[0, size). The answer depends on the bytes alone, never on how they were split: a
+ * line is judged when its LF is there.
  */
-pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size, size_t *scanned,
-                       pw_head *head, pw_error *error);
+pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
+                       pw_head_progress *progress, pw_head *head, pw_error *error);
 
 /* ------------------------------------------------------------------ bytes: chunked.c */
 
@@ -221,6 +236,31 @@ typedef struct {
  */
 pw_parse pw_chunked_parse(pw_chunked *chunked, const char *data, size_t size, size_t *used,
                           pw_span *content);
+
+/* ------------------------------------------------------------------ bytes: index.c */
+
+#define PW_NO_FIELD UINT16_MAX
+
+/* The fields of a head that become values, in the order of their numbers, whatever order they came
+ * in: so most requests have the same order of keys. */
+typedef struct {
+    uint64_t numbers[4];             /* a bit for each */
+    uint16_t first[256];             /* by number: the first field with it */
+    uint16_t others[PW_FIELDS_MOST]; /* the first field of each name that has no number */
+    size_t other_count;
+    uint16_t next[PW_FIELDS_MOST]; /* by field: the next one with the same name, or PW_NO_FIELD */
+} pw_index;
+
+void pw_index_make(pw_index *index, const pw_head *head);
+/* Takes the lowest number out; -1: there is none. */
+int pw_index_pop(uint64_t numbers[4]);
+/* Field names are compared as the keys they become: without case, "-" and "_" the same. */
+char pw_key_char(char c);
+
+static inline uint64_t pw_index_bit(uint8_t number)
+{
+    return (uint64_t)1 << (number & 63);
+}
 
 /* ------------------------------------------------------------------ bytes: environ.c */
 

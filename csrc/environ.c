@@ -16,18 +16,6 @@ size_t pw_block_most(const pw_limits *limits)
     return 3 * limits->max_head_size + 9 * limits->max_fields + 256;
 }
 
-#define PW_NO_FIELD UINT16_MAX
-
-/* The fields of a head that become values, in the order of their numbers, whatever order they came
- * in: so most requests have the same order of keys. */
-typedef struct {
-    uint64_t numbers[4];             /* a bit for each */
-    uint16_t first[256];             /* by number: the first field with it */
-    uint16_t others[PW_FIELDS_MOST]; /* the first field of each name that has no number */
-    size_t other_count;
-    uint16_t next[PW_FIELDS_MOST]; /* by field: the next one with the same name, or PW_NO_FIELD */
-} pw_index;
-
 static int pw_hex_digit(char c)
 {
     if (c >= '0' && c <= '9')
@@ -128,82 +116,6 @@ static char *pw_put_length(char *to, int64_t length)
 
 /* ------------------------------------------------------------------ fields by number */
 
-/* Field names are compared as the keys they become: without case, "-" and "_" the same. */
-static char pw_key_char(char c)
-{
-    if (c >= 'a' && c <= 'z')
-        return (char)(c - 32);
-    return c == '-' ? '_' : c;
-}
-
-static bool pw_same_key(const pw_field *a, const pw_field *b)
-{
-    if (a->name.size != b->name.size)
-        return false;
-    for (size_t i = 0; i < a->name.size; i++)
-        if (pw_key_char(a->name.at[i]) != pw_key_char(b->name.at[i]))
-            return false;
-    return true;
-}
-
-static uint64_t pw_bit(uint8_t number)
-{
-    return (uint64_t)1 << (number & 63);
-}
-
-static void pw_index_make(pw_index *index, const pw_head *head)
-{
-    memset(index->numbers, 0, sizeof index->numbers);
-    index->other_count = 0;
-    /* From the last to the first, so that each finds the next one with its name. */
-    for (size_t i = head->field_count; i-- > 0;) {
-        uint8_t number = head->fields[i].number;
-        index->next[i] = PW_NO_FIELD;
-        if (number == PW_OTHER_NAME) {
-            index->other_count++;
-            continue;
-        }
-        if (index->numbers[number >> 6] & pw_bit(number))
-            index->next[i] = index->first[number];
-        index->numbers[number >> 6] |= pw_bit(number);
-        index->first[number] = (uint16_t)i;
-    }
-    /* The content is complete and decoded: RFC 9112 section 7.1.3. */
-    index->numbers[0] &= ~(pw_bit(PW_KEY_CONTENT_LENGTH) | pw_bit(PW_KEY_TRANSFER_ENCODING));
-    if (index->other_count == 0)
-        return;
-    index->other_count = 0;
-    for (size_t i = 0; i < head->field_count; i++) {
-        if (head->fields[i].number != PW_OTHER_NAME)
-            continue;
-        size_t k = 0;
-        while (k < index->other_count &&
-               !pw_same_key(&head->fields[index->others[k]], &head->fields[i]))
-            k++;
-        if (k == index->other_count) {
-            index->others[index->other_count++] = (uint16_t)i;
-            continue;
-        }
-        uint16_t last = index->others[k];
-        while (index->next[last] != PW_NO_FIELD)
-            last = index->next[last];
-        index->next[last] = (uint16_t)i;
-    }
-}
-
-/* Takes the lowest number out; -1: there is none. */
-static int pw_index_pop(uint64_t numbers[4])
-{
-    for (int i = 0; i < 4; i++) {
-        if (numbers[i] == 0)
-            continue;
-        int bit = __builtin_ctzll(numbers[i]);
-        numbers[i] &= numbers[i] - 1;
-        return i * 64 + bit;
-    }
-    return -1;
-}
-
 /* One field, and all later ones with the same name (RFC 9110 section 5.3; RFC 9113 8.2.3). */
 static char *pw_put_field(char *to, const pw_head *head, const pw_index *index, uint16_t at)
 {
@@ -238,7 +150,7 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
     pw_index index;
     pw_index_make(&index, head);
     if (head->authority.at != NULL) /* it replaces Host: RFC 9112 section 3.2.2 */
-        index.numbers[PW_KEY_HOST >> 6] |= pw_bit(PW_KEY_HOST);
+        index.numbers[PW_KEY_HOST >> 6] |= pw_index_bit(PW_KEY_HOST);
 
     char *to = pw_put(block->at, own, sizeof own);
     if (content_length >= 0)
@@ -336,7 +248,7 @@ bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content
         if (known && index.next[at] == PW_NO_FIELD &&
             pw_kept_has(kept, data, number, head->fields[at].value))
             continue;
-        changed[number >> 6] |= pw_bit((uint8_t)number);
+        changed[number >> 6] |= pw_index_bit((uint8_t)number);
         *to++ = (char)number;
     }
     if (found != kept->count)

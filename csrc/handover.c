@@ -71,7 +71,7 @@ int pw_take_over(int channel, struct sockaddr_storage *peer, uint8_t *number, in
     }
     if (*number < count && getpeername(fd, (struct sockaddr *)peer, &size) == 0)
         return fd;
-    close(fd); /* its client has gone */
+    pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY); /* its client has gone */
     errno = ECONNABORTED;
     return -1;
 }

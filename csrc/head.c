@@ -9,18 +9,31 @@
 #include "parser.h"
 #include "vendor/picohttpparser/picohttpparser.h"
 
-static pw_parse_request_function *pw_parser(void)
+bool pw_parser_has_simd(void)
 {
 #if PW_HAVE_SSE42
-    if (__builtin_cpu_supports("sse4.2"))
+    return __builtin_cpu_supports("sse4.2");
+#else
+    return false;
+#endif
+}
+
+static pw_parse_request_function *pw_request_parser(void)
+{
+#if PW_HAVE_SSE42
+    if (pw_parser_has_simd())
         return pw_sse42_parse_request;
 #endif
     return pw_plain_parse_request;
 }
 
-bool pw_parser_has_simd(void)
+static pw_parse_headers_function *pw_fields_parser(void)
 {
-    return pw_parser() != pw_plain_parse_request;
+#if PW_HAVE_SSE42
+    if (pw_parser_has_simd())
+        return pw_sse42_parse_headers;
+#endif
+    return pw_plain_parse_headers;
 }
 
 static pw_span pw_cut(const char *from, const char *to)
@@ -159,6 +172,26 @@ static pw_error pw_absolute_form(pw_head *head)
     return PW_E_NONE;
 }
 
+/* A bit for each byte. Everywhere in a target: controls, SP, "#" (a fragment) and bytes beyond ASCII.
+ * In a path also " < > \ ^ ` { }, which RFC 3986 allows nowhere and programs read in several ways.
+ * "[", "]" and "|" are no pchar either, but clients send them as they are, and in a query all of
+ * these. */
+static const uint32_t not_in_target[8] = {0xffffffff, 0x00000009, 0x00000000, 0x80000000,
+                                          0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff};
+static const uint32_t not_in_path[8] = {0xffffffff, 0x5000000d, 0x50000000, 0xa8000001,
+                                        0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff};
+
+/* Whether none of the bytes is in the set. */
+static bool pw_is_free_of(const uint32_t set[8], const char *at, const char *end)
+{
+    for (; at < end; at++) {
+        unsigned char c = (unsigned char)*at;
+        if ((set[c >> 5] >> (c & 31)) & 1)
+            return false;
+    }
+    return true;
+}
+
 static pw_error pw_target(pw_head *head)
 {
     const char *at = head->target.at;
@@ -167,11 +200,11 @@ static pw_error pw_target(pw_head *head)
         return PW_E_TARGET_SIZE;
     if (size == 0)
         return PW_E_REQUEST_LINE;
-    /* What browsers send unescaped though RFC 3986 does not allow it is let through: it has only
-     * one meaning. A fragment, a control and a byte beyond ASCII are not. */
-    for (size_t i = 0; i < size; i++)
-        if ((unsigned char)at[i] <= ' ' || (unsigned char)at[i] >= 127 || at[i] == '#')
-            return PW_E_TARGET;
+    const char *end = at + size;
+    const char *mark = memchr(at, '?', size);
+    if (!pw_is_free_of(not_in_path, at, mark != NULL ? mark : end) ||
+        (mark != NULL && !pw_is_free_of(not_in_target, mark, end)))
+        return PW_E_TARGET;
     if (at[0] == '/') {
         head->path = head->target;
     } else if (size == 1 && at[0] == '*') {
@@ -183,8 +216,6 @@ static pw_error pw_target(pw_head *head)
         if (error != PW_E_NONE)
             return error;
     }
-    const char *mark = memchr(head->path.at, '?', head->path.size);
-    const char *end = head->path.at + head->path.size;
     head->query = mark != NULL ? pw_cut(mark + 1, end) : pw_cut(end, end);
     if (mark != NULL)
         head->path.size = (size_t)(mark - head->path.at);
@@ -204,7 +235,7 @@ pw_error pw_request_line(const char *data, size_t size, pw_head *head)
     if (first == NULL)
         return PW_E_REQUEST_LINE;
     head->method = pw_cut(data, first);
-    if (!pw_is_token(head->method.at, head->method.size))
+    if (head->method.size > PW_METHOD_MOST || !pw_is_token(head->method.at, head->method.size))
         return PW_E_METHOD;
     head->facts.is_head = head->method.size == 4 && memcmp(head->method.at, "HEAD", 4) == 0;
     const char *second = memchr(first + 1, ' ', (size_t)(end - first - 1));
@@ -278,7 +309,7 @@ static pw_error pw_transfer_coding(pw_span value, bool *chunked, bool *other)
 }
 
 typedef struct {
-    bool host, length, coding, other_coding, close, keep_alive;
+    bool host, type, length, coding, other_coding, close, keep_alive;
 } pw_seen;
 
 /* What one field means to the connection. */
@@ -287,9 +318,14 @@ static pw_error pw_field_meaning(const pw_field *field, pw_head *head, pw_seen *
     pw_span rest = field->value, element;
     switch (field->number) {
     case PW_KEY_HOST:
-        if (seen->host || !pw_is_host(field->value, true))
+        if (seen->host || !pw_is_host(field->value, head->facts.minor == 0))
             return PW_E_HOST;
         seen->host = true;
+        return PW_E_NONE;
+    case PW_KEY_CONTENT_TYPE:
+        if (seen->type)
+            return PW_E_TYPE;
+        seen->type = true;
         return PW_E_NONE;
     case PW_KEY_CONTENT_LENGTH:
         if (seen->length || !pw_content_length(field->value, &head->facts.content_length))
@@ -319,23 +355,29 @@ static pw_error pw_field_meaning(const pw_field *field, pw_head *head, pw_seen *
     }
 }
 
+/* The first line, with its LF, which is there. */
+static size_t pw_line_size(const char *data, size_t size)
+{
+    return (size_t)((const char *)memchr(data, '\n', size) + 1 - data);
+}
+
 /* Everything about the head that picohttpparser let pass; data[0, size) is complete. */
 static pw_error pw_strict(const pw_limits *limits, const char *data, size_t size, pw_head *head,
                           const struct phr_header *found, size_t count)
 {
     const char *end = data + size;
-    const char *line_end = memchr(data, '\n', size);
-    pw_error error = pw_request_line(data, (size_t)(line_end + 1 - data), head);
+    pw_error error = pw_request_line(data, pw_line_size(data, size), head);
     if (error != PW_E_NONE)
         return error;
     head->facts.content_length = -1;
     head->facts.chunked = false;
     head->facts.expect_continue = false;
     head->field_count = 0;
-    pw_seen seen = {false, false, false, false, false, false};
-    for (size_t i = 0; i < count; i++) {
+    pw_seen seen = {.host = false};
+    for (size_t i = 0; i < count; i++)
         if (found[i].name == NULL)
-            return PW_E_FOLD;
+            return PW_E_FOLD; /* before all else, as in pw_lines_judge */
+    for (size_t i = 0; i < count; i++) {
         const char *after = found[i].value + found[i].value_len;
         while (after < end && (*after == ' ' || *after == '\t'))
             after++;
@@ -370,14 +412,28 @@ static pw_error pw_strict(const pw_limits *limits, const char *data, size_t size
     return PW_E_NONE;
 }
 
-/* Why picohttpparser refused: the first thing wrong is in the request line or in the fields. */
-static pw_error pw_refusal(const char *data, size_t size, pw_head *head, size_t count, size_t most)
+/*
+ * What is wrong with lines of a head that is not complete, or that picohttpparser has refused. The
+ * field lines from `at` on follow `before` others; `good` of them it has taken. Obsolete folding
+ * (RFC 9112 section 5.2) it takes as well, and what comes after that is not waited for.
+ */
+static pw_error pw_lines_judge(const pw_limits *limits, const char *data, size_t size, size_t at,
+                               size_t before, size_t good, bool refused, pw_head *head)
 {
-    const char *line_end = memchr(data, '\n', size);
-    pw_error error = pw_request_line(data, (size_t)(line_end + 1 - data), head);
+    const char *line = data + at, *end = data + size;
+    bool folded = false;
+    for (size_t i = 0; i <= good && line < end && before + i < limits->max_fields; i++) {
+        folded |= before + i > 0 && (*line == ' ' || *line == '\t');
+        line = (const char *)memchr(line, '\n', (size_t)(end - line)) + 1;
+    }
+    if (!refused && !folded)
+        return PW_E_NONE;
+    pw_error error = pw_request_line(data, pw_line_size(data, size), head);
     if (error != PW_E_NONE)
         return error;
-    return count == most ? PW_E_FIELD_COUNT : PW_E_FIELD;
+    if (folded)
+        return PW_E_FOLD;
+    return before + good == limits->max_fields ? PW_E_FIELD_COUNT : PW_E_FIELD;
 }
 
 /* A head that has not ended within the limit. */
@@ -393,8 +449,48 @@ static pw_error pw_too_large(const char *data, size_t size)
     return target_size > PW_TARGET_MOST ? PW_E_TARGET_SIZE : PW_E_HEAD_SIZE;
 }
 
-pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size, size_t *scanned,
-                       pw_head *head, pw_error *error)
+/* Lines of a head have come whose others, up to progress->judged, are good, and this is not all of it
+ * yet, unless PW_PARSE_DONE. data[0, size) ends with a line. */
+static pw_parse pw_more_lines(const pw_limits *limits, const char *data, size_t size,
+                              pw_head_progress *progress, pw_head *head, pw_error *error)
+{
+    struct phr_header found[PW_FIELDS_MOST];
+    size_t at = progress->judged, count = limits->max_fields - progress->fields;
+    int parsed = pw_fields_parser()(data + at, size - at, found, &count, 0);
+    if (parsed > 0)
+        return PW_PARSE_DONE;
+    *error = pw_lines_judge(limits, data, size, at, progress->fields, count, parsed == -1, head);
+    progress->judged = size;
+    progress->fields += count;
+    return *error == PW_E_NONE ? PW_PARSE_MORE : PW_PARSE_ERROR;
+}
+
+/* The head from its start; data[0, size) ends with a line. */
+static pw_parse pw_all_lines(const pw_limits *limits, const char *data, size_t size,
+                             pw_head_progress *progress, pw_head *head, pw_error *error)
+{
+    struct phr_header found[PW_FIELDS_MOST];
+    const char *method, *target;
+    size_t method_size, target_size, count = limits->max_fields;
+    int minor;
+    int parsed = pw_request_parser()(data, size, &method, &method_size, &target, &target_size,
+                                     &minor, found, &count, 0);
+    if (parsed > 0) {
+        *error = pw_strict(limits, data, (size_t)parsed, head, found, count);
+        head->facts.size = (uint32_t)parsed;
+        return *error == PW_E_NONE ? PW_PARSE_DONE : PW_PARSE_ERROR;
+    }
+    *error =
+        pw_lines_judge(limits, data, size, pw_line_size(data, size), 0, count, parsed == -1, head);
+    if (minor >= 0) { /* or it was too little of a request line to be judged */
+        progress->judged = size;
+        progress->fields = count;
+    }
+    return *error == PW_E_NONE ? PW_PARSE_MORE : PW_PARSE_ERROR;
+}
+
+pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
+                       pw_head_progress *progress, pw_head *head, pw_error *error)
 {
     /* RFC 9112 section 2.2: one empty line before the request line is passed over */
     size_t lead = 0;
@@ -411,31 +507,24 @@ pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size, s
 
     const char *from = data + lead;
     size_t most = size - lead < limits->max_head_size ? size - lead : limits->max_head_size;
-    size_t seen = *scanned > lead ? *scanned - lead : 0;
     size_t whole = most; /* up to the last LF that no earlier call has seen */
-    while (whole > seen && from[whole - 1] != '\n')
+    while (whole > progress->scanned && from[whole - 1] != '\n')
         whole--;
-    if (whole > seen) {
-        struct phr_header found[PW_FIELDS_MOST];
-        const char *method, *target;
-        size_t method_size, target_size, count = limits->max_fields;
-        int minor;
-        int parsed = pw_parser()(from, whole, &method, &method_size, &target, &target_size, &minor,
-                                 found, &count, 0);
-        if (parsed > 0) {
-            *error = pw_strict(limits, from, (size_t)parsed, head, found, count);
-            head->facts.size = (uint32_t)(lead + (size_t)parsed);
-            return *error == PW_E_NONE ? PW_PARSE_DONE : PW_PARSE_ERROR;
-        }
-        if (parsed == -1) {
-            *error = pw_refusal(from, whole, head, count, limits->max_fields);
-            return PW_PARSE_ERROR;
-        }
+    if (whole > progress->scanned) {
+        pw_parse outcome = PW_PARSE_DONE;
+        if (progress->judged > 0) /* none is looked at again before all are here */
+            outcome = pw_more_lines(limits, from, whole, progress, head, error);
+        if (outcome == PW_PARSE_DONE)
+            outcome = pw_all_lines(limits, from, whole, progress, head, error);
+        if (outcome == PW_PARSE_DONE)
+            head->facts.size += (uint32_t)lead;
+        if (outcome != PW_PARSE_MORE)
+            return outcome;
     }
     if (size - lead >= limits->max_head_size) {
         *error = pw_too_large(from, most);
         return PW_PARSE_ERROR;
     }
-    *scanned = size;
+    progress->scanned = most;
     return PW_PARSE_MORE;
 }

@@ -1,5 +1,4 @@
 /* The loop: what is ready goes on, up to a complete request, and else events are waited for. */
-#include <stddef.h>
 #include <unistd.h>
 
 #include "server.h"
@@ -61,10 +60,16 @@ void pw_run(pw_server *server, pw_conn *conn, bool first)
         pw_queue_push(&server->run, conn, first);
 }
 
+void pw_slice_end(pw_server *server, pw_conn *conn)
+{
+    if (!conn->queued && conn->state != PW_CONN_APP && conn->state != PW_CONN_CLOSED)
+        pw_queue_push(&server->spent, conn, false);
+}
+
 static bool pw_loop_has_work(const pw_server *server)
 {
     return server->ready.first != NULL || server->run.first != NULL ||
-           server->event_next < server->event_count;
+           server->again.first != NULL || server->event_next < server->event_count;
 }
 
 /*
@@ -141,10 +146,10 @@ void pw_loop_clear(pw_server *server)
     while (server->all != NULL)
         pw_conn_close(server, server->all);
     pw_later_release(server);
-    for (pw_conn *conn; (conn = pw_queue_pop(&server->run)) != NULL;)
-        pw_conn_bury(server, conn);
-    for (pw_conn *conn; (conn = pw_queue_pop(&server->ready)) != NULL;)
-        pw_conn_bury(server, conn);
+    pw_queue *const queues[] = {&server->run, &server->again, &server->spent, &server->ready};
+    for (size_t i = 0; i < sizeof queues / sizeof queues[0]; i++)
+        for (pw_conn *conn; (conn = pw_queue_pop(queues[i])) != NULL;)
+            pw_conn_bury(server, conn);
     pw_reap(server);
 }
 
@@ -243,14 +248,16 @@ static void pw_server_wait(pw_server *server, int most)
 {
     bool any = false;
     for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL; any = true)
-        pw_conn_timeout(server, (pw_conn *)(void *)((char *)timer - offsetof(pw_conn, timer)));
+        pw_conn_timeout(server, pw_conn_of(timer));
     if (any)
         return;
     if (server->access.due != 0 && server->access.due <= server->timers.now)
         pw_access_flush(&server->access);
     pw_reap(server);
+    if (server->paused)
+        pw_accept_look(server);
     server->event_next = 0;
-    int patience = pw_server_patience(server);
+    int patience = server->spent.first != NULL ? 0 : pw_server_patience(server);
     if (most >= 0 && (patience < 0 || patience > most))
         patience = most;
     server->polling = true;
@@ -260,6 +267,10 @@ static void pw_server_wait(pw_server *server, int most)
     pthread_mutex_lock(&server->lock);
     server->polling = false;
     server->event_count = count;
+    server->polls++;
+    server->again =
+        server->spent; /* of these there is none left, or it would not have been asked */
+    server->spent = (pw_queue){.first = NULL, .last = NULL};
     pw_timers_tick(&server->timers);
     server->timers.polled = server->timers.now;
     if (server->access.fd >= 0)
@@ -304,7 +315,13 @@ static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
     if (!ready && pw_conn_drive(server, conn) != PW_DRIVE_REQUEST)
         return PW_IDLE;
     if (thread == server->watcher) {
+        bool progress = false; /* answers before it do not wait until a thread is free */
+        if (conn->output.first != NULL)
+            pw_output_flush(&conn->output, conn->fd, &progress);
         conn->state = PW_CONN_READY;
+        pw_conn_keep_shortly(server, conn);
+        if (conn->state != PW_CONN_READY)
+            return PW_IDLE;
         if (server->access.fd >= 0)
             conn->ready_us = pw_microseconds();
         pw_queue_push(&server->ready, conn, false);
@@ -326,6 +343,8 @@ int64_t pw_loop(pw_thread *thread)
         pw_conn *conn = serves ? pw_queue_pop(&server->ready) : NULL;
         if (conn == NULL)
             conn = pw_queue_pop(&server->run);
+        if (conn == NULL && server->event_next == server->event_count)
+            conn = pw_queue_pop(&server->again);
         if (conn != NULL) {
             int64_t number = pw_loop_drive(thread, conn);
             if (number != PW_IDLE)
@@ -342,6 +361,8 @@ int64_t pw_loop(pw_thread *thread)
             thread->nudged = false;
             return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
         } else if (waited && thread->patience >= 0) {
+            if (server->spent.first != NULL)
+                pw_server_wake(server); /* of these the poller does not tell */
             return PW_IDLE;
         } else {
             pw_server_wait(server, thread->patience);

@@ -14,8 +14,13 @@ typedef int pw_parse_request_function(const char *data, size_t size, const char 
                                       int *minor, struct phr_header *fields, size_t *field_count,
                                       size_t last_size);
 
+typedef int pw_parse_headers_function(const char *data, size_t size, struct phr_header *fields,
+                                      size_t *field_count, size_t last_size);
+
 pw_parse_request_function pw_plain_parse_request;
 pw_parse_request_function pw_sse42_parse_request;
+pw_parse_headers_function pw_plain_parse_headers;
+pw_parse_headers_function pw_sse42_parse_headers;
 
 #if defined(__x86_64__) || defined(__i386__)
 #define PW_HAVE_SSE42 1

@@ -13,6 +13,7 @@ pw_io pw_recv_into(pw_conn *conn, char *to, size_t room, size_t *got)
     *got = 0;
     if (size > 0) {
         *got = (size_t)size;
+        conn->slice_bytes += size;
         /* After a half-close the end is still to be read, and no edge will come for it. */
         if (*got < room && (conn->what & PW_HALF_CLOSED) == 0)
             conn->what &= ~PW_READABLE;
@@ -33,9 +34,11 @@ pw_io pw_recv(pw_server *server, pw_conn *conn)
         conn->in = pw_buffer_get(&server->pool);
         if (conn->in == NULL)
             return PW_IO_ERROR;
-    } else if (conn->in->size - conn->in->end < PW_BUFFER_SIZE / 4 &&
-               !pw_buffer_room(&server->pool, &conn->in, PW_BUFFER_SIZE / 2)) {
-        return PW_IO_ERROR;
+    } else {
+        size_t least = (conn->in->size < PW_BUFFER_SIZE ? conn->in->size : PW_BUFFER_SIZE) / 4;
+        if (conn->in->size - conn->in->end < least &&
+            !pw_buffer_room(&server->pool, &conn->in, 2 * least))
+            return PW_IO_ERROR;
     }
     size_t got;
     pw_io outcome =

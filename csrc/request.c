@@ -137,9 +137,9 @@ static bool pw_compare(pw_thread *thread, pw_conn *conn, int64_t length)
 
 static void pw_parse_again(pw_server *server, const pw_conn *conn)
 {
-    size_t scanned = 0;
+    pw_head_progress progress = {0};
     pw_error error;
-    pw_head_parse(&server->limits, conn->in->data + conn->in->start, conn->facts.size, &scanned,
+    pw_head_parse(&server->limits, conn->in->data + conn->in->start, conn->facts.size, &progress,
                   &server->head, &error);
 }
 
@@ -258,7 +258,7 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
     pw_thread_keep_line(thread, conn);
     conn->in->start += conn->used;
     conn->used = 0;
-    conn->scanned = 0;
+    conn->progress = (pw_head_progress){0};
     if (conn->in->start == conn->in->end) {
         pw_buffer_put(&server->pool, conn->in);
         conn->in = NULL;

@@ -4,8 +4,7 @@
 
 #include "server.h"
 
-#define PW_WAITING_MOST 65536 /* bytes of answers that may wait for the next pipelined request */
-#define PW_BURST 32           /* pipelined requests before other connections have their turn */
+#define PW_WAITING_MOST 16384 /* bytes of answers that may wait for the next pipelined request */
 
 /* What the status line and the request decide about the framing (RFC 9112 section 6.3). */
 static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head, size_t size,
@@ -34,9 +33,8 @@ static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head
  * can send it in case one of them takes long: see pw_token_flush. */
 static bool pw_response_waits(const pw_server *server, const pw_conn *conn, size_t size)
 {
-    return conn->in != NULL && !conn->close && server->watcher_is_here &&
-           conn->served % PW_BURST != 0 && size <= PW_COPY_MOST && conn->output.borrowed == 0 &&
-           conn->output.size + (int64_t)size <= PW_WAITING_MOST;
+    return conn->in != NULL && !conn->close && server->watcher_is_here && size <= PW_COPY_MOST &&
+           conn->output.borrowed == 0 && conn->output.size + (int64_t)size <= PW_WAITING_MOST;
 }
 
 int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,

@@ -66,6 +66,10 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->store.memory_total = settings->body_memory_total;
     server->store.size_most = settings->max_body_size;
     server->response_buffer = settings->response_buffer;
+    /* A head that is as large as it may be can be received at least, and its buffer doubled for that. */
+    size_t least = 2 * server->limits.max_head_size + PW_BUFFER_SIZE;
+    bool enough = settings->head_memory_total > (int64_t)least;
+    server->head_memory = enough ? (size_t)settings->head_memory_total : least;
     server->max_connections = settings->max_connections;
     server->threads_most = settings->threads;
     server->timeout_request = settings->timeout_request;
@@ -73,12 +77,14 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->balance = settings->balance;
     server->place = server->balance != NULL ? pw_balance_join(server->balance) : NULL;
     server->turn = 1;
+    server->slice_ms = PW_SLICE_MS;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
     server->timers.length[PW_TIMER_BODY] = settings->timeout_body;
     server->timers.length[PW_TIMER_WRITE] = settings->timeout_write;
     server->timers.length[PW_TIMER_KEEP_ALIVE] = settings->timeout_keep_alive;
     server->timers.length[PW_TIMER_LINGER] = 2000;
+    server->timers.length[PW_TIMER_RESET] = 50; /* how often to look whether all has been taken */
     server->timers.length[PW_TIMER_DRAIN] = settings->timeout_drain;
 }
 

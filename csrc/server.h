@@ -18,7 +18,8 @@
  *     server->stopping, server->wake, may be touched by anyone
  *     server->drain_until, requests
  *     limits, timers.length,          are not changed once the server listens
- *     response_buffer, threads_most
+ *     head_memory, response_buffer,
+ *     threads_most
  */
 #ifndef PW_SERVER_H
 #define PW_SERVER_H
@@ -134,6 +135,8 @@ void pw_accept_event(pw_server *server, pw_listener *listener);
  * that ends whether it was the last, whichever thread has closed it. */
 void pw_accept_count(pw_server *server, int change);
 void pw_accept_pause(pw_server *server);
+/* While it pauses for want of room: whether an idle connection can go for a new one, now or soon. */
+void pw_accept_look(pw_server *server);
 /* Accepts again when it may. */
 void pw_accept_resume(pw_server *server);
 /* While this process leaves new connections to the others: for how long at most, in ms; else -1. */
@@ -194,6 +197,8 @@ struct pw_server {
     pw_limits limits;
     pw_store store;
     int64_t response_buffer;
+    size_t head_memory; /* most bytes of pool.held that connections may keep while they wait */
+    int64_t told_at;    /* ms: when PW_NOTICE_HEADS was last told */
     int32_t max_connections;
     int32_t timeout_graceful;
     char *directory; /* owned */
@@ -211,7 +216,7 @@ struct pw_server {
     int listener_count;
     int handover;        /* owned, a duplicate; -1: connections are closed at the end */
     bool paused;         /* accepting, for want of descriptors or room */
-    int64_t resume_at;   /* ms; 0: when a connection is closed */
+    int64_t resume_at;   /* ms; 0: when a connection is closed, or idle */
     pw_balance *balance; /* borrowed; NULL: no other server has the listening sockets */
     pw_place *place;     /* borrowed: its own in balance, or NULL */
     bool aside;          /* it has left accepting to the others */
@@ -221,10 +226,14 @@ struct pw_server {
     pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;
     int64_t next_id;
-    pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
-    pw_queue run;   /* connections to go on with */
-    pw_queue ready; /* connections with a complete request, for the next thread */
-    pw_queue later; /* connections whose responses leave together: see pw_later_wants */
+    pw_conn *dead;    /* owned: closed, to be freed (linked by run_next) */
+    pw_queue run;     /* connections to go on with */
+    pw_queue again;   /* the same, after the events: their time slice was over before */
+    pw_queue spent;   /* the same, when the poller has been asked again: their slice is over */
+    int64_t polls;    /* how often it was */
+    int32_t slice_ms; /* PW_SLICE_MS, but in tests */
+    pw_queue ready;   /* connections with a complete request, for the next thread */
+    pw_queue later;   /* connections whose responses leave together: see pw_later_wants */
     int later_count;
     int64_t later_tick; /* when the first of them came */
 
@@ -306,6 +315,23 @@ void pw_server_release(pw_server *server);
 
 /* Goes on with a connection soon: first or last of those that wait for it. */
 void pw_run(pw_server *server, pw_conn *conn, bool first);
+/*
+ * One client cannot have all of the loop's time: when its connection has had so much since the poller
+ * was last asked, its time slice is over: the poller is asked again first, and the others go on. While
+ * the application takes little time a slice is many requests, whose responses leave together.
+ */
+#define PW_SLICE_REQUESTS 32
+#define PW_SLICE_BYTES 262144 /* received, and sent as content */
+#define PW_SLICE_MS 4
+
+static inline bool pw_slice_is_over(const pw_server *server, const pw_conn *conn)
+{
+    return conn->slice_requests >= PW_SLICE_REQUESTS || conn->slice_bytes >= PW_SLICE_BYTES ||
+           server->timers.now - conn->slice_since >= server->slice_ms;
+}
+
+/* Goes on with a connection that could go on now, but whose slice is over: after the others. */
+void pw_slice_end(pw_server *server, pw_conn *conn);
 /* Whether what is left of a response, with so many bytes more, had better leave with others. */
 bool pw_later_wants(const pw_thread *thread, const pw_conn *conn, size_t size);
 /* Goes on with a connection when the others do, or the loop has nothing else to do, or time is up. */

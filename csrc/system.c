@@ -65,7 +65,7 @@ int pw_accept_from(int listener, struct sockaddr_storage *peer, socklen_t *size)
     pw_no_pipe_signal(fd);
     if (pw_make_own(fd))
         return fd;
-    close(fd);
+    pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);
     errno = ECONNABORTED;
     return -1;
 #endif
@@ -156,6 +156,38 @@ int pw_unsent(int fd)
         return 0;
 #endif
     return size;
+}
+
+/* What the peer has not taken yet is lost. */
+static void pw_reset_connection(int fd)
+{
+#if PW_LINUX
+    const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+    if (connect(fd, &nowhere, sizeof nowhere) == 0)
+        return;
+#endif
+    /* Elsewhere the reset waits until the last process has closed it: nothing sends one before. */
+    const struct linger none = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+}
+
+void pw_end_connection(int fd, int family, pw_ending ending)
+{
+    switch (ending) {
+    case PW_ENDING_RESET:
+        if (family != AF_UNIX) {
+            pw_reset_connection(fd);
+            break;
+        }
+        shutdown(fd, SHUT_RDWR);
+        break;
+    case PW_ENDING_ORDERLY:
+        shutdown(fd, SHUT_RDWR);
+        break;
+    case PW_ENDING_LEFT:
+        break;
+    }
+    close(fd);
 }
 
 bool pw_peer_is_gone(int fd)

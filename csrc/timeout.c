@@ -66,6 +66,13 @@ pw_timer *pw_timers_due(pw_timers *timers)
     return NULL;
 }
 
+pw_timer *pw_timers_next(pw_timers *timers, pw_timer_kind kind, const pw_timer *after)
+{
+    pw_timer *ring = &timers->rings[kind];
+    pw_timer *next = after != NULL ? after->next : ring->next;
+    return next != ring ? next : NULL;
+}
+
 int64_t pw_timers_wait(const pw_timers *timers)
 {
     int64_t least = -1;

@@ -49,6 +49,7 @@ int main(int count, char **words)
     /* As picowsgi's own defaults, but for the connections (bench/servers.py). */
     server = pw_server_new(&(pw_settings){
         .max_head_size = 65536,
+        .head_memory_total = 32 << 20,
         .max_body_size = 1 << 30,
         .body_memory = 1 << 20,
         .body_memory_total = 64 << 20,

@@ -36,6 +36,7 @@ class pw_server: ...
 
 class pw_settings:
     max_head_size: int
+    head_memory_total: int
     max_body_size: int
     body_memory: int
     body_memory_total: int
@@ -112,6 +113,7 @@ class _Lib:
     PW_NOTICE_ABANDONED: int
     PW_NOTICE_BACKLOG: int
     PW_NOTICE_ERROR: int
+    PW_NOTICE_HEADS: int
     PW_NOTICE_LINE: int
     PW_NOTICE_LOST: int
     PW_NOTICE_MEMORY: int

@@ -280,6 +280,15 @@ class Settings:
         minimum=256,
         maximum=4 * MIB,
     )
+    head_memory_total: int = option(
+        32 * MIB,
+        kind="size",
+        group="Limits",
+        metavar="SIZE",
+        help="heads of all together while they come",
+        minimum=64 * KIB,
+        maximum=2**63 - 1,
+    )
     max_fields: int = option(
         100,
         kind="int",

@@ -54,6 +54,7 @@ NOTICE_WRITE_TIMEOUT: int = lib.PW_NOTICE_WRITE_TIMEOUT
 NOTICE_STOP: int = lib.PW_NOTICE_STOP
 NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
 NOTICE_LOST: int = lib.PW_NOTICE_LOST
+NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
 NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
 NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
 DRAIN: int = lib.PW_DRAIN
@@ -225,6 +226,7 @@ class CoreServer:
         poller = ffi.new("char[]", settings.poller.encode("ascii"))
         fields = {
             "max_head_size": settings.max_head_size,
+            "head_memory_total": settings.head_memory_total,
             "max_body_size": settings.max_body_size,
             "body_memory": settings.body_memory,
             "body_memory_total": settings.body_memory_total,

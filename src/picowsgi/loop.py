@@ -50,6 +50,7 @@ def share_out(settings: Settings) -> list[Settings]:
             settings,
             threads=_part(settings.threads, number, count),
             max_connections=_part(settings.max_connections, number, count),
+            head_memory_total=_part(settings.head_memory_total, number, count),
             body_memory_total=_part(settings.body_memory_total, number, count),
         )
         for number in range(count)

@@ -43,6 +43,9 @@ def _describe(notice: core.Notice, settings: Settings) -> tuple[int, str]:
     if notice.what == core.NOTICE_SHORT:
         text = "a file has become shorter while it is sent, so its response is cut"
         return logging.ERROR, f"{text}{unsent}"
+    if notice.what == core.NOTICE_HEADS:
+        text = "the heads of requests that are not complete take more than --head-memory-total"
+        return logging.WARNING, f"{text}, so some of these requests get a 503"
     if notice.what == core.NOTICE_ABANDONED:
         text = "an exception came between the application and its response, which is cut"
         return logging.ERROR, f"{text}{unsent}"

@@ -163,12 +163,12 @@ void outcome_of_head(test_text *to, const pw_limits *limits, const char *data,
     REQUIRE(fields != NULL);
     pw_head head = {.fields = fields};
     pw_parse outcome = PW_PARSE_MORE;
-    size_t scanned = 0;
+    pw_head_progress progress = {0};
     text_clear(to);
     for (size_t i = 0; outcome == PW_PARSE_MORE && i < cuts->count; i++) {
         pw_error error = PW_E_NONE;
         char *piece = exact_copy(data, cuts->at[i]);
-        outcome = pw_head_parse(limits, piece, cuts->at[i], &scanned, &head, &error);
+        outcome = pw_head_parse(limits, piece, cuts->at[i], &progress, &head, &error);
         if (outcome == PW_PARSE_DONE) {
             add_head(to, &head, piece, cuts->at[i]);
             require_block_fits(limits, &head, piece);

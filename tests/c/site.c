@@ -33,7 +33,7 @@ int __wrap_pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int time
     int count = __real_pw_poll_wait(poll, events, 0);
     due_in_a_row = count == 0 && is_due(server) ? due_in_a_row + 1 : 0;
     REQUIRE(due_in_a_row < 1000); /* or what is due is never done */
-    if (count > 0 || due_in_a_row > 0)
+    if (count > 0 || due_in_a_row > 0 || server->spent.first != NULL)
         return count;
     REQUIRE(timeout != 0);   /* or the server spins */
     server->event_count = 0; /* as after the return of pw_poll_wait, which is called unlocked */
@@ -46,6 +46,7 @@ pw_settings site_settings(void)
     const int32_t hour = 3600 * 1000;
     return (pw_settings){
         .max_head_size = 65536,
+        .head_memory_total = 32 << 20,
         .max_body_size = 1 << 20,
         .body_memory = 1 << 20,
         .body_memory_total = 64 << 20,

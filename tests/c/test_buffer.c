@@ -28,7 +28,7 @@ static void allocated_memory_is_zero(void)
 
 static void a_buffer_given_back_is_the_next_one_given_out(void)
 {
-    pw_pool pool = {NULL, 0};
+    pw_pool pool = {NULL, 0, 0};
     pw_buffer *one = pw_buffer_get(&pool), *two = pw_buffer_get(&pool);
     CHECK(one != two);
     one->start = 7;
@@ -49,7 +49,7 @@ static void a_buffer_given_back_is_the_next_one_given_out(void)
 static void the_pool_keeps_no_more_than_its_limit_and_no_odd_sizes(void)
 {
     enum { MANY = PW_POOL_MOST + 8 };
-    pw_pool pool = {NULL, 0};
+    pw_pool pool = {NULL, 0, 0};
     pw_buffer *buffers[MANY];
     for (int i = 0; i < MANY; i++)
         buffers[i] = pw_buffer_get(&pool);
@@ -64,7 +64,7 @@ static void the_pool_keeps_no_more_than_its_limit_and_no_odd_sizes(void)
 
 static void room_is_made_behind_by_moving_and_by_growing(void)
 {
-    pw_pool pool = {NULL, 0};
+    pw_pool pool = {NULL, 0, 0};
     pw_buffer *buffer = pw_buffer_get(&pool), *same = buffer;
     memset(buffer->data, 'a', PW_BUFFER_SIZE);
     memcpy(buffer->data + PW_BUFFER_SIZE - 5, "hello", 5);
@@ -89,7 +89,7 @@ static void room_is_made_behind_by_moving_and_by_growing(void)
 
 static void without_memory_a_buffer_stays_as_it_is(void)
 {
-    pw_pool pool = {NULL, 0};
+    pw_pool pool = {NULL, 0, 0};
     pw_buffer *buffer = pw_buffer_get(&pool), *same = buffer;
     memcpy(buffer->data, "hello", 5);
     buffer->end = 5;

@@ -1,6 +1,7 @@
 /* csrc/content.c: memory, the temporary file, limits, and a disk that is full. */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -161,6 +162,40 @@ static void chunked_content_moves_to_a_file_when_it_has_grown(void)
         }
 }
 
+/* How often this process has called write(2) and its like; -1: the system does not say. */
+static long count_writes(void)
+{
+    FILE *file = fopen("/proc/self/io", "r");
+    long count = -1;
+    for (char line[100]; file != NULL && fgets(line, sizeof line, file) != NULL;)
+        if (sscanf(line, "syscw: %ld", &count) == 1)
+            break;
+    if (file != NULL)
+        fclose(file);
+    return count;
+}
+
+static void small_chunks_are_written_to_the_file_together(void)
+{
+    for (size_t step = 1; step <= 100; step += 33) {
+        test_text chunks = {NULL, 0, 0};
+        const size_t size = 40000;
+        chunks_of(&chunks, size, step);
+        pw_content *content = pw_content_new(-1);
+        size_t at;
+        pw_error error;
+        long before = count_writes();
+        CHECK_INT(feed(content, &small, chunks.at, chunks.size, 131072, &at, &error),
+                  PW_PARSE_DONE);
+        long writes = count_writes() - before;
+        ABOUT("chunks of %zu, %ld writes", step, writes);
+        CHECK(writes < 20 && (before < 0 || writes > 0));
+        check_is_pattern(content, (int64_t)size);
+        pw_content_free(content, &small);
+        text_free(&chunks);
+    }
+}
+
 static void content_over_the_limit_is_refused_as_soon_as_it_is_announced(void)
 {
     pw_content *content = pw_content_new(-1);
@@ -263,6 +298,7 @@ int main(void)
     RUN(memory_is_shared_by_all);
     RUN(what_is_announced_must_fit_though_little_has_come);
     RUN(chunked_content_moves_to_a_file_when_it_has_grown);
+    RUN(small_chunks_are_written_to_the_file_together);
     RUN(content_over_the_limit_is_refused_as_soon_as_it_is_announced);
     RUN(malformed_chunks_are_an_error_of_their_own);
     RUN(a_full_disk_is_an_error);

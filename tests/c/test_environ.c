@@ -1,6 +1,8 @@
 /* csrc/environ.c: the block of values that becomes the environ. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "check.h"
 #include "core.h"
@@ -38,11 +40,11 @@ static void environ_of(test_text *to, const char *data, size_t size, const pw_pe
 {
     static pw_field fields[100];
     pw_head head = {.fields = fields};
-    size_t scanned = 0;
+    pw_head_progress progress = {0};
     pw_error error;
     pw_limits limits = usual;
     limits.underscore_fields = PW_UNDERSCORE_ALLOW;
-    REQUIRE(pw_head_parse(&limits, data, size, &scanned, &head, &error) == PW_PARSE_DONE);
+    REQUIRE(pw_head_parse(&limits, data, size, &progress, &head, &error) == PW_PARSE_DONE);
     pw_block block = {.at = malloc(pw_block_most(&limits))};
     if (line_only)
         pw_block_make_line(&block, &head);
@@ -112,6 +114,89 @@ static void repeated_fields_are_joined(void)
              "/") "HTTP_COOKIE=a=b; c=d|HTTP_ACCEPT=a,,c|HTTP_X_A=1,2,4|HTTP_X_B=3|PATH_INFO=/");
 }
 
+/* Names that begin alike, in all cases and with repetitions, beside the plain way to join them. */
+static void many_repeated_fields_are_joined_too(void)
+{
+    for (int names = 1; names <= 90; names++) {
+        test_text head = {NULL, 0, 0}, expected = {NULL, 0, 0}, block = {NULL, 0, 0};
+        text_add_string(&head, "GET / HTTP/1.0\r\n");
+        text_add_string(&expected, LINE("GET", "", "1.0", "/"));
+        for (int i = 0; i < 90; i++) {
+            char line[100];
+            snprintf(line, sizeof line, "%s%d-%c: %d\r\n", i / names % 2 ? "X-AAAA" : "x-aaaa",
+                     i % names, i / names % 3 ? 'b' : 'B', i);
+            text_add_string(&head, line);
+        }
+        text_add_string(&head, "\r\n");
+        for (int name = 0; name < names; name++) {
+            char value[100];
+            snprintf(value, sizeof value, "HTTP_X_AAAA%d_B=", name);
+            text_add_string(&expected, value);
+            for (int i = name; i < 90; i += names) {
+                snprintf(value, sizeof value, "%s%d", i > name ? "," : "", i);
+                text_add_string(&expected, value);
+            }
+            text_add_string(&expected, "|");
+        }
+        text_add_string(&expected, "PATH_INFO=/");
+        environ_of(&block, head.at, head.size, &nobody, -1, false);
+        ABOUT("%d names", names);
+        CHECK(text_same(&block, &expected));
+        text_free(&head);
+        text_free(&expected);
+        text_free(&block);
+    }
+}
+
+static int64_t cpu_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* The largest head that the options allow, with as many fields: to compare each name with each other
+ * would take many seconds. */
+static void names_that_begin_alike_take_no_more_time_than_others(void)
+{
+    static pw_field fields[PW_FIELDS_MOST];
+    const pw_limits limits = {.max_head_size = 4 << 20, .max_fields = PW_FIELDS_MOST};
+    int64_t same = 0;
+    for (int kind = 0; kind < 4; kind++) { /* the same name, all different, two of each, few */
+        int count = kind == 3 ? 8 : PW_FIELDS_MOST;
+        size_t size = (4 << 20) / (size_t)count - 30;
+        char *name = malloc(size);
+        REQUIRE(name != NULL);
+        memset(name, 'a', size);
+        test_text head = {NULL, 0, 0};
+        text_add_string(&head, "GET / HTTP/1.0\r\n");
+        for (int i = 0; i < count; i++) {
+            char end[40];
+            snprintf(end, sizeof end, "%d:%d\r\n", kind == 0 ? 7 : kind == 2 ? i / 2 : i, i);
+            text_add(&head, name, size);
+            text_add_string(&head, end);
+        }
+        text_add_string(&head, "\r\n");
+        pw_head parsed = {.fields = fields};
+        pw_head_progress progress = {0};
+        pw_error error;
+        pw_block block = {.at = malloc(pw_block_most(&limits))};
+        REQUIRE(block.at != NULL);
+        REQUIRE(pw_head_parse(&limits, head.at, head.size, &progress, &parsed, &error) ==
+                PW_PARSE_DONE);
+        int64_t since = cpu_ms();
+        pw_block_make(&block, &parsed, &nobody, -1);
+        int64_t took = cpu_ms() - since;
+        same = kind == 0 ? took : same;
+        ABOUT("kind %d took %d ms, the same name %d ms", kind, (int)took, (int)same);
+        CHECK(took < 50 + 10 * same);
+        CHECK_INT(block.values, 7 + (kind == 0 ? 1 : kind == 2 ? count / 2 : count));
+        free(block.at);
+        free(name);
+        text_free(&head);
+    }
+}
+
 static void a_name_with_an_underscore_is_not_that_of_the_known_field(void)
 {
     CHECK_ENVIRON(
@@ -156,14 +241,14 @@ static void changes_of(test_text *to, const char *before, const char *data, int6
     static pw_field fields[100];
     pw_head head = {.fields = fields};
     pw_limits limits = usual;
-    size_t scanned = 0;
+    pw_head_progress progress = {0};
     pw_error error;
-    REQUIRE(pw_head_parse(&limits, before, strlen(before), &scanned, &head, &error) ==
+    REQUIRE(pw_head_parse(&limits, before, strlen(before), &progress, &head, &error) ==
             PW_PARSE_DONE);
     pw_kept *kept = pw_kept_new(&head, before);
-    scanned = 0;
+    progress = (pw_head_progress){0};
     head = (pw_head){.fields = fields};
-    REQUIRE(pw_head_parse(&limits, data, strlen(data), &scanned, &head, &error) == PW_PARSE_DONE);
+    REQUIRE(pw_head_parse(&limits, data, strlen(data), &progress, &head, &error) == PW_PARSE_DONE);
     pw_block block = {.at = malloc(pw_block_most(&limits))};
     text_clear(to);
     if (kept != NULL && pw_block_make_changes(&block, &head, length, kept, before))
@@ -251,9 +336,9 @@ static void a_block_is_never_larger_than_its_most(void)
             memset(data + strlen(data), '%', 300);
             strcat(data, "?");
             memset(data + strlen(data), 'q', 300);
-            strcat(data, " HTTP/1.1\r\nHost:\r\n\r\n");
+            strcat(data, " HTTP/1.1\r\nHost:a\r\n\r\n");
         } else { /* as many fields as there may be, with a number and without */
-            strcat(data, "A / HTTP/1.1\r\nHost:\r\n");
+            strcat(data, "A / HTTP/1.1\r\nHost:a\r\n");
             for (int i = 0; i < 99; i++) {
                 char line[] = "x:\r\n";
                 line[0] =
@@ -264,10 +349,10 @@ static void a_block_is_never_larger_than_its_most(void)
         }
         static pw_field fields[100];
         pw_head head = {.fields = fields};
-        size_t scanned = 0;
+        pw_head_progress progress = {0};
         pw_error error;
         ABOUT("kind %d", kind);
-        REQUIRE(pw_head_parse(&limits, data, strlen(data), &scanned, &head, &error) ==
+        REQUIRE(pw_head_parse(&limits, data, strlen(data), &progress, &head, &error) ==
                 PW_PARSE_DONE);
         pw_block block = {.at = malloc(pw_block_most(&limits))};
         pw_block_make(&block, &head, &peer, INT64_MAX);
@@ -283,6 +368,8 @@ int main(void)
     RUN(a_line_alone_has_the_values_of_the_request_line);
     RUN(content_has_its_own_length_whatever_the_fields_say);
     RUN(repeated_fields_are_joined);
+    RUN(many_repeated_fields_are_joined_too);
+    RUN(names_that_begin_alike_take_no_more_time_than_others);
     RUN(a_name_with_an_underscore_is_not_that_of_the_known_field);
     RUN(the_authority_of_the_target_replaces_host);
     RUN(the_path_is_decoded_once_and_the_query_never);

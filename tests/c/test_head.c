@@ -1,6 +1,7 @@
 /* csrc/head.c: the rules of a request head, and the wire corpus in all splits. */
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "corpus.h"
 #include "outcome.h"
@@ -13,16 +14,18 @@ static const char *corpus;
 static pw_error parse(const pw_limits *limits, const char *data, size_t size, pw_head *head)
 {
     static pw_field fields[100];
-    size_t scanned = 0;
+    pw_head_progress progress = {0};
     pw_error error = PW_E_NONE;
     memset(head, 0, sizeof *head);
     head->fields = fields;
-    pw_parse outcome = pw_head_parse(limits, data, size, &scanned, head, &error);
+    pw_parse outcome = pw_head_parse(limits, data, size, &progress, head, &error);
     CHECK_INT(outcome, error == PW_E_NONE ? PW_PARSE_DONE : PW_PARSE_ERROR);
     return error;
 }
 
 #define PARSE(text, head) parse(&usual, LITERAL(text), (head))
+/* Whether a head of exactly this size is valid; what is wrong with it is not said. */
+#define PARSE_ANY(text, head) (parse(&usual, (text), sizeof(text) - 1, (head)) == PW_E_NONE)
 #define CHECK_SPAN(span, expected) CHECK_BYTES((span).at, (span).size, expected)
 
 static void a_head_is_taken_apart_where_it_lies(void)
@@ -67,13 +70,30 @@ static void the_forms_of_a_target_are_told_apart(void)
     CHECK_INT(PARSE("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", &head), PW_E_CONNECT);
 }
 
+/* Each byte in a path and in a query. */
+static void a_target_has_only_the_bytes_that_it_may_have(void)
+{
+    static const char never_in_path[] = "\"<>\\^`{}";
+    for (int c = 0; c < 256; c++) {
+        char text[] = "GET /a HTTP/1.0\r\n\r\n", query[] = "GET /?a HTTP/1.0\r\n\r\n";
+        text[5] = query[6] = (char)c;
+        bool allowed = c > ' ' && c < 127 && c != '#';
+        bool in_path = allowed && strchr(never_in_path, c) == NULL;
+        pw_head head;
+        ABOUT("byte %d", c);
+        CHECK_INT(PARSE_ANY(text, &head), in_path);
+        CHECK_INT(PARSE_ANY(query, &head), allowed);
+    }
+}
+
 static void hosts_are_valid_or_refused(void)
 {
-    static const char *const good[] = {"",      "a",   "a.b-c_d~e", "127.0.0.1:80", "[::1]",
-                                       "[::]:", "a,b", "%41%0a:1",  "[v1.a:b]",     "a:65535"};
-    static const char *const bad[] = {
-        "a b",      "a/", "a?b",   "u@a",       "[::1",  "[:::]",   "[::1]x", "a:1x",    ":80",
-        "a:123456", "%4", "a\xe9", "[1.2.3.4]", "[v.a]", "a:80:80", "[]",     "[::1%25]"};
+    static const char *const good[] = {"a",   "a.b-c_d~e", "127.0.0.1:80", "[::1]",  "[::]:",
+                                       "a,b", "%41%0a:1",  "[v1.a:b]",     "a:65535"};
+    static const char *const bad[] = {"",      "  ",       "a b",   "a/",      "a?b",
+                                      "u@a",   "[::1",     "[:::]", "[::1]x",  "a:1x",
+                                      ":80",   "a:123456", "%4",    "a\xe9",   "[1.2.3.4]",
+                                      "[v.a]", "a:80:80",  "[]",    "[::1%25]"};
     char text[200];
     pw_head head;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
@@ -99,6 +119,9 @@ static void each_rule_has_its_error(void)
         {PW_E_REQUEST_LINE, "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"},
         {PW_E_REQUEST_LINE, "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"},
         {PW_E_METHOD, "G(T / HTTP/1.1\r\nHost: a\r\n\r\n"},
+        {PW_E_METHOD, "MMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMM / HTTP/1.1\r\nHost: a\r\n\r\n"},
+        {PW_E_NONE, "MMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMM / HTTP/1.1\r\nHost: a\r\n\r\n"},
+        {PW_E_NONE, "GET / HTTP/1.0\r\nHost:\r\n\r\n"},
         {PW_E_TARGET, "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n"},
         {PW_E_VERSION, "GET / HTTP/1.10\r\nHost: a\r\n\r\n"},
         {PW_E_VERSION, "GET / http/1.1\r\nHost: a\r\n\r\n"},
@@ -112,6 +135,7 @@ static void each_rule_has_its_error(void)
         {PW_E_FOLD, "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n"},
         {PW_E_HOST, "GET / HTTP/1.1\r\n\r\n"},
         {PW_E_HOST, "GET / HTTP/1.0\r\nHost: a\r\nhost: a\r\n\r\n"},
+        {PW_E_TYPE, "GET / HTTP/1.0\r\nContent-Type: a/b\r\ncontent-type:\r\n\r\n"},
         {PW_E_LENGTH, "GET / HTTP/1.0\r\nContent-Length: 9223372036854775808\r\n\r\n"},
         {PW_E_LENGTH, "GET / HTTP/1.0\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n"},
         {PW_E_LENGTH, "GET / HTTP/1.0\r\nContent-Length: 1,1\r\n\r\n"},
@@ -190,6 +214,88 @@ static void limits_hold_to_the_byte(void)
     CHECK_INT(parse(&limits, LITERAL(text), &head), PW_E_NONE);
 }
 
+static int64_t cpu_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Feeds a head in pieces, and says how long that took. */
+static int64_t feed(const pw_limits *limits, const test_text *text, size_t step, pw_error expected)
+{
+    static pw_field fields[PW_FIELDS_MOST];
+    pw_head head = {.fields = fields};
+    pw_head_progress progress = {0};
+    pw_error error = PW_E_NONE;
+    pw_parse outcome = PW_PARSE_MORE;
+    int64_t since = cpu_us();
+    for (size_t size = step; outcome == PW_PARSE_MORE && size < text->size + step; size += step)
+        outcome = pw_head_parse(limits, text->at, size < text->size ? size : text->size, &progress,
+                                &head, &error);
+    int64_t took = cpu_us() - since;
+    CHECK_INT(error, expected);
+    CHECK_INT(outcome, expected == PW_E_NONE ? PW_PARSE_DONE : PW_PARSE_ERROR);
+    return took;
+}
+
+/* To parse it from its start for each line would take hundreds of times as long. */
+static void a_head_that_comes_line_by_line_is_not_parsed_from_its_start_each_time(void)
+{
+    enum { LINE = 4000, LINES = 1000 };
+    const pw_limits limits = {.max_head_size = 4 << 20, .max_fields = PW_FIELDS_MOST};
+    for (int kind = 0; kind < 3; kind++) { /* good, with a bad line at the end, with too many */
+        test_text text = {NULL, 0, 0};
+        char line[LINE];
+        memset(line, 'a', sizeof line);
+        memcpy(line, "x:", 2);
+        memcpy(line + LINE - 2, "\r\n", 2);
+        text_add_string(&text, "GET / HTTP/1.0\r\n");
+        for (int i = 0; i < LINES; i++)
+            text_add(&text, line, sizeof line);
+        for (int i = LINES; kind == 2 && i < PW_FIELDS_MOST + 1; i++)
+            text_add_string(&text, "x:\r\n");
+        text_add_string(&text, kind == 1 ? "bad line\r\n\r\n" : "\r\n");
+        pw_error expected = kind == 1 ? PW_E_FIELD : kind == 2 ? PW_E_FIELD_COUNT : PW_E_NONE;
+        int64_t whole = feed(&limits, &text, text.size, expected);
+        int64_t by_line = feed(&limits, &text, LINE, expected);
+        int64_t by_part = feed(&limits, &text, 100, expected);
+        ABOUT("kind %d: whole %d us, by line %d us, by part %d us", kind, (int)whole, (int)by_line,
+              (int)by_part);
+        CHECK(by_line < 20000 + 20 * whole);
+        CHECK(by_part < 50000 + 40 * whole);
+        text_free(&text);
+    }
+}
+
+static void what_is_wrong_is_refused_as_soon_as_it_is_there(void)
+{
+    static const struct {
+        pw_error error;
+        const char *text;
+    } cases[] = {
+        {PW_E_FOLD, "GET / HTTP/1.1\r\nHost: a\r\n b\r\n"},
+        {PW_E_FOLD, "GET / HTTP/1.1\r\nHost: a\n b\r\n\r\n"},
+        {PW_E_FOLD, "GET / HTTP/1.1\r\nHost: a\r\n\t\1\r\nbad line\r\n"},
+        {PW_E_FIELD, "GET / HTTP/1.1\r\n Host: a\r\n b\r\n"},
+        {PW_E_FIELD, "GET / HTTP/1.1\r\nbad line\r\n b\r\n\r\n"},
+        {PW_E_FIELD_COUNT, "GET / HTTP/1.1\r\nA: a\r\nB: b\r\nC: c\r\n d\r\n"},
+        {PW_E_TARGET, "GET # HTTP/1.1\r\nHost: a\r\n b\r\n"},
+        {PW_E_VERSION, "GET / HTTP.1\r\nHost: a\r\n\r\n"},
+        {PW_E_VERSION, "GET / H\r\nHost: a\r\n\r\n"},
+    };
+    const pw_limits limits = {.max_head_size = 1000, .max_fields = 3};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        test_text text = {NULL, 0, 0};
+        text_add_string(&text, cases[i].text);
+        for (size_t step = 1; step <= text.size; step++) {
+            ABOUT("case %zu in pieces of %zu", i, step);
+            feed(&limits, &text, step, cases[i].error);
+        }
+        text_free(&text);
+    }
+}
+
 static void a_target_over_its_limit_is_told_from_a_long_head(void)
 {
     static char text[70000];
@@ -251,11 +357,14 @@ int main(int count, char **arguments)
     corpus = count > 1 ? arguments[1] : "build/sanitize/corpus";
     RUN(a_head_is_taken_apart_where_it_lies);
     RUN(the_forms_of_a_target_are_told_apart);
+    RUN(a_target_has_only_the_bytes_that_it_may_have);
     RUN(hosts_are_valid_or_refused);
     RUN(each_rule_has_its_error);
     RUN(the_fields_of_the_connection_are_understood);
     RUN(names_with_an_underscore_are_dropped_refused_or_allowed);
     RUN(limits_hold_to_the_byte);
+    RUN(a_head_that_comes_line_by_line_is_not_parsed_from_its_start_each_time);
+    RUN(what_is_wrong_is_refused_as_soon_as_it_is_there);
     RUN(a_target_over_its_limit_is_told_from_a_long_head);
     RUN(the_wire_corpus_has_one_outcome_however_it_is_split);
     return check_end();

@@ -20,6 +20,14 @@ static void answer(void)
 
 #define LAST_OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
+enum { MOMENT = 150 }; /* ms: whoever was idle for longer may go for a new connection */
+
+static bool has_ended(test_client *client)
+{
+    client_receive(client);
+    return client->ended;
+}
+
 static void connections_over_the_limit_wait_their_turn(void)
 {
     pw_settings settings = site_settings();
@@ -28,17 +36,146 @@ static void connections_over_the_limit_wait_their_turn(void)
     test_client clients[4];
     for (int i = 0; i < 4; i++) {
         clients[i] = site_connect(&site);
-        SEND(&clients[i], GET("/a"));
+        if (i == 0)
+            SEND(&clients[i], "GET /a HTTP/1.1\r\n");
+        else
+            SEND(&clients[i], GET("/a"));
     }
-    CHECK_INT(site_serve(&site), 2);
+    site_request(&site); /* the two that it has are at work */
     CHECK_INT(site.server->conn_count, 2);
-    client_close(&clients[0]);
+    CHECK_INT(site_respond(&site, LITERAL("/a"), 0), SITE_WAITS);
+    for (int i = 1; i < 3; i++) { /* the next one comes in the place of this */
+        site_sleep(MOMENT);
+        CHECK_INT(site_serve(&site), 1);
+        CHECK_INT(site.server->conn_count, 2);
+    }
+    SEND(&clients[0], "Host: a\r\n\r\n");
     CHECK_INT(site_serve(&site), 1);
-    client_close(&clients[1]);
-    CHECK_INT(site_serve(&site), 1);
-    for (int i = 2; i < 4; i++) {
-        client_receive(&clients[i]);
+    for (int i = 0; i < 4; i++) {
+        CHECK_INT(has_ended(&clients[i]), i == 1 || i == 2);
         CHECK_TEXT(&clients[i].got, OK("/a", "2"));
+        client_close(&clients[i]);
+    }
+    site_close(&site);
+}
+
+/* So many connections as there may be, all idle, in the order of their numbers. */
+static void fill_with_idle(test_client *clients, int count)
+{
+    pw_settings settings = site_settings();
+    settings.max_connections = count;
+    site_open(&site, &settings, AF_UNIX);
+    for (int i = 0; i < count; i++) {
+        clients[i] = site_connect(&site);
+        CHECK_INT(site_serve(&site), 0);
+    }
+    for (int i = 0; i < count; i++) {
+        SEND(&clients[i], GET("/a"));
+        CHECK_INT(site_serve(&site), 1);
+    }
+}
+
+static void the_connection_that_was_idle_longest_goes_for_a_new_one(void)
+{
+    enum { MOST = 5 };
+    test_client clients[MOST], fresh[MOST];
+    fill_with_idle(clients, MOST);
+    SEND(&clients[0], GET("/b")); /* so that the next one is idle longest */
+    CHECK_INT(site_serve(&site), 1);
+    site_sleep(MOMENT);
+    for (int i = 0; i < 3; i++) {
+        CHECK_INT(site.server->conn_count, MOST);
+        fresh[i] = site_connect(&site);
+        SEND(&fresh[i], GET("/fresh"));
+        CHECK_INT(site_serve(&site), 1);
+        client_receive(&fresh[i]);
+        CHECK_TEXT(&fresh[i].got, OK("/fresh", "6"));
+        for (int k = 0; k < MOST; k++) {
+            ABOUT("%d came, client %d", i + 1, k);
+            CHECK_INT(has_ended(&clients[k]), k > 0 && k <= i + 1);
+        }
+    }
+    CHECK_TEXT(&clients[1].got, OK("/a", "2"));
+    for (int i = 0; i < MOST; i++)
+        client_close(i < 3 ? &fresh[i] : &clients[i]);
+    for (int i = 0; i < 3; i++)
+        client_close(&clients[i]);
+    site_close(&site);
+}
+
+static void a_connection_with_a_request_does_not_go_for_a_new_one(void)
+{
+    enum { MOST = 6 };
+    test_client clients[MOST], fresh;
+    fill_with_idle(clients, MOST);
+    static char much[400000];
+    SEND(&clients[0], "GET /half HTTP/1.1\r\n");
+    SEND(&clients[1], "PUT /half HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel");
+    CHECK_INT(site_serve(&site), 0);
+    SEND(&clients[2], GET("/large"));
+    site_request(&site);
+    CHECK_INT(site_respond(&site, much, sizeof much, 0), SITE_WAITS);
+    site_sleep(MOMENT);
+    SEND(&clients[3], GET("/at-work"));
+    site_request(&site);
+    fresh = site_connect(&site);
+    SEND(&fresh, GET("/fresh"));
+    SEND(&clients[4], GET("/just-now")); /* which the server has not been told of */
+    SEND(&clients[5], "G");              /* nor of this */
+    int64_t number = site_respond(&site, LITERAL("ok"), 0);
+    REQUIRE(number >= 0);
+    CHECK_HOLDS(&site_see(&site, number)->line, "PATH_INFO: /just-now\n");
+    CHECK_INT(site.server->conn_count, MOST);
+    CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
+    site_sleep(MOMENT);
+    SEND(&clients[4], GET("/again")); /* which the server has not been told of either */
+    CHECK_INT(site_serve(&site), 2);  /* that, and the fresh one, which came for the fourth */
+    for (int i = 0; i < MOST; i++) {
+        ABOUT("client %d", i);
+        CHECK_INT(has_ended(&clients[i]), i == 3);
+        client_close(&clients[i]);
+    }
+    client_close(&fresh);
+    site_close(&site);
+}
+
+static void a_connection_that_was_idle_for_a_moment_only_does_not_go_yet(void)
+{
+    test_client clients[2], fresh;
+    fill_with_idle(clients, 2);
+    fresh = site_connect(&site);
+    SEND(&fresh, GET("/fresh"));
+    CHECK_INT(site_serve(&site), 0);
+    SEND(&clients[0], GET("/b"));
+    CHECK_INT(site_serve(&site), 1);
+    CHECK(!has_ended(&clients[0]) && !has_ended(&clients[1]));
+    site_sleep(MOMENT / 2);
+    SEND(&clients[0], GET("/c"));
+    CHECK_INT(site_serve(&site), 1);
+    site_sleep(MOMENT / 2);
+    CHECK_INT(site_serve(&site), 1);
+    CHECK(!has_ended(&clients[0]) && has_ended(&clients[1]));
+    client_receive(&fresh);
+    CHECK_TEXT(&fresh.got, OK("/fresh", "6"));
+    CHECK(!site.server->paused);
+    client_close(&clients[0]);
+    client_close(&clients[1]);
+    client_close(&fresh);
+    site_close(&site);
+}
+
+static void an_idle_connection_goes_only_when_there_is_a_new_one(void)
+{
+    test_client clients[3];
+    fill_with_idle(clients, 3);
+    for (int i = 0; i < 3; i++) {
+        SEND(&clients[i], GET("/b"));
+        CHECK_INT(site_serve(&site), 1);
+    }
+    site_sleep(MOMENT);
+    CHECK_INT(site_serve(&site), 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK(!has_ended(&clients[i]));
         client_close(&clients[i]);
     }
     site_close(&site);
@@ -205,6 +342,10 @@ static void a_client_that_is_too_slow_is_cut_off(void)
 int main(void)
 {
     RUN(connections_over_the_limit_wait_their_turn);
+    RUN(the_connection_that_was_idle_longest_goes_for_a_new_one);
+    RUN(a_connection_with_a_request_does_not_go_for_a_new_one);
+    RUN(a_connection_that_was_idle_for_a_moment_only_does_not_go_yet);
+    RUN(an_idle_connection_goes_only_when_there_is_a_new_one);
     RUN(without_descriptors_accepting_pauses_and_goes_on);
     RUN(a_client_that_resets_its_connection_is_forgotten);
     RUN(a_half_closed_client_gets_its_answers);

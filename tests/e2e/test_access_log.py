@@ -191,7 +191,7 @@ def test_every_atom_makes_a_program():
 VALUES = st.binary(max_size=40).map(
     lambda value: bytes(c for c in value if (c >= 32 and c != 127) or c == 9).strip(b" \t")
 )
-TARGETS = st.text(
+QUERIES = st.text(
     st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#"), max_size=30
 )
 
@@ -199,16 +199,16 @@ TARGETS = st.text(
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(target=TARGETS, agent=VALUES, referer=VALUES)
+@given(query=QUERIES, agent=VALUES, referer=VALUES)
 @pytest.mark.parametrize("form", ["combined", "json"])
-def test_nothing_from_outside_can_break_a_line(logged, form, target, agent, referer):
-    data = b"GET /%b HTTP/1.1\r\nHost: a\r\nUser-Agent: %b\r\nReferer: %b\r\n\r\n"
-    data %= target.encode(), agent, referer
+def test_nothing_from_outside_can_break_a_line(logged, form, query, agent, referer):
+    data = b"GET /?%b HTTP/1.1\r\nHost: a\r\nUser-Agent: %b\r\nReferer: %b\r\n\r\n"
+    data %= query.encode(), agent, referer
     lines = logged(data, access_log_format=form)
     assert len(lines) == 1, lines
     if form == "json":
         entry = json.loads(lines[0])
-        assert entry["target"] == "/" + target
+        assert entry["target"] == "/?" + query
         assert entry["user_agent"] == (agent.decode("latin-1") or "-")
         assert entry["referer"] == (referer.decode("latin-1") or "-")
     else:
@@ -217,5 +217,5 @@ def test_nothing_from_outside_can_break_a_line(logged, form, target, agent, refe
         unescaped = [
             part.encode().decode("unicode_escape").encode("latin-1") for part in match.groups()
         ]
-        assert unescaped[1] == b"GET /%b HTTP/1.1" % target.encode()
+        assert unescaped[1] == b"GET /?%b HTTP/1.1" % query.encode()
         assert unescaped[4:] == [referer or b"-", agent or b"-"]

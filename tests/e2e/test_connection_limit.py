@@ -50,21 +50,62 @@ def test_the_soft_limit_is_raised_to_what_the_connections_need(limited):
 
 
 def assert_so_many_are_served(port, most):
-    """`most` connections are served at a time, one more waits until one of them is closed."""
+    """`most` connections are served at a time, one more waits while all of them have a request."""
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(port)) for _ in range(most)]
         for client in clients:
             client.send(GET)
         for client in clients:
             assert client.read_response().content == b"0"
+        for client in clients:  # there is still room for a file
+            client.send(UPLOAD[:-1])
         late = stack.enter_context(RawClient(port))
         late.send(GET)
-        for client in clients:  # there is still room for a file
-            client.send(UPLOAD)
+        for client in clients[1:]:
+            client.send(UPLOAD[-1:])
             assert client.read_response().content == b"400000"
+            client.send(UPLOAD[:-1])
         assert late.read_some(1) == 0, f"expected connection {most + 1} to wait"
-        clients[0].close()
+        clients[0].send(UPLOAD[-1:])
+        assert clients[0].read_response().content == b"400000"
+        clients[0].read_nothing_more()  # for it is the only one that is idle
         assert late.read_response().content == b"0"
+
+
+def test_when_all_places_are_taken_the_longest_idle_connection_goes_for_a_new_one(serve):
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [environ["REMOTE_PORT"].encode()]
+
+    server = serve(app, max_connections=3, timeout_drain=0.05)
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(12):
+            client = stack.enter_context(RawClient(server.port))
+            client.send(GET)
+            assert client.read_response().content == str(client.local_port).encode()
+            clients.append(client)
+        for client in clients[:-3]:
+            client.read_nothing_more()
+        for client in clients[-3:]:
+            client.send(GET)
+            assert client.read_response().content == str(client.local_port).encode()
+
+
+def test_a_client_that_asks_again_and_again_keeps_its_connection(serve):
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"content"]
+
+    server = serve(app, max_connections=4, timeout_drain=0.01)
+    with ExitStack() as stack:
+        busy = stack.enter_context(RawClient(server.port))
+        for _ in range(20):
+            busy.send(GET)
+            assert busy.read_response().content == b"content"
+            stack.enter_context(RawClient(server.port))
+        busy.send(GET)
+        assert busy.read_response().content == b"content"
 
 
 @pytest.mark.parametrize("options", [[], ["--workers=1", "--preload"]], ids=["inline", "worker"])

@@ -44,8 +44,9 @@ def server():
 def requests(draw):
     """Return a request line, fields of which some come again in another order, and content."""
     fields = draw(st.lists(st.sampled_from(FIELDS), max_size=6))
+    types = [field for field in fields if field.startswith("Content-Type")]
     lengths = [field for field in fields if field.startswith(("Content-Length", "Transfer"))]
-    fields = [field for field in fields if field not in lengths] + lengths[:1]
+    fields = [field for field in fields if field not in types + lengths] + types[:1] + lengths[:1]
     content = b""
     if lengths:
         content = b"abc" if lengths[0].startswith("Content") else b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"

@@ -380,20 +380,20 @@ def test_memory_for_what_the_application_gives_at_once_is_not_limited(serve):
 def test_a_connection_past_the_limit_waits_until_one_closes(serve, application, limit):
     server = serve(application, max_connections=limit)
     clients = [connect(server) for _ in range(limit)]
-    for client in clients:
-        client.send(GET)
+    for client in clients:  # the beginning of the next request is always there
+        client.send(GET + GET[:5])
         assert client.read_response().status == 200
     with connect(server) as late:
         late.send(GET)
         for _ in range(10):
             for client in clients:
-                client.send(GET)
+                client.send(GET[5:] + GET[:5])
                 assert client.read_response().status == 200
         assert not late.read_some(1), "expected the late one to wait"
         clients.pop().close()
         assert late.read_response().status == 200
         for client in clients:
-            client.send(GET)
+            client.send(GET[5:])
             assert client.read_response().status == 200, "expected the others to be kept"
     for client in clients:
         client.close()

@@ -110,9 +110,13 @@ def test_there_are_no_more_connections_than_allowed_in_all(serve):
     server = serve(tell_loop, loops=2, max_connections=3)
     clients = [connect(server) for _ in range(3)]
     assert set(ask_all(clients)) == {"0", "1"}
+    for client in clients:  # or one that is idle would go for the fourth
+        client.send(get("/")[:5])
     with connect(server) as fourth:
         fourth.send(get("/"))
-        assert ask_all(clients)  # which takes a turn of both loops
+        for client in clients:  # which takes a turn of both loops
+            client.send(get("/")[5:] + get("/")[:5])
+            assert client.read_response().status == 200
         assert fourth.read_some(1) == 0, "expected it to wait for a place"
         clients.pop().close()
         assert fourth.read_response().status == 200

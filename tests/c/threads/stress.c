@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CLIENTS = LOOPS * CONNECTIONS + 1 }; /* one more than may connect */
+enum { CLIENTS = LOOPS * CONNECTIONS }; /* with more, connections that are idle would be closed */
 enum { RUN_MS = 2500, MINUTE_MS = 60000 };
 
 static loop loops[LOOPS];
@@ -116,6 +116,7 @@ static pw_server *open_server(int log, int listener, pw_balance *balance)
                                   "\23\0\6x-size\1\0\1\n";
     pw_server *server = pw_server_new(&(pw_settings){
         .max_head_size = 65536,
+        .head_memory_total = 32 << 20,
         .max_body_size = 1 << 20,
         .body_memory = BODY_MEMORY,
         .body_memory_total = 4 * BODY_MEMORY,
