@@ -23,9 +23,12 @@ typedef struct {
     int64_t body_memory;       /* of one request */
     int64_t body_memory_total; /* of all */
     int64_t response_buffer;
+    int64_t response_spool;       /* of one response */
+    int64_t response_spool_total; /* of all */
     int32_t max_fields;
     int32_t max_connections;
     int32_t threads; /* the most serving threads there may be */
+    int32_t gil;     /* of these threads Python runs one at a time */
     int32_t underscore_fields;
     int32_t timeout_head;
     int32_t timeout_body;
@@ -164,6 +167,8 @@ void pw_thread_nudge(pw_thread *thread);
 #define PW_WATCH_STUCK 3
 #define PW_WATCH_NOTICE 4
 int32_t pw_watch(pw_server *server);
+/* The thread of PW_WATCH_BIRTH could not be started; for a second no other is asked for. */
+void pw_watch_failed(pw_server *server);
 
 /*
  * A request that was accepted and not answered in full, or answered with 503 or 507, for the error
@@ -293,8 +298,8 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
  * end they return PW_OVER and do nothing, whatever request the thread is at by then.
  *
  * The data are sent or copied when a call returns, but for those with PW_FINISHED and request.lends,
- * which the core may read until PW_NEWS_SENT. Without PW_FINISHED the call waits while more than
- * response_buffer bytes are unsent.
+ * which the core may read until PW_NEWS_SENT. Without PW_FINISHED what is more than response_buffer
+ * goes to a file, up to response_spool; only beyond that the call waits for the client.
  */
 #define PW_COMPLETE 1 /* as many bytes as the Content-Length says have been handed over */
 #define PW_OVERFLOW 2 /* more than that: the rest is dropped */

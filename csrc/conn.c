@@ -392,8 +392,5 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     pw_timer_stop(&conn->timer);
     conn->state = conn->waits ? PW_CONN_HEAD : PW_CONN_SENDING;
     conn->sending_since = server->timers.now;
-    if (conn->later)
-        pw_later(server, conn);
-    else
-        pw_run(server, conn, true);
+    pw_run(server, conn, true);
 }

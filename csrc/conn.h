@@ -17,6 +17,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -78,6 +79,21 @@ void pw_end_connection(int fd, int family, pw_ending ending);
 bool pw_peer_is_gone(int fd);
 /* Whether the peer has closed its side, or is gone; may not see it behind data that nobody read. */
 bool pw_peer_has_left(int fd);
+/* What a thread has used. */
+typedef struct {
+    int64_t wall; /* ns, of the monotonic clock */
+    int64_t cpu;  /* ns of CPU time; -1: not asked for */
+    int64_t
+        switches; /* how often it has given up the processor; any number where that is not known */
+} pw_usage;
+
+int64_t pw_nanoseconds(void);
+/* Of the calling thread. */
+pw_usage pw_thread_usage(void);
+/* The calling thread, for pw_thread_cpu; -1 where the system does not say. */
+int64_t pw_thread_id(void);
+/* The CPU time of a thread in ns; -1 where the system does not say, or the thread has ended. */
+int64_t pw_thread_cpu(int64_t thread);
 /* To be waited for by pw_condition_wait alone. */
 void pw_condition_init(pthread_cond_t *condition);
 /* False: nobody has signalled it in this time, less than a second. */
@@ -215,14 +231,22 @@ typedef struct {
     pw_chunked chunked;
 } pw_content;
 
-/* Where content goes. */
+/* Where content goes, of requests and of responses. */
 typedef struct {
-    int64_t memory_most;   /* of one */
-    int64_t memory_total;  /* of all */
-    int64_t held;          /* of memory_total; guarded by the server's lock */
-    int64_t size_most;     /* 0: no limit */
-    const char *directory; /* borrowed from the server */
+    int64_t memory_most;      /* of one request */
+    int64_t memory_total;     /* of all */
+    int64_t held;             /* of memory_total; guarded by the server's lock */
+    int64_t size_most;        /* of one request; 0: no limit */
+    int64_t spool_most;       /* of one response, in a file */
+    int64_t spool_total;      /* of all */
+    _Atomic(int64_t) spooled; /* of spool_total: the size of all files */
+    const char *directory;    /* borrowed from the server */
 } pw_store;
+
+/* A file without a name, or -1 with errno set. */
+int pw_temporary_file(const char *directory);
+/* False with errno set. */
+bool pw_write_all(int fd, const char *data, size_t size);
 
 /* length -1: chunked. NULL: out of memory. */
 pw_content *pw_content_new(int64_t length);
@@ -265,17 +289,28 @@ typedef struct pw_piece {
     struct pw_piece *next; /* owned */
     const char *at;        /* into own, or borrowed */
     size_t left;
-    int file; /* owned; -1: bytes */
+    int file; /* owned, or pw_output.spool; -1: bytes */
     off_t offset;
     bool borrowed;
-    size_t room; /* of own */
+    bool spooled; /* in pw_output.spool */
+    size_t room;  /* of own */
     char own[];
 } pw_piece;
 
+/*
+ * What a client has not taken yet, in order. The spool is a file without a name, for what a stream makes
+ * faster than its client reads: it is made when it is needed, emptied when all of it is sent, and
+ * closed with the response.
+ */
 typedef struct {
     pw_piece *first, *last;
     int64_t size;     /* bytes in all pieces */
     int32_t borrowed; /* how many pieces are borrowed */
+    int spool;        /* owned: the file; good only with `store` */
+    pw_store
+        *store; /* borrowed from the server: where spool_size is counted; NULL: there is no file */
+    int64_t spool_size;   /* bytes in the file, sent ones too */
+    int64_t unsent_spool; /* those that are not sent */
 } pw_output;
 
 /* False: out of memory. */
@@ -285,6 +320,11 @@ bool pw_output_file(pw_output *output, int fd, off_t offset, size_t size);
 void pw_output_free(pw_output *output);
 /* Copies what is borrowed. False: out of memory. */
 bool pw_output_own(pw_output *output);
+/* Adds parts by way of the spool. False: it has no room for them, or the disk has not. */
+#define PW_SPOOL_PARTS 3
+bool pw_output_spool(pw_output *output, pw_store *store, const struct iovec *parts, int count);
+/* Nothing is in the spool: it is closed. */
+void pw_output_close_spool(pw_output *output);
 /* OK: what is left, if anything, can be tried again at once. *progress: something went out. */
 pw_io pw_output_flush(pw_output *output, int fd, bool *progress);
 #define PW_QUICK_BYTES 131072
@@ -293,8 +333,11 @@ pw_io pw_output_flush(pw_output *output, int fd, bool *progress);
 /* How many bytes the system may have that it need not send yet; a listening socket says how many at
  * first. */
 void pw_send_ahead(int fd, int size);
-/* Writes parts[0, count); what does not go out now is kept: up to PW_COPY_MOST bytes of a part are
- * copied, more are borrowed. */
+/* Sends what goes out at once, if nothing else waits. RETRY: *parts and *count are the rest. */
+pw_io pw_output_try(pw_output *output, int fd, struct iovec **parts, int *count);
+/* Keeps parts: up to PW_COPY_MOST bytes of one are copied, more are borrowed. False: out of memory. */
+bool pw_output_keep(pw_output *output, const struct iovec *parts, int count);
+/* Writes parts[0, count); what does not go out now is kept. */
 pw_io pw_output_write(pw_output *output, int fd, struct iovec *parts, int count);
 
 /* ------------------------------------------------------------------ conn_end.c */
@@ -323,7 +366,6 @@ typedef struct pw_conn {
     bool chunked;    /* the response is */
     bool unframed;   /* the response ends with the connection */
     bool waits;      /* output waits for the next of the requests received together */
-    bool later;      /* output waits for that of other connections */
     bool failed;     /* writing has failed: the client is gone */
     bool reset;      /* its end is to be a reset: an orderly one would pass for the content's */
     bool quick;      /* its client has shown that it takes much in little time */

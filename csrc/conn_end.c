@@ -38,6 +38,7 @@ void pw_conn_sent(pw_server *server, pw_conn *conn)
     if (conn->loan != 0)
         pw_tell(server, conn->loan, PW_NEWS_SENT);
     conn->loan = 0;
+    pw_output_close_spool(&conn->output);
     pw_free(conn->line);
     conn->line = NULL;
 }

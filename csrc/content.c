@@ -40,7 +40,7 @@ void pw_content_free(pw_content *content, pw_store *store)
     pw_free(content);
 }
 
-static int pw_temporary_file(const char *directory)
+int pw_temporary_file(const char *directory)
 {
 #ifdef O_TMPFILE
     int unnamed = open(directory, O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
@@ -59,7 +59,7 @@ static int pw_temporary_file(const char *directory)
     return fd;
 }
 
-static bool pw_write_all(int fd, const char *data, size_t size)
+bool pw_write_all(int fd, const char *data, size_t size)
 {
     while (size > 0) {
         ssize_t done = write(fd, data, size);

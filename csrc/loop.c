@@ -3,9 +3,6 @@
 
 #include "server.h"
 
-#define PW_LATER_MOST 16    /* responses */
-#define PW_LATER_BYTES 2048 /* of each */
-
 /* ------------------------------------------------------------------ the queues */
 
 static void pw_reap(pw_server *server)
@@ -66,66 +63,6 @@ void pw_slice_end(pw_server *server, pw_conn *conn)
         pw_queue_push(&server->spent, conn, false);
 }
 
-static bool pw_loop_has_work(const pw_server *server)
-{
-    return server->ready.first != NULL || server->run.first != NULL ||
-           server->again.first != NULL || server->event_next < server->event_count;
-}
-
-/*
- * A small response that is complete, while requests of other clients are here already: it leaves when
- * these have been answered too, so that whoever reads them all, such as a proxy on this machine, is
- * woken once and not for each. Where requests take so little that it is still awake, there is nothing
- * to be gained. It is late by two ticks at most: while the application is at another request, and may
- * hold Python's lock, the watcher sends it (PEP 3333, "Buffering and Streaming").
- */
-bool pw_later_wants(const pw_thread *thread, const pw_conn *conn, size_t size)
-{
-    const pw_server *server = thread->server;
-    return server->holder == thread && server->watcher_is_here && !server->brisk &&
-           !pw_token_is_eager(server) && !server->draining && conn->output.borrowed == 0 &&
-           conn->output.size + (int64_t)size <= PW_LATER_BYTES && pw_loop_has_work(server);
-}
-
-void pw_later(pw_server *server, pw_conn *conn)
-{
-    if (server->later.first == NULL)
-        server->later_tick = server->ticks;
-    server->later_count++;
-    pw_queue_push(&server->later, conn, false);
-}
-
-void pw_later_release(pw_server *server)
-{
-    pw_queue *later = &server->later;
-    if (later->first == NULL)
-        return;
-    later->last->run_next = server->run.first;
-    if (server->run.first == NULL)
-        server->run.last = later->last;
-    server->run.first = later->first;
-    *later = (pw_queue){.first = NULL, .last = NULL};
-    server->later_count = 0;
-}
-
-void pw_later_flush(pw_server *server, bool all)
-{
-    if (!all && server->later_tick == server->ticks)
-        return;
-    for (pw_conn *conn = server->later.first; conn != NULL; conn = conn->run_next) {
-        bool progress = false; /* an error comes again when the connection goes on */
-        if (conn->output.first != NULL)
-            pw_output_flush(&conn->output, conn->fd, &progress);
-    }
-}
-
-static bool pw_later_is_due(const pw_server *server)
-{
-    return server->later.first != NULL &&
-           (server->later_count >= PW_LATER_MOST || server->later_tick != server->ticks ||
-            server->draining || server->holder == server->watcher || !pw_loop_has_work(server));
-}
-
 void pw_tell(pw_server *server, int64_t value, int kind)
 {
     if (server->news_count == server->news_room) {
@@ -145,7 +82,6 @@ void pw_loop_clear(pw_server *server)
         thread->conn = NULL; /* it never came back with it */
     while (server->all != NULL)
         pw_conn_close(server, server->all);
-    pw_later_release(server);
     pw_queue *const queues[] = {&server->run, &server->again, &server->spent, &server->ready};
     for (size_t i = 0; i < sizeof queues / sizeof queues[0]; i++)
         for (pw_conn *conn; (conn = pw_queue_pop(queues[i])) != NULL;)
@@ -332,14 +268,25 @@ static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
     return number;
 }
 
+pw_conn *pw_ready_pop(pw_server *server)
+{
+    pw_conn *conn;
+    while ((conn = pw_queue_pop(&server->ready)) != NULL) {
+        if (pw_conn_bury(server, conn))
+            continue;
+        if ((conn->what & PW_GONE_AWAY) == 0)
+            return conn;
+        pw_conn_close(server, conn);
+    }
+    return NULL;
+}
+
 int64_t pw_loop(pw_thread *thread)
 {
     pw_server *server = thread->server;
     bool serves = thread != server->watcher;
     bool waited = false;
     for (;;) {
-        if (pw_later_is_due(server))
-            pw_later_release(server);
         pw_conn *conn = serves ? pw_queue_pop(&server->ready) : NULL;
         if (conn == NULL)
             conn = pw_queue_pop(&server->run);
@@ -371,6 +318,17 @@ int64_t pw_loop(pw_thread *thread)
     }
 }
 
+int64_t pw_loop_serve(pw_thread *thread)
+{
+    int64_t number;
+    if (!pw_token_take(thread, true, &number))
+        return number;
+    number = pw_loop(thread);
+    if (number == PW_IDLE)
+        pw_token_carry(thread);
+    return number;
+}
+
 int64_t pw_next(pw_thread *thread)
 {
     return pw_next_within(thread, -1);
@@ -379,14 +337,14 @@ int64_t pw_next(pw_thread *thread)
 int64_t pw_next_within(pw_thread *thread, int32_t patience)
 {
     pw_server *server = thread->server;
+    pw_token_back(thread);
     pthread_mutex_lock(&server->lock);
     pw_exchange_abandon(thread);
     thread->patience = patience;
-    int64_t number;
-    if (pw_token_take(thread, &number))
-        number = pw_loop(thread);
+    int64_t number = pw_loop_serve(thread);
     thread->patience = -1;
     pthread_mutex_unlock(&server->lock);
+    pw_token_leave(thread, number);
     return number;
 }
 

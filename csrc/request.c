@@ -42,7 +42,7 @@ void pw_thread_free(pw_thread *thread)
         return; /* the memory is the parent's affair */
     pthread_mutex_lock(&server->lock);
     pw_exchange_abandon(thread);
-    pw_token_leave(thread);
+    pw_token_drop(thread);
     if (thread->next != NULL)
         thread->next->previous = thread->previous;
     if (thread->previous != NULL)
@@ -277,7 +277,6 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
     conn->chunked = false;
     conn->no_content = false;
     conn->waits = false;
-    conn->later = false;
     thread->conn = conn;
 
     pw_request *request = &thread->request;

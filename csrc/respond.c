@@ -41,6 +41,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
                    int64_t body_size, int32_t flags)
 {
     pw_server *server = thread->server;
+    pw_token_back(thread);
     pthread_mutex_lock(&server->lock);
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
     if (conn == NULL || conn->started) {
@@ -63,19 +64,17 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     size_t size = parts[0].iov_len + parts[1].iov_len + parts[2].iov_len;
     bool lends = thread->request.lends != 0;
     conn->waits = pw_response_waits(server, conn, size);
-    conn->later = !conn->waits && pw_later_wants(thread, conn, size);
-    bool kept = conn->waits || conn->later;
     int error = 0;
     bool loop_is_ours = server->holder == thread;
     if (!loop_is_ours) /* whoever has it need not wait for this write */
         pthread_mutex_unlock(&server->lock);
     /* A head so large that it would be borrowed is copied too: Python keeps the body alone. */
-    int copied = kept ? 3 : head_size > PW_COPY_MOST ? 2 : 0;
+    int copied = conn->waits ? 3 : head_size > PW_COPY_MOST ? 2 : 0;
     int count = parts[2].iov_len > 0 ? 3 : 2;
     for (int i = 0; i < copied && error == 0; i++)
         if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
             error = errno;
-    if (!kept && error == 0 &&
+    if (!conn->waits && error == 0 &&
         pw_output_write(&conn->output, conn->fd, parts + copied, count - copied) == PW_IO_ERROR)
         error = errno;
     if (!lends && error == 0 && !pw_output_own(&conn->output))
@@ -91,9 +90,10 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
         pw_conn_keep_line(thread, conn);
     pw_exchange_end(thread);
     int64_t number = PW_IDLE;
-    if (!lends && (flags & PW_RETURN) == 0 && pw_token_take(thread, &number))
-        number = pw_loop(thread);
+    if (!lends && (flags & PW_RETURN) == 0)
+        number = pw_loop_serve(thread);
     pthread_mutex_unlock(&server->lock);
+    pw_token_leave(thread, number);
     return number;
 }
 
@@ -176,17 +176,47 @@ static int32_t pw_response_head(pw_thread *thread, pw_conn *conn, const char *he
     return pw_response_fail_locked(thread, PW_NOTICE_ERROR);
 }
 
-/* Sends or keeps what is not to be gathered; without the lock. Returns 0, or what has happened. */
-static int pw_response_write(pw_thread *thread, pw_conn *conn, struct iovec *parts, int count,
-                             bool finished)
+static size_t pw_parts_size(const struct iovec *parts, int count)
 {
-    if (pw_output_write(&conn->output, conn->fd, parts, count) == PW_IO_ERROR)
+    size_t size = 0;
+    for (int i = 0; i < count; i++)
+        size += parts[i].iov_len;
+    return size;
+}
+
+/*
+ * Sends or keeps a part of a stream; without the lock. What the client does not take at once is kept in
+ * memory, then in a file, and only when there is no room in that holds the thread. flushes: what was kept
+ * is tried first. Returns 0, or what has happened.
+ */
+static int pw_response_stream(pw_server *server, pw_conn *conn, struct iovec *parts, int count,
+                              bool flushes)
+{
+    pw_output *output = &conn->output;
+    bool progress = false;
+    if (flushes && output->first != NULL &&
+        pw_output_flush(output, conn->fd, &progress) == PW_IO_ERROR)
         return PW_NOTICE_ERROR;
-    int what = finished ? 0 : pw_response_wait(thread->server, conn);
-    bool lent = finished && thread->request.lends != 0;
-    if (what == 0 && !lent && !pw_output_own(&conn->output))
-        what = PW_NOTICE_ERROR;
-    return what;
+    pw_io outcome = pw_output_try(output, conn->fd, &parts, &count);
+    if (outcome != PW_IO_RETRY)
+        return outcome == PW_IO_OK ? 0 : PW_NOTICE_ERROR;
+    int64_t size = (int64_t)pw_parts_size(parts, count);
+    bool fits = output->unsent_spool == 0 && output->size + size <= server->response_buffer;
+    if (!fits && pw_output_spool(output, &server->store, parts, count))
+        return 0;
+    if (!pw_output_keep(output, parts, count))
+        return PW_NOTICE_ERROR;
+    int what = fits ? 0 : pw_response_wait(server, conn);
+    return what == 0 && !pw_output_own(output) ? PW_NOTICE_ERROR : what;
+}
+
+/* The same for one that is in memory. */
+static int pw_response_finished(pw_thread *thread, pw_conn *conn, struct iovec *parts, int count)
+{
+    if (pw_output_write(&conn->output, conn->fd, parts, count) == PW_IO_ERROR ||
+        (thread->request.lends == 0 && !pw_output_own(&conn->output)))
+        return PW_NOTICE_ERROR;
+    return 0;
 }
 
 /* How much of the data the Content-Length allows. */
@@ -218,7 +248,7 @@ static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *da
     char line[20];
     struct iovec parts[3];
     int count = pw_response_frame(conn, parts, line, data, size);
-    if (pw_gather_wants(server, conn, size) || (complete && pw_later_wants(thread, conn, size))) {
+    if (pw_gather_wants(server, conn, size)) {
         for (int i = 0; i < count; i++)
             if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
                 return pw_response_fail_locked(thread, PW_NOTICE_ERROR);
@@ -226,9 +256,11 @@ static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *da
         return outcome;
     }
     pw_gather_end(server, conn);
+    bool flushes = !server->is_watched || conn->sent_tick != server->ticks;
     conn->sent_tick = server->ticks;
     pthread_mutex_unlock(&server->lock);
-    int what = pw_response_write(thread, conn, parts, count, (flags & PW_FINISHED) != 0);
+    int what = (flags & PW_FINISHED) != 0 ? pw_response_finished(thread, conn, parts, count)
+                                          : pw_response_stream(server, conn, parts, count, flushes);
     int error = errno;
     pthread_mutex_lock(&server->lock);
     errno = error;
@@ -311,6 +343,7 @@ int64_t pw_content_missing(pw_thread *thread)
 void pw_send_end(pw_thread *thread, int32_t cut)
 {
     pw_server *server = thread->server;
+    pw_token_back(thread);
     pthread_mutex_lock(&server->lock);
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
     if (conn == NULL) {
@@ -326,24 +359,20 @@ void pw_send_end(pw_thread *thread, int32_t cut)
     } else if (conn->chunked && !conn->failed && !pw_output_copy(&conn->output, "0\r\n\r\n", 5)) {
         pw_response_fail_locked(thread, PW_NOTICE_ERROR);
     }
-    if (!conn->failed && conn->output.first != NULL) { /* it leaves now, or with others */
-        conn->later = !cut && pw_later_wants(thread, conn, 0);
-        if (!conn->later) {
-            bool progress = false;
-            pthread_mutex_unlock(&server->lock);
-            pw_io outcome = pw_output_flush(&conn->output, conn->fd, &progress);
-            int error = errno;
-            pthread_mutex_lock(&server->lock);
-            errno = error;
-            if (outcome == PW_IO_ERROR)
-                pw_response_fail_locked(thread, PW_NOTICE_ERROR);
-        }
+    if (!conn->failed && conn->output.first != NULL) {
+        bool progress = false;
+        pthread_mutex_unlock(&server->lock);
+        pw_io outcome = pw_output_flush(&conn->output, conn->fd, &progress);
+        int error = errno;
+        pthread_mutex_lock(&server->lock);
+        errno = error;
+        if (outcome == PW_IO_ERROR)
+            pw_response_fail_locked(thread, PW_NOTICE_ERROR);
     }
     thread->request.sent = conn->bytes;
     pw_thread_log(thread, conn);
     if (conn->output.first != NULL)
         pw_conn_keep_line(thread, conn);
-    conn->later &= server->holder == thread; /* or it may be asleep: it is woken for others alone */
     pw_exchange_end(thread);
     pthread_mutex_unlock(&server->lock);
 }

@@ -80,6 +80,94 @@ bool pw_output_file(pw_output *output, int fd, off_t offset, size_t size)
     return true;
 }
 
+/* All of it is sent: the disk is free again. */
+static void pw_output_empty_spool(pw_output *output)
+{
+    if (ftruncate(output->spool, 0) != 0)
+        return; /* it grows on */
+    atomic_fetch_sub(&output->store->spooled, output->spool_size);
+    output->spool_size = 0;
+}
+
+void pw_output_close_spool(pw_output *output)
+{
+    if (output->store == NULL)
+        return;
+    close(output->spool);
+    atomic_fetch_sub(&output->store->spooled, output->spool_size);
+    output->spool_size = output->unsent_spool = 0;
+    output->store = NULL;
+}
+
+static bool pw_output_open_spool(pw_output *output, pw_store *store)
+{
+    if (output->store != NULL)
+        return true;
+    output->spool = pw_temporary_file(store->directory);
+    if (output->spool >= 0)
+        output->store = store;
+    return output->spool >= 0;
+}
+
+/* False with errno set; parts are used up. */
+static bool pw_write_parts(int fd, struct iovec *parts, int count, off_t offset)
+{
+    while (count > 0) {
+        ssize_t done = pwritev(fd, parts, count, offset);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done == 0)
+            errno = ENOSPC;
+        if (done <= 0)
+            return false;
+        offset += done;
+        while (count > 0 && parts->iov_len <= (size_t)done) {
+            done -= (ssize_t)parts->iov_len;
+            parts++;
+            count--;
+        }
+        if (count > 0) {
+            parts->iov_base = (char *)parts->iov_base + done;
+            parts->iov_len -= (size_t)done;
+        }
+    }
+    return true;
+}
+
+bool pw_output_spool(pw_output *output, pw_store *store, const struct iovec *parts, int count)
+{
+    struct iovec left[PW_SPOOL_PARTS];
+    int64_t more = 0;
+    for (int i = 0; i < count; i++) {
+        left[i] = parts[i];
+        more += (int64_t)parts[i].iov_len;
+    }
+    if (more > store->spool_most - output->spool_size)
+        return false;
+    if (atomic_fetch_add(&store->spooled, more) > store->spool_total - more ||
+        !pw_output_open_spool(output, store))
+        goto no_room;
+    pw_piece *last = output->last;
+    if (last == NULL || !last->spooled) {
+        last = pw_piece_new(output, 0);
+        if (last == NULL)
+            goto no_room;
+        last->file = output->spool;
+        last->spooled = true;
+        last->offset = (off_t)output->spool_size;
+    }
+    if (!pw_write_parts(output->spool, left, count, (off_t)output->spool_size))
+        goto no_room; /* what of it is in the file will be written over */
+    last->left += (size_t)more;
+    output->size += more;
+    output->spool_size += more;
+    output->unsent_spool += more;
+    return true;
+no_room:
+    atomic_fetch_sub(&store->spooled, more);
+    return false;
+}
+
 static void pw_output_drop_first(pw_output *output)
 {
     pw_piece *piece = output->first;
@@ -88,8 +176,13 @@ static void pw_output_drop_first(pw_output *output)
         output->last = NULL;
     output->size -= (int64_t)piece->left;
     output->borrowed -= piece->borrowed;
-    if (piece->file >= 0)
+    if (piece->spooled) {
+        output->unsent_spool -= (int64_t)piece->left;
+        if (output->unsent_spool == 0)
+            pw_output_empty_spool(output);
+    } else if (piece->file >= 0) {
         close(piece->file);
+    }
     pw_free(piece);
 }
 
@@ -97,6 +190,7 @@ void pw_output_free(pw_output *output)
 {
     while (output->first != NULL)
         pw_output_drop_first(output);
+    pw_output_close_spool(output);
 }
 
 bool pw_output_own(pw_output *output)
@@ -189,6 +283,8 @@ static pw_io pw_flush_file(pw_output *output, int fd, bool *progress)
     *progress = true;
     piece->left -= (size_t)done;
     output->size -= (int64_t)done;
+    if (piece->spooled)
+        output->unsent_spool -= (int64_t)done;
     if (piece->left == 0)
         pw_output_drop_first(output);
     return PW_IO_OK;
@@ -215,39 +311,46 @@ void pw_send_ahead(int fd, int size)
 #endif
 }
 
-/* Keeps the rest of a part: a large one is Python's own bytes, and borrowed. */
-static bool pw_output_keep(pw_output *output, const struct iovec *part)
+pw_io pw_output_try(pw_output *output, int fd, struct iovec **parts, int *count)
 {
-    if (part->iov_len == 0)
-        return true;
-    if (part->iov_len > PW_COPY_MOST)
-        return pw_output_borrow(output, part->iov_base, part->iov_len);
-    return pw_output_copy(output, part->iov_base, part->iov_len);
+    if (output->first != NULL)
+        return PW_IO_RETRY;
+    ssize_t done = pw_send_parts(fd, *parts, *count);
+    if (done < 0 && pw_failure() == PW_IO_ERROR)
+        return PW_IO_ERROR;
+    size_t left = done < 0 ? 0 : (size_t)done;
+    while (*count > 0 && (*parts)->iov_len <= left) {
+        left -= (*parts)->iov_len;
+        (*parts)++;
+        (*count)--;
+    }
+    if (*count == 0)
+        return PW_IO_OK;
+    (*parts)->iov_base = (char *)(*parts)->iov_base + left;
+    (*parts)->iov_len -= left;
+    return PW_IO_RETRY;
+}
+
+bool pw_output_keep(pw_output *output, const struct iovec *parts, int count)
+{
+    for (int i = 0; i < count; i++) {
+        const struct iovec *part = &parts[i];
+        if (part->iov_len > 0 &&
+            !(part->iov_len > PW_COPY_MOST ? pw_output_borrow(output, part->iov_base, part->iov_len)
+                                           : pw_output_copy(output, part->iov_base, part->iov_len)))
+            return false;
+    }
+    return true;
 }
 
 pw_io pw_output_write(pw_output *output, int fd, struct iovec *parts, int count)
 {
-    size_t left = 0;
-    int at = 0;
-    if (output->first == NULL) {
-        ssize_t done = pw_send_parts(fd, parts, count);
-        if (done < 0) {
-            if (pw_failure() == PW_IO_ERROR)
-                return PW_IO_ERROR;
-            done = 0;
-        }
-        left = (size_t)done;
-        while (at < count && parts[at].iov_len <= left)
-            left -= parts[at++].iov_len;
-        if (at == count)
-            return PW_IO_OK;
-        parts[at].iov_base = (char *)parts[at].iov_base + left;
-        parts[at].iov_len -= left;
-    }
-    bool waits = output->first != NULL; /* then nothing has been tried yet */
-    for (; at < count; at++)
-        if (!pw_output_keep(output, &parts[at]))
-            return PW_IO_ERROR;
+    bool waits = output->first != NULL; /* then nothing is tried yet */
+    pw_io outcome = pw_output_try(output, fd, &parts, &count);
+    if (outcome != PW_IO_RETRY)
+        return outcome;
+    if (!pw_output_keep(output, parts, count))
+        return PW_IO_ERROR;
     bool progress = false;
     return waits ? pw_output_flush(output, fd, &progress) : PW_IO_RETRY;
 }

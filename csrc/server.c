@@ -65,6 +65,8 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->store.memory_most = settings->body_memory;
     server->store.memory_total = settings->body_memory_total;
     server->store.size_most = settings->max_body_size;
+    server->store.spool_most = settings->response_spool;
+    server->store.spool_total = settings->response_spool_total;
     server->response_buffer = settings->response_buffer;
     /* A head that is as large as it may be can be received at least, and its buffer doubled for that. */
     size_t least = 2 * server->limits.max_head_size + PW_BUFFER_SIZE;
@@ -72,6 +74,7 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->head_memory = enough ? (size_t)settings->head_memory_total : least;
     server->max_connections = settings->max_connections;
     server->threads_most = settings->threads;
+    server->has_gil = settings->gil != 0;
     server->timeout_request = settings->timeout_request;
     server->thread_count = 1;
     server->balance = settings->balance;

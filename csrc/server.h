@@ -27,6 +27,7 @@
 #include <stdatomic.h>
 
 #include "conn.h"
+#include "yield_rule.h"
 
 /* ------------------------------------------------------------------ access.c */
 
@@ -233,9 +234,6 @@ struct pw_server {
     int64_t polls;    /* how often it was */
     int32_t slice_ms; /* PW_SLICE_MS, but in tests */
     pw_queue ready;   /* connections with a complete request, for the next thread */
-    pw_queue later;   /* connections whose responses leave together: see pw_later_wants */
-    int later_count;
-    int64_t later_tick; /* when the first of them came */
 
     pw_timers timers;
     pw_pool pool;
@@ -257,29 +255,39 @@ struct pw_server {
     char *health;      /* owned: the path that the core answers; empty: none */
 
     pthread_mutex_t lock;
-    pw_thread *holder;     /* borrowed: has the token and runs the loop; NULL: nobody */
-    bool holder_in_app;    /* it has taken a request and is not back */
-    bool polling;          /* it waits for events, without the lock */
+
+    /* The token: see token.c. */
+    pw_thread *holder;     /* borrowed: a serving thread, or the watcher; NULL: it is free */
+    bool holder_is_out;    /* the holder is in Python, and keeps the token */
+    int64_t token_tick;    /* when it went there, or when the token became free */
+    bool polling;          /* the holder waits for events, without the lock */
     int64_t polling_until; /* ms; -1: for ever */
     pw_thread *idle;       /* borrowed: threads that wait for the token, a stack */
-    int32_t thread_count, threads_most;
-    int32_t references;      /* pw_server_free and the threads: the last one frees the memory */
-    int32_t taken_count;     /* threads that are in the application */
-    pw_thread *threads;      /* borrowed: all of them */
-    int64_t timeout_request; /* ms; 0: none */
-    int block_score;         /* how much the application blocks: see token.c */
+    pw_thread *threads;    /* borrowed: all of them */
+    int32_t thread_count;  /* those that were asked for, and have not failed to start */
+    int32_t threads_most;
+    int32_t arrived;     /* those that have come to the core so far */
+    int32_t taken_count; /* those that are at a request */
+    int64_t takes;       /* requests that they have taken */
+    bool has_gil;
+    pw_yield_rule rule;
+    int32_t references; /* pw_server_free and the threads: the last one frees the memory */
+
+    /* The watcher: see pw_watch. */
     pw_thread *watcher;      /* owned: stands for pw_watch as the holder; serves nothing */
     pthread_cond_t watch;    /* for pw_watch */
+    int64_t timeout_request; /* ms; 0: none */
     int64_t ticks;           /* counted by pw_watch */
+    int64_t birth_tick;      /* no thread is asked for before this */
+    int64_t looked_at;       /* ms: when pw_watch last looked for slow requests */
+    int gathering;           /* connections whose output pw_watch sends */
     bool is_watched;         /* pw_watch has been called */
     bool watcher_is_here;    /* in pw_watch, and not about to do what it returned */
-    bool brisk;              /* more requests in the last tick than PW_BRISK */
-    int gathering;           /* connections whose output pw_watch sends */
-    int64_t looked_at;       /* ms: when pw_watch last looked for slow requests */
     bool watcher_sleeps;     /* until the next request */
     bool wants_thread;       /* sooner than the next tick */
-    bool stopped;            /* pw_next returns PW_STOP from now on */
-    bool forked;             /* this is a child of the server's process: nothing is open */
+
+    bool stopped; /* pw_next returns PW_STOP from now on */
+    bool forked;  /* this is a child of the server's process: nothing is open */
 };
 
 struct pw_thread {
@@ -291,9 +299,18 @@ struct pw_thread {
     pthread_cond_t wake;  /* with the server's lock: it has been given the token, or the end */
     pw_thread *next_idle; /* borrowed */
     bool is_idle;         /* in server->idle */
+    bool has_arrived;     /* counted in server->arrived */
     bool taken;           /* a request, and has not come back for the next */
-    int64_t taken_tick;
-    int64_t taken_at;          /* ms */
+    atomic_bool back;     /* it has called the core again, but may wait for the lock yet */
+    int64_t taken_at;     /* ms */
+    int64_t system;       /* pw_thread_id, once it has arrived */
+    int64_t stall_cpu;    /* ns of CPU time when the watcher last looked; -1: unknown */
+
+    /* What the rule is told of the request (yield_rule.h). The thread's own but for the first three. */
+    pw_yield_measure measure;
+    int64_t take;              /* server->takes when it was taken */
+    int32_t company;           /* others in the application then */
+    pw_usage out, in;          /* when it left the core and when it came back */
     int64_t taken_us;          /* with an access log only, like the next two */
     int64_t queued_us;         /* from complete to here */
     pw_text log;               /* what the access log says of the request */
@@ -332,14 +349,6 @@ static inline bool pw_slice_is_over(const pw_server *server, const pw_conn *conn
 
 /* Goes on with a connection that could go on now, but whose slice is over: after the others. */
 void pw_slice_end(pw_server *server, pw_conn *conn);
-/* Whether what is left of a response, with so many bytes more, had better leave with others. */
-bool pw_later_wants(const pw_thread *thread, const pw_conn *conn, size_t size);
-/* Goes on with a connection when the others do, or the loop has nothing else to do, or time is up. */
-void pw_later(pw_server *server, pw_conn *conn);
-/* Goes on with them now, before anything else. */
-void pw_later_release(pw_server *server);
-/* Sends those that are late, or all; they go on when the loop does. By the watcher. */
-void pw_later_flush(pw_server *server, bool all);
 /* Whether what is not over has to end now, because the server was stopped. */
 bool pw_server_is_late(pw_server *server);
 /* For pw_news. */
@@ -347,6 +356,10 @@ void pw_tell(pw_server *server, int64_t value, int kind);
 /* The loop itself, by the holder; with the lock, which it lets go while it waits. The watcher gets
  * PW_IDLE when a thread that can serve waits for the token. */
 int64_t pw_loop(pw_thread *thread);
+/* What pw_next returns: waits for the token, and runs the loop. */
+int64_t pw_loop_serve(pw_thread *thread);
+/* The first of the requests that are complete, or NULL. */
+pw_conn *pw_ready_pop(pw_server *server);
 /* Another thread has, perhaps, given the loop something to do. */
 void pw_loop_wake(pw_server *server, bool always);
 /* Ends and frees all connections; no thread is in the loop any more. */
@@ -354,18 +367,24 @@ void pw_loop_clear(pw_server *server);
 
 /* ------------------------------------------------------------------ token.c */
 
-/* Waits for the token. False: it is not to be had now, and what pw_next returns then is *number. */
-bool pw_token_take(pw_thread *thread, int64_t *number);
-/* The thread goes to the application with a request, and keeps the token if it can. */
+/*
+ * Waits for the token. False: it is not to be had now, and what pw_next returns is *number: also a
+ * request, if `picks`.
+ */
+bool pw_token_take(pw_thread *thread, bool picks, int64_t *number);
+/* The thread goes to the application with a request, and keeps the token or yields it. */
 void pw_token_keep(pw_thread *thread);
+/* The thread goes to Python without a request, and keeps the token. */
+void pw_token_carry(pw_thread *thread);
+/* Without the lock: the thread leaves the core for Python with this number, or has come back. */
+void pw_token_leave(pw_thread *thread, int64_t number);
+void pw_token_back(pw_thread *thread);
+/* The thread is to be freed: nobody is to wait for it. */
+void pw_token_drop(pw_thread *thread);
 /* When the watcher, running the loop, has to look at the threads again: ms, 0: never. */
 int64_t pw_watch_due(const pw_server *server);
 /* Whether it has something else to do than to run the loop. */
 bool pw_watch_is_wanted(const pw_server *server);
-/* Whether an application that blocks is to be expected. */
-bool pw_token_is_eager(const pw_server *server);
-/* The thread is to be freed: nobody is to wait for it. */
-void pw_token_leave(pw_thread *thread);
 /* Ends all waiting: the server has stopped. */
 void pw_token_stop(pw_server *server);
 

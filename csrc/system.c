@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 
 #if PW_LINUX
 #include <sys/sendfile.h>
+#include <sys/syscall.h>
 #endif
 #ifdef __FreeBSD__
 #include <sys/filio.h>
@@ -209,6 +211,54 @@ bool pw_peer_has_left(int fd)
     return (asked.revents & (POLLHUP | POLLERR)) != 0 ||
            recv(fd, &unused, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 #endif
+}
+
+static int64_t pw_clock_ns(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int64_t pw_nanoseconds(void)
+{
+    return pw_clock_ns(CLOCK_MONOTONIC);
+}
+
+pw_usage pw_thread_usage(void)
+{
+#ifdef RUSAGE_THREAD
+    struct rusage used;
+    getrusage(RUSAGE_THREAD, &used);
+    int64_t cpu = ((int64_t)used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000000 +
+                  ((int64_t)used.ru_utime.tv_usec + used.ru_stime.tv_usec) * 1000;
+    return (pw_usage){.wall = pw_nanoseconds(), .cpu = cpu, .switches = used.ru_nvcsw};
+#else
+    int64_t wall = pw_nanoseconds();
+    return (pw_usage){.wall = wall, .cpu = pw_clock_ns(CLOCK_THREAD_CPUTIME_ID), .switches = wall};
+#endif
+}
+
+int64_t pw_thread_id(void)
+{
+#if PW_LINUX
+    return syscall(SYS_gettid);
+#else
+    return -1;
+#endif
+}
+
+int64_t pw_thread_cpu(int64_t thread)
+{
+#if PW_LINUX
+    /* As pthread_getcpuclockid makes it, which must not be asked about a thread that has ended. */
+    clockid_t clock = (clockid_t)(~(uint32_t)thread << 3 | 6);
+    struct timespec used;
+    if (thread > 0 && clock_gettime(clock, &used) == 0)
+        return (int64_t)used.tv_sec * 1000000000 + used.tv_nsec;
+#endif
+    (void)thread;
+    return -1;
 }
 
 void pw_condition_init(pthread_cond_t *condition)

@@ -1,34 +1,80 @@
 /*
- * Which thread runs the loop. Whoever holds the token polls, reads and parses; it takes a request and
- * runs the application keeping the token, so that an application which does not block pays for no
- * hand-over. When the holder stays in the application for longer than a tick, another thread goes on.
- * When all threads are in the application, the watcher runs the loop: it reads, sends and keeps the
- * times, and what becomes a complete request waits for the first thread that comes back.
+ * Which thread runs the loop. Whoever holds the token polls, reads and parses. A serving thread that has
+ * taken a request goes to the application, and either keeps the token, so that an application which does
+ * not block pays for no hand-over, or yields it: yield_rule.h says when that pays. When the holder stays
+ * out for longer than a tick, another thread goes on. When all threads are in the application, the
+ * watcher runs the loop: it reads, sends and keeps the times, and what becomes a complete request waits
+ * in `ready` for the first thread that comes back.
  *
- * Time is counted in ticks by pw_watch alone, and only while there is something to watch: the way
- * of a request reads a number, not a clock. All of this is under the server's lock.
+ * Time is counted in ticks by pw_watch alone, and only while there is something to watch. All of this is
+ * under the server's lock, but for what a thread measures of itself (pw_token_leave, pw_token_back).
+ *
+ * What holds whenever the lock is free (pw_token_check):
+ *
+ *   1. The holder is one of the threads, or the watcher, or nobody.
+ *   2. An idle thread is in the stack once, is not at a request, and is the holder only once it was
+ *      taken out of the stack and signalled.
+ *   3. taken_count is the number of threads at a request. The watcher is never out, nor at a request.
+ *   4. If nobody holds the token, a thread that was signalled is on its way to it, or the watcher is
+ *      awake: it gives the token to somebody at its next tick (pw_token_is_unheld).
+ *   5. If the holder is out, the watcher is awake: it gives the token to somebody when the holder has
+ *      not come back after two ticks (pw_token_is_stalled).
+ *   6. What is in `ready` was put there in the order in which it was complete, and leaves in that order:
+ *      a thread takes from there before it looks at anything else.
+ *   7. Once the server has stopped every thread that waits is signalled, and none waits again.
+ *
+ * tests/model explores all interleavings of these steps.
  */
+#include <assert.h>
+
 #include "server.h"
 
 #define PW_TICK_NS 2000000
-#define PW_STALL_TICKS 2  /* in the application for this many: between one tick and two */
-#define PW_BRISK 64       /* requests in a tick: 30 us for each, with what the system does */
-#define PW_LOOK_MS 100    /* how often slow requests are looked for */
-#define PW_QUIET_TICKS 50 /* without a request for this many: the watcher sleeps */
+#define PW_STALL_TICKS 2   /* out for this many: between one tick and two */
+#define PW_LOOK_MS 100     /* how often slow requests are looked for */
+#define PW_QUIET_TICKS 50  /* without a request for this many: the watcher sleeps */
+#define PW_BIRTH_PAUSE 500 /* ticks after a thread could not be started */
+#define PW_COMPANY_MS 20   /* a thread that is at a request for longer disturbs no measurement */
+#define PW_RUNS_NS 200000  /* of CPU time in a tick: the thread has not waited in it */
 
-/* An application that turns out to block on most requests is not given a tick for each. */
-#define PW_SCORE_MOST 64
-#define PW_SCORE_EAGER 32
-#define PW_SCORE_BLOCKED 4
-
-bool pw_token_is_eager(const pw_server *server)
+#ifdef PW_SANITIZERS
+static void pw_token_check(const pw_server *server)
 {
-    return server->block_score >= PW_SCORE_EAGER;
+    int32_t taken = 0, idle = 0, stack = 0;
+    bool known = server->holder == NULL || server->holder == server->watcher;
+    for (const pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
+        taken += thread->taken;
+        idle += thread->is_idle;
+        known |= thread == server->holder;
+        assert(!(thread->is_idle && thread->taken));
+        assert(!(thread->is_idle && thread == server->holder));
+    }
+    for (const pw_thread *thread = server->idle; thread != NULL; thread = thread->next_idle)
+        stack += thread->is_idle ? 1 : 1000;
+    assert(known && taken == server->taken_count && idle == stack);
+    assert(!server->watcher->taken && !server->watcher->is_idle);
+    assert(
+        !(server->holder_is_out && (server->holder == NULL || server->holder == server->watcher)));
+    for (const pw_conn *conn = server->ready.first; conn != NULL; conn = conn->run_next)
+        assert(conn->state == PW_CONN_READY || conn->state == PW_CONN_CLOSED);
 }
+#else
+static void pw_token_check(const pw_server *server)
+{
+    (void)server;
+}
+#endif
 
 static bool pw_token_is_stalled(const pw_server *server)
 {
-    return server->holder_in_app && server->ticks - server->holder->taken_tick >= PW_STALL_TICKS;
+    return server->holder_is_out && server->ticks - server->token_tick >= PW_STALL_TICKS;
+}
+
+/* It was free for a tick, though somebody was signalled; or there is nobody who could take it. */
+static bool pw_token_is_unheld(const pw_server *server)
+{
+    return server->holder == NULL &&
+           (server->ticks != server->token_tick || server->taken_count >= server->thread_count);
 }
 
 /* Answers to pipelined requests that wait for the one that the application is at. */
@@ -43,15 +89,15 @@ static void pw_token_flush(pw_thread *thread)
         conn->failed = true;
 }
 
+/* To a thread, or to the first that comes (NULL). */
 static void pw_token_give(pw_server *server, pw_thread *thread)
 {
     pw_thread *old = server->holder;
     server->holder = thread;
-    server->holder_in_app = false;
-    if (old != NULL && old != thread) {
+    server->holder_is_out = false;
+    server->token_tick = server->ticks;
+    if (old != NULL && old != thread)
         pw_token_flush(old);
-        pw_later_release(server);
-    }
 }
 
 static pw_thread *pw_idle_pop(pw_server *server)
@@ -85,35 +131,117 @@ static bool pw_token_wake_idle(pw_server *server)
     return true;
 }
 
+static void pw_watch_wake(pw_server *server)
+{
+    if (server->watcher_sleeps)
+        pthread_cond_signal(&server->watch);
+}
+
+/* ------------------------------------------------------------------ what the rule is told */
+
+/* Threads that are in the application beside this one, but for those that stay there for long. */
+static int32_t pw_token_company(const pw_server *server, const pw_thread *self)
+{
+    int32_t count = server->arrived < server->thread_count; /* one is being started */
+    for (const pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+        count += thread != self && thread->taken && !atomic_load(&thread->back) &&
+                 server->timers.now - thread->taken_at < PW_COMPANY_MS;
+    return server->has_gil ? count : 0;
+}
+
+void pw_token_leave(pw_thread *thread, int64_t number)
+{
+    if (number < 0 || thread->measure == PW_YIELD_NOTHING)
+        return;
+    if (thread->measure == PW_YIELD_USAGE)
+        thread->out = pw_thread_usage();
+    else
+        thread->out.wall = pw_nanoseconds();
+}
+
+void pw_token_back(pw_thread *thread)
+{
+    if (!thread->taken || atomic_load_explicit(&thread->back, memory_order_relaxed))
+        return;
+    atomic_store(&thread->back, true);
+    if (thread->measure == PW_YIELD_NOTHING)
+        return;
+    thread->in.wall = pw_nanoseconds();
+    if (thread->measure == PW_YIELD_USAGE &&
+        thread->in.wall - thread->out.wall >= PW_YIELD_SHORT_NS)
+        thread->in = pw_thread_usage();
+}
+
 /* What the request that this thread has finished tells of the application. */
 static void pw_token_learn(pw_server *server, const pw_thread *thread)
 {
-    if (server->ticks - thread->taken_tick >= PW_STALL_TICKS || server->holder == server->watcher)
-        server->block_score += PW_SCORE_BLOCKED;
-    else if (server->block_score > 0)
-        server->block_score--;
-    if (server->block_score > PW_SCORE_MOST)
-        server->block_score = PW_SCORE_MOST;
+    if (thread->measure == PW_YIELD_NOTHING)
+        return;
+    pw_yield_sample sample = {
+        .now = thread->in.wall,
+        .wall = thread->in.wall - thread->out.wall,
+        .cpu = -1,
+    };
+    if (thread->measure == PW_YIELD_USAGE && sample.wall >= PW_YIELD_SHORT_NS) {
+        sample.cpu = thread->in.cpu - thread->out.cpu;
+        sample.waited = thread->in.switches != thread->out.switches;
+        int32_t now = pw_token_company(server, thread);
+        sample.company = thread->company > now ? thread->company : now;
+        if (sample.company == 0 && server->has_gil && server->takes != thread->take)
+            sample.company = 1; /* it has come and gone meanwhile */
+    }
+    pw_yield_learn(&server->rule, &sample);
 }
 
-bool pw_token_take(pw_thread *thread, int64_t *number)
+/* ------------------------------------------------------------------ threads */
+
+/* The thread goes to the application with a request. */
+static void pw_token_note_taken(pw_thread *thread)
 {
     pw_server *server = thread->server;
+    atomic_store_explicit(&thread->back, false, memory_order_relaxed);
+    thread->taken_at = server->timers.now;
+    thread->warned = 0;
+    server->takes++;
+    if (server->threads_most > 1) {
+        thread->measure = pw_yield_begin(&server->rule);
+        thread->take = server->takes;
+        thread->company = thread->measure == PW_YIELD_USAGE ? pw_token_company(server, thread) : 0;
+    }
+    thread->taken = true;
+    server->taken_count++;
+}
+
+static void pw_token_arrive(pw_thread *thread)
+{
+    pw_server *server = thread->server;
+    if (!thread->has_arrived) {
+        thread->has_arrived = true;
+        thread->system = pw_thread_id();
+        server->arrived++;
+    }
     if (thread->taken) {
         thread->taken = false;
         server->taken_count--;
         pw_token_learn(server, thread);
     }
+}
+
+bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
+{
+    pw_server *server = thread->server;
+    pw_token_arrive(thread);
     *number = PW_STOP;
     while (!server->stopped) {
         if (server->holder == thread) {
-            server->holder_in_app = false;
+            server->holder_is_out = false;
             return true;
         }
         if (server->holder == NULL || pw_token_is_stalled(server) ||
-            (server->holder_in_app && pw_token_is_eager(server))) {
+            (server->holder_is_out && pw_yield_pays(&server->rule))) {
             pw_idle_remove(server, thread);
             pw_token_give(server, thread);
+            pw_token_check(server);
             return true;
         }
         if (thread->nudged) {
@@ -121,16 +249,27 @@ bool pw_token_take(pw_thread *thread, int64_t *number)
             *number = PW_IDLE;
             break;
         }
-        if (server->holder == server->watcher)
-            pw_loop_wake(server, true); /* it makes room for who can serve */
+        pw_conn *conn = picks ? pw_ready_pop(server) : NULL;
+        if (conn != NULL) { /* whoever has the token does not serve, or is at another request */
+            pw_timers_tick(&server->timers);
+            *number = pw_thread_take(thread, conn);
+            pw_token_note_taken(thread);
+            break;
+        }
+        if (picks && server->news_count > 0) { /* nobody else may come for long */
+            *number = PW_IDLE;
+            break;
+        }
         if (!thread->is_idle) {
             thread->is_idle = true;
             thread->next_idle = server->idle;
             server->idle = thread;
         }
+        pw_token_check(server);
         pthread_cond_wait(&thread->wake, &server->lock);
     }
     pw_idle_remove(server, thread);
+    pw_token_check(server);
     return false;
 }
 
@@ -149,33 +288,43 @@ void pw_thread_nudge(pw_thread *thread)
 void pw_token_keep(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    thread->taken = true;
-    thread->taken_tick = server->ticks;
-    thread->taken_at = server->timers.now;
-    thread->warned = 0;
-    server->taken_count++;
-    server->holder_in_app = true;
-    if (pw_token_is_eager(server) && !pw_token_wake_idle(server) &&
-        server->thread_count < server->threads_most) {
+    pw_token_note_taken(thread);
+    server->holder_is_out = true;
+    server->token_tick = server->ticks;
+    pw_watch_wake(server);
+    if (!pw_yield_pays(&server->rule) || server->threads_most == 1)
+        return;
+    pw_thread *next = pw_idle_pop(server);
+    if (next != NULL) { /* it is warm, but whoever comes first has the token */
+        pw_token_give(server, NULL);
+        pthread_cond_signal(&next->wake);
+    } else if (server->thread_count < server->threads_most && server->ticks >= server->birth_tick) {
         server->wants_thread = true;
-        pthread_cond_signal(&server->watch);
-    } else if (server->watcher_sleeps) {
         pthread_cond_signal(&server->watch);
     }
 }
 
-void pw_token_leave(pw_thread *thread)
+void pw_token_carry(pw_thread *thread)
+{
+    pw_server *server = thread->server;
+    if (server->holder != thread)
+        return;
+    server->holder_is_out = true;
+    server->token_tick = server->ticks;
+    pw_watch_wake(server);
+}
+
+void pw_token_drop(pw_thread *thread)
 {
     pw_server *server = thread->server;
     pw_idle_remove(server, thread);
+    if (thread->has_arrived)
+        server->arrived--;
     if (thread->taken)
         server->taken_count--;
-    if (server->holder == thread) {
-        server->holder = NULL;
-        server->holder_in_app = false;
-        pw_token_wake_idle(server);
-    }
-    pthread_cond_signal(&server->watch);
+    if (server->holder == thread && !pw_token_wake_idle(server))
+        pw_token_give(server, NULL);
+    pw_watch_wake(server);
 }
 
 void pw_token_stop(pw_server *server)
@@ -186,13 +335,15 @@ void pw_token_stop(pw_server *server)
     pthread_cond_signal(&server->watch);
 }
 
+/* ------------------------------------------------------------------ the watcher */
+
 /* Runs the loop until a thread wants it, or all is over. */
 static void pw_watch_loop(pw_server *server)
 {
     pw_gather_flush(server, true);
     pw_token_give(server, server->watcher);
     if (pw_loop(server->watcher) != PW_STOP && !pw_token_wake_idle(server))
-        server->holder = NULL;
+        pw_token_give(server, NULL);
 }
 
 static int32_t pw_count_unsent(const pw_server *server)
@@ -208,9 +359,10 @@ int32_t pw_settle(pw_thread *thread, int32_t patience)
     pw_server *server = thread->server;
     int32_t unsent = 0;
     int64_t number;
+    pw_token_back(thread);
     pthread_mutex_lock(&server->lock);
     pw_exchange_abandon(thread);
-    if (pw_token_take(thread, &number)) {
+    if (pw_token_take(thread, false, &number)) {
         /* As the watcher it takes no request. What can be done at once may be all there is to do. */
         pw_token_give(server, server->watcher);
         server->watcher->patience = 0;
@@ -219,7 +371,7 @@ int32_t pw_settle(pw_thread *thread, int32_t patience)
         if (patience > 0 && !server->stopped && pw_count_unsent(server) > 0)
             pw_loop(server->watcher);
         server->watcher->patience = -1;
-        server->holder = NULL;
+        pw_token_give(server, NULL);
         unsent = server->stopped ? 0 : pw_count_unsent(server);
         if (server->ready.first != NULL)
             pw_server_wake(server); /* of these the poller tells nobody any more */
@@ -257,21 +409,58 @@ static pw_thread *pw_watch_slow(pw_server *server)
     return NULL;
 }
 
-/* What a stalled holder, or an eager one, calls for. */
-static bool pw_watch_bears(pw_server *server)
+/*
+ * The holder is out for a tick or more. If it and all others in the application have been off the CPU
+ * for the last tick, they wait for something else than the GIL, which one of them would have.
+ */
+static void pw_watch_look(pw_server *server)
 {
-    bool unheld = server->holder == NULL && server->taken_count >= server->thread_count;
-    bool wanted =
-        unheld || pw_token_is_stalled(server) || (server->wants_thread && server->holder_in_app);
+    if (pw_yield_pays(&server->rule) || server->threads_most == 1)
+        return;
+    bool all_wait = pw_token_is_stalled(server) && server->arrived == server->thread_count;
+    bool any = false;
+    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
+        if (!thread->taken || !thread->has_arrived)
+            continue;
+        int64_t before = thread->stall_cpu, now = pw_thread_cpu(thread->system);
+        thread->stall_cpu = now;
+        any = true;
+        all_wait &=
+            now >= 0 && before >= 0 && now - before < PW_RUNS_NS && !atomic_load(&thread->back);
+    }
+    if (any && all_wait)
+        pw_yield_learn_stall(&server->rule, pw_nanoseconds());
+}
+
+/* What a stalled holder, one that yields, or a free token calls for. True: one more thread. */
+static bool pw_watch_acts(pw_server *server)
+{
+    bool wanted = pw_token_is_unheld(server) || pw_token_is_stalled(server) ||
+                  (server->wants_thread && server->holder_is_out);
     server->wants_thread = false;
     if (!wanted || pw_token_wake_idle(server))
         return false;
-    if (server->thread_count < server->threads_most) {
+    if (server->thread_count < server->threads_most && server->ticks >= server->birth_tick) {
         server->thread_count++;
         return true;
     }
     pw_watch_loop(server);
     return false;
+}
+
+void pw_watch_failed(pw_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    server->thread_count--;
+    server->birth_tick = server->ticks + PW_BIRTH_PAUSE;
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* Whether something goes on that the watcher must not sleep through. */
+static bool pw_watch_is_busy(const pw_server *server)
+{
+    return server->holder == NULL || server->holder_is_out || server->gathering > 0 ||
+           (server->timeout_request > 0 && server->taken_count > 0);
 }
 
 int32_t pw_watch(pw_server *server)
@@ -286,7 +475,7 @@ int32_t pw_watch(pw_server *server)
             outcome = PW_WATCH_NOTICE;
             break;
         }
-        if (pw_watch_bears(server)) {
+        if (pw_watch_acts(server)) {
             outcome = PW_WATCH_BIRTH;
             break;
         }
@@ -295,20 +484,19 @@ int32_t pw_watch(pw_server *server)
             outcome = slow->number * 8 + (slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK);
             break;
         }
-        bool busy = server->holder_in_app || pw_server_requests(server) != seen ||
-                    (server->timeout_request > 0 && server->taken_count > 0) ||
-                    server->gathering > 0;
+        bool busy = pw_watch_is_busy(server) || server->takes != seen;
         quiet = busy ? 0 : quiet + 1;
-        server->brisk = pw_server_requests(server) - seen > PW_BRISK;
-        seen = pw_server_requests(server);
+        seen = server->takes;
         if (server->stopped)
             continue; /* it was while the loop was run here: nothing would end the waiting */
         if (quiet < PW_QUIET_TICKS) {
-            if (!pw_condition_wait(&server->watch, &server->lock, PW_TICK_NS))
+            if (!pw_condition_wait(&server->watch, &server->lock, PW_TICK_NS)) {
                 server->ticks++;
+                if (server->holder_is_out)
+                    pw_watch_look(server);
+            }
             if (server->gathering > 0)
                 pw_gather_flush(server, server->stopped);
-            pw_later_flush(server, false);
             continue;
         }
         server->watcher_sleeps = true;
@@ -319,7 +507,6 @@ int32_t pw_watch(pw_server *server)
     server->watcher_is_here = false; /* in Python it may have to wait for the application */
     if (server->holder != NULL)
         pw_token_flush(server->holder);
-    pw_later_flush(server, true);
     pw_gather_flush(server, true);
     pthread_mutex_unlock(&server->lock);
     return outcome;

@@ -20,12 +20,14 @@ static int64_t mean(int64_t before, int64_t sample)
 
 pw_yield_measure pw_yield_begin(pw_yield_rule *rule)
 {
-    rule->taken++;
-    if (rule->looks > 0) {
-        rule->looks--;
+    bool looks = rule->looks > 0;
+    rule->looks -= looks;
+    /* While it pays there are more samples than are needed. */
+    if (looks && !pw_yield_pays(rule))
         return PW_YIELD_USAGE;
-    }
-    return rule->taken % PW_YIELD_TIMED == 0 ? PW_YIELD_TIME : PW_YIELD_NOTHING;
+    if (++rule->taken % PW_YIELD_TIMED != 0)
+        return PW_YIELD_NOTHING;
+    return looks ? PW_YIELD_USAGE : PW_YIELD_TIME;
 }
 
 /* Whether it was too long ago that a sample could be trusted. */

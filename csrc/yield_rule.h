@@ -10,7 +10,8 @@
  * What is measured. One request in PW_YIELD_TIMED is timed by the monotonic clock (21 ns), from the take
  * to the thread's next call into the core, before it waits for the core's lock. If one takes
  * PW_YIELD_SHORT_NS or longer, the next PW_YIELD_LOOKS requests are also measured by the thread's CPU
- * time and its voluntary switches (getrusage, 213 ns), at both ends. The time off the CPU counts only
+ * time and its voluntary switches (getrusage, 213 ns), at both ends: each of them while threads keep the
+ * token, one in PW_YIELD_TIMED while they yield it. The time off the CPU counts only
  * with a voluntary switch: a thread that was merely preempted has not waited for anything.
  *
  * What it does not tell. A thread that waits for the GIL is off the CPU by a voluntary switch, too. So

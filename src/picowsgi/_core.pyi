@@ -41,9 +41,12 @@ class pw_settings:
     body_memory: int
     body_memory_total: int
     response_buffer: int
+    response_spool: int
+    response_spool_total: int
     max_fields: int
     max_connections: int
     threads: int
+    gil: int
     underscore_fields: int
     timeout_head: int
     timeout_body: int
@@ -197,6 +200,7 @@ class _Lib:
     def pw_thread_nudge(self, _0: pw_thread, /) -> None: ...
     def pw_thread_request(self, _0: pw_thread, /) -> pw_request: ...
     def pw_watch(self, _0: pw_server, /) -> int: ...
+    def pw_watch_failed(self, _0: pw_server, /) -> None: ...
 
 ffi: _FFI
 lib: _Lib

@@ -330,9 +330,18 @@ class Settings:
         kind="size",
         group="Limits",
         metavar="SIZE",
-        help="unsent bytes that pause the application",
+        help="unsent bytes of a stream in memory",
         minimum=KIB,
         maximum=GIB,
+    )
+    response_spool: int = option(
+        256 * MIB,
+        kind="size",
+        group="Limits",
+        metavar="SIZE",
+        help="the same in a temporary file; 0: none",
+        minimum=0,
+        maximum=2**62,
     )
     underscore_fields: str = option(
         "drop",

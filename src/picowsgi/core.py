@@ -130,6 +130,9 @@ _UNDERSCORE = {
     "allow": lib.PW_UNDERSCORE_ALLOW,
 }
 
+#: How often --response-spool all streams together may have.
+_SPOOLS = 16
+
 #: Roughly what a server holds, in bytes: PyPy's collector does not see that, and would let many
 #: servers that have ended wait, and their descriptors with them.
 _SERVER_SIZE = 1 << 20
@@ -231,9 +234,12 @@ class CoreServer:
             "body_memory": settings.body_memory,
             "body_memory_total": settings.body_memory_total,
             "response_buffer": settings.response_buffer,
+            "response_spool": settings.response_spool,
+            "response_spool_total": min(settings.response_spool * _SPOOLS, 2**62),
             "max_fields": settings.max_fields,
             "max_connections": settings.max_connections,
             "threads": settings.threads,
+            "gil": has_gil(),
             "underscore_fields": _UNDERSCORE[settings.underscore_fields],
             "timeout_head": _milliseconds(settings.timeout_head),
             "timeout_body": _milliseconds(settings.timeout_body),
@@ -296,6 +302,10 @@ class CoreServer:
         """
         answer: int = lib.pw_watch(self.pointer)
         return answer & 7, answer >> 3
+
+    def note_failed_thread(self) -> None:
+        """Say that the thread of WATCH_BIRTH could not be started."""
+        lib.pw_watch_failed(self.pointer)
 
     def notices(self) -> Iterator[Notice]:
         """Take what has happened to requests that are not answered in full."""

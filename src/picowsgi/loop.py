@@ -168,6 +168,7 @@ class Loop:
             try:
                 self._bear_serving(bear)
             except (RuntimeError, MemoryError) as error:  # the system has no room for it
+                self.core.note_failed_thread()
                 get_logger().error(_NO_THREAD, show(error))
         else:
             self._interrupt(number, stuck=what == core.WATCH_STUCK)

@@ -248,10 +248,10 @@ static void a_thread_that_is_freed_at_a_request_leaves_nothing_behind(void)
     begin(GET("/a"));
     pw_thread *other = pw_thread_new(site.server, 1);
     REQUIRE(other != NULL);
-    CHECK(site.server->holder == site.thread && site.server->holder_in_app);
+    CHECK(site.server->holder == site.thread && site.server->holder_is_out);
     pw_thread_free(site.thread);
     site.thread = other;
-    CHECK(site.server->holder == NULL && !site.server->holder_in_app);
+    CHECK(site.server->holder == NULL && !site.server->holder_is_out);
     CHECK_INT(site.server->taken_count, 0);
     CHECK_INT(site_next(&site), SITE_WAITS);
     client_receive(&client);

@@ -325,7 +325,7 @@ def test_a_generator_faster_than_its_client_is_stopped_and_memory_stays_flat(
     picowsgi, tmp_path, item
 ):
     (tmp_path / "app.py").write_text(textwrap.dedent(FAST_GENERATOR))
-    options = ["--response-buffer", str(MIB), "--timeout-write", "60"]
+    options = ["--response-buffer", str(MIB), "--response-spool", "0", "--timeout-write", "60"]
     command = picowsgi(*options, "app:app", directory=tmp_path, environ={"ITEM": str(item)})
     process, report = command.process.pid, tmp_path / "given"
 

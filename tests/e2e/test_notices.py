@@ -74,7 +74,7 @@ def ask(server, data):
 
 @pytest.mark.parametrize("target", [b"/large?a=%20b", b"/parts", b"/stream"])
 def test_a_response_that_its_client_does_not_take_is_told_of(serve, caplog, target):
-    server = serve(app, timeout_write=SHORT, response_buffer=65536)
+    server = serve(app, timeout_write=SHORT, response_buffer=65536, response_spool=0)
     with ask(server, to(target)) as client:
         line = wait_for_line(caplog)
         assert_told(line, client, TAKES_NOTHING, f"GET {target.decode()}")
@@ -172,7 +172,8 @@ def test_a_client_that_goes_away_is_not_told_of(serve, caplog, target, way):
 )
 @pytest.mark.parametrize("at_once", [False, True], ids=["graceful", "at once"])
 def test_what_the_end_of_the_server_cuts_is_told_of(serve, caplog, data, told, at_once):
-    server = serve(app, timeout_graceful=LONG if at_once else SHORT, response_buffer=65536)
+    graceful = LONG if at_once else SHORT
+    server = serve(app, timeout_graceful=graceful, response_buffer=65536, response_spool=0)
     with ask(server, data) as client:
         server.request_stop()
         if at_once:

@@ -283,7 +283,7 @@ def test_an_application_ahead_of_its_client_is_stopped(serve, way, item_size):
         return []
 
     buffer = 100_000
-    with slow_client(serve(site(answer), response_buffer=buffer)) as client:
+    with slow_client(serve(site(answer), response_buffer=buffer, response_spool=0)) as client:
         client.send(GET)
         for _ in range(20):
             client.read_some(4_096)

@@ -54,6 +54,7 @@ class Site:
 
     def spawn(self) -> Fake:
         one = Fake(len(self.started) + 1)
+        one.beat = self.now
         self.started.append(one)
         return one
 

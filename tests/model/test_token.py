@@ -1,0 +1,50 @@
+"""No request and no token is lost, whatever the threads, the watcher and the rule do."""
+
+from __future__ import annotations
+
+import pytest
+
+from model.token import RIGHT, Model, Rule, explore
+
+#: What the rule says: never, always, and either at any time.
+PAYS = [(False,), (True,), (False, True)]
+
+
+@pytest.mark.parametrize("pays", PAYS, ids=["never", "always", "either"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"threads": 1},
+        {"threads": 3, "requests": 3},
+        {"stuck": 1},
+        {"threads": 1, "stuck": 1},
+        {"threads": 3, "requests": 3, "stuck": 1},
+        {"stops": True},
+        {"stops": True, "stuck": 1},
+        {"threads": 3, "stops": True, "stuck": 2},
+        {"news": True},
+        {"threads": 3, "news": True, "stuck": 1},
+        {"news": True, "stops": True},
+        {"news": True, "held_up": True},
+        {"threads": 3, "news": True, "held_up": True, "stops": True},
+    ],
+    ids=str,
+)
+def test_every_request_is_taken_in_its_order_and_every_stop_ends(options, pays):
+    outcome = explore(Model(RIGHT, **options, pays=pays))
+    assert not outcome.wrong, f"{outcome.wrong}, after:\n" + "\n".join(outcome.trace)
+    assert outcome.states > 50
+
+
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [
+        (Rule(carry_is_out=False), {"news": True, "held_up": True}),
+        (Rule(stop_wakes_all=False), {"stops": True}),
+        (Rule(watch_is_woken=False), {"stuck": 1}),
+    ],
+)
+def test_the_model_sees_what_goes_wrong_without_a_rule(rule, options):
+    assert not explore(Model(RIGHT, **options)).wrong
+    assert explore(Model(rule, **options)).wrong == "it never ends"
