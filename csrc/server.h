@@ -266,6 +266,7 @@ struct pw_server {
     pw_thread *threads;    /* borrowed: all of them */
     int32_t thread_count;  /* those that were asked for, and have not failed to start */
     int32_t threads_most;
+    int32_t held;        /* those whose response waits for its client to read */
     int32_t arrived;     /* those that have come to the core so far */
     int32_t taken_count; /* those that are at a request */
     int64_t takes;       /* requests that they have taken */
@@ -302,6 +303,7 @@ struct pw_thread {
     bool has_arrived;     /* counted in server->arrived */
     bool taken;           /* a request, and has not come back for the next */
     atomic_bool back;     /* it has called the core again, but may wait for the lock yet */
+    bool held;            /* counted in server->held */
     int64_t taken_at;     /* ms */
     int64_t system;       /* pw_thread_id, once it has arrived */
     int64_t stall_cpu;    /* ns of CPU time when the watcher last looked; -1: unknown */
@@ -379,6 +381,8 @@ void pw_token_carry(pw_thread *thread);
 /* Without the lock: the thread leaves the core for Python with this number, or has come back. */
 void pw_token_leave(pw_thread *thread, int64_t number);
 void pw_token_back(pw_thread *thread);
+/* Without the lock: a slow client holds the thread from now on, or no more. */
+void pw_token_hold(pw_thread *thread, bool held);
 /* The thread is to be freed: nobody is to wait for it. */
 void pw_token_drop(pw_thread *thread);
 /* When the watcher, running the loop, has to look at the threads again: ms, 0: never. */

@@ -100,6 +100,21 @@ static void pw_token_give(pw_server *server, pw_thread *thread)
         pw_token_flush(old);
 }
 
+/* Threads that may be there: one more for each that a slow client holds, up to as many again. */
+static int32_t pw_token_threads_most(const pw_server *server)
+{
+    if (server->threads_most == 1)
+        return 1; /* an application that may be called by one thread alone */
+    int32_t held = server->held < server->threads_most ? server->held : server->threads_most;
+    return server->threads_most + held;
+}
+
+static bool pw_token_may_grow(const pw_server *server)
+{
+    return server->thread_count < pw_token_threads_most(server) &&
+           server->ticks >= server->birth_tick;
+}
+
 static pw_thread *pw_idle_pop(pw_server *server)
 {
     pw_thread *thread = server->idle;
@@ -227,12 +242,27 @@ static void pw_token_arrive(pw_thread *thread)
     }
 }
 
+/* The thread is one too many, as slow clients hold fewer now: it ends, and others go on. */
+static bool pw_token_retire(pw_thread *thread)
+{
+    pw_server *server = thread->server;
+    if (server->thread_count <= pw_token_threads_most(server))
+        return false;
+    server->thread_count--;
+    server->arrived--;
+    thread->has_arrived = false;
+    if ((server->holder == thread || server->holder == NULL) && !pw_token_wake_idle(server))
+        pw_token_give(server, NULL);
+    pw_watch_wake(server);
+    return true;
+}
+
 bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
 {
     pw_server *server = thread->server;
     pw_token_arrive(thread);
     *number = PW_STOP;
-    while (!server->stopped) {
+    while (!server->stopped && !(picks && pw_token_retire(thread))) {
         if (server->holder == thread) {
             server->holder_is_out = false;
             return true;
@@ -298,10 +328,21 @@ void pw_token_keep(pw_thread *thread)
     if (next != NULL) { /* it is warm, but whoever comes first has the token */
         pw_token_give(server, NULL);
         pthread_cond_signal(&next->wake);
-    } else if (server->thread_count < server->threads_most && server->ticks >= server->birth_tick) {
+    } else if (pw_token_may_grow(server)) {
         server->wants_thread = true;
         pthread_cond_signal(&server->watch);
     }
+}
+
+void pw_token_hold(pw_thread *thread, bool held)
+{
+    pw_server *server = thread->server;
+    pthread_mutex_lock(&server->lock);
+    server->held += held ? 1 : -1;
+    thread->held = held;
+    if (held)
+        pw_loop_wake(server, true); /* the watcher may be at it, and start a thread */
+    pthread_mutex_unlock(&server->lock);
 }
 
 void pw_token_carry(pw_thread *thread)
@@ -389,7 +430,7 @@ int64_t pw_watch_due(const pw_server *server)
 
 bool pw_watch_is_wanted(const pw_server *server)
 {
-    return server->idle != NULL || pw_notices_wait(&server->notices) ||
+    return server->idle != NULL || pw_notices_wait(&server->notices) || pw_token_may_grow(server) ||
            (server->timeout_request > 0 && server->timers.now >= server->looked_at + PW_LOOK_MS);
 }
 
@@ -420,7 +461,7 @@ static void pw_watch_look(pw_server *server)
     bool all_wait = pw_token_is_stalled(server) && server->arrived == server->thread_count;
     bool any = false;
     for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
-        if (!thread->taken || !thread->has_arrived)
+        if (!thread->taken || !thread->has_arrived || thread->held)
             continue;
         int64_t before = thread->stall_cpu, now = pw_thread_cpu(thread->system);
         thread->stall_cpu = now;
@@ -440,7 +481,7 @@ static bool pw_watch_acts(pw_server *server)
     server->wants_thread = false;
     if (!wanted || pw_token_wake_idle(server))
         return false;
-    if (server->thread_count < server->threads_most && server->ticks >= server->birth_tick) {
+    if (pw_token_may_grow(server)) {
         server->thread_count++;
         return true;
     }
