@@ -37,6 +37,7 @@ typedef struct {
     int32_t timeout_drain;
     int32_t timeout_graceful;
     int32_t timeout_request; /* 0: none */
+    int32_t timeout_queue;   /* that a complete request waits for a thread; 0: none */
     int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
     int32_t access_json;     /* values are escaped for JSON strings */
     int32_t access_prompt;   /* a line does not wait for others: somebody looks on */
@@ -184,6 +185,7 @@ void pw_watch_failed(pw_server *server);
 #define PW_NOTICE_ABANDONED 8     /* an exception came between the application and the response */
 #define PW_NOTICE_BACKLOG 9       /* at the end connections were waiting to be accepted */
 #define PW_NOTICE_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
+#define PW_NOTICE_QUEUE 11 /* no thread was free for timeout_queue: 503; told now and then */
 #define PW_NOTICE_LINE 1024
 typedef struct {
     int32_t what;

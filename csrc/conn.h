@@ -187,6 +187,7 @@ typedef enum {
     PW_TIMER_LINGER,
     PW_TIMER_RESET,
     PW_TIMER_DRAIN,
+    PW_TIMER_QUEUE,
     PW_TIMER_KINDS,
     PW_TIMER_NONE = PW_TIMER_KINDS,
 } pw_timer_kind;
