@@ -430,7 +430,9 @@ int64_t pw_watch_due(const pw_server *server)
 
 bool pw_watch_is_wanted(const pw_server *server)
 {
-    return server->idle != NULL || pw_notices_wait(&server->notices) || pw_token_may_grow(server) ||
+    bool all_are_out = server->taken_count >= server->thread_count;
+    return server->idle != NULL || pw_notices_wait(&server->notices) ||
+           (all_are_out && pw_token_may_grow(server)) ||
            (server->timeout_request > 0 && server->timers.now >= server->looked_at + PW_LOOK_MS);
 }
 
