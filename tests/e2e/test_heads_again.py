@@ -131,11 +131,12 @@ def test_requests_in_a_pipeline_are_what_was_sent_wherever_they_are_split(
         method = "GET" if content is None else "POST"
         data += "\r\n".join([f"{method} {target} HTTP/1.1", *fields, "", ""]).encode() + framed
         wanted.append((method, target.partition("?")[0], field, body))
-    with connect(server) as client:
+    with connect(server) as client, connect(server) as other:
         at = 0
         for size in sizes:
             client.send(data[at : at + size])
             at += size
+            ask(other, get("/", ["Host: a"]))  # so that it is read by then
         client.send(data[at:])
         for method, path, field, body in wanted:
             seen = seen_in(client.read_response())
