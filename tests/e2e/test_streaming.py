@@ -633,17 +633,21 @@ def test_a_head_of_any_size_follows_what_the_client_has_not_taken(serve, size, w
             assert (response.value("x-large"), response.content) == (value, b"content")
 
 
-def test_large_heads_of_large_contents_are_each_their_own(serve):
-    def answer(environ, start_response):
-        number = environ["PATH_INFO"].encode()
-        start_response("200 OK", [TEXT, ("X-Large", pattern(1_500_000, number).hex())])
-        return [LARGE + number]
+def test_a_large_head_that_is_not_taken_at_once_outlives_the_next_one(serve):
+    def value(environ):
+        return environ["PATH_INFO"][1] * 4_000_000  # more than the sockets take in
 
-    with slow_client(serve(site(answer))) as client:
-        for _ in range(2):
-            numbers = [b"/%d" % number for number in range(3)]
-            client.send(b"".join(GET.replace(b"/ ", number + b" ") for number in numbers))
-            for number in numbers:
-                response = client.read_response()
-                assert response.value("x-large") == pattern(1_500_000, number).hex()
-                assert response.content == LARGE + number
+    def answer(environ, start_response):
+        start_response("200 OK", [TEXT, ("X-Large", value(environ))])
+        return [LARGE]
+
+    server = serve(site(answer), threads=1)
+    with slow_client(server) as slow, connect(server) as other:
+        slow.send(GET.replace(b"/ ", b"/a "))
+        slow.wait_for_bytes()
+        for path in (b"/b ", b"/c "):
+            other.send(GET.replace(b"/ ", path))
+            other.read_response()
+        response = slow.read_response()
+        assert response.value("x-large") == "a" * 4_000_000
+        assert response.content == LARGE
