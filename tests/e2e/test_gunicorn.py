@@ -311,8 +311,7 @@ def test_the_connections_of_a_killed_worker_are_forgotten(monkeypatch):
     lives_on = Forked(os.getpid())
     monkeypatch.setattr(Worker, "_balance", Balance())
     monkeypatch.setattr(Worker, "_forked", [Forked(ended.pid), lives_on])
-    made = [Worker(1, os.getpid(), [], None, 30, config, None) for _ in range(2)]
-    for worker in made:
-        worker.tmp.close()
+    made = Worker(1, os.getpid(), [], None, 30, config, None)
+    made.tmp.close()
     assert forgotten == [ended.pid]
-    assert Worker._forked == [lives_on, *made]
+    assert Worker._forked == [lives_on, made]
