@@ -273,6 +273,7 @@ class Gateway:
                 close()
                 checkpoint()
         except BaseException as error:
+            self.leave_child(error)
             self._log(environ, "in close()", error)
         if self.environs.spooled is not None:
             self.environs.close_spooled()
