@@ -221,9 +221,24 @@ def test_a_handler_of_the_log_that_fails_ends_nothing(serve, logger, error, capf
     assert handler.called.is_set()
     assert raw(server, FAIL.replace(b"/fail", b"/fail?short")).endswith(b"short")
     ping(server)
-    if isinstance(error, Exception):
-        lost = "picowsgi: error: error in the application: GET /fail: RuntimeError (logging it"
-        assert lost in capfd.readouterr().err
+    lost = "picowsgi: error: error in the application: GET /fail: RuntimeError (logging it"
+    assert lost in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("error", [*LOG_ERRORS, KeyboardInterrupt()], ids=repr)
+def test_the_thread_that_watches_the_others_survives_a_broken_log(
+    serve, logger, error, monkeypatch
+):
+    """It writes what has happened to requests that the application never saw."""
+    handler = BrokenHandler(error)
+    logger.addHandler(handler)
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    server = serve(site(hello), threads=1, body_memory=1024)
+    for _ in range(3):
+        handler.called.clear()
+        assert exchange(server, LARGE_POST)[0].status == 507
+        assert handler.called.wait(TIMEOUT)
+        ping(server)
 
 
 def test_an_error_of_the_server_and_a_broken_log_leave_it_to_serve(serve, logger, monkeypatch):
