@@ -88,9 +88,11 @@ typedef struct {
     int64_t exchange;       /* the number of this request and its response: never used twice */
     int64_t content_length; /* of the decoded content */
     const char *content;    /* the content in memory, or NULL; borrowed until the response ends */
-    int32_t content_file;   /* the temporary file with the content, or -1; Python closes it */
-    int32_t listener;       /* index of the listening socket, in the order of pw_server_listen */
-    int64_t sent;           /* content of the response that has ended last, in bytes */
+    /* The temporary file with the content, or -1. Python sets it to -1 when it takes the file, and
+     * closes that; the core closes one that Python has not taken by the end of the response. */
+    int32_t content_file;
+    int32_t listener; /* index of the listening socket, in the order of pw_server_listen */
+    int64_t sent;     /* content of the response that has ended last, in bytes */
     /*
      * Written by Python; the core sets it to 0 with each request. 1: Python lends bytes to the core
      * for this response, and keeps them under the number `exchange` until PW_NEWS_SENT names it. The

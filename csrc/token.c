@@ -18,7 +18,7 @@
  *   4. If nobody holds the token, a thread that was signalled is on its way to it, or the watcher is
  *      awake: it gives the token to somebody at its next tick (pw_token_is_unheld).
  *   5. If the holder is out, the watcher is awake: it gives the token to somebody when the holder has
- *      not come back after two ticks (pw_token_is_stalled).
+ *      not come back after two ticks (pw_token_is_stalled). Without a watcher no thread waits then.
  *   6. What is in `ready` was put there in the order in which it was complete, and leaves in that order:
  *      a thread takes from there before it looks at anything else.
  *   7. Once the server has stopped every thread that waits is signalled, and none waits again.
@@ -64,6 +64,13 @@ static void pw_token_check(const pw_server *server)
     (void)server;
 }
 #endif
+
+/* Whether a thread that goes to the application leaves the token to another one, if there is one that
+ * waits. Where nobody counts ticks (simple_server) it always does: nobody would take it later. */
+static bool pw_token_is_yielded(const pw_server *server)
+{
+    return !server->is_watched || (server->threads_most > 1 && pw_yield_pays(&server->rule));
+}
 
 static bool pw_token_is_stalled(const pw_server *server)
 {
@@ -111,7 +118,7 @@ static int32_t pw_token_threads_most(const pw_server *server)
 
 static bool pw_token_may_grow(const pw_server *server)
 {
-    return server->thread_count < pw_token_threads_most(server) &&
+    return server->is_watched && server->thread_count < pw_token_threads_most(server) &&
            server->ticks >= server->birth_tick;
 }
 
@@ -268,7 +275,7 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
             return true;
         }
         if (server->holder == NULL || pw_token_is_stalled(server) ||
-            (server->holder_is_out && pw_yield_pays(&server->rule))) {
+            (server->holder_is_out && pw_token_is_yielded(server))) {
             pw_idle_remove(server, thread);
             pw_token_give(server, thread);
             pw_token_check(server);
@@ -322,7 +329,7 @@ void pw_token_keep(pw_thread *thread)
     server->holder_is_out = true;
     server->token_tick = server->ticks;
     pw_watch_wake(server);
-    if (!pw_yield_pays(&server->rule) || server->threads_most == 1)
+    if (!pw_token_is_yielded(server))
         return;
     pw_thread *next = pw_idle_pop(server);
     if (next != NULL) { /* it is warm, but whoever comes first has the token */
@@ -412,7 +419,8 @@ int32_t pw_settle(pw_thread *thread, int32_t patience)
         if (patience > 0 && !server->stopped && pw_count_unsent(server) > 0)
             pw_loop(server->watcher);
         server->watcher->patience = -1;
-        pw_token_give(server, NULL);
+        if (!pw_token_wake_idle(server))
+            pw_token_give(server, NULL);
         unsent = server->stopped ? 0 : pw_count_unsent(server);
         if (server->ready.first != NULL)
             pw_server_wake(server); /* of these the poller tells nobody any more */

@@ -137,7 +137,8 @@ class EnvironMaker:
         """Close the temporary file of the request that has ended."""
         spooled, self.spooled = self.spooled, None
         if spooled is not None:
-            with suppress(OSError):  # the application may have closed the descriptor
+            # The application may have closed the descriptor, or detached the object from it.
+            with suppress(OSError, ValueError):
                 spooled.close()
 
     def _learn(self, order: str) -> tuple[tuple[str, ...], list[WSGIEnvironment]]:
@@ -150,10 +151,9 @@ class EnvironMaker:
 
     def _add_content(self, environ: WSGIEnvironment) -> None:
         request = self._thread.request
-        length, descriptor = request.content_length, request.content_file
-        if descriptor >= 0:
-            environ["wsgi.input"] = self.spooled = open_spooled(descriptor)
-            request.content_file = -1  # the object closes it from now on
+        length = request.content_length
+        if request.content_file >= 0:
+            environ["wsgi.input"] = self.spooled = open_spooled(request)
         else:
             content = core.unpack(request.content, length) if length else b""
             environ["wsgi.input"] = io.BytesIO(content)

@@ -151,7 +151,6 @@ static int64_t echo_in_parts(const job *self, int descriptor, int64_t left)
         pw_send_data(self->thread, self->exchange, part, got, 0);
         left -= got;
     }
-    close(descriptor);
     pw_send_end(self->thread, 0);
     return pw_next(self->thread);
 }
@@ -163,7 +162,6 @@ static int64_t echo_file(const job *self, int descriptor, int64_t content_size)
     size += snprintf(head + size, 64, "Content-Length: %lld\r\n", (long long)content_size);
     pw_send_first(self->thread, self->exchange, head, size, content_size, 0, "", 0, 0);
     pw_send_file(self->thread, descriptor, 0, content_size);
-    close(descriptor);
     pw_send_end(self->thread, 0);
     return pw_next(self->thread);
 }
