@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import install, load, verify
+from bench.exchanges import Exchange
 from bench.process import BenchError, ServerProcess, free_port, processors, started
-from bench.scenarios import Exchange, samples
+from bench.scenarios import samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,9 +21,10 @@ import picowsgi
 from bench import install, load, measure, verify
 from bench import run as runner
 from bench.apps import plain
+from bench.exchanges import Exchange
 from bench.process import BenchError, processors
 from bench.results import METRICS, Results
-from bench.scenarios import SCENARIOS, Exchange, Scenario, samples
+from bench.scenarios import SCENARIOS, Scenario, samples
 from bench.servers import SERVERS
 
 if TYPE_CHECKING:
