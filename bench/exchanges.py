@@ -128,3 +128,29 @@ def django() -> list[Exchange]:
         return rows and b"<h1>TWENTY ROWS</h1>" in content and b"<p>20 rows for \xc3\xa9" in content
 
     return [Exchange(_request("GET /table?q=%C3%A9", BROWSER), is_right)]
+
+
+def wait(microseconds: int) -> Callable[[], list[Exchange]]:
+    """The application sleeps so long in each request."""
+    return lambda: [_wait(microseconds)]
+
+
+def _wait(microseconds: int) -> Exchange:
+    return Exchange(_request(f"GET /{microseconds}"), plain.waited(microseconds))
+
+
+#: How many of `MIXED_REQUESTS` wait for so many microseconds.
+MIXED_REQUESTS = 1000
+MIXED = {0: 400, 1000: 500, 20_000: 100}
+
+
+def mixed() -> list[Exchange]:
+    """Plain ones among some that wait, in an order that is the same in each run."""
+    waits = [wait for wait, count in MIXED.items() for _ in range(count)]
+    random.Random(20260101).shuffle(waits)  # noqa: S311
+    return [_wait(microseconds) for microseconds in waits]
+
+
+def compute(loops: int) -> Callable[[], list[Exchange]]:
+    """The application runs so many rounds of a loop in pure Python."""
+    return lambda: [Exchange(_request(f"GET /{loops}"), plain.computed(loops))]

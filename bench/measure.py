@@ -112,6 +112,8 @@ def measure(
             numbers |= _fixed_rate(process, scenario, sent[0], settings, say)
         else:
             numbers |= _closed_loop(process, scenario, verified, settings, system_calls)
+        if scenario.ideal:
+            numbers["share"] = numbers["rate"] / scenario.ideal
         numbers["memory_peak"] = process.memory().peak
         if scenario.memory:
             numbers["memory_end"] = process.settled_memory().proportional

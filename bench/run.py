@@ -88,6 +88,7 @@ def new_results(
                     "version": _version(server, interpreter, installed, tools),
                     "command": list(server.command),
                     "why": server.why,
+                    "concurrency": server.concurrency,
                 }
                 for server in servers
                 if server.name not in missing
@@ -101,6 +102,7 @@ def new_results(
                     "pipeline": scenario.pipeline,
                     "threads": scenario.threads,
                     "rate": scenario.rate,
+                    "ideal": scenario.ideal,
                 }
                 for scenario in scenarios
             },

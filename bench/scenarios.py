@@ -24,9 +24,11 @@ class Scenario:
 
     `exchanges` makes the requests that are sent, one after the other and again from the first;
     `proofs` more that are only verified. `connections` are open at a time, with `pipeline` requests
-    sent at once on each. The servers that need threads for it get `threads`. `kind` says how it is
-    loaded: `closed`, each connection sends when it has its answer (wrk); `rate`, requests leave at
-    `rate` a second whether or not answers come; `idle`, connections are opened, ask once and wait.
+    sent at once on each. The servers that need threads for it get `threads`. `wait` is for how many
+    seconds the application waits in a request, on average; 0: it does not wait, or nobody knows.
+    `kind` says how it is loaded: `closed`, each connection sends when it has its answer (wrk);
+    `rate`, requests leave at `rate` a second whether or not answers come; `idle`, connections are
+    opened, ask once and wait.
     `limits` says whether nginx and the core alone can answer it. `system_calls` says whether those
     are counted, `memory` whether that is waited for to settle.
     """
@@ -39,11 +41,40 @@ class Scenario:
     connections: int = 64
     pipeline: int = 1
     threads: int = 1
+    wait: float = 0.0
     kind: Kind = "closed"
     rate: int = 0
     limits: bool = False
     system_calls: bool = False
     memory: bool = False
+
+    @property
+    def ideal(self) -> float:
+        """Requests a second if each thread did nothing but wait; 0: not known."""
+        return min(self.threads, self.connections) / self.wait if self.wait else 0.0
+
+
+def _waiting(name: str, title: str, microseconds: int, connections: int = 32) -> Scenario:
+    return Scenario(
+        name,
+        f"an application that waits {title}, 16 threads",
+        "plain:wait",
+        exchanges.wait(microseconds),
+        connections=connections,
+        threads=16,
+        wait=microseconds / 1e6,
+    )
+
+
+def _computing(name: str, title: str, loops: int) -> Scenario:
+    return Scenario(
+        name,
+        f"{title} of pure Python, 16 threads",
+        "plain:compute",
+        exchanges.compute(loops),
+        connections=32,
+        threads=16,
+    )
 
 
 _ALL = (
@@ -172,7 +203,27 @@ _ALL = (
         "plain:sleep",
         exchanges.hello(),
         threads=16,
+        wait=plain.SLEEP,
     ),
+    _waiting("wait_300us", "0.3 ms", 300),
+    _waiting("wait_1ms", "1 ms", 1000),
+    _waiting("wait_1ms_4", "1 ms, asked on 4 connections", 1000, connections=4),
+    _waiting("wait_1ms_256", "1 ms, asked on 256 connections", 1000, connections=256),
+    _waiting("wait_2ms", "2 ms", 2000),
+    _waiting("wait_5ms", "5 ms", 5000),
+    Scenario(
+        "mixed",
+        "40 % plain, 50 % that wait 1 ms, 10 % that wait 20 ms, 16 threads",
+        "plain:wait",
+        exchanges.mixed,
+        connections=32,
+        threads=16,
+        wait=sum(wait * count for wait, count in exchanges.MIXED.items())
+        / exchanges.MIXED_REQUESTS
+        / 1e6,
+    ),
+    _computing("compute_100us", "0.1 ms", plain.LOOPS_100US),
+    _computing("compute_1ms", "1 ms", plain.LOOPS_1MS),
     Scenario("flask", "Flask: a route and JSON", "flask_app:app", exchanges.flask),
     Scenario(
         "django",

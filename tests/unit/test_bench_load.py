@@ -346,7 +346,7 @@ def test_a_run_measures_and_keeps_what_it_has_measured(tmp_path: Path) -> None:
     (run,) = found.data["runs"]
     assert run["requests"] > 100
     assert run["cpu"] * run["requests"] / 1e6 <= run["seconds"] * 1.1
-    assert METRICS.keys() - run.keys() == {"memory_idle"}
+    assert METRICS.keys() - run.keys() == {"memory_idle", "share"}
     assert found.data["settings"]["load_processor"] == processors()[1]
     assert found.data["finished"] is not None
     if shutil.which("strace"):
