@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 
-from bench.apps import plain
+from bench.apps import plain, postgres_app
 
 Fields = tuple[tuple[str, str], ...]
 
@@ -154,3 +154,20 @@ def mixed() -> list[Exchange]:
 def compute(loops: int) -> Callable[[], list[Exchange]]:
     """The application runs so many rounds of a loop in pure Python."""
     return lambda: [Exchange(_request(f"GET /{loops}"), plain.computed(loops))]
+
+
+def database() -> list[Exchange]:
+    """Each asks for another item, so that an answer to another query is seen."""
+    chance = random.Random(20260102)  # noqa: S311
+    items = chance.sample(range(10_000, 100_000), 1000)
+    return [Exchange(_request(f"GET /{item}"), b"item %d\n" % item) for item in items]
+
+
+def postgres() -> list[Exchange]:
+    """Each asks for twenty rows from another one on."""
+    first = list(range(postgres_app.TABLE_ROWS - postgres_app.QUERY_ROWS))
+    random.Random(20260103).shuffle(first)  # noqa: S311
+    return [
+        Exchange(_request(f"GET /{number}"), postgres_app.page(postgres_app.rows(number)))
+        for number in first
+    ]

@@ -31,6 +31,9 @@ rounds is shown. ± is half the distance of the extremes.
 In a scenario with threads, each server has as many as the scenario says where it takes a number
 (`{threads}` in its command line); what the others do instead is in the last column.
 
+What serves an application beside the server, a database, runs on the processor of the load, and its
+CPU time is not counted.
+
 Latencies of the scenarios with a fixed rate count from when a request was due, not from when it
 could be sent; the others are a closed loop's and say what saturation looks like.
 """
@@ -300,10 +303,15 @@ def _system_calls(results: Results) -> list[Block]:
 
 
 def _left_out(results: Results) -> list[Block]:
-    missing = [f"{name}: {reason}" for name, reason in results.data["missing"].items()]
-    if not missing:
-        return []
-    return [Heading("Not measured"), Text("These could not be installed:"), Items(missing)]
+    blocks: list[Block] = []
+    for what, reasons in (
+        ("These servers could not be installed:", results.data["missing"]),
+        ("These scenarios were left out:", results.data.get("left_out")),
+    ):
+        if reasons:
+            told = [f"{name}: {reason}" for name, reason in reasons.items()]
+            blocks += [Text(what), Items(told)]
+    return [Heading("Not measured"), *blocks] if blocks else []
 
 
 def _method(results: Results) -> list[Block]:

@@ -26,9 +26,9 @@ class Scenario:
     `proofs` more that are only verified. `connections` are open at a time, with `pipeline` requests
     sent at once on each. The servers that need threads for it get `threads`. `wait` is for how many
     seconds the application waits in a request, on average; 0: it does not wait, or nobody knows.
-    `kind` says how it is loaded: `closed`, each connection sends when it has its answer (wrk);
-    `rate`, requests leave at `rate` a second whether or not answers come; `idle`, connections are
-    opened, ask once and wait.
+    `service` is what the application needs beside it (`services.SERVICES`). `kind` says how it is
+    loaded: `closed`, each connection sends when it has its answer (wrk); `rate`, requests leave at
+    `rate` a second whether or not answers come; `idle`, connections are opened, ask once and wait.
     `limits` says whether nginx and the core alone can answer it. `system_calls` says whether those
     are counted, `memory` whether that is waited for to settle.
     """
@@ -42,6 +42,7 @@ class Scenario:
     pipeline: int = 1
     threads: int = 1
     wait: float = 0.0
+    service: str = ""
     kind: Kind = "closed"
     rate: int = 0
     limits: bool = False
@@ -221,6 +222,25 @@ _ALL = (
         wait=sum(wait * count for wait, count in exchanges.MIXED.items())
         / exchanges.MIXED_REQUESTS
         / 1e6,
+    ),
+    Scenario(
+        "database",
+        "a database stand-in that answers in 1 ms, 16 threads",
+        "database_app:app",
+        exchanges.database,
+        connections=32,
+        threads=16,
+        wait=0.001,
+        service="stand_in",
+    ),
+    Scenario(
+        "postgres",
+        "PostgreSQL, a query of 20 rows, 16 threads",
+        "postgres_app:app",
+        exchanges.postgres,
+        connections=32,
+        threads=16,
+        service="postgres",
     ),
     _computing("compute_100us", "0.1 ms", plain.LOOPS_100US),
     _computing("compute_1ms", "1 ms", plain.LOOPS_1MS),

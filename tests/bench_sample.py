@@ -85,6 +85,7 @@ def results(
                 if name in servers
             },
             "missing": {},
+            "left_out": {},
             "scenarios": {
                 name: {
                     "title": scenario.title,

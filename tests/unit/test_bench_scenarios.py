@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,7 @@ from bench.servers import SERVERS
 from bench_sample import answer, results, run
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 THREADED = [name for name, scenario in SCENARIOS.items() if scenario.threads > 1]
 
@@ -28,10 +29,17 @@ THREADED = [name for name, scenario in SCENARIOS.items() if scenario.threads > 1
 
 
 def test_every_scenario_that_was_asked_for_is_there() -> None:
-    expected = """wait_300us wait_1ms wait_1ms_4 wait_1ms_256 wait_2ms wait_5ms mixed
-        compute_100us compute_1ms sleep"""
+    expected = """wait_300us wait_1ms wait_1ms_4 wait_1ms_256 wait_2ms wait_5ms mixed database
+        postgres compute_100us compute_1ms sleep"""
     assert set(expected.split()) == set(THREADED)
     assert {SCENARIOS[name].threads for name in THREADED} == {16}
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_a_scenario_with_threads_is_in_the_benchmarks_readme(name: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / "bench" / "README.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert any(f"`{name}`" in row for row in rows), f"expected a row for {name}"
 
 
 def test_a_server_without_a_number_of_threads_says_what_it_does_instead() -> None:
@@ -55,7 +63,9 @@ def test_a_server_without_a_number_of_threads_says_what_it_does_instead() -> Non
         ("wait_2ms", 8_000),
         ("wait_5ms", 3_200),
         ("mixed", 6_400),
+        ("database", 16_000),
         ("sleep", 320),
+        ("postgres", 0),
         ("compute_1ms", 0),
         ("hello", 0),
     ],
@@ -114,9 +124,10 @@ def test_a_report_orders_the_servers_by_throughput_where_there_are_threads(
         [
             run("mixed", "bjoern", 1, 20.0, rate=400, share=0.0625),
             run("mixed", "picowsgi", 1, 40.0, rate=6000, share=0.9375),
-            run("compute_1ms", "picowsgi", 1, 40.0, rate=3000),
+            run("postgres", "picowsgi", 1, 40.0, rate=3000),
             run("hello", "bjoern", 1, 10.0),
         ],
+        left_out={"database": "it does not compile"},
     ).write(path)
     made = CliRunner().invoke(main, ["report", str(path)])
     assert made.exit_code == 0, made.output
@@ -129,19 +140,46 @@ def test_a_report_orders_the_servers_by_throughput_where_there_are_threads(
     assert rows[2].startswith("| picowsgi | 6,000 ± 0.0% | 1.00 | 93.8 | 40 |")
     assert rows[3].startswith("| bjoern | 400 ± 0.0% | 15.00 | 6.25 | 20 |")
     assert rows[3].endswith("| one thread |")
-    compute = text.partition("### compute_1ms")[2].partition("###")[0]
-    assert "32 connections, 16 threads." in compute
-    assert "ideal" not in compute
+    postgres = text.partition("### postgres")[2].partition("###")[0]
+    assert "32 connections, 16 threads." in postgres
+    assert "ideal" not in postgres
     hello = text.partition("### hello")[2].partition("###")[0]
     assert "one thread" not in hello
     assert "connections, " not in hello.partition("\n")[2]
+    assert "These scenarios were left out:\n\n- database: it does not compile" in text
+
+
+@pytest.mark.unsanitized
+@pytest.mark.parametrize(("metric", "last"), [("rate", "granian"), ("cpu", "bjoern")])
+def test_the_best_server_is_at_the_top_of_a_plot(
+    metric: str, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install -e '.[bench]'")
+    from matplotlib.figure import Figure
+
+    from bench import plots
+
+    drawn: list[str] = []
+
+    def render(draw: Callable[[Figure], None], _: object) -> dict[str, bytes]:
+        figure = Figure()
+        draw(figure)
+        drawn.extend(label.get_text() for label in figure.axes[0].get_yticklabels())
+        return {}
+
+    monkeypatch.setattr(plots, "render", render)
+    sample = results(
+        [run("mixed", "bjoern", 1, 20.0, rate=400), run("mixed", "granian", 1, 40.0, rate=6000)]
+    )
+    plots.bars(sample, "mixed", metric)
+    assert drawn[-1] == last
 
 
 def test_results_of_before_these_scenarios_are_still_read(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install -e '.[bench]'")
     sample = results([run("sleep", "picowsgi", 1, 40.0)])
     data = json.loads(json.dumps(sample.data))
-    del data["scenarios"]["sleep"]["ideal"]
+    del data["left_out"], data["scenarios"]["sleep"]["ideal"]
     del data["servers"]["picowsgi"]["concurrency"]
     Results(data).write(tmp_path / "results.json")
     made = CliRunner().invoke(main, ["report", str(tmp_path / "results.json")])
