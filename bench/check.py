@@ -23,8 +23,9 @@ from statistics import median
 from typing import Any
 
 from bench import install
+from bench.exchanges import Exchange
 from bench.process import BenchError, free_port, started
-from bench.scenarios import SCENARIOS, Exchange
+from bench.scenarios import SCENARIOS
 from bench.verify import Client, check
 
 BASELINE = install.PROJECT / "bench" / "baseline.json"
