@@ -88,7 +88,8 @@ BROWSER: Fields = (
 )
 
 
-def _hello(fields: Fields = (), line: str = "GET /") -> Callable[[], list[Exchange]]:
+def hello(fields: Fields = (), line: str = "GET /") -> Callable[[], list[Exchange]]:
+    """Return what makes one request for hello world, with these fields."""
     return lambda: [Exchange(_request(line, fields), plain.HELLO)]
 
 
@@ -168,7 +169,7 @@ _ALL = (
         "hello",
         "hello world, 64 connections kept alive",
         "plain:hello",
-        _hello(),
+        hello(),
         limits=True,
         system_calls=True,
         memory=True,
@@ -177,7 +178,7 @@ _ALL = (
         "fields",
         "hello world, asked with seven fields as a browser sends them",
         "plain:hello",
-        _hello(BROWSER),
+        hello(BROWSER),
         limits=True,
     ),
     Scenario(
@@ -191,7 +192,7 @@ _ALL = (
         "one",
         "hello world on one connection: latency",
         "plain:hello",
-        _hello(),
+        hello(),
         connections=1,
         limits=True,
         system_calls=True,
@@ -200,7 +201,7 @@ _ALL = (
         "many",
         "hello world on 256 connections",
         "plain:hello",
-        _hello(),
+        hello(),
         connections=256,
         limits=True,
     ),
@@ -208,7 +209,7 @@ _ALL = (
         "close",
         "a new connection for every request",
         "plain:hello",
-        _hello((("Connection", "close"),)),
+        hello((("Connection", "close"),)),
         limits=True,
         system_calls=True,
     ),
@@ -216,7 +217,7 @@ _ALL = (
         "pipelined",
         "hello world, 16 requests at a time",
         "plain:hello",
-        _hello(),
+        hello(),
         pipeline=16,
         limits=True,
         system_calls=True,
@@ -287,7 +288,7 @@ _ALL = (
         "sleep",
         "an application that sleeps 50 ms, 16 threads",
         "plain:sleep",
-        _hello(),
+        hello(),
         threads=16,
     ),
     Scenario("flask", "Flask: a route and JSON", "flask_app:app", _flask),
@@ -302,7 +303,7 @@ _ALL = (
         "rate_2000",
         "hello world at 2,000 requests a second: latency",
         "plain:hello",
-        _hello(),
+        hello(),
         kind="rate",
         rate=2000,
         limits=True,
@@ -311,7 +312,7 @@ _ALL = (
         "rate_10000",
         "hello world at 10,000 requests a second: latency",
         "plain:hello",
-        _hello(),
+        hello(),
         kind="rate",
         rate=10_000,
         limits=True,
@@ -320,7 +321,7 @@ _ALL = (
         "idle",
         "10,000 idle connections: memory",
         "plain:hello",
-        _hello(),
+        hello(),
         connections=10_000,
         kind="idle",
         limits=True,
