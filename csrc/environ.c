@@ -145,14 +145,21 @@ static char *pw_put_named_field(char *to, const pw_head *head, const pw_index *i
 void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
                    int64_t content_length)
 {
-    static const char own[] = {PW_KEY_METHOD, PW_KEY_QUERY,   PW_KEY_PROTOCOL,
-                               PW_KEY_URI,    PW_KEY_ADDRESS, PW_KEY_PORT};
+    static const char own[] = {PW_KEY_URI, PW_KEY_ADDRESS, PW_KEY_PORT};
+    bool is_get = head->method.size == 3 && memcmp(head->method.at, "GET", 3) == 0;
     pw_index index;
     pw_index_make(&index, head);
     if (head->authority.at != NULL) /* it replaces Host: RFC 9112 section 3.2.2 */
         index.numbers[PW_KEY_HOST >> 6] |= pw_index_bit(PW_KEY_HOST);
 
-    char *to = pw_put(block->at, own, sizeof own);
+    char *to = block->at;
+    if (!is_get)
+        *to++ = PW_KEY_METHOD;
+    if (head->query.size > 0)
+        *to++ = PW_KEY_QUERY;
+    if (head->facts.minor == 0)
+        *to++ = PW_KEY_PROTOCOL;
+    to = pw_put(to, own, sizeof own);
     if (content_length >= 0)
         *to++ = PW_KEY_CONTENT_LENGTH;
     uint64_t left[4];
@@ -162,9 +169,12 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
     memset(to, PW_OTHER_NAME, index.other_count);
     to = pw_end_numbers(block, to + index.other_count);
 
-    to = pw_span_value(to, head->method);
-    to = pw_span_value(to, head->query);
-    to = pw_put_protocol(to, head);
+    if (!is_get)
+        to = pw_span_value(to, head->method);
+    if (head->query.size > 0)
+        to = pw_span_value(to, head->query);
+    if (head->facts.minor == 0)
+        to = pw_put_protocol(to, head);
     to = pw_span_value(to, head->target);
     to = pw_value(to, peer->address, strlen(peer->address));
     to = pw_value(to, peer->port, strlen(peer->port));

@@ -286,6 +286,7 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
     request->content_file = -1;
     request->content = NULL;
     request->content_length = 0;
+    request->block_size = (int64_t)thread->block.size;
     int64_t number = conn->kind;
     if (conn->content != NULL) {
         request->content_length = conn->content->size;
@@ -300,7 +301,5 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
         number |= PW_NEWS;
     if (conn->kind != PW_NEW)
         number |= (int64_t)conn->entry << PW_ENTRY_SHIFT;
-    number |= (int64_t)thread->block.values << PW_VALUES_SHIFT;
-    number |= (int64_t)thread->block.size << PW_SIZE_SHIFT;
     return number;
 }
