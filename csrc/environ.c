@@ -82,15 +82,24 @@ static void pw_end_values(pw_block *block, char *to, const pw_head *head)
     block->size = (size_t)(pw_put_decoded(to, head->path) - block->at);
 }
 
-void pw_block_make_line(pw_block *block, const pw_head *head)
+void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
+                        const pw_changes *changes)
 {
-    static const char numbers[] = {PW_KEY_METHOD, PW_KEY_QUERY, PW_KEY_PROTOCOL, PW_KEY_URI};
     block->other_names = false;
-    char *to = pw_end_numbers(block, pw_put(block->at, numbers, sizeof numbers));
-    to = pw_span_value(to, head->method);
+    char *to = block->at;
+    if (!same_method)
+        *to++ = PW_KEY_METHOD;
+    *to++ = PW_KEY_QUERY;
+    *to++ = PW_KEY_URI;
+    for (size_t i = 0; i < changes->count; i++)
+        *to++ = (char)changes->items[i].number;
+    to = pw_end_numbers(block, to);
+    if (!same_method)
+        to = pw_span_value(to, head->method);
     to = pw_span_value(to, head->query);
-    to = pw_put_protocol(to, head);
     to = pw_span_value(to, head->target);
+    for (size_t i = 0; i < changes->count; i++)
+        to = pw_span_value(to, changes->items[i].value);
     pw_end_values(block, to, head);
 }
 

@@ -71,8 +71,9 @@ static void environ_of(test_text *to, const char *data, size_t size, const pw_pe
     limits.underscore_fields = PW_UNDERSCORE_ALLOW;
     REQUIRE(pw_head_parse(&limits, data, size, &progress, &head, &error) == PW_PARSE_DONE);
     pw_block block = {.at = malloc(pw_block_most(&limits))};
+    static const pw_changes changes = {1, {{PW_KEY_COOKIE, {"c=d", 3}}}};
     if (line_only)
-        pw_block_make_line(&block, &head);
+        pw_block_make_line(&block, &head, length >= 0, &changes);
     else
         pw_block_make(&block, &head, peer, length);
     text_clear(to);
@@ -110,13 +111,15 @@ static void the_peer_is_named(void)
     text_free(&text);
 }
 
-static void a_line_alone_has_the_values_of_the_request_line(void)
+static void a_line_alone_has_the_values_of_the_request_line_and_what_has_changed(void)
 {
     test_text text = {NULL, 0, 0};
-    environ_of(&text, LITERAL("PUT /%41?q HTTP/1.1\r\nHost: h\r\nX-New: n\r\n\r\n"), &nobody, 5,
+    environ_of(&text, LITERAL("PUT /%41?q HTTP/1.1\r\nHost: h\r\nX-New: n\r\n\r\n"), &nobody, -1,
                true);
-    CHECK_TEXT(&text, "REQUEST_METHOD=PUT|QUERY_STRING=q|SERVER_PROTOCOL=HTTP/1.1|"
-                      "REQUEST_URI=/%41?q|PATH_INFO=/A");
+    CHECK_TEXT(&text, "REQUEST_METHOD=PUT|QUERY_STRING=q|REQUEST_URI=/%41?q|HTTP_COOKIE=c=d|"
+                      "PATH_INFO=/A");
+    environ_of(&text, LITERAL("PUT / HTTP/1.1\r\nHost: h\r\n\r\n"), &nobody, 5, true);
+    CHECK_TEXT(&text, "QUERY_STRING=|REQUEST_URI=/|HTTP_COOKIE=c=d|PATH_INFO=/");
     text_free(&text);
 }
 
@@ -390,7 +393,7 @@ int main(void)
 {
     RUN(a_head_becomes_keys_and_values);
     RUN(the_peer_is_named);
-    RUN(a_line_alone_has_the_values_of_the_request_line);
+    RUN(a_line_alone_has_the_values_of_the_request_line_and_what_has_changed);
     RUN(content_has_its_own_length_whatever_the_fields_say);
     RUN(repeated_fields_are_joined);
     RUN(many_repeated_fields_are_joined_too);
