@@ -206,7 +206,7 @@ pw_request *pw_thread_request(pw_thread *thread);
  * The number that pw_next and pw_respond return: negative PW_STOP, or a sum of
  *
  *     bits 0-1    one of PW_SAME ... PW_STORE
- *     bits 2-4    PW_CONTENT, PW_OTHER_NAMES, PW_NEWS
+ *     bits 2-5    PW_CONTENT, PW_OTHER_NAMES, PW_NEWS, PW_IN_FILE
  *     bits 6-16   the cache entry of PW_SAME, PW_CHANGED and PW_STORE
  *
  * It is small, because Python counts fastest with what is below 2**30. The block has
@@ -224,6 +224,7 @@ pw_request *pw_thread_request(pw_thread *thread);
 #define PW_CONTENT 4     /* there is content: see pw_request */
 #define PW_OTHER_NAMES 8 /* the block holds keys without a number */
 #define PW_NEWS 16       /* pw_news has something to say */
+#define PW_IN_FILE 32    /* the content is in a file */
 #define PW_ENTRY_SHIFT 6
 #define PW_ENTRY_MASK 2047
 #define PW_OTHER_NAME 255

@@ -105,6 +105,10 @@ void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
 
 size_t pw_digits(char *to, int64_t value)
 {
+    if (value < 10) { /* as most parts of an address are, or nearly so */
+        *to = (char)('0' + value);
+        return 1;
+    }
     char reversed[20];
     size_t count = 0;
     do {
@@ -171,10 +175,10 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
     to = pw_put(to, own, sizeof own);
     if (content_length >= 0)
         *to++ = PW_KEY_CONTENT_LENGTH;
-    uint64_t left[4];
-    memcpy(left, index.numbers, sizeof left);
-    for (int number; (number = pw_index_pop(left)) >= 0;)
+    const char *fields = to;
+    for (int number; (number = pw_index_pop(index.numbers)) >= 0;)
         *to++ = (char)number;
+    const char *fields_end = to;
     memset(to, PW_OTHER_NAME, index.other_count);
     to = pw_end_numbers(block, to + index.other_count);
 
@@ -189,12 +193,11 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
     to = pw_value(to, peer->port, strlen(peer->port));
     if (content_length >= 0)
         to = pw_put_length(to, content_length);
-    memcpy(left, index.numbers, sizeof left);
-    for (int number; (number = pw_index_pop(left)) >= 0;)
-        if (number == PW_KEY_HOST && head->authority.at != NULL)
+    for (; fields < fields_end; fields++)
+        if (*fields == PW_KEY_HOST && head->authority.at != NULL)
             to = pw_span_value(to, head->authority);
         else
-            to = pw_put_field(to, head, &index, index.first[number]);
+            to = pw_put_field(to, head, &index, index.first[(uint8_t)*fields]);
     for (size_t i = 0; i < index.other_count; i++)
         to = pw_put_named_field(to, head, &index, index.others[i]);
     block->other_names = index.other_count != 0;

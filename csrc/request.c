@@ -320,6 +320,8 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
         request->content_file = conn->content->file;
         conn->content->file = -1; /* Python's now */
         number |= PW_CONTENT;
+        if (request->content_file >= 0)
+            number |= PW_IN_FILE;
     }
     if (thread->block.other_names)
         number |= PW_OTHER_NAMES;

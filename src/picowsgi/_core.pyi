@@ -108,6 +108,7 @@ class _Lib:
     PW_HALF_CLOSED_MS: int
     PW_HAS_LENGTH: int
     PW_IDLE: int
+    PW_IN_FILE: int
     PW_KIND: int
     PW_LEAVE: int
     PW_NEW: int

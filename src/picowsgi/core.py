@@ -32,6 +32,7 @@ NEW: int = lib.PW_NEW
 STORE: int = lib.PW_STORE
 KIND: int = lib.PW_KIND
 CONTENT: int = lib.PW_CONTENT
+IN_FILE: int = lib.PW_IN_FILE
 OTHER_NAMES: int = lib.PW_OTHER_NAMES
 NEWS: int = lib.PW_NEWS
 NEWS_SENT: int = lib.PW_NEWS_SENT

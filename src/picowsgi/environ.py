@@ -6,13 +6,14 @@ known again by the core, and its environ copied from a template.
 
 from __future__ import annotations
 
-import io
 import socket
 import threading
 from contextlib import suppress
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from picowsgi import core
+from picowsgi.core import unpack
 from picowsgi.cpus import has_gil
 from picowsgi.input import NO_CONTENT, ErrorStream, open_spooled
 from picowsgi.order import Orders
@@ -110,12 +111,17 @@ class EnvironMaker:
 
     def make(self, number: int) -> WSGIEnvironment:
         """Return the environ of the request that the core described by `number` (csrc/api.h)."""
-        template = self._changed.get(number)
-        if template is None and number != core.NEW:
-            return self._make_other(number)
+        template = None
+        if number != core.NEW:
+            template = self._changed.get(number)
+            if template is None:
+                return self._make_other(number)
         text = self._block[: self._request.block_size].decode("latin-1")
         values = text.split("\0")
-        fill, blanks = self._known_orders.get(values[0]) or self._orders.learn(values[0])
+        try:
+            fill, blanks = self._known_orders[values[0]]
+        except KeyError:
+            fill, blanks = self._orders.learn(values[0])
         if template is not None:
             environ = template.copy()
         elif self._has_one_base:
@@ -143,7 +149,7 @@ class EnvironMaker:
             if kind == core.STORE:
                 self._kept.put_template(self._thread, entry, environ.copy())
         if number & core.CONTENT:
-            self._add_content(environ)
+            self._add_content(environ, number)
         return environ
 
     def _make_slowly(self) -> WSGIEnvironment:
@@ -163,15 +169,15 @@ class EnvironMaker:
             with suppress(OSError):  # the application may have closed the descriptor
                 spooled.close()
 
-    def _add_content(self, environ: WSGIEnvironment) -> None:
+    def _add_content(self, environ: WSGIEnvironment, number: int) -> None:
         request = self._request
-        length, descriptor = request.content_length, request.content_file
-        if descriptor >= 0:
-            environ["wsgi.input"] = self.spooled = open_spooled(descriptor)
+        if number & core.IN_FILE:
+            environ["wsgi.input"] = self.spooled = open_spooled(request.content_file)
             request.content_file = -1  # the object closes it from now on
-        else:
-            content = core.unpack(request.content, length) if length else b""
-            environ["wsgi.input"] = io.BytesIO(content)
+            return
+        length = request.content_length
+        content = unpack(request.content, length) if length else b""
+        environ["wsgi.input"] = BytesIO(content)
 
 
 def _fill_slowly(environ: WSGIEnvironment, order: str, values: Iterator[str]) -> None:

@@ -145,10 +145,10 @@ class Gateway:
             template = templates.get(number)
             if template is not None:
                 number = serve(template.copy())
+            elif number >= 0:
+                number = serve(make(number))
             elif number == _ENDED:
                 number = core.finish(self.thread, self._cut)
-            elif number != core.IDLE:
-                number = serve(make(number))
             else:
                 self._kept.take_news(self._core_thread)
                 number = core.next_request(self.thread)

@@ -39,6 +39,7 @@ class Orders:
         keys = tuple(core.KEYS[ord(number)] for number in order)
         blank = dict.fromkeys((*keys, "RAW_URI"))
         blanks = [{**base, **blank} for base in self._bases]
+        uri = 1 + keys.index("REQUEST_URI")
         left = _OFTEN
 
         def fill(environ: WSGIEnvironment, values: Sequence[str]) -> None:
@@ -46,7 +47,7 @@ class Orders:
             if len(values) != len(keys) + 1:
                 raise ValueError
             environ.update(zip(keys, values[1:], strict=True))
-            environ["RAW_URI"] = environ["REQUEST_URI"]
+            environ["RAW_URI"] = values[uri]
             left -= 1
             if left == 0:
                 self.known[order] = make_fill(keys), blanks
@@ -61,7 +62,7 @@ def make_fill(keys: Sequence[str]) -> Fill:
     source = (
         "def fill(environ, values):\n"
         f"    _, {targets} = values\n"
-        '    environ["RAW_URI"] = environ["REQUEST_URI"]\n'
+        f'    environ["RAW_URI"] = values[{1 + keys.index("REQUEST_URI")}]\n'
     )
     names: dict[str, Any] = {}
     exec(source, names)  # noqa: S102 (of the core's own keys, never of what a client has sent)
