@@ -415,7 +415,7 @@ void pw_access_flush(pw_access *access)
         return;
     size_t done = 0;
     bool whole = true;
-    sigset_t before = pw_pipe_signal_hold();
+    sigset_t before = pw_write_signals_hold();
     while (access->fd >= 0 && done < access->lines.size) {
         size_t left = access->lines.size - done;
         ssize_t size = write(access->fd, access->lines.at + done, left);
@@ -424,6 +424,6 @@ void pw_access_flush(pw_access *access)
             break; /* a log that cannot be written must not disturb a request */
         done += (size_t)size;
     }
-    pw_pipe_signal_release(&before, whole);
+    pw_write_signals_release(&before, whole);
     access->lines.size = 0;
 }

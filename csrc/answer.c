@@ -119,12 +119,14 @@ size_t pw_answer_refusal(const pw_clock *clock, char *to, pw_error error, bool i
                         "HTTP/1.1 %d %s\r\n"
                         "Server: picowsgi\r\n"
                         "%.*s"
+                        "%s"
                         "Content-Type: text/plain; charset=utf-8\r\n"
                         "Content-Length: %zu\r\n"
                         "Connection: close\r\n"
                         "\r\n"
                         "%s%s",
-                        status, pw_reason(status), (int)clock->size, clock->date, strlen(text) + 1,
+                        status, pw_reason(status), (int)clock->size, clock->date,
+                        status == 503 ? "Retry-After: 1\r\n" : "", strlen(text) + 1,
                         is_head ? "" : text, is_head ? "" : "\n");
     return size > 0 && size < PW_REFUSAL_MOST ? (size_t)size : 0;
 }

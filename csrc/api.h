@@ -37,6 +37,7 @@ typedef struct {
     int32_t timeout_drain;
     int32_t timeout_graceful;
     int32_t timeout_request; /* 0: none */
+    int32_t timeout_queue;   /* that a complete request waits for a thread; 0: none */
     int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
     int32_t access_json;     /* values are escaped for JSON strings */
     int32_t access_prompt;   /* a line does not wait for others: somebody looks on */
@@ -87,9 +88,11 @@ typedef struct {
     int64_t exchange;       /* the number of this request and its response: never used twice */
     int64_t content_length; /* of the decoded content */
     const char *content;    /* the content in memory, or NULL; borrowed until the response ends */
-    int32_t content_file;   /* the temporary file with the content, or -1; Python closes it */
-    int32_t listener;       /* index of the listening socket, in the order of pw_server_listen */
-    int64_t sent;           /* content of the response that has ended last, in bytes */
+    /* The temporary file with the content, or -1. Python sets it to -1 when it takes the file, and
+     * closes that; the core closes one that Python has not taken by the end of the response. */
+    int32_t content_file;
+    int32_t listener; /* index of the listening socket, in the order of pw_server_listen */
+    int64_t sent;     /* content of the response that has ended last, in bytes */
     /*
      * Written by Python; the core sets it to 0 with each request. 1: Python lends bytes to the core
      * for this response, and keeps them under the number `exchange` until PW_NEWS_SENT names it. The
@@ -185,6 +188,7 @@ void pw_watch_failed(pw_server *server);
 #define PW_NOTICE_ABANDONED 8     /* an exception came between the application and the response */
 #define PW_NOTICE_BACKLOG 9       /* at the end connections were waiting to be accepted */
 #define PW_NOTICE_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
+#define PW_NOTICE_QUEUE 11 /* no thread was free for timeout_queue: 503; told now and then */
 #define PW_NOTICE_LINE 1024
 typedef struct {
     int32_t what;

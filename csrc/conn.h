@@ -187,6 +187,7 @@ typedef enum {
     PW_TIMER_LINGER,
     PW_TIMER_RESET,
     PW_TIMER_DRAIN,
+    PW_TIMER_QUEUE,
     PW_TIMER_KINDS,
     PW_TIMER_NONE = PW_TIMER_KINDS,
 } pw_timer_kind;
@@ -245,8 +246,8 @@ typedef struct {
 
 /* A file without a name, or -1 with errno set. */
 int pw_temporary_file(const char *directory);
-/* False with errno set. */
-bool pw_write_all(int fd, const char *data, size_t size);
+/* Writes all of the parts, which are used up, from this offset on. False with errno set. */
+bool pw_write_parts(int fd, struct iovec *parts, int count, off_t offset);
 
 /* length -1: chunked. NULL: out of memory. */
 pw_content *pw_content_new(int64_t length);
@@ -266,14 +267,14 @@ pw_parse pw_content_take(pw_content *content, pw_store *store, const char *data,
 /* ------------------------------------------------------------------ process.c */
 
 /*
- * Around a call that may raise SIGPIPE, which Python ignores, and which would end the process where
- * an application has given it its default back. It is not left blocked: programs that the
- * application starts would have it so.
+ * Around a call that writes. It may raise SIGPIPE or SIGXFSZ (a file that has reached RLIMIT_FSIZE).
+ * Python ignores both, and they would end the process where an application has given them their
+ * defaults back. They are not left blocked: programs that the application starts would have them so.
  */
-sigset_t pw_pipe_signal_hold(void);
+sigset_t pw_write_signals_hold(void);
 /* With what hold has returned; errno is kept. whole: the call has written all that it was to write;
- * with less of it, too, the signal may have been raised. */
-void pw_pipe_signal_release(const sigset_t *before, bool whole);
+ * with less of it, too, a signal may have been raised. */
+void pw_write_signals_release(const sigset_t *before, bool whole);
 
 /* ------------------------------------------------------------------ send.c */
 

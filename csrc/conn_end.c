@@ -230,7 +230,7 @@ void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
 
 void pw_conn_refuse_waiting(pw_server *server, pw_conn *conn, pw_error error)
 {
-    if (conn->state != PW_CONN_CONTENT) {
+    if (conn->state != PW_CONN_CONTENT && conn->state != PW_CONN_READY) {
         server->parsed = NULL;
         server->head = (pw_head){.fields = server->fields}; /* not to log that of another */
     }
@@ -289,7 +289,11 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
     switch (conn->state) {
     case PW_CONN_READY:
     case PW_CONN_APP:
-        pw_timer_stop(&conn->timer); /* left running because most requests are over in no time */
+        if (conn->state == PW_CONN_READY && conn->timer.kind == PW_TIMER_QUEUE)
+            pw_ready_expire(server, conn);
+        else
+            pw_timer_stop(
+                &conn->timer); /* left running because most requests are over in no time */
         return;
     case PW_CONN_HEAD:
         pw_conn_refuse_waiting(server, conn, PW_E_HEAD_TIMEOUT);

@@ -5,9 +5,8 @@
  */
 #include "server.h"
 
-#define PW_LOOK_AT 32    /* connections, for the one that is to go next */
-#define PW_GO_MOST 64    /* connections that go for one that comes */
-#define PW_TELL_MS 10000 /* between two lines in the error log */
+#define PW_LOOK_AT 32 /* connections, for the one that is to go next */
+#define PW_GO_MOST 64 /* connections that go for one that comes */
 
 static size_t pw_conn_holds(const pw_conn *conn)
 {
@@ -18,10 +17,7 @@ static size_t pw_conn_holds(const pw_conn *conn)
  * be answered any more. */
 static void pw_conn_give_up(pw_server *server, pw_conn *conn)
 {
-    if (server->told_at == 0 || server->timers.now - server->told_at >= PW_TELL_MS) {
-        server->told_at = server->timers.now;
-        pw_notice_conn(server, conn, PW_NOTICE_HEADS, 0);
-    }
+    pw_notice_often(server, conn, PW_NOTICE_HEADS, &server->told_heads);
     if (conn->state == PW_CONN_SENDING) {
         conn->close = true;        /* RFC 9112 section 9.3.2: its client has to be ready for that */
         conn->what |= PW_READABLE; /* so that the end is a lingering one */

@@ -59,20 +59,32 @@ int pw_temporary_file(const char *directory)
     return fd;
 }
 
-bool pw_write_all(int fd, const char *data, size_t size)
+bool pw_write_parts(int fd, struct iovec *parts, int count, off_t offset)
 {
-    while (size > 0) {
-        ssize_t done = write(fd, data, size);
+    sigset_t before = pw_write_signals_hold();
+    while (count > 0) {
+        if (parts->iov_len == 0) {
+            parts++;
+            count--;
+            continue;
+        }
+        ssize_t done = pwritev(fd, parts, count, offset);
         if (done < 0 && errno == EINTR)
             continue;
         if (done == 0)
             errno = ENOSPC;
         if (done <= 0)
-            return false;
-        data += done;
-        size -= (size_t)done;
+            break;
+        offset += done;
+        for (struct iovec *part = parts; done > 0; part++) {
+            size_t size = part->iov_len < (size_t)done ? part->iov_len : (size_t)done;
+            part->iov_base = (char *)part->iov_base + size;
+            part->iov_len -= size;
+            done -= (ssize_t)size;
+        }
     }
-    return true;
+    pw_write_signals_release(&before, count == 0);
+    return count == 0;
 }
 
 /* How much memory it has with `needed` bytes; grows by doubling, never past what is still to come. */
@@ -113,11 +125,17 @@ static bool pw_content_grow(pw_content *content, pw_store *store, size_t more)
     return true;
 }
 
+static bool pw_content_write(const pw_content *content, const char *data, size_t size, int64_t at)
+{
+    struct iovec part = {(void *)(uintptr_t)data, size};
+    return pw_write_parts(content->file, &part, 1, (off_t)at);
+}
+
 /* From memory to the file. */
 static pw_error pw_content_spill(pw_content *content, pw_store *store)
 {
     content->file = pw_temporary_file(store->directory);
-    if (content->file < 0 || !pw_write_all(content->file, content->memory, (size_t)content->size))
+    if (content->file < 0 || !pw_content_write(content, content->memory, (size_t)content->size, 0))
         return PW_E_STORAGE;
     pw_content_forget(content, store);
     return PW_E_NONE;
@@ -140,7 +158,7 @@ pw_error pw_content_add(pw_content *content, pw_store *store, const char *data, 
         if (error != PW_E_NONE)
             return error;
     }
-    if (!pw_write_all(content->file, data, size))
+    if (!pw_content_write(content, data, size, content->size))
         return PW_E_STORAGE;
     content->size += more;
     return PW_E_NONE;

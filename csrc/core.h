@@ -51,6 +51,7 @@ typedef enum {
     X(OTHER_CODING, 501, "unknown transfer coding")                                                \
     X(MEMORY, 503, "out of memory")                                                                \
     X(HEAD_MEMORY, 503, "too many requests are being received")                                    \
+    X(QUEUE, 503, "no thread is free for the request")                                             \
     X(OTHER_VERSION, 505, "HTTP version not supported")                                            \
     X(STORAGE, 507, "no room for the request content")
 

@@ -13,6 +13,8 @@
  * borrowed piece is left in its output, and only then has the next request of that connection a turn.
  * So a connection has one loan at most, and PW_NEWS_SENT names the number of that loan, once.
  */
+#include <unistd.h>
+
 #include "server.h"
 
 pw_conn *pw_turn_take(pw_thread *thread, int64_t exchange)
@@ -36,6 +38,9 @@ void pw_exchange_end(pw_thread *thread)
 {
     pw_server *server = thread->server;
     pw_conn *conn = thread->conn;
+    if (thread->request.content_file >= 0)
+        close(thread->request.content_file);
+    thread->request.content_file = -1;
     if (thread->request.lends) {
         thread->request.lends = 0;
         if (conn->output.borrowed > 0)

@@ -190,15 +190,22 @@ bool pw_equals(const char *text, size_t size, const char *lower)
     return i == size && lower[i] == '\0';
 }
 
+/* The bits in which a name may differ from one in lower case: 32 where that has a letter, for of all
+ * characters in names only letters have 64. */
+static uint64_t pw_case_bits(uint64_t lower)
+{
+    return (lower & 0x4040404040404040) >> 1;
+}
+
 static bool pw_same_eight(const char *name, const char *lower)
 {
     uint64_t a, b;
     memcpy(&a, name, sizeof a);
     memcpy(&b, lower, sizeof b);
-    return (a | 0x2020202020202020) == b;
+    return ((a ^ b) & ~pw_case_bits(b)) == 0;
 }
 
-/* Both have this size; as for pw_name_hash. */
+/* Both have this size. */
 static bool pw_same_name(const char *name, const char *lower, size_t size)
 {
     size_t i = 0;
@@ -208,7 +215,7 @@ static bool pw_same_name(const char *name, const char *lower, size_t size)
     if (size >= 8) /* the last eight, of which some have been compared */
         return pw_same_eight(name + size - 8, lower + size - 8);
     for (; i < size; i++)
-        if ((name[i] | 32) != lower[i])
+        if ((unsigned char)(name[i] ^ lower[i]) & ~pw_case_bits((unsigned char)lower[i]))
             return false;
     return true;
 }

@@ -260,6 +260,8 @@ static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
             return PW_IDLE;
         if (server->access.fd >= 0)
             conn->ready_us = pw_microseconds();
+        if (server->queue_ends)
+            pw_timer_start(&server->timers, &conn->timer, PW_TIMER_QUEUE);
         pw_queue_push(&server->ready, conn, false);
         return PW_IDLE;
     }
@@ -279,6 +281,18 @@ pw_conn *pw_ready_pop(pw_server *server)
         pw_conn_close(server, conn);
     }
     return NULL;
+}
+
+void pw_ready_expire(pw_server *server, const pw_conn *last)
+{
+    pw_conn *conn;
+    do { /* all of them wait equally long */
+        conn = pw_queue_pop(&server->ready);
+        if (conn == NULL || pw_conn_bury(server, conn))
+            continue;
+        pw_notice_often(server, conn, PW_NOTICE_QUEUE, &server->told_queue);
+        pw_conn_refuse_waiting(server, conn, PW_E_QUEUE);
+    } while (conn != NULL && conn != last);
 }
 
 int64_t pw_loop(pw_thread *thread)

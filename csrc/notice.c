@@ -9,6 +9,7 @@
 
 #define PW_NOTICES_ROOM 16   /* from the start: one of them tells that there is no memory */
 #define PW_NOTICES_MOST 8192 /* that wait for pw_notice_take; of more only the number is told */
+#define PW_OFTEN_MS 10000    /* between two notices of what meets many */
 
 bool pw_notices_init(pw_notices *notices)
 {
@@ -115,6 +116,14 @@ static void pw_notice_add(pw_server *server, const pw_thread *thread, const pw_c
     pthread_cond_signal(&server->watch);
     if (server->holder == server->watcher)
         pw_loop_wake(server, true);
+}
+
+void pw_notice_often(pw_server *server, const pw_conn *conn, int what, int64_t *told)
+{
+    if (*told != 0 && server->timers.now - *told < PW_OFTEN_MS)
+        return;
+    *told = server->timers.now;
+    pw_notice_conn(server, conn, what, 0);
 }
 
 void pw_notice_lost(pw_server *server)

@@ -17,36 +17,42 @@ int32_t pw_die_with_parent(int32_t signal)
 #endif
 }
 
-static sigset_t pw_pipe_signal(void)
-{
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGPIPE);
-    return set;
-}
+/* Those that a call which writes may raise, in the thread that makes it. */
+static const int pw_write_signals[] = {SIGPIPE, SIGXFSZ};
+enum { PW_WRITE_SIGNALS = sizeof pw_write_signals / sizeof pw_write_signals[0] };
 
-sigset_t pw_pipe_signal_hold(void)
+sigset_t pw_write_signals_hold(void)
 {
-    sigset_t set = pw_pipe_signal(), before;
+    sigset_t set, before;
+    sigemptyset(&set);
+    for (int i = 0; i < PW_WRITE_SIGNALS; i++)
+        sigaddset(&set, pw_write_signals[i]);
     pthread_sigmask(SIG_BLOCK, &set, &before);
     return before;
 }
 
-void pw_pipe_signal_release(const sigset_t *before, bool whole)
+static void pw_signal_discard(int number)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+#if PW_LINUX
+    const struct timespec none = {0, 0};
+    sigtimedwait(&set, NULL, &none);
+#else /* not every system has that */
+    sigset_t pending;
+    int unused;
+    if (sigpending(&pending) == 0 && sigismember(&pending, number) == 1)
+        sigwait(&set, &unused);
+#endif
+}
+
+void pw_write_signals_release(const sigset_t *before, bool whole)
 {
     int error = errno;
-    if (!whole && !sigismember(before, SIGPIPE)) {
-        const sigset_t set = pw_pipe_signal();
-#if PW_LINUX
-        const struct timespec none = {0, 0};
-        sigtimedwait(&set, NULL, &none);
-#else /* not every system has that */
-        sigset_t pending;
-        int unused;
-        if (sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1)
-            sigwait(&set, &unused);
-#endif
-    }
+    for (int i = 0; i < PW_WRITE_SIGNALS && !whole; i++)
+        if (!sigismember(before, pw_write_signals[i]))
+            pw_signal_discard(pw_write_signals[i]);
     pthread_sigmask(SIG_SETMASK, before, NULL);
     errno = error;
 }

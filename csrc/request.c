@@ -261,7 +261,7 @@ void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
 {
     if (server->access.fd < 0)
         return;
-    if (conn->state == PW_CONN_CONTENT)
+    if (conn->state == PW_CONN_CONTENT || conn->state == PW_CONN_READY)
         pw_parse_again(server, conn);
     else if (server->head.method.size == 0)
         server->head.target = pw_first_line(conn);

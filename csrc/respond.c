@@ -111,11 +111,9 @@ int32_t pw_response_fail_locked(pw_thread *thread, int what)
 /* Holds the thread, as the application's own doing, until the client has taken enough. No other
  * thread touches the output: this one has the turn, and nothing is gathered. Returns 0, or what has
  * happened. */
-static int pw_response_wait(pw_server *server, pw_conn *conn)
+static int pw_response_wait_on(pw_server *server, pw_conn *conn)
 {
-    const int step = 100; /* ms: how soon a stop is seen */
-    if (conn->output.size <= server->response_buffer)
-        return 0;
+    const int step = 100;     /* ms: how soon a stop is seen */
     int64_t since = pw_now(); /* signals may end a step early */
     int unsent = pw_unsent(conn->fd);
     while (conn->output.size > server->response_buffer) {
@@ -137,6 +135,18 @@ static int pw_response_wait(pw_server *server, pw_conn *conn)
             return PW_NOTICE_STOP;
     }
     return 0;
+}
+
+static int pw_response_wait(pw_thread *thread, pw_conn *conn)
+{
+    if (conn->output.size <= thread->server->response_buffer)
+        return 0;
+    pw_token_hold(thread, true);
+    int what = pw_response_wait_on(thread->server, conn);
+    int error = errno;
+    pw_token_hold(thread, false);
+    errno = error;
+    return what;
 }
 
 /* Puts the frame of a chunk around the data, where there is one; line is for the chunk-size. */
@@ -189,9 +199,10 @@ static size_t pw_parts_size(const struct iovec *parts, int count)
  * memory, then in a file, and only when there is no room in that holds the thread. flushes: what was kept
  * is tried first. Returns 0, or what has happened.
  */
-static int pw_response_stream(pw_server *server, pw_conn *conn, struct iovec *parts, int count,
+static int pw_response_stream(pw_thread *thread, pw_conn *conn, struct iovec *parts, int count,
                               bool flushes)
 {
+    pw_server *server = thread->server;
     pw_output *output = &conn->output;
     bool progress = false;
     if (flushes && output->first != NULL &&
@@ -206,7 +217,7 @@ static int pw_response_stream(pw_server *server, pw_conn *conn, struct iovec *pa
         return 0;
     if (!pw_output_keep(output, parts, count))
         return PW_NOTICE_ERROR;
-    int what = fits ? 0 : pw_response_wait(server, conn);
+    int what = fits ? 0 : pw_response_wait(thread, conn);
     return what == 0 && !pw_output_own(output) ? PW_NOTICE_ERROR : what;
 }
 
@@ -260,7 +271,7 @@ static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *da
     conn->sent_tick = server->ticks;
     pthread_mutex_unlock(&server->lock);
     int what = (flags & PW_FINISHED) != 0 ? pw_response_finished(thread, conn, parts, count)
-                                          : pw_response_stream(server, conn, parts, count, flushes);
+                                          : pw_response_stream(thread, conn, parts, count, flushes);
     int error = errno;
     pthread_mutex_lock(&server->lock);
     errno = error;

@@ -109,31 +109,6 @@ static bool pw_output_open_spool(pw_output *output, pw_store *store)
     return output->spool >= 0;
 }
 
-/* False with errno set; parts are used up. */
-static bool pw_write_parts(int fd, struct iovec *parts, int count, off_t offset)
-{
-    while (count > 0) {
-        ssize_t done = pwritev(fd, parts, count, offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done == 0)
-            errno = ENOSPC;
-        if (done <= 0)
-            return false;
-        offset += done;
-        while (count > 0 && parts->iov_len <= (size_t)done) {
-            done -= (ssize_t)parts->iov_len;
-            parts++;
-            count--;
-        }
-        if (count > 0) {
-            parts->iov_base = (char *)parts->iov_base + done;
-            parts->iov_len -= (size_t)done;
-        }
-    }
-    return true;
-}
-
 bool pw_output_spool(pw_output *output, pw_store *store, const struct iovec *parts, int count)
 {
     struct iovec left[PW_SPOOL_PARTS];
@@ -147,17 +122,17 @@ bool pw_output_spool(pw_output *output, pw_store *store, const struct iovec *par
     if (atomic_fetch_add(&store->spooled, more) > store->spool_total - more ||
         !pw_output_open_spool(output, store))
         goto no_room;
+    if (!pw_write_parts(output->spool, left, count, (off_t)output->spool_size))
+        goto no_room; /* what of it is in the file will be written over */
     pw_piece *last = output->last;
     if (last == NULL || !last->spooled) {
-        last = pw_piece_new(output, 0);
+        last = pw_piece_new(output, 0); /* not sooner: one without bytes could not be sent */
         if (last == NULL)
             goto no_room;
         last->file = output->spool;
         last->spooled = true;
         last->offset = (off_t)output->spool_size;
     }
-    if (!pw_write_parts(output->spool, left, count, (off_t)output->spool_size))
-        goto no_room; /* what of it is in the file will be written over */
     last->left += (size_t)more;
     output->size += more;
     output->spool_size += more;

@@ -76,6 +76,7 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->threads_most = settings->threads;
     server->has_gil = settings->gil != 0;
     server->timeout_request = settings->timeout_request;
+    server->queue_ends = settings->timeout_queue > 0;
     server->thread_count = 1;
     server->balance = settings->balance;
     server->place = server->balance != NULL ? pw_balance_join(server->balance) : NULL;
@@ -89,6 +90,7 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->timers.length[PW_TIMER_LINGER] = 2000;
     server->timers.length[PW_TIMER_RESET] = 50; /* how often to look whether all has been taken */
     server->timers.length[PW_TIMER_DRAIN] = settings->timeout_drain;
+    server->timers.length[PW_TIMER_QUEUE] = settings->timeout_queue;
 }
 
 pw_server *pw_server_new(const pw_settings *settings)

@@ -81,6 +81,8 @@ bool pw_notices_wait(const pw_notices *notices);
 /* What the request of this connection has met; PW_NOTICE_ERROR: whatever `error` means, and nothing
  * where it only means that the client has gone. */
 void pw_notice_conn(pw_server *server, const pw_conn *conn, int what, int error);
+/* The same of what meets many, once in a while: *told is when it was last told. */
+void pw_notice_often(pw_server *server, const pw_conn *conn, int what, int64_t *told);
 /* The same while a thread is at the request. */
 void pw_notice_thread(const pw_thread *thread, const pw_conn *conn, int what, int error);
 /* One more of which nothing can be told. */
@@ -199,7 +201,8 @@ struct pw_server {
     pw_store store;
     int64_t response_buffer;
     size_t head_memory; /* most bytes of pool.held that connections may keep while they wait */
-    int64_t told_at;    /* ms: when PW_NOTICE_HEADS was last told */
+    int64_t told_heads; /* ms: when PW_NOTICE_HEADS was last told; 0: never */
+    int64_t told_queue; /* the same of PW_NOTICE_QUEUE */
     int32_t max_connections;
     int32_t timeout_graceful;
     char *directory; /* owned */
@@ -267,6 +270,7 @@ struct pw_server {
     pw_thread *threads;    /* borrowed: all of them */
     int32_t thread_count;  /* those that were asked for, and have not failed to start */
     int32_t threads_most;
+    int32_t held;        /* those whose response waits for its client to read */
     int32_t arrived;     /* those that have come to the core so far */
     int32_t taken_count; /* those that are at a request */
     int64_t takes;       /* requests that they have taken */
@@ -278,6 +282,7 @@ struct pw_server {
     pw_thread *watcher;      /* owned: stands for pw_watch as the holder; serves nothing */
     pthread_cond_t watch;    /* for pw_watch */
     int64_t timeout_request; /* ms; 0: none */
+    bool queue_ends;         /* a request that waits for a thread is refused in the end */
     int64_t ticks;           /* counted by pw_watch */
     int64_t birth_tick;      /* no thread is asked for before this */
     int64_t looked_at;       /* ms: when pw_watch last looked for slow requests */
@@ -303,6 +308,7 @@ struct pw_thread {
     bool has_arrived;     /* counted in server->arrived */
     bool taken;           /* a request, and has not come back for the next */
     atomic_bool back;     /* it has called the core again, but may wait for the lock yet */
+    bool held;            /* counted in server->held */
     int64_t taken_at;     /* ms */
     int64_t system;       /* pw_thread_id, once it has arrived */
     int64_t stall_cpu;    /* ns of CPU time when the watcher last looked; -1: unknown */
@@ -361,6 +367,8 @@ int64_t pw_loop(pw_thread *thread);
 int64_t pw_loop_serve(pw_thread *thread);
 /* The first of the requests that are complete, or NULL. */
 pw_conn *pw_ready_pop(pw_server *server);
+/* This connection's request has waited for too long, and so have those before it: 503. */
+void pw_ready_expire(pw_server *server, const pw_conn *last);
 /* Another thread has, perhaps, given the loop something to do. */
 void pw_loop_wake(pw_server *server, bool always);
 /* Ends and frees all connections; no thread is in the loop any more. */
@@ -380,6 +388,8 @@ void pw_token_carry(pw_thread *thread);
 /* Without the lock: the thread leaves the core for Python with this number, or has come back. */
 void pw_token_leave(pw_thread *thread, int64_t number);
 void pw_token_back(pw_thread *thread);
+/* Without the lock: a slow client holds the thread from now on, or no more. */
+void pw_token_hold(pw_thread *thread, bool held);
 /* The thread is to be freed: nobody is to wait for it. */
 void pw_token_drop(pw_thread *thread);
 /* When the watcher, running the loop, has to look at the threads again: ms, 0: never. */

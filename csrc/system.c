@@ -91,9 +91,9 @@ ssize_t pw_send_message(int fd, const struct msghdr *message, int flags)
 #elif defined(SO_NOSIGPIPE)
     return sendmsg(fd, message, flags);
 #else
-    sigset_t before = pw_pipe_signal_hold();
+    sigset_t before = pw_write_signals_hold();
     ssize_t done = sendmsg(fd, message, flags);
-    pw_pipe_signal_release(&before, done >= 0);
+    pw_write_signals_release(&before, done >= 0);
     return done;
 #endif
 }
@@ -118,9 +118,9 @@ ssize_t pw_receive_message(int fd, struct msghdr *message, int flags)
 ssize_t pw_send_file_part(int fd, int file, off_t *offset, size_t size)
 {
 #if PW_LINUX
-    sigset_t before = pw_pipe_signal_hold(); /* sendfile has no MSG_NOSIGNAL */
+    sigset_t before = pw_write_signals_hold(); /* sendfile has no MSG_NOSIGNAL */
     ssize_t done = sendfile(fd, file, offset, size);
-    pw_pipe_signal_release(&before, done == (ssize_t)size);
+    pw_write_signals_release(&before, done == (ssize_t)size);
     return done;
 #else
     /* Others have a sendfile too, each of another kind. */

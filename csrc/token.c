@@ -18,7 +18,7 @@
  *   4. If nobody holds the token, a thread that was signalled is on its way to it, or the watcher is
  *      awake: it gives the token to somebody at its next tick (pw_token_is_unheld).
  *   5. If the holder is out, the watcher is awake: it gives the token to somebody when the holder has
- *      not come back after two ticks (pw_token_is_stalled).
+ *      not come back after two ticks (pw_token_is_stalled). Without a watcher no thread waits then.
  *   6. What is in `ready` was put there in the order in which it was complete, and leaves in that order:
  *      a thread takes from there before it looks at anything else.
  *   7. Once the server has stopped every thread that waits is signalled, and none waits again.
@@ -65,6 +65,13 @@ static void pw_token_check(const pw_server *server)
 }
 #endif
 
+/* Whether a thread that goes to the application leaves the token to another one, if there is one that
+ * waits. Where nobody counts ticks (simple_server) it always does: nobody would take it later. */
+static bool pw_token_is_yielded(const pw_server *server)
+{
+    return !server->is_watched || (server->threads_most > 1 && pw_yield_pays(&server->rule));
+}
+
 static bool pw_token_is_stalled(const pw_server *server)
 {
     return server->holder_is_out && server->ticks - server->token_tick >= PW_STALL_TICKS;
@@ -98,6 +105,21 @@ static void pw_token_give(pw_server *server, pw_thread *thread)
     server->token_tick = server->ticks;
     if (old != NULL && old != thread)
         pw_token_flush(old);
+}
+
+/* Threads that may be there: one more for each that a slow client holds, up to as many again. */
+static int32_t pw_token_threads_most(const pw_server *server)
+{
+    if (server->threads_most == 1)
+        return 1; /* an application that may be called by one thread alone */
+    int32_t held = server->held < server->threads_most ? server->held : server->threads_most;
+    return server->threads_most + held;
+}
+
+static bool pw_token_may_grow(const pw_server *server)
+{
+    return server->is_watched && server->thread_count < pw_token_threads_most(server) &&
+           server->ticks >= server->birth_tick;
 }
 
 static pw_thread *pw_idle_pop(pw_server *server)
@@ -227,18 +249,33 @@ static void pw_token_arrive(pw_thread *thread)
     }
 }
 
+/* The thread is one too many, as slow clients hold fewer now: it ends, and others go on. */
+static bool pw_token_retire(pw_thread *thread)
+{
+    pw_server *server = thread->server;
+    if (server->thread_count <= pw_token_threads_most(server))
+        return false;
+    server->thread_count--;
+    server->arrived--;
+    thread->has_arrived = false;
+    if ((server->holder == thread || server->holder == NULL) && !pw_token_wake_idle(server))
+        pw_token_give(server, NULL);
+    pw_watch_wake(server);
+    return true;
+}
+
 bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
 {
     pw_server *server = thread->server;
     pw_token_arrive(thread);
     *number = PW_STOP;
-    while (!server->stopped) {
+    while (!server->stopped && !(picks && pw_token_retire(thread))) {
         if (server->holder == thread) {
             server->holder_is_out = false;
             return true;
         }
         if (server->holder == NULL || pw_token_is_stalled(server) ||
-            (server->holder_is_out && pw_yield_pays(&server->rule))) {
+            (server->holder_is_out && pw_token_is_yielded(server))) {
             pw_idle_remove(server, thread);
             pw_token_give(server, thread);
             pw_token_check(server);
@@ -292,16 +329,27 @@ void pw_token_keep(pw_thread *thread)
     server->holder_is_out = true;
     server->token_tick = server->ticks;
     pw_watch_wake(server);
-    if (!pw_yield_pays(&server->rule) || server->threads_most == 1)
+    if (!pw_token_is_yielded(server))
         return;
     pw_thread *next = pw_idle_pop(server);
     if (next != NULL) { /* it is warm, but whoever comes first has the token */
         pw_token_give(server, NULL);
         pthread_cond_signal(&next->wake);
-    } else if (server->thread_count < server->threads_most && server->ticks >= server->birth_tick) {
+    } else if (pw_token_may_grow(server)) {
         server->wants_thread = true;
         pthread_cond_signal(&server->watch);
     }
+}
+
+void pw_token_hold(pw_thread *thread, bool held)
+{
+    pw_server *server = thread->server;
+    pthread_mutex_lock(&server->lock);
+    server->held += held ? 1 : -1;
+    thread->held = held;
+    if (held)
+        pw_loop_wake(server, true); /* the watcher may be at it, and start a thread */
+    pthread_mutex_unlock(&server->lock);
 }
 
 void pw_token_carry(pw_thread *thread)
@@ -371,7 +419,8 @@ int32_t pw_settle(pw_thread *thread, int32_t patience)
         if (patience > 0 && !server->stopped && pw_count_unsent(server) > 0)
             pw_loop(server->watcher);
         server->watcher->patience = -1;
-        pw_token_give(server, NULL);
+        if (!pw_token_wake_idle(server))
+            pw_token_give(server, NULL);
         unsent = server->stopped ? 0 : pw_count_unsent(server);
         if (server->ready.first != NULL)
             pw_server_wake(server); /* of these the poller tells nobody any more */
@@ -389,7 +438,9 @@ int64_t pw_watch_due(const pw_server *server)
 
 bool pw_watch_is_wanted(const pw_server *server)
 {
+    bool all_are_out = server->taken_count >= server->thread_count;
     return server->idle != NULL || pw_notices_wait(&server->notices) ||
+           (all_are_out && pw_token_may_grow(server)) ||
            (server->timeout_request > 0 && server->timers.now >= server->looked_at + PW_LOOK_MS);
 }
 
@@ -420,7 +471,7 @@ static void pw_watch_look(pw_server *server)
     bool all_wait = pw_token_is_stalled(server) && server->arrived == server->thread_count;
     bool any = false;
     for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
-        if (!thread->taken || !thread->has_arrived)
+        if (!thread->taken || !thread->has_arrived || thread->held)
             continue;
         int64_t before = thread->stall_cpu, now = pw_thread_cpu(thread->system);
         thread->stall_cpu = now;
@@ -440,7 +491,7 @@ static bool pw_watch_acts(pw_server *server)
     server->wants_thread = false;
     if (!wanted || pw_token_wake_idle(server))
         return false;
-    if (server->thread_count < server->threads_most && server->ticks >= server->birth_tick) {
+    if (pw_token_may_grow(server)) {
         server->thread_count++;
         return true;
     }

@@ -56,6 +56,7 @@ class pw_settings:
     timeout_drain: int
     timeout_graceful: int
     timeout_request: int
+    timeout_queue: int
     access_file: int
     access_json: int
     access_prompt: int
@@ -122,6 +123,7 @@ class _Lib:
     PW_NOTICE_LINE: int
     PW_NOTICE_LOST: int
     PW_NOTICE_MEMORY: int
+    PW_NOTICE_QUEUE: int
     PW_NOTICE_SHORT: int
     PW_NOTICE_STOP: int
     PW_NOTICE_STORAGE: int

@@ -416,6 +416,15 @@ class Settings:
         minimum=0,
         maximum=86400,
     )
+    timeout_queue: float = option(
+        0.0,
+        kind="seconds",
+        group="Timeouts",
+        metavar="TIME",
+        help="to wait for a free thread, 0 for any",
+        minimum=0,
+        maximum=86400,
+    )
     timeout_worker: float = option(
         30.0,
         kind="seconds",

@@ -54,6 +54,7 @@ NOTICE_STOP: int = lib.PW_NOTICE_STOP
 NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
 NOTICE_LOST: int = lib.PW_NOTICE_LOST
 NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
+NOTICE_QUEUE: int = lib.PW_NOTICE_QUEUE
 NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
 NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
 DRAIN: int = lib.PW_DRAIN
@@ -247,6 +248,7 @@ class CoreServer:
             "timeout_drain": _milliseconds(settings.timeout_drain),
             "timeout_graceful": _milliseconds(settings.timeout_graceful),
             "timeout_request": _milliseconds(settings.timeout_request),
+            "timeout_queue": _milliseconds(settings.timeout_queue),
             "access_file": -1 if access is None else access.descriptor,
             "access_json": access is not None and access.json,
             "access_prompt": access is not None and access.in_terminal,

@@ -166,14 +166,14 @@ class EnvironMaker:
         """Close the temporary file of the request that has ended."""
         spooled, self.spooled = self.spooled, None
         if spooled is not None:
-            with suppress(OSError):  # the application may have closed the descriptor
+            # The application may have closed the descriptor, or detached the object from it.
+            with suppress(OSError, ValueError):
                 spooled.close()
 
     def _add_content(self, environ: WSGIEnvironment, number: int) -> None:
         request = self._request
         if number & core.IN_FILE:
-            environ["wsgi.input"] = self.spooled = open_spooled(request.content_file)
-            request.content_file = -1  # the object closes it from now on
+            environ["wsgi.input"] = self.spooled = open_spooled(request)
             return
         length = request.content_length
         content = unpack(request.content, length) if length else b""

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol
 from weakref import WeakSet
 
-from picowsgi.log import get_logger
+from picowsgi.log import get_logger, write_standard_error
 
 
 class Guarded(Protocol):
@@ -108,22 +108,27 @@ def leave_child(error: BaseException | None = None) -> NoReturn:
     """End a child of the application that has come back to the server, whose code it cannot run.
 
     `error` is what the application has raised in the child. `sys.exit` there means what it says;
-    anything else is an error of the application, and exit status 1.
+    anything else is an error of the application, and exit status 1. The child ends even if it
+    cannot say why.
     """
     status = 1
-    if isinstance(error, SystemExit):
-        if error.code is None or isinstance(error.code, int):
-            status = (error.code or 0) & 0xFF
+    try:
+        code = error.code if isinstance(error, SystemExit) else ""
+        if code is None or isinstance(code, int):
+            status = (code or 0) & 0xFF
+        elif isinstance(error, SystemExit):
+            write_standard_error(f"{code}\n")
         else:
-            sys.stderr.write(f"{error.code}\n")
-    else:
-        get_logger().error(
-            "process %d, forked by the application, has returned to the server of its parent; "
-            "it cannot serve and ends: call os._exit in it, or use multiprocessing",
-            os.getpid(),
-            exc_info=error,
-        )
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(status)
+            get_logger().error(
+                "process %d, forked by the application, has returned to the server of its parent; "
+                "it cannot serve and ends: call os._exit in it, or use multiprocessing",
+                os.getpid(),
+                exc_info=error,
+            )
+    finally:
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(Exception):
+                    stream.flush()
+        finally:
+            os._exit(status)

@@ -206,11 +206,15 @@ class Gateway:
     def _lend(self, pieces: Any) -> None:
         """Keep bytes that the core may read until it has named the exchange.
 
-        In this order, so that an exception at any point leaves nothing behind (csrc/api.h).
+        In this order, so that an exception at any point leaves nothing behind (csrc/api.h). What
+        has been lent for the exchange before is kept, too: after an exception nobody here knows
+        whether the core has it.
         """
         request = self._request
         request.lends = 1
-        self._kept.loans[request.exchange] = self._core_thread.owner, pieces
+        loans = self._kept.loans
+        number = request.exchange
+        loans[number] = self._core_thread.owner, (pieces, loans.get(number))
 
     def _serve_parts(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
         """Send the items of an iterable one after the other."""
@@ -294,6 +298,7 @@ class Gateway:
                 close()
                 checkpoint()
         except BaseException as error:
+            self.leave_child(error)
             self._log(environ, "in close()", error)
         if self.environs.spooled is not None:
             self.environs.close_spooled()
@@ -351,9 +356,6 @@ class Gateway:
         Returns as `serve` does.
         """
         state = core.request_state(self.thread)
-        if state and self._request.content_file >= 0:  # nobody has opened it
-            os.close(self._request.content_file)
-            self._request.content_file = -1
         number: int = core.IDLE
         if state == core.REQUEST_WAITS:
             head, body = self._failure

@@ -97,10 +97,15 @@ io.BufferedIOBase.register(_NoContent)
 NO_CONTENT: Any = _NoContent()
 
 
-def open_spooled(descriptor: int) -> BinaryIO:
-    """Return the input for content that the core has put into a file, which is closed with it."""
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return open(descriptor, "rb")
+def open_spooled(request: Any) -> BinaryIO:
+    """Return the input for content that the core has put into a file, which is closed with it.
+
+    The file is taken out of the core's `request` first: a descriptor is closed by one owner alone,
+    also when a signal handler raises an exception here.
+    """
+    os.lseek(request.content_file, 0, os.SEEK_SET)
+    descriptor, request.content_file = request.content_file, -1
+    return open(descriptor, "rb")  # noqa: PTH123 (not a path)
 
 
 #: A closed or full stream loses the text; an application that reports an error does not fail.

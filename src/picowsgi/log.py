@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -31,7 +32,8 @@ class Logger(_Adapter):
     """The logger `picowsgi`. Its calls never raise an Exception, whatever the handlers do.
 
     A program must not fail because it reports an error. A line that a broken handler loses goes to
-    standard error, without its traceback.
+    standard error, without its traceback. In the main thread a KeyboardInterrupt or SystemExit may
+    be a signal handler's, and is raised. In the threads of a server it would end the server.
     """
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
@@ -41,7 +43,9 @@ class Logger(_Adapter):
         kwargs.setdefault("stacklevel", 2)  # the caller's line, not this one
         try:
             super().log(level, msg, *args, **kwargs)
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and _is_main_thread():
+                raise
             _write_lost(level, msg, args, kwargs.get("exc_info"), error)
 
 
@@ -53,8 +57,12 @@ def get_logger() -> Logger:
     return _logger
 
 
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 def _write_lost(
-    level: int, message: object, args: tuple[object, ...], cause: object, error: Exception
+    level: int, message: object, args: tuple[object, ...], cause: object, error: BaseException
 ) -> None:
     """Write a line that the handlers have lost to standard error, if that is possible."""
     with suppress(Exception):

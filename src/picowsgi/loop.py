@@ -108,6 +108,7 @@ class Loop:
         self._bases = [base_environ(sock, common) for sock in sockets]
         self._kept = Kept(self.core)
         #: Those that serve, by the number that the core has for them; and their guards.
+        #: A new one gets the number of one that has ended.
         self._threads: list[threading.Thread] = []
         self._guards: dict[int, Guard] = {}
         #: Whether a request did not end though its time was up: the process has to be replaced.
@@ -128,8 +129,10 @@ class Loop:
                 )
 
     def _bear_serving(self, bear: Bear) -> None:
-        number = len(self._threads)
-        self._threads.append(bear(f"{self._name}-{number}", partial(self._serve, number)))
+        ended = (number for number, one in enumerate(self._threads) if not one.is_alive())
+        number = next(ended, len(self._threads))
+        thread = bear(f"{self._name}-{number}", partial(self._serve, number))
+        self._threads[number : number + 1] = [thread]
 
     def _serve(self, number: int) -> None:
         try:

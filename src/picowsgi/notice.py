@@ -46,6 +46,9 @@ def _describe(notice: core.Notice, settings: Settings) -> tuple[int, str]:
     if notice.what == core.NOTICE_HEADS:
         text = "the heads of requests that are not complete take more than --head-memory-total"
         return logging.WARNING, f"{text}, so some of these requests get a 503"
+    if notice.what == core.NOTICE_QUEUE:
+        text = f"no thread was free for {settings.timeout_queue:g} s (--timeout-queue)"
+        return logging.WARNING, f"{text}, so some requests get a 503"
     if notice.what == core.NOTICE_ABANDONED:
         text = "an exception came between the application and its response, which is cut"
         return logging.ERROR, f"{text}{unsent}"

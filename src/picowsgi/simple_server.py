@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WSGIRequestHandler", "WSGIServer", "demo_app", "make_server"]
 
+_thread = threading.local()  # `serving`: whose request this thread is at, or None
+
 _FOR_EVER = 60_000  # milliseconds; signals and wake() end a wait sooner
 _GRACE = 1.0  # seconds for requests that have arrived when shutdown is called
 
@@ -151,7 +153,8 @@ class WSGIServer(simple_server.WSGIServer):
         """
         self._shutdown_wanted = True
         self._wakes()
-        if self._server_thread != threading.get_ident() and os.getpid() == self._process:
+        is_own = self._server_thread == threading.get_ident() or _serves(self)
+        if not is_own and os.getpid() == self._process:
             self._returned.wait()
 
     def handle_request(self) -> None:
@@ -267,6 +270,11 @@ class WSGIServer(simple_server.WSGIServer):
             raise
 
 
+def _serves(server: WSGIServer) -> bool:
+    """Tell whether this thread is at a request of the server."""
+    return getattr(_thread, "serving", None) is server
+
+
 def make_server(
     host: str,
     port: int,
@@ -314,7 +322,11 @@ class _HandlerGateway(ObservedGateway):
 
     def serve(self, environ: WSGIEnvironment) -> int:
         self._handler = None
-        number = super().serve(environ)
+        outer, _thread.serving = getattr(_thread, "serving", None), self._server
+        try:
+            number = super().serve(environ)
+        finally:
+            _thread.serving = outer
         try:
             if self._handler is not None:
                 self._handler.log_request(self.status[:3], self.sent)

@@ -181,6 +181,7 @@ class Worker:
     def _bear(self, name: str, target: Callable[[], object]) -> threading.Thread:
         thread = threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
         with self._lock:
+            self._threads = [one for one in self._threads if one.is_alive() or not one.ident]
             self._threads.append(thread)
             self._running += 1
         try:

@@ -272,7 +272,6 @@ static void site_see_content(test_seen *request, const pw_request *from)
     off_t at = 0;
     for (ssize_t size; (size = pread(from->content_file, part, sizeof part, at)) > 0; at += size)
         text_add(&request->content, part, (size_t)size);
-    close(from->content_file);
 }
 
 test_seen *site_see(test_site *site, int64_t number)

@@ -240,7 +240,7 @@ static void a_full_disk_is_an_error(void)
     getrlimit(RLIMIT_FSIZE, &before);
     full = before;
     full.rlim_cur = 3000;
-    signal(SIGXFSZ, SIG_IGN);
+    signal(SIGXFSZ, SIG_DFL); /* as an application may do, which is not to end the process */
     setrlimit(RLIMIT_FSIZE, &full);
     pw_content *content = pw_content_new(10000);
     CHECK_INT(pw_content_add(content, &small, pattern, 2000), PW_E_NONE);

@@ -2,6 +2,8 @@
  * comes with the last of them. */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -316,8 +318,65 @@ static void a_client_that_neither_sends_nor_closes_does_not_delay_the_end(void)
     site_close(&site);
 }
 
+/* A client that has got its refusal and sends on; returns its connection. */
+static pw_conn *linger(test_client *client)
+{
+    pw_settings settings = site_settings();
+    settings.max_body_size = 10;
+    site_open(&site, &settings, AF_INET);
+    *client = site_connect(&site);
+    const int on = 1; /* each byte leaves at once */
+    setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    SEND(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    CHECK_INT(site.server->conn_count, 1);
+    CHECK_INT(site.server->all->state, PW_CONN_LINGER);
+    return site.server->all;
+}
+
+static void a_client_that_sends_a_little_for_ever_is_cut_off_in_the_end(void)
+{
+    test_client client;
+    pw_conn *conn = linger(&client);
+    int64_t left = conn->linger_until - site.server->timers.now;
+    CHECK(left <= 30000);
+    for (int i = 0; i < 3; i++) {
+        SEND(&client, "x");
+        CHECK_INT(site_next(&site), SITE_WAITS);
+        CHECK_INT(site.server->conn_count, 1);
+        CHECK(conn->linger_until - site.server->timers.now <= left);
+    }
+    conn->linger_until = site.server->timers.now - 1;
+    SEND(&client, "x");
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    CHECK_INT(site.server->conn_count, 0);
+    client_close(&client);
+    site_close(&site);
+}
+
+static void a_client_that_sends_much_after_its_refusal_is_cut_off(void)
+{
+    static char much[1 << 20];
+    test_client client;
+    pw_conn *conn = linger(&client);
+    int64_t most = conn->linger_left, sent = 0;
+    CHECK(most <= 64 << 20);
+    for (int turns = 0; turns < 10000 && site.server->conn_count > 0; turns++) {
+        ssize_t done = send(client.fd, much, sizeof much, MSG_NOSIGNAL | MSG_DONTWAIT);
+        sent += done > 0 ? done : 0;
+        CHECK_INT(site_next(&site), SITE_WAITS);
+    }
+    CHECK_INT(site.server->conn_count, 0);
+    CHECK(sent > most - (int64_t)sizeof much);
+    CHECK(sent < 2 * most);
+    client_close(&client);
+    site_close(&site);
+}
+
 int main(void)
 {
+    RUN(a_client_that_sends_a_little_for_ever_is_cut_off_in_the_end);
+    RUN(a_client_that_sends_much_after_its_refusal_is_cut_off);
     RUN(another_stop_of_the_same_kind_changes_nothing);
     RUN(the_end_is_not_waited_for);
     RUN(at_the_maximum_those_that_wait_are_accepted_one_after_the_other);

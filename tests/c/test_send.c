@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -218,6 +219,44 @@ static void a_file_that_has_become_shorter_is_an_error(void)
     pair_close(&pair);
 }
 
+/* The disk is full at the first byte, in the middle of a part, and again after there was room. */
+static void what_does_not_fit_on_the_disk_leaves_the_output_as_it_was(void)
+{
+    struct rlimit before, full;
+    getrlimit(RLIMIT_FSIZE, &before);
+    full = before;
+    signal(SIGXFSZ, SIG_DFL); /* as an application may do, which is not to end the process */
+    for (rlim_t room = 0; room <= 3000; room += 1000) {
+        pw_store store = {.spool_most = 1 << 20, .spool_total = 1 << 20, .directory = "/tmp"};
+        test_pair pair = pair_open();
+        test_text expected = {NULL, 0, 0};
+        full.rlim_cur = room;
+        for (size_t i = 0; i < 8; i++) {
+            const struct iovec parts[2] = {{pattern + i * 700, 300},
+                                           {pattern + i * 700 + 300, 400}};
+            int64_t size = pair.output.size, spooled = store.spooled;
+            setrlimit(RLIMIT_FSIZE, &full);
+            bool fits = pw_output_spool(&pair.output, &store, parts, 2);
+            setrlimit(RLIMIT_FSIZE, &before);
+            CHECK_INT(fits, (i % 4 + 1) * 700 <= room);
+            if (!fits) {
+                CHECK_INT(pair.output.size, size);
+                CHECK_INT(store.spooled, spooled);
+                CHECK(pw_output_keep(&pair.output, parts, 2));
+            }
+            text_add(&expected, pattern + i * 700, 700);
+            if (i == 3)
+                pair_finish(&pair, 100); /* which empties the file */
+        }
+        pair_finish(&pair, 100);
+        CHECK(text_same(&pair.got, &expected));
+        pw_output_close_spool(&pair.output);
+        CHECK_INT(store.spooled, 0);
+        text_free(&expected);
+        pair_close(&pair);
+    }
+}
+
 static void without_memory_nothing_is_added(void)
 {
     test_pair pair = pair_open();
@@ -244,6 +283,7 @@ int main(void)
     RUN(each_borrowed_piece_is_counted_until_it_is_gone);
     RUN(a_client_that_is_gone_is_an_error);
     RUN(a_file_that_has_become_shorter_is_an_error);
+    RUN(what_does_not_fit_on_the_disk_leaves_the_output_as_it_was);
     RUN(without_memory_nothing_is_added);
     return check_end();
 }

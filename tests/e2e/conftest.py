@@ -8,6 +8,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -61,6 +62,7 @@ class Command:
         self._ended = False
         self._known = threading.Event()
         self._changed = threading.Condition()
+        self._no_more, self._done = socket.socketpair()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -98,26 +100,31 @@ class Command:
         return self.wait()
 
     def wait(self) -> int:
-        """Wait for the end and return the exit status; the log is complete then."""
-        status = self.process.wait(STOP_TIMEOUT)
-        self._reader.join(STOP_TIMEOUT)
-        return status
+        """Wait for the end and return the exit status; `log` then has all that the process wrote.
+
+        A process that it has started may live on and have the same output.
+        """
+        return self.process.wait(STOP_TIMEOUT)
 
     def end(self) -> None:
         """Make sure that nothing of the process is left."""
         with suppress(ProcessLookupError):  # and nothing of its group
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self._done.close()
         self._reader.join(STOP_TIMEOUT)
+        self._no_more.close()
         self._output.close()
 
     def _read(self) -> None:
         while not self._ended:
-            select.select([self._output], [], [])
+            ready, _, _ = select.select([self._output, self._no_more], [], [])
             log = self.log
             if not self.url and (found := re.search(LISTENS, log[: log.rfind("\n") + 1])):
                 self.url = found[0]
                 self._known.set()
+            if self._no_more in ready:
+                break
         self._known.set()
 
     def _take(self) -> None:

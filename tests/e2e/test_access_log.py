@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from picowsgi.access import compile_format
 from picowsgi.errors import ConfigError
+from soak.process import open_files
 from support import connect, raw
 
 PLAIN = [("Content-Type", "text/plain")]
@@ -29,9 +31,6 @@ def application(environ, start_response):
     if environ["PATH_INFO"] == "/stream":
         start_response("200 OK", PLAIN)
         return iter([b"abc", b"def"])
-    if environ["PATH_INFO"] == "/file":
-        start_response("200 OK", PLAIN)
-        return environ["wsgi.file_wrapper"](Path(__file__).open("rb"))
     start_response("200 OK", [*PLAIN, ("X-Answer", "forty-two")])
     return [b"hello"]
 
@@ -166,6 +165,27 @@ def test_the_file_is_opened_anew_after_a_rotation(serve, tmp_path):
     server.stop()
     assert (tmp_path / "log.1").read_text() == "/before\n"
     assert file.read_text() == "/after\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_thousand_rotations_leave_one_descriptor(serve, tmp_path):
+    file = tmp_path / "log"
+    server = serve(application, access_log="on", access_log_file=str(file))
+    raw(server, request("/"), count=1)
+
+    def opened():
+        return sum(str(tmp_path) in name for name in open_files())
+
+    before = opened()
+    for number in range(1000):
+        file.rename(tmp_path / "log.1")
+        server.reopen_logs()
+        if number % 100 == 0:
+            raw(server, request(f"/{number}"), count=1)
+    assert opened() == before
+    raw(server, request("/after"), count=1)
+    server.stop()
+    assert "/after" in file.read_text()
 
 
 def test_without_a_terminal_there_is_no_log_unless_it_is_asked_for(serve, capfd):

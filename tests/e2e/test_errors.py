@@ -11,11 +11,22 @@ import threading
 import pytest
 
 from picowsgi import core, error_page, errors
+from picowsgi import environ as environs
 from picowsgi.environ import EnvironMaker
 from picowsgi.gateway import Gateway
 from picowsgi.response import Response
 from picowsgi.simple_server import WSGIRequestHandler, WSGIServer, make_server
-from support import TIMEOUT, RawClient, descriptors_at_rest, exchange, ping, raw, site, wait_until
+from support import (
+    PYPY,
+    TIMEOUT,
+    RawClient,
+    descriptors_at_rest,
+    exchange,
+    ping,
+    raw,
+    site,
+    wait_until,
+)
 
 TEXT = ("Content-Type", "text/plain")
 FAIL = b"GET /fail HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n"
@@ -210,9 +221,24 @@ def test_a_handler_of_the_log_that_fails_ends_nothing(serve, logger, error, capf
     assert handler.called.is_set()
     assert raw(server, FAIL.replace(b"/fail", b"/fail?short")).endswith(b"short")
     ping(server)
-    if isinstance(error, Exception):
-        lost = "picowsgi: error: error in the application: GET /fail: RuntimeError (logging it"
-        assert lost in capfd.readouterr().err
+    lost = "picowsgi: error: error in the application: GET /fail: RuntimeError (logging it"
+    assert lost in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("error", [*LOG_ERRORS, KeyboardInterrupt()], ids=repr)
+def test_the_thread_that_watches_the_others_survives_a_broken_log(
+    serve, logger, error, monkeypatch
+):
+    """It writes what has happened to requests that the application never saw."""
+    handler = BrokenHandler(error)
+    logger.addHandler(handler)
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    server = serve(site(hello), threads=1, body_memory=1024)
+    for _ in range(3):
+        handler.called.clear()
+        assert exchange(server, LARGE_POST)[0].status == 507
+        assert handler.called.wait(TIMEOUT)
+        ping(server)
 
 
 def test_an_error_of_the_server_and_a_broken_log_leave_it_to_serve(serve, logger, monkeypatch):
@@ -278,19 +304,30 @@ def hello(environ, start_response):
 
 
 class Broken:
-    """A function of picowsgi that raises when it is told to, once."""
+    """A function of picowsgi that raises when it is told to, once.
 
-    def __init__(self, monkeypatch, owner, name, error):
+    `after`: it does its work before; or a function that says whether it is to raise after it.
+    """
+
+    def __init__(self, monkeypatch, owner, name, error, after=None):
         original = getattr(owner, name)
         self._due = threading.Event()
         self.error = error
 
         def function(*arguments, **keywords):
-            if self._due.is_set():
+            due = self._due.is_set()
+            if due and not after:
                 self._due.clear()
                 raise self.error
-            return original(*arguments, **keywords)
+            result = original(*arguments, **keywords)
+            if due and (after is True or after(result)):
+                self._due.clear()
+                del result
+                raise self.error
+            return result
 
+        if isinstance(owner, type) and not hasattr(original, "__code__"):
+            function = staticmethod(function)
         monkeypatch.setattr(owner, name, function)
 
     def break_next(self):
@@ -304,6 +341,8 @@ class Broken:
         assert answer.status == 500
 
 
+PART = bytes(range(256)) * 4096
+LARGE_POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n" + b"x" * 65536
 FAULTS = [
     MemoryError(),
     RecursionError(),
@@ -361,11 +400,9 @@ def test_an_error_of_the_server_after_the_head_cuts_the_response(
 
 
 def test_bytes_that_are_being_sent_outlive_an_error_of_the_server(serve, monkeypatch):
-    part = bytes(range(256)) * 4096
-
     def begin(environ, start_response):
-        write = start_response("200 OK", [TEXT, ("Content-Length", str(len(part) + 5))])
-        write(bytes(part))
+        write = start_response("200 OK", [TEXT, ("Content-Length", str(len(PART) + 5))])
+        write(bytes(PART))
         broken.break_next()
         return []
 
@@ -378,19 +415,93 @@ def test_bytes_that_are_being_sent_outlive_an_error_of_the_server(serve, monkeyp
             ping(server)
             answer = client.read_response()
         assert not answer.complete
-        assert answer.content == part
+        assert answer.content == PART
 
 
 def test_an_error_of_the_server_leaves_no_stored_content_open(serve, monkeypatch):
-    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n" + b"x" * 65536
     broken = Broken(monkeypatch, EnvironMaker, "_add_content", MemoryError())
     server = serve(site(hello), threads=1, body_memory=1024)
     counts = []
     for _ in range(3):
-        broken.expect_500(server, request)
-        assert exchange(server, request)[0].content == b"hello"
+        broken.expect_500(server, LARGE_POST)
+        assert exchange(server, LARGE_POST)[0].content == b"hello"
         counts.append(descriptors_at_rest())
     assert counts[0] == counts[1] == counts[2]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_stored_content_that_is_open_already_is_closed_once(serve, monkeypatch):
+    """An exception drops the file that has just been opened, and with it its descriptor."""
+    broken = Broken(monkeypatch, environs, "open_spooled", KeyboardInterrupt(), after=True)
+    server = serve(site(hello), threads=1, body_memory=1024)
+    for _ in range(3):
+        broken.expect_500(server, LARGE_POST)
+        assert exchange(server, LARGE_POST)[0].content == b"hello"
+
+
+def test_stored_content_of_an_abandoned_request_is_closed(monkeypatch):
+    """Ctrl-C comes when the core has just handed a request to the thread that serves."""
+    monkeypatch.setenv("PICOWSGI_BODY_MEMORY", "1024")
+    interrupted = Broken(
+        monkeypatch, core, "next_request_within", KeyboardInterrupt(), after=lambda made: made >= 0
+    )
+    counts = []
+    with make_server("127.0.0.1", 0, hello, handler_class=Quiet) as server:
+        for _ in range(3):
+            interrupted.break_next()
+            with RawClient(server.server_port) as client:
+                client.send(LARGE_POST)
+                with pytest.raises(KeyboardInterrupt):
+                    server.serve_forever()
+                assert client.read_to_end() == b""
+            counts.append(descriptors_at_rest())
+    assert counts[0] == counts[1] == counts[2]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_application_may_have_detached_its_content(serve, whole):
+    kept = []
+
+    def detach(environ, start_response):
+        kept.append(environ["wsgi.input"].detach())
+        start_response("200 OK", [TEXT])
+        return [b"hello"] if whole else iter([b"he", b"llo"])
+
+    server = serve(site(detach), threads=1, body_memory=1024)
+    for _ in range(3):
+        assert exchange(server, LARGE_POST)[0].content == b"hello"
+        kept.pop().close()
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy frees bytes later")
+def test_bytes_that_are_being_sent_outlive_an_interrupt_and_a_large_page(serve, monkeypatch):
+    """Ctrl-C comes when the core has just been given the first item of a list."""
+
+    def items(environ, start_response):
+        start_response("200 OK", [TEXT])
+        interrupted.break_next()
+        return [bytes(bytearray(PART)) for _ in range(3)]
+
+    def finish(*arguments):
+        others = [b"-" * len(PART) for _ in range(8)]  # where the items were, had they been freed
+        return others and original(*arguments)
+
+    # Neither a record of the log nor the exception is to keep the traceback, and so all items.
+    monkeypatch.setattr(logging.getLogger("picowsgi"), "disabled", True)
+    original = core.finish
+    monkeypatch.setattr(core, "finish", finish)
+    page = [("Content-Type", "text/plain")], b"-" * 100_000
+    monkeypatch.setattr(Gateway, "_make_page", staticmethod(lambda *_: page))
+    interrupted = Broken(monkeypatch, Response, "send_first", KeyboardInterrupt, after=True)
+    server = serve(site(items), threads=1)
+    for _ in range(3):
+        with RawClient(server.port, receive_buffer=4096) as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.wait_for_bytes()
+            ping(server)
+            answer = client.read_response()
+        assert not answer.complete
+        assert answer.content == PART
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -400,10 +511,9 @@ def test_an_application_may_have_closed_the_descriptor_of_its_content(serve, who
         start_response("200 OK", [TEXT])
         return [b"hello"] if whole else iter([b"he", b"llo"])
 
-    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n" + b"x" * 65536
     server = serve(site(close_it), threads=1, body_memory=1024)
     for _ in range(3):
-        assert exchange(server, request)[0].content == b"hello"
+        assert exchange(server, LARGE_POST)[0].content == b"hello"
         ping(server)
 
 

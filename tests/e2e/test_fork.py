@@ -26,6 +26,24 @@ HERE = Path(__file__).parent
 def square(number):
     return number * number
 
+class Deaf:
+    def write(self, text):
+        raise KeyboardInterrupt
+
+    flush = write
+
+class Forking:
+    def __iter__(self):
+        return iter([b"of the parent"])
+
+    def close(self):
+        pid = os.fork()
+        if pid == 0:
+            sys.exit(9)
+        self.status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+forking = Forking()
+
 def report(path):
     sockets = []
     for entry in Path("/proc/self/fd").iterdir():
@@ -68,9 +86,17 @@ def app(environ, start_response):
             time.sleep(60)
             os._exit(0)
         answer = str(pid).encode()
-    elif path in ("/return", "/raise", "/exit", "/stream"):
+    elif path == "/fork-in-close":
+        start_response("200 OK", [])
+        return forking
+    elif path == "/closed":
+        answer = str(forking.status).encode()
+    elif path in ("/return", "/raise", "/exit", "/exit-unheard", "/stream"):
         pid = os.fork()
         if pid == 0:
+            if path == "/exit-unheard":
+                sys.stderr = Deaf()
+                sys.exit("nobody hears this")
             if path == "/raise":
                 raise ValueError("in the child")
             if path == "/exit":
@@ -118,7 +144,14 @@ def test_a_child_has_default_signals_and_none_of_the_sockets(server):
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/return", 1), ("/stream", 1), ("/raise", 1), ("/exit", 7)]
+    ("path", "status"),
+    [
+        ("/return", 1),
+        ("/stream", 1),
+        ("/raise", 1),
+        ("/exit", 7),
+        ("/exit-unheard", 1),
+    ],
 )
 def test_a_child_that_comes_back_to_the_server_ends(server, path, status):
     for _ in range(3):
@@ -127,8 +160,16 @@ def test_a_child_that_comes_back_to_the_server_ends(server, path, status):
             for _ in range(2):
                 assert client.read_response().content == str(status).encode()
     told = server.log.count("forked by the application, has returned to the server")
-    assert told == (0 if path == "/exit" else 6)
+    assert told == (0 if path.startswith("/exit") else 6)
     assert ask(server.port) == "ok"
+
+
+def test_a_child_that_close_forks_may_exit(server):
+    with connect(server) as client:
+        client.send(b"GET /fork-in-close HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.read_response().content == b"of the parent"
+        client.send(b"GET /closed HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.read_response().content == b"9"
 
 
 def test_clients_see_the_end_of_connections_that_a_child_has_too(server):
@@ -185,12 +226,25 @@ from picowsgi.simple_server import make_server, WSGIRequestHandler
 class Handler(WSGIRequestHandler):
     def log_message(self, *_): pass
 
+class Deaf:
+    def write(self, text):
+        raise KeyboardInterrupt
+
+    flush = write
+
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/fork":
         pid = os.fork()
         start_response("200 OK", [])
         if pid == 0:
             return [b"child"]
+        return [str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode()]
+    if environ["PATH_INFO"] == "/fork-unheard":
+        pid = os.fork()
+        start_response("200 OK", [])
+        if pid == 0:
+            sys.stderr = Deaf()
+            sys.exit("nobody hears this")
         return [str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode()]
     if environ["PATH_INFO"] == "/shutdown":
         pid = os.fork()
@@ -204,10 +258,17 @@ def app(environ, start_response):
     return [b"ok"]
 
 server = make_server("127.0.0.1", 0, app, handler_class=Handler)
-threading.Thread(target=server.serve_forever, daemon=True).start()
+def serve():
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        os._exit(8)  # of the child
+
+threading.Thread(target=serve, daemon=True).start()
 url = f"http://127.0.0.1:{server.server_port}"
 for _ in range(2):
     assert urllib.request.urlopen(url + "/fork").read() == b"1"
+    assert urllib.request.urlopen(url + "/fork-unheard").read() == b"1"
     assert urllib.request.urlopen(url + "/shutdown").read() == b"6"
 assert urllib.request.urlopen(url).read() == b"ok"
 server.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -288,3 +289,29 @@ def test_a_setting_without_an_equivalent_is_refused(config, complaint, tmp_path)
     )
     assert ended.returncode == 1, ended.stderr
     assert complaint in ended.stderr
+
+
+def test_the_connections_of_a_killed_worker_are_forgotten(monkeypatch):
+    """Else the others would leave new connections to it for ever."""
+    config = pytest.importorskip("gunicorn.config").Config()
+    from picowsgi.contrib.gunicorn import Worker
+
+    forgotten = []
+
+    class Balance:
+        def forget(self, pid):
+            forgotten.append(pid)
+
+    class Forked:
+        def __init__(self, pid):
+            self.pid = pid
+
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    lives_on = Forked(os.getpid())
+    monkeypatch.setattr(Worker, "_balance", Balance())
+    monkeypatch.setattr(Worker, "_forked", [Forked(ended.pid), lives_on])
+    made = Worker(1, os.getpid(), [], None, 30, config, None)
+    made.tmp.close()
+    assert forgotten == [ended.pid]
+    assert Worker._forked == [lives_on, made]

@@ -94,3 +94,73 @@ def test_a_path_with_nul_is_whole_however_often_its_like_has_come(serve, method)
             decoded = path.replace("%00", "\0")
             expected = repr([method, decoded, query, "HTTP/1.1", str(number)])
             assert client.read_response().content.decode() == expected
+
+
+SMALL = ("Host: a", "Cookie: " + "c" * 600)
+
+
+def get(target, fields=SMALL):
+    return "\r\n".join([f"GET {target} HTTP/1.1", *fields, "", ""]).encode()
+
+
+@pytest.mark.parametrize("most", [1024, 4096])
+def test_a_head_that_is_known_but_for_its_target_keeps_to_the_limit(serve, most):
+    """The fields alone are known: the line may be longer than any before."""
+    server = serve(Observer(), max_head_size=most)
+    with connect(server) as client:
+        for _ in range(5):
+            assert ask(client, get("/a")).environ["PATH_INFO"] == "/a"
+        room = most - len(get("/"))
+        for size in (1, room - 1, room):
+            path = "/" + "b" * size
+            assert ask(client, get(path)).environ["PATH_INFO"] == path
+        client.send(get("/" + "b" * (room + 1)))
+        assert client.read_response().status in (414, 431)
+        client.read_nothing_more()
+
+
+HEADS = st.tuples(
+    st.sampled_from(["/", "/one", "/two?three"]),
+    st.sampled_from([0, 1, 700, 1500, 1501, 3000]),  # bytes of a field
+    st.sampled_from([None, 0, 1, 900, 20_000, 40_000]),  # bytes of content, or none
+    st.booleans(),  # in chunks
+)
+
+
+@settings(max_examples=120, deadline=None, derandomize="CI" in os.environ)
+@given(
+    st.lists(HEADS, min_size=2, max_size=6),
+    st.lists(st.integers(1, 30_000), max_size=12),
+    st.integers(1, 3),
+)
+def test_requests_in_a_pipeline_are_what_was_sent_wherever_they_are_split(
+    server, heads, sizes, times
+):
+    """The buffer that a head is in moves and grows while what follows it comes."""
+    wanted, data = [], b""
+    for number, (target, field, content, chunked) in enumerate(heads * times):
+        fields = ["Host: a", f"X-Field: {'f' * field}"]
+        body = b"" if content is None else bytes([97 + number % 26]) * content
+        framed = body
+        if content is not None and chunked:
+            fields.append("Transfer-Encoding: chunked")
+            parts = [body[at : at + 7000] for at in range(0, len(body), 7000)]
+            framed = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+        elif content is not None:
+            fields.append(f"Content-Length: {content}")
+        method = "GET" if content is None else "POST"
+        data += "\r\n".join([f"{method} {target} HTTP/1.1", *fields, "", ""]).encode() + framed
+        wanted.append((method, target.partition("?")[0], field, body))
+    with connect(server) as client, connect(server) as other:
+        at = 0
+        for size in sizes:
+            client.send(data[at : at + size])
+            at += size
+            ask(other, get("/", ["Host: a"]))  # so that it is read by then
+        client.send(data[at:])
+        for method, path, field, body in wanted:
+            seen = seen_in(client.read_response())
+            assert seen.environ["REQUEST_METHOD"] == method
+            assert seen.environ["PATH_INFO"] == path
+            assert len(seen.environ["HTTP_X_FIELD"]) == field
+            assert seen.content == body

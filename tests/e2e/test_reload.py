@@ -312,6 +312,16 @@ def test_a_package_that_is_new_counts(start, tmp_path):
     expect_reload(command, lambda: save(tmp_path / "new" / "deep" / "__init__.py", "x = 1\n"))
 
 
+def test_a_module_that_was_missing_is_found_though_its_directory_looks_the_same(start, tmp_path):
+    """The import system remembers what a directory holds, by a time that may be coarse."""
+    command = start(app="import missing\n" + APP, listens=True)
+    before = tmp_path.stat()
+    assert "missing" in fetch(command.port)[2]
+    (tmp_path / "missing.py").touch()
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    answers_until(command.port, "1")
+
+
 def test_modules_from_elsewhere_count_also_when_they_are_imported_late(
     start, tmp_path, tmp_path_factory
 ):

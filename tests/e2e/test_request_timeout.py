@@ -107,3 +107,15 @@ def test_quick_requests_are_never_interrupted(serve):
         while time.monotonic() < until:
             client.send(get("/"))
             assert client.read_response().content == b"quick"
+
+
+@INTERRUPTS
+def test_each_request_of_a_thread_has_its_own_time(serve):
+    """The second and third that take too long are interrupted as the first one is."""
+    server = serve(Application(), timeout_request=0.2, threads=1)
+    with connect(server) as client:
+        for _ in range(3):
+            client.send(get("/call"))
+            assert client.read_response().status == 500
+            client.send(get("/"))
+            assert client.read_response().content == b"quick"

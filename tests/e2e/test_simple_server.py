@@ -217,6 +217,75 @@ def test_shutdown_within_a_request_ends_serving_after_the_response():
         assert client.read_response().content == b"hello"
 
 
+def test_shutdown_within_a_request_in_a_thread_ends_serving_after_the_response():
+    def app(environ, start_response):
+        server.shutdown()
+        return hello(environ, start_response)
+
+    with server_for(app, server_class=Threaded) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with asked(server) as client:
+            assert client.read_response().content == b"hello"
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("within", ["handle_request", "serve_forever"])
+def test_a_request_can_wait_for_the_next_one(within):
+    """As with wsgiref: it is served while the first one is in the application."""
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/outer":
+            inner = asked(server, "/inner")
+            server.handle_request()
+            contents.append(inner.read_response().content)
+            inner.close()
+            server.shutdown()
+        return hello(environ, start_response)
+
+    contents = []
+    with server_for(app) as server, asked(server, "/outer") as client:
+        getattr(server, within)()
+        assert client.read_response().content == b"hello"
+        assert contents == [b"hello"]
+
+
+def test_a_request_can_close_the_server_that_handles_it():
+    def app(environ, start_response):
+        server.server_close()
+        return hello(environ, start_response)
+
+    server = server_for(app)
+    with asked(server) as client:
+        server.handle_request()
+        assert client.read_response().content == b"hello"
+
+
+def test_handle_request_in_several_threads_serves_a_request_in_each():
+    together = threading.Barrier(3)
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/together":
+            together.wait(TIMEOUT)
+        return hello(environ, start_response)
+
+    with server_for(app) as server:
+        with asked(server) as client:
+            server.handle_request()  # one thread opens the server
+            assert client.read_response().content == b"hello"
+        threads = [threading.Thread(target=server.handle_request) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        clients = [asked(server, "/together") for _ in threads]
+        for client in clients:
+            with client:
+                assert client.read_response().content == b"hello"
+        for thread in threads:
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
+
+
 def test_a_request_that_has_arrived_at_shutdown_is_answered():
     entered, go_on = threading.Event(), threading.Event()
 

@@ -178,3 +178,59 @@ def test_writes_of_many_sizes_are_in_order(serve):
         client.send(GET)
         assert client.read_response().content == expected
     assert exchange(server, GET)[0].content == expected
+
+
+def serving_threads():
+    names = [thread.name for thread in threading.enumerate()]
+    return sum(name.startswith("picowsgi-") and name != "picowsgi-watch" for name in names)
+
+
+def test_threads_that_slow_clients_hold_are_replaced_while_they_are_held(serve):
+    streams = Streams(100)
+    server = serve(site(streams), threads=4, response_spool=0, response_buffer=MIB)
+    content = streams.content
+    for _ in range(3):
+        with ExitStack() as stack:
+            clients = [stack.enter_context(slow_client(server)) for _ in range(4)]
+            for client in clients:
+                client.send(GET)
+                client.wait_for_bytes()
+            for _ in range(20):
+                ping(server)
+            assert 4 < serving_threads() <= 8
+            for client in clients:
+                assert client.read_response().content == content
+
+        def is_as_before():
+            ping(server)
+            return serving_threads() <= 4
+
+        wait_until(is_as_before, "the threads that are too many to end")
+
+
+def test_slow_clients_hold_as_many_threads_again_at_most(serve):
+    streams = Streams(100)
+    server = serve(site(streams), threads=2, response_spool=0, response_buffer=MIB)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(slow_client(server)) for _ in range(7)]
+        for client in clients:
+            client.send(GET)
+        for client in clients[:4]:
+            client.wait_for_bytes()
+        assert serving_threads() == 4
+        content = streams.content
+        for client in clients:
+            assert client.read_response().content == content
+        ping(server)
+
+
+def test_one_thread_stays_one(serve):
+    streams = Streams(100)
+    server = serve(site(streams), threads=1, response_spool=0, response_buffer=MIB)
+    with slow_client(server) as client, connect(server) as other:
+        client.send(GET)
+        client.wait_for_bytes()
+        other.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.read_response().content == streams.content
+        assert other.read_response().content == b"pong"
+        assert serving_threads() == 1

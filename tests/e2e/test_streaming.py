@@ -586,3 +586,68 @@ def test_what_comes_after_the_end_of_the_request_is_an_error(serve, call):
     with pytest.raises(ResponseError, match=r"after the end|again"):
         kept[call](*{"write": [b"late"], "start_response": ["200 OK", []]}[call])
     ping(server)
+
+
+def test_parts_that_follow_each_other_at_once_leave_after_a_long_silence_too(serve):
+    """Small parts leave together: who sees to that may have gone to sleep meanwhile."""
+    turn = threading.Semaphore(0)
+
+    def answer(_environ, start_response):
+        start_response("200 OK", [TEXT])
+        for number in range(4):
+            assert turn.acquire(timeout=10)
+            yield b"first %d\n" % number
+            yield b"second %d\n" % number
+            yield b"third %d\n" % number
+
+    with connect(serve(site(answer))) as client:
+        client.send(GET)
+        for number in range(4):
+            turn.acquire(timeout=0.25)  # for as long nothing happens
+            turn.release()
+            wanted = b"third %d\n" % number
+            wait_until(
+                lambda w=wanted: client.read_some(4096) >= 0 and w in client.received,
+                "all three parts",
+                timeout=1.0,
+            )
+
+
+@pytest.mark.parametrize("size", [100, 15_000, 17_000, 40_000])
+@pytest.mark.parametrize("way", [as_list, as_tuple], ids=["list", "tuple"])
+def test_a_head_of_any_size_follows_what_the_client_has_not_taken(serve, size, way):
+    value = pattern(size).hex()[:size]
+
+    def answer(environ, start_response):
+        if environ["PATH_INFO"] == "/large":
+            start_response("200 OK", [TEXT])
+            return [LARGE]
+        return way([b"content"], start_response, [TEXT, ("X-Large", value)])
+
+    with slow_client(serve(site(answer))) as client:
+        client.send(GET.replace(b"/ ", b"/large ") + GET + GET)
+        client.wait_for_bytes()
+        assert client.read_response().content == LARGE
+        for _ in range(2):
+            response = client.read_response()
+            assert (response.value("x-large"), response.content) == (value, b"content")
+
+
+def test_a_large_head_that_is_not_taken_at_once_outlives_the_next_one(serve):
+    def value(environ):
+        return environ["PATH_INFO"][1] * 4_000_000  # more than the sockets take in
+
+    def answer(environ, start_response):
+        start_response("200 OK", [TEXT, ("X-Large", value(environ))])
+        return [LARGE]
+
+    server = serve(site(answer), threads=1)
+    with slow_client(server) as slow, connect(server) as other:
+        slow.send(GET.replace(b"/ ", b"/a "))
+        slow.wait_for_bytes()
+        for path in (b"/b ", b"/c "):
+            other.send(GET.replace(b"/ ", path))
+            other.read_response()
+        response = slow.read_response()
+        assert response.value("x-large") == "a" * 4_000_000
+        assert response.content == LARGE

@@ -28,6 +28,8 @@ class Rule(NamedTuple):
     carry_is_out: bool = True  # a holder that goes to Python without a request counts as out
     stop_wakes_all: bool = True  # that wait
     watch_is_woken: bool = True  # a holder that goes out wakes a watcher that sleeps
+    retiring_passes_on: bool = True  # a thread that is one too many gives the token to another
+    hold_wakes_loop: bool = True  # a thread that its client holds makes the watcher look
 
 
 RIGHT = Rule()
@@ -36,8 +38,8 @@ RIGHT = Rule()
 class Thread(NamedTuple):
     """A serving thread."""
 
-    #: unborn, python (about to call pw_next), idle, loop, app, carries (in Python, with the token),
-    #: ended
+    #: unborn, python (about to call pw_next), idle, loop, app, held (its client does not read),
+    #: carries (in Python, with the token), ended
     at: str = "unborn"
     request: int = 0  # in the application; 0: none
     signalled: bool = False  # while it is idle
@@ -56,6 +58,7 @@ class State(NamedTuple):
     watch_signalled: bool = False
     news: bool = False
     news_to_come: bool = False
+    to_hold: int = 0  # clients that may yet stop to read
     asked: int = 0  # requests that have arrived
     poller: tuple[int, ...] = ()  # those that the loop has not looked at
     ready: tuple[int, ...] = ()
@@ -85,9 +88,13 @@ class Model:
         stops: bool = False,
         news: bool = False,
         held_up: bool = False,
+        slow: int = 0,
         pays: tuple[bool, ...] = (False, True),
     ) -> None:
-        """`held_up`: once thread A has gone for news, it waits for the GIL for ever."""
+        """`held_up`: once thread A has gone for news, it waits for the GIL for ever.
+
+        `slow`: clients that stop to read, perhaps for ever; each holds a thread, which is replaced.
+        """
         self._rule = rule
         self._threads = threads
         self._requests = requests
@@ -95,8 +102,15 @@ class Model:
         self._stops = stops
         self._held_up = held_up
         self._pays = pays
-        unborn = (Thread(),) * (threads - 1)
-        self.start = State((Thread("python"), *unborn), news_to_come=news)
+        spare = slow if threads > 1 else 0
+        unborn = (Thread(),) * (threads + spare - 1)
+        self.start = State((Thread("python"), *unborn), news_to_come=news, to_hold=slow)
+
+    def _most(self, state: State) -> int:
+        """pw_token_threads_most."""
+        if self._threads == 1:
+            return 1
+        return self._threads + min(_held(state), self._threads)
 
     # ---------------------------------------------------------------- what must hold
 
@@ -130,6 +144,8 @@ class Model:
         if state.stopping:
             return False
         left = set(range(1, state.asked + 1)) - state.done - {self._stuck}
+        if _held(state) > len(state.threads) - self._threads:  # as many again are held, and more
+            return True
         inside = [thread.request for thread in state.threads if thread.request]
         return (not (left - set(inside)) and not state.news) or self._all_are_stuck(state)
 
@@ -160,6 +176,16 @@ class Model:
                 f"request {asked} arrives",
                 state._replace(asked=asked, poller=(*state.poller, asked)),
             )
+        for number, thread in enumerate(state.threads):
+            if thread.at == "app" and thread.request != self._stuck and state.to_hold:
+                held = state._replace(to_hold=state.to_hold - 1)
+                held = held.with_thread(number, thread._replace(at="held"))
+                if held.watch == "loop" and self._rule.hold_wakes_loop:
+                    held = held._replace(watch_signalled=True)
+                yield f"the client of {thread.request} does not read", held
+            if thread.at == "held":
+                reads = state.with_thread(number, thread._replace(at="app"))
+                yield f"the client of {thread.request} reads", reads
         if state.news_to_come:
             yield "there are news", state._replace(news=True, news_to_come=False)
         if self._stops and not state.stopping:
@@ -173,6 +199,8 @@ class Model:
             case "app" if thread.request != self._stuck:
                 done = state._replace(done=state.done | {thread.request})
                 yield from self._take(done.with_thread(number, Thread("python")), number)
+            case "held" if state.stopping:  # its time is over
+                yield "gives up", state.with_thread(number, thread._replace(at="app"))
             case "idle" if thread.signalled:
                 yield from self._take(state, number)
             case "loop":
@@ -184,6 +212,9 @@ class Model:
             without = state._replace(idle=tuple(each for each in state.idle if each != number))
             if state.stopped:
                 yield "ends", without.with_thread(number, Thread("ended"))
+                return
+            if state.count > self._most(state):
+                yield "retires", self._retire(without, number)
                 return
             free = (
                 state.holder in (number, NOBODY)
@@ -207,6 +238,16 @@ class Model:
                     waits = waits._replace(idle=(*state.idle, number))
                 yield "waits", waits
 
+    def _retire(self, state: State, number: int) -> State:
+        """pw_token_retire."""
+        state = state.with_thread(number, Thread())._replace(count=state.count - 1)
+        if self._rule.retiring_passes_on and state.holder in (number, NOBODY):
+            if state.idle:
+                state = self._wake_idle(state)
+            else:
+                state = state._replace(holder=NOBODY, is_out=False, age=0)
+        return self._wake_watch(state)
+
     def _loop(self, state: State, number: int) -> Iterator[tuple[str, State]]:
         """pw_loop by a serving thread, one turn."""
         if state.stopped:
@@ -222,7 +263,11 @@ class Model:
 
     def _is_drained(self, state: State) -> bool:
         """All connections are closed, or the time for that is over: requests may never end."""
-        left = [thread for thread in state.threads if thread.request not in (0, self._stuck)]
+        left = [
+            thread
+            for thread in state.threads
+            if thread.request not in (0, self._stuck) and thread.at != "held"
+        ]
         return state.stopping and not state.poller and not state.ready and not left
 
     def _keep(self, state: State, number: int, request: int) -> Iterator[tuple[str, State]]:
@@ -236,7 +281,7 @@ class Model:
         if state.idle:
             free = out._replace(holder=NOBODY, is_out=False, idle=state.idle[:-1])
             yield f"yields the token for {request}", self._signal(free, state.idle[-1])
-        elif state.count < self._threads:
+        elif state.count < self._most(state):
             wanted = out._replace(wants_thread=True, watch_signalled=True)
             yield f"wants a thread for {request}", wanted
         else:
@@ -272,12 +317,15 @@ class Model:
             case "python":
                 yield from self._act(state, "is called")
             case "bears":
-                born = state.count - 1
+                born = state.threads.index(Thread())
                 yield (
                     "starts a thread",
                     state.with_thread(born, Thread("python"))._replace(watch="python"),
                 )
-                yield "cannot start a thread", state._replace(watch="python", count=born)
+                yield (
+                    "cannot start a thread",
+                    state._replace(watch="python", count=state.count - 1),
+                )
             case "waits":
                 ticked = state._replace(age=min(state.age + 1, STALLED))
                 yield from self._act(ticked, "ticks")
@@ -304,7 +352,7 @@ class Model:
             yield f"{why}, waits", state
         elif state.idle:
             yield f"{why}, wakes a thread", self._wake_idle(state)
-        elif state.count < self._threads:
+        elif state.count < self._most(state):
             yield f"{why}, asks for a thread", state._replace(count=state.count + 1, watch="bears")
         else:
             taken = state._replace(holder=WATCHER, is_out=False, age=0, watch="loop")
@@ -329,6 +377,17 @@ class Model:
         something = state.ready or state.news
         if something and state.idle and not state.poller and not state.stopped:
             yield "gives the token back", self._wake_idle(state)._replace(watch="waits")
+        elif state.watch_signalled and not state.stopped:
+            looks = state._replace(watch_signalled=False)
+            if state.count < self._most(state) and not state.idle:
+                free = looks._replace(holder=NOBODY, is_out=False, age=0, watch="waits")
+                yield "leaves the token for a thread", free
+            else:
+                yield "looks for nothing", looks
+
+
+def _held(state: State) -> int:
+    return sum(thread.at == "held" for thread in state.threads)
 
 
 class Outcome(NamedTuple):

@@ -120,6 +120,16 @@ def test_a_look_at_all_files_finds_what_is_new_different_or_gone(tmp_path: Path)
     assert str(tmp_path / "e") not in snapshot.directories()
 
 
+def test_a_file_that_comes_in_the_same_instant_as_another_is_found(tmp_path: Path) -> None:
+    """The clock of a file system is coarse: the directory's time may be the one that is known."""
+    snapshot = take(tmp_path, "a.py")
+    snapshot.scan()
+    before = tmp_path.stat()
+    (tmp_path / "b.py").touch()
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert short(tmp_path, snapshot.scan()) == {"b.py"}
+
+
 def test_a_root_that_comes_back_is_looked_at_again(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     snapshot = take(tmp_path / "root", "a.py")

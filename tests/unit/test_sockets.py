@@ -156,6 +156,16 @@ def test_ipv6_leaves_ipv4_alone_and_is_refused_where_the_machine_lacks_it(opened
     assert answers(sock)
 
 
+def test_all_addresses_of_ipv6_and_of_ipv4_may_have_the_same_port(opened: Open) -> None:
+    outcome = attempt(opened, bind="[::]:0")
+    if isinstance(outcome, BindError):
+        assert outcome.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+        return
+    port = outcome[0].getsockname()[1]
+    (other,) = opened(bind=f"0.0.0.0:{port}")
+    assert other.getsockname()[1] == port
+
+
 class Named:
     """Stands in for a socket that has this name."""
 

@@ -151,7 +151,6 @@ static int64_t echo_in_parts(const job *self, int descriptor, int64_t left)
         pw_send_data(self->thread, self->exchange, part, got, 0);
         left -= got;
     }
-    close(descriptor);
     pw_send_end(self->thread, 0);
     return pw_next(self->thread);
 }
@@ -163,7 +162,6 @@ static int64_t echo_file(const job *self, int descriptor, int64_t content_size)
     size += snprintf(head + size, 64, "Content-Length: %lld\r\n", (long long)content_size);
     pw_send_first(self->thread, self->exchange, head, size, content_size, 0, "", 0, 0);
     pw_send_file(self->thread, descriptor, 0, content_size);
-    close(descriptor);
     pw_send_end(self->thread, 0);
     return pw_next(self->thread);
 }
@@ -361,6 +359,7 @@ static void *serve(void *its_place)
         };
         number = serve_request(&request, number, turn++);
     }
+    atomic_store(&own->over, true);
     return NULL;
 }
 
@@ -373,22 +372,6 @@ void loop_init(loop *self, int number)
     pthread_mutex_init(&self->taking_news, NULL);
 }
 
-void start_thread(loop *self)
-{
-    MUST(self->thread_count < THREADS);
-    place *born = &self->threads[self->thread_count];
-    born->of = self;
-    born->number = self->thread_count++;
-    for (int i = 0; i < HELPERS; i++) {
-        helper *each = &born->helpers[i];
-        each->writer = i;
-        pthread_mutex_init(&each->lock, NULL);
-        pthread_cond_init(&each->changed, NULL);
-        MUST(pthread_create(&each->id, NULL, help, each) == 0);
-    }
-    MUST(pthread_create(&born->id, NULL, serve, born) == 0);
-}
-
 static void helper_end(helper *self)
 {
     helper_wait(self);
@@ -399,11 +382,49 @@ static void helper_end(helper *self)
     pthread_join(self->id, NULL);
 }
 
+static void place_clear(place *self)
+{
+    for (int i = 0; i < HELPERS; i++)
+        helper_end(&self->helpers[i]);
+}
+
+/* One whose thread has retired, or one that no thread has had. */
+static place *find_place(loop *self)
+{
+    for (int i = 0; i < self->thread_count; i++) {
+        place *old = &self->threads[i];
+        if (!atomic_load(&old->over))
+            continue;
+        pthread_join(old->id, NULL);
+        place_clear(old);
+        pw_thread_free(old->thread);
+        *old = (place){.number = i};
+        return old;
+    }
+    MUST(self->thread_count < PLACES);
+    place *new = &self->threads[self->thread_count];
+    new->number = self->thread_count++;
+    return new;
+}
+
+void start_thread(loop *self)
+{
+    place *born = find_place(self);
+    born->of = self;
+    for (int i = 0; i < HELPERS; i++) {
+        helper *each = &born->helpers[i];
+        each->writer = i;
+        pthread_mutex_init(&each->lock, NULL);
+        pthread_cond_init(&each->changed, NULL);
+        MUST(pthread_create(&each->id, NULL, help, each) == 0);
+    }
+    MUST(pthread_create(&born->id, NULL, serve, born) == 0);
+}
+
 void loop_end(loop *self)
 {
     for (int i = 0; i < self->thread_count; i++)
-        for (int each = 0; each < HELPERS; each++)
-            helper_end(&self->threads[i].helpers[each]);
+        place_clear(&self->threads[i]);
     take_news(self, self->threads[0].thread);
     MUST(self->loans == NULL);
     for (int i = 0; i < self->thread_count; i++)

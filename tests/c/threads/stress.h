@@ -24,6 +24,8 @@
 #include "api.h"
 
 enum { LOOPS = 2, THREADS = 4, CONNECTIONS = 3 }; /* the last two of each loop */
+/* Slow clients hold threads, which are replaced; one that retires has its place a little longer. */
+enum { PLACES = 4 * THREADS };
 enum { SMALL = 2, LARGE = 400000, PART = 60000, PARTS = 3 };
 enum { POST_IN_MEMORY = 3000, BODY_MEMORY = 8192, POST_IN_FILE = 20000 };
 enum { HELPERS = 2, PIECES = 6, PIECE_MOST = 30000 }; /* HELPERS: of each serving thread */
@@ -79,14 +81,15 @@ typedef struct {
     _Atomic(pw_thread *) thread; /* owned: freed by main, so that the watching one can nudge it */
     helper helpers[HELPERS];
     pthread_t id;
+    atomic_bool over; /* nothing is done here any more: the next thread may have the place */
 } place;
 
 struct loop {
     pw_server *server;
     int number;
     pthread_t watcher;
-    place threads[THREADS];
-    int thread_count; /* of main, then of the watching thread */
+    place threads[PLACES];
+    int thread_count; /* places in use so far; of main, then of the watching thread */
     pthread_mutex_t lock;
     loan *loans; /* owned; with the lock */
     pthread_mutex_t taking_news;
