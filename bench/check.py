@@ -1,5 +1,8 @@
 """Counts picowsgi's instructions for a request with callgrind, and compares with a baseline.
 
+A count begins when the server is warm, so nothing of its start is in it. The client has 16
+connections, and sends on all of them before it reads from any.
+
 Instructions do not depend on what else the machine does, so a change of a few percent is seen where
 no clock could tell it. They do depend on the Python build and the C library: the baseline is kept
 by those. Never measures time.
@@ -12,30 +15,78 @@ import os
 import platform
 import re
 import shutil
+import string
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench import install
-from bench.exchanges import Exchange
+from bench.exchanges import BROWSER, Exchange, hello
 from bench.process import BenchError, free_port, started
-from bench.scenarios import SCENARIOS
+from bench.scenarios import SCENARIOS, Scenario
 from bench.verify import Client, check
 
 BASELINE = install.PROJECT / "bench" / "baseline.json"
-#: The scenarios that are counted, with the application of each and how many requests.
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A scenario that is counted, by how many requests.
+
+    They come in rounds: each of so many connections sends what the scenario has it send at once,
+    and then all answers are read.
+    """
+
+    scenario: Scenario
+    requests: int = 4000
+    connections: int = 16
+    #: Each request on a connection of its own.
+    closes: bool = False
+
+
+#: "a new connection each": what `close` is, with the fields of a browser.
+_CLOSE_FIELDS = Scenario(
+    "close_fields",
+    "a new connection for every request, with seven fields",
+    "plain:hello",
+    hello((*BROWSER, ("Connection", "close"))),
+)
+
+
+def _changed() -> list[Exchange]:
+    """4,096 requests of one client, which differ in their path, their query and their cookie."""
+    exchanges = []
+    for number in range(4096):
+        fields = tuple(
+            (name, f"sessionid={number:032x}; csrftoken=0123456789" if name == "Cookie" else value)
+            for name, value in BROWSER
+        )
+        line = f"GET /items/{number:05}/{number * 7919:09}?page={number:05}"
+        exchanges += hello(fields, line)()
+    return exchanges
+
+
+_CHANGED = Scenario(
+    "changed", "another path, query and cookie in every request", "plain:hello", _changed
+)
 COUNTED = {
-    "hello": 4000,
-    "fields": 4000,
-    "varied": 4000,
-    "post_1k": 4000,
-    "pipelined": 8000,
+    "hello": Counted(SCENARIOS["hello"]),
+    "fields": Counted(SCENARIOS["fields"]),
+    "changed": Counted(_CHANGED),
+    "varied": Counted(SCENARIOS["varied"]),
+    "close_fields": Counted(_CLOSE_FIELDS, closes=True),
+    "post_1k": Counted(SCENARIOS["post_1k"]),
+    "pipelined": Counted(SCENARIOS["pipelined"], 8000, connections=1),
 }
 WARM_UP = 320
 #: How much more is a failure: than counts of the same environment, or else than ratios of another.
@@ -43,6 +94,7 @@ TOLERANCE = 0.05
 TOLERANCE_ELSEWHERE = 0.15
 
 REFERENCE = "reference"
+_MARK_TIMEOUT = 30.0
 Say = Callable[[str], object]
 
 _TRIGGER = re.compile(r"^desc: Trigger: .*?(\w+)$", re.MULTILINE)
@@ -66,8 +118,7 @@ def count(say: Say) -> dict[str, float]:
 
     Raises BenchError.
     """
-    valgrind = install.find_program("valgrind")
-    if valgrind is None:
+    if install.find_program("valgrind") is None:
         raise BenchError("valgrind is missing; on Debian and Ubuntu: apt-get install valgrind")
     try:
         distribution("picowsgi")
@@ -75,34 +126,84 @@ def count(say: Say) -> dict[str, float]:
         raise BenchError("picowsgi is not installed here: use `make bench-check`") from None
     library = _build_library(say)
     marks = _build_marks(say)
-    with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
-        port = free_port()
-        command = [
-            *(valgrind, "--tool=callgrind", f"--callgrind-out-file={folder}/counted"),
-            *(sys.executable, "-m", "picowsgi", "--port", str(port), "--threads", "1"),
-            *("--no-access-log", "--timeout-keep-alive", "60", "counted:app"),
+    counts: dict[str, float] = {}
+    for application in sorted({counted.scenario.application for counted in COUNTED.values()}):
+        with _Server(library, marks, application.partition(":")[2]) as server:
+            for name, counted in COUNTED.items():
+                if counted.scenario.application == application:
+                    say(f"counting {name}")
+                    counts[name] = _count_scenario(server, counted)
+    with _Server(library, marks, REFERENCE) as server:
+        say("counting the reference work")
+        counts[REFERENCE] = float(server.count(partial(_ask_once, server.port)))
+    return counts
+
+
+class _Server:
+    """The server under callgrind, with one of the applications of `apps/counted.py`."""
+
+    def __init__(self, library: Path, marks: Path, application: str) -> None:
+        self.port = free_port()
+        self._marks = 0
+        self._stack = ExitStack()
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-check-"))
+        self._folder = Path(folder)
+        self._command = [
+            *("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counted"),
+            *(sys.executable, "-m", "picowsgi", "--port", str(self.port), "--threads", "1"),
+            *("--no-access-log", "--timeout-keep-alive", "60", f"counted:{application}"),
         ]
-        environ = {
+        self._environ = {
             "PYTHONPATH": os.pathsep.join([str(library), str(install.APPS)]),
             "PYTHONHASHSEED": "0",
             "BENCH_MARKS": str(marks),
+            "BENCH_MARKS_PIPE": f"{folder}/marks",
         }
-        with started(command, Path(folder), port, environ=environ) as server:
-            for name, requests in COUNTED.items():
-                say(f"counting {name}")
-                _ask(port, name, requests)
-            with Client(port) as client:
-                _mark(client, "before", "hello")
-                client.send(_get("/reference"))
-                client.receive()
-                _mark(client, REFERENCE, "hello")
-            server.check_alive()
-        totals = read_counts(Path(folder))
-    missing = {*COUNTED, REFERENCE} - totals.keys()
-    if missing:
-        raise BenchError(f"callgrind has no count of {', '.join(sorted(missing))}")
-    counts = {name: totals[name] / requests for name, requests in COUNTED.items()}
-    return {**counts, REFERENCE: float(totals[REFERENCE])}
+        os.mkfifo(f"{folder}/marks")
+
+    def __enter__(self) -> _Server:
+        with self._stack as stack:
+            self._process = stack.enter_context(
+                started(self._command, self._folder, self.port, environ=self._environ)
+            )
+            self._pipe = stack.enter_context((self._folder / "marks").open("wb", buffering=0))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def count(self, work: Callable[[], object]) -> int:
+        """Return the instructions that the server needs for something, with all its threads."""
+        self._mark()
+        work()
+        return self._mark()
+
+    def _mark(self) -> int:
+        """Begin a count; returns the one before."""
+        letter = string.ascii_letters[self._marks]
+        self._marks += 1
+        name = f"mark_{letter}"
+        self._pipe.write(letter.encode("ascii"))  # see c/marks.c
+        deadline = time.monotonic() + _MARK_TIMEOUT
+        while name not in (counts := read_counts(self._folder)):
+            self._process.check_alive()
+            if time.monotonic() > deadline:
+                raise BenchError("callgrind has written no count")
+            time.sleep(0.05)
+        return counts[name]
+
+
+def _count_scenario(server: _Server, counted: Counted) -> float:
+    """Return the instructions for one request, when the server is warm."""
+    exchanges = counted.scenario.exchanges()
+    with ExitStack() as stack:
+        clients = []
+        if not counted.closes:
+            clients = [stack.enter_context(Client(server.port)) for _ in range(counted.connections)]
+        send = partial(_send, server.port, clients, exchanges, counted)
+        send(0, WARM_UP)
+        return server.count(partial(send, WARM_UP, counted.requests)) / counted.requests
 
 
 def run_check(*, update: bool, repeat: int, say: Say) -> int:
@@ -200,37 +301,36 @@ def _nearest(baseline: dict[str, Any], where: str) -> str | None:
     return None
 
 
-def _ask(port: int, name: str, requests: int) -> None:
-    """Send the requests of a scenario one after the other; warm up before the count begins."""
-    scenario = SCENARIOS[name]
-    exchanges = scenario.exchanges()
-    with Client(port) as client:
-        _mark(client, "before", scenario.application.partition(":")[2])
-        _send(client, exchanges, 0, WARM_UP, scenario.pipeline)
-        _mark(client, "before", scenario.application.partition(":")[2])
-        _send(client, exchanges, WARM_UP, requests, scenario.pipeline)
-        _mark(client, name, "hello")
-
-
 def _send(
-    client: Client, exchanges: list[Exchange], first: int, requests: int, pipeline: int
+    port: int,
+    clients: list[Client],
+    exchanges: list[Exchange],
+    counted: Counted,
+    first: int,
+    requests: int,
 ) -> None:
-    for number in range(first, first + requests, pipeline):
-        batch = [exchanges[(number + at) % len(exchanges)] for at in range(pipeline)]
-        client.send(b"".join(exchange.request for exchange in batch))
-        for exchange in batch:
-            check(exchange, client.receive())
+    pipeline = counted.scenario.pipeline
+    for number in range(first, first + requests, counted.connections * pipeline):
+        with ExitStack() as stack:
+            clients_now = clients or [
+                stack.enter_context(Client(port)) for _ in range(counted.connections)
+            ]
+            batches = [
+                [exchanges[(at + each) % len(exchanges)] for each in range(pipeline)]
+                for at in range(number, number + counted.connections * pipeline, pipeline)
+            ]
+            for client, batch in zip(clients_now, batches, strict=True):
+                client.send(b"".join(exchange.request for exchange in batch))
+            for client, batch in zip(clients_now, batches, strict=True):
+                for exchange in batch:
+                    check(exchange, client.receive())
 
 
-def _mark(client: Client, name: str, application: str) -> None:
-    client.send(_get(f"/mark/{name}/{application}"))
-    answer = client.receive()
-    if answer.status != 200:
-        raise BenchError(f"the counted application answered {answer.status} to a mark")
-
-
-def _get(target: str) -> bytes:
-    return f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode("ascii")
+def _ask_once(port: int) -> None:
+    with Client(port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        if client.receive().status != 200:
+            raise BenchError("the reference work has failed")
 
 
 def read_counts(folder: Path) -> dict[str, int]:

@@ -100,6 +100,7 @@ typedef struct {
      * point leaves nothing behind: the core names the number once, whatever has become of the response.
      */
     int32_t lends;
+    int64_t block_size; /* of the block of values: see pw_thread_block */
 } pw_request;
 
 /* To be made before the processes are forked. Returns NULL with errno set. */
@@ -200,7 +201,7 @@ typedef struct {
 /* The next one; 0: there is none. May be called from any thread. */
 int32_t pw_notice_take(pw_server *server, pw_notice *to);
 
-/* The block of values of the thread's request; its length is in the number pw_next returns. */
+/* The block of values of the thread's request; its length is request.block_size. */
 const char *pw_thread_block(pw_thread *thread);
 int64_t pw_thread_block_size(pw_thread *thread);
 pw_request *pw_thread_request(pw_thread *thread);
@@ -209,14 +210,15 @@ pw_request *pw_thread_request(pw_thread *thread);
  * The number that pw_next and pw_respond return: negative PW_STOP, or a sum of
  *
  *     bits 0-1    one of PW_SAME ... PW_STORE
- *     bits 2-4    PW_CONTENT, PW_OTHER_NAMES, PW_NEWS
+ *     bits 2-5    PW_CONTENT, PW_OTHER_NAMES, PW_NEWS, PW_IN_FILE
  *     bits 6-16   the cache entry of PW_SAME, PW_CHANGED and PW_STORE
- *     bits 17-30  how many values the block holds
- *     bits 31-62  how many bytes the block holds
  *
- * A block is one byte for each value that numbers its key (pw_key) and is never 0, then NUL, then
- * the values, latin-1, joined by NUL. The last value is PATH_INFO, the only one that may hold NUL
- * itself. A value whose number is PW_OTHER_NAME is its key, the byte 1, and the value proper.
+ * It is small, because Python counts fastest with what is below 2**30. The block has
+ * request.block_size bytes: one byte for each value that numbers its key (pw_key) and is never 0, then
+ * NUL, then the values, latin-1, joined by NUL. The last value is PATH_INFO, the only one that may hold
+ * NUL itself. A value whose number is PW_OTHER_NAME is its key, the byte 1, and the value proper.
+ * Where a block is of a whole head, three values are only told if they are not the usual ones:
+ * REQUEST_METHOD if it is not GET, SERVER_PROTOCOL if not HTTP/1.1, QUERY_STRING if not empty.
  */
 #define PW_KIND 3
 #define PW_SAME 0        /* the head is the one the entry's template was made of; no block */
@@ -226,11 +228,9 @@ pw_request *pw_thread_request(pw_thread *thread);
 #define PW_CONTENT 4     /* there is content: see pw_request */
 #define PW_OTHER_NAMES 8 /* the block holds keys without a number */
 #define PW_NEWS 16       /* pw_news has something to say */
+#define PW_IN_FILE 32    /* the content is in a file */
 #define PW_ENTRY_SHIFT 6
 #define PW_ENTRY_MASK 2047
-#define PW_VALUES_SHIFT 17
-#define PW_VALUES_MASK 16383
-#define PW_SIZE_SHIFT 31
 #define PW_OTHER_NAME 255
 #define PW_STOP -1 /* the server has stopped: no more requests */
 #define PW_STARTED                                                                                 \

@@ -31,6 +31,8 @@ bool pw_cache_store(pw_cache *cache, int at, const char *data, const pw_facts *f
     entry->log = NULL;
     pw_free(entry->kept);
     entry->kept = NULL;
+    pw_free(entry->lines);
+    entry->lines = NULL;
     if (facts->size > PW_CACHE_HEAD_MOST)
         return false;
     if (entry->head == NULL || entry->facts.size != facts->size) {
@@ -50,6 +52,7 @@ void pw_cache_release(pw_cache *cache, int at)
     pw_entry *entry = &cache->entries[at];
     pw_free(entry->log);
     pw_free(entry->kept);
+    pw_free(entry->lines);
     pw_free(entry->head);
     memset(entry, 0, sizeof *entry);
 }

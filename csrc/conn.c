@@ -50,7 +50,8 @@ static pw_step pw_step_idle(pw_server *server, pw_conn *conn)
     return pw_conn_more(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_KEEP_ALIVE);
 }
 
-/* Whether the head is, in whole or but for its request line, the one kept for the connection. */
+/* Whether the head is the one kept for the connection, or that but for its request line and the values
+ * of some fields. */
 static bool pw_conn_recognise(pw_server *server, pw_conn *conn)
 {
     if (conn->entry < 0)
@@ -71,9 +72,11 @@ static bool pw_conn_recognise(pw_server *server, pw_conn *conn)
     if (line_end == NULL || data[0] == '\r')
         return false;
     size_t line_size = (size_t)(line_end + 1 - data);
-    size_t fields_size = entry->facts.size - entry->facts.line_size;
-    if (size - line_size < fields_size ||
-        memcmp(line_end + 1, entry->head + entry->facts.line_size, fields_size) != 0)
+    size_t fields_size = 0;
+    if (entry->lines != NULL)
+        fields_size = pw_lines_follow(entry->lines, entry->head + entry->facts.line_size,
+                                      line_end + 1, size - line_size, &server->changes);
+    if (fields_size == 0)
         return false;
     pw_head *head = &server->head;
     if (line_size + fields_size > server->limits.max_head_size)

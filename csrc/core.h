@@ -2,7 +2,7 @@
  * What decides about bytes, and knows no socket and no clock. Each file knows only what stands above
  * its own part here:
  *
- *     buffer, fields, head, chunked, index, environ, cache
+ *     buffer, fields, head, lines, chunked, index, environ, cache
  *
  * What lies above them, with sockets and clocks, is in conn.h and server.h.
  */
@@ -201,6 +201,40 @@ typedef struct {
 pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
                        pw_head_progress *progress, pw_head *head, pw_error *error);
 
+/* ------------------------------------------------------------------ bytes: lines.c */
+
+/* A field line, or several, of a head that is kept. */
+typedef struct {
+    uint32_t size;      /* with its CRLF */
+    uint32_t name_size; /* with its colon; 0: the line has to stay as it is */
+    uint8_t number;
+} pw_line;
+
+typedef struct {
+    size_t count;
+    pw_line lines[];
+} pw_lines;
+
+/* The lines of the valid head at data, which begins with its request line. NULL: out of memory. */
+pw_lines *pw_lines_new(const pw_head *head, const char *data);
+
+#define PW_CHANGES_MOST 8
+typedef struct {
+    size_t count;
+    struct pw_change {
+        uint8_t number;
+        pw_span value; /* borrowed: points into the new head */
+    } items[PW_CHANGES_MOST];
+} pw_changes;
+typedef struct pw_change pw_change;
+
+/*
+ * Whether data[0, size) begins with field lines that are those at `before`, but for the values of a few:
+ * what a head may have behind its request line. Returns their size with the empty line, or 0.
+ */
+size_t pw_lines_follow(const pw_lines *lines, const char *before, const char *data, size_t size,
+                       pw_changes *changes);
+
 /* ------------------------------------------------------------------ bytes: chunked.c */
 
 typedef enum {
@@ -284,8 +318,9 @@ typedef struct {
 /* All values of a request. content_length: of the decoded content, or -1 when there is none. */
 void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
                    int64_t content_length);
-/* Those of the request line only. */
-void pw_block_make_line(pw_block *block, const pw_head *head);
+/* Those of the request line, the method only unless it is the same, and these fields'. */
+void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
+                        const pw_changes *changes);
 
 /* The values of a head that an environ was made of; offsets are from its first byte. */
 typedef struct {
@@ -323,11 +358,12 @@ size_t pw_digits(char *to, int64_t value);
 typedef struct {
     char *log; /* owned: log_size bytes, what the access log says of such a request; or NULL */
     size_t log_size;
-    char *head;    /* owned: facts.size bytes */
-    pw_kept *kept; /* owned: the values there; or NULL */
-    void *owner;   /* borrowed: the connection, or NULL: free */
-    int64_t used;  /* ms */
-    bool busy;     /* a thread is at a request of its owner, and may look at the template yet */
+    char *head;      /* owned: facts.size bytes */
+    pw_kept *kept;   /* owned: the values there; or NULL */
+    pw_lines *lines; /* owned: the lines there; or NULL */
+    void *owner;     /* borrowed: the connection, or NULL: free */
+    int64_t used;    /* ms */
+    bool busy;       /* a thread is at a request of its owner, and may look at the template yet */
     uint32_t misses;
     pw_facts facts;
 } pw_entry;

@@ -82,20 +82,33 @@ static void pw_end_values(pw_block *block, char *to, const pw_head *head)
     block->size = (size_t)(pw_put_decoded(to, head->path) - block->at);
 }
 
-void pw_block_make_line(pw_block *block, const pw_head *head)
+void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
+                        const pw_changes *changes)
 {
-    static const char numbers[] = {PW_KEY_METHOD, PW_KEY_QUERY, PW_KEY_PROTOCOL, PW_KEY_URI};
     block->other_names = false;
-    char *to = pw_end_numbers(block, pw_put(block->at, numbers, sizeof numbers));
-    to = pw_span_value(to, head->method);
+    char *to = block->at;
+    if (!same_method)
+        *to++ = PW_KEY_METHOD;
+    *to++ = PW_KEY_QUERY;
+    *to++ = PW_KEY_URI;
+    for (size_t i = 0; i < changes->count; i++)
+        *to++ = (char)changes->items[i].number;
+    to = pw_end_numbers(block, to);
+    if (!same_method)
+        to = pw_span_value(to, head->method);
     to = pw_span_value(to, head->query);
-    to = pw_put_protocol(to, head);
     to = pw_span_value(to, head->target);
+    for (size_t i = 0; i < changes->count; i++)
+        to = pw_span_value(to, changes->items[i].value);
     pw_end_values(block, to, head);
 }
 
 size_t pw_digits(char *to, int64_t value)
 {
+    if (value < 10) { /* as most parts of an address are, or nearly so */
+        *to = (char)('0' + value);
+        return 1;
+    }
     char reversed[20];
     size_t count = 0;
     do {
@@ -145,37 +158,46 @@ static char *pw_put_named_field(char *to, const pw_head *head, const pw_index *i
 void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
                    int64_t content_length)
 {
-    static const char own[] = {PW_KEY_METHOD, PW_KEY_QUERY,   PW_KEY_PROTOCOL,
-                               PW_KEY_URI,    PW_KEY_ADDRESS, PW_KEY_PORT};
+    static const char own[] = {PW_KEY_URI, PW_KEY_ADDRESS, PW_KEY_PORT};
+    bool is_get = head->method.size == 3 && memcmp(head->method.at, "GET", 3) == 0;
     pw_index index;
     pw_index_make(&index, head);
     if (head->authority.at != NULL) /* it replaces Host: RFC 9112 section 3.2.2 */
         index.numbers[PW_KEY_HOST >> 6] |= pw_index_bit(PW_KEY_HOST);
 
-    char *to = pw_put(block->at, own, sizeof own);
+    char *to = block->at;
+    if (!is_get)
+        *to++ = PW_KEY_METHOD;
+    if (head->query.size > 0)
+        *to++ = PW_KEY_QUERY;
+    if (head->facts.minor == 0)
+        *to++ = PW_KEY_PROTOCOL;
+    to = pw_put(to, own, sizeof own);
     if (content_length >= 0)
         *to++ = PW_KEY_CONTENT_LENGTH;
-    uint64_t left[4];
-    memcpy(left, index.numbers, sizeof left);
-    for (int number; (number = pw_index_pop(left)) >= 0;)
+    const char *fields = to;
+    for (int number; (number = pw_index_pop(index.numbers)) >= 0;)
         *to++ = (char)number;
+    const char *fields_end = to;
     memset(to, PW_OTHER_NAME, index.other_count);
     to = pw_end_numbers(block, to + index.other_count);
 
-    to = pw_span_value(to, head->method);
-    to = pw_span_value(to, head->query);
-    to = pw_put_protocol(to, head);
+    if (!is_get)
+        to = pw_span_value(to, head->method);
+    if (head->query.size > 0)
+        to = pw_span_value(to, head->query);
+    if (head->facts.minor == 0)
+        to = pw_put_protocol(to, head);
     to = pw_span_value(to, head->target);
     to = pw_value(to, peer->address, strlen(peer->address));
     to = pw_value(to, peer->port, strlen(peer->port));
     if (content_length >= 0)
         to = pw_put_length(to, content_length);
-    memcpy(left, index.numbers, sizeof left);
-    for (int number; (number = pw_index_pop(left)) >= 0;)
-        if (number == PW_KEY_HOST && head->authority.at != NULL)
+    for (; fields < fields_end; fields++)
+        if (*fields == PW_KEY_HOST && head->authority.at != NULL)
             to = pw_span_value(to, head->authority);
         else
-            to = pw_put_field(to, head, &index, index.first[number]);
+            to = pw_put_field(to, head, &index, index.first[(uint8_t)*fields]);
     for (size_t i = 0; i < index.other_count; i++)
         to = pw_put_named_field(to, head, &index, index.others[i]);
     block->other_names = index.other_count != 0;

@@ -3,6 +3,7 @@
  * that Python turns a byte into a key object it already has instead of decoding a name.
  */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "core.h"
@@ -149,6 +150,7 @@ _Static_assert(PW_NAME_COUNT < PW_OTHER_NAME, "a key's number is one byte");
 static uint8_t table[PW_TABLE_SIZE];
 static uint8_t name_sizes[PW_NAME_COUNT];
 static pthread_once_t table_once = PTHREAD_ONCE_INIT;
+static atomic_bool table_made; /* pthread_once alone is a call more for each field */
 
 /* | 32 makes letters lower-case and leaves digits and '-' alone; no other tchar becomes one. */
 static unsigned pw_name_hash(const char *name, size_t size)
@@ -172,6 +174,7 @@ static void pw_table_make(void)
         table[slot] = (uint8_t)i;
         name_sizes[i] = (uint8_t)size;
     }
+    atomic_store_explicit(&table_made, true, memory_order_release);
 }
 
 bool pw_equals(const char *text, size_t size, const char *lower)
@@ -187,15 +190,46 @@ bool pw_equals(const char *text, size_t size, const char *lower)
     return i == size && lower[i] == '\0';
 }
 
+/* The bits in which a name may differ from one in lower case: 32 where that has a letter, for of all
+ * characters in names only letters have 64. */
+static uint64_t pw_case_bits(uint64_t lower)
+{
+    return (lower & 0x4040404040404040) >> 1;
+}
+
+static bool pw_same_eight(const char *name, const char *lower)
+{
+    uint64_t a, b;
+    memcpy(&a, name, sizeof a);
+    memcpy(&b, lower, sizeof b);
+    return ((a ^ b) & ~pw_case_bits(b)) == 0;
+}
+
+/* Both have this size. */
+static bool pw_same_name(const char *name, const char *lower, size_t size)
+{
+    size_t i = 0;
+    for (; size - i >= 8; i += 8)
+        if (!pw_same_eight(name + i, lower + i))
+            return false;
+    if (size >= 8) /* the last eight, of which some have been compared */
+        return pw_same_eight(name + size - 8, lower + size - 8);
+    for (; i < size; i++)
+        if ((unsigned char)(name[i] ^ lower[i]) & ~pw_case_bits((unsigned char)lower[i]))
+            return false;
+    return true;
+}
+
 uint8_t pw_field_number(const char *name, size_t size)
 {
-    pthread_once(&table_once, pw_table_make);
+    if (!atomic_load_explicit(&table_made, memory_order_acquire))
+        pthread_once(&table_once, pw_table_make);
     if (size == 0)
         return PW_OTHER_NAME;
     for (unsigned slot = pw_name_hash(name, size); table[slot] != PW_OTHER_NAME;
          slot = (slot + 1) & (PW_TABLE_SIZE - 1)) {
         uint8_t number = table[slot];
-        if (name_sizes[number] == size && pw_equals(name, size, names[number].name))
+        if (name_sizes[number] == size && pw_same_name(name, names[number].name, size))
             return number;
     }
     return PW_OTHER_NAME;

@@ -46,11 +46,6 @@ static bool pw_is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-static bool pw_is_alpha(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
 static bool pw_is_hex(char c)
 {
     return pw_is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
@@ -58,10 +53,14 @@ static bool pw_is_hex(char c)
 
 /* ------------------------------------------------------------------ Host */
 
-/* RFC 3986 section 3.2.2: unreserved / sub-delims */
+/* RFC 3986 section 3.2.2: unreserved / sub-delims, which are ALPHA / DIGIT and "-._~!$&'()*+,;=", as
+ * one bit a byte */
+static const uint32_t name_chars[8] = {0, 0x2bff7fd2, 0x87fffffe, 0x47fffffe, 0, 0, 0, 0};
+
 static bool pw_is_name_char(char c)
 {
-    return pw_is_alpha(c) || pw_is_digit(c) || (c != '\0' && strchr("-._~!$&'()*+,;=", c) != NULL);
+    unsigned char byte = (unsigned char)c;
+    return (name_chars[byte >> 5] >> (byte & 31)) & 1;
 }
 
 /* IPvFuture = "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" ) */

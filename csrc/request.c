@@ -119,7 +119,9 @@ static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
         return;
     }
     conn->kind = PW_STORE;
-    server->cache.entries[conn->entry].kept = pw_kept_new(&server->head, data);
+    pw_entry *entry = &server->cache.entries[conn->entry];
+    entry->kept = pw_kept_new(&server->head, data);
+    entry->lines = pw_lines_new(&server->head, data);
 }
 
 /* Whether the block now tells what is not as in the head kept for the connection. */
@@ -141,6 +143,28 @@ static void pw_parse_again(pw_server *server, const pw_conn *conn)
     pw_error error;
     pw_head_parse(&server->limits, conn->in->data + conn->in->start, conn->facts.size, &progress,
                   &server->head, &error);
+}
+
+/* Finds anew what has changed since the head kept for the connection; false: nothing can be said. */
+static bool pw_follow_again(pw_server *server, const pw_conn *conn)
+{
+    const pw_entry *entry = &server->cache.entries[conn->entry];
+    size_t line = conn->facts.line_size;
+    return entry->lines != NULL &&
+           pw_lines_follow(entry->lines, entry->head + entry->facts.line_size,
+                           conn->in->data + conn->in->start + line, conn->facts.size - line,
+                           &server->changes) != 0;
+}
+
+/* The values that are not as in the head kept for the connection, which it follows. */
+static void pw_describe_changes(pw_thread *thread, const pw_conn *conn)
+{
+    const pw_head *head = &thread->server->head;
+    const pw_entry *entry = &thread->server->cache.entries[conn->entry];
+    bool same_method = head->method.size < entry->facts.line_size &&
+                       memcmp(entry->head, head->method.at, head->method.size) == 0 &&
+                       entry->head[head->method.size] == ' ';
+    pw_block_make_line(&thread->block, head, same_method, &thread->server->changes);
 }
 
 /* What the access log says of the request; the head that was parsed last is its own. */
@@ -181,6 +205,8 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
         return;
     if (conn->kind != PW_NEW && conn->entry < 0)
         conn->kind = PW_NEW; /* the entry was taken away while the content came, or a thread */
+    if (conn->kind == PW_CHANGED && server->parsed != conn && !pw_follow_again(server, conn))
+        conn->kind = PW_NEW;
     bool whole = conn->kind == PW_NEW; /* and not of the request line alone */
     if (server->parsed != conn || (!whole && logs)) {
         pw_parse_again(server, conn); /* of this head it went well before */
@@ -191,7 +217,7 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
     if (whole)
         pw_peer_name(conn, &peer);
     if (conn->kind == PW_CHANGED) {
-        pw_block_make_line(&thread->block, &server->head);
+        pw_describe_changes(thread, conn);
     } else if (conn->kind == PW_NEW && !pw_compare(thread, conn, length)) {
         pw_remember(server, conn, conn->in->data + conn->in->start);
         pw_block_make(&thread->block, &server->head, &peer, length);
@@ -286,6 +312,7 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
     request->content_file = -1;
     request->content = NULL;
     request->content_length = 0;
+    request->block_size = (int64_t)thread->block.size;
     int64_t number = conn->kind;
     if (conn->content != NULL) {
         request->content_length = conn->content->size;
@@ -293,6 +320,8 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
         request->content_file = conn->content->file;
         conn->content->file = -1; /* Python's now */
         number |= PW_CONTENT;
+        if (request->content_file >= 0)
+            number |= PW_IN_FILE;
     }
     if (thread->block.other_names)
         number |= PW_OTHER_NAMES;
@@ -300,7 +329,5 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
         number |= PW_NEWS;
     if (conn->kind != PW_NEW)
         number |= (int64_t)conn->entry << PW_ENTRY_SHIFT;
-    number |= (int64_t)thread->block.values << PW_VALUES_SHIFT;
-    number |= (int64_t)thread->block.size << PW_SIZE_SHIFT;
     return number;
 }

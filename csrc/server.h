@@ -245,8 +245,9 @@ struct pw_server {
     pw_field *fields; /* owned: max_fields, of the head parsed last */
     char *scratch;    /* owned: PW_SCRATCH_SIZE */
 
-    pw_head head;    /* the head parsed last; its spans are good while `parsed` has it */
-    pw_conn *parsed; /* borrowed: the connection of head, or NULL */
+    pw_head head;       /* the head parsed last; its spans are good while `parsed` has it */
+    pw_conn *parsed;    /* borrowed: the connection of head, or NULL */
+    pw_changes changes; /* the same of one with PW_CHANGED */
 
     int64_t *news; /* owned: what pw_news will tell */
     size_t news_count, news_room;

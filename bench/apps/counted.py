@@ -1,7 +1,6 @@
-"""The application of `bench check`: another of `plain` after each mark.
+"""The applications of `bench check`: those of `plain`. A byte in a pipe ends a count of callgrind.
 
-`/mark/NAME/APPLICATION` ends a count of callgrind, names it, and says what is served from now on;
-`/reference` is work that has nothing to do with the server, to measure the interpreter by.
+`reference` is work that has nothing to do with the server, to measure the interpreter by.
 """
 
 from __future__ import annotations
@@ -10,21 +9,24 @@ import ctypes
 import os
 from typing import TYPE_CHECKING, Any
 
-import plain  # found beside it: this folder is on the path
+from plain import echo, hello, upload  # found beside it: this folder is on the path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
-_marks = ctypes.CDLL(os.environ["BENCH_MARKS"])
+__all__ = ["echo", "hello", "reference", "upload"]
+
 _BLOCK = b"GET\0/items\0page=1\0HTTP/1.1\0text/html,application/xhtml+xml\0en-US,en;q=0.9\0gzip"
 _KEYS = ("method", "path", "query", "protocol", "accept", "language", "coding")
 _ROUNDS = 2000
 
-_current: WSGIApplication = plain.hello
+#: Borrowed by the thread that waits for marks (c/marks.c).
+_pipe = ctypes.create_string_buffer(os.environb[b"BENCH_MARKS_PIPE"])
+ctypes.CDLL(os.environ["BENCH_MARKS"]).mark_at(_pipe)
 
 
-def reference() -> int:
+def work() -> int:
     """What a request is made of on Python's side: text, tuples, dicts, calls, bytes."""
     template: dict[str, Any] = {f"key {number}": number for number in range(12)}
     done = 0
@@ -44,16 +46,7 @@ def _length(environ: dict[str, Any], *, number: int) -> int:
         return len(environ) + number % 3
 
 
-def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    global _current  # noqa: PLW0603
-    path = environ["PATH_INFO"]
-    if path == "/reference":
-        reference()
-    elif path.startswith("/mark/"):
-        _, _, name, application = path.split("/")
-        _current = getattr(plain, application)
-        _marks.mark(name.encode("ascii"))
-    else:
-        return _current(environ, start_response)
+def reference(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    work()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "0")])
     return [b""]

@@ -31,6 +31,7 @@ class pw_request:
     listener: int
     sent: int
     lends: int
+    block_size: int
 
 class pw_server: ...
 
@@ -108,6 +109,7 @@ class _Lib:
     PW_HALF_CLOSED_MS: int
     PW_HAS_LENGTH: int
     PW_IDLE: int
+    PW_IN_FILE: int
     PW_KIND: int
     PW_LEAVE: int
     PW_NEW: int
@@ -136,7 +138,6 @@ class _Lib:
     PW_REQUEST_WAITS: int
     PW_RETURN: int
     PW_SAME: int
-    PW_SIZE_SHIFT: int
     PW_STARTED: int
     PW_STOP: int
     PW_STORE: int
@@ -144,8 +145,6 @@ class _Lib:
     PW_UNDERSCORE_DROP: int
     PW_UNDERSCORE_REFUSE: int
     PW_UNWANTED: int
-    PW_VALUES_MASK: int
-    PW_VALUES_SHIFT: int
     PW_WATCH_BIRTH: int
     PW_WATCH_NOTICE: int
     PW_WATCH_SLOW: int

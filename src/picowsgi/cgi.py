@@ -183,6 +183,8 @@ class _Output:
 class _CGIResponse(Response):
     """A response that goes to an _Output, in the core's place."""
 
+    __slots__ = ()
+
     @staticmethod
     def send_first(output: _Output, _exchange: int, *head_and_data: Any) -> int:
         head, _size, length, _head_flags, data, *_ = head_and_data

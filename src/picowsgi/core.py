@@ -28,17 +28,16 @@ if TYPE_CHECKING:
 # The numbers of csrc/api.h that the modules of a request use.
 SAME: int = lib.PW_SAME
 CHANGED: int = lib.PW_CHANGED
+NEW: int = lib.PW_NEW
 STORE: int = lib.PW_STORE
 KIND: int = lib.PW_KIND
 CONTENT: int = lib.PW_CONTENT
+IN_FILE: int = lib.PW_IN_FILE
 OTHER_NAMES: int = lib.PW_OTHER_NAMES
 NEWS: int = lib.PW_NEWS
 NEWS_SENT: int = lib.PW_NEWS_SENT
 ENTRY_SHIFT: int = lib.PW_ENTRY_SHIFT
 ENTRY_BITS: int = lib.PW_ENTRY_MASK << lib.PW_ENTRY_SHIFT
-VALUES_SHIFT: int = lib.PW_VALUES_SHIFT
-VALUES_MASK: int = lib.PW_VALUES_MASK
-SIZE_SHIFT: int = lib.PW_SIZE_SHIFT
 OTHER_NAME: int = lib.PW_OTHER_NAME
 STOP: int = lib.PW_STOP
 STARTED: int = lib.PW_STARTED

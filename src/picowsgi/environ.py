@@ -6,22 +6,22 @@ known again by the core, and its environ copied from a template.
 
 from __future__ import annotations
 
-import io
 import socket
 import threading
 from contextlib import suppress
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from picowsgi import core
+from picowsgi.core import unpack
 from picowsgi.cpus import has_gil
 from picowsgi.input import NO_CONTENT, ErrorStream, open_spooled
+from picowsgi.order import Orders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from _typeshed.wsgi import WSGIEnvironment
-
-_KNOWN_ORDERS = 1024  # how many orders of fields are remembered
 
 
 def base_environ(sock: socket.socket, extensions: Mapping[str, Any]) -> WSGIEnvironment:
@@ -31,6 +31,9 @@ def base_environ(sock: socket.socket, extensions: Mapping[str, Any]) -> WSGIEnvi
     else:
         host, port = "localhost", 80  # a unix socket has neither, and PEP 3333 wants both
     return {
+        "REQUEST_METHOD": "GET",  # as long as the core says nothing else; and the next two
+        "QUERY_STRING": "",
+        "SERVER_PROTOCOL": "HTTP/1.1",
         "SCRIPT_NAME": "",
         "SERVER_NAME": host,
         "SERVER_PORT": str(port),
@@ -51,6 +54,8 @@ class Kept:
     def __init__(self, server: core.CoreServer) -> None:
         #: By the number the core returns for "the same head as the one of this template".
         self.templates: dict[int, WSGIEnvironment] = {}
+        #: The same by the number for "the same head, but for what the block holds".
+        self.changed: dict[int, WSGIEnvironment] = {}
         #: By the number of the exchange: content that the core may still read.
         self.loans = server.loans
         #: Held while news are taken and acted upon, and while a template is put in: what the news
@@ -66,7 +71,7 @@ class Kept:
         """Keep an environ as the template of an entry of the core's cache."""
         with self.lock:
             self._take_news(thread)
-            self.templates[entry] = environ
+            self.templates[entry] = self.changed[entry | core.CHANGED] = environ
 
     def _take_news(self, thread: core.CoreThread) -> None:
         # The core says it again until it is done: a signal handler may raise in between.
@@ -78,7 +83,9 @@ class Kept:
                     if owner is not None and owner is not thread:
                         core.nudge(owner.pointer)
             else:
-                self.templates.pop((news >> 1) << core.ENTRY_SHIFT, None)
+                entry = (news >> 1) << core.ENTRY_SHIFT
+                self.templates.pop(entry, None)
+                self.changed.pop(entry | core.CHANGED, None)
             core.news_done(thread.pointer)
 
 
@@ -93,44 +100,66 @@ class EnvironMaker:
         self._bases = bases
         self._kept = kept
         self._templates = kept.templates
+        self._changed = kept.changed
+        self._request = thread.request
         self._block = thread.block
-        #: By the numbers of their keys: the keys, and for each listening socket an environ that has
-        #: them, so that no dict has to grow while it is filled in.
-        self._orders: dict[str, tuple[tuple[str, ...], list[WSGIEnvironment]]] = {}
+        self._orders = Orders(bases)
+        self._known_orders = self._orders.known
         self._has_one_base = len(bases) == 1
         #: The temporary file with the content of the request at hand; to be closed at its end.
         self.spooled: BinaryIO | None = None
 
     def make(self, number: int) -> WSGIEnvironment:
         """Return the environ of the request that the core described by `number` (csrc/api.h)."""
+        template = None
+        if number != core.NEW:
+            template = self._changed.get(number)
+            if template is None:
+                return self._make_other(number)
+        text = self._block[: self._request.block_size].decode("latin-1")
+        values = text.split("\0")
+        try:
+            fill, blanks = self._known_orders[values[0]]
+        except KeyError:
+            fill, blanks = self._orders.learn(values[0])
+        if template is not None:
+            environ = template.copy()
+        elif self._has_one_base:
+            environ = blanks[0].copy()
+        else:
+            environ = blanks[self._request.listener].copy()
+        try:
+            fill(environ, values)
+        except ValueError:  # PATH_INFO comes last because it alone may hold NUL
+            fill(environ, text.split("\0", len(values[0])))
+        return environ
+
+    def _make_other(self, number: int) -> WSGIEnvironment:
+        """Return the environ of one that is not the commonest."""
         if number & core.NEWS:
             self._kept.take_news(self._thread)
         kind = number & core.KIND
+        entry = number & core.ENTRY_BITS
         if kind == core.SAME:
-            environ = self._templates[number & core.ENTRY_BITS].copy()
+            environ = self._templates[entry].copy()
+        elif kind == core.CHANGED:
+            environ = self.make(entry | kind)
         else:
-            # PATH_INFO comes last because it alone may hold NUL.
-            text = str(self._block[: number >> core.SIZE_SHIFT], "latin-1")
-            values = iter(text.split("\0", number >> core.VALUES_SHIFT & core.VALUES_MASK))
-            order = next(values)
-            if number & core.OTHER_NAMES:
-                environ = self._bases[self._thread.request.listener].copy()
-                _fill_slowly(environ, order, values)
-            else:
-                keys, environs = self._orders.get(order) or self._learn(order)
-                if kind == core.CHANGED:
-                    environ = self._templates[number & core.ENTRY_BITS].copy()
-                elif self._has_one_base:
-                    environ = environs[0].copy()
-                else:
-                    environ = environs[self._thread.request.listener].copy()
-                environ.update(zip(keys, values))  # noqa: B905 (as many by construction)
-            environ["RAW_URI"] = environ["REQUEST_URI"]
+            environ = self._make_slowly() if number & core.OTHER_NAMES else self.make(core.NEW)
             if kind == core.STORE:
-                entry = number & core.ENTRY_BITS
                 self._kept.put_template(self._thread, entry, environ.copy())
         if number & core.CONTENT:
-            self._add_content(environ)
+            self._add_content(environ, number)
+        return environ
+
+    def _make_slowly(self) -> WSGIEnvironment:
+        """Return the environ of a block with names that have no number."""
+        request = self._request
+        text = self._block[: request.block_size].decode("latin-1")
+        order = text.partition("\0")[0]
+        environ: WSGIEnvironment = self._bases[request.listener].copy()
+        _fill_slowly(environ, order, iter(text.split("\0", len(order))[1:]))
+        environ["RAW_URI"] = environ["REQUEST_URI"]
         return environ
 
     def close_spooled(self) -> None:
@@ -141,22 +170,14 @@ class EnvironMaker:
             with suppress(OSError, ValueError):
                 spooled.close()
 
-    def _learn(self, order: str) -> tuple[tuple[str, ...], list[WSGIEnvironment]]:
-        if len(self._orders) >= _KNOWN_ORDERS:
-            self._orders.clear()
-        keys = tuple(core.KEYS[ord(number)] for number in order)
-        blank = dict.fromkeys((*keys, "RAW_URI"))
-        known = self._orders[order] = keys, [{**base, **blank} for base in self._bases]
-        return known
-
-    def _add_content(self, environ: WSGIEnvironment) -> None:
-        request = self._thread.request
-        length = request.content_length
-        if request.content_file >= 0:
+    def _add_content(self, environ: WSGIEnvironment, number: int) -> None:
+        request = self._request
+        if number & core.IN_FILE:
             environ["wsgi.input"] = self.spooled = open_spooled(request)
-        else:
-            content = core.unpack(request.content, length) if length else b""
-            environ["wsgi.input"] = io.BytesIO(content)
+            return
+        length = request.content_length
+        content = unpack(request.content, length) if length else b""
+        environ["wsgi.input"] = BytesIO(content)
 
 
 def _fill_slowly(environ: WSGIEnvironment, order: str, values: Iterator[str]) -> None:

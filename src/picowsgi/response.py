@@ -32,20 +32,19 @@ class Response:
     keeps them apart, and counts the bytes; what stands here is for the thread that serves.
     """
 
-    #: None until start_response is called.
-    head: Head | None = None
-    #: The core has the head: it cannot be changed any more.
-    started = False
-    #: No more content is wanted: the client gets none (HEAD, 204, 304), or it has been too much.
-    enough = False
-    #: The application gave more content than its Content-Length.
-    overflow = False
-    #: As much content has been sent as the Content-Length says.
-    complete = False
-    #: The request is over: start_response and write come too late. Set before the core is told.
-    over = False
-    #: The number of the exchange, for the core; 0 until it is needed.
-    exchange = 0
+    # With slots, because attributes of these are read the fastest, and no weak reference can be
+    # made: see Gateway.serve.
+    __slots__ = (
+        "_encode",
+        "_thread",
+        "complete",
+        "enough",
+        "exchange",
+        "head",
+        "over",
+        "overflow",
+        "started",
+    )
     #: Where head and content go; a subclass may have another place.
     send_first: ClassVar[Callable[..., int]] = core.send_first
     send_data: ClassVar[Callable[..., int]] = core.send_data
@@ -55,6 +54,20 @@ class Response:
     def __init__(self, thread: Any, encode: Callable[[str, list[tuple[str, str]]], Head]) -> None:
         self._thread = thread
         self._encode = encode
+        #: None until start_response is called.
+        self.head: Head | None = None
+        #: The core has the head: it cannot be changed any more.
+        self.started = False
+        #: No more content is wanted: the client gets none (HEAD, 204, 304), or it was too much.
+        self.enough = False
+        #: The application gave more content than its Content-Length.
+        self.overflow = False
+        #: As much content has been sent as the Content-Length says.
+        self.complete = False
+        #: The request is over: start_response and write come too late. Set before the core is told.
+        self.over = False
+        #: The number of the exchange, for the core; 0 until something is sent in parts.
+        self.exchange = 0
 
     def start_response(
         self,
@@ -76,7 +89,8 @@ class Response:
             raise ResponseError("start_response is called again without exc_info")
         if self.over:
             raise ResponseError("start_response is called after the end of the request")
-        self.head = self._encode(status, headers)
+        encode = self._encode
+        self.head = encode(status, headers)
         return self.write
 
     def write(self, data: bytes) -> None:

@@ -145,7 +145,14 @@ static void require_block_fits(const pw_limits *limits, const pw_head *head, con
     REQUIRE(block.at != NULL);
     pw_block_make(&block, head, &peer, INT64_MAX);
     REQUIRE(block.size <= most);
-    pw_block_make_line(&block, head);
+    pw_lines *lines = pw_lines_new(head, data);
+    size_t line_size = head->facts.line_size, fields_size = head->facts.size - line_size;
+    pw_changes changes;
+    REQUIRE(pw_lines_follow(lines, data + line_size, data + line_size, fields_size, &changes) ==
+            fields_size);
+    REQUIRE(changes.count == 0);
+    pw_free(lines);
+    pw_block_make_line(&block, head, false, &changes);
     REQUIRE(block.size <= most);
     pw_kept *kept = pw_kept_new(head, data);
     if (kept != NULL) {

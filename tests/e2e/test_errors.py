@@ -366,8 +366,14 @@ FAULTS = [
 def test_an_error_of_the_server_before_the_head_is_a_500(
     serve, monkeypatch, caplog, owner, name, error
 ):
+    kept = []
+
+    def keep(environ, start_response):
+        kept.append(start_response)  # so that the next request has another response
+        return site(hello)(environ, start_response)
+
     broken = Broken(monkeypatch, owner, name, error)
-    server = serve(site(hello), threads=1)
+    server = serve(keep, threads=1)
     for _ in range(3):
         broken.expect_500(server)
         ping(server)

@@ -76,6 +76,26 @@ def test_each_request_has_the_environ_of_a_first_one(server, different, order):
             assert ask(client, different[number]) == expected[number]
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_path_with_nul_is_whole_however_often_its_like_has_come(serve, method):
+    def answer(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        keys = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL", "HTTP_COOKIE")
+        return [repr([environ[key] for key in keys]).encode()]
+
+    server = serve(answer, threads=1)
+    with connect(server) as client:
+        for number in range(200):
+            path = f"/{number}%00%0041" if number % 3 else f"/{number}"
+            query = f"n={number}" if number % 2 else ""
+            mark = "?" if query else ""
+            head = f"{method} {path}{mark}{query} HTTP/1.1\r\nHost: a\r\nCookie: {number}\r\n\r\n"
+            client.send(head.encode())
+            decoded = path.replace("%00", "\0")
+            expected = repr([method, decoded, query, "HTTP/1.1", str(number)])
+            assert client.read_response().content.decode() == expected
+
+
 SMALL = ("Host: a", "Cookie: " + "c" * 600)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import pytest
 
@@ -147,3 +148,62 @@ def test_start_response_is_refused_after_the_end(serve):
     with pytest.raises(ResponseError):
         kept[0]("200 OK", [TEXT])
     ping(server)
+
+
+KEEPERS = {
+    "start_response": lambda start_response, _write: start_response,
+    "write": lambda _start_response, write: write,
+    "the response": lambda start_response, _write: start_response.__self__,
+    "a closure": lambda start_response, _write: lambda: start_response,
+    "a bound method made anew": lambda _start_response, write: write.__self__.start_response,
+}
+
+
+@pytest.mark.parametrize("keep", KEEPERS.values(), ids=KEEPERS)
+def test_what_an_application_keeps_of_a_response_is_never_used_for_another_one(serve, keep):
+    kept = []
+
+    def answer(environ, start_response):
+        number = environ["QUERY_STRING"]
+        write = start_response("200 OK", [TEXT, ("X-Number", number)])
+        if number.startswith("kept"):
+            kept.append(keep(start_response, write))
+        return [number.encode()]
+
+    def late():
+        for one in kept:
+            response = getattr(_called(one), "__self__", one)
+            with pytest.raises(ResponseError):
+                response.start_response("500 Late", [TEXT])
+            with pytest.raises(ResponseError):
+                response.write(b"late")
+
+    server = serve(site(answer), threads=1)
+    for number in range(6):
+        for name in (f"kept{number}", f"{number}", f"again{number}"):
+            request = f"GET /?{name} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+            (response,) = exchange(server, request)
+            assert (response.status, response.content) == (200, name.encode())
+            late()
+    responses = [getattr(_called(one), "__self__", _called(one)) for one in kept]
+    assert len({id(one) for one in responses}) == 6, "expected a response for each that was kept"
+
+
+def _called(one):
+    return one() if getattr(one, "__name__", "") == "<lambda>" else one
+
+
+def test_no_weak_reference_to_a_response_can_be_made(serve):
+    """It would not show that the application still has it."""
+    errors = []
+
+    def answer(environ, start_response):
+        try:
+            weakref.WeakMethod(start_response)
+        except TypeError as error:
+            errors.append(error)
+        start_response("200 OK", [TEXT])
+        return [b"ok"]
+
+    assert exchange(serve(site(answer)), GET)[0].content == b"ok"
+    assert errors

@@ -319,7 +319,7 @@ static int read_path(loop *self, pw_thread *thread, int64_t number)
     if ((number & PW_KIND) == PW_SAME)
         return self->templates[entry];
     const char *block = pw_thread_block(thread);
-    size_t size = (size_t)(number >> PW_SIZE_SHIFT), at = size;
+    size_t size = (size_t)pw_thread_request(thread)->block_size, at = size;
     while (block[at - 1] != '\0')
         at--;
     MUST(size - at >= 3 && size - at < 8 && block[at] == '/');
