@@ -31,8 +31,9 @@ from statistics import median
 from typing import Any
 
 from bench import install
+from bench.exchanges import BROWSER, Exchange, hello
 from bench.process import BenchError, free_port, started
-from bench.scenarios import BROWSER, SCENARIOS, Exchange, Scenario, hello
+from bench.scenarios import SCENARIOS, Scenario
 from bench.verify import Client, check
 
 BASELINE = install.PROJECT / "bench" / "baseline.json"

@@ -107,7 +107,7 @@ def run(
     apt: bool,
 ) -> None:
     """Measure. Ctrl-C ends it and keeps what has been measured."""
-    from bench import install
+    from bench import install, services
     from bench import run as runner
 
     say = partial(click.echo, err=True)
@@ -115,7 +115,10 @@ def run(
     install.check_tools(say, install=apt)
     interpreter = install.provide_venv(python, say)
     wanted = [SERVERS[name] for name in servers]
+    asked = [SCENARIOS[name] for name in scenarios]
     missing = install.install_servers(interpreter, wanted, say)
+    there = [server for server in wanted if server.name not in missing]
+    left_out = services.prepare(interpreter, there, asked, say)
     if output is None:
         date = time.strftime("%Y-%m-%d-%H%M")
         output = RESULTS / f"{date}-python{interpreter.version}.json"
@@ -123,10 +126,11 @@ def run(
         runner.run(
             interpreter,
             wanted,
-            [SCENARIOS[name] for name in scenarios],
+            asked,
             Settings(duration, warmup, rounds),
             output,
             missing,
+            left_out,
         )
     except KeyboardInterrupt:
         if not output.exists():

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -26,14 +27,17 @@ CACHE = PROJECT / "bench" / ".cache"
 APPS = PROJECT / "bench" / "apps"
 #: What the applications of the scenarios need.
 FRAMEWORKS = ("flask", "django")
-#: Programs, and the Debian package of each. The last two are optional.
+#: Programs, and the Debian package of each. All but `REQUIRED` are optional.
 TOOLS = {
     "wrk": "wrk",
     "taskset": "util-linux",
     "nginx": "nginx-light",
     "strace": "strace",
+    "postgres": "postgresql",
 }
 REQUIRED = ("wrk", "taskset")
+#: Where Debian has a folder for each version of PostgreSQL.
+POSTGRES = Path("/usr/lib/postgresql")
 #: What bjoern and uWSGI are compiled with.
 LIBRARIES = {"/usr/include/ev.h": "libev-dev"}
 
@@ -106,16 +110,16 @@ def install_servers(
     """Install what is missing. Returns why by the name of each server that cannot be had."""
     missing = {}
     try:
-        _require(interpreter, FRAMEWORKS, say)
+        require(interpreter, FRAMEWORKS, say)
     except BenchError as error:
         raise BenchError(f"the frameworks cannot be installed: {error}") from error
     for server in servers:
         try:
             its = interpreter_of(server, interpreter)
-            _require(its, FRAMEWORKS, say)
+            require(its, FRAMEWORKS, say)
             if server.kind == "picowsgi":
                 _install_picowsgi(its, say)
-            _require(its, server.requires, say)
+            require(its, server.requires, say)
             if server.program and not find_program(server.program):
                 package = TOOLS[server.program]
                 raise BenchError(f"{server.program} is missing: apt-get install {package}")
@@ -127,7 +131,7 @@ def install_servers(
     return missing
 
 
-def _require(interpreter: Interpreter, requirements: Iterable[str], say: Say) -> None:
+def require(interpreter: Interpreter, requirements: Iterable[str], say: Say) -> None:
     """Install each once: a stamp says that it is there, so that no run needs the network."""
     for requirement in requirements:
         name = "".join(letter if letter.isalnum() else "_" for letter in requirement)
@@ -214,9 +218,16 @@ def _flags(source: Path) -> list[str]:
 
 
 def find_program(name: str) -> str | None:
-    """The path of a program, also where only root looks."""
+    """The path of a program, also where only root looks, and where Debian puts PostgreSQL's."""
     path = os.environ.get("PATH", os.defpath)
-    return shutil.which(name, path=os.pathsep.join([path, "/usr/sbin", "/sbin"]))
+    postgres = sorted(POSTGRES.glob("*/bin"), key=_version_of, reverse=True)
+    more = ["/usr/sbin", "/sbin", *map(str, postgres)]
+    return shutil.which(name, path=os.pathsep.join([path, *more]))
+
+
+def _version_of(folder: Path) -> list[int]:
+    """The numbers of a folder like 15/bin."""
+    return [int(number) for number in re.findall(r"\d+", folder.parent.name)]
 
 
 def check_tools(say: Say, *, install: bool) -> None:
@@ -256,6 +267,7 @@ def tool_versions() -> dict[str, str]:
         "wrk": ["wrk", "--version"],
         "nginx": ["nginx", "-v"],
         "strace": ["strace", "--version"],
+        "postgres": ["postgres", "--version"],
         "cc": [os.environ.get("CC", "cc"), "--version"],
         "valgrind": ["valgrind", "--version"],
     }

@@ -14,14 +14,16 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bench import install, load, verify
+from bench.exchanges import Exchange
 from bench.process import BenchError, ServerProcess, free_port, processors, started
-from bench.scenarios import Exchange, samples
+from bench.scenarios import samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from bench.install import Interpreter
     from bench.scenarios import Scenario
@@ -58,9 +60,13 @@ def command_of(server: Server, interpreter: Interpreter, names: dict[str, str]) 
 
 @contextmanager
 def running(
-    server: Server, interpreter: Interpreter, application: str, threads: int
+    server: Server,
+    interpreter: Interpreter,
+    application: str,
+    threads: int,
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[ServerProcess]:
-    """The server with this application on a free port. Raises BenchError."""
+    """The server with this application on a free port, which finds `environ`. Raises BenchError."""
     module, _, attribute = application.partition(":")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
@@ -78,7 +84,7 @@ def running(
             Path(scratch),
             port,
             processor=processors()[0],
-            environ={"PYTHONPATH": str(install.APPS)},
+            environ={"PYTHONPATH": str(install.APPS), **environ},
         ) as process:
             yield process
 
@@ -90,13 +96,15 @@ def measure(
     settings: Settings,
     say: install.Say,
     *,
+    environ: Mapping[str, str] = MappingProxyType({}),
     system_calls: bool = False,
 ) -> dict[str, Any]:
     """The numbers of results.METRICS that this scenario gives, with the facts that belong to them.
 
     Raises BenchError with the reason where nothing that was measured can be believed.
     """
-    with running(server, interpreter, scenario.application, scenario.threads) as process:
+    application, threads = scenario.application, scenario.threads
+    with running(server, interpreter, application, threads, environ) as process:
         sent = samples(scenario)[len(scenario.proofs()) :]
         while len(sent) < _VERIFIED_LEAST:
             sent += sent
@@ -111,6 +119,8 @@ def measure(
             numbers |= _fixed_rate(process, scenario, sent[0], settings, say)
         else:
             numbers |= _closed_loop(process, scenario, verified, settings, system_calls)
+        if scenario.ideal:
+            numbers["share"] = numbers["rate"] / scenario.ideal
         numbers["memory_peak"] = process.memory().peak
         if scenario.memory:
             numbers["memory_end"] = process.settled_memory().proportional

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bench.results import METRICS, Results, Summary
+from bench.results import METRICS, MORE_IS_BETTER, Results, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def bars(results: Results, scenario: str, metric: str) -> dict[str, bytes]:
         found = results.summary(scenario, server, metric)
         if found is not None:
             rows.append((found, server))
-    rows.sort(key=lambda row: row[0].median, reverse=True)
+    rows.sort(key=lambda row: row[0].median, reverse=metric not in MORE_IS_BETTER)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

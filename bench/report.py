@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import document
 from bench.document import Block, Code, Heading, Items, Plot, Table, Text
-from bench.results import METRICS, Results, Summary
+from bench.results import METRICS, MORE_IS_BETTER, Results, Summary
 from bench.targets import TARGETS, Outcome, judge
 
 OURS = "picowsgi"
@@ -27,6 +27,12 @@ the number of responses.
 
 Servers take turns within a round; ratios are computed within one round, and the median of the
 rounds is shown. ± is half the distance of the extremes.
+
+In a scenario with threads, each server has as many as the scenario says where it takes a number
+(`{threads}` in its command line); what the others do instead is in the last column.
+
+What serves an application beside the server, a database, runs on the processor of the load, and its
+CPU time is not counted.
 
 Latencies of the scenarios with a fixed rate count from when a request was due, not from when it
 could be sent; the others are a closed loop's and say what saturation looks like.
@@ -59,8 +65,8 @@ def write(results: Results, folder: Path) -> list[Path]:
         if kind == "rate":
             drawn[scenario] = plots.latencies(results, scenario)
         else:
-            metric = "memory_idle" if kind == "idle" else "cpu"
-            drawn[scenario] = plots.bars(results, scenario, metric)
+            drawn[scenario] = plots.bars(results, scenario, _metrics(results, scenario)[0])
+        blocks += [*_load(results, scenario)]
         blocks += [Plot(scenario, f"{title}, all servers"), *_scenario(results, scenario)]
     if any(results.summary("hello", server, "memory_start") for server in results.servers):
         drawn["memory"] = plots.bars(results, "hello", "memory_start")
@@ -194,14 +200,34 @@ def _value(found: Summary | None, metric: str) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _scenario(results: Results, scenario: str) -> list[Block]:
+def _metrics(results: Results, scenario: str) -> list[str]:
+    """Those of a scenario's table; the servers are ordered by the first one."""
     kind = results.load(scenario)
     if kind == "idle":
-        metrics = ["memory_idle", "memory_start", "memory_end"]
-    elif kind == "rate":
-        metrics = ["p50", "p90", "p99", "p99.9", "max", "cpu"]
-    else:
-        metrics = ["cpu", "rate", "p50", "p99", "memory_peak"]
+        return ["memory_idle", "memory_start", "memory_end"]
+    if kind == "rate":
+        return ["p50", "p90", "p99", "p99.9", "max", "cpu"]
+    if results.threads(scenario) == 1:
+        return ["cpu", "rate", "p50", "p99", "memory_peak"]
+    # What an application that waits is served by is threads; CPU time says little of that.
+    shares = [results.summary(scenario, server, "share") for server in results.servers]
+    share = ["share"] if any(shares) else []
+    return ["rate", *share, "cpu", "p50", "p99", "memory_peak"]
+
+
+def _load(results: Results, scenario: str) -> list[Block]:
+    """How a scenario with threads is loaded, and what it could reach."""
+    threads = results.threads(scenario)
+    if threads == 1:
+        return []
+    told = f"{results.data['scenarios'][scenario]['connections']} connections, {threads} threads"
+    if ideal := results.data["scenarios"][scenario].get("ideal"):
+        told += f"; the ideal is {ideal:,.0f} requests a second: all threads wait all the time"
+    return [Text(f"{told}.")]
+
+
+def _scenario(results: Results, scenario: str) -> list[Block]:
+    metrics = _metrics(results, scenario)
     rows = []
     for server in results.servers:
         found = [results.summary(scenario, server, metric) for metric in metrics]
@@ -215,9 +241,9 @@ def _scenario(results: Results, scenario: str) -> list[Block]:
         )
         cells.insert(1, f"{ratio.median:.2f}" if ratio else "")
         rows.append((first.median, [server, *cells, _notes(results, scenario, server)]))
-    rows.sort(key=lambda row: row[0])
+    rows.sort(key=lambda row: row[0], reverse=metrics[0] in MORE_IS_BETTER)
     names = [f"{METRICS[metric][0]}, {METRICS[metric][1]}" for metric in metrics]
-    header = ["server", names[0], "picowsgi to it", *names[1:], ""]
+    header = ["server", names[0], f"{OURS} to it", *names[1:], ""]
     blocks: list[Block] = []
     if rows:
         table = Table(header, [row for _, row in rows], text=frozenset({len(header) - 1}))
@@ -240,6 +266,9 @@ def _notes(results: Results, scenario: str, server: str) -> str:
                 notes.append("closes each connection")
             if run["framing"] == "chunked":
                 notes.append("chunked")
+            concurrency = results.data["servers"][server].get("concurrency")
+            if concurrency and results.threads(scenario) > 1:
+                notes.append(concurrency)
             return ", ".join(notes)
     return ""
 
@@ -274,10 +303,15 @@ def _system_calls(results: Results) -> list[Block]:
 
 
 def _left_out(results: Results) -> list[Block]:
-    missing = [f"{name}: {reason}" for name, reason in results.data["missing"].items()]
-    if not missing:
-        return []
-    return [Heading("Not measured"), Text("These could not be installed:"), Items(missing)]
+    blocks: list[Block] = []
+    for what, reasons in (
+        ("These servers could not be installed:", results.data["missing"]),
+        ("These scenarios were left out:", results.data.get("left_out")),
+    ):
+        if reasons:
+            told = [f"{name}: {reason}" for name, reason in reasons.items()]
+            blocks += [Text(what), Items(told)]
+    return [Heading("Not measured"), *blocks] if blocks else []
 
 
 def _method(results: Results) -> list[Block]:

@@ -22,6 +22,7 @@ FORMAT = 1
 METRICS: dict[str, tuple[str, str, float]] = {
     "cpu": ("CPU time for one request", "µs", 1),
     "rate": ("requests a second", "/s", 1),
+    "share": ("share of the ideal throughput", "%", 0.01),
     "p50": ("latency, median", "µs", 1),
     "p90": ("latency, 90th percentile", "µs", 1),
     "p99": ("latency, 99th percentile", "µs", 1),
@@ -32,8 +33,8 @@ METRICS: dict[str, tuple[str, str, float]] = {
     "memory_peak": ("greatest memory", "MiB", 1 << 20),
     "memory_idle": ("memory for one idle connection", "KiB", 1 << 10),
 }
-#: The only one where more is better.
-MORE_IS_BETTER = frozenset({"rate"})
+#: The only ones where more is better.
+MORE_IS_BETTER = frozenset({"rate", "share"})
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ class Results:
         """How this scenario was loaded: its `kind`."""
         kind: str = self.data["scenarios"][scenario]["kind"]
         return kind
+
+    def threads(self, scenario: str) -> int:
+        """How many the servers were given that take a number of threads."""
+        threads: int = self.data["scenarios"][scenario]["threads"]
+        return threads
 
     def void(self, scenario: str, server: str) -> str | None:
         """Why this server has no result in this scenario."""

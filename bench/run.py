@@ -10,11 +10,12 @@ import datetime as dt
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import install, machine
+from bench import install, machine, services
 from bench.install import Interpreter
 from bench.measure import Settings, measure
 from bench.process import BenchError, processors
@@ -62,6 +63,7 @@ def new_results(
     scenarios: Sequence[Scenario],
     settings: Settings,
     missing: dict[str, str],
+    left_out: dict[str, str],
 ) -> Results:
     """What is known before anything is measured."""
     installed = install.versions(interpreter)
@@ -76,7 +78,10 @@ def new_results(
             **machine.commit(),
             "python": interpreter.facts,
             "tools": tools,
-            "frameworks": {name: installed.get(name) for name in install.FRAMEWORKS},
+            "frameworks": {
+                name: installed.get(name)
+                for name in [*install.FRAMEWORKS, *services.requirements(scenarios)]
+            },
             "settings": {
                 **asdict(settings),
                 "server_processor": server_processor,
@@ -88,11 +93,13 @@ def new_results(
                     "version": _version(server, interpreter, installed, tools),
                     "command": list(server.command),
                     "why": server.why,
+                    "concurrency": server.concurrency,
                 }
                 for server in servers
                 if server.name not in missing
             },
             "missing": missing,
+            "left_out": left_out,
             "scenarios": {
                 scenario.name: {
                     "title": scenario.title,
@@ -101,6 +108,7 @@ def new_results(
                     "pipeline": scenario.pipeline,
                     "threads": scenario.threads,
                     "rate": scenario.rate,
+                    "ideal": scenario.ideal,
                 }
                 for scenario in scenarios
             },
@@ -117,28 +125,71 @@ def run(
     settings: Settings,
     output: Path,
     missing: dict[str, str],
+    left_out: dict[str, str] | None = None,
 ) -> Results:
-    """Measure all and write `output`, but those that are `missing` for the reason given there.
+    """Measure all and write `output`, but the servers that are `missing` and the scenarios that are
+    `left_out`, for the reasons given there.
 
     KeyboardInterrupt leaves in `output` what has been measured. Raises BenchError.
     """
-    results = new_results(interpreter, servers, scenarios, settings, missing)
+    results = new_results(interpreter, servers, scenarios, settings, missing, dict(left_out or {}))
     there = [server for server in servers if server.name not in missing]
     if not there:
         raise BenchError("none of the servers can be had")
     plan = [
-        (number, scenario, server)
+        (number, scenario, _that_can_run(scenario, rotated(there, number - 1)))
         for number in range(1, settings.rounds + 1)
         for scenario in scenarios
-        for server in rotated(there, number - 1)
-        if server.kind != "limit" or scenario.limits
+        if scenario.name not in results.data["left_out"]
     ]
-    progress = Progress(len(plan))
-    for number, scenario, server in plan:
-        if results.void(scenario.name, server.name) is not None:
-            progress.skip()
-            continue
-        progress.step(f"round {number}  {scenario.name}  {server.name}")
+    run = _Run(interpreter, settings, output, results, Progress(sum(len(row[2]) for row in plan)))
+    for number, scenario, row in plan:
+        run.measure_row(number, scenario, row)
+    run.progress.say(f"{len(results.data['runs'])} measurements, {len(results.data['voids'])} void")
+    results.data["finished"] = _now()
+    results.write(output)
+    return results
+
+
+@dataclass
+class _Run:
+    """A run under way."""
+
+    interpreter: Interpreter
+    settings: Settings
+    output: Path
+    results: Results
+    progress: Progress
+
+    def measure_row(self, number: int, scenario: Scenario, servers: Sequence[Server]) -> None:
+        """One scenario on these servers, with the service that it needs.
+
+        Where that does not start, the scenario is left out from now on.
+        """
+        with ExitStack() as stack:
+            environ = self._start_service(scenario, stack)
+            for server in servers:
+                if environ is None or self.results.void(scenario.name, server.name) is not None:
+                    self.progress.skip()
+                else:
+                    self._measure(number, scenario, server, environ)
+
+    def _start_service(self, scenario: Scenario, stack: ExitStack) -> dict[str, str] | None:
+        """What the application finds in its environment; None: the scenario is left out."""
+        left_out = self.results.data["left_out"]
+        if scenario.name in left_out:
+            return None
+        try:
+            return stack.enter_context(services.running(scenario.service, self.progress.say))
+        except BenchError as error:
+            left_out[scenario.name] = str(error)
+            self.progress.say(f"{scenario.name} is left out: {error}")
+            return None
+
+    def _measure(
+        self, number: int, scenario: Scenario, server: Server, environ: dict[str, str]
+    ) -> None:
+        self.progress.step(f"round {number}  {scenario.name}  {server.name}")
         which: dict[str, Any] = {
             "scenario": scenario.name,
             "server": server.name,
@@ -146,18 +197,25 @@ def run(
         }
         try:
             numbers = measure(
-                server, scenario, interpreter, settings, progress.say, system_calls=number == 1
+                server,
+                scenario,
+                self.interpreter,
+                self.settings,
+                self.progress.say,
+                environ=environ,
+                system_calls=number == 1,
             )
         except BenchError as error:
-            results.data["voids"].append({**which, "reason": str(error)})
-            progress.say(f"void: {scenario.name} on {server.name}: {error}")
+            self.results.data["voids"].append({**which, "reason": str(error)})
+            self.progress.say(f"void: {scenario.name} on {server.name}: {error}")
         else:
-            results.data["runs"].append({**which, **numbers})
-        results.write(output)
-    progress.say(f"{len(results.data['runs'])} measurements, {len(results.data['voids'])} void")
-    results.data["finished"] = _now()
-    results.write(output)
-    return results
+            self.results.data["runs"].append({**which, **numbers})
+        self.results.write(self.output)
+
+
+def _that_can_run(scenario: Scenario, servers: Sequence[Server]) -> list[Server]:
+    """A limit runs no application."""
+    return [server for server in servers if server.kind != "limit" or scenario.limits]
 
 
 def rotated(servers: Sequence[Server], by: int) -> list[Server]:

@@ -21,7 +21,8 @@ class Server:
     (an empty folder of this start). `files` are written into that folder first, and may hold the
     same. `requires` is what pip installs; a limit may need a `program` instead. The version in the
     report is that of the first requirement. A `limit` runs no application: it answers hello alone.
-    `pypy`: it runs on PyPy, whatever the others run on.
+    `pypy`: it runs on PyPy, whatever the others run on. `concurrency` says how it runs requests at
+    the same time where it does not do so on the threads that a scenario gives it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Server:
     kind: Kind = "peer"
     program: str = ""
     pypy: bool = False
+    concurrency: str = ""
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -101,6 +103,7 @@ _ALL = (
         _picowsgi("1"),
         "with one thread: what the others' threads cost",
         kind="picowsgi",
+        concurrency="one thread",
     ),
     Server(
         "picowsgi_pypy",
@@ -119,12 +122,14 @@ _ALL = (
         ),
         "one thread is all it has; its own C loop (libuv); no log; what is in its defaults",
         ("fastpysgi",),
+        concurrency="one thread",
     ),
     Server(
         "bjoern",
         _program("import bjoern\nbjoern.run(app, '127.0.0.1', {port}, listen_backlog=1024)\n"),
         "one thread is all it has; it has no other options",
         ("bjoern",),
+        concurrency="one thread",
     ),
     Server(
         "fastwsgi",
@@ -137,6 +142,7 @@ _ALL = (
         "one thread is all it has; without tcp_nodelay it waits for delayed acknowledgements",
         # It imports pkg_resources, which newer ones do not have.
         ("fastwsgi", "setuptools<81"),
+        concurrency="one thread",
     ),
     Server(
         "granian",
@@ -169,6 +175,7 @@ _ALL = (
         _gunicorn("sync", "--http-parser", "python"),
         "its default worker: one connection at a time, closed after each response",
         ("gunicorn",),
+        concurrency="one thread",
     ),
     Server(
         "gunicorn_gthread",
@@ -181,6 +188,7 @@ _ALL = (
         _gunicorn("gevent", "--http-parser", "python"),
         "keeps connections alive; one thread, and what waits switches",
         ("gunicorn", "gevent"),
+        concurrency="one thread, greenlets",
     ),
     Server(
         "gunicorn_h1c",
@@ -226,6 +234,7 @@ _ALL = (
         "patched, so that what waits switches; connections inherit TCP_NODELAY, without which it "
         "waits for delayed acknowledgements; no request log",
         ("gevent",),
+        concurrency="one thread, greenlets",
     ),
     Server(
         "werkzeug",
@@ -239,6 +248,7 @@ _ALL = (
         ),
         "Flask's development server: a thread for each connection, which it closes; no request log",
         ("werkzeug",),
+        concurrency="a thread for each connection",
     ),
     Server(
         "wsgiref",
@@ -255,6 +265,7 @@ _ALL = (
         ),
         "Python's own: HTTP/1.0, one connection at a time; backlog 1024 instead of 5, or clients "
         "are refused",
+        concurrency="one thread",
     ),
     Server(
         "nginx",

@@ -11,8 +11,8 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bench.exchanges import Exchange
 from bench.process import BenchError
-from bench.scenarios import Exchange
 
 TIMEOUT = 10.0
 

@@ -353,7 +353,8 @@ int64_t pw_thread_exchange(pw_thread *thread);
 
 /*
  * Around fork(2), in the process that has the server: pw_server_hold before it, then pw_server_unhold in
- * the parent, or pw_server_forked in the child. The server is the parent's: in the child nothing of it
+ * the parent, or pw_server_forked in the child. All by one thread; a second call of the same changes
+ * nothing. The server is the parent's: in the child nothing of it
  * is open any more, and every call returns as if the server had stopped.
  */
 void pw_server_hold(pw_server *server);

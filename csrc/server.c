@@ -198,17 +198,26 @@ void pw_server_release(pw_server *server)
 
 void pw_server_hold(pw_server *server)
 {
+    if (server->held_for_fork)
+        return;
     pthread_mutex_lock(&server->lock);
+    server->held_for_fork = true;
 }
 
 void pw_server_unhold(pw_server *server)
 {
+    if (!server->held_for_fork)
+        return;
+    server->held_for_fork = false;
     pthread_mutex_unlock(&server->lock);
 }
 
 /* Closes and forgets; nothing is freed, because a thread that is not here may have been at it. */
 void pw_server_forked(pw_server *server)
 {
+    if (!server->held_for_fork)
+        return;
+    server->held_for_fork = false;
     server->forked = server->stopped = true;
     for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
         thread->conn = NULL;

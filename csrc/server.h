@@ -292,8 +292,9 @@ struct pw_server {
     bool watcher_sleeps;     /* until the next request */
     bool wants_thread;       /* sooner than the next tick */
 
-    bool stopped; /* pw_next returns PW_STOP from now on */
-    bool forked;  /* this is a child of the server's process: nothing is open */
+    bool stopped;       /* pw_next returns PW_STOP from now on */
+    bool held_for_fork; /* of the thread that forks, which has the lock */
+    bool forked;        /* this is a child of the server's process: nothing is open */
 };
 
 struct pw_thread {

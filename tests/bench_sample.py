@@ -79,11 +79,13 @@ def results(
                     "version": "1.2.3",
                     "command": list(server.command),
                     "why": server.why,
+                    "concurrency": server.concurrency,
                 }
                 for name, server in SERVERS.items()
                 if name in servers
             },
             "missing": {},
+            "left_out": {},
             "scenarios": {
                 name: {
                     "title": scenario.title,
@@ -92,6 +94,7 @@ def results(
                     "pipeline": scenario.pipeline,
                     "threads": scenario.threads,
                     "rate": scenario.rate,
+                    "ideal": scenario.ideal,
                 }
                 for name, scenario in SCENARIOS.items()
                 if name in scenarios
@@ -101,3 +104,16 @@ def results(
             **more,
         }
     )
+
+
+def answer(application: Any, path: str) -> bytes:
+    """What an application answers to a request of this path, without a server."""
+    head: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]]) -> None:
+        head.extend([status, dict(headers)])
+
+    content = b"".join(application({"PATH_INFO": path}, start_response))
+    assert head[0] == "200 OK"
+    assert head[1]["Content-Length"] == str(len(content))
+    return content

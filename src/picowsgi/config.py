@@ -335,7 +335,7 @@ class Settings:
         maximum=GIB,
     )
     response_spool: int = option(
-        256 * MIB,
+        64 * MIB,
         kind="size",
         group="Limits",
         metavar="SIZE",

@@ -22,6 +22,8 @@ from picowsgi.log import get_logger, write_standard_error
 class Guarded(Protocol):
     """Something that a process has of a server, and its forked children must not have."""
 
+    # Each may be called again before the next one is: a second call changes nothing.
+
     def before_fork(self) -> None:
         """Bring it into a state that a child can close."""
 
@@ -83,25 +85,35 @@ def _before() -> None:
 
 
 def _after_in_parent() -> None:
+    _forking.acquire()  # in a second call another thread may have it
     for thing in reversed(_stopped):
         thing.after_fork_in_parent()
-    _stopped.clear()
-    _forking.release()
+    _release()
 
 
 def _after_in_child() -> None:
+    _forking.acquire()
     for thing in reversed(_stopped):
         if getattr(_thread, "forks_for_server", False):
             thing.after_fork_in_parent()
         else:
             thing.after_fork_in_child()
+    _release()
+
+
+def _release() -> None:
     _stopped.clear()
-    _forking.release()
+    with suppress(RuntimeError):  # it is not this thread's any more
+        while True:
+            _forking.release()
 
 
-os.register_at_fork(
-    before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
-)
+# Python drops an exception of such a function, one of a signal handler too, which may come at any
+# point of it. So each is called twice, and the second call does what the first one has not done.
+for _ in range(2):
+    os.register_at_fork(
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+    )
 
 
 def leave_child(error: BaseException | None = None) -> NoReturn:

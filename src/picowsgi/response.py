@@ -181,6 +181,8 @@ def real_file(filelike: Any) -> io.BufferedReader | io.BufferedRandom | io.FileI
         return None
     if type(getattr(filelike, "raw", filelike)) is not io.FileIO or filelike.closed:
         return None
+    if not filelike.readable():
+        return None  # reading it raises what the application has to see
     return filelike if _has_its_size(filelike.fileno()) else None
 
 

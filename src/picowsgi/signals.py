@@ -68,15 +68,21 @@ class DefaultInChildren:
         self._numbers = frozenset(numbers)
         self._close = close
         self._mask: set[int] | set[signal.Signals] = set()
+        self._is_held = False
         forked.guard(self)
 
     def before_fork(self) -> None:
         """Hold them back in the thread that forks."""
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
+        if not self._is_held:
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            self._is_held = True
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
 
     def after_fork_in_parent(self) -> None:
         """Let them come again."""
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        if self._is_held:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        self._is_held = False
 
     def after_fork_in_child(self) -> None:
         """Give them their defaults, and let them come again."""
@@ -87,6 +93,7 @@ class DefaultInChildren:
             signal.signal(number, default)
         self._close()
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask - self._numbers)
+        self._is_held = False
 
 
 class Signals:

@@ -117,6 +117,7 @@ class WSGIServer(simple_server.WSGIServer):
         occupy_standard()
         self._settings = _settings()
         self._core: core.CoreServer | None = None
+        self._opening = threading.Lock()  # guards the making of the core
         self._kept: Kept | None = None
         self._process = os.getpid()
         self._shutdown_wanted = False
@@ -241,10 +242,12 @@ class WSGIServer(simple_server.WSGIServer):
             raise RuntimeError("a serving thread has failed") from worker.error
 
     def _open_core(self) -> core.CoreServer:
-        if self._core is None:
-            _check_socket(self.socket)
-            self._core = core.CoreServer([self.socket], self._settings)
-            self._kept = Kept(self._core)
+        with self._opening:  # several threads may be the first
+            if self._core is None:
+                _check_socket(self.socket)
+                opened = core.CoreServer([self.socket], self._settings)
+                self._kept = Kept(opened)
+                self._core = opened
         os.set_blocking(self.socket.fileno(), False)
         return self._core
 

@@ -461,9 +461,10 @@ def test_what_is_no_real_file_is_read(serve, path, name):
         lambda path: path.open("r"),
         lambda path: io.StringIO("text"),
         lambda path: path.open("ab"),
+        lambda path: path.open("ab", buffering=0),
         lambda path: 5,
     ],
-    ids=["text", "StringIO", "not readable", "no file"],
+    ids=["text", "StringIO", "not readable", "not readable, raw", "no file"],
 )
 def test_what_does_not_read_as_bytes_is_a_500(serve, path, make):
     server = serve(Site(lambda: make(path)))

@@ -12,7 +12,7 @@ import textwrap
 import pytest
 
 from processes import PATIENCE, ask, eventually, lives
-from support import connect
+from support import connect, outer_environ
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -306,3 +306,78 @@ def test_a_child_forked_while_the_application_is_imported_does_not_serve(
     server.wait_for_log("has returned to the server")
     assert ask(server.port)
     assert server.stop() == 0
+
+
+INTERRUPTED = """
+import os, signal, sys, urllib.request
+from picowsgi import Server
+from picowsgi.signals import DefaultInChildren
+
+OWN = ("forked.py", "core.py", "signals.py")
+left = 0
+
+class Interrupt(BaseException):
+    pass
+
+def trace(frame, event, argument):
+    # As a handler of a signal may do between any two lines.
+    global left
+    if not frame.f_code.co_filename.endswith(OWN):
+        return None
+    if event == "line" and left > 0:
+        left -= 1
+        if left == 0:
+            raise Interrupt
+    return trace
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+
+def sockets():
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+        except OSError:
+            pass
+    return found
+
+sys.unraisablehook = lambda _what: None
+own = DefaultInChildren([signal.SIGUSR2], lambda: None)
+signal.signal(signal.SIGUSR2, lambda *_: None)
+with Server(app, port=0) as server:
+    number, done = 0, False
+    while not done:
+        number += 1
+        left = number
+        sys.settrace(trace)
+        pid = os.fork()
+        sys.settrace(None)
+        if pid == 0:
+            right = signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL and sockets() == 0
+            right &= signal.SIGUSR2 not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            os._exit(3 if right else 4)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert status == 3, f"the child of fork {number} has something of the server"
+        assert signal.SIGUSR2 not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        done = left > 0
+        assert urllib.request.urlopen(server.url, timeout=10).read() == b"ok"
+    assert number > 20, number
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_an_exception_of_a_signal_at_any_point_of_a_fork_leaves_all_as_it_should_be(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(INTERRUPTED)
+    result = subprocess.run(
+        [sys.executable, program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 3,
+        env=outer_environ(),
+        check=False,
+    )
+    assert result.stdout == "done\n", result.stderr

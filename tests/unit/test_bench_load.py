@@ -21,9 +21,10 @@ import picowsgi
 from bench import install, load, measure, verify
 from bench import run as runner
 from bench.apps import plain
+from bench.exchanges import Exchange
 from bench.process import BenchError, processors
 from bench.results import METRICS, Results
-from bench.scenarios import SCENARIOS, Exchange, Scenario, samples
+from bench.scenarios import SCENARIOS, Scenario, samples
 from bench.servers import SERVERS
 
 if TYPE_CHECKING:
@@ -345,7 +346,7 @@ def test_a_run_measures_and_keeps_what_it_has_measured(tmp_path: Path) -> None:
     (run,) = found.data["runs"]
     assert run["requests"] > 100
     assert run["cpu"] * run["requests"] / 1e6 <= run["seconds"] * 1.1
-    assert METRICS.keys() - run.keys() == {"memory_idle"}
+    assert METRICS.keys() - run.keys() == {"memory_idle", "share"}
     assert found.data["settings"]["load_processor"] == processors()[1]
     assert found.data["finished"] is not None
     if shutil.which("strace"):
