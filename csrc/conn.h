@@ -81,10 +81,10 @@ bool pw_peer_is_gone(int fd);
 bool pw_peer_has_left(int fd);
 /* What a thread has used. */
 typedef struct {
-    int64_t wall; /* ns, of the monotonic clock */
-    int64_t cpu;  /* ns of CPU time; -1: not asked for */
-    int64_t
-        switches; /* how often it has given up the processor; any number where that is not known */
+    int64_t wall;     /* ns, of the monotonic clock */
+    int64_t cpu;      /* ns of CPU time; -1: not asked for */
+    int64_t process;  /* the same of all threads of the process */
+    int64_t switches; /* voluntary ones; any number where that is not known */
 } pw_usage;
 
 int64_t pw_nanoseconds(void);

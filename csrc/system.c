@@ -232,10 +232,16 @@ pw_usage pw_thread_usage(void)
     getrusage(RUSAGE_THREAD, &used);
     int64_t cpu = ((int64_t)used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000000 +
                   ((int64_t)used.ru_utime.tv_usec + used.ru_stime.tv_usec) * 1000;
-    return (pw_usage){.wall = pw_nanoseconds(), .cpu = cpu, .switches = used.ru_nvcsw};
+    return (pw_usage){.wall = pw_nanoseconds(),
+                      .cpu = cpu,
+                      .process = pw_clock_ns(CLOCK_PROCESS_CPUTIME_ID),
+                      .switches = used.ru_nvcsw};
 #else
     int64_t wall = pw_nanoseconds();
-    return (pw_usage){.wall = wall, .cpu = pw_clock_ns(CLOCK_THREAD_CPUTIME_ID), .switches = wall};
+    return (pw_usage){.wall = wall,
+                      .cpu = pw_clock_ns(CLOCK_THREAD_CPUTIME_ID),
+                      .process = pw_clock_ns(CLOCK_PROCESS_CPUTIME_ID),
+                      .switches = wall};
 #endif
 }
 

@@ -206,6 +206,9 @@ static void pw_token_learn(pw_server *server, const pw_thread *thread)
     };
     if (thread->measure == PW_YIELD_USAGE && sample.wall >= PW_YIELD_SHORT_NS) {
         sample.cpu = thread->in.cpu - thread->out.cpu;
+        sample.others = thread->in.process - thread->out.process - sample.cpu;
+        if (sample.others < 0)
+            sample.others = 0;
         sample.waited = thread->in.switches != thread->out.switches;
         int32_t now = pw_token_company(server, thread);
         sample.company = thread->company > now ? thread->company : now;

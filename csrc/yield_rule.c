@@ -22,10 +22,10 @@ pw_yield_measure pw_yield_begin(pw_yield_rule *rule)
 {
     bool looks = rule->looks > 0;
     rule->looks -= looks;
-    /* While it pays there are more samples than are needed. */
     if (looks && !pw_yield_pays(rule))
         return PW_YIELD_USAGE;
-    if (++rule->taken % PW_YIELD_TIMED != 0)
+    /* While it pays there are more samples than are needed. */
+    if (++rule->taken % (pw_yield_pays(rule) ? PW_YIELD_SPARSE : PW_YIELD_TIMED) != 0)
         return PW_YIELD_NOTHING;
     return looks ? PW_YIELD_USAGE : PW_YIELD_TIME;
 }
@@ -58,7 +58,7 @@ void pw_yield_learn(pw_yield_rule *rule, const pw_yield_sample *sample)
             rule->sure_at = rule->clean_at = sample->now;
             return;
         }
-        off -= sample->company * rule->cpu_mean * PW_YIELD_COMPANY;
+        off -= sample->others + sample->others / PW_YIELD_MARGIN;
         if (off <= 0 || rule->off_mean == 0)
             return; /* it may all have been for the GIL */
     } else {

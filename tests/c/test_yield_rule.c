@@ -13,13 +13,21 @@
 static pw_yield_rule rule;
 static int64_t now;
 
-/* A request that was measured in full. */
-static void learn(int64_t wall, int64_t cpu, int company)
+/* A request that was measured in full, beside others of which each has computed so much. */
+static void learn_beside(int company, int64_t each, int64_t wall, int64_t cpu)
 {
     now += wall;
-    pw_yield_learn(
-        &rule, &(pw_yield_sample){
-                   .now = now, .wall = wall, .cpu = cpu, .waited = cpu < wall, .company = company});
+    pw_yield_learn(&rule, &(pw_yield_sample){.now = now,
+                                             .wall = wall,
+                                             .cpu = cpu,
+                                             .waited = cpu < wall,
+                                             .company = company,
+                                             .others = company * each});
+}
+
+static void learn(int64_t wall, int64_t cpu)
+{
+    learn_beside(0, 0, wall, cpu);
 }
 
 static void begin(void)
@@ -37,10 +45,10 @@ static void a_request_is_timed_now_and_then_and_measured_in_full_after_a_long_on
         CHECK(measure != PW_YIELD_USAGE);
         timed += measure == PW_YIELD_TIME;
         if (measure == PW_YIELD_TIME)
-            learn(10 * US, -1, 0);
+            learn(10 * US, -1);
     }
     CHECK_INT(timed, 1000 / PW_YIELD_TIMED);
-    learn(PW_YIELD_SHORT_NS, -1, 0);
+    learn(PW_YIELD_SHORT_NS, -1);
     for (int i = 0; i < PW_YIELD_LOOKS; i++)
         CHECK_INT(pw_yield_begin(&rule), PW_YIELD_USAGE);
     CHECK(pw_yield_begin(&rule) != PW_YIELD_USAGE);
@@ -49,13 +57,13 @@ static void a_request_is_timed_now_and_then_and_measured_in_full_after_a_long_on
 static void two_requests_that_wait_are_enough_and_one_is_not(void)
 {
     begin();
-    learn(MS, 10 * US, 0);
+    learn(MS, 10 * US);
     CHECK(!pw_yield_pays(&rule));
-    learn(MS, 10 * US, 0);
+    learn(MS, 10 * US);
     CHECK(pw_yield_pays(&rule));
 
     begin();
-    learn(60 * SECOND, 10 * US, 0); /* however long it is */
+    learn(60 * SECOND, 10 * US); /* however long it is */
     CHECK(!pw_yield_pays(&rule));
 }
 
@@ -63,8 +71,8 @@ static void requests_that_compute_never_make_it_pay(void)
 {
     begin();
     for (int i = 0; i < 10000; i++) {
-        learn(MS, MS, 0);
-        learn(50 * MS, 50 * MS, 3);
+        learn(MS, MS);
+        learn_beside(3, MS, 50 * MS, 50 * MS);
         now += 3 * MS; /* preempted, but by nobody's will */
         pw_yield_learn(&rule, &(pw_yield_sample){.now = now, .wall = 3 * MS, .cpu = MS});
     }
@@ -75,20 +83,20 @@ static void with_company_a_wait_counts_only_once_it_pays_and_less_what_the_other
 {
     begin();
     for (int i = 0; i < 100; i++)
-        learn(MS, 10 * US, 1);
+        learn_beside(1, 10 * US, MS, 10 * US);
     CHECK_INT(rule.off_mean, 0);
     pw_yield_learn_stall(&rule, now);
     CHECK(pw_yield_pays(&rule));
     for (int i = 0; i < 1000; i++)
-        learn(MS, 10 * US, 15); /* 15 others of 10 us each: they are no millisecond */
-    CHECK(rule.off_mean > MS / 3 && rule.off_mean < MS);
+        learn_beside(15, 40 * US, MS, 40 * US); /* they have computed for 0.6 ms */
+    CHECK(rule.off_mean > 150 * US && rule.off_mean < 400 * US);
     CHECK(pw_yield_pays(&rule));
 
     begin();
     pw_yield_learn_stall(&rule, now);
     for (int i = 0; i < 100; i++)
-        learn(16 * MS, MS, 15);  /* 15 others of 1 ms each: it may all have been for the GIL */
-    CHECK_INT(rule.off_mean, 0); /* by doubt */
+        learn_beside(15, 950 * US, 16 * MS, MS); /* it may all have been for the GIL */
+    CHECK_INT(rule.off_mean, 0);                 /* by doubt */
 }
 
 static void it_stops_to_pay_when_requests_become_short(void)
@@ -97,10 +105,10 @@ static void it_stops_to_pay_when_requests_become_short(void)
     pw_yield_learn_stall(&rule, now);
     int count = 0;
     for (; pw_yield_pays(&rule) && count < 10000; count++)
-        learn(10 * US, -1, 0);
+        learn(10 * US, -1);
     CHECK(count < 200);
     for (int i = 0; i < 10000; i++)
-        learn(10 * US, -1, 0);
+        learn(10 * US, -1);
     CHECK_INT(rule.off_mean, 0);
 }
 
@@ -136,6 +144,8 @@ typedef struct {
     int64_t asked; /* WANTS_GIL: since */
     int64_t taken; /* when it took the request */
     int64_t cpu;
+    int64_t part;  /* COMPUTES: how much */
+    int64_t world; /* world.cpu when it took the request */
     bool waited, has_token;
     int company;
     pw_yield_measure measure;
@@ -146,6 +156,7 @@ typedef struct {
     int threads, clients;
     sim_thread all[THREADS_MOST];
     int64_t clock, taken, done, yielded;
+    int64_t cpu;      /* of all threads */
     int gil, token;   /* a thread, or -1 */
     int long_pollers; /* of the threads, the last ones: in the application all the time */
 } sim;
@@ -166,6 +177,7 @@ static void take(int number)
     int others = inside();
     *self = (sim_thread){.state = WANTS_GIL, .asked = world.clock, .taken = world.clock};
     self->left = world.next(world.taken++);
+    self->world = world.cpu;
     self->company = others;
     self->measure = pw_yield_begin(&rule);
     for (int i = 0; i < world.threads; i++)
@@ -194,6 +206,7 @@ static void come_back(int number)
                               .cpu = self->measure == PW_YIELD_USAGE ? self->cpu : -1,
                               .waited = self->waited,
                               .company = self->company,
+                              .others = world.cpu - self->world - self->cpu,
                           });
 }
 
@@ -203,6 +216,8 @@ static void go_on(int number)
     sim_thread *self = &world.all[number];
     if (self->state == COMPUTES) {
         world.gil = -1;
+        self->cpu += self->part;
+        world.cpu += self->part;
         if (self->left.wait > 0) {
             self->state = WAITS;
             self->until = world.clock + self->left.wait;
@@ -233,7 +248,7 @@ static void give_gil(void)
     self->waited |= self->asked < world.clock; /* a voluntary switch, too */
     self->state = COMPUTES;
     self->until = world.clock + *part;
-    self->cpu += *part;
+    self->part = *part;
     *part = 0;
     world.gil = first;
 }
