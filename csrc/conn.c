@@ -263,18 +263,6 @@ static pw_step pw_step_content(pw_server *server, pw_conn *conn)
     return pw_conn_wait(server, conn, PW_TIMER_BODY, progress);
 }
 
-/* A client that has just taken much in little time may have more at once from now on: the system
- * keeps for it what it cannot take yet, and that is cheaper than to be told of room again and again. */
-static void pw_conn_praise(pw_server *server, pw_conn *conn)
-{
-    const int64_t bytes_per_ms = 10000;
-    if (conn->quick || conn->bytes < PW_QUICK_BYTES ||
-        (server->timers.now - conn->sending_since) * bytes_per_ms > conn->bytes)
-        return;
-    conn->quick = true;
-    pw_send_ahead(conn->fd, PW_QUICK_AHEAD);
-}
-
 /* After a response: the next request, or the end. */
 static pw_step pw_conn_next(pw_server *server, pw_conn *conn)
 {
@@ -295,10 +283,8 @@ static pw_step pw_step_sending(pw_server *server, pw_conn *conn)
     bool progress = false;
     switch (pw_output_flush(&conn->output, conn->fd, &progress)) {
     case PW_IO_OK:
-        if (conn->output.first == NULL) {
-            pw_conn_praise(server, conn);
+        if (conn->output.first == NULL)
             return pw_conn_next(server, conn);
-        }
         pw_slice_end(server, conn);
         return pw_conn_wait(server, conn, PW_TIMER_WRITE, true);
     case PW_IO_RETRY:
@@ -394,6 +380,5 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     }
     pw_timer_stop(&conn->timer);
     conn->state = conn->waits ? PW_CONN_HEAD : PW_CONN_SENDING;
-    conn->sending_since = server->timers.now;
     pw_run(server, conn, true);
 }

@@ -328,12 +328,6 @@ bool pw_output_spool(pw_output *output, pw_store *store, const struct iovec *par
 void pw_output_close_spool(pw_output *output);
 /* OK: what is left, if anything, can be tried again at once. *progress: something went out. */
 pw_io pw_output_flush(pw_output *output, int fd, bool *progress);
-#define PW_QUICK_BYTES 131072
-#define PW_QUICK_AHEAD (1088 * 1024) /* a mebibyte and its head */
-
-/* How many bytes the system may have that it need not send yet; a listening socket says how many at
- * first. */
-void pw_send_ahead(int fd, int size);
 /* Sends what goes out at once, if nothing else waits. RETRY: *parts and *count are the rest. */
 pw_io pw_output_try(pw_output *output, int fd, struct iovec **parts, int *count);
 /* Keeps parts: up to PW_COPY_MOST bytes of one are copied, more are borrowed. False: out of memory. */
@@ -369,7 +363,6 @@ typedef struct pw_conn {
     bool waits;      /* output waits for the next of the requests received together */
     bool failed;     /* writing has failed: the client is gone */
     bool reset;      /* its end is to be a reset: an orderly one would pass for the content's */
-    bool quick;      /* its client has shown that it takes much in little time */
     uint8_t kind;    /* of the request: PW_SAME ... */
     uint8_t listener;
     int16_t entry;  /* of the cache, or -1 */
@@ -384,7 +377,6 @@ typedef struct pw_conn {
     int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
     char *line;   /* owned: of the request whose response is on its way, for notices; or NULL */
     bool gathers; /* the watcher sends its output while the application makes more */
-    int64_t sending_since;  /* ms: when the application had finished */
     int64_t gather_due;     /* tick: when it does */
     int64_t sent_tick;      /* when data was sent last; -1: none of this response */
     int unsent;             /* pw_unsent when it was last asked for */

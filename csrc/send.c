@@ -1,7 +1,6 @@
 /* Bytes out: written at once, and only what the socket did not take is kept. */
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -274,16 +273,6 @@ pw_io pw_output_flush(pw_output *output, int fd, bool *progress)
             return outcome;
     }
     return PW_IO_OK;
-}
-
-void pw_send_ahead(int fd, int size)
-{
-#ifdef TCP_NOTSENT_LOWAT
-    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &size, sizeof size);
-#else
-    (void)fd;
-    (void)size;
-#endif
 }
 
 pw_io pw_output_try(pw_output *output, int fd, struct iovec **parts, int *count)
