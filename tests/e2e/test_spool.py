@@ -187,7 +187,7 @@ def serving_threads():
 
 def test_threads_that_slow_clients_hold_are_replaced_while_they_are_held(serve):
     streams = Streams(100)
-    server = serve(site(streams), threads=4, response_spool=0, response_buffer=MIB)
+    server = serve(site(streams), threads=4, response_spool=0, response_buffer=MIB, loops=1)
     content = streams.content
     for _ in range(3):
         with ExitStack() as stack:
@@ -210,7 +210,7 @@ def test_threads_that_slow_clients_hold_are_replaced_while_they_are_held(serve):
 
 def test_slow_clients_hold_as_many_threads_again_at_most(serve):
     streams = Streams(100)
-    server = serve(site(streams), threads=2, response_spool=0, response_buffer=MIB)
+    server = serve(site(streams), threads=2, response_spool=0, response_buffer=MIB, loops=1)
     with ExitStack() as stack:
         clients = [stack.enter_context(slow_client(server)) for _ in range(7)]
         for client in clients:
@@ -226,7 +226,7 @@ def test_slow_clients_hold_as_many_threads_again_at_most(serve):
 
 def test_one_thread_stays_one(serve):
     streams = Streams(100)
-    server = serve(site(streams), threads=1, response_spool=0, response_buffer=MIB)
+    server = serve(site(streams), threads=1, response_spool=0, response_buffer=MIB, loops=1)
     with slow_client(server) as client, connect(server) as other:
         client.send(GET)
         client.wait_for_bytes()

@@ -43,7 +43,7 @@ def hold(serve, holding):
     with ExitStack() as stack:
 
         def start(threads=2, **options):
-            server = serve(site(holding), threads=threads, timeout_queue=SHORT, **options)
+            server = serve(site(holding), threads=threads, timeout_queue=SHORT, loops=1, **options)
             clients = [stack.enter_context(connect(server)) for _ in range(threads)]
             for client in clients:
                 client.send(GET)
