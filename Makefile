@@ -383,5 +383,9 @@ MUTANTS = $(VENV_PYTHON) -m tools.mutants $(FILES) $(if $(SAMPLE),--sample $(SAM
 mutants: $(BUILT)
 	$(MUTANTS) $(ARGS)
 
+# ARGS are the tests to run, all if there are none.
+coverage: $(BUILT)
+	$(VENV_PYTHON) -m tools.mutants.coverage_page $(ARGS)
+
 soak: $(BUILT)
 	PYTHONPATH=tests $(VENV_PYTHON) -m soak.soak --seconds $(T)

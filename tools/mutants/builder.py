@@ -18,8 +18,9 @@ BUILD = PROJECT / "build" / "mutants"
 _CC = os.environ.get("CC", "cc")
 # A function without its `return`, or a variable without a value, does what nobody can foresee.
 _REFUSED = ["-Werror=return-type", "-Werror=uninitialized"]
-_PLAIN, _CHECKED = "plain", "checked"
+_PLAIN, _CHECKED, COVERED = "plain", "checked", "covered"
 _SANITIZERS = "address,undefined"
+_COVERAGE = ["-O0", "-g", "--coverage", "-fprofile-update=atomic"]
 _LINK = ["-Wl,--wrap=pw_poll_wait"]  # as in the Makefile
 
 
@@ -41,7 +42,7 @@ def copied_files() -> list[str]:
 class Tree:
     """A copy of the checkout, in which one mutation at a time is made."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int | str) -> None:
         self.origin = PROJECT
         self.root = BUILD / f"tree-{number}"
         self.programs = BUILD / f"programs-{number}"
@@ -90,6 +91,8 @@ class Tree:
         target = self.objects / f"{Path(source).stem}-{kind}-{key}.o"
         if not target.exists():
             made = target.with_name(f"{target.name}.{os.getpid()}.{id(self)}")
+            if kind == COVERED:  # the names of what gcov reads come from that of the object
+                made = target
             if not self._compile(source, kind, made):
                 raise BuildError(self.errors)
             made.replace(target)
@@ -126,7 +129,7 @@ class Tree:
 
     # ------------------------------------------------------------ what is linked
 
-    def program(self, name: str) -> list[str]:
+    def program(self, name: str, kind: str = _CHECKED) -> list[str]:
         """The command that runs tests/c/NAME.c, linked with the core as it is now."""
         helpers = [
             str(file.relative_to(self.root))
@@ -134,18 +137,19 @@ class Tree:
             if not file.name.startswith("test_")
         ]
         sources = [f"tests/c/{name}.c", *helpers, *self.core]
-        objects = [str(self.object(source, _CHECKED)) for source in sources]
+        objects = [str(self.object(source, kind)) for source in sources]
         target = self.programs / name
-        command = [_CC, f"-fsanitize={_SANITIZERS}", "-o", str(target), *objects, *_LINK]
-        self._link(command)
+        extra = [f"-fsanitize={_SANITIZERS}"] if kind == _CHECKED else ["--coverage", "-pthread"]
+        self._link([_CC, *extra, "-o", str(target), *objects, *_LINK])
         return [str(target), str(self._corpus())]
 
-    def link_extension(self) -> None:
+    def link_extension(self, kind: str = _PLAIN) -> None:
         """Link the extension module into the copy."""
         sources = [str(self._generated()), *self.core]
-        objects = [str(self.object(source, _PLAIN)) for source in sources]
+        objects = [str(self.object(source, kind)) for source in sources]
         made = self.extension.with_suffix(".new")
-        self._link([_CC, "-shared", "-o", str(made), *objects, "-pthread"])
+        extra = ["--coverage"] if kind == COVERED else []
+        self._link([_CC, "-shared", "-o", str(made), *objects, "-pthread", *extra])
         made.replace(self.extension)
 
     def _link(self, command: list[str]) -> None:
@@ -188,8 +192,10 @@ def _flags(root: Path, source: str, kind: str) -> tuple[str, ...]:
         command, cwd=root, check=True, capture_output=True, text=True, env=environ
     ).stdout
     flags = [*shlex.split(printed), "-Icsrc", *_REFUSED]
-    if kind == _PLAIN:  # as setuptools compiles an extension
+    if kind != _CHECKED:  # as setuptools compiles an extension
         flags = [*shlex.split(sysconfig.get_config_var("CFLAGS") or ""), "-fPIC", *flags]
         flags.append(f"-I{sysconfig.get_path('include')}")
+    if kind == COVERED:
+        flags += _COVERAGE
     # The folder's name must not make objects of the copies differ.
     return tuple(flag for flag in flags if not flag.startswith("-ffile-prefix-map="))
