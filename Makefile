@@ -183,7 +183,7 @@ C_TESTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%,$(wildcard tests/c/test_*.c))
 # What the C tests and the fuzzers share; it stands between the core and its poller (tests/c/site.h).
 C_HELPERS := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
 C_HELPER_OBJECTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%.o,$(C_HELPERS))
-C_LINK := -Wl,--wrap=pw_poll_wait
+C_LINK := -Wl,--wrap=pw_poll_wait -Wl,--wrap=pthread_mutex_lock -Wl,--wrap=pthread_mutex_unlock
 C_HEADERS := $(wildcard csrc/*.h tests/c/*.h tests/kqueue/sys/*.h)
 
 .PHONY: sanitize-c sanitize-threads sanitize-python sanitize-stress sanitized-core

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -21,7 +22,6 @@ _REFUSED = ["-Werror=return-type", "-Werror=uninitialized"]
 _PLAIN, _CHECKED, COVERED = "plain", "checked", "covered"
 _SANITIZERS = "address,undefined"
 _COVERAGE = ["-O0", "-g", "--coverage", "-fprofile-update=atomic"]
-_LINK = ["-Wl,--wrap=pw_poll_wait"]  # as in the Makefile
 
 
 class BuildError(Exception):
@@ -140,7 +140,7 @@ class Tree:
         objects = [str(self.object(source, kind)) for source in sources]
         target = self.programs / name
         extra = [f"-fsanitize={_SANITIZERS}"] if kind == _CHECKED else ["--coverage", "-pthread"]
-        self._link([_CC, *extra, "-o", str(target), *objects, *_LINK])
+        self._link([_CC, *extra, "-o", str(target), *objects, *_c_link(self.root)])
         return [str(target), str(self._corpus())]
 
     def link_extension(self, kind: str = _PLAIN) -> None:
@@ -175,6 +175,12 @@ class Tree:
         command = [sys.executable, "-m", "wire.export", str(target)]
         subprocess.run(command, cwd=self.root, check=True, env=environ, capture_output=True)
         return target
+
+
+def _c_link(root: Path) -> list[str]:
+    """What the Makefile links the C tests with."""
+    found = re.search(r"^C_LINK := (.*)$", (root / "Makefile").read_text(), re.MULTILINE)
+    return shlex.split(found.group(1)) if found else []
 
 
 def _extension_name() -> str:
