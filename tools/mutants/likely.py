@@ -49,8 +49,14 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "token": ("server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
     "yield_rule": ("yield_rule", "e2e/test_fairness.py"),
 }
-# After those, for every C file; quick ones.
-_C_GENERAL = "e2e/test_pep3333.py wire/test_pipelining.py e2e/test_threads.py e2e/test_uploads.py"
+# After those, for every C file: files that take few seconds.
+_C_GENERAL = """
+    e2e/test_pep3333.py e2e/test_health.py e2e/test_server_api.py wire/test_errors.py
+    wire/test_expect.py wire/test_client.py e2e/test_fairness.py e2e/test_head_memory.py
+    e2e/test_request_timeout.py e2e/test_access_log.py e2e/test_heads_again.py e2e/test_endings.py
+    e2e/test_threads.py e2e/test_files.py e2e/test_loops.py e2e/test_timeout_queue.py
+    wire/test_pipelining.py e2e/test_uploads.py e2e/test_errors.py
+"""
 
 # Python file -> files and folders of pytest, in tests/.
 PYTHON_TESTS: dict[str, str] = {
@@ -100,7 +106,12 @@ PYTHON_TESTS: dict[str, str] = {
     "watch": "unit/test_cli.py e2e/test_reload.py",
     "worker": "e2e/test_server_api.py e2e/test_stopping.py e2e/test_signals.py",
 }
-_PYTHON_GENERAL = "unit/test_cli.py e2e/test_server_api.py e2e/test_pep3333.py"
+_PYTHON_GENERAL = """
+    unit/test_config.py unit/test_loop.py unit/test_log.py unit/test_fleet.py unit/test_importer.py
+    unit/test_middleware.py unit/test_sockets.py unit/test_descriptors.py unit/test_head.py
+    e2e/test_health.py e2e/test_server_api.py e2e/test_threads.py e2e/test_pep3333.py
+    e2e/test_files.py e2e/test_errors.py unit/test_cli.py
+"""
 # These look at tools and documents, not at the server.
 _UNRELATED = (
     "bench_load bench_publish bench_results check_dist docs mutants pypy python_t stress vendor"
