@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,10 @@ def test_a_run_fails_where_a_test_fails_without_a_mutation(run: command_line.Run
 def test_files_may_be_named_by_their_folder() -> None:
     chosen = command_line.chosen(argparse.Namespace(files=["csrc/time"], sample=0, newest=0))
     assert {name for name, _ in chosen} == {"csrc/timeout.c"}
-    with pytest.raises(SystemExit, match="no source file in csrc/other"):
+    line = chosen[0][1].line
+    one = argparse.Namespace(files=[f"csrc/timeout.c:{line}"], sample=0, newest=0)
+    assert {candidate.line for _, candidate in command_line.chosen(one)} == {line}
+    with pytest.raises(SystemExit, match="no mutation in csrc/other"):
         command_line.chosen(argparse.Namespace(files=["csrc/other.c"], sample=0, newest=0))
 
 
@@ -240,6 +244,7 @@ def test_the_checkout_stays_as_it_is_when_the_core_does_not_build(
     def fail(run: command_line.Run) -> None:
         raise BuildError("expected ';'")
 
+    monkeypatch.setattr(command_line, "alone", nullcontext)
     monkeypatch.setattr(command_line.Run, "all", fail)
     monkeypatch.setattr(command_line.os, "nice", lambda by: 0)
     monkeypatch.setattr(command_line.sys, "argv", ["mutants", "csrc/timeout.c"])

@@ -3,7 +3,7 @@
 Such a change is called a mutant. A mutant that no test notices survives: the behaviour that it
 changes has no test.
 
-    make mutants FILES=csrc/conn.c     all mutants of these files
+    make mutants FILES=csrc/conn.c     all mutants of these files (csrc/conn.c:50: of a line)
     make mutants SAMPLE=200 SEED=1     a random sample of all files
     make mutants NEWEST=40 BUDGET=360  the newest lines first, for at most six minutes
 

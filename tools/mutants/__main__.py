@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import __doc__ as description
@@ -28,7 +32,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("files", nargs="*", help="files to change; none: all of the server")
+    add("files", nargs="*", help="files to change, or FILE:LINE; none: all")
     add("--sample", type=int, default=0, help="a random sample of this many; 0: all")
     add("--newest", type=int, default=0, help="this many of the newest lines; 0: all")
     add("--seed", type=int, default=1, help="of the random sample")
@@ -44,18 +48,39 @@ def arguments(words: list[str]) -> argparse.Namespace:
 
 def chosen(options: argparse.Namespace) -> list[sample.Chosen]:
     """The candidates in the order in which they are tested."""
-    everything = sample.files(PROJECT)
+    wanted = [name.partition(":") for name in options.files or [""]]
     names = [
         name
-        for name in everything
-        if not options.files or any(name.startswith(wanted) for wanted in options.files)
+        for name in sample.files(PROJECT)
+        if any(name.startswith(beginning) for beginning, _, _ in wanted)
     ]
-    if not names:
-        sys.exit(f"error: no source file in {' '.join(options.files)}")
-    found = sample.candidates(PROJECT, names)
+    found = [
+        (name, one)
+        for name, one in sample.candidates(PROJECT, names)
+        if any(
+            name.startswith(beginning) and line in {"", str(one.line)}
+            for beginning, _, line in wanted
+        )
+    ]
+    if not found:
+        sys.exit(f"error: no mutation in {' '.join(options.files)}")
     if options.newest:
         return sample.newest(PROJECT, found)
     return sample.shuffled(found, options.seed) if options.sample else found
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One run at a time uses the copies; Ctrl-C and SIGTERM end it, also in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"error: another run uses {BUILD.relative_to(PROJECT)}")
+        yield
 
 
 class Run:
@@ -84,8 +109,14 @@ class Run:
         runners = [Runner(tree, memory, self.options, self.sound) for tree in trees]
         runners[0].check_unchanged()
         with ThreadPoolExecutor(self.jobs) as pool:
-            for done in [pool.submit(self._work, runner) for runner in runners]:
-                done.result()
+            try:
+                for done in [pool.submit(self._work, runner) for runner in runners]:
+                    done.result()
+            except KeyboardInterrupt:
+                self._left = iter(())
+                self.options.deadline = time.monotonic()
+                print("ends after the test that runs now")
+                raise
 
     def _next(self) -> Mutation | None:
         with self._lock:
@@ -169,7 +200,8 @@ def main() -> int:
     os.nice(5)
     run = Run(options, candidates)
     try:
-        run.all()
+        with alone():
+            run.all()
     except BuildError as error:
         print(f"error: the unchanged sources do not build:\n{error}")
         return _BROKEN
