@@ -40,7 +40,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     add("--budget", type=float, default=0, help="limit for the whole run, in seconds; 0: none")
     add("--each", type=float, default=0, help="limit for one mutant, in seconds; 0: none")
     add("--jobs", type=int, default=1, help="mutants tested at a time")
-    add("--workers", type=int, default=4, help="of pytest, for each job")
+    add("--workers", type=int, default=2, help="of pytest, for each job")
     add("--again", action="store_true", help="do not use earlier results")
     add("--list", action="store_true", help="show the mutations and test none")
     return parser.parse_args(words)

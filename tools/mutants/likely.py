@@ -63,7 +63,7 @@ PYTHON_TESTS: dict[str, str] = {
     "access": "e2e/test_access_log.py",
     "arguments": "unit/test_arguments.py unit/test_cli.py",
     "browser": "e2e/test_debug.py",
-    "cli": "unit/test_cli.py unit/test_arguments.py",
+    "cli": "unit/test_cli.py unit/test_arguments.py e2e/test_mount.py e2e/test_examples.py",
     "config": "unit/test_config.py unit/test_arguments.py",
     "core": "e2e/test_server_api.py e2e/test_pep3333.py",
     "demo": "unit/test_demo.py",
