@@ -118,27 +118,31 @@ _UNRELATED = (
 )
 
 
-def c_tests(root: Path, file: str) -> list[str]:
-    """The names of all C tests, likely ones first."""
+Ordered = tuple[list[str], list[str]]  # the tests of a file itself, and the others
+
+
+def c_tests(root: Path, file: str) -> Ordered:
+    """The names of the C tests."""
     everything = sorted(path.stem for path in (root / "tests" / "c").glob("test_*.c"))
-    first = [f"test_{name}" for name in C_TESTS.get(Path(file).stem, ("", ""))[0].split()]
-    first.extend(name for name in everything if name not in {*first, *_SLOW, "test_head"})
-    first.extend(_SLOW)
-    if Path(file).stem in _PARSERS:
-        first.append("test_head")
-    return [name for name in dict.fromkeys(first) if name in everything]
+    stem = Path(file).stem
+    first = [f"test_{name}" for name in C_TESTS.get(stem, ("", ""))[0].split()]
+    first = [name for name in first if name in everything]
+    parsers = [] if stem in _PARSERS or not stem else ["test_head"]
+    rest = [name for name in everything if name not in {*first, *_SLOW, *parsers}]
+    return first, [*rest, *(name for name in _SLOW if name in everything and name not in first)]
 
 
-def python_tests(root: Path, file: str) -> list[str]:
-    """The likely files and folders for pytest, likely ones first."""
+def python_tests(root: Path, file: str) -> Ordered:
+    """The files and folders for pytest."""
     stem = Path(file).stem
     if file.endswith(".c"):
-        names = f"{C_TESTS.get(stem, ('', ''))[1]} {_C_GENERAL}".split()
+        first, rest = C_TESTS.get(stem, ("", ""))[1].split(), _C_GENERAL.split()
     else:
         resembling = (f"{folder}/test_{stem}.py" for folder in ("unit", "e2e"))
-        names = [*PYTHON_TESTS.get(stem, "").split(), *resembling, *_PYTHON_GENERAL.split()]
-    found = (f"tests/{name}" for name in dict.fromkeys(names))
-    return [name for name in found if (root / name).exists()]
+        first, rest = [*PYTHON_TESTS.get(stem, "").split(), *resembling], _PYTHON_GENERAL.split()
+    first = [name for name in dict.fromkeys(first) if (root / "tests" / name).exists()]
+    rest = [name for name in rest if name not in first and (root / "tests" / name).exists()]
+    return [f"tests/{name}" for name in first], [f"tests/{name}" for name in rest]
 
 
 def all_python_tests(root: Path) -> list[str]:

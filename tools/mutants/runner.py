@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from . import likely, process
@@ -68,11 +69,13 @@ class Runner:
     def tests(self, file: str) -> list[str]:
         """All tests that a mutant of this file must survive."""
         root = self.tree.root
-        programs = [f"tests/c/{name}.c" for name in likely.c_tests(root, file)]
+        programs = likely.c_tests(root, file) if file.endswith(".c") else ([], [])
         python = likely.python_tests(root, file)
-        if self.options.full:
-            python += likely.all_python_tests(root)
-        return [*(programs if file.endswith(".c") else []), *python]
+        every = likely.all_python_tests(root) if self.options.full else []
+        return [
+            *(f"tests/c/{name}.c" for names in programs for name in names),
+            *chain(*python, every),
+        ]
 
     def test(self, one: Mutation) -> Result:
         """The result for a mutation, from memory where it is known."""
@@ -89,7 +92,7 @@ class Runner:
             if reason:
                 self.memory.keep(one, NONE, [], reason=reason)
                 return Result(one, NONE, reason)
-            stages = (*self._c_stages(one), *self._python_stages(one))
+            stages = self._stages(one)
             by = next((by for stage in stages for by in stage if by), "")
         finally:
             self._restore(one, source)
@@ -141,14 +144,27 @@ class Runner:
 
     # ------------------------------------------------------------ the tests
 
-    def _c_stages(self, one: Mutation) -> Iterator[Iterator[str]]:
-        if one.file.endswith(".c"):
-            yield self._programs(one)
+    def _stages(self, one: Mutation) -> Iterator[Iterator[str]]:
+        """The tests in groups, the likely ones first; each yields the test that notices."""
+        root, workers = self.tree.root, self.options.workers
+        learned = self.memory.learned(one.file)
+        programs = likely.c_tests(root, one.file) if one.file.endswith(".c") else ([], [])
+        python = likely.python_tests(root, one.file)
+        before = [Path(test).stem for test in learned if "::" not in test]
+        before = [name for name in before if name in programs[0] + programs[1]]
+        first = list(dict.fromkeys([*before, *programs[0]]))
+        yield self._programs(first)
+        yield self._pytest(one, self.memory.learned_python(one.file), 0, _LEARNED_LIMIT)
+        yield self._pytest(one, python[0], workers, _SET_LIMIT)
+        yield self._programs([name for name in programs[1] if name not in first])
+        yield self._pytest(one, python[1], workers, _SET_LIMIT)
+        if self.options.full:
+            tests = likely.all_python_tests(root)
+            rest = [name for name in tests if name not in python[0] + python[1]]
+            yield self._pytest(one, rest, workers, _FULL_LIMIT)
 
-    def _programs(self, one: Mutation) -> Iterator[str]:
-        learned = [Path(test).stem for test in self.memory.learned(one.file) if "::" not in test]
-        names = likely.c_tests(self.tree.root, one.file)
-        for name in dict.fromkeys([*(name for name in learned if name in names), *names]):
+    def _programs(self, names: list[str]) -> Iterator[str]:
+        for name in names:
             if self._is_late() or f"tests/c/{name}.c" in self.sound.failed:
                 continue
             if not self._program_passes(name) and self._is_sound(name):
@@ -172,20 +188,7 @@ class Runner:
             (self.sound.passed if passes else self.sound.failed).add(test)
         return test in self.sound.passed
 
-    def _python_stages(self, one: Mutation) -> Iterator[Iterator[str]]:
-        root = self.tree.root
-        learned = self.memory.learned_python(one.file)
-        yield self._pytest(one, learned, workers=0, limit=_LEARNED_LIMIT)
-        tests = likely.python_tests(root, one.file)
-        workers = self.options.workers
-        yield self._pytest(one, tests, workers=workers, limit=_SET_LIMIT)
-        if self.options.full:
-            rest = [name for name in likely.all_python_tests(root) if name not in tests]
-            yield self._pytest(one, rest, workers=workers, limit=_FULL_LIMIT)
-
-    def _pytest(
-        self, one: Mutation, tests: list[str], *, workers: int, limit: float
-    ) -> Iterator[str]:
+    def _pytest(self, one: Mutation, tests: list[str], workers: int, limit: float) -> Iterator[str]:
         if not tests or self._is_late():
             return
         if one.file.endswith(".c"):
