@@ -15,7 +15,7 @@ from pathlib import Path
 
 _MARK = "MUTANT_MARK"  # not an option of the server: those begin with PICOWSGI_
 _MEMORY = 8 << 30  # address space; sanitized programs map more, and have a limit of their own
-_FILE = 6 << 30
+_FILE = 9 << 30  # a test makes one of eight, without content
 _END = 5  # seconds for a killed process to end
 
 
