@@ -52,7 +52,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
 # After those, for every C file: files that take few seconds.
 _C_GENERAL = """
     e2e/test_pep3333.py e2e/test_health.py e2e/test_server_api.py wire/test_errors.py
-    wire/test_expect.py wire/test_client.py e2e/test_fairness.py e2e/test_head_memory.py
+    wire/test_expect.py wire/test_client.py e2e/test_fairness.py
     e2e/test_request_timeout.py e2e/test_access_log.py e2e/test_heads_again.py e2e/test_endings.py
     e2e/test_threads.py e2e/test_files.py e2e/test_loops.py e2e/test_timeout_queue.py
     wire/test_pipelining.py e2e/test_uploads.py e2e/test_errors.py
