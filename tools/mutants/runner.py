@@ -24,7 +24,7 @@ _FULL_LIMIT = 1800
 _TEST_LIMIT = 30  # for one test of pytest
 _FAILED_MOST = 5  # tests that may fail without a mutation before the run ends
 _OURS = "not measured and not browser"  # those depend on the machine
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+::.*?)(?: - .*)?$", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", re.MULTILINE)
 _NO_TESTS = {4, 5}  # of pytest: a test is no more, or all were left out
 
 NOTICED, SURVIVED, NONE, UNFINISHED = "noticed", "survived", "none", "unfinished"
@@ -210,10 +210,7 @@ class Runner:
                     yield f"a time limit of {limit} s: {tests[0]}"
                 return
             failed = _FAILED.search(ended.output)
-            if failed is None:  # the interpreter has crashed
-                yield tests[0]
-                return
-            test = failed.group(1)
+            test = failed.group(1) if failed else tests[0]  # the interpreter has crashed
             if self._test_is_sound(one, test):
                 yield test
                 return
