@@ -185,6 +185,11 @@ def test_the_tests_of_a_file_come_first() -> None:
     assert set(likely.c_tests(PROJECT, "")[1]) == everything
 
 
+def test_unit_tests_that_import_a_module_come_first() -> None:
+    first, _ = likely.python_tests(PROJECT, "src/picowsgi/systemd.py")
+    assert first[0] == "tests/unit/test_process_files.py"
+
+
 def test_an_equivalent_has_a_reason() -> None:
     entry = "# A comment\ncsrc/a.c: f\n- a  = 1;\n+ a = 2;\nNobody reads it,\nas it is set again.\n"
     reasons = {("csrc/a.c", "f", "a = 1;", "a = 2;"): "Nobody reads it, as it is set again."}

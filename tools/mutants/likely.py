@@ -6,6 +6,7 @@ tests whose names resemble its own, and the general ones.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 # C tests that take longer than a second come last; one of them only for the parsers that it tests.
@@ -139,10 +140,19 @@ def python_tests(root: Path, file: str) -> Ordered:
         first, rest = C_TESTS.get(stem, ("", ""))[1].split(), _C_GENERAL.split()
     else:
         resembling = (f"{folder}/test_{stem}.py" for folder in ("unit", "e2e"))
-        first, rest = [*PYTHON_TESTS.get(stem, "").split(), *resembling], _PYTHON_GENERAL.split()
+        first = [*_importing(root, file), *PYTHON_TESTS.get(stem, "").split(), *resembling]
+        rest = _PYTHON_GENERAL.split()
     first = [name for name in dict.fromkeys(first) if (root / "tests" / name).exists()]
     rest = [name for name in rest if name not in first and (root / "tests" / name).exists()]
     return [f"tests/{name}" for name in first], [f"tests/{name}" for name in rest]
+
+
+def _importing(root: Path, file: str) -> list[str]:
+    """The unit tests that import a module."""
+    module = re.escape(file.removeprefix("src/").removesuffix(".py").replace("/", "."))
+    imports = re.compile(rf"^\s*(from|import) {module}\b", re.MULTILINE)
+    tests = sorted((root / "tests" / "unit").glob("test_*.py"))
+    return [f"unit/{path.name}" for path in tests if imports.search(path.read_text())]
 
 
 def all_python_tests(root: Path) -> list[str]:
