@@ -22,6 +22,7 @@ _LEARNED_LIMIT = 90  # for the tests that noticed something before
 _SET_LIMIT = 400  # for the likely tests
 _FULL_LIMIT = 1800
 _TEST_LIMIT = 30  # for one test of pytest
+_TRIES = 2  # for a test without a mutation, as the machine may be busy
 _FAILED_MOST = 5  # tests that may fail without a mutation before the run ends
 _OURS = "not measured and not browser"  # those depend on the machine
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", re.MULTILINE)
@@ -183,7 +184,7 @@ class Runner:
         if test not in self.sound.passed | self.sound.failed:
             mutated = self.tree.source, self.tree.mutated
             self.tree.restore()
-            passes = self._program_passes(name)
+            passes = any(self._program_passes(name) for _ in range(_TRIES))
             self.tree.source, self.tree.mutated = mutated
             (self.sound.passed if passes else self.sound.failed).add(test)
         return test in self.sound.passed
@@ -233,9 +234,11 @@ class Runner:
                 shutil.copy2(self.pristine, self.tree.extension)
             else:
                 self._write(path, (self.tree.origin / one.file).read_text())
-            code = self._run_pytest([test], 0, _LEARNED_LIMIT).code
             # A name that pytest does not take as an argument cannot be checked.
-            passes = code == 0 or code in _NO_TESTS
+            passes = any(
+                self._run_pytest([test], 0, _LEARNED_LIMIT).code in {0, *_NO_TESTS}
+                for _ in range(_TRIES)
+            )
             (self.sound.passed if passes else self.sound.failed).add(test)
             if len(self.sound.failed) > _FAILED_MOST:
                 raise BuildError(f"many tests fail without a mutation: {self.sound.failed}")
