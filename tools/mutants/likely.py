@@ -78,7 +78,7 @@ PYTHON_TESTS: dict[str, str] = {
     "errors": "e2e/test_errors.py unit/test_cli.py",
     "fleet": "unit/test_fleet.py e2e/test_processes.py",
     "forked": "e2e/test_fork.py e2e/test_processes.py",
-    "gateway": "e2e/test_pep3333.py e2e/test_errors.py e2e/test_streaming.py",
+    "gateway": "e2e/test_pep3333.py e2e/test_errors.py e2e/test_simple_server.py",
     "handover": "e2e/test_reload.py e2e/test_loops.py",
     "input": "e2e/test_uploads.py",
     "link": "e2e/test_processes.py unit/test_fleet.py",
