@@ -101,7 +101,7 @@ def equivalents(text: str) -> dict[tuple[str, str, str, str], str]:
         if not block.strip():
             continue
         place, *rest = block.strip().splitlines()
-        file, _, function = place.partition(": ")
+        file, _, function = place.removesuffix(":").partition(": ")
         old = [line[2:] for line in rest if line.startswith("- ")]
         new = [line[2:] for line in rest if line.startswith("+ ")]
         reason = " ".join(line for line in rest if not line.startswith(("- ", "+ ")))
