@@ -17,7 +17,7 @@ C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.[ch] tests/fuz
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-poll test-kqueue test-freethreaded test-pypy lint format stress sanitize \
-    valgrind soak bench bench-check docs wheel check-dist release-check clean
+    mutants coverage valgrind soak bench bench-check docs wheel check-dist release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +41,9 @@ help:
 	@echo "make fuzz      run each fuzzer for T=60 seconds (needs clang)"
 	@echo "make valgrind  look for leaks of the C core, in the C tests and in a server"
 	@echo "make soak      load a server with faults for T seconds, and compare (T=1800)"
+	@echo "make mutants   change the sources in one place at a time: do the tests notice?"
+	@echo "               (FILES=csrc/conn.c, or SAMPLE=200 SEED=1; FULL=1: run the whole suite)"
+	@echo "make coverage  write the lines and branches that no test reaches to build/coverage"
 	@echo "make bench     compare with other servers (ARGS='--servers picowsgi,bjoern --scenarios hello')"
 	@echo "make bench-check"
 	@echo "               count instructions, and fail where 5 % more are needed than before"
@@ -180,7 +183,7 @@ C_TESTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%,$(wildcard tests/c/test_*.c))
 # What the C tests and the fuzzers share; it stands between the core and its poller (tests/c/site.h).
 C_HELPERS := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
 C_HELPER_OBJECTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%.o,$(C_HELPERS))
-C_LINK := -Wl,--wrap=pw_poll_wait
+C_LINK := -Wl,--wrap=pw_poll_wait -Wl,--wrap=pthread_mutex_lock -Wl,--wrap=pthread_mutex_unlock
 C_HEADERS := $(wildcard csrc/*.h tests/c/*.h tests/kqueue/sys/*.h)
 
 .PHONY: sanitize-c sanitize-threads sanitize-python sanitize-stress sanitized-core
@@ -367,6 +370,22 @@ valgrind-python: $(BUILT)
 	CFLAGS="$$CFLAGS $(CHECKED_FLAGS)" $(VENV_PYTHON) setup.py --quiet build \
 	    --build-lib $(CHECKED)/lib --build-temp $(CHECKED)/temp
 	PYTHONPATH=$(abspath $(CHECKED)/lib):tests $(VENV_PYTHON) -m soak.leaks
+
+# ---------------------------------------------------------------- mutants, coverage
+
+# tools/mutants/__init__.py says how it works. SAMPLE, NEWEST and SEED choose mutants; BUDGET and EACH
+# are limits in seconds, for the run and for one mutant.
+FILES ?=
+MUTANTS = $(VENV_PYTHON) -m tools.mutants $(FILES) $(if $(SAMPLE),--sample $(SAMPLE)) \
+    $(if $(NEWEST),--newest $(NEWEST)) $(if $(SEED),--seed $(SEED)) $(if $(FULL),--full) \
+    $(if $(BUDGET),--budget $(BUDGET)) $(if $(EACH),--each $(EACH)) $(if $(JOBS),--jobs $(JOBS))
+
+mutants: $(BUILT)
+	$(MUTANTS) $(ARGS)
+
+# ARGS are the tests to run, all if there are none.
+coverage: $(BUILT)
+	$(VENV_PYTHON) -m tools.mutants.coverage_page $(ARGS)
 
 soak: $(BUILT)
 	PYTHONPATH=tests $(VENV_PYTHON) -m soak.soak --seconds $(T)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -615,6 +616,58 @@ static void a_descriptor_used_again_during_a_wait_has_the_new_tag(void)
     pair_close(&new);
 }
 
+/* A second end closes nothing: the number may be that of another descriptor by now. */
+static bool closes_nothing_after(void (*end)(pw_poll *))
+{
+    test_pair pair;
+    int number = poller.fd;
+    end(&poller);
+    pair_make(&pair);
+    if (number >= 0 && pair.ours != number) {
+        REQUIRE(dup2(pair.ours, number) == number);
+        close(pair.ours);
+        pair.ours = number;
+    }
+    pw_poll_close(&poller);
+    bool open = fcntl(pair.ours, F_GETFD) >= 0;
+    close(pair.ours);
+    close(pair.theirs);
+    return open;
+}
+
+static void after_its_end_a_poller_closes_nothing(void)
+{
+    CHECK(closes_nothing_after(pw_poll_close));
+}
+
+static void after_a_fork_a_poller_closes_nothing(void)
+{
+    int status = -1;
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0)
+        _exit(closes_nothing_after(pw_poll_forked) ? 0 : 1);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void descriptor_0_is_like_all_others(void)
+{
+    test_pair pair;
+    int input = dup(STDIN_FILENO);
+    pw_poll_close(&poller);
+    close(STDIN_FILENO);
+    CHECK_INT(pw_poll_open(&poller, name), 0);
+    pair_open(&pair);
+    pair_send(&pair);
+    CHECK(is_told(&pair, PW_READABLE));
+    pair_close(&pair);
+    pw_poll_close(&poller);
+    if (input >= 0) {
+        REQUIRE(dup2(input, STDIN_FILENO) == STDIN_FILENO);
+        close(input);
+    }
+}
+
 /* ------------------------------------------------------------------ all of them */
 
 static void with(void (*test)(void))
@@ -657,7 +710,10 @@ static void with(void (*test)(void))
     X(what_is_added_during_a_wait_and_comes_later_is_told)                                         \
     X(what_is_wanted_during_a_wait_is_told)                                                        \
     X(what_is_removed_during_a_wait_is_not_told)                                                   \
-    X(a_descriptor_used_again_during_a_wait_has_the_new_tag)
+    X(a_descriptor_used_again_during_a_wait_has_the_new_tag)                                       \
+    X(after_its_end_a_poller_closes_nothing)                                                       \
+    X(after_a_fork_a_poller_closes_nothing)                                                        \
+    X(descriptor_0_is_like_all_others)
 TESTS(EACH)
 
 static void a_poller_that_is_not_built_is_refused(void)

@@ -275,6 +275,19 @@ def test_a_response_that_is_none_is_500(caplog):
     assert "GET /p" in caplog.text
 
 
+@pytest.mark.parametrize("length", [0, 3])
+def test_content_beyond_its_length_is_not_sent(length):
+    def app(environ, start_response):
+        write = start_response("200 OK", [("Content-Length", str(length))])
+        write(b"abc"[:length])
+        write(b"more")
+        return []
+
+    head, content = run(app)
+    assert f"Content-Length: {length}" in head
+    assert content == b"abc"[:length]
+
+
 def test_a_head_without_content_does_not_tell_a_length():
     def app(environ, start_response):
         start_response("200 OK", [])

@@ -387,6 +387,15 @@ def test_a_flag_is_true_or_false_in_many_words() -> None:
         assert "expected true or false" in refusal({"preload": value})
 
 
+def test_a_choice_between_on_off_and_more_takes_the_words_of_a_flag_too() -> None:
+    for value in (True, "on", "1", "True", " yes "):
+        assert load({"access_log": value}).access_log == "on"
+    for value in (False, "off", "0", "FALSE", "no"):
+        assert load({"access_log": value}).access_log == "off"
+    assert load({"access_log": "auto"}).access_log == "auto"
+    assert "expected" in refusal({"access_log": 1})
+
+
 def test_a_mode_is_octal_as_text_and_a_number_otherwise() -> None:
     for value in ("660", "0660", "0o660", 0o660):
         assert load({"unix_socket_mode": value}).unix_socket_mode == 0o660

@@ -308,6 +308,19 @@ def test_an_error_of_the_application_comes_whole_or_at_least_its_end(
     assert process.end == "ended with status 0"
 
 
+def test_an_end_that_the_application_has_waited_for_is_no_failure(
+    ends: tuple[Link, Process],
+) -> None:
+    _, process = ends
+    process._exit = None
+    process.pid = os.spawnv(
+        os.P_NOWAIT, sys.executable, [sys.executable, "-c", "raise SystemExit(3)"]
+    )
+    os.waitpid(process.pid, 0)
+    assert process.has_ended()
+    assert process.end == "ended with status 0"
+
+
 # systemd
 
 

@@ -1,0 +1,44 @@
+/*
+ * Every lock of the core is checked: only its holder gives it back, and no holder takes it again. The
+ * linker puts these functions in the place of those of the system (see the Makefile).
+ */
+#include <pthread.h>
+#include <unistd.h>
+
+#include "check.h"
+
+int __real_pthread_mutex_lock(pthread_mutex_t *mutex);
+int __real_pthread_mutex_unlock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex);
+
+static pid_t process;
+
+__attribute__((constructor)) static void remember_process(void)
+{
+    process = getpid();
+}
+
+/* glibc keeps the holder with the lock, also when a thread has waited for a condition. In a forked
+ * process that is a thread of the parent. */
+static bool is_held(const pthread_mutex_t *mutex, bool unknown)
+{
+#ifdef __GLIBC__
+    return process == getpid() ? mutex->__data.__owner == gettid() : unknown;
+#else
+    (void)mutex;
+    return unknown;
+#endif
+}
+
+int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex)
+{
+    REQUIRE(!is_held(mutex, false));
+    return __real_pthread_mutex_lock(mutex);
+}
+
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex)
+{
+    REQUIRE(is_held(mutex, true));
+    return __real_pthread_mutex_unlock(mutex);
+}

@@ -1,0 +1,85 @@
+"""Runs one test command with limits, and ends every process that it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import subprocess
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+_MARK = "MUTANT_MARK"  # not an option of the server: those begin with PICOWSGI_
+_MEMORY = 8 << 30  # address space; sanitized programs map more, and have a limit of their own
+_FILE = 9 << 30  # a test makes one of eight, without content
+_END = 5  # seconds for a killed process to end
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int | None  # None: it did not end in time
+    output: str
+    seconds: float
+
+
+def run(
+    command: list[str], folder: Path, seconds: float, *, environ: dict[str, str], checked: bool
+) -> Ended:
+    """The outcome of a command, which has `seconds` to end."""
+    mark = uuid.uuid4().hex
+    environ = {**environ, _MARK: mark}
+    if checked:
+        environ["ASAN_OPTIONS"] = "hard_rss_limit_mb=2000:max_allocation_size_mb=2000"
+    began = time.monotonic()
+    output = folder / "build" / "output.txt"
+    output.parent.mkdir(exist_ok=True)
+    with output.open("w+", errors="replace") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environ,
+            start_new_session=True,
+            preexec_fn=lambda: _limit(checked),  # noqa: PLW1509
+        )
+        try:
+            code: int | None = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            _end_marked(mark)
+        file.seek(0)
+        return Ended(code, file.read(), time.monotonic() - began)
+
+
+def _limit(checked: bool) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for what it has in background
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for what, most in ((resource.RLIMIT_FSIZE, _FILE), (resource.RLIMIT_AS, _MEMORY)):
+        if not (checked and what == resource.RLIMIT_AS):
+            _, hard = resource.getrlimit(what)
+            limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(what, (limit, hard))
+
+
+def _end_marked(mark: str) -> None:
+    """End what has the mark in its environment: a mutant may leave servers behind."""
+    wanted = f"{_MARK}={mark}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (folder / "environ").read_bytes():
+                descriptor = os.pidfd_open(int(folder.name))
+                try:
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                    select.select([descriptor], [], [], _END)
+                finally:
+                    os.close(descriptor)
