@@ -14,7 +14,7 @@ import picowsgi
 from picowsgi import cli, core
 from picowsgi.config import OPTIONS
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+NOTES = Path(__file__).resolve().parents[2] / "docs" / "option-notes.md"
 
 # What takes long to import, and is for those who ask for it.
 SLOW_MODULES = {
@@ -95,8 +95,8 @@ def test_the_options_stand_in_groups(capsys: pytest.CaptureFixture[str], flag: s
     ]
 
 
-def test_the_options_of_the_readme_are_those_of_the_table() -> None:
-    rows = re.findall(r"^\| (`--[^|]*`) \|([^|]*)\|", README.read_text("utf-8"), re.MULTILINE)
+def test_the_options_in_detail_are_those_of_the_table() -> None:
+    rows = re.findall(r"^\| (`--[^|]*`) \|([^|]*)\|", NOTES.read_text("utf-8"), re.MULTILINE)
     defaults = {}
     for flags, default in rows:
         names = re.findall(r"`(--[a-z-]+)`", flags)

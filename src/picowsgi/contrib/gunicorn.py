@@ -1,6 +1,6 @@
 """A worker for gunicorn: its processes, signals, configuration and reload, over picowsgi's core.
 
-    gunicorn --worker-class picowsgi.contrib.gunicorn.Worker site:app
+    gunicorn --worker-class picowsgi.contrib.gunicorn.Worker mysite:app
 
 gunicorn's `threads`, `worker_connections`, `keepalive`, `graceful_timeout`, `max_requests`,
 `limit_request_*`, `header_map`, `sendfile`, `secure_scheme_headers` with `forwarded_allow_ips`, the
