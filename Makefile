@@ -56,7 +56,8 @@ help:
 	@echo "Each makes $(VENV) and builds the C core first, where that is needed."
 	@echo "PYTHON=python3.13 VENV=.venv313 chooses another Python."
 
-run: $(BUILT)
+# Where nothing is built yet it installs what serving needs, and not what the tests need.
+run: $(if $(wildcard $(BUILT)),$(BUILT),$(BUILT)-run)
 	$(VENV)/bin/picowsgi $(ARGS)
 
 test: $(BUILT)
@@ -154,6 +155,14 @@ $(BUILT): $(VENV)/pyvenv.cfg pyproject.toml $(CORE) $(BUILD_FILES)
 	$(if $(filter %.cfg %.toml,$?),$(VENV_PYTHON) -m pip install --quiet --upgrade pip setuptools cffi)
 	PICOWSGI_DEV=1 $(VENV_PYTHON) -m pip install --quiet --no-build-isolation \
 	    --check-build-dependencies $(if $(filter %.cfg %.toml,$?),$(EVERYTHING),$(CORE_ALONE))
+	@touch $@
+
+$(BUILT)-run: $(VENV)/pyvenv.cfg pyproject.toml $(CORE) $(BUILD_FILES)
+	@mkdir -p $(@D)
+	@echo "Building picowsgi in $(VENV), for the first time or because a file has changed."
+	@$(if $(filter %.cfg %.toml,$?),$(VENV_PYTHON) -m pip install --quiet setuptools cffi)
+	@PICOWSGI_DEV=1 $(VENV_PYTHON) -m pip install --quiet --no-build-isolation \
+	    $(if $(filter %.cfg %.toml,$?),--editable .,$(CORE_ALONE))
 	@touch $@
 
 # What only packages are checked with.
