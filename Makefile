@@ -160,7 +160,7 @@ $(BUILT): $(VENV)/pyvenv.cfg pyproject.toml $(CORE) $(BUILD_FILES)
 $(BUILT)-run: $(VENV)/pyvenv.cfg pyproject.toml $(CORE) $(BUILD_FILES)
 	@mkdir -p $(@D)
 	@echo "Building picowsgi in $(VENV), for the first time or because a file has changed."
-	@$(if $(filter %.cfg %.toml,$?),$(VENV_PYTHON) -m pip install --quiet setuptools cffi)
+	@$(if $(filter %.cfg %.toml,$?),$(VENV_PYTHON) -m pip install --quiet --upgrade setuptools cffi)
 	@PICOWSGI_DEV=1 $(VENV_PYTHON) -m pip install --quiet --no-build-isolation \
 	    $(if $(filter %.cfg %.toml,$?),--editable .,$(CORE_ALONE))
 	@touch $@
