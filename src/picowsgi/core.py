@@ -261,7 +261,8 @@ class CoreServer:
         }
         server = lib.pw_server_new(ffi.new("pw_settings *", fields))
         if server == ffi.NULL:
-            raise OSError("the core could not be started")
+            number = ffi.errno
+            raise OSError(number, f"the core could not be started: {os.strerror(number)}")
         #: What Python has lent to the core, by the number of the exchange, with the thread that has
         #: lent it. An item is put in before the core gets it, and taken out when the core has named
         #: its number (PW_NEWS_SENT), by nothing else.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import signal
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -12,7 +15,7 @@ import pytest
 import picowsgi
 from picowsgi.errors import BindError, ConfigError
 from processes import ask
-from support import connect, descriptors_at_rest, resident_bytes
+from support import connect, descriptors_at_rest, outer_environ, resident_bytes
 
 MIB = 1 << 20
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -173,3 +176,30 @@ def test_what_the_package_offers_can_be_listed_and_nothing_else_had():
         assert getattr(picowsgi, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'sever'"):
         picowsgi.sever  # noqa: B018
+
+
+FULL = """
+import resource
+from picowsgi.config import Settings
+from picowsgi.core import CoreServer
+kept = [CoreServer([], Settings())]
+resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+try:
+    while True:
+        kept.append(CoreServer([], Settings()))
+except OSError as error:
+    print(error.errno, error, flush=True)
+"""
+
+
+def test_a_core_that_cannot_be_had_says_what_the_system_has_refused():
+    result = subprocess.run(
+        [sys.executable, "-c", FULL],
+        capture_output=True,
+        text=True,
+        env=outer_environ(),
+        check=True,
+    )
+    number, _, message = result.stdout.partition(" ")
+    assert int(number) == errno.EMFILE, result.stderr
+    assert "the core could not be started: Too many open files" in message

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from picowsgi import errors
+from picowsgi.access import compile_format
 from picowsgi.config import OPTIONS
+from picowsgi.gateway import EXTENSIONS
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -95,3 +98,23 @@ def test_every_file_that_a_page_links_to_exists(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
         if "://" not in target:
             assert (DOCS / target).is_file(), f"{page.name} links to {target}"
+
+
+def test_the_page_of_options_in_detail_has_every_atom_of_the_access_log() -> None:
+    with pytest.raises(ValueError, match="atoms") as refused:
+        compile_format("%(X)s")
+    known = re.findall(r"\b[A-Za-z]\b", str(refused.value).partition("atoms")[2])
+    text = (DOCS / "option-notes.md").read_text("utf-8")
+    assert set(known) >= set("hlutrmUqHRsBbTLMDdQcpfa")
+    for atom in known:
+        assert f"`%({atom})s`" in text, f"the atom {atom} is in no page"
+
+
+def test_the_page_of_the_python_interface_has_every_exception_and_every_key_of_the_environ() -> (
+    None
+):
+    text = (DOCS / "python.md").read_text("utf-8")
+    names = [name for name in vars(errors) if name.endswith("Error")]
+    assert len(names) > 5
+    for name in (*names, *EXTENSIONS):
+        assert f"`{name}`" in text, f"{name} is in no page"
