@@ -55,7 +55,7 @@ class Settings:
         kind="int",
         group="Address",
         metavar="PORT",
-        help="port to listen on, 0 for a free one",
+        help="port to listen on; 0: any free port",
         everyday=True,
         minimum=0,
         maximum=65535,
@@ -74,7 +74,7 @@ class Settings:
         kind="int",
         group="Address",
         metavar="N",
-        help="connections that may wait to be accepted",
+        help="connections that may wait for accept",
         minimum=1,
         maximum=65535,
     )
@@ -102,7 +102,7 @@ class Settings:
         kind="list",
         group="Application",
         metavar="PREFIX=APP",
-        help="APP for the paths below /PREFIX; repeatable",
+        help="serve APP below /PREFIX; repeatable",
         everyday=True,
         check=parse_mount,
     )
@@ -111,7 +111,7 @@ class Settings:
         kind="flag",
         group="Development",
         metavar="",
-        help="load the application anew after a change",
+        help="restart when a file changes",
         everyday=True,
     )
     reload_dir: tuple[str, ...] = option(
@@ -119,28 +119,28 @@ class Settings:
         kind="list",
         group="Development",
         metavar="DIR",
-        help="watch it, not the current one; repeatable",
+        help="directory to watch instead of the current one",
     )
     reload_include: tuple[str, ...] = option(
         (),
         kind="list",
         group="Development",
         metavar="GLOB",
-        help="files that count as well; repeatable",
+        help="watch these files too; repeatable",
     )
     reload_exclude: tuple[str, ...] = option(
         (),
         kind="list",
         group="Development",
         metavar="GLOB",
-        help="files that do not count; repeatable",
+        help="do not watch these files; repeatable",
     )
     debug: bool = option(
         False,
         kind="flag",
         group="Development",
         metavar="",
-        help="show tracebacks to the client, to debug in",
+        help="show tracebacks in the browser",
         everyday=True,
     )
     open: bool = option(
@@ -148,7 +148,7 @@ class Settings:
         kind="flag",
         group="Development",
         metavar="",
-        help="open the browser once it serves",
+        help="open the browser when the server is ready",
         everyday=True,
     )
     static: tuple[str, ...] = option(
@@ -156,7 +156,7 @@ class Settings:
         kind="list",
         group="Development",
         metavar="URL=DIR",
-        help="serve a directory's files there; repeatable",
+        help="serve the files of DIR below URL; repeatable",
         everyday=True,
         check=parse_static,
     )
@@ -166,7 +166,7 @@ class Settings:
         kind="workers",
         group="Processes",
         metavar="N",
-        help="processes that serve; auto: one a CPU",
+        help="worker processes; auto: one for each CPU",
         everyday=True,
         minimum=1,
         maximum=1024,
@@ -176,7 +176,7 @@ class Settings:
         kind="int",
         group="Processes",
         metavar="N",
-        help="the most serving threads of each",
+        help="maximum of application threads in a process",
         everyday=True,
         minimum=1,
         maximum=4096,
@@ -186,7 +186,7 @@ class Settings:
         kind="int",
         group="Processes",
         metavar="N",
-        help="event loops of each, 0: CPUs if no GIL, or 1",
+        help="event loops in a process; 0: automatic",
         minimum=0,
         maximum=1024,
     )
@@ -195,14 +195,14 @@ class Settings:
         kind="flag",
         group="Processes",
         metavar="",
-        help="load the application before forking",
+        help="load the application before the fork",
     )
     max_requests: int = option(
         0,
         kind="int",
         group="Processes",
         metavar="N",
-        help="requests a worker serves, 0 for any number",
+        help="replace a worker after N requests; 0: never",
         minimum=0,
         maximum=2**62,
     )
@@ -211,7 +211,7 @@ class Settings:
         kind="int",
         group="Processes",
         metavar="N",
-        help="at most so many more, at random",
+        help="add a random 0 to N to --max-requests",
         minimum=0,
         maximum=2**62,
     )
@@ -220,7 +220,7 @@ class Settings:
         kind="size",
         group="Processes",
         metavar="SIZE",
-        help="memory a worker may take, 0 for any",
+        help="replace a worker above this memory; 0: never",
         minimum=0,
         maximum=2**63 - 1,
     )
@@ -229,28 +229,28 @@ class Settings:
         kind="str",
         group="Processes",
         metavar="FILE",
-        help="where to write the process's number",
+        help="write the process ID to FILE",
     )
     user: str = option(
         "",
         kind="str",
         group="Processes",
         metavar="NAME",
-        help="user to run as, once the sockets are open",
+        help="run as this user after opening the sockets",
     )
     group: str = option(
         "",
         kind="str",
         group="Processes",
         metavar="NAME",
-        help="group to run as",
+        help="run as this group",
     )
     umask: int = option(
         UNSET,
         kind="octal",
         group="Processes",
         metavar="MODE",
-        help="permissions that new files do not get",
+        help="umask of the process, such as 027",
         minimum=UNSET,
         maximum=0o777,
     )
@@ -259,7 +259,7 @@ class Settings:
         kind="str",
         group="Processes",
         metavar="DIR",
-        help="directory to go to before all else",
+        help="change to DIR before anything else",
     )
 
     max_connections: int = option(
@@ -267,7 +267,7 @@ class Settings:
         kind="int",
         group="Limits",
         metavar="N",
-        help="open connections; more wait",
+        help="open connections in a process",
         minimum=1,
         maximum=1_000_000,
     )
@@ -276,7 +276,7 @@ class Settings:
         kind="size",
         group="Limits",
         metavar="SIZE",
-        help="request line and fields",
+        help="request line and headers",
         minimum=256,
         maximum=4 * MIB,
     )
@@ -285,7 +285,7 @@ class Settings:
         kind="size",
         group="Limits",
         metavar="SIZE",
-        help="heads of all together while they come",
+        help="headers of all incomplete requests",
         minimum=64 * KIB,
         maximum=2**63 - 1,
     )
@@ -294,7 +294,7 @@ class Settings:
         kind="int",
         group="Limits",
         metavar="N",
-        help="fields in a request",
+        help="headers in a request",
         minimum=1,
         maximum=1024,
     )
@@ -303,7 +303,7 @@ class Settings:
         kind="size",
         group="Limits",
         metavar="SIZE",
-        help="content of a request, 0 for no limit",
+        help="request body; 0: no limit",
         minimum=0,
         maximum=2**63 - 1,
     )
@@ -312,7 +312,7 @@ class Settings:
         kind="size",
         group="Limits",
         metavar="SIZE",
-        help="content above it goes to a file",
+        help="keep larger request bodies in a file",
         minimum=0,
         maximum=GIB,
     )
@@ -321,7 +321,7 @@ class Settings:
         kind="size",
         group="Limits",
         metavar="SIZE",
-        help="content of all together, else files",
+        help="request bodies in memory, all together",
         minimum=0,
         maximum=2**63 - 1,
     )
@@ -339,7 +339,7 @@ class Settings:
         kind="size",
         group="Limits",
         metavar="SIZE",
-        help="the same in a temporary file; 0: none",
+        help="bytes of it on disk after that; 0: none",
         minimum=0,
         maximum=2**62,
     )
@@ -348,7 +348,7 @@ class Settings:
         kind="choice",
         group="Limits",
         metavar="WHAT",
-        help="field names with _: drop, refuse or allow",
+        help="headers with _: drop, refuse or allow",
         choices=("drop", "refuse", "allow"),
     )
 
@@ -357,7 +357,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="to receive the head of a request",
+        help="to receive the request line and headers",
         minimum=0.001,
         maximum=86400,
     )
@@ -366,7 +366,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="without progress in a request's content",
+        help="without progress of a request body",
         minimum=0.001,
         maximum=86400,
     )
@@ -375,7 +375,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="without progress in sending a response",
+        help="without progress of a response",
         minimum=0.001,
         maximum=86400,
     )
@@ -384,7 +384,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="idle between requests",
+        help="an idle connection stays open",
         minimum=0.001,
         maximum=86400,
     )
@@ -393,7 +393,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="idle before a close at shutdown",
+        help="as above, while the server shuts down",
         minimum=0,
         maximum=3600,
     )
@@ -402,7 +402,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="for open requests at shutdown, 0 for none",
+        help="to finish open requests at shutdown",
         minimum=0,
         maximum=86400,
     )
@@ -412,7 +412,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="in the application, 0 for any",
+        help="in the application; 0: no limit",
         minimum=0,
         maximum=86400,
     )
@@ -421,7 +421,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="to wait for a free thread, 0 for any",
+        help="to wait for a free thread; 0: no limit",
         minimum=0,
         maximum=86400,
     )
@@ -430,7 +430,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="a worker may be silent, 0 for ever",
+        help="kill a worker without heartbeat; 0: never",
         minimum=0,
         maximum=86400,
     )
@@ -440,7 +440,7 @@ class Settings:
         kind="str",
         group="Health and logs",
         metavar="PATH",
-        help="a path that is answered without the application",
+        help="answer this path without the application",
         check=_check_health,
     )
     access_log: str = option(
@@ -448,7 +448,7 @@ class Settings:
         kind="choice",
         group="Health and logs",
         metavar="",
-        help="log each request; auto: in a terminal",
+        help="log requests; auto: only in a terminal",
         everyday=True,
         choices=("auto", "on", "off"),
         switch=True,
@@ -458,7 +458,7 @@ class Settings:
         kind="str",
         group="Health and logs",
         metavar="FILE",
-        help="where to; -: standard output",
+        help="file of the access log; -: standard output",
     )
     access_log_format: str = option(
         "auto",
@@ -473,7 +473,7 @@ class Settings:
         kind="seconds",
         group="Health and logs",
         metavar="TIME",
-        help="mark what took as long, 0 for none",
+        help="mark slower requests; 0: none",
         minimum=0,
         maximum=86400,
     )
@@ -491,7 +491,7 @@ class Settings:
         kind="choice",
         group="Health and logs",
         metavar="FORMAT",
-        help="of the error log: text or json",
+        help="text or json, for the error log",
         choices=("text", "json"),
     )
     log_config: str = option(
