@@ -16,7 +16,7 @@ from bench.targets import TARGETS, Outcome, judge
 OURS = "picowsgi"
 
 _METHOD = """\
-Each measurement starts the server anew, asks it over a raw socket and checks status, fields,
+Each measurement starts the server again, asks it over a raw socket and checks status, fields,
 framing and content, warms it up, and then loads it.
 
 A wrong answer, an error under load, a number of bytes that right answers do not have, or a process

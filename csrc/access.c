@@ -227,7 +227,7 @@ void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, cons
 
 /* ------------------------------------------------------------------ lines */
 
-/* "21/Nov/2026:12:00:00 +0000", or RFC 3339 in JSON; made anew each second. */
+/* "21/Nov/2026:12:00:00 +0000", or RFC 3339 in JSON; made again each second. */
 static void pw_access_time(pw_access *access)
 {
     time_t now = time(NULL);

@@ -161,17 +161,17 @@ void pw_thread_nudge(pw_thread *thread);
 /*
  * Looks after the serving threads: to be called again and again by a thread of its own that serves
  * nothing, where there may be more than one. Blocks, and returns what is to be done: PW_WATCH_STOP,
- * nothing any more; PW_WATCH_BIRTH, one more thread that calls pw_next; PW_WATCH_NOTICE, notices are
+ * nothing any more; PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_NOTICE, notices are
  * to be taken; or the number of a thread times 8 plus PW_WATCH_SLOW or PW_WATCH_STUCK: its request
  * has run for longer than timeout_request, or twice that.
  */
 #define PW_WATCH_STOP 0
-#define PW_WATCH_BIRTH 1
+#define PW_WATCH_START 1
 #define PW_WATCH_SLOW 2
 #define PW_WATCH_STUCK 3
 #define PW_WATCH_NOTICE 4
 int32_t pw_watch(pw_server *server);
-/* The thread of PW_WATCH_BIRTH could not be started; for a second no other is asked for. */
+/* The thread of PW_WATCH_START could not be started; for a second no other is asked for. */
 void pw_watch_failed(pw_server *server);
 
 /*

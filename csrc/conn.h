@@ -174,7 +174,7 @@ static inline int pw_poll_want(pw_poll *poll, int fd, void *tag, int what)
 }
 void pw_poll_remove(pw_poll *poll, int fd);
 /* Waits; timeout in ms, -1 for ever. Returns how many events; 0 also after a signal, or when it has
- * to be asked anew. */
+ * to be asked again. */
 int pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 
 /* ------------------------------------------------------------------ timeout.c */
@@ -210,7 +210,7 @@ typedef struct {
 int64_t pw_now(void);
 void pw_timers_init(pw_timers *timers);
 void pw_timers_tick(pw_timers *timers);
-/* Starts anew when it runs. */
+/* Starts again when it runs. */
 void pw_timer_start(pw_timers *timers, pw_timer *timer, pw_timer_kind kind);
 void pw_timer_stop(pw_timer *timer);
 /* One that was due when the poller was last asked, or NULL; it goes on running. */
@@ -474,7 +474,7 @@ pw_io pw_recv_into(pw_conn *conn, char *to, size_t room, size_t *got);
 
 /* ------------------------------------------------------------------ answer.c */
 
-/* The date line, made anew each second. */
+/* The date line, made again each second. */
 typedef struct {
     int64_t second;
     char date[48]; /* "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n" */

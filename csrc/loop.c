@@ -42,7 +42,7 @@ static void pw_queue_push(pw_queue *queue, pw_conn *conn, bool first)
 }
 
 /* Out of the run queue: a closed one is only now nobody's. */
-static bool pw_conn_bury(pw_server *server, pw_conn *conn)
+static bool pw_conn_defer_free(pw_server *server, pw_conn *conn)
 {
     if (conn->state != PW_CONN_CLOSED)
         return false;
@@ -85,7 +85,7 @@ void pw_loop_clear(pw_server *server)
     pw_queue *const queues[] = {&server->run, &server->again, &server->spent, &server->ready};
     for (size_t i = 0; i < sizeof queues / sizeof queues[0]; i++)
         for (pw_conn *conn; (conn = pw_queue_pop(queues[i])) != NULL;)
-            pw_conn_bury(server, conn);
+            pw_conn_defer_free(server, conn);
     pw_reap(server);
 }
 
@@ -242,7 +242,7 @@ static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
     bool ready = conn->state == PW_CONN_READY;
-    if (pw_conn_bury(server, conn))
+    if (pw_conn_defer_free(server, conn))
         return PW_IDLE;
     if (ready && (conn->what & PW_GONE_AWAY) != 0) {
         pw_conn_close(server, conn);
@@ -274,7 +274,7 @@ pw_conn *pw_ready_pop(pw_server *server)
 {
     pw_conn *conn;
     while ((conn = pw_queue_pop(&server->ready)) != NULL) {
-        if (pw_conn_bury(server, conn))
+        if (pw_conn_defer_free(server, conn))
             continue;
         if ((conn->what & PW_GONE_AWAY) == 0)
             return conn;
@@ -288,7 +288,7 @@ void pw_ready_expire(pw_server *server, const pw_conn *last)
     pw_conn *conn;
     do { /* all of them wait equally long */
         conn = pw_queue_pop(&server->ready);
-        if (conn == NULL || pw_conn_bury(server, conn))
+        if (conn == NULL || pw_conn_defer_free(server, conn))
             continue;
         pw_notice_often(server, conn, PW_NOTICE_QUEUE, &server->told_queue);
         pw_conn_refuse_waiting(server, conn, PW_E_QUEUE);

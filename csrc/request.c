@@ -145,7 +145,7 @@ static void pw_parse_again(pw_server *server, const pw_conn *conn)
                   &server->head, &error);
 }
 
-/* Finds anew what has changed since the head kept for the connection; false: nothing can be said. */
+/* Finds again what has changed since the head kept for the connection; false: nothing can be said. */
 static bool pw_follow_again(pw_server *server, const pw_conn *conn)
 {
     const pw_entry *entry = &server->cache.entries[conn->entry];

@@ -284,7 +284,7 @@ struct pw_server {
     int64_t timeout_request; /* ms; 0: none */
     bool queue_ends;         /* a request that waits for a thread is refused in the end */
     int64_t ticks;           /* counted by pw_watch */
-    int64_t birth_tick;      /* no thread is asked for before this */
+    int64_t start_tick;      /* no thread is asked for before this */
     int64_t looked_at;       /* ms: when pw_watch last looked for slow requests */
     int gathering;           /* connections whose output pw_watch sends */
     bool is_watched;         /* pw_watch has been called */

@@ -33,7 +33,7 @@
 #define PW_STALL_TICKS 2   /* out for this many: between one tick and two */
 #define PW_LOOK_MS 100     /* how often slow requests are looked for */
 #define PW_QUIET_TICKS 50  /* without a request for this many: the watcher sleeps */
-#define PW_BIRTH_PAUSE 500 /* ticks after a thread could not be started */
+#define PW_START_PAUSE 500 /* ticks after a thread could not be started */
 #define PW_COMPANY_MS 20   /* a thread that is at a request for longer disturbs no measurement */
 #define PW_RUNS_NS 200000  /* of CPU time in a tick: the thread has not waited in it */
 
@@ -119,7 +119,7 @@ static int32_t pw_token_threads_most(const pw_server *server)
 static bool pw_token_may_grow(const pw_server *server)
 {
     return server->is_watched && server->thread_count < pw_token_threads_most(server) &&
-           server->ticks >= server->birth_tick;
+           server->ticks >= server->start_tick;
 }
 
 static pw_thread *pw_idle_pop(pw_server *server)
@@ -506,7 +506,7 @@ void pw_watch_failed(pw_server *server)
 {
     pthread_mutex_lock(&server->lock);
     server->thread_count--;
-    server->birth_tick = server->ticks + PW_BIRTH_PAUSE;
+    server->start_tick = server->ticks + PW_START_PAUSE;
     pthread_mutex_unlock(&server->lock);
 }
 
@@ -530,7 +530,7 @@ int32_t pw_watch(pw_server *server)
             break;
         }
         if (pw_watch_acts(server)) {
-            outcome = PW_WATCH_BIRTH;
+            outcome = PW_WATCH_START;
             break;
         }
         pw_thread *slow = pw_watch_slow(server);

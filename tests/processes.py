@@ -178,7 +178,7 @@ class Load:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         while not self._over.is_set():
             try:
-                # It connects anew by itself, but only after an answer with `Connection: close`.
+                # It connects again by itself, but only after an answer with `Connection: close`.
                 connection.request("GET", "/", headers=headers)
                 response = connection.getresponse()
                 response.read()

@@ -146,9 +146,9 @@ class _Lib:
     PW_UNDERSCORE_DROP: int
     PW_UNDERSCORE_REFUSE: int
     PW_UNWANTED: int
-    PW_WATCH_BIRTH: int
     PW_WATCH_NOTICE: int
     PW_WATCH_SLOW: int
+    PW_WATCH_START: int
     PW_WATCH_STOP: int
     PW_WATCH_STUCK: int
     def pw_balance_forget(self, _0: pw_balance, _1: int, /) -> None: ...

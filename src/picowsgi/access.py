@@ -90,7 +90,7 @@ class AccessLog:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def reopen(self, log_to: Callable[[int], object]) -> None:
-        """Open the file anew, as after a rotation; `log_to` is told the new descriptor.
+        """Open the file again, as after a rotation; `log_to` is told the new descriptor.
 
         Where it cannot be opened, that is logged, and the old file stays in use.
         """

@@ -43,7 +43,7 @@ STOP: int = lib.PW_STOP
 STARTED: int = lib.PW_STARTED
 IDLE: int = lib.PW_IDLE
 WATCH_STOP: int = lib.PW_WATCH_STOP
-WATCH_BIRTH: int = lib.PW_WATCH_BIRTH
+WATCH_START: int = lib.PW_WATCH_START
 WATCH_SLOW: int = lib.PW_WATCH_SLOW
 WATCH_STUCK: int = lib.PW_WATCH_STUCK
 WATCH_NOTICE: int = lib.PW_WATCH_NOTICE
@@ -299,14 +299,14 @@ class CoreServer:
     def watch(self) -> tuple[int, int]:
         """Look after the serving threads; blocks until there is something to do.
 
-        Returns WATCH_STOP, WATCH_BIRTH, WATCH_NOTICE, or WATCH_SLOW or WATCH_STUCK and the number
+        Returns WATCH_STOP, WATCH_START, WATCH_NOTICE, or WATCH_SLOW or WATCH_STUCK and the number
         of a thread. To be called by one thread that serves nothing.
         """
         answer: int = lib.pw_watch(self.pointer)
         return answer & 7, answer >> 3
 
     def note_failed_thread(self) -> None:
-        """Say that the thread of WATCH_BIRTH could not be started."""
+        """Say that the thread of WATCH_START could not be started."""
         lib.pw_watch_failed(self.pointer)
 
     def notices(self) -> Iterator[Notice]:

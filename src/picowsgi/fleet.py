@@ -135,11 +135,11 @@ class Fleet:
             if one in self.servings:  # else the end of one before has ended all
                 self.servings.remove(one)
                 if not one.stopping and not self.stopping:
-                    self._mourn(one, now)
+                    self._on_unexpected_exit(one, now)
         self._watch.look(self.servings, now)
         if not self.stopping:
             for one in self.servings:
-                if one.worn and not one.retiring and not one.stopping:
+                if one.needs_replacement and not one.retiring and not one.stopping:
                     get_logger().info("%s is to be replaced", one)
                     one.retiring = True
             self._fill(now)
@@ -150,7 +150,7 @@ class Fleet:
                     get_logger().error("%s did not end in time: its open requests are cut off", one)
                 one.kill()
 
-    def _mourn(self, one: Serving, now: float) -> None:
+    def _on_unexpected_exit(self, one: Serving, now: float) -> None:
         """One has ended by an accident."""
         if not isinstance(one, Process):
             self.failed = True

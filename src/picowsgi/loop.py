@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from picowsgi.gateway import Gateway
 
 #: Makes a thread of this name that does this, and starts it.
-Bear = Callable[[str, Callable[[], object]], threading.Thread]
+StartThread = Callable[[str, Callable[[], object]], threading.Thread]
 
 _WATCHER = "picowsgi-watch"
 _NO_THREAD = "one more thread is needed but cannot be had: %s"
@@ -114,10 +114,10 @@ class Loop:
         #: Whether a request did not end though its time was up: the process has to be replaced.
         self.is_stuck = False
 
-    def start(self, bear: Bear) -> None:
-        """Begin to serve, in threads that `bear` makes."""
-        self._bear_serving(bear)
-        bear(_WATCHER, partial(self._watch, bear))
+    def start(self, start_thread: StartThread) -> None:
+        """Begin to serve, in threads that `start_thread` makes."""
+        self._start_serving_thread(start_thread)
+        start_thread(_WATCHER, partial(self._watch, start_thread))
 
     def log_stuck(self) -> None:
         """Say where the serving threads are that have not ended."""
@@ -128,10 +128,10 @@ class Loop:
                     "%s has not ended and is left behind at:\n%s", thread.name, stack
                 )
 
-    def _bear_serving(self, bear: Bear) -> None:
+    def _start_serving_thread(self, start_thread: StartThread) -> None:
         ended = (number for number, one in enumerate(self._threads) if not one.is_alive())
         number = next(ended, len(self._threads))
-        thread = bear(f"{self._name}-{number}", partial(self._serve, number))
+        thread = start_thread(f"{self._name}-{number}", partial(self._serve, number))
         self._threads[number : number + 1] = [thread]
 
     def _serve(self, number: int) -> None:
@@ -154,22 +154,22 @@ class Loop:
             application, thread, self._bases, self._kept, debug=settings.debug
         )
 
-    def _watch(self, bear: Bear) -> None:
+    def _watch(self, start_thread: StartThread) -> None:
         while True:
             what, number = self.core.watch()
             if what == core.WATCH_STOP:
                 return
             try:
-                self._act(bear, what, number)
+                self._act(start_thread, what, number)
             except Exception as error:  # such as no memory: the threads still need a watcher
                 get_logger().error("an error in the watching thread, which goes on", exc_info=error)
 
-    def _act(self, bear: Bear, what: int, number: int) -> None:
+    def _act(self, start_thread: StartThread, what: int, number: int) -> None:
         if what == core.WATCH_NOTICE:
             log_notices(self.core, self._settings)
-        elif what == core.WATCH_BIRTH:
+        elif what == core.WATCH_START:
             try:
-                self._bear_serving(bear)
+                self._start_serving_thread(start_thread)
             except (RuntimeError, MemoryError) as error:  # the system has no room for it
                 self.core.note_failed_thread()
                 get_logger().error(_NO_THREAD, show(error))

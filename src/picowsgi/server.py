@@ -119,7 +119,7 @@ class Server:
         worker.stop()
 
     def reopen_logs(self) -> None:
-        """Open the log files anew, as after a rotation."""
+        """Open the log files again, as after a rotation."""
         if self._worker is not None:
             self._worker.reopen_logs()
 
@@ -178,7 +178,7 @@ def _load_settings(options: dict[str, Any]) -> Settings:
     settings = load_settings(options)
     if settings.reload:
         raise ConfigError(
-            f"{settings.sources['reload']}: an application object cannot be loaded anew; "
+            f"{settings.sources['reload']}: an application object cannot be loaded again; "
             "have it imported by the command: picowsgi --reload MODULE:ATTRIBUTE"
         )
     return settings

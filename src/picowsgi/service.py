@@ -57,7 +57,7 @@ class Service:
     pid_file: PidFile | None = None
     #: What this process was started with, where a former one has started it.
     given: Handover | None = None
-    #: What looks for changed files, where the application is to be loaded anew after a change.
+    #: What looks for changed files, where the application is to be loaded again after a change.
     reloader: Reloader | None = None
     #: Shared with forked workers.
     balance: core.Balance | None = None
@@ -88,7 +88,7 @@ def run(
     """Serve what `load` returns until a signal ends it; returns the exit status.
 
     `prepare` is called before `load`, as the user that is to serve: as root nothing is opened but
-    sockets and the pid file. With a `command` the process can start itself anew. With the option
+    sockets and the pid file. With a `command` the process can start itself again. With the option
     `reload`, `load` is called in a new process after each change: this one must not have imported
     what the application is made of. Raises ConfigError, BindError, AppImportError and OSError where
     it cannot start.

@@ -40,9 +40,9 @@ class Serving:
         #: A signal that somebody else has sent makes it drain.
         self.stopped_by_signal = False
         #: It wants to be replaced, or is found to need it.
-        self.worn = False
+        self.needs_replacement = False
         #: When it gave its last sign of life, and when it is to be killed.
-        self.beat = time.monotonic()
+        self.last_heartbeat = time.monotonic()
         self.kill_at = float("inf")
         #: It has not shown for too long that it lives.
         self.silent = False
@@ -116,7 +116,7 @@ class Inline(Serving):
         return self._worker.is_stuck
 
     def reopen_logs(self) -> None:
-        """Open the access log's file anew."""
+        """Open the access log's file again."""
         self._worker.reopen_logs()
 
     @property
@@ -189,12 +189,12 @@ class Process(Serving):
                 self.close()
 
     def _understand(self, data: bytes) -> None:
-        self.beat = time.monotonic()
+        self.last_heartbeat = time.monotonic()
         for position, byte in enumerate(data):
             if byte == link.READY:
                 self.ready = True
             elif byte == link.REPLACE:
-                self.worn = True
+                self.needs_replacement = True
             elif byte == link.STOPPING:
                 self.stopped_by_signal = True
             elif byte == link.FAILED:

@@ -25,7 +25,7 @@ _INIT = 1  # the first process of a container
 _END = 5.0  # seconds for the end of a process whose server has ended
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT})
-#: What a server understands that can neither start itself anew nor has workers.
+#: What a server understands that can neither start itself again nor has workers.
 FEW = STOP | {signal.SIGQUIT, signal.SIGUSR1}
 ALL = FEW | {
     signal.SIGHUP,

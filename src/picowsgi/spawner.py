@@ -1,4 +1,4 @@
-"""Makes the processes that serve: forked ones, and programs that are started anew.
+"""Makes the processes that serve: forked ones, and programs that are started again.
 
 Never watches them.
 """

@@ -1,7 +1,7 @@
 """The loop of a process that serves, or has others serve: its signals, and what follows from them.
 
 What serves is threads of this process, or forked workers, or (after a reload of a process that has
-loaded the application itself) the same command started anew; all are treated alike. Never touches
+loaded the application itself) the same command started again; all are treated alike. Never touches
 a connection.
 """
 
@@ -70,7 +70,7 @@ class _Supervisor:
         self._replaced = False
         #: Serves in this process.
         self._inline: Inline | None = None
-        #: The application is, or was, loaded in this process, and what serves now was started anew.
+        #: The application is, or was, loaded in this process, and what serves now was restarted.
         self._application_is_stale = False
         self._signals = Signals(
             ALL if service.command is not None or service.has_workers or forked else FEW,
@@ -233,7 +233,7 @@ class _Supervisor:
         service, inline = self._service, self._inline
         interval = max(_BEAT + 1, service.notifier.interval)
         if not any(
-            one.ready and (one is inline or now - one.beat < interval)
+            one.ready and (one is inline or now - one.last_heartbeat < interval)
             for one in self._fleet.servings
         ):
             return
@@ -353,7 +353,7 @@ class _Supervisor:
             self._fleet.change(1 if number == signal.SIGTTIN else -1, time.monotonic())
 
     def _reload(self) -> None:
-        """Have what serves replaced by the same, loaded anew."""
+        """Have what serves replaced by the same, loaded again."""
         service, fleet = self._service, self._fleet
         if self._stopping:
             return
@@ -368,20 +368,22 @@ class _Supervisor:
             service.settings.preload and not self._is_keeper
         )
         if holds_application and service.command is not None:
-            # What is loaded in a process stays loaded, so another one has to load it anew.
+            # What is loaded in a process stays loaded, so another one has to load it again.
             fleet.reload(self._start_program)
             self._application_is_stale = True
         else:
             fleet.reload()
 
     def _reload_changes(self, reloader: Reloader, now: float) -> None:
-        """Start anew after a change, at once: nothing old is to be seen any more."""
+        """Start again after a change, at once: nothing old is to be seen any more."""
         changed = reloader.read_changes()
         if changed and not self._stopping:
             self._fleet.restart(now)
             names = [os.path.relpath(path) for path in changed[:3]]
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-            get_logger().info("changed: %s%s; loading the application anew", ", ".join(names), more)
+            get_logger().info(
+                "changed: %s%s; loading the application again", ", ".join(names), more
+            )
 
     def _drop_application(self) -> None:
         """After such a reload, let go of the application, its threads and its memory."""

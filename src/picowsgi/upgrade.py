@@ -1,4 +1,4 @@
-"""SIGUSR2: the command started anew beside this server, on the same sockets.
+"""SIGUSR2: the command started again beside this server, on the same sockets.
 
 Never ends either of the two: who has begun it decides which one is to go on.
 """

@@ -28,22 +28,22 @@ class Watch:
         self._weighed = -math.inf
 
     def look(self, servings: Iterable[Serving], now: float) -> None:
-        """Mark those that are to be replaced as worn; the silent ones are soon to be killed."""
+        """Mark those that are to be replaced; the silent ones are soon to be killed."""
         workers = [one for one in servings if isinstance(one, Process) and one.ready]
         if self._looked is not None and now - self._looked > _HELD_UP:
             for one in workers:
-                one.beat = now  # their silence may be this process's deafness
+                one.last_heartbeat = now  # their silence may be this process's deafness
         self._looked = now
         weighs = self._memory_most and now - self._weighed >= _MEMORY_EVERY
         if weighs:
             self._weighed = now
         for one in workers:
-            if now - one.beat > self._silence_most and not one.silent:
+            if now - one.last_heartbeat > self._silence_most and not one.silent:
                 self._give_up(one, now)
-            if weighs and not one.worn and not one.program:
+            if weighs and not one.needs_replacement and not one.program:
                 memory = one.memory()
                 if memory > self._memory_most:
-                    one.worn = True
+                    one.needs_replacement = True
                     get_logger().info("worker %d has %d bytes in memory", one.pid, memory)
 
     def _give_up(self, one: Process, now: float) -> None:
@@ -52,7 +52,7 @@ class Watch:
             "worker %d has given no sign of life for %.0f s and will be killed; "
             "its stacks follow if it can write them",
             one.pid,
-            now - one.beat,
+            now - one.last_heartbeat,
         )
         one.signal(signal.SIGQUIT)
         one.kill_at = min(one.kill_at, now + _STACKS_TIME)

@@ -117,7 +117,7 @@ class Worker:
             self._running += 1  # this thread: what has begun may end before the rest begins
         try:
             for one in self._loops:
-                one.start(self._bear)
+                one.start(self._start_thread)
         finally:
             self._note_end()
 
@@ -171,14 +171,14 @@ class Worker:
             self._access.close()
 
     def reopen_logs(self) -> None:
-        """Open the access log's file anew, as after a rotation."""
+        """Open the access log's file again, as after a rotation."""
         self._access.reopen(self._log_to)
 
     def _log_to(self, descriptor: int) -> None:
         for one in self._loops:
             one.core.log_to(descriptor)
 
-    def _bear(self, name: str, target: Callable[[], object]) -> threading.Thread:
+    def _start_thread(self, name: str, target: Callable[[], object]) -> threading.Thread:
         thread = threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
         with self._lock:
             self._threads = [one for one in self._threads if one.is_alive() or not one.ident]

@@ -153,7 +153,7 @@ def test_all_lines_of_many_requests_survive_a_normal_stop(logged):
     assert sorted(lines) == sorted(f"/{n}" for n in range(10) for _ in range(50))
 
 
-def test_the_file_is_opened_anew_after_a_rotation(serve, tmp_path):
+def test_the_file_is_opened_again_after_a_rotation(serve, tmp_path):
     file = tmp_path / "log"
     server = serve(
         application, access_log="on", access_log_file=str(file), access_log_format="%(U)s"

@@ -155,7 +155,7 @@ KEEPERS = {
     "write": lambda _start_response, write: write,
     "the response": lambda start_response, _write: start_response.__self__,
     "a closure": lambda start_response, _write: lambda: start_response,
-    "a bound method made anew": lambda _start_response, write: write.__self__.start_response,
+    "a bound method made again": lambda _start_response, write: write.__self__.start_response,
 }
 
 

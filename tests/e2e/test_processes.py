@@ -524,7 +524,7 @@ def test_log_files_are_opened_by_the_user_that_serves(picowsgi, nobodys, options
     assert "a line\n" in log.read_text()
     log.unlink()
     command.process.send_signal(signal.SIGUSR1)
-    eventually(log.exists, "the file to be made anew")
+    eventually(log.exists, "the file to be made again")
     assert command.stop() == 0
 
 

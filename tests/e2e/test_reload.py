@@ -76,14 +76,14 @@ def answers_until(port, wanted, within=PATIENCE):
 
 
 def times_reloaded(command):
-    return command.log.count("loading the application anew")
+    return command.log.count("loading the application again")
 
 
 def expect_reload(command, act):
-    """Check that `act` has the application loaded anew, once: by another process."""
+    """Check that `act` has the application loaded again, once: by another process."""
     before, count = ask(command.port, "/pid"), times_reloaded(command)
     act()
-    command.wait_for_log("loading the application anew", count + 1)
+    command.wait_for_log("loading the application again", count + 1)
     eventually(lambda: ask(command.port, "/pid") != before, "an answer of another process")
     assert times_reloaded(command) == count + 1, command.log
 
@@ -307,7 +307,7 @@ def test_a_package_that_is_new_counts(start, tmp_path):
         (tmp_path / "new" / "deep" / "__init__.py").touch()
 
     make()
-    command.wait_for_log("loading the application anew")
+    command.wait_for_log("loading the application again")
     ask(command.port)
     expect_reload(command, lambda: save(tmp_path / "new" / "deep" / "__init__.py", "x = 1\n"))
 
@@ -457,7 +457,7 @@ def test_sockets_of_systemd_are_kept(tmp_path):
         process.wait()
 
 
-def test_a_worker_that_dies_is_replaced_and_sighup_loads_anew(start):
+def test_a_worker_that_dies_is_replaced_and_sighup_loads_again(start):
     command = start()
     first = int(ask(command.port, "/pid"))
     os.kill(first, signal.SIGKILL)
@@ -484,7 +484,7 @@ def test_the_server_goes_on_when_nothing_watches_any_more(start):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--preload",), "--reload: it cannot load anew what --preload has loaded; choose one"),
+        (("--preload",), "--reload: it cannot load again what --preload has loaded; choose one"),
         (("--reload-dir", "no"), "--reload-dir: expected a directory, got 'no'"),
     ],
 )

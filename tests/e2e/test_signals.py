@@ -321,7 +321,7 @@ def test_sigusr1_opens_log_files_again(serve_app, tmp_path, options):
     assert log.read_text() == "a line\n"
     log.rename(tmp_path / "log.1")
     command.process.send_signal(signal.SIGUSR1)
-    eventually(log.exists, "the file to be made anew")
+    eventually(log.exists, "the file to be made again")
 
     def is_in_use():
         ask(command.port)

@@ -316,7 +316,7 @@ def test_an_idle_connection_is_closed_without_an_answer(serve, before):
         assert_between(time.monotonic() - begin, SHORT, "the close")
 
 
-def test_each_request_starts_the_idle_time_anew(serve):
+def test_each_request_starts_the_idle_time_again(serve):
     with connect(serve(hello, timeout_keep_alive=ROOMY)) as client:
         for _ in range(8):
             time.sleep(PAUSE)

@@ -40,7 +40,7 @@ class Thread(NamedTuple):
 
     #: unborn, python (about to call pw_next), idle, loop, app, held (its client does not read),
     #: carries (in Python, with the token), ended
-    at: str = "unborn"
+    at: str = "not started"
     request: int = 0  # in the application; 0: none
     signalled: bool = False  # while it is idle
 
@@ -53,7 +53,7 @@ class State(NamedTuple):
     idle: tuple[int, ...] = ()  # the stack, its top last
     count: int = 1  # thread_count
     wants_thread: bool = False
-    #: python (to call pw_watch), waits (for a tick), sleeps, loop, bears (in Python), ended
+    #: python (to call pw_watch), waits (for a tick), sleeps, loop, starts (a thread), ended
     watch: str = "python"
     watch_signalled: bool = False
     news: bool = False
@@ -136,7 +136,7 @@ class Model:
         """Whether all is done: each request is taken, no news wait; after a stop all have ended."""
         if state.stopped:
             return state.watch == "ended" and all(
-                thread.at in ("ended", "unborn")
+                thread.at in ("ended", "not started")
                 or thread.request == self._stuck != 0
                 or self._waits_for_gil(number, thread)
                 for number, thread in enumerate(state.threads)
@@ -316,7 +316,7 @@ class Model:
         match state.watch:
             case "python":
                 yield from self._act(state, "is called")
-            case "bears":
+            case "starts":
                 born = state.threads.index(Thread())
                 yield (
                     "starts a thread",
@@ -353,7 +353,7 @@ class Model:
         elif state.idle:
             yield f"{why}, wakes a thread", self._wake_idle(state)
         elif state.count < self._most(state):
-            yield f"{why}, asks for a thread", state._replace(count=state.count + 1, watch="bears")
+            yield f"{why}, asks for a thread", state._replace(count=state.count + 1, watch="starts")
         else:
             taken = state._replace(holder=WATCHER, is_out=False, age=0, watch="loop")
             yield f"{why}, takes the token", taken

@@ -16,7 +16,7 @@ def greatest_memory(process: int) -> int:
 
 
 def forget_greatest_memory(process: int) -> None:
-    """Begin `greatest_memory` anew with what is resident now (proc(5), clear_refs)."""
+    """Begin `greatest_memory` again with what is resident now (proc(5), clear_refs)."""
     Path(f"/proc/{process}/clear_refs").write_text("5")
 
 

@@ -204,7 +204,7 @@ def test_check_fails_as_serving_does(
         (["--user", "nobody-of-that-name"], "nobody-of-that-name"),
         (["--static", "/s/=absent"], "--static: absent is not a directory"),
         (["--mount", "/a=b", "--mount", "/a=c"], "the prefix /a is given twice"),
-        (["--reload", "--preload"], "--reload: it cannot load anew what --preload has loaded"),
+        (["--reload", "--preload"], "--reload: it cannot load again what --preload has loaded"),
         (["--reload", "--reload-dir", "absent"], "--reload-dir: expected a directory"),
     ],
 )

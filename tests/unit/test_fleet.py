@@ -54,7 +54,7 @@ class Site:
 
     def spawn(self) -> Fake:
         one = Fake(len(self.started) + 1)
-        one.beat = self.now
+        one.last_heartbeat = self.now
         self.started.append(one)
         return one
 
@@ -169,7 +169,7 @@ def test_a_worn_one_is_stopped_when_another_is_ready() -> None:
     site = Site()
     site.step()
     site.serve()
-    site.started[0].worn = True
+    site.started[0].needs_replacement = True
     site.step()
     assert running(site) == [1, 2, 3]
     site.serve()
@@ -274,7 +274,7 @@ def test_silence_of_a_worker_ends_it_unless_this_process_was_deaf() -> None:
     site.step()
     site.serve()
     one = site.started[0]
-    one.beat = site.now
+    one.last_heartbeat = site.now
     site.step(60)  # nobody has looked for a minute, so nobody has listened
     assert not one.silent
     for _ in range(11):

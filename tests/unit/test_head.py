@@ -163,7 +163,7 @@ def test_before_the_first_head_none_is_known(headers: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_pair_that_is_changed_in_place_is_encoded_anew(count: int) -> None:
+def test_a_pair_that_is_changed_in_place_is_encoded_again(count: int) -> None:
     encoder = HeadEncoder()
     headers: Any = [["X-A", "1"], ["X-B", "2"], ["X-C", "3"]][-count:]
     for user in ("alice", "bob", "carol"):
@@ -171,7 +171,7 @@ def test_a_pair_that_is_changed_in_place_is_encoded_anew(count: int) -> None:
         assert f"X-C: {user}\r\n".encode() in encoder.encode(OK, headers).data
 
 
-def test_a_list_that_is_changed_in_place_is_encoded_anew() -> None:
+def test_a_list_that_is_changed_in_place_is_encoded_again() -> None:
     encoder = HeadEncoder()
     headers = [TEXT, ("Set-Cookie", "session=alice")]
     assert b"alice" in encoder.encode(OK, headers).data

@@ -255,11 +255,15 @@ def test_a_worker_tells_that_it_is_ready_and_wants_a_successor(ends: tuple[Link,
     for byte in b"..R.":
         link.say(byte)
     process.read()
-    assert (process.ready, process.worn, process.stopped_by_signal) == (True, False, False)
+    assert (process.ready, process.needs_replacement, process.stopped_by_signal) == (
+        True,
+        False,
+        False,
+    )
     link.say(ord("X"))
     link.say(ord("T"))
     process.read()
-    assert process.worn
+    assert process.needs_replacement
     assert process.stopped_by_signal
 
 
@@ -287,7 +291,7 @@ def test_a_worker_that_has_not_read_its_orders_can_be_read_to_its_end() -> None:
     Link(its, os.getppid()).say(ord("X"))
     os.close(its)
     process.read()
-    assert process.worn
+    assert process.needs_replacement
     assert process.channel == -1
 
 

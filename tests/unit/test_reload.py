@@ -1,4 +1,4 @@
-"""Which files have the application loaded anew, and what looking at them costs."""
+"""Which files have the application loaded again, and what looking at them costs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`flask picowsgi`: the options and the debugger of `flask run`, on picowsgi.
 
-Never watches a file: werkzeug's reloader does. In the process that it starts anew, the listening
+Never watches a file: werkzeug's reloader does. In the process that it starts again, the listening
 socket is the same, so that nobody is refused meanwhile.
 """
 
@@ -78,7 +78,7 @@ def _load(info: ScriptInfo) -> WSGIApplication:
     except Exception as error:
         if not is_running_from_reloader():
             raise
-        # A file is being edited: whoever asks is told, and the next change starts anew.
+        # A file is being edited: whoever asks is told, and the next change starts again.
         traceback.print_exc()
         return _Failed(error)
 

@@ -1,1 +1,1 @@
-"""Reloading: the application is loaded anew, in new processes, when one of its files changes."""
+"""Reloading: the application is loaded again, in new processes, when one of its files changes."""

@@ -22,7 +22,7 @@ class Report:
     """Tells of each file once, through `pipe`.
 
     Files of the standard library and of installed packages are left out; those of packages in
-    editable mode are not. What was imported before this was made cannot be loaded anew by another
+    editable mode are not. What was imported before this was made cannot be loaded again by another
     process that is forked, and is not told of either.
     """
 

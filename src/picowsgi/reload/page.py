@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from picowsgi.errors import AppImportError
 
 _TITLE = "The application cannot be loaded"
-_HINT = "It is loaded anew as soon as one of its files changes."
+_HINT = "It is loaded again as soon as one of its files changes."
 
 
 def failure_page(error: AppImportError) -> WSGIApplication:

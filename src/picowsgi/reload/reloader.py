@@ -38,7 +38,7 @@ _ROOM = 1 << 20  # bytes for connections on their way from one worker to the nex
 def watched_files(settings: Settings) -> Files:
     """Return which files to watch. Raises ConfigError for options that do not fit."""
     if settings.preload:
-        raise ConfigError("--reload: it cannot load anew what --preload has loaded; choose one")
+        raise ConfigError("--reload: it cannot load again what --preload has loaded; choose one")
     roots = settings.reload_dir or (os.curdir,)
     return Files(roots, settings.reload_include, settings.reload_exclude)
 

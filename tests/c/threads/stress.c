@@ -84,7 +84,7 @@ static void *watch(void *its_loop)
         if (told == PW_WATCH_NOTICE) {
             for (pw_notice notice; pw_notice_take(self->server, &notice);)
                 atomic_fetch_add(&notices, 1);
-        } else if (told == PW_WATCH_BIRTH) {
+        } else if (told == PW_WATCH_START) {
             atomic_fetch_add(&births, 1);
             start_thread(self);
         } else {
