@@ -61,10 +61,11 @@ def test_a_response_without_content_ends_at_the_first_item(serve, method, status
 @pytest.mark.parametrize("ending", ["reset", "close"])
 @pytest.mark.parametrize("begun", [False, True], ids=["before the head", "after some content"])
 def test_empty_items_end_when_the_client_has_gone(serve, ending, begun):
-    closed = threading.Event()
+    entered, closed = threading.Event(), threading.Event()
 
     def answer(environ, start_response):
         start_response("200 OK", [TEXT])
+        entered.set()
         try:
             if begun:
                 yield b"begun"
@@ -77,6 +78,7 @@ def test_empty_items_end_when_the_client_has_gone(serve, ending, begun):
     server = serve(site(answer), threads=1)
     with connect(server) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert entered.wait(10)  # else a reset could take the request with it
         if begun:
             client.wait_for_bytes()
         getattr(client, ending)()
