@@ -258,12 +258,14 @@ static bool pw_token_retire(pw_thread *thread)
     pw_server *server = thread->server;
     if (server->thread_count <= pw_token_threads_most(server))
         return false;
+    pw_idle_remove(server, thread); /* a nudge may have woken it: it must not be given the token */
     server->thread_count--;
     server->arrived--;
     thread->has_arrived = false;
     if ((server->holder == thread || server->holder == NULL) && !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
     pw_watch_wake(server);
+    assert(server->holder != thread);
     return true;
 }
 
