@@ -330,7 +330,7 @@ class Settings:
         kind="size",
         group="Limits",
         metavar="SIZE",
-        help="unsent bytes of a stream in memory",
+        help="unsent stream bytes in memory",
         minimum=KIB,
         maximum=GIB,
     )
@@ -339,7 +339,7 @@ class Settings:
         kind="size",
         group="Limits",
         metavar="SIZE",
-        help="bytes of it on disk after that; 0: none",
+        help="unsent stream bytes on disk; 0: none",
         minimum=0,
         maximum=2**62,
     )
@@ -393,7 +393,7 @@ class Settings:
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
-        help="as above, while the server shuts down",
+        help="idle, while the server shuts down",
         minimum=0,
         maximum=3600,
     )
