@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import platform
+import sys
+from pathlib import Path
 from typing import Any
 
+from bench import install
 from bench.results import FORMAT, Results
 from bench.scenarios import SCENARIOS
 from bench.servers import SERVERS
+
+#: The Python that runs the tests.
+HERE = install.Interpreter(
+    Path(sys.prefix),
+    {
+        "version": platform.python_version(),
+        "implementation": "CPython",
+        "compiler": platform.python_compiler(),
+    },
+)
+
+
+def say(text: str) -> None:
+    """Drop what a run reports."""
 
 
 def run(scenario: str, server: str, number: int, cpu: float, **more: Any) -> dict[str, Any]:

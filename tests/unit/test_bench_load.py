@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 import socket
 import string
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from bench.process import BenchError, processors
 from bench.results import METRICS, Results
 from bench.scenarios import SCENARIOS, Scenario, samples
 from bench.servers import SERVERS
+from bench_sample import HERE, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,19 +32,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="the harness needs CPython: os.sched_getaffinity"
 )
-
-HERE = install.Interpreter(
-    Path(sys.prefix),
-    {
-        "version": platform.python_version(),
-        "implementation": "CPython",
-        "compiler": platform.python_compiler(),
-    },
-)
-
-
-def say(text: str) -> None:
-    """Nobody listens."""
 
 
 # ---------------------------------------------------------------- the tables

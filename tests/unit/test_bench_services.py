@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 import socket
@@ -29,7 +28,7 @@ from bench.process import BenchError
 from bench.results import Results
 from bench.scenarios import SCENARIOS, samples
 from bench.servers import SERVERS
-from bench_sample import answer
+from bench_sample import HERE, answer, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,19 +36,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="the harness needs CPython: os.sched_getaffinity"
 )
-
-HERE = install.Interpreter(
-    Path(sys.prefix),
-    {
-        "version": platform.python_version(),
-        "implementation": "CPython",
-        "compiler": platform.python_compiler(),
-    },
-)
-
-
-def say(text: str) -> None:
-    """Nobody listens."""
 
 
 def test_every_service_is_one_that_a_scenario_needs() -> None:
