@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from picowsgi.config import Settings
+from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
-from picowsgi.fleet import Fleet
-from picowsgi.respawn import Respawn
-from picowsgi.serving import Process
+from picowsgi.process.members import Process
+from picowsgi.process.respawn import Respawn
+from picowsgi.process.workers import Fleet
 
 SECOND = 1.0
 
