@@ -93,6 +93,7 @@ lint: $(BUILT)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	@if command -v actionlint >/dev/null; then set -x; actionlint; \
 	else echo "actionlint is not on the PATH: left out"; fi

@@ -6,30 +6,22 @@ all made from it.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from picowsgi.app.middleware import parse_static
-from picowsgi.app.mount import parse_mount
+from picowsgi.config.log_format import check_format
 from picowsgi.config.option import GIB, KIB, MIB, UNSET, Option, option
-from picowsgi.system.sockets import Bind, parse_bind, parse_host
-from picowsgi.threads.access_log import check_format
+from picowsgi.config.values import (
+    check_health,
+    parse_bind,
+    parse_host,
+    parse_mount,
+    parse_static,
+)
+from picowsgi.system.sockets import Bind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-def _check_poller(name: str) -> None:
-    from picowsgi.core import POLLERS  # only then: the table does not need the core
-
-    if name != "auto" and name not in POLLERS:
-        raise ValueError(f"a poller of this build, which has auto, {', '.join(POLLERS)}")
-
-
-def _check_health(path: str) -> None:
-    if (path and not re.fullmatch(r"/[!-~]*", path)) or "?" in path or "#" in path:
-        raise ValueError("a path of printable ASCII that begins with /, without ? and #")
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,6 @@ class Settings:
         metavar="NAME",
         help="auto, epoll, kqueue or poll",
         choices=("auto", "epoll", "kqueue", "poll"),
-        check=_check_poller,
     )
 
     mount: tuple[str, ...] = option(
@@ -441,7 +432,7 @@ class Settings:
         group="Health and logs",
         metavar="PATH",
         help="answer this path without the application",
-        check=_check_health,
+        check=check_health,
     )
     access_log: str = option(
         "auto",
