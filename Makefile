@@ -172,11 +172,11 @@ $(BUILT)-release: $(BUILT) pyproject.toml
 	@touch $@
 
 # Apart, because MkDocs brings watchdog, with which werkzeug watches files in another way. It reads
-# the options from src/, which needs cffi.
-$(DOCS)/made: $(BUILT) pyproject.toml
+# the options from src/, for which nothing has to be built.
+$(DOCS)/made: pyproject.toml
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
-	$(DOCS)/bin/python -m pip install --quiet --group docs cffi
+	$(DOCS)/bin/python -m pip install --quiet --group docs
 	@touch $@
 
 # ---------------------------------------------------------------- sanitizers
