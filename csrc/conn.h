@@ -177,7 +177,7 @@ void pw_poll_remove(pw_poll *poll, int fd);
  * to be asked again. */
 int pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 
-/* ------------------------------------------------------------------ timeout.c */
+/* ------------------------------------------------------------------ timer.c */
 
 typedef enum {
     PW_TIMER_HEAD,
@@ -276,7 +276,7 @@ sigset_t pw_write_signals_hold(void);
  * with less of it, too, a signal may have been raised. */
 void pw_write_signals_release(const sigset_t *before, bool whole);
 
-/* ------------------------------------------------------------------ send.c */
+/* ------------------------------------------------------------------ output.c */
 
 /*
  * A piece of output that the socket has not taken yet: bytes copied, bytes borrowed, or a file.
@@ -335,7 +335,7 @@ bool pw_output_keep(pw_output *output, const struct iovec *parts, int count);
 /* Writes parts[0, count); what does not go out now is kept. */
 pw_io pw_output_write(pw_output *output, int fd, struct iovec *parts, int count);
 
-/* ------------------------------------------------------------------ conn_end.c */
+/* ------------------------------------------------------------------ conn_close.c */
 
 typedef enum {
     PW_CONN_IDLE,    /* nothing of the next request is here; holds no buffer */
@@ -472,7 +472,7 @@ pw_io pw_recv(pw_server *server, pw_conn *conn);
 /* Receives into memory of the caller. */
 pw_io pw_recv_into(pw_conn *conn, char *to, size_t room, size_t *got);
 
-/* ------------------------------------------------------------------ answer.c */
+/* ------------------------------------------------------------------ error_response.c */
 
 /* The date line, made again each second. */
 typedef struct {

@@ -66,7 +66,7 @@ void pw_access_head(pw_server *server, pw_text *program, const char *head, size_
 void pw_access_line(pw_server *server, const char *program, size_t size, const pw_exchange *what);
 void pw_access_flush(pw_access *access);
 
-/* ------------------------------------------------------------------ notice.c */
+/* ------------------------------------------------------------------ incident.c */
 
 typedef struct {
     pw_notice *at; /* owned: at[first, count) are waiting */
@@ -104,13 +104,13 @@ void pw_exchange_end(pw_thread *thread);
 /* Ends one that the thread has not finished, if there is one. */
 void pw_exchange_abandon(pw_thread *thread);
 
-/* ------------------------------------------------------------------ respond.c */
+/* ------------------------------------------------------------------ response.c */
 
 /* The response cannot go on: `what` has happened, for PW_NOTICE_ERROR errno says it. With the lock.
  * Returns PW_GONE. */
 int32_t pw_response_fail_locked(pw_thread *thread, int what);
 
-/* ------------------------------------------------------------------ gather.c; with the lock */
+/* ------------------------------------------------------------------ batch.c; with the lock */
 
 #define PW_GATHER_LOOK_MS 20 /* how often to look while the watcher runs the loop */
 
@@ -127,7 +127,7 @@ void pw_gather_flush(pw_server *server, bool all);
 
 typedef struct {
     int fd;          /* owned, a duplicate; -1 once closed, which happens while the server drains */
-    bool is_channel; /* connections come from other processes: see handover.c */
+    bool is_channel; /* connections come from other processes: see conn_transfer.c */
     bool is_over;    /* nothing comes any more */
     bool is_polled;  /* the poller has it */
 } pw_listener;
@@ -162,7 +162,7 @@ void pw_accept_drain(pw_server *server);
  * process has the sockets too. */
 bool pw_accept_close(pw_server *server);
 
-/* ------------------------------------------------------------------ balance.c */
+/* ------------------------------------------------------------------ conn_balance.c */
 
 /* One server; written by itself, but for the end of process. */
 typedef struct {
@@ -176,7 +176,7 @@ void pw_balance_leave(pw_place *place);
 /* Whether another server has so few connections that new ones should be its. */
 bool pw_balance_is_ahead(const pw_balance *balance, const pw_place *own);
 
-/* ------------------------------------------------------------------ handover.c */
+/* ------------------------------------------------------------------ conn_transfer.c */
 
 /* Whether connections can be handed over, and are to be. */
 bool pw_handover_is_open(const pw_server *server);

@@ -1,4 +1,4 @@
-/* csrc/send.c over a socket pair whose buffers are small: nothing lost, doubled or out of order. */
+/* csrc/output.c over a socket pair whose buffers are small: nothing lost, doubled or out of order. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-/* csrc/timeout.c, with clocks set by hand. */
+/* csrc/timer.c, with clocks set by hand. */
 #include "check.h"
 #include "server.h"
 
