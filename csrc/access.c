@@ -10,82 +10,18 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "access.h"
+#include "alloc.h"
+#include "clock.h"
+#include "fields.h"
+#include "head.h"
+#include "incident.h"
+#include "system.h"
+#include "text.h"
 
-#define PW_VALUE_MOST 2048 /* bytes of one value from outside; the rest is left out */
 #define PW_LOG_SIZE 65536
 #define PW_LOG_DELAY_MS 100 /* how long a line may wait for others */
 #define PW_ATOM_HEAD 3      /* code, and the size of what follows in two bytes */
-
-int64_t pw_microseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-/* ------------------------------------------------------------------ text */
-
-/* Room for `more` bytes, by growing. False: out of memory. */
-static bool pw_text_room(pw_text *text, size_t more)
-{
-    if (text->room - text->size >= more)
-        return true;
-    size_t room = text->room == 0 ? 512 : text->room;
-    while (room - text->size < more)
-        room *= 2;
-    char *at = pw_realloc(text->at, room);
-    if (at == NULL)
-        return false;
-    text->at = at;
-    text->room = room;
-    return true;
-}
-
-static void pw_text_put(pw_text *text, const char *data, size_t size)
-{
-    if (!pw_text_room(text, size))
-        return;
-    memcpy(text->at + text->size, data, size);
-    text->size += size;
-}
-
-static void pw_text_number(pw_text *text, int64_t number)
-{
-    char digits[20];
-    pw_text_put(text, digits, pw_digits(digits, number > 0 ? number : 0));
-}
-
-/* A value from outside: latin-1 bytes, of which only printable ASCII stands as it is. */
-static void pw_text_escape(pw_text *text, const char *data, size_t size, bool json)
-{
-    static const char hex[] = "0123456789abcdef";
-    if (size > PW_VALUE_MOST)
-        size = PW_VALUE_MOST;
-    if (!pw_text_room(text, size * 6))
-        return;
-    char *to = text->at + text->size;
-    for (size_t i = 0; i < size; i++) {
-        unsigned char c = (unsigned char)data[i];
-        if (c >= ' ' && c < 127 && c != '"' && c != '\\') {
-            *to++ = (char)c;
-            continue;
-        }
-        *to++ = '\\';
-        if (json && (c == '"' || c == '\\')) {
-            *to++ = (char)c;
-            continue;
-        }
-        *to++ = json ? 'u' : 'x';
-        if (json) {
-            *to++ = '0';
-            *to++ = '0';
-        }
-        *to++ = hex[c >> 4];
-        *to++ = hex[c & 15];
-    }
-    text->size = (size_t)(to - text->at);
-}
 
 /* ------------------------------------------------------------------ programs */
 
@@ -426,4 +362,62 @@ void pw_access_flush(pw_access *access)
     }
     pw_write_signals_release(&before, whole);
     access->lines.size = 0;
+}
+
+/* ------------------------------------------------------------------ a request and its response */
+
+void pw_parse_again(pw_server *server, const pw_conn *conn)
+{
+    pw_head_progress progress = {0};
+    pw_error error;
+    pw_head_parse(&server->limits, conn->in->data + conn->in->start, conn->facts.size, &progress,
+                  &server->head, &error);
+}
+
+static void pw_log(pw_server *server, const pw_text *program, const pw_exchange *what)
+{
+    pw_access_line(server, program->at, program->size, what);
+}
+
+void pw_thread_log(pw_thread *thread, const pw_conn *conn)
+{
+    if (thread->server->access.fd < 0)
+        return;
+    pw_log(thread->server, &thread->log,
+           &(pw_exchange){
+               .status = conn->status,
+               .bytes = conn->bytes,
+               .duration = pw_microseconds() - thread->taken_us,
+               .queued = thread->queued_us,
+           });
+}
+
+/* What came of a request line that could not be read. */
+static pw_span pw_first_line(const pw_conn *conn)
+{
+    if (conn->in == NULL)
+        return (pw_span){NULL, 0};
+    const char *from = conn->in->data + conn->in->start;
+    size_t most = conn->in->end - conn->in->start;
+    size_t size = 0;
+    while (size < most && from[size] != '\r' && from[size] != '\n')
+        size++;
+    return (pw_span){from, size};
+}
+
+void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
+{
+    if (server->access.fd < 0)
+        return;
+    if (conn->state == PW_CONN_CONTENT || conn->state == PW_CONN_READY)
+        pw_parse_again(server, conn);
+    else if (server->head.method.size == 0)
+        server->head.target = pw_first_line(conn);
+    server->parsed = NULL;
+    pw_peer peer;
+    pw_peer_name(conn, &peer);
+    pw_text program = {NULL, 0, 0};
+    pw_access_request(server, &program, &server->head, &peer);
+    pw_log(server, &program, &(pw_exchange){.status = status, .bytes = 0});
+    pw_free(program.at);
 }

@@ -7,7 +7,8 @@
  *     chunk-ext      = *( ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] BWS )
  *     trailer-section = *( field-name ":" OWS field-value OWS CRLF )
  */
-#include "core.h"
+#include "chunked.h"
+#include "fields.h"
 
 #define PW_LINE_MOST 8192      /* bytes of one extension, and of the trailer section */
 #define PW_OVERHEAD_FREE 16384 /* extensions may cost this much more than there is content */

@@ -4,7 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "conn_balance.h"
 
 #define PW_PLACES 512 /* servers beyond that take what comes */
 #define PW_CLAIMED -1 /* somebody's, who is not there yet */

@@ -6,7 +6,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "conn_transfer.h"
+#include "system.h"
 
 /* A message is the number of the listener, and one descriptor beside it (unix(7)). */
 typedef struct {

@@ -4,7 +4,11 @@
  */
 #include <string.h>
 
-#include "core.h"
+#include "alloc.h"
+#include "environ.h"
+#include "fields.h"
+#include "index.h"
+#include "text.h"
 
 /* Values that are no field's: those of the enum up to PW_KEY_PORT, and CONTENT_LENGTH. */
 #define PW_OWN_VALUES 8
@@ -101,23 +105,6 @@ void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
     for (size_t i = 0; i < changes->count; i++)
         to = pw_span_value(to, changes->items[i].value);
     pw_end_values(block, to, head);
-}
-
-size_t pw_digits(char *to, int64_t value)
-{
-    if (value < 10) { /* as most parts of an address are, or nearly so */
-        *to = (char)('0' + value);
-        return 1;
-    }
-    char reversed[20];
-    size_t count = 0;
-    do {
-        reversed[count++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    for (size_t i = 0; i < count; i++)
-        to[i] = reversed[count - 1 - i];
-    return count;
 }
 
 static char *pw_put_length(char *to, int64_t length)

@@ -2,10 +2,14 @@
  * What became of requests that were accepted and not answered in full, for the error log. That a
  * client has gone, or sends what is no request, is its own affair and no notice.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
-#include "server.h"
+#include "alloc.h"
+#include "incident.h"
+#include "queue.h"
+#include "text.h"
 
 #define PW_NOTICES_ROOM 16   /* from the start: one of them tells that there is no memory */
 #define PW_NOTICES_MOST 8192 /* that wait for pw_notice_take; of more only the number is told */
@@ -64,6 +68,28 @@ void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn)
 }
 
 /* ------------------------------------------------------------------ notices */
+
+void pw_peer_name(const pw_conn *conn, pw_peer *peer)
+{
+    peer->address[0] = '\0';
+    peer->port[0] = '\0';
+    uint16_t port = 0;
+    if (conn->peer.any.sa_family == AF_INET) {
+        uint32_t address = ntohl(conn->peer.v4.sin_addr.s_addr);
+        char *to = peer->address;
+        for (int shift = 24; shift >= 0; shift -= 8) {
+            to += pw_digits(to, (address >> shift) & 255);
+            *to++ = shift > 0 ? '.' : '\0';
+        }
+        port = ntohs(conn->peer.v4.sin_port);
+    } else if (conn->peer.any.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &conn->peer.v6.sin6_addr, peer->address, sizeof peer->address);
+        port = ntohs(conn->peer.v6.sin6_port);
+    } else {
+        return;
+    }
+    peer->port[pw_digits(peer->port, port)] = '\0';
+}
 
 /* A place in the list, or NULL. */
 static pw_notice *pw_notice_new(pw_notices *notices)

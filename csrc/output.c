@@ -4,7 +4,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "conn.h"
+#include "alloc.h"
+#include "output.h"
+#include "store.h"
+#include "system.h"
 
 #define PW_PARTS_MOST 64
 #define PW_FEW_BYTES 1024

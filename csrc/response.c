@@ -2,41 +2,18 @@
 #include <errno.h>
 #include <poll.h>
 
-#include "server.h"
-
-#define PW_WAITING_MOST 16384 /* bytes of answers that may wait for the next pipelined request */
-
-/* What the status line and the request decide about the framing (RFC 9112 section 6.3). */
-static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head, size_t size,
-                              bool framed, int32_t flags)
-{
-    static const size_t at = sizeof "HTTP/1.1 " - 1;
-    int status = 0;
-    if (size > at + 3)
-        status = (head[at] - '0') * 100 + (head[at + 1] - '0') * 10 + (head[at + 2] - '0');
-    conn->status = status;
-    bool bare = status / 100 == 1 || status == 204 || status == 304;
-    conn->started = true;
-    conn->sent_tick = -1;
-    conn->no_content = conn->facts.is_head || bare;
-    conn->close = !conn->facts.keep_alive || (flags & PW_CLOSE) != 0 || server->draining ||
-                  atomic_load(&server->stopping) != 0;
-    conn->unframed = false;
-    if (!framed && !conn->no_content) {
-        conn->chunked = conn->facts.minor != 0;
-        conn->unframed = !conn->chunked;
-    }
-    conn->close |= conn->unframed || status / 100 == 1;
-}
-
-/* A response that is to wait for those of the requests received with it: 16 at a time cost 2.9 us each so,
- * and 7.7 us where each leaves alone. Only where another thread can send it in case one of them takes
- * long: see pw_token_flush. */
-static bool pw_response_waits(const pw_server *server, const pw_conn *conn, size_t size)
-{
-    return conn->in != NULL && !conn->close && server->watcher_is_here && size <= PW_COPY_MOST &&
-           conn->output.borrowed == 0 && conn->output.size + (int64_t)size <= PW_WAITING_MOST;
-}
+#include "access.h"
+#include "batch.h"
+#include "clock.h"
+#include "conn_close.h"
+#include "exchange.h"
+#include "framing.h"
+#include "incident.h"
+#include "loop.h"
+#include "output.h"
+#include "queue.h"
+#include "system.h"
+#include "token.h"
 
 int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,
                    int64_t body_size, int32_t flags)
@@ -98,17 +75,6 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     return number;
 }
 
-int32_t pw_response_fail_locked(pw_thread *thread, int what)
-{
-    pw_conn *conn = thread->conn;
-    if (!conn->failed)
-        pw_notice_thread(thread, conn, what, errno);
-    conn->failed = true;
-    conn->reset = true;
-    pw_output_free(&conn->output);
-    return PW_GONE;
-}
-
 /* Holds the thread, as the application's own doing, until the client has taken enough. No other
  * thread touches the output: this one has the turn, and nothing is gathered. Returns 0, or what has
  * happened. */
@@ -148,26 +114,6 @@ static int pw_response_wait(pw_thread *thread, pw_conn *conn)
     pw_token_hold(thread, false);
     errno = error;
     return what;
-}
-
-/* Puts the frame of a chunk around the data, where there is one; line is for the chunk-size. */
-static int pw_response_frame(const pw_conn *conn, struct iovec parts[3], char line[20],
-                             const char *data, size_t size)
-{
-    int count = 0;
-    if (conn->chunked) {
-        static const char digits[] = "0123456789abcdef";
-        size_t at = 20;
-        line[--at] = '\n';
-        line[--at] = '\r';
-        for (uint64_t left = size; left > 0; left >>= 4)
-            line[--at] = digits[left & 15];
-        parts[count++] = (struct iovec){line + at, 20 - at};
-    }
-    parts[count++] = (struct iovec){(void *)(uintptr_t)data, size};
-    if (conn->chunked)
-        parts[count++] = (struct iovec){(void *)(uintptr_t)"\r\n", 2};
-    return count;
 }
 
 /* The head goes into the output. With the lock and the turn; 0, or PW_GONE. */
@@ -229,15 +175,6 @@ static int pw_response_finished(pw_thread *thread, pw_conn *conn, struct iovec *
         (thread->request.lends == 0 && !pw_output_own(&conn->output)))
         return PW_NOTICE_ERROR;
     return 0;
-}
-
-/* How much of the data the Content-Length allows. */
-static size_t pw_response_allowed(const pw_conn *conn, size_t size)
-{
-    if (conn->promised < 0)
-        return size;
-    size_t left = (size_t)(conn->promised - conn->bytes);
-    return size < left ? size : left;
 }
 
 /* With the lock, which it lets go while it writes, and the turn. */
@@ -341,17 +278,6 @@ int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int6
     return outcome;
 }
 
-int64_t pw_content_missing(pw_thread *thread)
-{
-    pthread_mutex_lock(&thread->server->lock);
-    const pw_conn *conn = thread->conn;
-    int64_t missing = 0;
-    if (conn != NULL && conn->started && conn->promised >= 0)
-        missing = conn->promised - conn->bytes;
-    pthread_mutex_unlock(&thread->server->lock);
-    return missing;
-}
-
 void pw_send_end(pw_thread *thread, int32_t cut)
 {
     pw_server *server = thread->server;
@@ -389,13 +315,6 @@ void pw_send_end(pw_thread *thread, int32_t cut)
     pthread_mutex_unlock(&server->lock);
 }
 
-int64_t pw_finish(pw_thread *thread, int32_t cut)
-{
-    bool lends = thread->request.lends != 0;
-    pw_send_end(thread, cut);
-    return lends ? PW_IDLE : pw_next(thread);
-}
-
 int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
 {
     int32_t outcome = 0;
@@ -411,47 +330,6 @@ int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
         outcome = pw_response_fail_locked(thread, PW_NOTICE_ERROR);
     if (conn != NULL)
         pw_turn_give(thread);
-    pthread_mutex_unlock(&thread->server->lock);
-    return outcome;
-}
-
-int32_t pw_request_state(pw_thread *thread)
-{
-    int32_t state = PW_REQUEST_NONE;
-    pthread_mutex_lock(&thread->server->lock);
-    if (thread->conn != NULL)
-        state = thread->conn->started ? PW_REQUEST_BEGUN : PW_REQUEST_WAITS;
-    pthread_mutex_unlock(&thread->server->lock);
-    return state;
-}
-
-int32_t pw_client_gone(pw_thread *thread)
-{
-    pthread_mutex_lock(&thread->server->lock);
-    const pw_conn *conn = thread->conn;
-    bool gone = conn == NULL || conn->failed || pw_peer_has_left(conn->fd);
-    pthread_mutex_unlock(&thread->server->lock);
-    return gone;
-}
-
-int32_t pw_check_client(pw_thread *thread, int64_t exchange)
-{
-    pthread_mutex_lock(&thread->server->lock);
-    pw_conn *conn = thread->request.exchange == exchange ? thread->conn : NULL;
-    int32_t outcome = 0;
-    if (conn == NULL) {
-        outcome = PW_OVER;
-    } else if (conn->failed || pw_peer_is_gone(conn->fd)) {
-        outcome = PW_GONE;
-    } else if (conn->facts.is_head || (conn->started && conn->no_content)) {
-        outcome = PW_UNWANTED;
-    } else if (pw_peer_has_left(conn->fd)) {
-        int64_t now = pw_now();
-        if (conn->left_at == 0)
-            conn->left_at = now;
-        if (now - conn->left_at >= PW_HALF_CLOSED_MS)
-            outcome = PW_GONE;
-    }
     pthread_mutex_unlock(&thread->server->lock);
     return outcome;
 }

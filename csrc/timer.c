@@ -1,7 +1,8 @@
 /* Who has waited too long: one ring for each kind of timeout, in the order in which they run out. */
 #include <time.h>
 
-#include "conn.h"
+#include "clock.h"
+#include "timer.h"
 
 void pw_timers_init(pw_timers *timers)
 {
@@ -10,18 +11,6 @@ void pw_timers_init(pw_timers *timers)
         ring->next = ring->previous = ring;
     }
     pw_timers_tick(timers);
-}
-
-int64_t pw_now(void)
-{
-#ifdef CLOCK_MONOTONIC_COARSE
-    const clockid_t clock = CLOCK_MONOTONIC_COARSE; /* some 4 ms are good enough, and it is cheap */
-#else
-    const clockid_t clock = CLOCK_MONOTONIC;
-#endif
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 void pw_timers_tick(pw_timers *timers)

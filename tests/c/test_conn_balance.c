@@ -2,7 +2,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "server.h"
+#include "conn_balance.h"
 
 static pw_balance *balance;
 

@@ -5,10 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "check.h"
-#include "server.h"
+#include "output.h"
 
 static char pattern[1 << 20];
 

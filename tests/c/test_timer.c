@@ -1,6 +1,6 @@
 /* csrc/timer.c, with clocks set by hand. */
 #include "check.h"
-#include "server.h"
+#include "timer.h"
 
 static pw_timer idle(void)
 {

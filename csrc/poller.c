@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "conn.h"
+#include "poller.h"
 
 static const pw_poller *const pollers[] = {
 #if PW_HAS_EPOLL
