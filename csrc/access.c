@@ -52,13 +52,22 @@ static void pw_atom_copy(pw_text *to, const pw_atom *atom)
     pw_text_put(to, atom->data - PW_ATOM_HEAD, atom->size + PW_ATOM_HEAD);
 }
 
-/* Ends a literal atom that was begun at `from`. */
-static void pw_literal_end(pw_text *to, size_t from)
+/* Adds a literal atom with a value from outside, or "-" where there is none. False: out of memory. */
+static bool pw_atom_literal(pw_text *to, pw_span value, bool json)
 {
+    size_t from = to->size;
+    if (!pw_text_room(to, PW_ATOM_HEAD + 1))
+        return false;
+    to->size += PW_ATOM_HEAD;
+    if (value.size == 0)
+        pw_text_put(to, "-", 1);
+    else
+        pw_text_escape(to, value.at, value.size, json);
     size_t size = to->size - from - PW_ATOM_HEAD;
     to->at[from] = PW_ATOM_LITERAL;
     to->at[from + 1] = (char)(size >> 8);
     to->at[from + 2] = (char)(size & 255);
+    return true;
 }
 
 static pw_span pw_find_field(const pw_head *head, const char *lower, size_t size)
@@ -149,15 +158,8 @@ void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, cons
             pw_atom_copy(to, &atom);
             continue;
         }
-        size_t from = to->size;
-        if (!pw_text_room(to, PW_ATOM_HEAD + 1))
+        if (!pw_atom_literal(to, value, server->access.json))
             return;
-        to->size += PW_ATOM_HEAD;
-        if (value.size == 0)
-            pw_text_put(to, "-", 1);
-        else
-            pw_text_escape(to, value.at, value.size, server->access.json);
-        pw_literal_end(to, from);
     }
 }
 
@@ -216,16 +218,8 @@ void pw_access_head(pw_server *server, pw_text *program, const char *head, size_
             pw_atom_copy(&made, &atom);
             continue;
         }
-        pw_span value = pw_response_field(head, size, &atom);
-        size_t from = made.size;
-        if (!pw_text_room(&made, PW_ATOM_HEAD + 1))
+        if (!pw_atom_literal(&made, pw_response_field(head, size, &atom), server->access.json))
             break;
-        made.size += PW_ATOM_HEAD;
-        if (value.size == 0)
-            pw_text_put(&made, "-", 1);
-        else
-            pw_text_escape(&made, value.at, value.size, server->access.json);
-        pw_literal_end(&made, from);
     }
     pw_free(program->at);
     *program = made;

@@ -20,20 +20,6 @@ size_t pw_block_most(const pw_limits *limits)
     return 3 * limits->max_head_size + 9 * limits->max_fields + 256;
 }
 
-static int pw_hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 32);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static char *pw_put(char *to, const char *data, size_t size)
-{
-    memcpy(to, data, size);
-    return to + size;
-}
-
 static char *pw_value(char *to, const char *data, size_t size)
 {
     to = pw_put(to, data, size);

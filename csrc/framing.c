@@ -55,13 +55,7 @@ int pw_response_frame(const pw_conn *conn, struct iovec parts[3], char line[20],
 
 /* ------------------------------------------------------------------ the end of the head */
 
-static char *pw_put_text(char *to, const char *text, size_t size)
-{
-    memcpy(to, text, size);
-    return to + size;
-}
-
-#define PW_PUT(to, literal) pw_put_text((to), (literal), sizeof(literal) - 1)
+#define PW_PUT(to, literal) pw_put((to), (literal), sizeof(literal) - 1)
 
 size_t pw_answer_tail(const pw_clock *clock, char *to, const pw_conn *conn, int32_t flags,
                       int64_t length)
@@ -70,7 +64,7 @@ size_t pw_answer_tail(const pw_clock *clock, char *to, const pw_conn *conn, int3
     if (flags & PW_ADD_SERVER)
         at = PW_PUT(at, "Server: picowsgi\r\n");
     if (flags & PW_ADD_DATE)
-        at = pw_put_text(at, clock->date, clock->size);
+        at = pw_put(at, clock->date, clock->size);
     if (length >= 0 && (flags & PW_HAS_LENGTH) == 0) {
         at = PW_PUT(at, "Content-Length: ");
         at += pw_digits(at, length);

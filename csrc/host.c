@@ -21,7 +21,7 @@ static bool pw_is_future(const char *at, const char *end)
     if (at == end || (*at != 'v' && *at != 'V'))
         return false;
     const char *digits = ++at;
-    while (at < end && pw_is_hex(*at))
+    while (at < end && pw_hex_digit(*at) >= 0)
         at++;
     if (at == digits || at == end || *at++ != '.' || at == end)
         return false;
@@ -64,7 +64,7 @@ bool pw_is_host(pw_span host, bool may_be_empty)
         const char *first = at;
         while (at < end && *at != ':') {
             if (*at == '%') {
-                if (end - at < 3 || !pw_is_hex(at[1]) || !pw_is_hex(at[2]))
+                if (end - at < 3 || pw_hex_digit(at[1]) < 0 || pw_hex_digit(at[2]) < 0)
                     return false;
                 at += 3;
             } else if (pw_is_name_char(*at)) {

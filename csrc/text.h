@@ -2,6 +2,8 @@
 #ifndef PW_TEXT_H
 #define PW_TEXT_H
 
+#include <string.h>
+
 #include "types.h"
 
 typedef struct {
@@ -19,9 +21,20 @@ static inline bool pw_is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-static inline bool pw_is_hex(char c)
+/* What a hexadecimal digit is worth; -1: it is none. */
+static inline int pw_hex_digit(char c)
 {
-    return pw_is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+    if (pw_is_digit(c))
+        return c - '0';
+    c = (char)(c | 32); /* a letter in lower case; nothing else becomes one of these */
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Copies text; returns past it. The caller knows that there is room. */
+static inline char *pw_put(char *to, const char *data, size_t size)
+{
+    memcpy(to, data, size);
+    return to + size;
 }
 
 /* Writes the decimal digits of value (not negative); returns how many. */
