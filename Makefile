@@ -29,7 +29,7 @@ help:
 	@echo "make test-freethreaded"
 	@echo "               run all tests on a CPython 3.14 without the GIL, built first where there is none"
 	@echo "make test-pypy run all tests on PyPy, which it gets first where it is missing"
-	@echo "make lint      check style and types"
+	@echo "make lint      check style, types and the wording"
 	@echo "make format    put C and Python files into the style that lint asks for"
 	@echo "make stress    check every byte that random clients get from random applications, for T=60"
 	@echo "               seconds (ARGS='--only whole,stream --seed S')"
@@ -93,6 +93,8 @@ lint: $(BUILT)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV_PYTHON) tools/words.py
+	$(VENV_PYTHON) tools/prose.py
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	@if command -v actionlint >/dev/null; then set -x; actionlint; \
 	else echo "actionlint is not on the PATH: left out"; fi
@@ -221,9 +223,9 @@ $(SANITIZED)/c/%: tests/c/%.c $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) $$($(FLAGS) $<) -Icsrc -o $@ $^ $(C_LINK) $$($(FLAGS))
 
-# ThreadSanitizer cannot be had together with the others. Where the kernel spreads addresses more
-# than it knows of, it ends with "unexpected memory mapping", so they are not spread where that can
-# be had (a container may forbid it); where it cannot run even an empty program, that is said.
+# ThreadSanitizer does not work together with the others. If the kernel spreads addresses more than it
+# knows of, it ends with "unexpected memory mapping", so they are not spread where the system allows
+# that (a container may forbid it). If it cannot run even an empty program, the target says so.
 THREADS := build/sanitize-threads
 THREADS_FLAGS := PICOWSGI_DEV=1 PICOWSGI_EMULATE=$(EMULATE) PICOWSGI_SANITIZE=thread $(VENV_PYTHON) tools/flags.py
 THREADS_OBJECTS := $(patsubst %.c,$(THREADS)/core/%.o,$(notdir $(CORE_SOURCES)))
