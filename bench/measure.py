@@ -228,7 +228,7 @@ class _CpuTime:
 def _system_calls(
     process: ServerProcess, scenario: Scenario, file: str, processor: int | None
 ) -> dict[str, float]:
-    """How often each system call is made for one request, while strace looks on.
+    """How often each system call is made for one request, while strace counts.
 
     strace makes the server slow, so more connections are ready at a time than without it: the calls
     that wait for events may be fewer than they would be.

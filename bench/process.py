@@ -127,7 +127,7 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        for pid in pids[1:]:  # whoever was left behind
+        for pid in pids[1:]:  # processes that were left behind
             if _is_of_session(pid, self._process.pid):
                 os.kill(pid, signal.SIGKILL)
 

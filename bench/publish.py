@@ -18,7 +18,7 @@ from bench.targets import TARGETS, judge
 
 HOME = Path("docs/benchmarks")
 PAGES = (Path("README.md"), Path("docs/benchmarks.md"))
-#: The scenarios of the short table, and whom it compares with, where they were measured.
+#: The scenarios of the short table, and the other servers in it, if they were measured.
 _SCENARIOS = (
     *("hello", "fields", "varied", "close", "pipelined", "post_1k", "post_1m"),
     *("response_1m", "file_10m", "stream", "flask", "django"),

@@ -14,7 +14,7 @@ Kind = Literal["picowsgi", "peer", "limit"]
 
 @dataclass(frozen=True)
 class Server:
-    """How one server is had and started.
+    """How one server is installed and started.
 
     `command` may hold `{python}` and `{bin}` (the venv's interpreter and its folder), `{cache}`
     (what the harness has built), `{module}`, `{attribute}`, `{port}`, `{threads}` and `{scratch}`
@@ -153,7 +153,7 @@ _ALL = (
             *("--no-access-log", "--log-level", "error", "{module}:{attribute}"),
         ),
         "one Rust thread for the network, threads for Python only where the application waits; "
-        "the backlog also bounds open requests, hence 16384",
+        "the backlog also bounds open requests, so it is 16384",
         ("granian",),
     ),
     Server(

@@ -36,7 +36,7 @@ STALE = frozenset({"content-length", "content-md5", "digest", "repr-digest", "ac
 def text_filter(change: Callable[[str], str]) -> Callable[[WSGIApplication], WSGIApplication]:
     """Return a decorator that applies change to the text content of an application's responses.
 
-    change is called with pieces of the text, so it has to treat each character by itself.
+    change is called with pieces of the text, so it has to treat each character alone.
     """
 
     def decorator(application: WSGIApplication) -> WSGIApplication:
@@ -65,7 +65,7 @@ class FilteredResponse:
         self._iterable = application(environ, self._start_response)
 
     def __iter__(self) -> Iterator[bytes]:
-        # An empty piece stays an empty piece: the server is told "nothing yet", and never waits.
+        # An empty piece stays an empty piece: it says "nothing yet", and the server never waits.
         for piece in self._iterable:
             yield self._filter(piece)
         if rest := self._filter(b"", final=True):

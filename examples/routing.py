@@ -68,7 +68,7 @@ class Router:
             prefix = prefix.rpartition("/")[0]
         if prefix:
             return prefix
-        # What is mounted at "/" answers for the root alone, not for all that nobody else wants.
+        # The application at "/" serves the root alone, not all paths without an application.
         return "" if path in ("", "/") and "" in self._mounts else None
 
 

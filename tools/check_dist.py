@@ -118,7 +118,7 @@ def check_source(package: Path) -> None:
         if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0:
             command = [*alone, *command]
         else:
-            print("a network of its own cannot be had here: only pip is kept from fetching")
+            print("the system allows no separate network here: only pip is kept from fetching")
         built = subprocess.run(
             command,
             env={**os.environ, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull},

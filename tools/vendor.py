@@ -36,7 +36,7 @@ _ELSEWHERE = (
 
 
 class VendorError(Exception):
-    """picohttpparser cannot be had; says what was expected, what was found, and what to do."""
+    """picohttpparser cannot be fetched; says what was expected and found, and what to do."""
 
 
 def provide(destination: Path = DESTINATION, package: Path | None = None) -> None:
