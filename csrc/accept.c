@@ -10,7 +10,7 @@
 
 #include "server.h"
 
-#define PW_PAUSE_MS 100 /* for want of descriptors or memory, which nobody tells us the end of */
+#define PW_PAUSE_MS 100 /* without descriptors or memory: no event says when there are some */
 #define PW_BATCH 64
 #define PW_LOOK_AT 32      /* idle connections, for one that can go */
 #define PW_IDLE_MS 100     /* a client that had an answer more recently may be asking again now */
@@ -228,8 +228,8 @@ static int pw_accept_one(int listener, struct sockaddr_storage *peer)
     return pw_accept_from(listener, peer, &size);
 }
 
-/* At most so many new connections, put into the run queue. Returns whether it found that no more can
- * be had from there now. */
+/* At most so many new connections, put into the run queue. Returns whether it found that no
+ * more wait there now. */
 static bool pw_accept(pw_server *server, pw_listener *listener, int most)
 {
     for (int i = 0; i < most; i++) {

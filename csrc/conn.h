@@ -29,8 +29,8 @@ typedef enum {
     PW_IO_OK,
     PW_IO_RETRY, /* the socket would block: its edge will come */
     PW_IO_END,   /* the peer has closed its sending side */
-    PW_IO_ERROR, /* the connection cannot be used any more; errno says why: ENOMEM also for want of
-                  * our own memory, ENODATA for a file that has become too short */
+    PW_IO_ERROR, /* the connection cannot be used any more; errno says why: ENOMEM also without
+                  * memory of our own, ENODATA for a file that has become too short */
 } pw_io;
 
 /* ------------------------------------------------------------------ system.c */
@@ -372,7 +372,7 @@ typedef struct pw_conn {
     size_t used;               /* of in, from its start: the head and content already taken */
     pw_head_progress progress; /* with the head there */
     pw_content *content;       /* owned, from head to the end of the response */
-    pw_facts facts;            /* of the request at hand */
+    pw_facts facts;            /* of the current request */
     pw_output output;
     int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
     char *line;   /* owned: of the request whose response is on its way, for notices; or NULL */

@@ -8,12 +8,12 @@
  *     exchange  whose turn it is to send        request, respond   to Python, and back
  *     server    from its making to its end
  *
- * Threads: pw_server.lock guards the server and all that it owns, and is held by whoever runs the
- * loop, except while it waits for events. What is not under it:
+ * Threads: pw_server.lock guards the server and all that it owns, and is held by the thread that runs
+ * the loop, except while it waits for events. What is not under it:
  *
  *     a connection in PW_CONN_APP     belongs to the thread that has its exchange, but for `what`,
  *                                     `state`, `timer`, `queued` and the list pointers; `output`
- *                                     belongs to whoever has the turn, from the response's head on
+ *                                     belongs to the thread with the turn, from the response's head on
  *                                     (exchange.c)
  *     server->stopping, server->wake, may be touched by anyone
  *     server->drain_until, requests
@@ -71,7 +71,7 @@ void pw_access_flush(pw_access *access);
 typedef struct {
     pw_notice *at; /* owned: at[first, count) are waiting */
     size_t first, count, room;
-    int64_t lost; /* for want of memory */
+    int64_t lost; /* because there was no memory */
 } pw_notices;
 
 /* False: out of memory. */
@@ -138,7 +138,7 @@ void pw_accept_event(pw_server *server, pw_listener *listener);
  * that ends whether it was the last, whichever thread has closed it. */
 void pw_accept_count(pw_server *server, int change);
 void pw_accept_pause(pw_server *server);
-/* While it pauses for want of room: whether an idle connection can go for a new one, now or soon. */
+/* While it pauses because all places are taken: whether an idle connection can go for a new one, now or soon. */
 void pw_accept_look(pw_server *server);
 /* Accepts again when it may. */
 void pw_accept_resume(pw_server *server);
@@ -219,7 +219,7 @@ struct pw_server {
     pw_listener listeners[PW_LISTENERS_MOST];
     int listener_count;
     int handover;        /* owned, a duplicate; -1: connections are closed at the end */
-    bool paused;         /* accepting, for want of descriptors or room */
+    bool paused;         /* accepting, without descriptors or room */
     int64_t resume_at;   /* ms; 0: when a connection is closed, or idle */
     pw_balance *balance; /* borrowed; NULL: no other server has the listening sockets */
     pw_place *place;     /* borrowed: its own in balance, or NULL */
@@ -299,7 +299,7 @@ struct pw_server {
 
 struct pw_thread {
     pw_server *server;  /* borrowed */
-    pw_conn *conn;      /* borrowed: of the exchange at hand, or NULL: there is none */
+    pw_conn *conn;      /* borrowed: of the current exchange, or NULL: there is none */
     pw_request request; /* its number is the exchange's */
     pw_block block;     /* its memory is owned */
 
@@ -326,7 +326,7 @@ struct pw_thread {
     size_t line_size;
     int32_t number;             /* the caller's */
     int32_t patience;           /* ms that it waits, once; -1: for ever, as often as need be */
-    int warned;                 /* how often pw_watch has named the request at hand */
+    int warned;                 /* how often pw_watch has named the current request */
     pw_thread *next, *previous; /* borrowed: server->threads */
     bool nudged;                /* it is to return PW_IDLE */
     bool sending;               /* a thread has the turn: see exchange.c */
@@ -361,7 +361,7 @@ void pw_slice_end(pw_server *server, pw_conn *conn);
 bool pw_server_is_late(pw_server *server);
 /* For pw_news. */
 void pw_tell(pw_server *server, int64_t value, int kind);
-/* The loop itself, by the holder; with the lock, which it lets go while it waits. The watcher gets
+/* The loop itself, by the holder; with the lock, which it releases while it waits. The watcher gets
  * PW_IDLE when a thread that can serve waits for the token. */
 int64_t pw_loop(pw_thread *thread);
 /* What pw_next returns: waits for the token, and runs the loop. */
@@ -378,7 +378,7 @@ void pw_loop_clear(pw_server *server);
 /* ------------------------------------------------------------------ token.c */
 
 /*
- * Waits for the token. False: it is not to be had now, and what pw_next returns is *number: also a
+ * Waits for the token. False: it is not available now, and what pw_next returns is *number: also a
  * request, if `picks`.
  */
 bool pw_token_take(pw_thread *thread, bool picks, int64_t *number);

@@ -26,7 +26,7 @@ JSON = (
     '"protocol":"%(H)s","status":%(s)s,"bytes":%(B)s,"duration":%(D)s,"queued":%(Q)s,'
     '"referer":"%(f)s","user_agent":"%(a)s","pid":%(p)s}'
 )
-#: For somebody who looks on.
+#: For a terminal.
 SHORT = "%(c)s %(s)s %(m)s %(R)s %(B)s B %(d)s"
 _NAMED = {"common": COMMON, "combined": COMBINED, "json": JSON, "short": SHORT}
 
@@ -71,7 +71,7 @@ class AccessLog:
         if settings.access_log == "auto":
             wanted = is_terminal(sys.stdout)
         self.descriptor = self._open() if wanted else -1
-        #: Somebody looks on: a line is written at once, and may have colours.
+        #: It is a terminal: a line is written at once, and may have colours.
         self.in_terminal = self.descriptor >= 0 and os.isatty(self.descriptor)
         form = settings.access_log_format
         if form == "auto":

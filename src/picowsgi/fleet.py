@@ -18,7 +18,7 @@ from picowsgi.watch import Watch
 
 Spawn = Callable[[], Serving]
 
-_LOADING_PATIENCE = 1.0  # seconds for a process that loads the application in vain
+_LOADING_PATIENCE = 1.0  # seconds for a process that cannot load the application
 
 
 class Fleet:

@@ -54,7 +54,7 @@ class PidFile:
 
     def take_back(self) -> None:
         """Have the name again: the successor is gone."""
-        with suppress(ConfigError):  # a successor of somebody else has it
+        with suppress(ConfigError):  # a successor of another program has it
             if _read(self._own) in (None, os.getpid()) or not _lives(_read(self._own) or 0):
                 self._move(self._own)
 
@@ -94,5 +94,5 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # it lives, and is somebody else's
+        pass  # it lives, and belongs to another user
     return True

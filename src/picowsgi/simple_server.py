@@ -357,7 +357,7 @@ class _HandlerGateway(ObservedGateway):
         served = super().step(milliseconds)
         self._tell()
         interrupt, self._interrupt = self._interrupt, None
-        if interrupt is not None:  # Ctrl-C in a request is for whoever serves, once that is over
+        if interrupt is not None:  # Ctrl-C in a request is for the caller, once it is over
             raise interrupt
         return served
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from picowsgi.link import Link
     from picowsgi.reload.reloader import Reloader
 
-_BEAT = 1.0  # seconds between two signs of life
+_BEAT = 1.0  # seconds between two heartbeats
 _COUNT = 0.2  # seconds between two looks at how many requests there were
 _AT_ONCE = 1.0  # seconds to end without draining
 _DEVELOPER_PATIENCE = 2.0  # seconds for open requests after Ctrl-C, where it reloads
@@ -324,7 +324,7 @@ class _Supervisor:
                 self._service.notifier.stopping()
             if self._service.link is None and not self._others_listen():
                 close_backlog(self._service.sockets)
-            # Whoever connects from now on is to be refused, rather than to wait in vain.
+            # A client that connects from now on is to be refused, rather than to wait.
             for sock in self._service.sockets:
                 sock.close()
         within = math.inf
@@ -386,7 +386,7 @@ class _Supervisor:
             )
 
     def _drop_application(self) -> None:
-        """After such a reload, let go of the application, its threads and its memory."""
+        """After such a reload, release the application, its threads and its memory."""
         fleet = self._fleet
         if fleet.reloading or self._stopping or self._upgrade.lives():
             return

@@ -102,7 +102,7 @@ class DevelopmentServer:
             )
             if "timeout_graceful" not in settings.sources:
                 settings = replace(settings, timeout_graceful=_GRACE)
-            if not get_logger().hasHandlers():  # the program has no wishes
+            if not get_logger().hasHandlers():  # the program has configured none
                 configure(settings.log_level, settings.log_format, settings.log_config)
             self._server = Server.from_settings(application, settings)
             sock.detach()
