@@ -1,4 +1,4 @@
-# The one word for each habit. `make` alone tells them.
+# One word for each task. `make` alone lists them.
 
 # Which Python, and where its virtual environment is:
 # make test PYTHON=python3.13 VENV=.venv313
@@ -23,7 +23,7 @@ C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.[ch] tests/fuz
 help:
 	@echo "make run       serve the demonstration on http://127.0.0.1:8000 (ARGS='--port 8080 app:app')"
 	@echo "make test      run all tests (ARGS='-k name')"
-	@echo "make test-poll run the C tests and all tests with poll(2) in the place of epoll(7)"
+	@echo "make test-poll run the C tests and all tests with poll(2) instead of epoll(7)"
 	@echo "make test-kqueue"
 	@echo "               the same with a core for other systems, and a kqueue(2) made of epoll(7)"
 	@echo "make test-freethreaded"
@@ -172,8 +172,8 @@ $(BUILT)-release: $(BUILT) pyproject.toml
 	$(VENV_PYTHON) -m pip install --quiet --group release
 	@touch $@
 
-# Apart, because MkDocs brings watchdog, with which werkzeug watches files in another way. It reads
-# the options from src/, which needs cffi.
+# Apart, because MkDocs depends on watchdog, with which werkzeug watches files in another way. The
+# pages get the options from src/, which needs cffi.
 $(DOCS)/made: $(BUILT) pyproject.toml
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --upgrade pip

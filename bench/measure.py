@@ -149,7 +149,7 @@ def _closed_loop(
 
 
 def check_bytes(seen: load.Load, verified: verify.Verified, scenario: Scenario) -> None:
-    """Under load nobody reads the answers, but their size must be that of the right ones.
+    """Under load no client reads the answers, but their size must be that of the right ones.
 
     Those that were on their way at the end are bytes without a request. Raises BenchError.
     """

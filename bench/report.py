@@ -118,7 +118,7 @@ def facts(results: Results) -> list[str]:
         if settings["load_processor"] is not None
         else "server and load on the same processor, which distorts everything but CPU time"
     )
-    told = [
+    found = [
         (
             f"{machine['processor']}, {machine['usable_processors']} processors"
             f"{', virtual' if machine['virtual'] else ''}; {machine['kernel']}, {machine['system']}"
@@ -136,11 +136,11 @@ def facts(results: Results) -> list[str]:
         + (f"finished {data['finished']}" if data["finished"] else "interrupted"),
     ]
     if machine["load"] > 0.5:
-        told.append(
+        found.append(
             f"other programs were running at the start (load average {machine['load']:.1f}): "
             "trust the ratios more than the numbers"
         )
-    return told
+    return found
 
 
 def _targets(results: Results) -> list[Block]:
@@ -222,10 +222,10 @@ def _load(results: Results, scenario: str) -> list[Block]:
     threads = results.threads(scenario)
     if threads == 1:
         return []
-    told = f"{results.data['scenarios'][scenario]['connections']} connections, {threads} threads"
+    listed = f"{results.data['scenarios'][scenario]['connections']} connections, {threads} threads"
     if ideal := results.data["scenarios"][scenario].get("ideal"):
-        told += f"; the ideal is {ideal:,.0f} requests a second: all threads wait all the time"
-    return [Text(f"{told}.")]
+        listed += f"; the ideal is {ideal:,.0f} requests a second: all threads wait all the time"
+    return [Text(f"{listed}.")]
 
 
 def _scenario(results: Results, scenario: str) -> list[Block]:
@@ -296,8 +296,8 @@ def _system_calls(results: Results) -> list[Block]:
             if run["scenario"] == scenario and results.void(scenario, run["server"]) is None:
                 calls = sorted(run["system_calls"].items(), key=lambda call: -call[1])
                 total = sum(count for _, count in calls)
-                told = ", ".join(f"{name} {count:.2f}" for name, count in calls if count >= 0.05)
-                rows.append((total, [run["server"], f"{total:.1f}", told]))
+                listed = ", ".join(f"{name} {count:.2f}" for name, count in calls if count >= 0.05)
+                rows.append((total, [run["server"], f"{total:.1f}", listed]))
         rows.sort(key=lambda row: row[0])
         table = Table(("server", "in all", "of which"), [row for _, row in rows], frozenset({2}))
         blocks += [Heading(scenario, 3), table]
@@ -311,8 +311,8 @@ def _left_out(results: Results) -> list[Block]:
         ("These scenarios were left out:", results.data.get("left_out")),
     ):
         if reasons:
-            told = [f"{name}: {reason}" for name, reason in reasons.items()]
-            blocks += [Text(what), Items(told)]
+            listed = [f"{name}: {reason}" for name, reason in reasons.items()]
+            blocks += [Text(what), Items(listed)]
     return [Heading("Not measured"), *blocks] if blocks else []
 
 

@@ -25,7 +25,7 @@ class Scenario:
     `exchanges` makes the requests that are sent, one after the other and again from the first;
     `proofs` more that are only verified. `connections` are open at a time, with `pipeline` requests
     sent at once on each. The servers that need threads for it get `threads`. `wait` is for how many
-    seconds the application waits in a request, on average; 0: it does not wait, or nobody knows.
+    seconds the application waits in a request, on average; 0: no wait, or an unknown time.
     `service` is what the application needs beside it (`services.SERVICES`). `kind` says how it is
     loaded: `closed`, each connection sends when it has its answer (wrk); `rate`, requests leave at
     `rate` a second whether or not answers come; `idle`, connections are opened, ask once and wait.

@@ -54,7 +54,7 @@ def version() -> str:
 
 
 def check_tag(tag: str) -> None:
-    """The tag is that of the version, and the changelog tells of it."""
+    """The tag is that of the version, and the changelog has it."""
     if tag != f"v{version()}":
         raise PackageError(f"tag {tag}: expected v{version()}, by src/picowsgi/__init__.py")
     changes = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -99,7 +99,7 @@ def _can_prepare() -> bool:
         version = importlib.metadata.version("setuptools")
     except importlib.metadata.PackageNotFoundError:
         return False
-    return int(version.partition(".")[0]) >= 71  # it makes wheels by itself from 70.1 on
+    return int(version.partition(".")[0]) >= 71  # it needs no other package for wheels from 70.1 on
 
 
 def _failure(output: str) -> VendorError:

@@ -54,10 +54,11 @@ def test_a_phrase_is_found_across_the_lines_of_a_comment(text: str) -> None:
     assert [word for _, word in found(text)] == ["sign of life"]
 
 
-def test_words_for_pages_are_found_in_code_only_where_that_is_asked_for() -> None:
+def test_the_second_part_of_the_list_is_found_in_the_core_only_where_that_is_asked_for() -> None:
     text = "nobody waits"
     assert found(text) == []
     assert found(text, PAGE) == [(1, "nobody")]
+    assert found(text, Path("tools/example.py")) == [(1, "nobody")]
     assert found(text, everywhere=True) == [(1, "nobody")]
 
 
