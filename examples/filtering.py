@@ -1,9 +1,9 @@
 """Middleware that changes what an application answers: every text in capitals.
 
-It shows what a filter owes to both of its sides. To the application: `start_response` as often as
-PEP 3333 allows it, with `exc_info` too, a `write` that filters as well, and `close()`. To the
-server: no Content-Length and no strong ETag of a content that is no longer the one sent, pieces
-passed on as they come, and a character that two pieces share put together again.
+A filter has duties on both sides. For the application it provides `start_response`, as often as PEP
+3333 allows and with `exc_info`, a `write` that filters too, and it calls `close()`. For the server
+it removes the Content-Length and a strong ETag, because the content changes. It passes pieces on as
+they come, and joins a character that two pieces share.
 
     picowsgi examples/filtering.py
 
