@@ -44,7 +44,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     conn->waits = pw_response_waits(server, conn, size);
     int error = 0;
     bool loop_is_ours = server->holder == thread;
-    if (!loop_is_ours) /* whoever has it need not wait for this write */
+    if (!loop_is_ours) /* the thread that has it need not wait for this write */
         pthread_mutex_unlock(&server->lock);
     /* A head so large that it would be borrowed is copied too: Python keeps the body alone. */
     int copied = conn->waits ? 3 : head_size > PW_COPY_MOST ? 2 : 0;

@@ -331,7 +331,7 @@ class _Supervisor:
                 self._service.notifier.stopping()
             if self._service.status_pipe is None and not self._others_listen():
                 close_backlog(self._service.sockets)
-            # Whoever connects from now on is to be refused, rather than to wait in vain.
+            # A client that connects from now on is to be refused, rather than to wait.
             for sock in self._service.sockets:
                 sock.close()
         within = math.inf

@@ -63,7 +63,7 @@ class SharedState:
         self.lock = threading.Lock()
 
     def take_news(self, thread: core.CoreThread) -> None:
-        """Let go of what the core says is not needed any more."""
+        """Release the objects that the core does not need any more."""
         with self.lock:
             self._take_news(thread)
 
@@ -108,7 +108,7 @@ class EnvironMaker:
         self._orders = Orders(bases)
         self._known_orders = self._orders.known
         self._has_one_base = len(bases) == 1
-        #: The temporary file with the content of the request at hand; to be closed at its end.
+        #: The temporary file with the content of the current request; to be closed at its end.
         self.spooled: BinaryIO | None = None
 
     def make(self, number: int) -> WSGIEnvironment:

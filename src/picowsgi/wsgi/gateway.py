@@ -352,7 +352,7 @@ class Gateway:
                 self._note(second)
 
     def _abandon(self) -> int:
-        """End the request at hand, if there is one: by a 500, or cut where its head has been sent.
+        """End the current request, if there is one: by a 500, or cut where its head has been sent.
 
         Returns as `serve` does.
         """
