@@ -10,7 +10,7 @@ static void pw_reap(pw_server *server)
     while (server->dead != NULL) {
         pw_conn *conn = server->dead;
         server->dead = conn->run_next;
-        pw_free(conn);
+        pw_conn_put(server, conn);
     }
 }
 
@@ -87,6 +87,7 @@ void pw_loop_clear(pw_server *server)
         for (pw_conn *conn; (conn = pw_queue_pop(queues[i])) != NULL;)
             pw_conn_defer_free(server, conn);
     pw_reap(server);
+    pw_conn_free_spare(server);
 }
 
 /* ------------------------------------------------------------------ draining and the end */

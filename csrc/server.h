@@ -137,6 +137,15 @@ void pw_accept_event(pw_server *server, pw_listener *listener);
 /* Counts connections: `change` more, or less. While the server drains the loop checks after each
  * that ends whether it was the last, whichever thread has closed it. */
 void pw_accept_count(pw_server *server, int change);
+/* How many connections' memory is kept for the next ones. */
+#ifdef PW_SANITIZERS
+#define PW_SPARE_MOST 0 /* so that a use after the end is found */
+#else
+#define PW_SPARE_MOST 64
+#endif
+/* Keeps or frees the memory of a connection that nothing refers to any more. */
+void pw_conn_put(pw_server *server, pw_conn *conn);
+void pw_conn_free_spare(pw_server *server);
 void pw_accept_pause(pw_server *server);
 /* While it pauses for want of room: whether an idle connection can go for a new one, now or soon. */
 void pw_accept_look(pw_server *server);
@@ -230,7 +239,9 @@ struct pw_server {
     pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;
     int64_t next_id;
-    pw_conn *dead;    /* owned: closed, to be freed (linked by run_next) */
+    pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
+    pw_conn *spare; /* owned: freed, memory for the next ones (linked by run_next) */
+    int spare_count;
     pw_queue run;     /* connections to go on with */
     pw_queue again;   /* the same, after the events: their time slice was over before */
     pw_queue spent;   /* the same, when the poller has been asked again: their slice is over */
