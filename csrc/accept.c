@@ -30,7 +30,7 @@
 static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
                         uint8_t listener)
 {
-    pw_conn *conn = pw_alloc(sizeof *conn);
+    pw_conn *conn = pw_conn_take(server);
     if (conn == NULL) {
         pw_notice_lost(server);
         pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);
