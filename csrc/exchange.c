@@ -54,7 +54,7 @@ void pw_exchange_end(pw_thread *thread)
         else
             pw_tell(server, thread->request.exchange, PW_NEWS_SENT);
     }
-    pw_gather_end(server, conn);
+    pw_batch_end(server, conn);
     thread->conn = NULL;
     if (thread->sending)
         pw_turn_give(thread);

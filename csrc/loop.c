@@ -104,8 +104,8 @@ static int pw_server_patience(pw_server *server)
             wait = left;
     }
     if (server->gathering > 0 && server->holder == server->watcher &&
-        (wait < 0 || wait > PW_GATHER_LOOK_MS))
-        wait = PW_GATHER_LOOK_MS;
+        (wait < 0 || wait > PW_BATCH_LOOK_MS))
+        wait = PW_BATCH_LOOK_MS;
     int aside = pw_accept_patience(server);
     if (aside >= 0 && (wait < 0 || aside < wait))
         wait = aside;
@@ -149,7 +149,7 @@ static void pw_server_wait(pw_server *server, int most)
         pw_accept_resume(server);
     pw_accept_waited(server);
     if (server->gathering > 0 && server->holder == server->watcher)
-        pw_gather_flush(server, true);
+        pw_batch_flush(server, true);
 }
 
 static bool pw_server_is_over(pw_server *server)

@@ -41,7 +41,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     };
     size_t size = parts[0].iov_len + parts[1].iov_len + parts[2].iov_len;
     bool lends = thread->request.lends != 0;
-    conn->waits = pw_response_waits(server, conn, size);
+    conn->waits = pw_batch_waits(server, conn, size);
     int error = 0;
     bool loop_is_ours = server->holder == thread;
     if (!loop_is_ours) /* whoever has it need not wait for this write */
@@ -197,14 +197,14 @@ static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *da
     char line[20];
     struct iovec parts[3];
     int count = pw_response_frame(conn, parts, line, data, size);
-    if (pw_gather_wants(server, conn, size)) {
+    if (pw_batch_takes(server, conn, size)) {
         for (int i = 0; i < count; i++)
             if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
                 return pw_response_fail_locked(thread, PW_NOTICE_ERROR);
-        pw_gather_begin(server, conn);
+        pw_batch_begin(server, conn);
         return outcome;
     }
-    pw_gather_end(server, conn);
+    pw_batch_end(server, conn);
     bool flushes = !server->is_watched || conn->sent_tick != server->ticks;
     conn->sent_tick = server->ticks;
     pthread_mutex_unlock(&server->lock);
@@ -216,7 +216,7 @@ static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *da
     if (what != 0)
         return pw_response_fail_locked(thread, what);
     if (conn->output.first != NULL)
-        pw_gather_begin(server, conn);
+        pw_batch_begin(server, conn);
     return outcome;
 }
 
@@ -262,7 +262,7 @@ int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int6
     if (conn != NULL) {
         size_t size = pw_response_allowed(conn, (size_t)given);
         outcome = 0;
-        pw_gather_end(thread->server, conn);
+        pw_batch_end(thread->server, conn);
         if (conn->failed)
             outcome = PW_GONE;
         else if (conn->no_content)
@@ -288,7 +288,7 @@ void pw_send_end(pw_thread *thread, int32_t cut)
         pthread_mutex_unlock(&server->lock);
         return;
     }
-    pw_gather_end(server, conn);
+    pw_batch_end(server, conn);
     if (cut) {
         /* No last chunk, or too few bytes: the client sees a message cut off. Where the end of the
          * connection is all that ends the content, only a reset can tell it. */

@@ -94,7 +94,7 @@ void pw_token_give(pw_server *server, pw_thread *thread)
     server->holder_is_out = false;
     server->token_tick = server->ticks;
     if (old != NULL && old != thread)
-        pw_token_flush(old);
+        pw_batch_release(old);
 }
 
 /* Threads that may be there: one more for each that a slow client holds, up to as many again. */

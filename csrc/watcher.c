@@ -20,7 +20,7 @@
 /* Runs the loop until a thread wants it, or all is over. */
 static void pw_watch_loop(pw_server *server)
 {
-    pw_gather_flush(server, true);
+    pw_batch_flush(server, true);
     pw_token_give(server, server->watcher);
     if (pw_loop(server->watcher) != PW_STOP && !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
@@ -129,7 +129,7 @@ int32_t pw_watch(pw_server *server)
                     pw_watch_look(server);
             }
             if (server->gathering > 0)
-                pw_gather_flush(server, server->stopped);
+                pw_batch_flush(server, server->stopped);
             continue;
         }
         server->watcher_sleeps = true;
@@ -139,8 +139,8 @@ int32_t pw_watch(pw_server *server)
     }
     server->watcher_is_here = false; /* in Python it may have to wait for the application */
     if (server->holder != NULL)
-        pw_token_flush(server->holder);
-    pw_gather_flush(server, true);
+        pw_batch_release(server->holder);
+    pw_batch_flush(server, true);
     pthread_mutex_unlock(&server->lock);
     return outcome;
 }
