@@ -45,21 +45,48 @@ typedef enum {
     PW_CONN_CLOSED,  /* closed; freed when no event of it can be left */
 } pw_conn_state;
 
+/* What is to become of it after the response. The last in this list that was asked for holds. */
+typedef enum {
+    PW_CONN_STAYS,  /* the next request of its client */
+    PW_CONN_CLOSES, /* its end */
+    PW_CONN_RESETS, /* its end by a reset: an orderly one would pass for the end of the content */
+    PW_CONN_FAILED, /* the same, at once: writing has failed, or the response cannot go on */
+} pw_conn_end;
+
+typedef enum {
+    PW_RESPONSE_NONE,    /* nothing of it is here */
+    PW_RESPONSE_BEGUN,   /* its head is handed over */
+    PW_RESPONSE_BATCHED, /* the same, and the watcher sends its output while more is made */
+    PW_RESPONSE_WAITS,   /* it is whole, and waits for the next one (batch.c) */
+} pw_response_state;
+
+/* How its client knows where its content ends (RFC 9112 section 6.3). */
+typedef enum {
+    PW_FRAMING_LENGTH,  /* by Content-Length */
+    PW_FRAMING_NONE,    /* there is none: HEAD, 204, 304 */
+    PW_FRAMING_CHUNKED, /* by the last chunk */
+    PW_FRAMING_END,     /* by the end of the connection */
+} pw_framing;
+
+/* The response to the request at hand. */
+typedef struct {
+    pw_response_state state;
+    pw_framing framing;
+    int status;
+    int64_t promised;  /* Content-Length of one in parts; -1: none */
+    int64_t bytes;     /* of its content */
+    int64_t sent_tick; /* when data was sent last; -1: none */
+    int64_t batch_due; /* tick: when the watcher sends its output, in PW_RESPONSE_BATCHED */
+} pw_response;
+
 /* Made by accept, freed by the loop after the batch of events in which it was closed. */
 typedef struct pw_conn {
     int fd;
     pw_conn_state state;
+    pw_conn_end end;
     int what;        /* edges seen and not used up: PW_READABLE ... */
     bool registered; /* with the poller */
     bool queued;     /* in one of the server's queues */
-    bool close;      /* after this response */
-    bool started;    /* the response's head is handed over */
-    bool no_content; /* the response must have none: HEAD, 204, 304 */
-    bool chunked;    /* the response is */
-    bool unframed;   /* the response ends with the connection */
-    bool waits;      /* output waits for the next of the requests received together */
-    bool failed;     /* writing has failed: the client is gone */
-    bool reset;      /* its end is to be a reset: an orderly one would pass for the content's */
     uint8_t kind;    /* of the request: PW_SAME ... */
     uint8_t listener;
     int16_t entry;  /* of the cache, or -1 */
@@ -70,19 +97,14 @@ typedef struct pw_conn {
     pw_head_progress progress; /* with the head there */
     pw_content *content;       /* owned, from head to the end of the response */
     pw_facts facts;            /* of the request at hand */
+    pw_response response;
     pw_output output;
-    int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
-    char *line;   /* owned: of the request whose response is on its way, for notices; or NULL */
-    bool gathers; /* the watcher sends its output while the application makes more */
-    int64_t gather_due;     /* tick: when it does */
-    int64_t sent_tick;      /* when data was sent last; -1: none of this response */
-    int unsent;             /* pw_unsent when it was last asked for */
-    int status;             /* of the response */
-    int64_t promised;       /* Content-Length of a response in parts; -1: none */
-    int64_t bytes;          /* of its content */
-    int64_t left_at;        /* ms: when pw_check_client first found half a close; 0: never */
-    int64_t ready_us;       /* when it became PW_CONN_READY; with an access log only */
-    int64_t slice;          /* server->polls when its slice of the loop's time began */
+    int64_t loan;     /* the exchange whose lent bytes the output may hold; 0: it holds none */
+    char *line;       /* owned: of the request whose response is on its way, for notices; or NULL */
+    int unsent;       /* pw_unsent when it was last asked for */
+    int64_t left_at;  /* ms: when pw_check_client first found half a close; 0: never */
+    int64_t ready_us; /* when it became PW_CONN_READY; with an access log only */
+    int64_t slice;    /* server->polls when its slice of the loop's time began */
     int64_t slice_since;    /* ms: the same */
     int32_t slice_requests; /* what it has had of it */
     int64_t slice_bytes;
@@ -97,6 +119,17 @@ typedef struct pw_conn {
         struct sockaddr_in6 v6;
     } peer;
 } pw_conn;
+
+static inline void pw_conn_ends(pw_conn *conn, pw_conn_end end)
+{
+    if (conn->end < end)
+        conn->end = end;
+}
+
+static inline bool pw_conn_resets(const pw_conn *conn)
+{
+    return conn->end >= PW_CONN_RESETS;
+}
 
 static inline pw_conn *pw_conn_of(pw_timer *timer)
 {
