@@ -85,7 +85,7 @@ static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
         conn->run_next = server->dead;
         server->dead = conn;
     }
-    if (server->paused)
+    if (server->accept.paused)
         pw_accept_resume(server);
 }
 

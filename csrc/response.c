@@ -46,7 +46,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     if (waits)
         conn->response.state = PW_RESPONSE_WAITS;
     int error = 0;
-    bool loop_is_ours = server->holder == thread;
+    bool loop_is_ours = server->token.holder == thread;
     if (!loop_is_ours) /* whoever has it need not wait for this write */
         pthread_mutex_unlock(&server->lock);
     /* A head so large that it would be borrowed is copied too: Python keeps the body alone. */
@@ -209,8 +209,8 @@ static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *da
         return outcome;
     }
     pw_batch_end(server, conn);
-    bool flushes = !server->is_watched || conn->response.sent_tick != server->ticks;
-    conn->response.sent_tick = server->ticks;
+    bool flushes = !server->watch.has_begun || conn->response.sent_tick != server->watch.ticks;
+    conn->response.sent_tick = server->watch.ticks;
     pthread_mutex_unlock(&server->lock);
     int what = (flags & PW_FINISHED) != 0 ? pw_response_finished(thread, conn, parts, count)
                                           : pw_response_stream(thread, conn, parts, count, flushes);

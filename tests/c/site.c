@@ -28,7 +28,7 @@ static bool is_due(pw_server *server)
     pw_timers_tick(&server->timers);
     int64_t now = server->timers.now;
     return pw_timers_wait(&server->timers) == 0 ||
-           (server->resume_at != 0 && server->resume_at <= now) ||
+           (server->accept.resume_at != 0 && server->accept.resume_at <= now) ||
            (server->draining && server->drain_until <= now);
 }
 
