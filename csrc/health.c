@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "batch.h"
 #include "conn_close.h"
 #include "error_response.h"
 #include "framing.h"
@@ -42,18 +43,17 @@ static size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *c
 pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
 {
     char answer[PW_REFUSAL_MOST];
-    conn->close = !conn->facts.keep_alive || server->draining;
-    conn->chunked = false; /* as the response before may have been */
-    conn->bytes = 0;
+    if (!conn->facts.keep_alive || server->draining)
+        pw_conn_ends(conn, PW_CONN_CLOSES);
+    conn->response = (pw_response){.promised = -1};
     size_t size = pw_answer_health(&server->clock, answer, conn, server->draining);
     conn->in->start += conn->used;
     conn->used = 0;
     conn->progress = (pw_head_progress){0};
     server->parsed = NULL;
+    bool waits = pw_batch_waits(server, conn, size);
     if (!pw_output_copy(&conn->output, answer, size))
         return pw_conn_fail(server, conn);
-    /* It leaves with the next answer, if that is not long in coming: see pw_response_waits. */
-    bool waits = !conn->close && conn->in->end > conn->in->start && server->watcher_is_here;
     conn->state = waits ? PW_CONN_HEAD : PW_CONN_SENDING;
     return PW_STEP_ON;
 }

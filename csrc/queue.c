@@ -114,7 +114,7 @@ void pw_tell(pw_server *server, int64_t value, int kind)
         server->news = news;
         server->news_room = room;
     }
-    server->news[server->news_count++] = value * 2 + kind;
+    server->news[server->news_count++] = value << PW_NEWS_SHIFT | kind;
 }
 
 int64_t pw_news(pw_thread *thread)

@@ -79,14 +79,14 @@ class SharedState:
     def _take_news(self, thread: core.CoreThread) -> None:
         # The core says it again until it is done: a signal handler may raise in between.
         while (news := core.next_news(thread.pointer)) >= 0:
-            if news & 1 == core.NEWS_SENT:
-                loan = self.loans.pop(news >> 1, None)
+            if news & core.NEWS_MASK == core.NEWS_SENT:
+                loan = self.loans.pop(news >> core.NEWS_SHIFT, None)
                 if loan is not None and not has_gil():
                     owner, loan = loan[0](), None
                     if owner is not None and owner is not thread:
                         core.nudge(owner.pointer)
             else:
-                entry = (news >> 1) << core.ENTRY_SHIFT
+                entry = news >> core.NEWS_SHIFT << core.ENTRY_SHIFT
                 self.templates.pop(entry, None)
                 self.changed.pop(entry | core.CHANGED, None)
                 self.with_content.pop(entry | core.CONTENT, None)
