@@ -29,7 +29,7 @@ help:
 	@echo "make test-freethreaded"
 	@echo "               run all tests on a CPython 3.14 without the GIL, built first where there is none"
 	@echo "make test-pypy run all tests on PyPy, which it gets first where it is missing"
-	@echo "make lint      check style, types and the wording"
+	@echo "make lint      check style, types, wording, and which file may know which"
 	@echo "make format    put C and Python files into the style that lint asks for"
 	@echo "make stress    check every byte that random clients get from random applications, for T=60"
 	@echo "               seconds (ARGS='--only whole,stream --seed S')"
