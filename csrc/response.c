@@ -181,7 +181,7 @@ static int pw_response_finished(pw_thread *thread, pw_conn *conn, struct iovec *
     return 0;
 }
 
-/* With the lock, which it lets go while it writes, and the turn. */
+/* With the turn, and the lock, which it releases while it writes. */
 static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *data, size_t given,
                                 int32_t flags)
 {

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from picowsgi.process.status_pipe import StatusPipe
     from picowsgi.reload.reloader import Reloader
 
-_HEARTBEAT = 1.0  # seconds between two signs of life
+_HEARTBEAT = 1.0  # seconds between two heartbeats
 _COUNT = 0.2  # seconds between two looks at how many requests there were
 _AT_ONCE = 1.0  # seconds to end without draining
 _DEVELOPER_TIMEOUT = 2.0  # seconds for open requests after Ctrl-C, where it reloads
@@ -393,7 +393,7 @@ class _Supervisor:
             )
 
     def _drop_application(self) -> None:
-        """After such a reload, let go of the application, its threads and its memory."""
+        """After such a reload, release the application, its threads and its memory."""
         workers = self._workers
         if workers.reloading or self._stopping or self._upgrade.lives():
             return
