@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #include "accept.h"
-#include "alloc.h"
 #include "conn_balance.h"
 #include "conn_close.h"
+#include "conn_pool.h"
 #include "conn_transfer.h"
 #include "conn_wait.h"
 #include "incident.h"

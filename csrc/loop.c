@@ -8,6 +8,7 @@
 #include "conn.h"
 #include "conn_close.h"
 #include "conn_keep.h"
+#include "conn_pool.h"
 #include "conn_wait.h"
 #include "incident.h"
 #include "listener.h"
