@@ -246,8 +246,8 @@ class _Supervisor:
             link.say(words.BEAT)
             if service.reloader is not None:
                 service.reloader.tell_of_modules()
-        is_worn = inline is not None and 0 < self._requests_most <= inline.requests
-        if is_worn and link.say(words.REPLACE):
+        is_due = inline is not None and 0 < self._requests_most <= inline.requests
+        if is_due and link.say(words.REPLACE):
             self._requests_most = 0  # asking once is enough
 
     # ---------------------------------------------------------------- signals
