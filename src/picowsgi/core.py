@@ -15,15 +15,15 @@ from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
-from picowsgi import forked
 from picowsgi._core import ffi, lib
-from picowsgi.cpus import has_gil
-from picowsgi.descriptors import occupy_standard
-from picowsgi.monkey import refuse_patched
+from picowsgi.system import fork_guard
+from picowsgi.system.cpus import has_gil
+from picowsgi.system.descriptors import occupy_standard
+from picowsgi.system.monkey import refuse_patched
 
 if TYPE_CHECKING:
-    from picowsgi.access import AccessLog
-    from picowsgi.config import Settings
+    from picowsgi.config.settings import Settings
+    from picowsgi.threads.access_log import AccessLog
 
 # The numbers of csrc/api.h that the modules of a request use.
 SAME: int = lib.PW_SAME
@@ -209,7 +209,7 @@ class CoreServer:
     """Listening sockets and their event loop (`pw_server`).
 
     Raises OSError where the system refuses, PatchedError where a library has changed the system. In
-    a forked child it has stopped (`picowsgi.forked`).
+    a forked child it has stopped (`picowsgi.system.fork_guard`).
     """
 
     def __init__(
@@ -270,7 +270,7 @@ class CoreServer:
         # Both must outlive the server: it reads the one, and leaves the other at its end.
         self.pointer = ffi.gc(server, partial(_free_server, self.loans, balance), _SERVER_SIZE)
         self._sockets = list(sockets)
-        forked.guard(self)
+        fork_guard.guard(self)
         for sock in sockets:
             number = lib.pw_server_listen(self.pointer, sock.fileno())
             if number != 0:

@@ -115,7 +115,7 @@ def read_config(config_file: str) -> Callable[[], None]:
     import json  # these only where they are asked for: they are slow to import
     from logging.config import dictConfig
 
-    from picowsgi import toml
+    from picowsgi.config import toml
 
     path = Path(config_file)
     try:

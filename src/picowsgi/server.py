@@ -1,6 +1,6 @@
 """Serving from code: `serve` blocks, `Server` serves in a background thread.
 
-Never parses a command line; the options are the table's (`picowsgi.config.Settings`).
+Never parses a command line; the options are the table's (`picowsgi.config.settings.Settings`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from picowsgi import loop, middleware, service
-from picowsgi.browser import open_page
-from picowsgi.config import Settings
+from picowsgi.app import middleware
+from picowsgi.app.importer import load_application
+from picowsgi.app.mount import mount
+from picowsgi.config.load import load_settings
+from picowsgi.config.settings import Settings
 from picowsgi.errors import ConfigError
-from picowsgi.importer import load_application
 from picowsgi.log import get_logger
-from picowsgi.monkey import refuse_patched
-from picowsgi.mount import mount
-from picowsgi.resolve import load_settings
-from picowsgi.sockets import close_backlog, close_sockets, open_sockets, url_of
-from picowsgi.worker import Worker
+from picowsgi.process import service
+from picowsgi.system.browser import open_page
+from picowsgi.system.monkey import refuse_patched
+from picowsgi.system.sockets import close_backlog, close_sockets, open_sockets, url_of
+from picowsgi.threads import loop
+from picowsgi.threads.pool import Worker
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -32,23 +32,23 @@ from wsgiref import simple_server
 from wsgiref.simple_server import demo_app
 
 from picowsgi import core
-from picowsgi.descriptors import occupy_standard
-from picowsgi.environ import Kept, base_environ
-from picowsgi.gateway import EXTENSIONS
+from picowsgi.config.load import load_settings
 from picowsgi.log import get_logger
-from picowsgi.monkey import refuse_patched
-from picowsgi.notice import log_notices
-from picowsgi.observed import ObservedGateway
-from picowsgi.resolve import load_settings
-from picowsgi.sockets import prepare
-from picowsgi.worker import Worker
+from picowsgi.system.descriptors import occupy_standard
+from picowsgi.system.monkey import refuse_patched
+from picowsgi.system.sockets import prepare
+from picowsgi.threads.incidents import log_notices
+from picowsgi.threads.pool import Worker
+from picowsgi.wsgi.environ import Kept, base_environ
+from picowsgi.wsgi.gateway import EXTENSIONS
+from picowsgi.wsgi.stepping import ObservedGateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from picowsgi.config import Settings
+    from picowsgi.config.settings import Settings
 
 __all__ = ["WSGIRequestHandler", "WSGIServer", "demo_app", "make_server"]
 

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import picowsgi
-from picowsgi import cli, demo, service
-from picowsgi.config import OPTIONS, Settings
+from picowsgi.app.pages import demo
+from picowsgi.cli import main as cli
+from picowsgi.config.settings import OPTIONS, Settings
 from picowsgi.errors import BindError
+from picowsgi.process import service
 from support import TIMEOUT
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from picowsgi.config import Settings
-from picowsgi.descriptors import make_room
+from picowsgi.config.settings import Settings
+from picowsgi.system.descriptors import make_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +92,7 @@ OCCUPY = """
 import os, sys
 for number in map(int, sys.argv[1:]):
     os.close(number)
-from picowsgi.descriptors import occupy_standard
+from picowsgi.system.descriptors import occupy_standard
 before = len(os.listdir("/proc/self/fd"))
 occupy_standard()
 occupy_standard()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from picowsgi import errors
-from picowsgi.access import compile_format
-from picowsgi.config import OPTIONS
-from picowsgi.gateway import EXTENSIONS
+from picowsgi.config.settings import OPTIONS
+from picowsgi.threads.access_log import compile_format
+from picowsgi.wsgi.gateway import EXTENSIONS
 
 if TYPE_CHECKING:
     from types import ModuleType

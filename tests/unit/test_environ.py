@@ -13,9 +13,10 @@ from weakref import ref
 
 import pytest
 
-from picowsgi import core, environ
-from picowsgi.environ import EnvironMaker, Kept, base_environ
-from picowsgi.input import NO_CONTENT
+from picowsgi import core
+from picowsgi.wsgi import environ
+from picowsgi.wsgi.environ import EnvironMaker, Kept, base_environ
+from picowsgi.wsgi.input import NO_CONTENT
 
 KNOWN = {
     "REMOTE_ADDR": "192.0.2.1",

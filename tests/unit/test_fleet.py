@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from picowsgi.config import Settings
+from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
-from picowsgi.fleet import Fleet
-from picowsgi.respawn import Respawn
-from picowsgi.serving import Process, Serving
+from picowsgi.process.members import Process, Serving
+from picowsgi.process.respawn import Respawn
+from picowsgi.process.workers import Fleet
 
 SECOND = 1.0
 

@@ -11,8 +11,8 @@ import pytest
 
 from picowsgi import core
 from picowsgi.errors import ResponseError
-from picowsgi.head import HeadEncoder
-from picowsgi.observed import ObservedGateway
+from picowsgi.wsgi.response_head import HeadEncoder
+from picowsgi.wsgi.stepping import ObservedGateway
 
 OK = "200 OK"
 TEXT = ("Content-Type", "text/plain")

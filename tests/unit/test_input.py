@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from picowsgi.input import NO_CONTENT, ErrorStream, open_spooled
+from picowsgi.wsgi.input import NO_CONTENT, ErrorStream, open_spooled
 
 
 def test_the_input_of_a_request_without_content_is_at_its_end() -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import picowsgi
-from picowsgi import browser, middleware
-from picowsgi.config import Settings
+from picowsgi.app import middleware
+from picowsgi.config.settings import Settings
 from picowsgi.errors import ConfigError
+from picowsgi.system import browser
 from support import TIMEOUT
 
 if TYPE_CHECKING:

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from picowsgi import handover
-from picowsgi.config import Settings
+from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError, ConfigError
-from picowsgi.link import Link, make_pair
-from picowsgi.pidfile import PidFile
-from picowsgi.privileges import find_identity
-from picowsgi.serving import Process
-from picowsgi.sockets import is_ours
-from picowsgi.systemd import Notifier, take_sockets
+from picowsgi.process import restart
+from picowsgi.process.members import Process
+from picowsgi.process.status_pipe import Link, make_pair
+from picowsgi.system.pidfile import PidFile
+from picowsgi.system.privileges import find_identity
+from picowsgi.system.sockets import is_ours
+from picowsgi.system.systemd import Notifier, take_sockets
 
 # The pid file
 
@@ -140,16 +140,16 @@ def test_who_it_is_already_needs_no_rights() -> None:
 
 def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    from picowsgi.sockets import close_sockets, open_sockets
+    from picowsgi.system.sockets import close_sockets, open_sockets
 
     sockets = open_sockets(Settings(bind=("127.0.0.1:0", f"unix:{path}")))
     try:
-        given = handover.Handover(
+        given = restart.Handover(
             "keeper",
             os.getpid(),
             tuple(
                 (os.dup(number), file, ours)
-                for number, file, ours in handover.describe(sockets, with_files=True)
+                for number, file, ours in restart.describe(sockets, with_files=True)
             ),
             child=(9, os.open(os.devnull, os.O_RDONLY)),
             settings={"bind": ["a", "b"], "port": 5, "sources": {"port": "--port"}},
@@ -157,8 +157,8 @@ def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) 
         import dataclasses
 
         os.set_inheritable(given.child[1], True)
-        environ = {handover.VARIABLE: json.dumps(dataclasses.asdict(given)), "X": "y"}
-        taken = handover.take(environ)
+        environ = {restart.VARIABLE: json.dumps(dataclasses.asdict(given)), "X": "y"}
+        taken = restart.take(environ)
         assert taken == given
         assert environ == {"X": "y"}
         settings = taken.read_settings()
@@ -190,7 +190,7 @@ def test_descriptors_of_a_handover_are_not_inheritable() -> None:
         "child": [5, child],
     }
     try:
-        handover.take({handover.VARIABLE: json.dumps(fields)})
+        restart.take({restart.VARIABLE: json.dumps(fields)})
         assert [os.get_inheritable(each) for each in numbers] == [False] * 3 + [True]
         assert numbers[-1] == other
     finally:
@@ -200,14 +200,14 @@ def test_descriptors_of_a_handover_are_not_inheritable() -> None:
 
 def test_a_keepers_handover_is_for_the_same_process_only() -> None:
     text = json.dumps({"role": "keeper", "parent": os.getpid() + 1})
-    assert handover.take({handover.VARIABLE: text}) is None
-    assert handover.take({}) is None
+    assert restart.take({restart.VARIABLE: text}) is None
+    assert restart.take({}) is None
 
 
 def test_the_command_is_the_one_that_was_given() -> None:
     code = (
         "import sys; sys.argv = ['x']\n"
-        "from picowsgi.handover import Command\n"
+        "from picowsgi.process.restart import Command\n"
         "print(Command.of_this_process().arguments[1:])\n"
         "print(Command.of_this_process(['a:b', '--port', '1']).arguments[1:])\n"
     )
@@ -230,12 +230,12 @@ def test_the_commands_environment_is_that_of_the_start_without_handed_over_socke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(link))
     monkeypatch.setenv("LISTEN_PID", "1")
-    monkeypatch.setenv(handover.VARIABLE, "x")
-    command = handover.Command.of_this_process([])
+    monkeypatch.setenv(restart.VARIABLE, "x")
+    command = restart.Command.of_this_process([])
     assert command.directory == str(link), "as the shell names it"
-    assert not {"LISTEN_PID", handover.VARIABLE} & set(command.environ)
+    assert not {"LISTEN_PID", restart.VARIABLE} & set(command.environ)
     monkeypatch.setenv("PWD", "/")
-    assert handover.Command.of_this_process([]).directory == str(tmp_path)
+    assert restart.Command.of_this_process([]).directory == str(tmp_path)
 
 
 # What a worker and its supervisor say

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from picowsgi.respawn import Respawn
+from picowsgi.process.respawn import Respawn
 
 
 def delays(respawn: Respawn, times: list[float]) -> list[float]:

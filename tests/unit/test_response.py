@@ -15,8 +15,8 @@ import pytest
 
 from picowsgi import core
 from picowsgi.errors import ClientGoneError, ResponseError
-from picowsgi.head import HeadEncoder
-from picowsgi.response import FileWrapper, Response, real_file, to_bytes
+from picowsgi.wsgi.response import FileWrapper, Response, real_file, to_bytes
+from picowsgi.wsgi.response_head import HeadEncoder
 
 TEXT = [("Content-Type", "text/plain")]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from picowsgi import sockets
+from picowsgi.config.load import load_settings
 from picowsgi.errors import BindError
-from picowsgi.resolve import load_settings
-from picowsgi.sockets import (
+from picowsgi.system import sockets
+from picowsgi.system.sockets import (
     Bind,
     Owner,
     UnixListener,

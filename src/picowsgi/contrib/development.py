@@ -12,11 +12,11 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from picowsgi.config.load import load_settings
 from picowsgi.log import configure, get_logger
-from picowsgi.monkey import refuse_patched
-from picowsgi.resolve import load_settings
 from picowsgi.server import Server
-from picowsgi.sockets import adopt_listener
+from picowsgi.system.monkey import refuse_patched
+from picowsgi.system.sockets import adopt_listener
 
 if TYPE_CHECKING:
     import socket

@@ -20,10 +20,10 @@ from werkzeug.debug import DebuggedApplication
 from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader
 
 from picowsgi import __version__
+from picowsgi.config.load import load_settings
 from picowsgi.contrib.development import DevelopmentServer, Exchange, keep_listener, kept_listener
 from picowsgi.errors import BindError, ConfigError, PatchedError
-from picowsgi.resolve import load_settings
-from picowsgi.sockets import close_sockets, open_sockets, url_of
+from picowsgi.system.sockets import close_sockets, open_sockets, url_of
 
 if TYPE_CHECKING:
     import socket

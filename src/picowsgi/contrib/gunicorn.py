@@ -35,24 +35,24 @@ from gunicorn.glogging import Logger
 from gunicorn.workers import base
 
 from picowsgi import core
+from picowsgi.app.mount import Mount
+from picowsgi.config.load import load_settings
 from picowsgi.errors import PatchedError
-from picowsgi.gateway import Gateway
 from picowsgi.log import get_logger
-from picowsgi.monkey import refuse_patched
-from picowsgi.mount import Mount
-from picowsgi.observed import ObservedGateway
-from picowsgi.resolve import load_settings
-from picowsgi.signals import DefaultInChildren
-from picowsgi.sockets import prepare
-from picowsgi.worker import Worker as Serving
+from picowsgi.system.monkey import refuse_patched
+from picowsgi.system.signals import DefaultInChildren
+from picowsgi.system.sockets import prepare
+from picowsgi.threads.pool import Worker as Serving
+from picowsgi.wsgi.gateway import Gateway
+from picowsgi.wsgi.stepping import ObservedGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from picowsgi.config import Settings
-    from picowsgi.environ import Kept
+    from picowsgi.config.settings import Settings
+    from picowsgi.wsgi.environ import Kept
 
 _PROXY = "a proxy in front does that"
 _UNSAFE = "what is not valid HTTP is always refused"
