@@ -138,6 +138,27 @@ def test_a_python_mutant_survives(runner: Runner) -> None:
     assert runner.test(python_mutation("size = 11")).status == SURVIVED
 
 
+def test_the_unit_tests_of_a_python_file_run_alone_and_first(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[list[str], int]] = []
+
+    def note(_runner: Runner, tests: list[str], workers: int, _seconds: float) -> process.Ended:
+        ran.append((tests, workers))
+        return process.Ended(0, "", 0)
+
+    for name in ("tests/e2e/test_thing.py", "tests/unit/test_other.py"):
+        (runner.tree.root / name).parent.mkdir(exist_ok=True)
+        (runner.tree.root / name).write_text("import thing\n")
+    monkeypatch.setattr(Runner, "_run_pytest", note)
+    runner.options = Options(workers=2)
+    assert runner.test(python_mutation("size = 11")).status == SURVIVED
+    assert ran == [
+        (["tests/unit/test_thing.py"], 0),
+        (["tests/e2e/test_thing.py", "tests/unit/test_other.py"], 2),
+    ]
+
+
 def test_a_test_that_fails_without_the_mutation_does_not_count(runner: Runner) -> None:
     broken = "\n\ndef test_of_something_else():\n    assert False\n"
     with (runner.tree.root / "tests/unit/test_thing.py").open("a") as file:

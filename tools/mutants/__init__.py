@@ -19,9 +19,10 @@ How it works:
   mutant of a C file costs two compilations (with sanitizers for the C tests, without for Python):
   programs and the extension module are linked from objects. A mutant does not count if it does not
   compile, or if its object code is that of the original.
-- `likely` names the tests that are most likely to notice a mutant of a file. `runner` runs the
-  tests that noticed a mutant of that file before, and then the likely ones. A hang counts as
-  noticed. A test that notices its first mutant must pass without the mutation, too.
+- `likely` names the tests that are most likely to notice a mutant of a file, the unit tests of a
+  Python module before those that run a server. `runner` runs the unit tests, the tests that noticed
+  a mutant of that file before, and then the other likely ones. A hang counts as noticed. A test
+  that notices its first mutant must pass without the mutation, too.
 - `known` keeps results in build/mutants/known.json. A result holds as long as neither the function
   nor its tests change. equivalent.txt lists mutants that do not change the behaviour, with reasons.
 
