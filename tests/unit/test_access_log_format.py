@@ -263,6 +263,18 @@ def test_a_file_that_was_renamed_is_made_again_and_else_the_old_one_stays(
     assert "cannot open the access log again" in caplog.text
     os.write(log.descriptor, b"er")
     assert (tmp_path / "elsewhere" / "log").read_bytes() == b"newer"
+    (tmp_path / "elsewhere").rename(folder)
     log.close()
     log.reopen(told.append)
     assert log.descriptor == -1, "expected a log that is closed to stay so"
+
+
+def test_colours_that_are_forced_are_for_standard_output_and_not_for_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for file, coloured in (("-", True), (str(tmp_path / "log"), False)):
+        log = AccessLog(settings(access_log="on", access_log_file=file, access_log_format="short"))
+        assert ("\x1b" in line(log.program)) == coloured
+        log.close()

@@ -242,10 +242,11 @@ def test_a_template_goes_with_its_connection_and_no_other(thread: Thread, kept: 
         make(core.STORE | entry)
     assert set(kept.templates) == {ENTRY, OTHER}
     assert set(kept.changed) == {ENTRY | core.CHANGED, OTHER | core.CHANGED}
-    thread.news = [(ENTRY >> core.ENTRY_SHIFT) << 1, 99 << 1]
+    kept.templates[0] = {}
+    thread.news = [(ENTRY >> core.ENTRY_SHIFT) << 1, 99 << 1, 0]
     kept.take_news(thread)  # type: ignore[arg-type]
     assert (set(kept.templates), set(kept.changed)) == ({OTHER}, {OTHER | core.CHANGED})
-    assert (thread.news, thread.done) == ([], 2)
+    assert (thread.news, thread.done) == ([], 3)
 
 
 def test_news_of_an_entry_are_taken_before_it_is_used_again(thread: Thread, kept: Kept) -> None:
