@@ -125,6 +125,13 @@ def test_the_end_can_be_waited_for(start: Start) -> None:
     one.kill()
     assert one.has_ended(wait=True)
     assert one.end == "was killed by signal 9 (Killed)"
+    other, _ = start()
+    channel = other.channel
+    other.signal(signal.SIGHUP)
+    assert other.has_ended(wait=True)
+    assert other.end == "was killed by signal 1 (Hangup)"
+    with pytest.raises(OSError):  # noqa: PT011
+        os.fstat(channel)
 
 
 def test_a_signal_ends_what_has_not_loaded_its_application_and_no_other(
