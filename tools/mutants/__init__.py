@@ -15,10 +15,11 @@ How it works:
 
 - `c_source` and `python_source` find the possible mutations of a file. Those of Python come from
   cosmic-ray. Comments, strings, assertions, annotations and log texts are left alone.
-- `builder` copies the checkout to build/mutants/, once for each job, and builds the core there. A
-  mutant of a C file costs two compilations (with sanitizers for the C tests, without for Python):
-  programs and the extension module are linked from objects. A mutant does not count if it does not
-  compile, or if its object code is that of the original.
+- `builder` copies the checkout to build/mutants/, once for each job, and builds the core there (for
+  mutants of Python alone it takes that of the checkout). A mutant of a C file costs two
+  compilations (with sanitizers for the C tests, without for Python): programs and the extension
+  module are linked from objects. A mutant does not count if it does not compile, or if its object
+  code is that of the original.
 - `likely` names the tests that are most likely to notice a mutant of a file, the unit tests of a
   Python module before those that run a server. `runner` runs the unit tests, the tests that noticed
   a mutant of that file before, and then the other likely ones. A hang counts as noticed. A test

@@ -98,16 +98,20 @@ class Run:
         self.sound, self.results = Sound(), list[Result]()
         self.started = 0
         self._left = iter(candidates)
+        self._needs_c = any(name.endswith(".c") for name, _ in candidates)
         self._lock = threading.Lock()
 
     def all(self) -> None:
         """Test the mutants, as many at a time as there are jobs."""
         trees = [Tree(number) for number in range(self.jobs)]
         for tree in trees:
-            tree.build()
+            if self._needs_c:
+                tree.build()
+            else:
+                tree.take_extension()
         memory = Memory(BUILD / "known.json", trees[0].root)
         runners = [Runner(tree, memory, self.options, self.sound) for tree in trees]
-        runners[0].check_unchanged()
+        runners[0].check_unchanged(with_programs=self._needs_c)
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 for done in [pool.submit(self._work, runner) for runner in runners]:
