@@ -706,9 +706,10 @@ def test_log_files_are_opened_again_by_all(desk: Make, monkeypatch: pytest.Monke
     assert (ready.sent, loading.sent) == ([signal.SIGUSR1, signal.SIGQUIT], [])
 
 
-def test_a_second_command_can_be_started(desk: Make) -> None:
-    calls = desk(command=COMMAND).run(signal.SIGUSR2)
+def test_a_second_command_can_be_started_and_is_looked_after(desk: Make) -> None:
+    calls = desk(command=COMMAND).run(signal.SIGUSR2, lambda: None)
     assert calls.count(("upgrade.start",)) == 1
+    assert calls.count(("upgrade.check",)) == 3, "expected a look in each turn"
 
 
 @pytest.mark.parametrize(("number", "by"), [(signal.SIGTTIN, 1), (signal.SIGTTOU, -1)])
@@ -937,14 +938,15 @@ def test_a_change_restarts_what_serves_and_is_told(
 ) -> None:
     caplog.set_level("INFO", "picowsgi")
     names = [str(Path.cwd() / name) for name in "abcde"]
-    changes = [[], names[:1], [], names[:3], names]
+    changes = [[], names[:1], names[:3], names[:4], names]
     one = desk(reload=True, reloader=reloader([], changes), command=COMMAND)
     one.run(*[lambda: None] * 4)
-    assert one.fleet.calls == [("restart", 1000.0)] * 3 + ["kill"]
+    assert one.fleet.calls == [("restart", 1000.0)] * 4 + ["kill"]
     assert 104 in poll.registered
     assert caplog.messages == [
         "changed: a; loading the application again",
         "changed: a, b, c; loading the application again",
+        "changed: a, b, c and 1 more; loading the application again",
         "changed: a, b, c and 2 more; loading the application again",
     ]
     assert one.fleet.on_failure is not None

@@ -18,7 +18,7 @@ from .known import Memory
 from .mutation import Mutation
 
 _PROGRAM_LIMIT = 30  # seconds for a C test; the slowest takes six
-_UNIT_LIMIT = 40  # for the unit tests of a Python file
+_UNIT_LIMIT = 90  # for the unit tests of a Python file
 _LEARNED_LIMIT = 90  # for the tests that noticed something before
 _SET_LIMIT = 400  # for the likely tests
 _FULL_LIMIT = 1800
