@@ -191,6 +191,19 @@ def test_after_the_deadline_a_mutant_is_unfinished(runner: Runner) -> None:
     assert runner.test(c_mutation("return a > 6;")).status == UNFINISHED
 
 
+def test_a_mutant_whose_time_is_over_is_unfinished_and_shown(
+    runner: Runner, run: command_line.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner.options = Options(each=1e-9)
+    result = runner.test(c_mutation("return a > 6;"))
+    assert result.status == UNFINISHED
+    run.results = [result, Result(c_mutation("return a >= 5;"), NOTICED)]
+    command_line.report(run)
+    printed = capsys.readouterr().out
+    assert "out of time: csrc/thing.c:4 f" in printed
+    assert "csrc: 1 of 1 noticed (100 %)" in printed
+
+
 def test_a_hang_ends_and_leaves_no_process(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, time\n"

@@ -8,8 +8,9 @@ changes has no test.
     make mutants NEWEST=40 BUDGET=360  the newest lines first, for at most six minutes
 
 More options: FULL=1 runs the whole suite on each mutant that survives the likely tests. JOBS=2
-tests two mutants at a time. EACH=30 stops after 30 seconds for one mutant. ARGS=--again ignores
-earlier results, ARGS=--list shows the mutations. `python -m tools.mutants --help` has all options.
+tests two mutants at a time. EACH=30 gives 30 seconds to each mutant; one that needs more is shown
+as out of time, and does not count. ARGS=--again ignores earlier results, ARGS=--list shows the
+mutations. `python -m tools.mutants --help` has all options.
 
 How it works:
 

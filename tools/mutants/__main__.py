@@ -165,9 +165,11 @@ def report(run: Run) -> int:
         for status in (NOTICED, SURVIVED, NONE, EQUIVALENT, UNFINISHED)
     }
     print()
-    for result in sorted(of[SURVIVED], key=lambda one: (one.mutation.file, one.mutation.line)):
+    shown = [*of[SURVIVED], *of[UNFINISHED]]
+    for result in sorted(shown, key=lambda one: (one.mutation.file, one.mutation.line)):
         one = result.mutation
-        print(f"survived: {one.place} {one.function} ({one.kind})")
+        what = "survived" if result.status == SURVIVED else "out of time"
+        print(f"{what}: {one.place} {one.function} ({one.kind})")
         print(f"  - {one.old_line}\n  + {one.new_line}")
     for test in sorted(run.sound.failed):
         print(f"error: {test} fails without a mutation: it was left out")
