@@ -29,7 +29,7 @@ help:
 	@echo "make test-freethreaded"
 	@echo "               run all tests on a CPython 3.14 without the GIL, built first where there is none"
 	@echo "make test-pypy run all tests on PyPy, which it gets first where it is missing"
-	@echo "make lint      check style and types"
+	@echo "make lint      check style, types, and which package may import which"
 	@echo "make format    put C and Python files into the style that lint asks for"
 	@echo "make stress    check every byte that random clients get from random applications, for T=60"
 	@echo "               seconds (ARGS='--only whole,stream --seed S')"
@@ -93,6 +93,7 @@ lint: $(BUILT)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	@if command -v actionlint >/dev/null; then set -x; actionlint; \
 	else echo "actionlint is not on the PATH: left out"; fi
@@ -171,11 +172,11 @@ $(BUILT)-release: $(BUILT) pyproject.toml
 	@touch $@
 
 # Apart, because MkDocs brings watchdog, with which werkzeug watches files in another way. It reads
-# the options from src/, which needs cffi.
-$(DOCS)/made: $(BUILT) pyproject.toml
+# the options from src/, for which nothing has to be built.
+$(DOCS)/made: pyproject.toml
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
-	$(DOCS)/bin/python -m pip install --quiet --group docs cffi
+	$(DOCS)/bin/python -m pip install --quiet --group docs
 	@touch $@
 
 # ---------------------------------------------------------------- sanitizers

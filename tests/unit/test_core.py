@@ -143,7 +143,7 @@ def test_an_access_log_is_a_file_and_a_program(
     log = AccessLog(replace(Settings(), access_log_format=form, **options))
     for terminal in (False, True):
         log.in_terminal = terminal
-        fields = given(monkeypatch, log)
+        fields = given(monkeypatch, log.output)
         assert fields["access_file"] == log.descriptor
         assert fields["access_program_size"] == len(log.program)
         assert bool(fields["access_json"]) == (form == "json")
@@ -153,7 +153,7 @@ def test_an_access_log_is_a_file_and_a_program(
 
 def test_a_balance_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     balance = core.Balance()
-    assert given(monkeypatch, None, balance)["balance"] == balance.pointer
+    assert given(monkeypatch, core.AccessOutput(), balance)["balance"] == balance.pointer
     balance.forget(os.getpid())
     stub = Library(core.lib, pw_balance_new=lambda: core.ffi.NULL)
     monkeypatch.setattr(core, "lib", stub)

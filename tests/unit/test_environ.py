@@ -15,7 +15,7 @@ import pytest
 
 from picowsgi import core
 from picowsgi.wsgi import environ
-from picowsgi.wsgi.environ import EnvironMaker, Kept, base_environ
+from picowsgi.wsgi.environ import EnvironMaker, SharedState, base_environ
 from picowsgi.wsgi.input import NO_CONTENT
 
 KNOWN = {
@@ -80,11 +80,11 @@ def thread() -> Thread:
 
 
 @pytest.fixture
-def kept() -> Kept:
-    return Kept(SimpleNamespace(loans={}))  # type: ignore[arg-type]
+def kept() -> SharedState:
+    return SharedState(SimpleNamespace(loans={}))  # type: ignore[arg-type]
 
 
-def maker(thread: Thread, kept: Kept, *bases: dict[str, Any]) -> EnvironMaker:
+def maker(thread: Thread, kept: SharedState, *bases: dict[str, Any]) -> EnvironMaker:
     return EnvironMaker(thread, [*(bases or ({"SERVER_NAME": "a"},))], kept)  # type: ignore[arg-type]
 
 
@@ -130,7 +130,7 @@ def test_a_socket_of_ipv6_and_a_unix_socket_have_a_name_and_a_port(tmp_path: Pat
         assert (base["SERVER_NAME"], base["SERVER_PORT"]) == ("localhost", "80")
 
 
-def test_a_new_request_has_the_values_of_its_block(thread: Thread, kept: Kept) -> None:
+def test_a_new_request_has_the_values_of_its_block(thread: Thread, kept: SharedState) -> None:
     make = maker(thread, kept).make
     for _ in range(3):
         thread.write({**KNOWN})
@@ -138,18 +138,20 @@ def test_a_new_request_has_the_values_of_its_block(thread: Thread, kept: Kept) -
     assert (kept.templates, kept.changed) == ({}, {})
 
 
-def test_a_path_alone_may_hold_nul(thread: Thread, kept: Kept) -> None:
+def test_a_path_alone_may_hold_nul(thread: Thread, kept: SharedState) -> None:
     thread.write({**KNOWN, "PATH_INFO": "/\0a\0"})
     assert maker(thread, kept).make(core.NEW) == expected(PATH_INFO="/\0a\0")
 
 
-def test_values_are_latin_1(thread: Thread, kept: Kept) -> None:
+def test_values_are_latin_1(thread: Thread, kept: SharedState) -> None:
     thread.write({**KNOWN, "HTTP_HOST": "\xe9\xff"})
     assert maker(thread, kept).make(core.NEW)["HTTP_HOST"] == "\xe9\xff"
 
 
 @pytest.mark.parametrize("listener", [0, 1])
-def test_a_request_has_what_its_socket_has(thread: Thread, kept: Kept, listener: int) -> None:
+def test_a_request_has_what_its_socket_has(
+    thread: Thread, kept: SharedState, listener: int
+) -> None:
     make = maker(thread, kept, {"SERVER_NAME": "a"}, {"SERVER_NAME": "b"}).make
     thread.request.listener = listener
     for names in (0, core.OTHER_NAMES):
@@ -158,7 +160,7 @@ def test_a_request_has_what_its_socket_has(thread: Thread, kept: Kept, listener:
 
 
 def test_a_repeated_head_gets_a_copy_of_the_environ_that_was_stored(
-    thread: Thread, kept: Kept
+    thread: Thread, kept: SharedState
 ) -> None:
     make = maker(thread, kept).make
     thread.write({**KNOWN})
@@ -175,7 +177,7 @@ def test_a_repeated_head_gets_a_copy_of_the_environ_that_was_stored(
     assert make(core.SAME | ENTRY) == expected()
 
 
-def test_names_without_a_number_are_taken_from_the_block(thread: Thread, kept: Kept) -> None:
+def test_names_without_a_number_are_taken_from_the_block(thread: Thread, kept: SharedState) -> None:
     make = maker(thread, kept).make
     thread.write({**KNOWN}, ("HTTP_X_A\x01one", "HTTP_X_EMPTY\x01", "HTTP_X_B\x01a\x01b"))
     found = make(core.NEW | core.OTHER_NAMES)
@@ -184,13 +186,13 @@ def test_names_without_a_number_are_taken_from_the_block(thread: Thread, kept: K
     assert make(core.SAME | ENTRY) == found
 
 
-def test_two_names_that_become_one_key_are_joined(thread: Thread, kept: Kept) -> None:
+def test_two_names_that_become_one_key_are_joined(thread: Thread, kept: SharedState) -> None:
     thread.write({**KNOWN}, ("HTTP_X_A\x01one", "HTTP_HOST\x01i", "HTTP_X_A\x01two"))
     found = maker(thread, kept).make(core.NEW | core.OTHER_NAMES)
     assert (found["HTTP_X_A"], found["HTTP_HOST"]) == ("one,two", "h,i")
 
 
-def test_content_in_memory_is_a_stream_of_its_own(thread: Thread, kept: Kept) -> None:
+def test_content_in_memory_is_a_stream_of_its_own(thread: Thread, kept: SharedState) -> None:
     make = maker(thread, kept).make
     thread.request.content, thread.request.content_length = b"abcdef", 3
     for number in (core.NEW, core.STORE | ENTRY, core.SAME | ENTRY):
@@ -203,7 +205,9 @@ def test_content_in_memory_is_a_stream_of_its_own(thread: Thread, kept: Kept) ->
     assert make(core.SAME | ENTRY | core.CONTENT)["wsgi.input"].read() == b""
 
 
-def test_content_in_a_file_is_closed_at_the_end_of_its_request(thread: Thread, kept: Kept) -> None:
+def test_content_in_a_file_is_closed_at_the_end_of_its_request(
+    thread: Thread, kept: SharedState
+) -> None:
     one = maker(thread, kept)
     descriptor, name = tempfile.mkstemp()
     Path(name).unlink()
@@ -219,7 +223,9 @@ def test_content_in_a_file_is_closed_at_the_end_of_its_request(thread: Thread, k
     one.close_spooled()
 
 
-def test_an_application_may_have_closed_the_content_itself(thread: Thread, kept: Kept) -> None:
+def test_an_application_may_have_closed_the_content_itself(
+    thread: Thread, kept: SharedState
+) -> None:
     one = maker(thread, kept)
     for spoil in (lambda file: os.close(file.fileno()), lambda file: file.detach()):
         with tempfile.TemporaryFile() as temporary:
@@ -235,7 +241,9 @@ def test_an_application_may_have_closed_the_content_itself(thread: Thread, kept:
 # News
 
 
-def test_a_template_goes_with_its_connection_and_no_other(thread: Thread, kept: Kept) -> None:
+def test_a_template_goes_with_its_connection_and_no_other(
+    thread: Thread, kept: SharedState
+) -> None:
     make = maker(thread, kept).make
     for entry in (ENTRY, OTHER):
         thread.write({**KNOWN})
@@ -249,7 +257,9 @@ def test_a_template_goes_with_its_connection_and_no_other(thread: Thread, kept: 
     assert (thread.news, thread.done) == ([], 3)
 
 
-def test_news_of_an_entry_are_taken_before_it_is_used_again(thread: Thread, kept: Kept) -> None:
+def test_news_of_an_entry_are_taken_before_it_is_used_again(
+    thread: Thread, kept: SharedState
+) -> None:
     make = maker(thread, kept).make
     thread.write({**KNOWN})
     make(core.STORE | ENTRY)
@@ -259,7 +269,7 @@ def test_news_of_an_entry_are_taken_before_it_is_used_again(thread: Thread, kept
     assert make(core.SAME | ENTRY)["HTTP_HOST"] == "new", "expected the template to stay"
 
 
-def test_a_request_that_says_so_has_the_news_taken(thread: Thread, kept: Kept) -> None:
+def test_a_request_that_says_so_has_the_news_taken(thread: Thread, kept: SharedState) -> None:
     make = maker(thread, kept).make
     kept.loans[3] = thread.owner, b"lent"  # type: ignore[assignment]
     thread.news = [3 << 1 | core.NEWS_SENT]
@@ -272,7 +282,7 @@ def test_a_request_that_says_so_has_the_news_taken(thread: Thread, kept: Kept) -
 
 @pytest.mark.parametrize(("gil", "nudges"), [(True, 0), (False, 1)])
 def test_what_was_lent_goes_and_its_owner_is_told_where_threads_run_at_once(
-    monkeypatch: pytest.MonkeyPatch, thread: Thread, kept: Kept, gil: bool, nudges: int
+    monkeypatch: pytest.MonkeyPatch, thread: Thread, kept: SharedState, gil: bool, nudges: int
 ) -> None:
     monkeypatch.setattr(environ, "has_gil", lambda: gil)
     other = Thread()
@@ -287,7 +297,7 @@ def test_what_was_lent_goes_and_its_owner_is_told_where_threads_run_at_once(
 
 
 def test_news_are_taken_by_one_thread_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, thread: Thread, kept: Kept
+    monkeypatch: pytest.MonkeyPatch, thread: Thread, kept: SharedState
 ) -> None:
     held: list[bool] = []
 

@@ -8,14 +8,14 @@ import pytest
 
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
-from picowsgi.process.members import Process, Serving
+from picowsgi.process.members import ChildProcess, Member
 from picowsgi.process.respawn import Respawn
-from picowsgi.process.workers import Fleet
+from picowsgi.process.workers import Workers
 
 SECOND = 1.0
 
 
-class Fake(Process):
+class Fake(ChildProcess):
     """A process that does what the test says."""
 
     def __init__(self, pid: int) -> None:
@@ -23,7 +23,7 @@ class Fake(Process):
         self.over = False
         self.asked = 0
         self.others_accept: bool | None = None
-        self.is_cut = False
+        self.was_cut = False
 
     def signal(self, number: int) -> None:
         pass
@@ -33,7 +33,7 @@ class Fake(Process):
         self.others_accept = others_accept
 
     def _cut(self) -> None:
-        self.is_cut = True
+        self.was_cut = True
 
     def kill(self) -> None:
         self.over = True
@@ -52,7 +52,7 @@ class Site:
     def __init__(self, target: int = 2, settings: Settings | None = None) -> None:
         self.started: list[Fake] = []
         self.now = 1000.0
-        self.fleet = Fleet(settings or Settings(timeout_worker=0), self.spawn, target)
+        self.workers = Workers(settings or Settings(timeout_worker=0), self.spawn, target)
 
     def spawn(self) -> Fake:
         one = Fake(len(self.started) + 1)
@@ -62,7 +62,7 @@ class Site:
 
     def step(self, seconds: float = 0.0) -> None:
         self.now += seconds
-        self.fleet.step(self.now)
+        self.workers.step(self.now)
 
     def serve(self) -> None:
         """All that have been started are ready."""
@@ -81,16 +81,16 @@ def test_it_is_ready_when_all_that_are_wanted_are() -> None:
     assert running(site) == [1, 2]
     site.started[0].ready = True
     site.step()
-    assert not site.fleet.ready
+    assert not site.workers.ready
     site.serve()
-    assert site.fleet.ready
+    assert site.workers.ready
 
 
 def test_a_reload_stops_the_old_ones_when_all_new_ones_are_ready() -> None:
     site = Site()
     site.step()
     site.serve()
-    site.fleet.reload()
+    site.workers.reload()
     site.step()
     assert running(site) == [1, 2, 3, 4]
     site.started[2].ready = True
@@ -98,30 +98,30 @@ def test_a_reload_stops_the_old_ones_when_all_new_ones_are_ready() -> None:
     assert running(site) == [1, 2, 3, 4]
     site.serve()
     assert running(site) == [3, 4]
-    assert not site.fleet.reloading
+    assert not site.workers.reloading
 
 
 def test_a_reload_during_a_reload_follows_it() -> None:
     site = Site(target=1)
     site.step()
     site.serve()
-    site.fleet.reload()
-    site.fleet.reload()
+    site.workers.reload()
+    site.workers.reload()
     site.step()
     assert running(site) == [1, 2]
     site.serve()
-    assert site.fleet.reloading
+    assert site.workers.reloading
     site.step()
     site.serve()
     assert running(site) == [3]
-    assert not site.fleet.reloading
+    assert not site.workers.reloading
 
 
 def test_a_reload_that_fails_leaves_the_old_ones() -> None:
     site = Site()
     site.step()
     site.serve()
-    site.fleet.reload()
+    site.workers.reload()
     site.step()
     site.started[3].over = True
     site.step()
@@ -137,8 +137,8 @@ def test_a_failure_before_any_was_ready_ends_all() -> None:
     site.started[0].failure = AppImportError("broken")
     site.started[0].over = site.started[1].over = True
     site.step()
-    assert site.fleet.over
-    assert str(site.fleet.failure) == "broken"
+    assert site.workers.over
+    assert str(site.workers.failure) == "broken"
     assert len(site.started) == 2
 
 
@@ -182,12 +182,12 @@ def test_one_more_and_one_less_but_never_none() -> None:
     site = Site()
     site.step()
     site.serve()
-    site.fleet.change(1, site.now)
+    site.workers.change(1, site.now)
     site.step()
     assert running(site) == [1, 2, 3]
-    site.fleet.change(-1, site.now)
-    site.fleet.change(-1, site.now)
-    site.fleet.change(-1, site.now)
+    site.workers.change(-1, site.now)
+    site.workers.change(-1, site.now)
+    site.workers.change(-1, site.now)
     assert running(site) == [3]
 
 
@@ -195,13 +195,13 @@ def test_one_that_does_not_end_in_time_is_killed() -> None:
     site = Site(settings=Settings(timeout_worker=0, timeout_graceful=10.0))
     site.step()
     site.serve()
-    site.fleet.stop(site.now)
+    site.workers.stop(site.now)
     site.step(10)
     assert not site.started[0].over
     site.step(6)
     assert site.started[0].over
     site.step()
-    assert site.fleet.over
+    assert site.workers.over
 
 
 def test_a_stop_that_is_repeated_changes_nothing() -> None:
@@ -209,9 +209,9 @@ def test_a_stop_that_is_repeated_changes_nothing() -> None:
     site.step()
     site.serve()
     for _ in range(5):
-        site.fleet.stop(site.now)
+        site.workers.stop(site.now)
         site.step(1.0)
-    assert not any(one.is_cut or one.over for one in site.started)
+    assert not any(one.was_cut or one.over for one in site.started)
     site.step(9.0)  # 14 s after the first stop: its limit counts from there
     assert not site.started[0].over
     site.step(1.0)
@@ -222,14 +222,14 @@ def test_a_stop_does_not_shorten_the_time_of_one_that_drains_already() -> None:
     site = Site(target=1, settings=Settings(timeout_worker=0, timeout_graceful=10.0))
     site.step()
     site.serve()
-    site.fleet.reload()
+    site.workers.reload()
     site.step()
     site.serve()
     old, new = site.started
     assert (old.asked, old.others_accept) == (1, True), "the new one accepts"
-    site.fleet.stop(site.now)
+    site.workers.stop(site.now)
     assert (new.asked, new.others_accept) == (1, False), "nobody accepts after it"
-    assert not old.is_cut
+    assert not old.was_cut
     site.step(14.0)
     assert not old.over
 
@@ -238,9 +238,9 @@ def test_what_is_to_end_now_is_cut_and_killed_soon() -> None:
     site = Site()
     site.step()
     site.serve()
-    site.fleet.stop(site.now)
-    site.fleet.stop_now(site.now, within=1.0)
-    assert all(one.is_cut and not one.over for one in site.started)
+    site.workers.stop(site.now)
+    site.workers.stop_now(site.now, within=1.0)
+    assert all(one.was_cut and not one.over for one in site.started)
     site.step(1.5)
     assert all(one.over for one in site.started)
 
@@ -293,24 +293,24 @@ def test_a_process_that_cannot_be_started_at_first_is_an_error_and_later_a_delay
         raise OSError("no more processes")
 
     with pytest.raises(OSError, match="no more processes"):
-        Fleet(Settings(), refuse, 1).step(0.0)
+        Workers(Settings(), refuse, 1).step(0.0)
     site.step()
     site.serve()
-    site.fleet.reload(refuse)
+    site.workers.reload(refuse)
     site.step()
     assert running(site) == [1]
-    assert not site.fleet.reloading
+    assert not site.workers.reloading
 
 
 def test_a_restart_does_not_wait_for_the_new_ones() -> None:
     site = Site()
     site.step()
     site.serve()
-    site.fleet.restart(site.now)
+    site.workers.restart(site.now)
     assert running(site) == []
     site.step()
     assert running(site) == [3, 4]
-    site.fleet.restart(site.now)
+    site.workers.restart(site.now)
     site.step()
     assert running(site) == [5, 6]
     assert [one.asked for one in site.started] == [1, 1, 1, 1, 0, 0], "each is stopped once"
@@ -323,7 +323,7 @@ def test_a_restart_does_not_wait_for_the_new_ones() -> None:
 def test_a_failure_that_somebody_is_told_of_ends_nothing() -> None:
     site = Site(target=1)
     told: list[AppImportError] = []
-    site.fleet.on_failure = told.append
+    site.workers.on_failure = told.append
     site.step()
     site.started[0].over = True
     site.step()
@@ -334,13 +334,13 @@ def test_a_failure_that_somebody_is_told_of_ends_nothing() -> None:
     assert running(site) == [], "the second time it waits a little"
     site.step(SECOND)
     assert running(site) == [3]
-    assert not site.fleet.over
+    assert not site.workers.over
 
 
 # What else follows from an end
 
 
-class Threads(Serving):
+class Threads(Member):
     """Threads of this process, which cannot be started again."""
 
     def __init__(self) -> None:
@@ -363,13 +363,13 @@ class Threads(Serving):
 
 
 def test_a_new_fleet_neither_reloads_nor_stops_nor_has_failed() -> None:
-    fleet = Site().fleet
+    fleet = Site().workers
     flags = (fleet.ready, fleet.reloading, fleet.stopping, fleet.failed, fleet.over)
     assert not any(flags)
 
 
 def test_what_exists_already_counts_and_ends_all_by_its_accident() -> None:
-    fleet = Fleet(Settings(), None, 1)
+    fleet = Workers(Settings(), None, 1)
     threads, child = Threads(), Fake(1)
     fleet.adopt(threads)
     fleet.adopt(child)
@@ -387,7 +387,7 @@ def test_what_exists_already_counts_and_ends_all_by_its_accident() -> None:
 
 
 def test_the_end_of_threads_that_were_stopped_is_no_failure() -> None:
-    fleet = Fleet(Settings(), None, 1)
+    fleet = Workers(Settings(), None, 1)
     threads = Threads()
     fleet.adopt(threads)
     fleet.stop(0.0)
@@ -400,10 +400,10 @@ def test_an_end_at_once_stops_the_fleet_and_limits_its_time() -> None:
     site = Site(target=1)
     site.step()
     site.serve()
-    site.fleet.stop_now(site.now, within=3.0)
-    assert site.fleet.stopping
+    site.workers.stop_now(site.now, within=3.0)
+    assert site.workers.stopping
     assert site.started[0].kill_at == site.now + 3.0
-    site.fleet.stop_now(site.now, within=9.0)
+    site.workers.stop_now(site.now, within=9.0)
     assert site.started[0].kill_at == site.now + 3.0, "expected the sooner of the two"
 
 
@@ -415,7 +415,7 @@ def test_killing_all_waits_for_the_processes_and_not_for_threads() -> None:
             waited.append(wait)
             return super().has_ended()
 
-    fleet = Fleet(Settings(), None, 1)
+    fleet = Workers(Settings(), None, 1)
     threads, child = Threads(), Waited(1)
     fleet.adopt(threads)
     fleet.adopt(child)
@@ -434,9 +434,9 @@ def test_a_new_application_is_not_made_to_wait_for_the_accidents_of_the_old(agai
         site.step()
     assert running(site) == []
     if again == "reload":
-        site.fleet.reload()
+        site.workers.reload()
     else:
-        site.fleet.restart(site.now)
+        site.workers.restart(site.now)
     site.step()
     assert len(running(site)) == 1
 
@@ -451,7 +451,7 @@ def test_a_reload_by_another_way_has_one_of_it_and_comes_back_if_it_fails() -> N
         others.append(Fake(100 + len(others)))
         return others[-1]
 
-    site.fleet.reload(other)
+    site.workers.reload(other)
     site.step()
     assert (len(others), len(site.started)) == (1, 3)
     others[0].over = True
@@ -467,17 +467,17 @@ def test_a_reload_that_was_asked_for_twice_is_not_tried_after_it_has_failed() ->
     site = Site(target=1)
     site.step()
     site.serve()
-    site.fleet.reload()
-    site.fleet.reload()
+    site.workers.reload()
+    site.workers.reload()
     site.step()
     site.started[1].over = True
     site.step()
-    assert not site.fleet.reloading
-    site.fleet.reload()
+    assert not site.workers.reloading
+    site.workers.reload()
     site.step()
     site.serve()
     site.step()
-    assert not site.fleet.reloading
+    assert not site.workers.reloading
     assert running(site) == [3]
 
 
@@ -488,7 +488,7 @@ def test_a_restart_leaves_alone_what_drains_already() -> None:
     first, second = site.started
     first.stopped_by_signal = True
     site.step()
-    site.fleet.restart(site.now)
+    site.workers.restart(site.now)
     assert (first.asked, second.asked) == (0, 1)
 
 
@@ -496,7 +496,7 @@ def test_what_loads_in_vain_has_a_second_after_a_restart_and_what_serves_its_ful
     site = Site(target=2, settings=Settings(timeout_worker=0, timeout_graceful=30.0))
     site.step()
     site.started[0].ready = True
-    site.fleet.restart(site.now)
+    site.workers.restart(site.now)
     limits = [one.kill_at - site.now for one in site.started]
     assert limits == [35.0, 1.0]
 
@@ -505,7 +505,7 @@ def test_what_loads_in_vain_has_a_second_after_a_restart_and_what_serves_its_ful
 
 
 def test_without_anything_due_the_wait_has_no_end() -> None:
-    fleet = Fleet(Settings(), None, 1)
+    fleet = Workers(Settings(), None, 1)
     assert fleet.wait_for(1000.0) == math.inf
     fleet.adopt(Threads())
     assert fleet.wait_for(1000.0) == math.inf
@@ -514,11 +514,11 @@ def test_without_anything_due_the_wait_has_no_end() -> None:
 def test_processes_are_looked_at_every_second() -> None:
     site = Site(target=1)
     site.step()
-    assert site.fleet.wait_for(site.now) == 1.0
+    assert site.workers.wait_for(site.now) == 1.0
 
 
 def test_the_time_of_a_kill_ends_the_wait_and_one_that_is_past_is_no_wait() -> None:
-    fleet = Fleet(Settings(), None, 1)
+    fleet = Workers(Settings(), None, 1)
     one = Threads()
     fleet.adopt(one)
     one.kill_at = 1007.0
@@ -528,16 +528,16 @@ def test_the_time_of_a_kill_ends_the_wait_and_one_that_is_past_is_no_wait() -> N
 
 def test_what_is_missing_ends_the_wait_when_it_may_be_started() -> None:
     site = Site(target=1)
-    assert site.fleet.wait_for(site.now) == 0.0
+    assert site.workers.wait_for(site.now) == 0.0
     site.step()
     for _ in range(2):
         site.serve()
         site.started[-1].over = True
         site.step()
     assert running(site) == []
-    assert round(site.fleet.wait_for(site.now), 6) == 0.1
-    site.fleet.stop(site.now)
-    assert site.fleet.wait_for(site.now) == math.inf, "expected nothing more to be started"
+    assert round(site.workers.wait_for(site.now), 6) == 0.1
+    site.workers.stop(site.now)
+    assert site.workers.wait_for(site.now) == math.inf, "expected nothing more to be started"
 
 
 # What is logged
@@ -572,11 +572,11 @@ def test_the_log_names_what_becomes_of_each(caplog: pytest.LogCaptureFixture) ->
         for pid in (1, 2)
     ]
     site.serve()
-    site.fleet.change(2, site.now)
+    site.workers.change(2, site.now)
     assert lines(caplog) == [("INFO", "workers: 4")]
     site.step()
     site.serve()
-    site.fleet.reload()
+    site.workers.reload()
     site.step()
     site.serve()
     assert lines(caplog) == [("INFO", "reloading"), ("INFO", "reloaded")]
@@ -597,7 +597,7 @@ def test_the_log_says_why_a_worker_could_not_load_the_application(
     assert lines(caplog) == [("ERROR", "no new worker: broken")]
     assert running(site) == []
     site.step(SECOND)
-    site.fleet.reload()
+    site.workers.reload()
     site.step()
     site.started[-1].over = True
     site.step()
@@ -620,8 +620,8 @@ def test_a_worker_that_cannot_be_started_is_logged_and_tried_later(
         refusals += 1
         raise OSError("no more processes")
 
-    site.fleet._spawn = refuse
-    site.fleet.change(1, site.now)
+    site.workers._spawn = refuse
+    site.workers.change(1, site.now)
     site.step()
     assert refusals == 1, "expected one attempt"
     assert lines(caplog)[-1] == ("ERROR", "cannot start a process: no more processes")

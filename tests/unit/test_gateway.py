@@ -15,7 +15,7 @@ import pytest
 from picowsgi import core
 from picowsgi.errors import ClientGoneError, ResponseError
 from picowsgi.wsgi import gateway as module
-from picowsgi.wsgi.environ import Kept
+from picowsgi.wsgi.environ import SharedState
 from picowsgi.wsgi.gateway import Gateway, client_disconnected, early_hints
 from picowsgi.wsgi.response import FileWrapper, Response
 from support import PYPY, TIMEOUT
@@ -104,7 +104,7 @@ class Site:
         self.thread = SimpleNamespace(
             pointer=self, request=self.request, block=b"", owner=ref(self)
         )
-        self.kept = Kept(SimpleNamespace(loans=self.loans))  # type: ignore[arg-type]
+        self.kept = SharedState(SimpleNamespace(loans=self.loans))  # type: ignore[arg-type]
         self.gateway: Gateway = RecordedGateway(None, self.thread, [{}], self.kept)  # type: ignore[arg-type]
 
     def send_file(self, _site: Site, descriptor: int, offset: int, size: int) -> int:
@@ -152,7 +152,7 @@ def test_nothing_is_sent_as_a_whole(site: Site, result: Any) -> None:
     assert site.calls == [("whole", b"200 OK", b"", ADDED)]
 
 
-@pytest.mark.parametrize("result", [[b"abc", b"d"], [bytearray(b"abc")], iter([b"abc"])], ids=str)
+@pytest.mark.parametrize("result", [[b"abc", b"d"], [bytearray(b"abc")], iter([b"abc"])])
 def test_what_is_not_one_piece_is_sent_in_parts(site: Site, result: Any) -> None:
     number = site.serve(answering(result))
     assert number < 0

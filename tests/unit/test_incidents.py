@@ -11,7 +11,7 @@ import pytest
 
 from picowsgi import core
 from picowsgi.config.settings import Settings
-from picowsgi.threads.incidents import log_notices
+from picowsgi.threads.incidents import log_incidents
 
 
 class Told:
@@ -107,7 +107,7 @@ WRITE = "a client has taken nothing for 2.5 s (--timeout-write), so its response
 def test_each_has_its_level_and_its_words(
     caplog: pytest.LogCaptureFixture, one: core.Notice, level: int, text: str
 ) -> None:
-    log_notices(Told(one), replace(Settings(), timeout_write=2.5, timeout_queue=4.0))  # type: ignore[arg-type]
+    log_incidents(Told(one), replace(Settings(), timeout_write=2.5, timeout_queue=4.0))  # type: ignore[arg-type]
     assert [(each.levelno, each.getMessage()) for each in caplog.records] == [(level, text)]
 
 
@@ -119,7 +119,7 @@ def test_the_request_and_its_client_are_named_where_they_are_known(
         notice(core.NOTICE_BACKLOG, line="GET / HTTP/1.1"),
         notice(core.NOTICE_BACKLOG, address="192.0.2.1", port="9"),
     ]
-    log_notices(Told(*ones), Settings())  # type: ignore[arg-type]
+    log_incidents(Told(*ones), Settings())  # type: ignore[arg-type]
     what = "the server stops while connections wait to be accepted"
     assert [each.getMessage() for each in caplog.records] == [
         rf"{what}: GET /\x1b\\ HTTP/1.1, from ::1 port 80",

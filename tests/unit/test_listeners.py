@@ -16,8 +16,8 @@ import pytest
 from picowsgi.errors import BindError
 from picowsgi.system import sockets
 from picowsgi.system.sockets import (
-    Access,
     Bind,
+    FilePermissions,
     Listener,
     UnixListener,
     adopt_listener,
@@ -38,7 +38,7 @@ def opened() -> Iterator[list[socket.socket]]:
     close_sockets(made)
 
 
-def unix(path: Path, access: Access | None = None) -> UnixListener:
+def unix(path: Path, access: FilePermissions | None = None) -> UnixListener:
     sock = open_bind(Bind("unix", path=str(path)), 5, [], access)
     assert isinstance(sock, UnixListener)
     return sock
@@ -187,7 +187,7 @@ def test_a_mode_without_an_owner_is_set(
 ) -> None:
     if through == "path":
         without_ioctl(monkeypatch)
-    with unix(tmp_path / "s", Access(mode)):
+    with unix(tmp_path / "s", FilePermissions(mode)):
         assert mode_of(tmp_path / "s") == mode
 
 
@@ -196,7 +196,7 @@ def test_an_owner_without_a_mode_is_set(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "chown", lambda _path, *owner: given.append(owner))
     before = os.umask(0o27)
     try:
-        with unix(tmp_path / "s", Access(-1, (5, 6))):
+        with unix(tmp_path / "s", FilePermissions(-1, (5, 6))):
             assert given == [(5, 6)]
             assert mode_of(tmp_path / "s") == 0o750
         with unix(tmp_path / "t"):
@@ -232,9 +232,9 @@ def test_a_file_in_the_place_of_the_sockets_is_refused_and_left_alone(
     monkeypatch.setattr(os, "chown", lambda *_: pytest.fail("another file was given away"))
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     with replaced(path) as one:
-        for access in (Access(0o666), Access(-1, (5, 6))):
+        for access in (FilePermissions(0o666), FilePermissions(-1, (5, 6))):
             with pytest.raises(OSError, match="another process has replaced the socket's file"):
-                one.set_access(access)
+                one.set_permissions(access)
     assert mode_of(path) == 0o640
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
@@ -248,9 +248,9 @@ def test_where_a_file_cannot_be_held_no_link_is_followed(
     monkeypatch.setattr(Path, "chmod", lambda path, mode, **how: given.append((path, mode, how)))
     path = tmp_path / "s"
     with unix(path) as one:
-        one.set_access(Access(-1, (5, 6)))
-        one.set_access(Access(0o600))
-        one.set_access(Access())
+        one.set_permissions(FilePermissions(-1, (5, 6)))
+        one.set_permissions(FilePermissions(0o600))
+        one.set_permissions(FilePermissions())
     how = {"follow_symlinks": False}
     assert given == [(path, 5, 6, how), (path, 0o600, how)]
 

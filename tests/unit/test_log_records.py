@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from picowsgi.config.log_config import read_log_config
 from picowsgi.errors import ConfigError
 from picowsgi.log import (
     configure,
     get_logger,
     log_failure,
     printable_lines,
-    read_config,
     reopen,
     request_line,
     show,
@@ -280,7 +280,7 @@ def test_a_configuration_takes_the_place_of_standard_error_when_it_takes_effect(
     other = logging.getLogger("of.the.tests")
     file = tmp_path / "log.toml"
     file.write_text("[loggers.else]\nlevel = 'INFO'\n")
-    apply = read_config(str(file))
+    apply = read_log_config(str(file))
     logger = get_logger().logger
     assert len(logger.handlers) == 1
     apply()
@@ -308,4 +308,4 @@ def test_a_file_that_is_none_says_why(
     if text is not None:
         file.write_text(text)
     with pytest.raises(ConfigError, match=f"--log-config: .*{expected}"):
-        configure("info", config_file=str(file))
+        read_log_config(str(file))()

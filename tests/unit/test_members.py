@@ -16,22 +16,22 @@ import pytest
 
 from picowsgi.config.settings import Settings
 from picowsgi.process import members
-from picowsgi.process.members import Inline, Process
+from picowsgi.process.members import ChildProcess, OwnThreads
 from picowsgi.process.status_pipe import make_pair
 from support import TIMEOUT, wait_until
 
-Start = Callable[..., tuple[Process, int]]
+Start = Callable[..., tuple[ChildProcess, int]]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
     """`start(code)` runs Python code as a child; returns it and the worker's end of its channel."""
-    made: list[tuple[subprocess.Popen[bytes], Process, int]] = []
+    made: list[tuple[subprocess.Popen[bytes], ChildProcess, int]] = []
 
-    def run(code: str = "import time; time.sleep(60)", **options: Any) -> tuple[Process, int]:
+    def run(code: str = "import time; time.sleep(60)", **options: Any) -> tuple[ChildProcess, int]:
         ours, its = make_pair()
         child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
-        one = Process(child.pid, ours, **options)
+        one = ChildProcess(child.pid, ours, **options)
         made.append((child, one, its))
         return one, its
 
@@ -58,8 +58,8 @@ def test_a_new_one_is_neither_ready_nor_to_be_replaced(start: Start) -> None:
 
 
 def test_a_program_of_its_own_has_more_time_than_a_fork() -> None:
-    assert Process(0, -1, program=True).patience > Process(0, -1).patience
-    assert Process(0, -1, program=True).program
+    assert ChildProcess(0, -1, program=True).extra_time > ChildProcess(0, -1).extra_time
+    assert ChildProcess(0, -1, program=True).program
 
 
 def test_each_word_of_a_worker_is_a_sign_of_life(start: Start) -> None:
@@ -167,7 +167,7 @@ def test_stopping_at_once_says_so_and_nothing_else(start: Start) -> None:
 def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    one = Process(child.pid, -1)
+    one = ChildProcess(child.pid, -1)
     one.signal(signal.SIGTERM)
     assert one.has_ended()
     assert one.end == "ended with status 0"
@@ -177,8 +177,8 @@ def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
 def test_memory_is_that_of_the_process_and_0_where_nobody_says() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     size = pages * os.sysconf("SC_PAGESIZE")
-    assert size / 2 < Process(os.getpid(), -1).memory() < size * 2
-    assert Process(2**30, -1).memory() == 0
+    assert size / 2 < ChildProcess(os.getpid(), -1).memory() < size * 2
+    assert ChildProcess(2**30, -1).memory() == 0
 
 
 # Threads of this process
@@ -224,14 +224,14 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[Pool]:
         made.append(Pool(*arguments, **options))
         return made[-1]
 
-    monkeypatch.setattr(members, "Worker", make)
+    monkeypatch.setattr(members, "ThreadPool", make)
     return made
 
 
-def inline(workers: int = 1, connections: Any = None) -> tuple[Inline, list[str]]:
+def inline(workers: int = 1, connections: Any = None) -> tuple[OwnThreads, list[str]]:
     told: list[str] = []
     settings = Settings(workers=workers)
-    one = Inline("app", [], settings, lambda: told.append("end"), None, connections)  # type: ignore[arg-type]
+    one = OwnThreads("app", [], settings, lambda: told.append("end"), None, connections)  # type: ignore[arg-type]
     return one, told
 
 
@@ -295,4 +295,4 @@ def test_the_threads_of_a_process_have_little_more_time_than_their_requests(
 ) -> None:
     one, _ = inline()
     assert pools
-    assert 0 < one.patience <= 1 < TIMEOUT
+    assert 0 < one.extra_time <= 1 < TIMEOUT

@@ -13,7 +13,7 @@ import pytest
 from picowsgi import core
 from picowsgi.config.settings import Settings
 from picowsgi.threads import pool
-from picowsgi.threads.pool import Worker
+from picowsgi.threads.pool import ThreadPool
 from support import TIMEOUT
 
 
@@ -58,11 +58,13 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> list[StubLoop]:
     return StubLoop.made
 
 
-def make(monkeypatch: pytest.MonkeyPatch | None = None, count: int = 1, **options: Any) -> Worker:
+def make(
+    monkeypatch: pytest.MonkeyPatch | None = None, count: int = 1, **options: Any
+) -> ThreadPool:
     settings = Settings(**options)
     if monkeypatch is not None:
         monkeypatch.setattr(pool.loop, "share_out", lambda one: [one] * count)
-    return Worker("app", ["socket"], settings)  # type: ignore[arg-type,list-item]
+    return ThreadPool("app", ["socket"], settings)  # type: ignore[arg-type,list-item]
 
 
 def test_each_loop_has_what_all_have_in_common(
@@ -75,7 +77,7 @@ def test_each_loop_has_what_all_have_in_common(
     assert (common["wsgi.multithread"], common["wsgi.multiprocess"]) == (True, False)
     assert callable(common["wsgi.early_hints"])
     assert one.options["balance"] is None
-    Worker("app", [], Settings(threads=1), multiprocess=True, environ={"x": 1})  # type: ignore[arg-type]
+    ThreadPool("app", [], Settings(threads=1), multiprocess=True, environ={"x": 1})  # type: ignore[arg-type]
     common = loops[1].options["common"]
     assert (common["wsgi.multithread"], common["wsgi.multiprocess"]) == (False, True)
     assert common["x"] == 1
@@ -90,7 +92,7 @@ def test_several_loops_share_a_balance(
     assert type(balances[0]) is core.Balance
     assert balances[0] is balances[1]
     given = core.Balance()
-    Worker("app", [], Settings(), balance=given)  # type: ignore[arg-type]
+    ThreadPool("app", [], Settings(), balance=given)  # type: ignore[arg-type]
     assert all(one.options["balance"] is given for one in loops[2:])
 
 
@@ -271,6 +273,7 @@ class Log:
 
     def __init__(self, _settings: Settings) -> None:
         self.calls: list[Any] = []
+        self.output = core.AccessOutput()
 
     def close(self) -> None:
         self.calls.append("close")

@@ -147,10 +147,10 @@ def test_connections_go_through_a_pair_that_does_not_wait_until_its_end(make: Ma
     assert source.recv(10) == b"x"
 
 
-def test_after_the_handover_nothing_goes_through(make: Make) -> None:
+def test_after_the_transfer_nothing_goes_through(make: Make) -> None:
     one = make()
-    one.end_handover()
-    one.end_handover()
+    one.end_transfer()
+    one.end_transfer()
     with pytest.raises(OSError):  # noqa: PT011
         one.connections[1].send(b"x")
 

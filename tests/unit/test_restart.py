@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from picowsgi.process import restart
-from picowsgi.process.restart import Command, Handover, describe, take
+from picowsgi.process.restart import Command, Inherited, describe, take_inherited
 from picowsgi.process.status_pipe import READY, make_pair, read
 from picowsgi.system.sockets import adopt_listener
 
 SAY = """
 import json, os
-given = json.loads(os.environ["PICOWSGI_HANDOVER"])
+given = json.loads(os.environ["PICOWSGI_INHERITED"])
 numbers = [one[0] for one in given["listeners"]] + [given["channel"]]
 os.write({0}, json.dumps([
     given["role"], os.getcwd(), os.environ["X"], [os.fstat(one).st_ino for one in numbers]
@@ -35,7 +35,7 @@ def test_a_program_has_its_directory_its_environment_and_the_descriptors(tmp_pat
     reader, writer = os.pipe()
     ours, its = make_pair()
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        given = Handover("worker", os.getpid(), ((sock.fileno(), None, True),), channel=its)
+        given = Inherited("worker", os.getpid(), ((sock.fileno(), None, True),), channel=its)
         pid = command(SAY.format(writer), tmp_path).start(given, [its, writer])
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         said = json.loads(os.read(reader, 4096))
@@ -48,14 +48,14 @@ def test_a_program_has_its_directory_its_environment_and_the_descriptors(tmp_pat
 def test_a_program_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
     absent = Command(("/nonexistent",), str(tmp_path), {}, is_running=True)
     with pytest.raises(OSError, match="nonexistent"):
-        absent.start(Handover("worker", 1, ()), [])
+        absent.start(Inherited("worker", 1, ()), [])
 
 
 def test_a_process_becomes_the_program_with_the_same_number(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     ours, its = make_pair()
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        given = Handover("keeper", os.getpid(), ((sock.fileno(), None, True),), channel=its)
+        given = Inherited("keeper", os.getpid(), ((sock.fileno(), None, True),), channel=its)
         pid = os.fork()
         if pid == 0:
             try:
@@ -75,18 +75,18 @@ def test_a_process_becomes_the_program_with_the_same_number(tmp_path: Path) -> N
 
 def test_its_descriptors_are_those_that_there_are() -> None:
     listeners = ((5, None, True), (6, "/s", False))
-    assert Handover("worker", 1, listeners, channel=7).descriptors() == [5, 6, 7]
-    assert Handover("keeper", 1, listeners, child=(99, 0)).descriptors() == [5, 6, 0]
+    assert Inherited("worker", 1, listeners, channel=7).descriptors() == [5, 6, 7]
+    assert Inherited("keeper", 1, listeners, child=(99, 0)).descriptors() == [5, 6, 0]
 
 
 def test_only_a_worker_has_a_link() -> None:
     ours, its = make_pair()
     for role in ("successor", "keeper"):
-        assert Handover(role, os.getppid(), (), channel=its).link() is None  # type: ignore[arg-type]
-    link = Handover("worker", os.getppid(), (), channel=its).link()
+        assert Inherited(role, os.getppid(), (), channel=its).status_pipe() is None  # type: ignore[arg-type]
+    link = Inherited("worker", os.getppid(), (), channel=its).status_pipe()
     assert link is not None
     assert link.fileno() == its
-    assert not link.is_cut()
+    assert not link.is_supervisor_gone()
     os.close(ours)
     os.close(its)
 
@@ -94,15 +94,15 @@ def test_only_a_worker_has_a_link() -> None:
 def test_only_a_successor_says_that_it_serves_and_closes_its_end() -> None:
     ours, its = make_pair()
     for role in ("worker", "keeper"):
-        Handover(role, 1, (), channel=its).say_ready()  # type: ignore[arg-type]
+        Inherited(role, 1, (), channel=its).report_ready()  # type: ignore[arg-type]
     assert read(ours) is None
-    Handover("successor", 1, (), channel=its).say_ready()
+    Inherited("successor", 1, (), channel=its).report_ready()
     assert [read(ours), read(ours)] == [bytes([READY]), b""]
     os.close(ours)
 
 
 def test_settings_are_a_keepers() -> None:
-    assert Handover("worker", 1, ()).read_settings() is None
+    assert Inherited("worker", 1, ()).read_settings() is None
 
 
 def test_the_file_of_a_socket_is_named_for_who_is_to_remove_it(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_descriptor_that_is_closed_by_now_is_passed_over() -> None:
     end = os.open(os.devnull, os.O_RDONLY)
     os.close(end)
     fields = {"role": "worker", "parent": 1, "listeners": [], "channel": end, "child": [-1, -1]}
-    given = take({restart.VARIABLE: json.dumps(fields)})
+    given = take_inherited({restart.VARIABLE: json.dumps(fields)})
     assert given is not None
     assert (given.channel, given.listeners, given.child) == (end, (), (-1, -1))
 

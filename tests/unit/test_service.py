@@ -15,9 +15,10 @@ import pytest
 from picowsgi.config.load import load_settings
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError, BindError, ConfigError, PatchedError
-from picowsgi.process import service as module
-from picowsgi.process import supervisor
-from picowsgi.process.service import Service, enter_directory, freeze, run
+from picowsgi.process import run as module
+from picowsgi.process import spawner, supervisor
+from picowsgi.process.run import check, run
+from picowsgi.process.service import Service
 
 
 class Site:
@@ -177,7 +178,9 @@ def test_the_service_has_what_it_was_given(site: Site) -> None:
     run(load, settings(workers=2), ready.append, command)
     (service,) = site.services
     assert service.command is command
-    assert (service.link, service.given, service.pid_file, service.reloader) == (None,) * 4
+    assert (service.status_pipe, service.inherited, service.pid_file, service.reloader) == (
+        None,
+    ) * 4
     service.on_ready([])
     assert ready == [[]]
     assert service.files_are_ours
@@ -200,11 +203,11 @@ def test_the_first_start_warns_and_opens_the_browser_when_it_is_ready(
 
 
 def test_it_changes_to_the_directory_and_sets_the_umask(site: Site, tmp_path: Path) -> None:
-    enter_directory(settings())
+    check(settings())
     assert (Path.cwd() == tmp_path, os.umask(0o22)) == (False, 0o22)
-    enter_directory(settings(chdir=str(tmp_path), umask="027"))
+    check(settings(chdir=str(tmp_path), umask="027"))
     assert (Path.cwd(), os.umask(0o22)) == (tmp_path, 0o27)
-    enter_directory(settings(umask="0"))
+    check(settings(umask="0"))
     assert os.umask(0o22) == 0
     with pytest.raises(ConfigError, match="--chdir: /nonexistent: No such file or directory"):
         serve(chdir="/nonexistent")
@@ -285,7 +288,11 @@ def test_processes_that_can_be_replaced_are_workers(
 
 
 def ended(code: str) -> subprocess.CompletedProcess[str]:
-    begin = "import os, sys\nfrom picowsgi.process.service import _load_here, leave\n"
+    begin = """
+import os, sys
+from picowsgi.process.exit import leave
+from picowsgi.process.run import _load_here
+"""
     return subprocess.run(
         [sys.executable, "-c", begin + code],
         capture_output=True,
@@ -343,9 +350,9 @@ leave(9)
 
 def test_what_exists_before_the_fork_is_left_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(module.gc, "collect", lambda: calls.append("collect"))
-    monkeypatch.setattr(module.gc, "freeze", lambda: calls.append("freeze"), raising=False)
-    freeze()
-    monkeypatch.delattr(module.gc, "freeze")
-    freeze()
+    monkeypatch.setattr(spawner.gc, "collect", lambda: calls.append("collect"))
+    monkeypatch.setattr(spawner.gc, "freeze", lambda: calls.append("freeze"), raising=False)
+    spawner.freeze()
+    monkeypatch.delattr(spawner.gc, "freeze")
+    spawner.freeze()
     assert calls == ["collect", "freeze", "collect"]

@@ -14,9 +14,9 @@ import pytest
 from picowsgi import core
 from picowsgi.config.settings import Settings
 from picowsgi.process import spawner as module
-from picowsgi.process.members import Process
+from picowsgi.process.members import ChildProcess
 from picowsgi.process.spawner import Spawner
-from picowsgi.process.status_pipe import READY, Link, make_pair
+from picowsgi.process.status_pipe import READY, StatusPipe, make_pair
 from picowsgi.system.signals import ALL
 from support import wait_until
 
@@ -59,7 +59,7 @@ class StubCommand:
 class Site:
     """A spawner and what it uses."""
 
-    def __init__(self, work: Callable[[Link], int] = lambda _link: 0) -> None:
+    def __init__(self, work: Callable[[StatusPipe], int] = lambda _link: 0) -> None:
         self.signals, self.command = StubSignals(), StubCommand()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.service = SimpleNamespace(
@@ -88,9 +88,9 @@ def site() -> Iterator[Callable[..., Site]]:
 def test_a_forked_worker_works_and_ends_with_its_status(site: Callable[..., Site]) -> None:
     parent = os.getpid()
 
-    def work(link: Link) -> int:
-        link.say(READY)
-        return 5 if os.getpid() != parent and not link.is_cut() else 6
+    def work(link: StatusPipe) -> int:
+        link.send(READY)
+        return 5 if os.getpid() != parent and not link.is_supervisor_gone() else 6
 
     one = site(work)
     child = one.spawner.fork([])
@@ -103,10 +103,10 @@ def test_a_worker_has_nothing_of_the_others_and_no_end_but_its_own(
     site: Callable[..., Site],
 ) -> None:
     ours, its = make_pair()
-    other = Process(1, ours)
+    other = ChildProcess(1, ours)
     held: list[int] = []
 
-    def work(_link: Link) -> int:
+    def work(_link: StatusPipe) -> int:
         return 5 if other.channel == -1 else 6
 
     one = site(work)
@@ -120,9 +120,11 @@ def test_a_worker_has_nothing_of_the_others_and_no_end_but_its_own(
 
 
 def test_a_worker_sees_the_end_of_its_supervisors_end(site: Callable[..., Site]) -> None:
-    def work(link: Link) -> int:
-        link.say(READY)
-        wait_until(lambda: link.read_orders() or link.is_cut(), "the end of the supervisor")
+    def work(link: StatusPipe) -> int:
+        link.send(READY)
+        wait_until(
+            lambda: link.read_orders() or link.is_supervisor_gone(), "the end of the supervisor"
+        )
         return 5
 
     one = site(work)
@@ -136,7 +138,7 @@ def test_a_worker_sees_the_end_of_its_supervisors_end(site: Callable[..., Site])
 def test_a_worker_that_fails_ends_with_status_1_and_its_traceback(
     site: Callable[..., Site], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def work(_link: Link) -> int:
+    def work(_link: StatusPipe) -> int:
         raise KeyError("broken")
 
     child = site(work).spawner.fork([])
@@ -231,7 +233,7 @@ def test_only_a_successor_may_remove_the_files_of_sockets(
     for role in ("worker", "successor"):
         one.spawner.start(role).close()  # type: ignore[arg-type]
     with pytest.raises(SystemExit):
-        one.spawner.become_keeper(Process(5, -1))
+        one.spawner.become_keeper(ChildProcess(5, -1))
     assert asked == [False, True, True]
 
 
@@ -252,7 +254,7 @@ def test_a_keeper_has_the_child_the_settings_and_the_signals_that_came(
     one = site()
     number = min(ALL)
     one.signals.numbers = [number]
-    child = Process(5, os.dup(one.listener.fileno()))
+    child = ChildProcess(5, os.dup(one.listener.fileno()))
     with pytest.raises(SystemExit, match="another program"):
         one.spawner.become_keeper(child)
     ((given, descriptors),) = one.command.given

@@ -13,7 +13,7 @@ import pytest
 
 from picowsgi.errors import AppImportError
 from picowsgi.process import status_pipe
-from picowsgi.process.status_pipe import Link, make_pair, read, read_failure, write
+from picowsgi.process.status_pipe import StatusPipe, make_pair, read, read_failure, write
 
 
 @pytest.fixture
@@ -101,36 +101,36 @@ def test_a_descriptor_that_is_closed_is_nobody() -> None:
 
 
 def test_a_worker_says_single_bytes_and_knows_whether_they_are_heard(pair: list[int]) -> None:
-    link = Link(pair[0], os.getppid())
-    assert link.say(status_pipe.READY)
-    assert link.say(status_pipe.BEAT)
+    link = StatusPipe(pair[0], os.getppid())
+    assert link.send(status_pipe.READY)
+    assert link.send(status_pipe.HEARTBEAT)
     assert read(pair[1]) == b"R."
     assert link.fileno() == pair[0]
     shut(pair)
-    assert not link.say(status_pipe.BEAT)
+    assert not link.send(status_pipe.HEARTBEAT)
 
 
 def test_orders_come_in_their_order_until_the_supervisor_is_gone(pair: list[int]) -> None:
-    link = Link(pair[0], os.getppid())
+    link = StatusPipe(pair[0], os.getppid())
     assert link.read_orders() == b""
     write(pair[1], b"L")
     write(pair[1], b"DN")
     assert link.read_orders() == b"LDN"
-    assert (link.is_cut(), link.fileno()) == (False, pair[0])
+    assert (link.is_supervisor_gone(), link.fileno()) == (False, pair[0])
     write(pair[1], b"D")
     shut(pair)
     assert link.read_orders() == b"D"
-    assert (link.is_cut(), link.fileno(), link.read_orders()) == (True, -1, b"")
+    assert (link.is_supervisor_gone(), link.fileno(), link.read_orders()) == (True, -1, b"")
 
 
-def test_a_worker_whose_parent_is_another_one_is_cut(pair: list[int]) -> None:
-    assert Link(pair[0], os.getppid() + 1).is_cut()
-    assert not Link(pair[0], os.getppid()).is_cut()
+def test_a_worker_whose_parent_is_another_one_is_supervisor_gone(pair: list[int]) -> None:
+    assert StatusPipe(pair[0], os.getppid() + 1).is_supervisor_gone()
+    assert not StatusPipe(pair[0], os.getppid()).is_supervisor_gone()
 
 
 def test_a_failure_is_read_as_it_was_sent(pair: list[int]) -> None:
     error = AppImportError("it \N{SNOWMAN} failed", "Traceback\n  of it\n")
-    Link(pair[0], 1).fail(error)
+    StatusPipe(pair[0], 1).send_failure(error)
     data = read(pair[1])
     assert data is not None
     assert data[:1] == b"F"
@@ -142,7 +142,7 @@ def test_a_long_failure_keeps_its_first_words_and_the_end_of_its_traceback(
     pair: list[int],
 ) -> None:
     error = AppImportError("first " + "m" * 9000, "t" * 9000 + " last")
-    Link(pair[0], 1).fail(error)
+    StatusPipe(pair[0], 1).send_failure(error)
     again = read_failure((read(pair[1]) or b"")[1:])
     assert str(again) == "first " + "m" * 1994
     assert again.application_traceback == "t" * 5995 + " last"
@@ -171,7 +171,7 @@ def status_of(pid: int) -> int:
 def test_a_forked_child_has_no_link_and_its_own_children_keep_their_files(pair: list[int]) -> None:
     gc.collect()  # links of other tests, whose descriptors are closed
     descriptor = os.dup(pair[0])
-    link = Link(descriptor, os.getppid())
+    link = StatusPipe(descriptor, os.getppid())
     pid = os.fork()
     if pid == 0:
         was_open = is_open(descriptor)
@@ -182,4 +182,4 @@ def test_a_forked_child_has_no_link_and_its_own_children_keep_their_files(pair: 
         os._exit(2 * was_open + status_of(grandchild))
     assert status_of(pid) == 0
     with socket.socket(fileno=descriptor):
-        assert link.say(status_pipe.BEAT), "expected the parent to keep it"
+        assert link.send(status_pipe.HEARTBEAT), "expected the parent to keep it"

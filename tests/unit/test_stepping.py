@@ -9,9 +9,9 @@ from weakref import ref
 import pytest
 
 from picowsgi import core
-from picowsgi.wsgi.environ import Kept
+from picowsgi.wsgi.environ import SharedState
 from picowsgi.wsgi.response import Response
-from picowsgi.wsgi.stepping import ObservedGateway
+from picowsgi.wsgi.stepping import SteppingGateway
 
 TEXT = [("Content-Type", "text/plain"), ("X-A", "a: b")]
 
@@ -36,7 +36,7 @@ class Recorded(Response):
         return 7
 
 
-class RecordedGateway(ObservedGateway):
+class RecordedGateway(SteppingGateway):
     response = Recorded
 
 
@@ -76,7 +76,7 @@ class Site:
         thread: Any = SimpleNamespace(
             pointer=self, request=self.request, block=b"", owner=ref(self)
         )
-        self.kept = Kept(SimpleNamespace(loans={}))  # type: ignore[arg-type]
+        self.kept = SharedState(SimpleNamespace(loans={}))  # type: ignore[arg-type]
         self.kept.templates[64] = {"REQUEST_METHOD": "GET", "REQUEST_URI": "/a"}
         self.gateway = RecordedGateway(None, thread, [{}], self.kept, core.CLOSE)  # type: ignore[arg-type]
 

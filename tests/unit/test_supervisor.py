@@ -15,8 +15,8 @@ import pytest
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
 from picowsgi.process import status_pipe, supervisor
-from picowsgi.process.members import Inline, Process
-from picowsgi.process.restart import Command, Handover
+from picowsgi.process.members import ChildProcess, OwnThreads
+from picowsgi.process.restart import Command, Inherited
 from picowsgi.process.service import Service
 from picowsgi.system.signals import ALL, FEW
 
@@ -83,7 +83,7 @@ class StubFleet:
 
     def __init__(self, settings: Any, spawn: Any, target: int) -> None:
         self.settings, self.spawn, self.target = settings, spawn, target
-        self.servings: list[Any] = []
+        self.members: list[Any] = []
         self.calls: list[Any] = []
         self.steps: list[float] = []
         self.ready = self.reloading = self.over = self.failed = False
@@ -92,10 +92,10 @@ class StubFleet:
         self.wait = math.inf
 
     def adopt(self, one: Any) -> None:
-        self.servings.append(one)
+        self.members.append(one)
 
     def processes(self) -> list[Any]:
-        return [one for one in self.servings if isinstance(one, Process)]
+        return [one for one in self.members if isinstance(one, ChildProcess)]
 
     def wait_for(self, _now: float) -> float:
         return self.wait
@@ -123,7 +123,7 @@ class StubFleet:
         self.calls.append(("restart", now))
 
 
-class Child(Process):
+class Child(ChildProcess):
     """A worker that notes its signals."""
 
     def __init__(self, pid: int, *, program: bool = False) -> None:
@@ -135,7 +135,7 @@ class Child(Process):
         self.sent.append(number)
 
 
-class Threads(Inline):
+class Threads(OwnThreads):
     """Threads of this process that serve nothing."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -188,8 +188,8 @@ class Desk:
         self.sockets = [Record("socket", self.calls)]
         for name, value in {
             "Signals": StubSignals,
-            "Fleet": StubFleet,
-            "Inline": Threads,
+            "Workers": StubFleet,
+            "OwnThreads": Threads,
             "Spawner": lambda *_: self.spawner,
             "Upgrade": lambda *_: self.upgrade,
             "close_backlog": lambda sockets: self.calls.append(("close backlog", len(sockets))),
@@ -207,21 +207,21 @@ class Desk:
             self.ready.append,
         )
         self.service.command = given["command"]
-        self.service.given = given["given"]
+        self.service.inherited = given["given"]
         self.service.reloader = given["reloader"]
         if given["link"]:
             self.link = Record(
                 "link",
                 self.calls,
                 fileno=lambda: -1,
-                is_cut=lambda: False,
+                is_supervisor_gone=lambda: False,
                 read_orders=self._take_orders,
-                say=self._note_word,
+                send=self._note_word,
             )
-            self.service.link = self.link  # type: ignore[assignment]
+            self.service.status_pipe = self.link  # type: ignore[assignment]
         self.said: list[int] = []
         self.supervisor = supervisor._Supervisor(self.service, forked=given["forked"])
-        self.fleet: StubFleet = self.supervisor._fleet  # type: ignore[assignment]
+        self.fleet: StubFleet = self.supervisor._workers  # type: ignore[assignment]
         self.signals: StubSignals = self.supervisor._signals  # type: ignore[assignment]
 
     def _load(self) -> Any:
@@ -242,11 +242,11 @@ class Desk:
     @property
     def words(self) -> list[int]:
         """What a worker has said, but for its signs of life."""
-        return [byte for byte in self.said if byte != status_pipe.BEAT]
+        return [byte for byte in self.said if byte != status_pipe.HEARTBEAT]
 
     @property
     def threads(self) -> Threads:
-        (one,) = self.fleet.servings
+        (one,) = self.fleet.members
         assert isinstance(one, Threads)
         return one
 
@@ -275,7 +275,7 @@ class Desk:
 
     def become_ready(self) -> None:
         self.fleet.ready = True
-        for one in self.fleet.servings:
+        for one in self.fleet.members:
             one.ready = True
             one.last_heartbeat = self.now
 
@@ -305,7 +305,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
 
 def given(role: Any) -> Any:
-    return Handover(role, os.getppid(), ())
+    return Inherited(role, os.getppid(), ())
 
 
 # What serves
@@ -342,7 +342,7 @@ def test_workers_are_forked_before_an_application_is_loaded(desk: Make) -> None:
     one = desk(workers=3)
     assert (one.loads, one.fleet.target) == (0, 3)
     assert one.service.balance is not None
-    one.fleet.servings.append("other")
+    one.fleet.members.append("other")
     one.upgrade.set(processes=lambda: ["successor"])
     one.fleet.spawn()
     assert one.calls[-1] == ("spawner.fork", ["other", "successor"])
@@ -405,7 +405,7 @@ def test_a_worker_tells_its_supervisor_that_it_serves(desk: Make) -> None:
 def test_a_successor_tells_the_process_before_it(desk: Make) -> None:
     told: list[str] = []
     one = desk(given=given("successor"))
-    object.__setattr__(one.service.given, "say_ready", lambda: told.append("ready"))
+    object.__setattr__(one.service.inherited, "report_ready", lambda: told.append("ready"))
     one.run(one.become_ready, lambda: None)
     assert told == ["ready"]
 
@@ -446,7 +446,7 @@ def test_files_belong_to_who_listens_last(desk: Make) -> None:
     successor = desk(given=given("successor"))
     successor.end()
     assert not successor.service.files_are_ours, "expected the first process to live"
-    orphan = desk(given=Handover("successor", 1 << 30, ()))
+    orphan = desk(given=Inherited("successor", 1 << 30, ()))
     orphan.end()
     assert orphan.service.files_are_ours
     worker = desk(given=given("worker"))
@@ -553,7 +553,7 @@ def test_a_worker_without_a_supervisor_drains_once(
 ) -> None:
     one = desk(link=True)
     assert one.link is not None
-    one.link.set(is_cut=lambda: True)
+    one.link.set(is_supervisor_gone=lambda: True)
     one.run(lambda: None)
     assert one.fleet.calls == [("stop", 1000.0, False, math.inf), "kill"]
     assert caplog.messages == ["the supervisor is gone"]
@@ -636,7 +636,7 @@ def test_the_process_becomes_a_keeper_when_the_program_alone_serves(desk: Make) 
 
     def replaced() -> None:
         one.fleet.reloading = False
-        one.fleet.servings[:] = [program]
+        one.fleet.members[:] = [program]
 
     calls = one.run(one.become_ready, signal.SIGHUP, lambda: None, replaced, lambda: None)
     assert calls.count(("spawner.become_keeper", program)) == 2
@@ -650,7 +650,7 @@ def test_it_does_not_become_a_keeper_before(desk: Make, why: str) -> None:
 
     def replaced() -> None:
         one.fleet.reloading = why == "reloading"
-        one.fleet.servings[:] = [program, old] if why == "old" else [program]
+        one.fleet.members[:] = [program, old] if why == "old" else [program]
         one.upgrade.set(lives=lambda: why == "successor")
         program.stopping = why == "drains"
 
@@ -667,7 +667,7 @@ def test_a_reload_that_was_given_up_leaves_the_process_as_it_is(desk: Make) -> N
         one.fleet.reloading = False
 
     def later() -> None:
-        one.fleet.servings[:] = [program]
+        one.fleet.members[:] = [program]
 
     calls = one.run(signal.SIGHUP, failed, lambda: None, later, lambda: None)
     assert "spawner.become_keeper" not in [name for name, *_ in calls]
@@ -676,9 +676,9 @@ def test_a_reload_that_was_given_up_leaves_the_process_as_it_is(desk: Make) -> N
 def test_a_keeper_watches_the_program_that_it_was_given(
     desk: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "Process", Process)
-    one = desk(command=COMMAND, given=Handover("keeper", os.getpid(), (), child=(77, -1)))
-    (child,) = one.fleet.servings
+    monkeypatch.setattr(supervisor, "ChildProcess", ChildProcess)
+    one = desk(command=COMMAND, given=Inherited("keeper", os.getpid(), (), child=(77, -1)))
+    (child,) = one.fleet.members
     assert (child.pid, child.program, child.ready) == (77, True, True)
     assert (one.fleet.target, one.fleet.spawn.__name__) == (1, "_start_program")
     assert one.loads == 0
@@ -700,7 +700,7 @@ def test_log_files_are_opened_again_by_all(desk: Make, monkeypatch: pytest.Monke
     other = desk(workers=2)
     ready, loading = Child(1), Child(2)
     loading.ready = False
-    other.fleet.servings[:] = [ready, loading]
+    other.fleet.members[:] = [ready, loading]
     other.run(signal.SIGUSR1, signal.SIGQUIT)
     assert opened == ["log"] * 2
     assert (ready.sent, loading.sent) == ([signal.SIGUSR1, signal.SIGQUIT], [])
@@ -719,7 +719,7 @@ def test_there_can_be_one_worker_more_or_less(desk: Make, number: int, by: int) 
     assert one.fleet.calls[0] == ("change", by)
     other = desk(workers=2)
     program = Child(1, program=True)
-    other.fleet.servings[:] = [program]
+    other.fleet.members[:] = [program]
     other.run(number)
     assert (other.fleet.calls, program.sent) == (["kill"], [number]), "expected it to be passed on"
 
@@ -757,12 +757,12 @@ def test_silent_workers_are_no_sign_of_life(desk: Make) -> None:
     one = desk(workers=2)
     child = Child(1)
     child.last_heartbeat = 1000.0
-    one.fleet.servings[:] = [child]
+    one.fleet.members[:] = [child]
     assert pings(one.run(one.later(1.9), one.later(0.2))) == [1000.0, 1001.9]
     other = desk(workers=2)
     other.notifier.set(interval=10.0)
     child.last_heartbeat = 1000.0
-    other.fleet.servings[:] = [child]
+    other.fleet.members[:] = [child]
     assert pings(other.run(other.later(9.9), other.later(0.2))) == [1000.0, 1009.9]
     child.ready = False
     child.last_heartbeat = 1010.1
@@ -773,7 +773,7 @@ def test_a_worker_says_every_second_that_it_lives(desk: Make) -> None:
     one = desk(link=True, forked=True)
     one.threads.ready = True
     one.run(one.later(0.5), one.later(0.45), one.later(0.5), one.later(0.5))
-    assert one.said.count(status_pipe.BEAT) == 3, "expected one at 0, 0.95 and 1.95 s"
+    assert one.said.count(status_pipe.HEARTBEAT) == 3, "expected one at 0, 0.95 and 1.95 s"
 
 
 def test_a_worker_asks_to_be_replaced_after_its_requests(desk: Make) -> None:
@@ -801,7 +801,7 @@ def test_a_worker_asks_again_where_nobody_has_heard_it(desk: Make) -> None:
         return False
 
     assert one.link is not None
-    one.link.set(say=deaf)
+    one.link.set(send=deaf)
     one.run(lambda: None, lambda: None)
     assert asked.count(status_pipe.REPLACE) == 3
 
@@ -910,7 +910,7 @@ def test_it_waits_for_all_that_can_say_something(desk: Make, poll: type[Poll]) -
 
     child, silent, successor = Talking(1), Talking(2), Talking(3)
     child.channel, successor.channel = 102, 103
-    one.fleet.servings[:] = [child, silent]
+    one.fleet.members[:] = [child, silent]
     one.upgrade.set(processes=lambda: [successor])
     one.run()
     assert poll.registered == [one.signals.reader, 101, 102, 103]
@@ -979,7 +979,7 @@ def test_a_developer_does_not_wait_long_after_an_interrupt(
     one = desk(reload=True, reloader=reloader(calls, []), sources=sources)
     one.run(number)
     assert one.fleet.calls[0] == ("stop", 1000.0, False, within)
-    assert ("reloader.end_handover",) in calls
+    assert ("reloader.end_transfer",) in calls
     assert poll.waits
 
 
@@ -1013,7 +1013,10 @@ def test_a_forked_worker_is_no_service_of_its_own(
     assert one.supervisor._be_worker(link) == 7
     ((service, forked),) = made
     assert forked
-    assert (service.link, service.command, service.pid_file, service.given) == (link, *[None] * 3)
+    assert (service.status_pipe, service.command, service.pid_file, service.inherited) == (
+        link,
+        *[None] * 3,
+    )
     service.on_ready([])
     assert one.ready == []
     assert ("notifier.disable",) in one.calls
@@ -1030,4 +1033,4 @@ def test_a_forked_worker_tells_why_it_has_no_application(
 
     monkeypatch.setattr(supervisor, "_Supervisor", fail)
     assert one.supervisor._be_worker(Record("link", one.calls)) == 1  # type: ignore[arg-type]
-    assert ("link.fail", error) in one.calls
+    assert ("link.send_failure", error) in one.calls

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from picowsgi.process.members import Process
+from picowsgi.process.members import ChildProcess
 from picowsgi.process.upgrade import Upgrade
 
 
-class Successor(Process):
+class Successor(ChildProcess):
     """A process that does what the test says."""
 
     def __init__(self) -> None:
@@ -40,7 +40,10 @@ class Site:
         )
         notifier = SimpleNamespace(succeeded_by=lambda pid: note(("succeeded by", pid)))
         self.service = SimpleNamespace(
-            command="command", link=None, pid_file=file if pid_file else None, notifier=notifier
+            command="command",
+            status_pipe=None,
+            pid_file=file if pid_file else None,
+            notifier=notifier,
         )
         self.upgrade = Upgrade(self.service, SimpleNamespace(start=self.start))  # type: ignore[arg-type]
 
@@ -77,7 +80,7 @@ def test_it_makes_room_for_the_file_of_the_one_that_it_starts(
     assert caplog.messages == ["starting the successor 77"]
 
 
-@pytest.mark.parametrize("missing", [{"command": None}, {"link": "link"}])
+@pytest.mark.parametrize("missing", [{"command": None}, {"status_pipe": "pipe"}])
 def test_who_is_no_first_process_of_a_command_has_no_successor(
     caplog: pytest.LogCaptureFixture, missing: dict[str, Any]
 ) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from picowsgi.config.settings import Settings
-from picowsgi.process.members import Process, Serving
-from picowsgi.process.watchdog import Watch
+from picowsgi.process.members import ChildProcess, Member
+from picowsgi.process.watchdog import Watchdog
 
 
-class Worker(Process):
+class Worker(ChildProcess):
     """A worker as large as the test says."""
 
     def __init__(self, pid: int, *, program: bool = False) -> None:
@@ -32,8 +32,8 @@ class Worker(Process):
         return self.size
 
 
-def watch(**options: Any) -> Watch:
-    return Watch(Settings(**{"timeout_worker": 0.0, **options}))
+def watch(**options: Any) -> Watchdog:
+    return Watchdog(Settings(**{"timeout_worker": 0.0, **options}))
 
 
 def test_a_silent_worker_writes_its_stacks_and_is_killed_a_second_later(
@@ -41,12 +41,12 @@ def test_a_silent_worker_writes_its_stacks_and_is_killed_a_second_later(
 ) -> None:
     one, other = Worker(1), Worker(2)
     watchdog = watch(timeout_worker=4.0)
-    watchdog.look([one, other], 1001.0)
+    watchdog.check([one, other], 1001.0)
     other.last_heartbeat = 1003.0
-    watchdog.look([one, other], 1004.0)
+    watchdog.check([one, other], 1004.0)
     assert not one.silent, "expected the time to be over first"
-    watchdog.look([one, other], 1004.5)
-    watchdog.look([one, other], 1004.6)
+    watchdog.check([one, other], 1004.5)
+    watchdog.check([one, other], 1004.6)
     assert (one.silent, one.sent, one.kill_at) == (True, [signal.SIGQUIT], 1005.5)
     assert (other.silent, other.sent, other.kill_at) == (False, [], math.inf)
     (message,) = caplog.messages
@@ -56,7 +56,7 @@ def test_a_silent_worker_writes_its_stacks_and_is_killed_a_second_later(
 def test_one_that_is_to_be_killed_sooner_is(caplog: pytest.LogCaptureFixture) -> None:
     one = Worker(1)
     one.kill_at = 1004.75
-    watch(timeout_worker=4.0).look([one], 1004.5)
+    watch(timeout_worker=4.0).check([one], 1004.5)
     assert one.kill_at == 1004.75
     assert len(caplog.records) == 1
 
@@ -65,16 +65,16 @@ def test_without_a_limit_nobody_is_silent() -> None:
     one = Worker(1)
     watchdog = watch()
     for now in range(1001, 1100, 3):
-        watchdog.look([one], float(now))
+        watchdog.check([one], float(now))
     assert not one.silent
 
 
 def test_one_that_loads_its_application_may_be_silent_and_threads_are_not_watched() -> None:
-    loading, threads = Worker(1), Serving()
+    loading, threads = Worker(1), Member()
     loading.ready = False
     threads.ready = True
     threads.last_heartbeat = 0.0
-    watch(timeout_worker=1.0).look([loading, threads], 1004.0)
+    watch(timeout_worker=1.0).check([loading, threads], 1004.0)
     assert (loading.silent, threads.silent) == (False, False)
 
 
@@ -82,12 +82,12 @@ def test_one_that_loads_its_application_may_be_silent_and_threads_are_not_watche
 def test_who_was_not_listened_to_is_not_silent(pause: float, silent: bool) -> None:
     one = Worker(1)
     watchdog = watch(timeout_worker=4.0)
-    watchdog.look([one], 1000.0)
-    watchdog.look([one], 1000.0 + pause)
+    watchdog.check([one], 1000.0)
+    watchdog.check([one], 1000.0 + pause)
     assert one.silent == silent
     if not silent:
         assert one.last_heartbeat == 1005.5
-        watchdog.look([one], 1009.6)
+        watchdog.check([one], 1009.6)
         assert one.silent
 
 
@@ -95,7 +95,7 @@ def test_a_worker_that_has_grown_is_to_be_replaced(caplog: pytest.LogCaptureFixt
     caplog.set_level("INFO", "picowsgi")
     small, large = Worker(1), Worker(2)
     small.size, large.size = 1000, 1001
-    watch(max_worker_rss=1000).look([small, large], 1000.0)
+    watch(max_worker_rss=1000).check([small, large], 1000.0)
     assert (small.needs_replacement, large.needs_replacement) == (False, True)
     assert caplog.messages == ["worker 2 has 1001 bytes in memory"]
 
@@ -106,9 +106,9 @@ def test_memory_is_looked_at_every_two_seconds_while_that_is_of_use() -> None:
     program.size = 10**9
     watchdog = watch(max_worker_rss=1000)
     for now in (1000.0, 1001.0, 1001.9, 1002.0, 1003.0, 1004.5):
-        watchdog.look([one, worn, program], now)
+        watchdog.check([one, worn, program], now)
     assert (one.weighed, worn.weighed, program.weighed) == (3, 0, 0)
     assert not program.needs_replacement
     watchdog = watch()
-    watchdog.look([one], 1000.0)
+    watchdog.check([one], 1000.0)
     assert one.weighed == 3, "expected no look without a limit"
