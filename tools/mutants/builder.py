@@ -49,7 +49,7 @@ class Tree:
         self.objects = BUILD / "objects"
         self.mutated: dict[str, Path] = {}  # kind of object -> the mutated one
         self.source = ""
-        self.extension = self.root / "src" / "picowsgi" / _extension_name()
+        self.extension = self.root / "src" / "picowsgi" / _extension().name
         for folder in (self.root, self.programs, self.objects):
             folder.mkdir(parents=True, exist_ok=True)
         self._copy()
@@ -97,6 +97,10 @@ class Tree:
                 raise BuildError(self.errors)
             made.replace(target)
         return target
+
+    def take_extension(self) -> None:
+        """Take the extension module of the checkout: enough where no C file is to change."""
+        shutil.copy2(_extension(), self.extension)
 
     def build(self) -> None:
         """Build the unchanged core and its extension module."""
@@ -183,10 +187,10 @@ def _c_link(root: Path) -> list[str]:
     return shlex.split(found.group(1)) if found else []
 
 
-def _extension_name() -> str:
+def _extension() -> Path:
     import picowsgi._core
 
-    return Path(picowsgi._core.__file__).name
+    return Path(picowsgi._core.__file__)
 
 
 @cache

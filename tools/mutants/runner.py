@@ -18,10 +18,11 @@ from .known import Memory
 from .mutation import Mutation
 
 _PROGRAM_LIMIT = 30  # seconds for a C test; the slowest takes six
+_UNIT_LIMIT = 90  # for the unit tests of a Python file
 _LEARNED_LIMIT = 90  # for the tests that noticed something before
 _SET_LIMIT = 400  # for the likely tests
 _FULL_LIMIT = 1800
-_TEST_LIMIT = 30  # for one test of pytest
+_TEST_LIMIT = 20  # for one test of pytest; less than what CI gives to a mutant
 _TRIES = 2  # for a test without a mutation, as the machine may be busy
 _FAILED_MOST = 5  # tests that may fail without a mutation before the run ends
 _OURS = "not measured and not browser"  # those depend on the machine
@@ -101,15 +102,14 @@ class Runner:
         if by:
             self.memory.keep(one, NOTICED, [by], seconds=seconds)
             return Result(one, NOTICED, by, seconds)
-        if self.options.deadline and time.monotonic() >= self.options.deadline:
+        if self._is_late():  # a test that hangs would have noticed it
             return Result(one, UNFINISHED, "", seconds)
-        if not self._is_late():
-            self.memory.keep(one, SURVIVED, tests, seconds=seconds)
+        self.memory.keep(one, SURVIVED, tests, seconds=seconds)
         return Result(one, SURVIVED, "", seconds)
 
-    def check_unchanged(self) -> None:
-        """Run a few tests without a mutation: does anything work here?"""
-        if not self._is_sound("test_buffer"):
+    def check_unchanged(self, *, with_programs: bool) -> None:
+        """Run a few tests without a mutation, also one in C: does anything work here?"""
+        if with_programs and not self._is_sound("test_buffer"):
             raise BuildError("tests/c/test_buffer.c fails")
         where = "import picowsgi._core as core; print(core.__file__)"
         command, environ = [sys.executable, "-c", where], _environ(self.tree.root)
@@ -155,8 +155,14 @@ class Runner:
         before = [name for name in before if name in programs[0] + programs[1]]
         first = list(dict.fromkeys([*before, *programs[0]]))
         yield self._programs(first)
-        yield self._pytest(one, self.memory.learned_python(one.file), 0, _LEARNED_LIMIT)
-        yield self._pytest(one, python[0], workers, _SET_LIMIT)
+        units = [] if one.file.endswith(".c") else likely.unit_tests(root, one.file)
+        yield self._pytest(one, units, 0, _UNIT_LIMIT)
+        noticed = self.memory.learned_python(one.file)
+        others = [test for test in noticed if test.split("::")[0] not in units]
+        yield self._pytest(one, others, 0, _LEARNED_LIMIT)
+        yield self._pytest(
+            one, [name for name in python[0] if name not in units], workers, _SET_LIMIT
+        )
         yield self._programs([name for name in programs[1] if name not in first])
         yield self._pytest(one, python[1], workers, _SET_LIMIT)
         if self.options.full:
