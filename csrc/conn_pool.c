@@ -8,7 +8,7 @@
 #include "conn_pool.h"
 
 /* The allocator takes 300 instructions more for a connection that comes and goes: a thread of it keeps
- * a few freed pieces of memory of one size at hand, and clients come by the dozen. */
+ * a few freed pieces of memory of one size ready, and clients come by the dozen. */
 pw_conn *pw_conn_take(pw_server *server)
 {
     pw_conn *conn = server->spare;
