@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +22,8 @@ _CC = os.environ.get("CC", "cc")
 # A function without its `return`, or a variable without a value, does what nobody can foresee.
 _REFUSED = ["-Werror=return-type", "-Werror=uninitialized"]
 _PLAIN, _CHECKED, COVERED = "plain", "checked", "covered"
+THREADS = "threads/stress"  # the one C test of several files: those in tests/c/threads, and
+_WITH_THREADS = ("audit.c", "check.c")
 _SANITIZERS = "address,undefined"
 _COVERAGE = ["-O0", "-g", "--coverage", "-fprofile-update=atomic"]
 
@@ -49,6 +53,8 @@ class Tree:
         self.objects = BUILD / "objects"
         self.mutated: dict[str, Path] = {}  # kind of object -> the mutated one
         self.source = ""
+        self._linked: dict[Path, tuple[object, ...]] = {}  # file -> what it was linked of
+        self._lock = threading.Lock()
         self.extension = self.root / "src" / "picowsgi" / _extension_name()
         for folder in (self.root, self.programs, self.objects):
             folder.mkdir(parents=True, exist_ok=True)
@@ -131,17 +137,49 @@ class Tree:
 
     def program(self, name: str, kind: str = _CHECKED) -> list[str]:
         """The command that runs tests/c/NAME.c, linked with the core as it is now."""
-        helpers = [
-            str(file.relative_to(self.root))
-            for file in sorted((self.root / "tests" / "c").glob("*.c"))
-            if not file.name.startswith("test_")
+        threads = name == THREADS
+        folder = self.root / "tests" / "c"
+        files = sorted(folder.glob("*.c"))
+        if threads:
+            files = [*folder.glob("threads/*.c"), *(folder / name for name in _WITH_THREADS)]
+        sources = [str(file.relative_to(self.root)) for file in files]
+        sources = [
+            one for one in sources if threads or "/test_" not in one or one.endswith(f"/{name}.c")
         ]
-        sources = [f"tests/c/{name}.c", *helpers, *self.core]
-        objects = [str(self.object(source, kind)) for source in sources]
-        target = self.programs / name
-        extra = [f"-fsanitize={_SANITIZERS}"] if kind == _CHECKED else ["--coverage", "-pthread"]
-        self._link([_CC, *extra, "-o", str(target), *objects, *_c_link(self.root)])
-        return [str(target), str(self._corpus())]
+        target = self.programs / Path(name).name
+        with self._lock:
+            if kind == COVERED:
+                objects = [str(self.object(source, kind)) for source in [*sources, *self.core]]
+                extra = ["--coverage", "-pthread", *([] if threads else _c_link(self.root))]
+            else:
+                wraps = [] if threads else _c_link(self.root)
+                core = self._link_core(wraps)
+                objects = [*(str(self.object(source, kind)) for source in sources), str(core)]
+                extra = [f"-fsanitize={_SANITIZERS}", "-pthread", "-Wl,-rpath,$ORIGIN", *wraps]
+            self._link_once(target, [*objects, *extra])
+            return [str(target), str(self._corpus())]
+
+    def _link_core(self, extra: list[str]) -> Path:
+        """The core as a library, so that a mutant costs one link, and not one for each program."""
+        target = self.programs / ("libwrapped.so" if extra else "libcore.so")
+        objects = [str(self.object(source, _CHECKED)) for source in self.core]
+        self._link_once(target, ["-shared", *objects, f"-fsanitize={_SANITIZERS}", *extra])
+        return target
+
+    def _link_once(self, target: Path, words: list[str]) -> None:
+        """Link it unless it was linked of the same. A library does not change what uses it."""
+        made = (*words, *self._versions(words))
+        if self._linked.get(target) != made or not target.exists():
+            new = target.with_name(f"{target.name}.new")
+            soname = [f"-Wl,-soname,{target.name}"] if target.suffix == ".so" else []
+            self._link([_CC, "-o", str(new), *words, *soname])
+            new.replace(target)
+            self._linked[target] = made
+
+    def _versions(self, words: list[str]) -> Iterator[int]:
+        """Mutated objects have the same name, and other contents each time."""
+        mutated = {str(path) for path in self.mutated.values()}
+        yield from (Path(word).stat().st_mtime_ns for word in words if word in mutated)
 
     def link_extension(self, kind: str = _PLAIN) -> None:
         """Link the extension module into the copy."""
@@ -179,8 +217,9 @@ class Tree:
 
 def _c_link(root: Path) -> list[str]:
     """What the Makefile links the C tests with."""
-    found = re.search(r"^C_LINK := (.*)$", (root / "Makefile").read_text(), re.MULTILINE)
-    return shlex.split(found.group(1)) if found else []
+    text = (root / "Makefile").read_text().replace("\\\n", " ")
+    found = re.search(r"^C_WRAPPED := (.*)$", text, re.MULTILINE)
+    return [f"-Wl,--wrap={name}" for name in (found.group(1).split() if found else ())]
 
 
 def _extension_name() -> str:
@@ -198,7 +237,9 @@ def _flags(root: Path, source: str, kind: str) -> tuple[str, ...]:
         command, cwd=root, check=True, capture_output=True, text=True, env=environ
     ).stdout
     flags = [*shlex.split(printed), "-Icsrc", *_REFUSED]
-    if kind != _CHECKED:  # as setuptools compiles an extension
+    if kind == _CHECKED:  # for a library
+        flags += ["-fPIC", "-fvisibility=default"]
+    else:  # as setuptools compiles an extension
         flags = [*shlex.split(sysconfig.get_config_var("CFLAGS") or ""), "-fPIC", *flags]
         flags.append(f"-I{sysconfig.get_path('include')}")
     if kind == COVERED:

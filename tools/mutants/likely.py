@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 # C tests that take longer than a second come last; one of them only for the parsers that it tests.
-_SLOW = ("test_endings", "test_lifetime", "test_memory", "test_corpus")
+_SLOW = ("test_endings", "test_lifetime", "test_memory", "threads/stress", "test_corpus")
 _PARSERS = {"head", "fields", "index", "chunked", "parser_plain", "parser_sse42"}
 
 # C file -> C tests first, then files and folders of pytest, in tests/.
@@ -33,7 +33,10 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "handover": ("handover drain", "e2e/test_loops.py e2e/test_draining.py"),
     "head": ("head fields environ", "wire"),
     "index": ("environ", "unit/test_head.py"),
-    "loop": ("server fairness exchange drain", "e2e/test_timeout_queue.py e2e/test_draining.py"),
+    "loop": (
+        "server token fairness exchange drain",
+        "e2e/test_timeout_queue.py e2e/test_draining.py",
+    ),
     "notice": ("lifetime server", "e2e/test_notices.py"),
     "poll": ("poll", "e2e/test_poller.py"),
     "poll_epoll": ("poll", "e2e/test_poller.py"),
@@ -47,7 +50,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "server": ("server memory lifetime", "e2e/test_timeout_queue.py e2e/test_server_api.py"),
     "system": ("server access", "e2e/test_files.py unit/test_process_files.py"),
     "timeout": ("timeout", "e2e/test_timeouts.py"),
-    "token": ("server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
+    "token": ("token server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
     "yield_rule": ("yield_rule", "e2e/test_fairness.py"),
 }
 # After those, for every C file: files that take few seconds.
@@ -125,6 +128,8 @@ Ordered = tuple[list[str], list[str]]  # the tests of a file itself, and the oth
 def c_tests(root: Path, file: str) -> Ordered:
     """The names of the C tests."""
     everything = sorted(path.stem for path in (root / "tests" / "c").glob("test_*.c"))
+    if (root / "tests" / "c" / "threads" / "stress.c").exists():
+        everything.append("threads/stress")
     stem = Path(file).stem
     first = [f"test_{name}" for name in C_TESTS.get(stem, ("", ""))[0].split()]
     first = [name for name in first if name in everything]
