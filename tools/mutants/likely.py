@@ -16,7 +16,7 @@ _PARSERS = {"head", "fields", "index", "chunked", "parser_plain", "parser_sse42"
 # C file -> C tests first, then files and folders of pytest, in tests/.
 C_TESTS: dict[str, tuple[str, str]] = {
     "accept": ("server drain memory", "e2e/test_connection_limit.py unit/test_sockets.py"),
-    "access": ("access", "e2e/test_access_log.py"),
+    "access": ("access_lines access", "e2e/test_access_log.py"),
     "answer": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
     "balance": ("balance", "e2e/test_loops.py"),
     "buffer": ("buffer keep memory", "e2e/test_head_memory.py"),
