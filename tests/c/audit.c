@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "server.h"
 
 /* ------------------------------------------------------------------ lists */
 

@@ -6,11 +6,11 @@
 #ifndef PW_AUDIT_H
 #define PW_AUDIT_H
 
-#include "server.h"
+struct pw_server;
 
 /* Holds whenever the lock is free, also while other threads are at their requests. */
-void audit(const pw_server *server);
+void audit(const struct pw_server *server);
 /* Holds too where the loop has nothing to do but to wait, and no other thread is in a call. */
-void audit_at_rest(const pw_server *server);
+void audit_at_rest(const struct pw_server *server);
 
 #endif

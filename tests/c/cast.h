@@ -33,6 +33,7 @@ typedef struct actor {
     int64_t result;          /* of its last call */
     int64_t due;             /* ms: when its poll has waited long enough; -1: never */
     const char *head, *body; /* what its next response is made of */
+    const void *with;        /* borrowed: for the calls of a test */
     int32_t flags;           /* of that */
     int64_t (*call)(struct actor *self);
     const pthread_cond_t *condition;

@@ -1,29 +1,18 @@
 /* Which thread runs the loop: several threads and the watcher, in every order that a test wants. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "audit.h"
-#include "cast.h"
-#include "site.h"
+#include "stage.h"
 
 enum { THREADS = 3, LOOK_MS = 100 };
 
-static test_site site;
 static pw_settings settings;
-static actor *watcher;
-static actor *serving[ACTORS_MOST]; /* by number; the first has the thread of the site */
 
 static void begin_with(int32_t threads)
 {
     settings.threads = threads;
-    settings.poller = NULL; /* the best one, whose descriptor says whether it has something */
-    cast_begin();
-    site_open(&site, &settings, AF_UNIX);
-    site.server->timers.polled = site.server->timers.now = pw_now();
-    memset(serving, 0, sizeof serving);
-    watcher = cast_add(site.server, NULL, "watcher");
-    serving[0] = cast_add(site.server, site.thread, "first");
+    stage_open(&settings);
 }
 
 static void begin(void)
@@ -32,163 +21,38 @@ static void begin(void)
     begin_with(THREADS);
 }
 
-/* As Python does at PW_WATCH_START. */
-static actor *start(int number)
-{
-    pw_thread *thread = pw_thread_new(site.server, number);
-    REQUIRE(thread != NULL);
-    serving[number] = cast_add(site.server, thread, "one more");
-    return serving[number];
-}
-
-/* As Python does before it calls again. */
-static void take_news(void)
-{
-    while (pw_news(site.thread) >= 0)
-        pw_news_done(site.thread);
-}
-
-/* Stops the server, brings everybody home and frees what the test has made. */
-static void end(void)
-{
-    pw_server_stop(site.server, PW_END);
-    cast_settle();
-    for (int i = 0; i < ACTORS_MOST; i++) {
-        actor *one = serving[i];
-        if (one == NULL)
-            continue;
-        for (int rounds = 0; rounds < 10 && one->result != PW_STOP; rounds++) {
-            take_news();
-            if (one->at == AT_HOME)
-                actor_call(one, call_next);
-            if (one->at != AT_HOME)
-                cast_tick(watcher);
-        }
-        CHECK_INT(one->at, AT_HOME);
-        CHECK_INT(one->result, PW_STOP);
-    }
-    for (int rounds = 0; rounds < 10; rounds++) {
-        if (watcher->at == AT_HOME && watcher->result == PW_WATCH_STOP)
-            break;
-        if (watcher->at == AT_HOME)
-            for (pw_notice notice; pw_notice_take(site.server, &notice);)
-                continue;
-        if (watcher->at == AT_HOME)
-            actor_call(watcher, call_watch);
-        cast_settle();
-    }
-    CHECK_INT(watcher->at, AT_HOME);
-    audit(site.server);
-    for (int i = 1; i < ACTORS_MOST; i++)
-        if (serving[i] != NULL)
-            pw_thread_free(serving[i]->thread);
-    cast_end();
-    site_close(&site);
-}
-
-static actor_place respond(actor *one, const char *body)
-{
-    one->head = HEAD_OK;
-    one->body = body;
-    one->flags = 0;
-    actor_place place = actor_call(one, call_respond);
-    audit(site.server);
-    return place;
-}
-
-static bool has_request(const actor *one)
-{
-    return one != NULL && one->at == AT_HOME && one->thread->conn != NULL;
-}
-
-static test_client ask(const char *path)
-{
-    char request[100];
-    test_client client = site_connect(&site);
-    int size = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", path);
-    client_send(&client, request, (size_t)size);
-    return client;
-}
-
-/* The path of the request that a thread is at. */
-static const char *path_of(const actor *one)
-{
-    static char path[64];
-    const pw_thread *thread = one->thread;
-    const char *at = memchr(thread->line, ' ', thread->line_size);
-    REQUIRE(has_request(one) && at != NULL);
-    const char *blank = memchr(at + 1, ' ', thread->line_size - (size_t)(at + 1 - thread->line));
-    REQUIRE(blank != NULL && blank - at < (int)sizeof path);
-    snprintf(path, sizeof path, "%.*s", (int)(blank - at - 1), at + 1);
-    return path;
-}
-
-#define CHECK_PATH(one, path) CHECK(strcmp(path_of(one), (path)) == 0)
-
-static void check_answer(test_client *client, const char *end)
-{
-    client_receive(client);
-    CHECK(client->got.size >= strlen(end) &&
-          memcmp(client->got.at + client->got.size - strlen(end), end, strlen(end)) == 0);
-    client_close(client);
-}
-
-static void ticks(int count)
-{
-    for (int i = 0; i < count; i++) {
-        cast_tick(watcher);
-        audit(site.server);
-    }
-}
-
-/* Lets the watcher ask for a thread, and starts it. */
-static actor *start_wanted(int number)
-{
-    for (int i = 0; watcher->at != AT_HOME && i < 5; i++)
-        ticks(1);
-    REQUIRE(watcher->at == AT_HOME && watcher->result == PW_WATCH_START);
-    actor *one = start(number);
-    actor_call(one, call_next);
-    actor_call(watcher, call_watch);
-    cast_settle();
-    audit(site.server);
-    return one;
-}
-
 /* ------------------------------------------------------------------ the holder and the others */
 
 static void a_thread_that_comes_back_in_a_tick_keeps_the_token(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client client = ask("/a");
     cast_settle();
     CHECK(has_request(serving[0]));
-    CHECK(site.server->holder == serving[0]->thread && site.server->holder_is_out);
+    CHECK(stage.server->holder == serving[0]->thread && stage.server->holder_is_out);
     ticks(1); /* one is not enough: it may have begun at the end of it */
     CHECK_INT(watcher->at, AT_TICK);
-    CHECK(site.server->holder == serving[0]->thread);
+    CHECK(stage.server->holder == serving[0]->thread);
     CHECK_INT(respond(serving[0], "1"), AT_POLL);
-    CHECK(site.server->holder == serving[0]->thread && !site.server->holder_is_out);
+    CHECK(stage.server->holder == serving[0]->thread && !stage.server->holder_is_out);
     check_answer(&client, "\r\n\r\n1");
-    end();
+    stage_close();
 }
 
 static void after_two_ticks_another_thread_is_asked_for_and_goes_on(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client slow = ask("/slow");
     cast_settle();
     ticks(2);
     CHECK_INT(watcher->at, AT_HOME);
     CHECK_INT(watcher->result, PW_WATCH_START);
-    CHECK_INT(site.server->thread_count, 2);
-    actor *second = start_wanted(1);
+    CHECK_INT(stage.server->thread_count, 2);
+    actor *second = stage_start_wanted(1);
     CHECK_INT(second->at, AT_POLL);
-    CHECK(site.server->holder == second->thread);
+    CHECK(stage.server->holder == second->thread);
     test_client fast = ask("/fast");
     cast_settle();
     CHECK_PATH(second, "/fast");
@@ -196,20 +60,19 @@ static void after_two_ticks_another_thread_is_asked_for_and_goes_on(void)
     check_answer(&fast, "\r\n\r\n2");
     CHECK_INT(respond(serving[0], "1"), AT_SLEEP); /* the other one has the token */
     check_answer(&slow, "\r\n\r\n1");
-    end();
+    stage_close();
 }
 
 static void the_thread_that_went_to_sleep_last_is_woken_first(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client one = ask("/1");
     cast_settle();
-    start_wanted(1);
+    stage_start_wanted(1);
     test_client two = ask("/2");
     cast_settle();
-    start_wanted(2);
+    stage_start_wanted(2);
     CHECK_INT(respond(serving[0], "1"), AT_SLEEP);
     CHECK_INT(respond(serving[1], "2"), AT_SLEEP);
     test_client three = ask("/3");
@@ -223,24 +86,23 @@ static void the_thread_that_went_to_sleep_last_is_woken_first(void)
     check_answer(&one, "\r\n\r\n1");
     check_answer(&two, "\r\n\r\n2");
     check_answer(&three, "\r\n\r\n3");
-    end();
+    stage_close();
 }
 
 static void requests_that_find_no_thread_wait_in_their_order(void)
 {
     settings = site_settings();
     begin_with(2);
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client first = ask("/a");
     cast_settle();
-    actor *second = start_wanted(1);
+    actor *second = stage_start_wanted(1);
     test_client next = ask("/b");
     cast_settle();
     CHECK(has_request(second));
     ticks(3);
     CHECK_INT(watcher->at, AT_POLL); /* no more threads than two: it runs the loop itself */
-    CHECK(site.server->holder == site.server->watcher);
+    CHECK(stage.server->holder == stage.server->watcher);
     test_client waiting[3];
     const char *const paths[] = {"/c", "/d", "/e"};
     for (int i = 0; i < 3; i++) {
@@ -248,7 +110,7 @@ static void requests_that_find_no_thread_wait_in_their_order(void)
         cast_settle();
     }
     CHECK_INT(watcher->at, AT_POLL);
-    CHECK(site.server->ready.first != NULL);
+    CHECK(stage.server->ready.first != NULL);
     respond(second, "b");
     CHECK_PATH(second, "/c");
     respond(serving[0], "a");
@@ -261,45 +123,43 @@ static void requests_that_find_no_thread_wait_in_their_order(void)
     check_answer(&next, "\r\n\r\nb");
     for (int i = 0; i < 3; i++)
         check_answer(&waiting[i], paths[i] + 1);
-    end();
+    stage_close();
 }
 
 static void a_thread_that_comes_back_takes_the_loop_from_the_watcher(void)
 {
     settings = site_settings();
     begin_with(1);
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client client = ask("/a");
     cast_settle();
     ticks(2);
-    CHECK(site.server->holder == site.server->watcher);
+    CHECK(stage.server->holder == stage.server->watcher);
     CHECK_INT(respond(serving[0], "a"), AT_SLEEP);
     cast_settle();
     ticks(1);
-    CHECK(site.server->holder == serving[0]->thread);
+    CHECK(stage.server->holder == serving[0]->thread);
     CHECK_INT(serving[0]->at, AT_POLL);
     CHECK_INT(watcher->at, AT_TICK);
     check_answer(&client, "\r\n\r\na");
-    end();
+    stage_close();
 }
 
 static void a_second_request_is_taken_in_the_application_by_the_same_thread(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
-    test_client client = site_connect(&site);
+    stage_begin();
+    test_client client = site_connect(&stage);
     SEND(&client, GET("/1") GET("/2"));
     cast_settle();
     CHECK_PATH(serving[0], "/1");
     CHECK_INT(respond(serving[0], "1"), AT_HOME);
     CHECK_PATH(serving[0], "/2");
-    CHECK_INT(site.server->taken_count, 1);
+    CHECK_INT(stage.server->taken_count, 1);
     CHECK_INT(respond(serving[0], "2"), AT_POLL);
-    CHECK_INT(site.server->taken_count, 0);
+    CHECK_INT(stage.server->taken_count, 0);
     check_answer(&client, "\r\n\r\n2");
-    end();
+    stage_close();
 }
 
 /* ------------------------------------------------------------------ threads are started */
@@ -307,21 +167,20 @@ static void a_second_request_is_taken_in_the_application_by_the_same_thread(void
 static void a_thread_that_cannot_be_started_is_not_asked_for_at_once_again(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client slow = ask("/slow");
     cast_settle();
     ticks(2);
     CHECK_INT(watcher->result, PW_WATCH_START);
-    pw_watch_failed(site.server);
-    CHECK_INT(site.server->thread_count, 1);
+    pw_watch_failed(stage.server);
+    CHECK_INT(stage.server->thread_count, 1);
     actor_call(watcher, call_watch);
     ticks(2);
     CHECK_INT(watcher->at, AT_POLL); /* it looks after the connections itself */
-    CHECK_INT(site.server->thread_count, 1);
+    CHECK_INT(stage.server->thread_count, 1);
     test_client other = ask("/other");
     cast_settle();
-    CHECK(site.server->ready.first != NULL);
+    CHECK(stage.server->ready.first != NULL);
     respond(serving[0], "1");
     CHECK_PATH(serving[0], "/other");
     int count = 0;
@@ -336,70 +195,67 @@ static void a_thread_that_cannot_be_started_is_not_asked_for_at_once_again(void)
     }
     check_answer(&slow, "\r\n\r\n1");
     client_close(&other);
-    end();
+    stage_close();
 }
 
 static void threads_are_asked_for_again_after_500_ticks(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client slow = ask("/slow");
     cast_settle();
     ticks(2);
     CHECK_INT(watcher->result, PW_WATCH_START);
-    int64_t failed = site.server->ticks;
-    pw_watch_failed(site.server);
-    CHECK_INT(site.server->start_tick, failed + 500);
-    site.server->ticks = failed + 499; /* as it would be counted */
+    int64_t failed = stage.server->ticks;
+    pw_watch_failed(stage.server);
+    CHECK_INT(stage.server->start_tick, failed + 500);
+    stage.server->ticks = failed + 499; /* as it would be counted */
     actor_call(watcher, call_watch);
     cast_settle();
     CHECK_INT(watcher->at, AT_POLL);
-    CHECK_INT(site.server->thread_count, 1);
+    CHECK_INT(stage.server->thread_count, 1);
     respond(serving[0], "1");
     check_answer(&slow, "\r\n\r\n1");
     cast_settle();
     ticks(2);
-    CHECK(site.server->ticks >= failed + 500);
+    CHECK(stage.server->ticks >= failed + 500);
     slow = ask("/slow");
     cast_settle();
     ticks(2);
     CHECK_INT(watcher->at, AT_HOME);
     CHECK_INT(watcher->result, PW_WATCH_START);
-    actor *second = start_wanted(1);
+    actor *second = stage_start_wanted(1);
     CHECK_INT(second->at, AT_POLL);
     client_close(&slow);
-    end();
+    stage_close();
 }
 
 static void one_thread_alone_is_never_given_company(void)
 {
     settings = site_settings();
     begin_with(1);
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client slow = ask("/slow");
     cast_settle();
     ticks(5);
     CHECK_INT(watcher->at, AT_POLL);
-    CHECK_INT(site.server->thread_count, 1);
+    CHECK_INT(stage.server->thread_count, 1);
     pw_token_hold(serving[0]->thread, true); /* not where a client holds it, either */
     cast_settle();
     ticks(3);
     CHECK_INT(watcher->at, AT_POLL);
-    CHECK_INT(site.server->thread_count, 1);
+    CHECK_INT(stage.server->thread_count, 1);
     pw_token_hold(serving[0]->thread, false);
     respond(serving[0], "1");
     check_answer(&slow, "\r\n\r\n1");
-    end();
+    stage_close();
 }
 
 static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(void)
 {
     settings = site_settings();
     begin_with(2);
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client clients[4];
     static const char *const paths[] = {"/0", "/1", "/2", "/3"};
     for (int i = 0; i < 2; i++) {
@@ -407,15 +263,15 @@ static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(vo
         cast_settle();
         CHECK_PATH(serving[i], paths[i]);
         if (i == 0)
-            start_wanted(1);
+            stage_start_wanted(1);
     }
     ticks(3);
     CHECK_INT(watcher->at, AT_POLL); /* two are all that it may have */
     pw_token_hold(serving[0]->thread, true);
     cast_settle();
-    CHECK_INT(site.server->held, 1);
-    start_wanted(2);
-    CHECK_INT(site.server->thread_count, 3);
+    CHECK_INT(stage.server->held, 1);
+    stage_start_wanted(2);
+    CHECK_INT(stage.server->thread_count, 3);
     clients[2] = ask(paths[2]);
     cast_settle();
     CHECK_PATH(serving[2], paths[2]);
@@ -423,18 +279,18 @@ static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(vo
     CHECK_INT(watcher->at, AT_POLL);
     pw_token_hold(serving[1]->thread, true);
     cast_settle();
-    start_wanted(3);
-    CHECK_INT(site.server->thread_count, 4);
+    stage_start_wanted(3);
+    CHECK_INT(stage.server->thread_count, 4);
     clients[3] = ask(paths[3]);
     cast_settle();
     CHECK_PATH(serving[3], paths[3]);
     pw_token_hold(serving[2]->thread, true); /* more than twice as many it may never have */
     ticks(4);
     CHECK_INT(watcher->at, AT_POLL);
-    CHECK_INT(site.server->thread_count, 4);
+    CHECK_INT(stage.server->thread_count, 4);
     for (int i = 0; i < 3; i++)
         pw_token_hold(serving[i]->thread, false);
-    CHECK_INT(site.server->held, 0);
+    CHECK_INT(stage.server->held, 0);
     int retired = 0;
     for (int i = 0; i < 4; i++) {
         respond(serving[i], paths[i] + 1);
@@ -447,12 +303,12 @@ static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(vo
         check_answer(&clients[i], paths[i] + 1);
     }
     CHECK_INT(retired, 2);
-    CHECK_INT(site.server->thread_count, 2);
+    CHECK_INT(stage.server->thread_count, 2);
     clients[0] = ask("/4");
     cast_settle();
     CHECK(has_request(serving[2]) || has_request(serving[3]));
     client_close(&clients[0]);
-    end();
+    stage_close();
 }
 
 /* ------------------------------------------------------------------ a hand-over that pays */
@@ -461,24 +317,23 @@ static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(vo
 static void let_it_pay(void)
 {
     for (int i = 0; i < 3; i++)
-        pw_yield_learn_stall(&site.server->rule, pw_nanoseconds());
-    REQUIRE(pw_yield_pays(&site.server->rule));
+        pw_yield_learn_stall(&stage.server->rule, pw_nanoseconds());
+    REQUIRE(pw_yield_pays(&stage.server->rule));
 }
 
 static void let_it_not_pay(void)
 {
-    site.server->rule = (pw_yield_rule){0};
-    REQUIRE(!pw_yield_pays(&site.server->rule));
+    stage.server->rule = (pw_yield_rule){0};
+    REQUIRE(!pw_yield_pays(&stage.server->rule));
 }
 
 static void where_it_pays_a_thread_that_waits_has_the_token_at_once(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client one = ask("/1");
     cast_settle();
-    actor *second = start_wanted(1);
+    actor *second = stage_start_wanted(1);
     respond(serving[0], "1");
     CHECK_INT(serving[0]->at, AT_SLEEP);
     check_answer(&one, "\r\n\r\n1");
@@ -487,56 +342,54 @@ static void where_it_pays_a_thread_that_waits_has_the_token_at_once(void)
     CHECK(actor_is_ready(second));
     actor_go(second);
     CHECK_PATH(second, "/2");
-    CHECK(site.server->holder == NULL); /* for whoever comes first */
+    CHECK(stage.server->holder == NULL); /* for whoever comes first */
     CHECK(serving[0]->signalled);
     cast_settle();
     CHECK_INT(serving[0]->at, AT_POLL);
-    CHECK(site.server->holder == serving[0]->thread);
+    CHECK(stage.server->holder == serving[0]->thread);
     respond(second, "2");
     check_answer(&one, "\r\n\r\n2");
-    end();
+    stage_close();
 }
 
 static void where_it_pays_and_nobody_waits_one_more_is_started_at_once(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     cast_settle();
     let_it_pay();
     test_client one = ask("/1");
     actor_go(serving[0]);
     CHECK_PATH(serving[0], "/1");
-    CHECK(site.server->wants_thread);
+    CHECK(stage.server->wants_thread);
     CHECK(watcher->signalled);
     cast_settle(); /* without a tick */
     CHECK_INT(watcher->at, AT_HOME);
     CHECK_INT(watcher->result, PW_WATCH_START);
-    CHECK(!site.server->wants_thread);
-    actor *second = start_wanted(1);
+    CHECK(!stage.server->wants_thread);
+    actor *second = stage_start_wanted(1);
     CHECK_INT(second->at, AT_POLL);
     client_close(&one);
-    end();
+    stage_close();
 }
 
 static void a_thread_may_take_the_token_of_one_that_is_out_where_that_pays(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client one = ask("/1");
     cast_settle();
-    actor *second = start(1); /* before the watcher has asked: as one that is back late */
-    site.server->thread_count++;
+    actor *second = stage_start(1); /* before the watcher has asked: as one that is back late */
+    stage.server->thread_count++;
     CHECK_INT(actor_call(second, call_next), AT_SLEEP);
     let_it_pay();
     pw_thread_nudge(second->thread);
     cast_settle();
     CHECK_INT(second->at, AT_HOME);
     CHECK_INT(second->result, PW_IDLE);
-    CHECK(site.server->holder == second->thread);
+    CHECK(stage.server->holder == second->thread);
     client_close(&one);
-    end();
+    stage_close();
 }
 
 /* ------------------------------------------------------------------ the watcher */
@@ -544,33 +397,31 @@ static void a_thread_may_take_the_token_of_one_that_is_out_where_that_pays(void)
 static void the_watcher_sleeps_when_nothing_goes_on_and_is_woken_by_a_request(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     cast_settle();
     int count = 0;
     for (; watcher->at == AT_TICK && count < 200; count++)
         ticks(1);
     CHECK_INT(watcher->at, AT_SLEEP);
     CHECK(count >= 50 && count <= 53);
-    CHECK(site.server->watcher_sleeps);
+    CHECK(stage.server->watcher_sleeps);
     test_client one = ask("/1");
     cast_settle();
     CHECK_PATH(serving[0], "/1");
     CHECK_INT(watcher->at, AT_TICK);
-    CHECK(!site.server->watcher_sleeps);
+    CHECK(!stage.server->watcher_sleeps);
     ticks(2);
     CHECK_INT(watcher->result, PW_WATCH_START);
-    start_wanted(1);
+    stage_start_wanted(1);
     respond(serving[0], "1");
     check_answer(&one, "\r\n\r\n1");
-    end();
+    stage_close();
 }
 
 static void the_watcher_stays_awake_while_requests_come(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     for (int i = 0; i < 60; i++) {
         test_client one = ask("/1");
         cast_settle();
@@ -579,7 +430,7 @@ static void the_watcher_stays_awake_while_requests_come(void)
         ticks(1);
         CHECK_INT(watcher->at, AT_TICK);
     }
-    end();
+    stage_close();
 }
 
 static void a_request_that_takes_too_long_is_named_twice(void)
@@ -587,11 +438,10 @@ static void a_request_that_takes_too_long_is_named_twice(void)
     settings = site_settings();
     settings.timeout_request = 1000;
     begin_with(2);
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client slow = ask("/slow");
     cast_settle();
-    start_wanted(1);
+    stage_start_wanted(1);
     test_client slower = ask("/slower");
     cast_settle();
     int named[2][4] = {{0}};
@@ -621,7 +471,7 @@ static void a_request_that_takes_too_long_is_named_twice(void)
     respond(serving[1], "2");
     check_answer(&slow, "\r\n\r\n1");
     check_answer(&slower, "\r\n\r\n2");
-    end();
+    stage_close();
 }
 
 static void a_thread_that_was_named_is_named_again_at_its_next_request(void)
@@ -629,8 +479,7 @@ static void a_thread_that_was_named_is_named_again_at_its_next_request(void)
     settings = site_settings();
     settings.timeout_request = 1000;
     begin_with(1);
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     for (int turn = 0; turn < 2; turn++) {
         test_client slow = ask("/slow");
         cast_settle();
@@ -651,23 +500,22 @@ static void a_thread_that_was_named_is_named_again_at_its_next_request(void)
         CHECK_INT(serving[0]->at, AT_POLL);
         check_answer(&slow, "\r\n\r\n1");
     }
-    end();
+    stage_close();
 }
 
 static void without_a_timeout_nothing_is_named(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client slow = ask("/slow");
     cast_settle();
-    start_wanted(1);
+    stage_start_wanted(1);
     clock_forward_ms(1800 * 1000);
     ticks(5);
     CHECK_INT(watcher->at, AT_TICK);
     respond(serving[0], "1");
     check_answer(&slow, "\r\n\r\n1");
-    end();
+    stage_close();
 }
 
 /* ------------------------------------------------------------------ nudges and news */
@@ -675,11 +523,10 @@ static void without_a_timeout_nothing_is_named(void)
 static void a_nudge_reaches_a_thread_wherever_it_waits(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client one = ask("/1");
     cast_settle();
-    actor *second = start_wanted(1); /* in the poller */
+    actor *second = stage_start_wanted(1); /* in the poller */
     pw_thread_nudge(second->thread);
     cast_settle();
     CHECK_INT(second->at, AT_HOME);
@@ -693,17 +540,16 @@ static void a_nudge_reaches_a_thread_wherever_it_waits(void)
     CHECK_INT(serving[0]->result, PW_IDLE);
     CHECK_INT(actor_call(serving[0], call_next), AT_SLEEP);
     check_answer(&one, "\r\n\r\n1");
-    end();
+    stage_close();
 }
 
 static void news_are_for_a_thread_that_comes_while_another_has_the_token(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client one = ask("/1");
     cast_settle();
-    actor *second = start_wanted(1);
+    actor *second = stage_start_wanted(1);
     pw_thread_request(serving[0]->thread)->lends = 1;
     int64_t exchange = pw_thread_request(serving[0]->thread)->exchange;
     CHECK_INT(respond(serving[0], "lent"), AT_HOME);
@@ -716,7 +562,7 @@ static void news_are_for_a_thread_that_comes_while_another_has_the_token(void)
     pw_news_done(second->thread);
     CHECK_INT(pw_news(second->thread), -1);
     check_answer(&one, "lent");
-    end();
+    stage_close();
 }
 
 /* ------------------------------------------------------------------ a stop, and threads that go */
@@ -724,18 +570,17 @@ static void news_are_for_a_thread_that_comes_while_another_has_the_token(void)
 static void a_stop_ends_all_waiting(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client one = ask("/1");
     cast_settle();
-    start_wanted(1);
+    stage_start_wanted(1);
     test_client two = ask("/2");
     cast_settle();
-    start_wanted(2);
+    stage_start_wanted(2);
     respond(serving[0], "1");
     CHECK_INT(serving[0]->at, AT_SLEEP);
     CHECK_INT(serving[2]->at, AT_POLL);
-    pw_server_stop(site.server, PW_END);
+    pw_server_stop(stage.server, PW_END);
     cast_settle();
     CHECK_INT(serving[0]->at, AT_HOME);
     CHECK_INT(serving[0]->result, PW_STOP);
@@ -747,47 +592,44 @@ static void a_stop_ends_all_waiting(void)
     CHECK_INT(serving[1]->result, PW_STOP);
     check_answer(&one, "\r\n\r\n1");
     client_close(&two);
-    end();
+    stage_close();
 }
 
 static void a_stop_reaches_the_watcher_that_sleeps_or_runs_the_loop(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     cast_settle();
     ticks(60);
     CHECK_INT(watcher->at, AT_SLEEP);
-    pw_server_stop(site.server, PW_DRAIN);
+    pw_server_stop(stage.server, PW_DRAIN);
     cast_settle();
     CHECK_INT(watcher->at, AT_HOME);
     CHECK_INT(watcher->result, PW_WATCH_STOP);
-    end();
+    stage_close();
     settings = site_settings();
     begin_with(1);
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client one = ask("/1");
     cast_settle();
     ticks(3);
     CHECK_INT(watcher->at, AT_POLL);
-    pw_server_stop(site.server, PW_END);
+    pw_server_stop(stage.server, PW_END);
     cast_settle();
     CHECK_INT(watcher->at, AT_HOME);
     CHECK_INT(respond(serving[0], "1"), AT_HOME);
     CHECK_INT(serving[0]->result, PW_STOP);
     client_close(&one);
-    end();
+    stage_close();
 }
 
 static void a_thread_that_is_freed_leaves_the_token_to_another(void)
 {
     begin();
-    actor_call(watcher, call_watch);
-    actor_call(serving[0], call_next);
+    stage_begin();
     test_client one = ask("/1");
     cast_settle();
-    actor *second = start_wanted(1);
+    actor *second = stage_start_wanted(1);
     respond(serving[0], "1");
     CHECK_INT(serving[0]->at, AT_SLEEP);
     check_answer(&one, "\r\n\r\n1");
@@ -795,17 +637,17 @@ static void a_thread_that_is_freed_leaves_the_token_to_another(void)
     one = ask("/2");
     cast_settle();
     CHECK_PATH(second, "/2");
-    CHECK(site.server->holder == second->thread);
+    CHECK(stage.server->holder == second->thread);
     serving[1] = NULL;
     pw_thread *freed = second->thread;
     cast_remove(second);
     pw_thread_free(freed); /* as where Python has let go of it at a request */
-    site.server->thread_count--;
-    audit(site.server);
+    stage.server->thread_count--;
+    audit(stage.server);
     CHECK(serving[0]->signalled);
     cast_settle();
     CHECK_INT(serving[0]->at, AT_POLL);
-    CHECK_INT(site.server->taken_count, 0);
+    CHECK_INT(stage.server->taken_count, 0);
     one.ended = false;
     client_receive(&one);
     CHECK(one.ended); /* what it was at is abandoned */
@@ -814,7 +656,7 @@ static void a_thread_that_is_freed_leaves_the_token_to_another(void)
     cast_settle();
     CHECK_PATH(serving[0], "/3");
     client_close(&one);
-    end();
+    stage_close();
 }
 
 /* ------------------------------------------------------------------ any order */
@@ -877,7 +719,7 @@ static void answer_one(actor *one)
 /* What Python does when a call has come back. */
 static void go_on(actor *one)
 {
-    take_news();
+    stage_take_news();
     if (has_request(one))
         answer_one(one);
     else if (one->at == AT_HOME && one->result != PW_STOP)
@@ -894,11 +736,11 @@ static void watch_on(bool fails)
             number++;
         REQUIRE(number < THREADS + 1);
         if (fails)
-            pw_watch_failed(site.server);
+            pw_watch_failed(stage.server);
         else
-            start(number);
+            stage_start(number);
     }
-    for (pw_notice notice; pw_notice_take(site.server, &notice);)
+    for (pw_notice notice; pw_notice_take(stage.server, &notice);)
         continue;
     actor_call(watcher, call_watch);
 }
@@ -938,7 +780,7 @@ static void step(void)
             let_it_pay();
         break;
     }
-    audit(site.server);
+    audit(stage.server);
     read_answers();
 }
 
@@ -953,7 +795,7 @@ static void finish_all(void)
                 go_on(serving[i]);
         cast_tick(watcher);
         read_answers();
-        audit(site.server);
+        audit(stage.server);
     }
     for (int i = 0; i < CLIENTS; i++)
         REQUIRE(answered[i] == asked[i]);
@@ -969,7 +811,7 @@ static void no_request_and_no_token_is_lost_in_any_order(void)
         settings.timeout_request = episode % 4 < 2 ? 0 : 20;
         begin_with(1 + episode % THREADS);
         for (int i = 0; i < CLIENTS; i++) {
-            clients[i] = site_connect(&site);
+            clients[i] = site_connect(&stage);
             asked[i] = answered[i] = 0;
         }
         actor_call(watcher, call_watch);
@@ -977,13 +819,13 @@ static void no_request_and_no_token_is_lost_in_any_order(void)
         for (int i = 0; i < STEPS; i++)
             step();
         finish_all();
-        CHECK_INT(site.server->taken_count, 0);
+        CHECK_INT(stage.server->taken_count, 0);
         for (int i = 0; i < CLIENTS; i++)
             client_close(&clients[i]);
         cast_settle();
         ticks(2);
-        CHECK_INT(site.server->conn_count, 0);
-        end();
+        CHECK_INT(stage.server->conn_count, 0);
+        stage_close();
     }
 }
 
