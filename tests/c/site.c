@@ -27,6 +27,7 @@ static bool is_due(pw_server *server)
     int64_t now = server->timers.now;
     return pw_timers_wait(&server->timers) == 0 ||
            (server->resume_at != 0 && server->resume_at <= now) ||
+           (server->access.due != 0 && server->access.due <= now) ||
            (server->draining && server->drain_until <= now);
 }
 

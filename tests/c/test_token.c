@@ -474,6 +474,33 @@ static void a_request_that_takes_too_long_is_named_twice(void)
     stage_close();
 }
 
+static void the_watcher_that_runs_the_loop_looks_every_100_ms(void)
+{
+    settings = site_settings();
+    settings.timeout_request = 10000;
+    begin_with(1);
+    stage_begin();
+    test_client slow = ask("/slow");
+    cast_settle();
+    ticks(3);
+    for (int i = 0; i < 5; i++) {
+        CHECK_INT(watcher->at, AT_POLL);
+        CHECK_INT(watcher->due, stage.server->looked_at + LOOK_MS);
+        int64_t before = stage.server->looked_at;
+        clock_forward_ms(LOOK_MS - (pw_now() - before) - 1);
+        cast_settle();
+        CHECK_INT(watcher->at, AT_POLL); /* and it has waited all the time */
+        CHECK_INT(stage.server->looked_at, before);
+        clock_forward_ms(1);
+        cast_settle();
+        CHECK(stage.server->looked_at > before);
+        ticks(1);
+    }
+    respond(serving[0], "1");
+    check_answer(&slow, "\r\n\r\n1");
+    stage_close();
+}
+
 static void a_thread_that_was_named_is_named_again_at_its_next_request(void)
 {
     settings = site_settings();
@@ -847,6 +874,7 @@ int main(void)
     RUN(the_watcher_sleeps_when_nothing_goes_on_and_is_woken_by_a_request);
     RUN(the_watcher_stays_awake_while_requests_come);
     RUN(a_request_that_takes_too_long_is_named_twice);
+    RUN(the_watcher_that_runs_the_loop_looks_every_100_ms);
     RUN(a_thread_that_was_named_is_named_again_at_its_next_request);
     RUN(without_a_timeout_nothing_is_named);
     RUN(a_nudge_reaches_a_thread_wherever_it_waits);
