@@ -4,7 +4,8 @@
 #include <string.h>
 
 #include "check.h"
-#include "server.h"
+#include "queue.h"
+#include "state.h"
 
 /* ------------------------------------------------------------------ lists */
 

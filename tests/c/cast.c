@@ -1,4 +1,6 @@
 #include "cast.h"
+#include "clock.h"
+#include "poller.h"
 
 #include <poll.h>
 #include <stdlib.h>

@@ -14,7 +14,7 @@
 #include <semaphore.h>
 
 #include "check.h"
-#include "server.h"
+#include "state.h"
 
 typedef enum {
     AT_HOME,   /* back from its call */

@@ -7,8 +7,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "access.h"
+#include "alloc.h"
 #include "check.h"
-#include "server.h"
 
 enum { FIELDS_MOST = 8, DELAY_MS = 100, WRITTEN_AT = 65536, VALUE_MOST = 2048 };
 

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "audit.h"
+#include "batch.h"
+#include "incident.h"
 #include "stage.h"
 
 enum { GATHERED_MOST = 16384, WAITING_MOST = 16384, SLOW_TICKS = 16, LOOK_MS = 20 };

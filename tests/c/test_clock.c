@@ -9,7 +9,10 @@
 
 #include "audit.h"
 #include "cast.h"
+#include "incident.h"
+#include "output.h"
 #include "site.h"
+#include "timer.h"
 
 enum { HEAD_MS = 1000, BODY_MS = 2000, WRITE_MS = 3000, IDLE_MS = 4000, DRAIN_MS = 200 };
 enum { GRACEFUL_MS = 5000, LINGER_MS = 2000, LINGER_MOST_MS = 30000, RESET_MS = 50 };

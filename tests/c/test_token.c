@@ -4,6 +4,8 @@
 
 #include "audit.h"
 #include "stage.h"
+#include "token.h"
+#include "yield_rule.h"
 
 enum { THREADS = 3, LOOK_MS = 100 };
 
