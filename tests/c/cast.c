@@ -1,5 +1,6 @@
 #include "cast.h"
 #include "clock.h"
+#include "locks.h"
 #include "poller.h"
 
 #include <poll.h>
@@ -173,6 +174,7 @@ static void *act(void *itself)
         if (self->ends)
             return NULL;
         self->result = self->call(self);
+        REQUIRE(locks_held() == 0);
     }
 }
 

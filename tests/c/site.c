@@ -2,6 +2,7 @@
 
 #include "audit.h"
 #include "cast.h"
+#include "locks.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -122,6 +123,7 @@ void site_open(test_site *site, const pw_settings *settings, int family)
 
 void site_close(test_site *site)
 {
+    REQUIRE(locks_held() == 0);
     pw_thread_free(site->thread);
     pw_server_free(site->server);
     close(site->listener);
@@ -145,6 +147,7 @@ void site_sleep(int ms)
 /* Where the server would wait for events. */
 static int64_t site_waits(test_site *site)
 {
+    REQUIRE(locks_held() == 0);
     audit_at_rest(site->server);
     return SITE_WAITS;
 }
