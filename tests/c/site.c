@@ -34,6 +34,7 @@ static bool is_due(pw_server *server)
     return pw_timers_wait(&server->timers) == 0 ||
            (server->resume_at != 0 && server->resume_at <= now) ||
            (server->access.due != 0 && server->access.due <= now) ||
+           (server->aside && server->aside_until <= now) ||
            (server->draining && server->drain_until <= now);
 }
 

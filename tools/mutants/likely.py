@@ -18,7 +18,10 @@ _PARSERS = {
 
 # C file -> C tests first, then files and folders of pytest, in tests/.
 C_TESTS: dict[str, tuple[str, str]] = {
-    "accept": ("server drain memory", "e2e/test_connection_limit.py unit/test_sockets.py"),
+    "accept": (
+        "turns clock server drain memory",
+        "e2e/test_connection_limit.py unit/test_sockets.py",
+    ),
     "access": ("access_lines access", "e2e/test_access_log.py"),
     "alloc": ("buffer memory", "e2e/test_server_api.py"),
     "batch": ("batching response output", "e2e/test_streaming.py"),
@@ -28,8 +31,11 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "chunked": ("chunked content", "wire"),
     "clock": ("timer response access", "e2e/test_timeouts.py"),
     "conn": ("exchange server cache conn_keep", "wire/test_pipelining.py e2e/test_timeouts.py"),
-    "conn_balance": ("conn_balance", "e2e/test_loops.py"),
-    "conn_close": ("endings clock drain lifetime", "e2e/test_timeout_queue.py e2e/test_late_writes.py"),
+    "conn_balance": ("conn_balance turns", "e2e/test_loops.py"),
+    "conn_close": (
+        "endings clock drain lifetime",
+        "e2e/test_timeout_queue.py e2e/test_late_writes.py",
+    ),
     "conn_keep": ("conn_keep buffer", "e2e/test_head_memory.py"),
     "conn_transfer": ("conn_transfer drain", "e2e/test_loops.py e2e/test_draining.py"),
     "conn_wait": ("clock endings drain server", "e2e/test_timeouts.py e2e/test_timeout_queue.py"),
@@ -42,15 +48,15 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "head": ("head fields environ", "wire"),
     "health": ("batching response fairness", "e2e/test_health.py"),
     "host": ("head", "wire"),
-    "incident": ("holding clock lifetime server", "e2e/test_notices.py"),
+    "incident": ("incident holding clock server", "e2e/test_notices.py"),
     "index": ("environ", "unit/test_head.py"),
     "lines": ("lines", "e2e/test_heads_again.py"),
-    "listener": ("drain server", "e2e/test_draining.py unit/test_sockets.py"),
+    "listener": ("drain descriptors turns server", "e2e/test_draining.py unit/test_sockets.py"),
     "loop": (
         "server token clock fairness exchange drain",
         "e2e/test_timeout_queue.py e2e/test_draining.py",
     ),
-    "next": ("server exchange", "e2e/test_server_api.py"),
+    "next": ("settle server exchange", "e2e/test_server_api.py"),
     "output": ("output holding response fairness", "e2e/test_slow_clients.py e2e/test_files.py"),
     "parser": ("head", "wire"),
     "poll_epoll": ("poll", "e2e/test_poller.py"),
@@ -61,15 +67,21 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "recv": ("exchange endings", "e2e/test_disconnect.py"),
     "request": ("environ exchange lifetime", "e2e/test_pep3333.py e2e/test_uploads.py"),
     "request_line": ("head lines", "wire"),
-    "response": ("response holding batching output", "e2e/test_streaming.py e2e/test_slow_clients.py"),
-    "server": ("server memory lifetime", "e2e/test_timeout_queue.py e2e/test_server_api.py"),
+    "response": (
+        "response holding batching output",
+        "e2e/test_streaming.py e2e/test_slow_clients.py",
+    ),
+    "server": (
+        "server descriptors clock lifetime",
+        "e2e/test_timeout_queue.py e2e/test_server_api.py",
+    ),
     "store": ("content holding output", "e2e/test_spool.py e2e/test_uploads.py"),
-    "system": ("server access", "e2e/test_files.py unit/test_process_files.py"),
+    "system": ("descriptors server access endings", "e2e/test_files.py unit/test_process_files.py"),
     "text": ("access environ", "e2e/test_access_log.py"),
     "thread": ("token server lifetime", "e2e/test_threads.py"),
     "timer": ("timer", "e2e/test_timeouts.py"),
     "token": ("token server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
-    "watcher": ("token batching server", "e2e/test_threads.py e2e/test_request_timeout.py"),
+    "watcher": ("token settle batching server", "e2e/test_threads.py e2e/test_request_timeout.py"),
     "yield_rule": ("yield_rule", "e2e/test_fairness.py"),
 }
 # After those, for every C file: files that take few seconds.
