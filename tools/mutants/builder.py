@@ -25,6 +25,7 @@ _PLAIN, _CHECKED, COVERED = "plain", "checked", "covered"
 THREADS = "threads/stress"  # the one C test of several files: those in tests/c/threads, and
 _WITH_THREADS = ("audit.c", "check.c")
 _SANITIZERS = "address,undefined"
+_HEADERS = ("csrc", "tests/c")  # the core includes the first alone
 _COVERAGE = ["-O0", "-g", "--coverage", "-fprofile-update=atomic"]
 
 
@@ -61,9 +62,8 @@ class Tree:
         self._copy()
         sources = sorted((self.root / "csrc").glob("*.c"))
         self.core = [str(file.relative_to(self.root)) for file in sources]
-        self.headers = digest(
-            *(file.read_text() for name in ("csrc", "tests/c") for file in self._headers(name))
-        )
+        headers = {name: digest(*map(Path.read_text, self._headers(name))) for name in _HEADERS}
+        self.headers = {True: headers["csrc"], False: digest(*headers.values())}
 
     def _headers(self, folder: str) -> list[Path]:
         return sorted((self.root / folder).rglob("*.h"))
@@ -93,7 +93,8 @@ class Tree:
         if source == self.source and kind in self.mutated:
             return self.mutated[kind]
         text = (self.root / source).read_text()
-        key = digest(text, self.headers, *_flags(self.root, source, kind))
+        headers = self.headers[source.startswith("csrc/")]
+        key = digest(text, headers, *_flags(self.root, source, kind))
         target = self.objects / f"{Path(source).stem}-{kind}-{key}.o"
         if not target.exists():
             made = target.with_name(f"{target.name}.{os.getpid()}.{id(self)}")

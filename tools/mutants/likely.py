@@ -49,7 +49,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "health": ("batching response fairness", "e2e/test_health.py"),
     "host": ("head", "wire"),
     "incident": ("incident holding clock server", "e2e/test_notices.py"),
-    "index": ("environ", "unit/test_head.py"),
+    "index": ("hash environ", "unit/test_head.py"),
     "lines": ("lines", "e2e/test_heads_again.py"),
     "listener": ("drain descriptors turns server", "e2e/test_draining.py unit/test_sockets.py"),
     "loop": (
