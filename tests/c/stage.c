@@ -39,10 +39,21 @@ static void take_notices(void)
         continue;
 }
 
+static void watch_on(void)
+{
+    if (watcher->at != AT_HOME || watcher->result == PW_WATCH_STOP)
+        return;
+    if (watcher->result == PW_WATCH_START)
+        pw_watch_failed(stage.server);
+    take_notices();
+    actor_call(watcher, call_watch);
+}
+
 static void bring_home(actor *one)
 {
     for (int rounds = 0; rounds < ROUNDS && one->result != PW_STOP; rounds++) {
         stage_take_news();
+        watch_on();
         if (one->at == AT_HOME)
             actor_call(one, call_next);
         if (one->at != AT_HOME)
@@ -60,11 +71,7 @@ void stage_close(void)
         if (serving[i] != NULL)
             bring_home(serving[i]);
     for (int rounds = 0; rounds < ROUNDS; rounds++) {
-        if (watcher->at == AT_HOME && watcher->result == PW_WATCH_STOP)
-            break;
-        take_notices();
-        if (watcher->at == AT_HOME)
-            actor_call(watcher, call_watch);
+        watch_on();
         cast_settle();
     }
     CHECK_INT(watcher->at, AT_HOME);

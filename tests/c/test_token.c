@@ -4,6 +4,7 @@
 
 #include "audit.h"
 #include "stage.h"
+#include "system.h"
 #include "token.h"
 #include "yield_rule.h"
 
@@ -392,6 +393,166 @@ static void a_thread_may_take_the_token_of_one_that_is_out_where_that_pays(void)
     CHECK(stage.server->holder == second->thread);
     client_close(&one);
     stage_close();
+}
+
+/* Two threads are at requests; the second one's is to be measured in full. */
+static void begin_company(int32_t gil)
+{
+    settings = site_settings();
+    settings.gil = gil;
+    begin_with(THREADS);
+    stage_begin();
+    test_client one = ask("/1");
+    cast_settle();
+    stage_start_wanted(1);
+    client_close(&one);
+    let_it_not_pay();
+    stage.server->rule.looks = 10;
+}
+
+static void those_in_the_application_are_company_where_there_is_a_gil(void)
+{
+    for (int32_t gil = 0; gil < 2; gil++) {
+        begin_company(gil);
+        test_client two = ask("/2");
+        cast_settle();
+        CHECK_PATH(serving[1], "/2");
+        CHECK_INT(serving[1]->thread->measure, PW_YIELD_USAGE);
+        CHECK_INT(serving[1]->thread->company, gil);
+        client_close(&two);
+        stage_close();
+    }
+}
+
+static void one_that_is_there_for_long_is_no_company(void)
+{
+    for (int64_t ms = 19; ms <= 20; ms++) {
+        begin_company(1);
+        int64_t since = serving[0]->thread->taken_at;
+        pw_server_wake(stage.server);
+        clock_forward_ms(since + ms - pw_now());
+        cast_settle();
+        test_client two = ask("/2");
+        cast_settle();
+        CHECK_PATH(serving[1], "/2");
+        CHECK_INT(serving[1]->thread->company, ms < 20);
+        client_close(&two);
+        stage_close();
+    }
+}
+
+static void one_that_is_back_is_no_company_though_it_waits_for_the_lock(void)
+{
+    begin_company(1);
+    pw_token_back(serving[0]->thread);
+    test_client two = ask("/2");
+    cast_settle();
+    CHECK_PATH(serving[1], "/2");
+    CHECK_INT(serving[1]->thread->company, 0);
+    client_close(&two);
+    stage_close();
+}
+
+static void one_that_is_being_started_is_company(void)
+{
+    begin_company(1);
+    pw_token_back(serving[0]->thread);
+    stage.server->thread_count++;
+    test_client two = ask("/2");
+    cast_settle();
+    CHECK_INT(serving[1]->thread->company, 1);
+    stage.server->thread_count--;
+    client_close(&two);
+    stage_close();
+}
+
+/* The rule learns from a request that has waited, and not from one that has computed beside others. */
+static void a_request_that_waits_makes_a_hand_over_pay(void)
+{
+    for (int32_t gil = 0; gil < 2; gil++) {
+        settings = site_settings();
+        settings.gil = gil;
+        begin_with(THREADS);
+        stage_begin();
+        stage.server->rule.looks = 10;
+        for (int i = 0; i < 2; i++) {
+            CHECK(!pw_yield_pays(&stage.server->rule));
+            test_client one = ask("/1");
+            cast_settle();
+            CHECK_INT(serving[0]->thread->measure, PW_YIELD_USAGE);
+            serving[0]->thread->out.switches--; /* as it has slept */
+            clock_forward_ms(1);
+            respond(serving[0], "1");
+            check_answer(&one, "\r\n\r\n1");
+        }
+        CHECK(pw_yield_pays(&stage.server->rule));
+        stage_close();
+    }
+}
+
+static void a_request_that_another_has_passed_had_company(void)
+{
+    settings = site_settings();
+    settings.gil = 1;
+    begin_with(THREADS);
+    stage_begin();
+    stage.server->rule.looks = 10;
+    for (int i = 0; i < 3; i++) {
+        test_client one = ask("/1");
+        cast_settle();
+        serving[0]->thread->out.switches--;
+        stage.server->takes++; /* one has come and gone */
+        clock_forward_ms(1);
+        respond(serving[0], "1");
+        check_answer(&one, "\r\n\r\n1");
+    }
+    CHECK(!pw_yield_pays(&stage.server->rule));
+    stage_close();
+}
+
+/* A holder that is out for two ticks and uses no CPU waits for something: the watcher tells the rule. */
+static void a_holder_that_stalls_off_the_cpu_makes_a_hand_over_pay(void)
+{
+    settings = site_settings();
+    settings.gil = 1;
+    begin_with(THREADS);
+    stage_begin();
+    test_client one = ask("/1");
+    cast_settle();
+    ticks(1);
+    CHECK(!pw_yield_pays(&stage.server->rule));
+    serving[0]->thread->stall_cpu = pw_thread_cpu(serving[0]->thread->system);
+    ticks(1);
+    CHECK(pw_yield_pays(&stage.server->rule));
+    client_close(&one);
+    stage_close();
+}
+
+static void a_holder_that_computes_or_is_held_is_no_stall(void)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        settings = site_settings();
+        settings.gil = 1;
+        begin_with(kind == 3 ? 1 : THREADS);
+        stage_begin();
+        test_client one = ask("/1");
+        cast_settle();
+        ticks(1);
+        pw_thread *thread = serving[0]->thread;
+        thread->stall_cpu = pw_thread_cpu(thread->system);
+        if (kind == 0)
+            thread->stall_cpu -= 200000; /* ns in a tick */
+        if (kind == 1)
+            thread->held = true; /* by a slow client */
+        if (kind == 2)
+            thread->stall_cpu = -1; /* nobody has looked before */
+        cast_tick(watcher);
+        ABOUT("kind %d", kind);
+        CHECK(!pw_yield_pays(&stage.server->rule));
+        thread->held = false;
+        client_close(&one);
+        stage_close();
+    }
 }
 
 /* ------------------------------------------------------------------ the watcher */
@@ -873,6 +1034,14 @@ int main(void)
     RUN(where_it_pays_a_thread_that_waits_has_the_token_at_once);
     RUN(where_it_pays_and_nobody_waits_one_more_is_started_at_once);
     RUN(a_thread_may_take_the_token_of_one_that_is_out_where_that_pays);
+    RUN(those_in_the_application_are_company_where_there_is_a_gil);
+    RUN(one_that_is_there_for_long_is_no_company);
+    RUN(one_that_is_back_is_no_company_though_it_waits_for_the_lock);
+    RUN(one_that_is_being_started_is_company);
+    RUN(a_request_that_waits_makes_a_hand_over_pay);
+    RUN(a_request_that_another_has_passed_had_company);
+    RUN(a_holder_that_stalls_off_the_cpu_makes_a_hand_over_pay);
+    RUN(a_holder_that_computes_or_is_held_is_no_stall);
     RUN(the_watcher_sleeps_when_nothing_goes_on_and_is_woken_by_a_request);
     RUN(the_watcher_stays_awake_while_requests_come);
     RUN(a_request_that_takes_too_long_is_named_twice);
