@@ -29,7 +29,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "build": ("", "unit/test_cli.py"),
     "cache": ("cache", "e2e/test_heads_again.py"),
     "chunked": ("chunked content", "wire"),
-    "clock": ("timer response access", "e2e/test_timeouts.py"),
+    "clock": ("system timer response access", "e2e/test_timeouts.py"),
     "conn": ("exchange server cache conn_keep", "wire/test_pipelining.py e2e/test_timeouts.py"),
     "conn_balance": ("conn_balance turns", "e2e/test_loops.py"),
     "conn_close": (
@@ -76,7 +76,10 @@ C_TESTS: dict[str, tuple[str, str]] = {
         "e2e/test_timeout_queue.py e2e/test_server_api.py",
     ),
     "store": ("content holding output", "e2e/test_spool.py e2e/test_uploads.py"),
-    "system": ("descriptors server access endings", "e2e/test_files.py unit/test_process_files.py"),
+    "system": (
+        "system descriptors server access endings",
+        "e2e/test_files.py unit/test_process_files.py",
+    ),
     "text": ("access environ", "e2e/test_access_log.py"),
     "thread": ("token server lifetime", "e2e/test_threads.py"),
     "timer": ("timer", "e2e/test_timeouts.py"),
