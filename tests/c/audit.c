@@ -132,26 +132,25 @@ static void audit_memory(const pw_server *server)
     REQUIRE(pooled == server->pool.count && pooled <= PW_POOL_MOST);
 }
 
-static void audit_entry(const pw_server *server, int number)
+static bool entry_is_right(const pw_server *server, int number)
 {
+    static const pw_entry free_entry;
     const pw_entry *entry = &server->cache.entries[number];
-    if (entry->owner == NULL) {
-        REQUIRE(is_zero(entry, sizeof *entry));
-        return;
-    }
     const pw_conn *owner = entry->owner;
-    REQUIRE(is_listed(server, owner) && owner->entry == number);
-    REQUIRE(!entry->busy || owner->state == PW_CONN_APP);
-    REQUIRE(owner->state != PW_CONN_APP || entry->busy);
-    REQUIRE(entry->used <= server->timers.now);
-    REQUIRE(entry->head == NULL || entry->facts.size > 0);
+    if (owner == NULL)
+        return memcmp(entry, &free_entry, sizeof *entry) == 0;
+    return is_listed(server, owner) && owner->entry == number &&
+           entry->busy == (owner->state == PW_CONN_APP) && entry->used <= server->timers.now &&
+           (entry->head == NULL || entry->facts.size > 0);
 }
 
 static void audit_cache(const pw_server *server)
 {
     REQUIRE(server->cache.hand < PW_CACHE_SIZE);
+    bool right = true;
     for (int i = 0; i < PW_CACHE_SIZE; i++)
-        audit_entry(server, i);
+        right &= entry_is_right(server, i);
+    REQUIRE(right);
     for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next)
         REQUIRE(conn->entry < 0 || server->cache.entries[conn->entry].owner == conn);
     REQUIRE(server->parsed == NULL ||

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -230,14 +231,24 @@ def _extension_name() -> str:
 
 
 @cache
-def _flags(root: Path, source: str, kind: str) -> tuple[str, ...]:
-    environ = {**os.environ, "PICOWSGI_DEV": "0", "PICOWSGI_EMULATE": ""}
+def _printed_flags(root: Path, kind: str) -> dict[str, list[str]]:
+    """What tools/flags.py says of each C file, by its name."""
+    environ = {**os.environ, "PICOWSGI_DEV": "0", "PICOWSGI_EMULATE": "", "PYTHONPATH": "tools"}
     environ["PICOWSGI_SANITIZE"] = _SANITIZERS if kind == _CHECKED else ""
-    command = [sys.executable, "tools/flags.py", Path(source).name]
+    names = ["picowsgi._core.c", *(path.name for path in root.glob("*/**/*.c"))]
+    asked = "import flags, json, sys; names = sys.argv[1:]; "
+    asked += "print(json.dumps({name: flags.compile_flags(name) for name in names}))"
+    command = [sys.executable, "-c", asked, *sorted(set(names))]
     printed = subprocess.run(
         command, cwd=root, check=True, capture_output=True, text=True, env=environ
     ).stdout
-    flags = [*shlex.split(printed), "-Icsrc", *_REFUSED]
+    found: dict[str, list[str]] = json.loads(printed)
+    return found
+
+
+@cache
+def _flags(root: Path, source: str, kind: str) -> tuple[str, ...]:
+    flags = [*_printed_flags(root, kind)[Path(source).name], "-Icsrc", *_REFUSED]
     if kind == _CHECKED:  # for a library
         flags += ["-fPIC", "-fvisibility=default"]
     else:  # as setuptools compiles an extension
