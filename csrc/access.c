@@ -379,8 +379,8 @@ void pw_thread_log(pw_thread *thread, const pw_conn *conn)
         return;
     pw_log(thread->server, &thread->log,
            &(pw_exchange){
-               .status = conn->status,
-               .bytes = conn->bytes,
+               .status = conn->response.status,
+               .bytes = conn->response.bytes,
                .duration = pw_microseconds() - thread->taken_us,
                .queued = thread->queued_us,
            });

@@ -43,9 +43,9 @@ static size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *c
 pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
 {
     char answer[PW_REFUSAL_MOST];
-    conn->close = !conn->facts.keep_alive || server->draining;
-    conn->chunked = false; /* as the response before may have been */
-    conn->bytes = 0;
+    if (!conn->facts.keep_alive || server->draining)
+        pw_conn_ends(conn, PW_CONN_CLOSES);
+    conn->response = (pw_response){.promised = -1};
     size_t size = pw_answer_health(&server->clock, answer, conn, server->draining);
     conn->in->start += conn->used;
     conn->used = 0;

@@ -71,12 +71,12 @@ static void audit_list(const pw_server *server)
         REQUIRE(conn->state != PW_CONN_CLOSED);
         REQUIRE(conn->previous == NULL ? conn == server->all : conn->previous->next == conn);
         REQUIRE(fcntl(conn->fd, F_GETFD) >= 0);
-        REQUIRE(conn->listener < server->listener_count && conn->id < server->next_id);
+        REQUIRE(conn->listener < server->accept.listener_count && conn->id < server->next_id);
         count++;
     }
     REQUIRE(count == server->conn_count);
-    if (server->place != NULL)
-        REQUIRE(atomic_load(&server->place->connections) == count);
+    if (server->accept.place != NULL)
+        REQUIRE(atomic_load(&server->accept.place->connections) == count);
 }
 
 /* ------------------------------------------------------------------ timers */
@@ -162,15 +162,15 @@ static void audit_cache(const pw_server *server)
 static void audit_threads(const pw_server *server)
 {
     int32_t count = 0, taken = 0, arrived = 0, held = 0, at_work = 0, in_app = 0, gathering = 0;
-    bool known = server->holder == NULL;
-    for (const pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
-        REQUIRE(thread->previous == NULL ? thread == server->threads
+    bool known = server->token.holder == NULL;
+    for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
+        REQUIRE(thread->previous == NULL ? thread == server->threads.first
                                          : thread->previous->next == thread);
         count++;
         taken += thread->taken;
         arrived += thread->has_arrived;
         held += thread->held;
-        known |= thread == server->holder;
+        known |= thread == server->token.holder;
         if (thread->conn != NULL) {
             REQUIRE(is_listed(server, thread->conn) && thread->conn->state == PW_CONN_APP);
             REQUIRE(thread->taken);
@@ -179,12 +179,12 @@ static void audit_threads(const pw_server *server)
     }
     for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next) {
         in_app += conn->state == PW_CONN_APP;
-        gathering += conn->gathers;
-        REQUIRE(!conn->gathers || conn->state == PW_CONN_APP);
+        gathering += (conn->response.state == PW_RESPONSE_BATCHED);
+        REQUIRE(conn->response.state != PW_RESPONSE_BATCHED || conn->state == PW_CONN_APP);
     }
     REQUIRE(known && at_work == in_app);
-    REQUIRE(taken == server->taken_count && held == server->held);
-    REQUIRE(arrived == server->arrived && gathering == server->gathering);
+    REQUIRE(taken == server->threads.taken && held == server->threads.held);
+    REQUIRE(arrived == server->threads.arrived && gathering == server->batch.count);
     REQUIRE(server->references == count + 1);
     REQUIRE(server->news_count <= server->news_room);
     REQUIRE(server->notices.first <= server->notices.count);
@@ -238,7 +238,9 @@ static pw_timer_kind timer_of(const pw_server *server, const pw_conn *conn)
     case PW_CONN_SENDING:
         return PW_TIMER_WRITE;
     case PW_CONN_LINGER:
-        return conn->reset ? PW_TIMER_RESET : server->draining ? PW_TIMER_DRAIN : PW_TIMER_LINGER;
+        return pw_conn_resets(conn) ? PW_TIMER_RESET
+               : server->draining   ? PW_TIMER_DRAIN
+                                    : PW_TIMER_LINGER;
     case PW_CONN_READY:
         return server->queue_ends ? PW_TIMER_QUEUE : PW_TIMER_NONE;
     case PW_CONN_APP:
@@ -290,12 +292,12 @@ void audit_at_rest(const pw_server *server)
         const pw_timer *first = server->timers.rings[kind].next;
         REQUIRE(first == &server->timers.rings[kind] || first->due > server->timers.polled);
     }
-    for (int i = 0; i < server->listener_count; i++) {
-        const pw_listener *listener = &server->listeners[i];
+    for (int i = 0; i < server->accept.listener_count; i++) {
+        const pw_listener *listener = &server->accept.listeners[i];
         REQUIRE(!listener->is_polled || listener->fd >= 0);
         REQUIRE(listener->is_polled == (listener->fd >= 0 && !listener->is_over &&
-                                        !server->paused && !server->aside) ||
+                                        !server->accept.paused && !server->accept.aside) ||
                 server->draining);
     }
-    REQUIRE(!server->draining || !server->aside || server->place != NULL);
+    REQUIRE(!server->draining || !server->accept.aside || server->accept.place != NULL);
 }

@@ -32,9 +32,9 @@ static bool is_due(pw_server *server)
     pw_timers_tick(&server->timers);
     int64_t now = server->timers.now;
     return pw_timers_wait(&server->timers) == 0 ||
-           (server->resume_at != 0 && server->resume_at <= now) ||
+           (server->accept.resume_at != 0 && server->accept.resume_at <= now) ||
            (server->access.due != 0 && server->access.due <= now) ||
-           (server->aside && server->aside_until <= now) ||
+           (server->accept.aside && server->accept.aside_until <= now) ||
            (server->draining && server->drain_until <= now);
 }
 

@@ -111,11 +111,11 @@ static void parts_of_one_tick_leave_together_in_the_next(void)
     CHECK_INT(send_part(call_data, LITERAL("second")), 0);
     CHECK_INT(send_part(call_data, LITERAL("third")), 0);
     CHECK_INT(got(&client), before);
-    CHECK_INT(stage.server->gathering, 1);
+    CHECK_INT(stage.server->batch.count, 1);
     ticks(1);
     CHECK(got(&client) > before);
     CHECK_HOLDS(&client.got, "6\r\nsecond\r\n5\r\nthird\r\n");
-    CHECK_INT(stage.server->gathering, 0);
+    CHECK_INT(stage.server->batch.count, 0);
     before = client.got.size;
     CHECK_INT(send_part(call_data, LITERAL("fourth")), 0); /* in the tick of the others */
     CHECK_INT(got(&client), before);
@@ -136,7 +136,7 @@ static void what_is_gathered_leaves_with_the_end(void)
     CHECK_INT(send_part(call_data, LITERAL("second")), 0);
     CHECK_INT(actor_call(serving[0], call_finish), AT_POLL);
     audit(stage.server);
-    CHECK_INT(stage.server->gathering, 0);
+    CHECK_INT(stage.server->batch.count, 0);
     check_answer(&client, "6\r\nsecond\r\n0\r\n\r\n");
     stage_close();
 }
@@ -164,25 +164,25 @@ static void a_client_that_takes_nothing_is_tried_again_16_ticks_later(void)
     test_client client = begin_stream_beside();
     CHECK_INT(send_part(call_data, large, sizeof large), 0); /* more than the system takes */
     pw_conn *conn = stage.server->all;
-    CHECK(conn->output.first != NULL && conn->gathers);
-    CHECK_INT(stage.server->gathering, 1);
-    int64_t due = conn->gather_due;
-    CHECK_INT(due, stage.server->ticks + 1);
+    CHECK(conn->output.first != NULL && (conn->response.state == PW_RESPONSE_BATCHED));
+    CHECK_INT(stage.server->batch.count, 1);
+    int64_t due = conn->response.batch_due;
+    CHECK_INT(due, stage.server->watch.ticks + 1);
     ticks(1);
-    CHECK_INT(conn->gather_due, stage.server->ticks + SLOW_TICKS);
-    CHECK_INT(conn->sent_tick, stage.server->ticks);
+    CHECK_INT(conn->response.batch_due, stage.server->watch.ticks + SLOW_TICKS);
+    CHECK_INT(conn->response.sent_tick, stage.server->watch.ticks);
     size_t before = got(&client); /* there is room again */
     ticks(SLOW_TICKS - 1);
     CHECK_INT(got(&client), before);
     ticks(1);
     CHECK(got(&client) > before);
-    CHECK_INT(conn->gather_due, stage.server->ticks + 1); /* it takes something */
-    for (int i = 0; i < 100 && conn->gathers; i++) {
+    CHECK_INT(conn->response.batch_due, stage.server->watch.ticks + 1); /* it takes something */
+    for (int i = 0; i < 100 && (conn->response.state == PW_RESPONSE_BATCHED); i++) {
         ticks(1);
         got(&client);
     }
-    CHECK(!conn->gathers);
-    CHECK_INT(stage.server->gathering, 0);
+    CHECK(conn->response.state != PW_RESPONSE_BATCHED);
+    CHECK_INT(stage.server->batch.count, 0);
     end_stream(&client);
     stage_close();
 }
@@ -193,13 +193,13 @@ static void the_watcher_that_runs_the_loop_sends_parts_every_20_ms(void)
     test_client client = begin_stream();
     ticks(3);
     CHECK_INT(watcher->at, AT_POLL); /* there is one thread alone, which is out */
-    CHECK(stage.server->holder == stage.server->watcher);
+    CHECK(stage.server->token.holder == stage.server->watch.thread);
     CHECK(watcher->due < 0 || watcher->due > pw_now() + LOOK_MS);
     size_t before = got(&client);
     CHECK_INT(send_part(call_data, LITERAL("second")), 0); /* nothing is gathered: nobody counts */
     CHECK(got(&client) > before);
     CHECK_INT(send_part(call_data, large, sizeof large), 0);
-    CHECK(stage.server->all->gathers);
+    CHECK((stage.server->all->response.state == PW_RESPONSE_BATCHED));
     cast_settle();
     CHECK_INT(watcher->due, pw_now() + LOOK_MS);
     before = got(&client);
@@ -209,12 +209,12 @@ static void the_watcher_that_runs_the_loop_sends_parts_every_20_ms(void)
     clock_forward_ms(1);
     cast_settle();
     CHECK(got(&client) > before);
-    for (int i = 0; i < 100 && stage.server->gathering > 0; i++) {
+    for (int i = 0; i < 100 && stage.server->batch.count > 0; i++) {
         clock_forward_ms(LOOK_MS);
         cast_settle();
         got(&client);
     }
-    CHECK_INT(stage.server->gathering, 0);
+    CHECK_INT(stage.server->batch.count, 0);
     end_stream(&client);
     stage_close();
 }
@@ -228,11 +228,11 @@ static void a_watcher_that_sleeps_is_woken_for_what_is_kept(void)
     CHECK(watcher->signalled);
     cast_settle();
     CHECK_INT(watcher->at, AT_TICK);
-    for (int i = 0; i < 400 && stage.server->gathering > 0; i++) {
+    for (int i = 0; i < 400 && stage.server->batch.count > 0; i++) {
         ticks(1);
         got(&client);
     }
-    CHECK_INT(stage.server->gathering, 0);
+    CHECK_INT(stage.server->batch.count, 0);
     actor_call(serving[0], call_finish);
     check_answer(&client, "0\r\n\r\n");
     stage_close();
@@ -242,11 +242,11 @@ static void a_client_that_resets_while_parts_are_kept_ends_its_response(void)
 {
     test_client client = begin_stream_beside();
     CHECK_INT(send_part(call_data, large, sizeof large), 0);
-    CHECK_INT(stage.server->gathering, 1);
+    CHECK_INT(stage.server->batch.count, 1);
     client_close(&client);
     ticks(1);
-    CHECK_INT(stage.server->gathering, 0);
-    CHECK(stage.server->all->failed);
+    CHECK_INT(stage.server->batch.count, 0);
+    CHECK(stage.server->all->end == PW_CONN_FAILED);
     CHECK(stage.server->all->output.first == NULL);
     CHECK_INT(send_part(call_data, LITERAL("more")), PW_GONE);
     CHECK_INT(actor_call(serving[0], call_finish), AT_SLEEP);
@@ -334,7 +334,7 @@ static void an_answer_leaves_before_the_watcher_is_away(void)
     CHECK_INT(watcher->at, AT_HOME);
     CHECK_INT(watcher->result, PW_WATCH_NOTICE);
     CHECK_INT(count_answers(&client), 1);
-    CHECK(!stage.server->watcher_is_here);
+    CHECK(!stage.server->watch.is_here);
     respond(serving[0], "2");
     CHECK_INT(count_answers(&client), 2);
     client_close(&client);

@@ -216,11 +216,11 @@ static void a_reset_waits_for_what_was_sent_before_and_looks_each_50_ms(void)
     CHECK_INT(site_send_head(&site, HEAD_OK, -1), 0);
     for (int i = 0; i < 40; i++)
         CHECK_INT(site_send(&site, large, 100000, 0), 0);
-    site.server->all->failed = true; /* as where a file has become shorter */
+    site.server->all->end = PW_CONN_FAILED; /* as where a file has become shorter */
     pw_output_free(&site.server->all->output);
     site_finish(&site, true);
     CHECK_INT(site.server->all->state, PW_CONN_LINGER);
-    CHECK(site.server->all->reset);
+    CHECK(pw_conn_resets(site.server->all));
     CHECK_INT(site.server->all->timer.kind, PW_TIMER_RESET);
     CHECK_INT(site.server->all->timer.due, pw_now() + RESET_MS);
     wait_ms(RESET_MS);
@@ -242,7 +242,7 @@ static void a_reset_does_not_wait_longer_than_a_write(void)
     CHECK_INT(site_send_head(&site, HEAD_OK, -1), 0);
     for (int i = 0; i < 40; i++)
         CHECK_INT(site_send(&site, large, 100000, 0), 0);
-    site.server->all->failed = true;
+    site.server->all->end = PW_CONN_FAILED;
     pw_output_free(&site.server->all->output);
     site_finish(&site, true);
     CHECK_INT(site.server->all->state, PW_CONN_LINGER);

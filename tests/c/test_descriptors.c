@@ -152,19 +152,19 @@ static void a_socket_is_not_listened_on_in_part(void)
 {
     pw_settings settings = site_settings();
     site_open(&site, &settings, AF_UNIX);
-    int pair[2], count = site.server->listener_count;
+    int pair[2], count = site.server->accept.listener_count;
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     leave(0);
     CHECK_INT(pw_server_listen(site.server, site.listener), EMFILE);
     CHECK_INT(pw_server_share(site.server, pair[0], pair[1]), EMFILE);
     leave_all();
-    CHECK_INT(site.server->listener_count, count);
+    CHECK_INT(site.server->accept.listener_count, count);
     CHECK_INT(site.server->handover, -1);
     CHECK_INT(pw_server_listen(site.server, 999), EBADF);
     int file = open("/dev/null", O_RDONLY | O_CLOEXEC), before = count_open();
     if (pw_server_listen(site.server, file) == EPERM) { /* epoll(7) does not take a file */
         CHECK_INT(count_open(), before);
-        CHECK_INT(site.server->listener_count, count);
+        CHECK_INT(site.server->accept.listener_count, count);
     }
     close(file);
     close(pair[0]);

@@ -102,22 +102,22 @@ static void each_setting_reaches_what_it_is_for(void)
     CHECK_INT(server->response_buffer, 1006);
     CHECK_INT(server->store.spool_most, 1007);
     CHECK_INT(server->store.spool_total, 1008);
-    CHECK_INT(server->max_connections, 109);
-    CHECK_INT(server->threads_most, 10);
-    CHECK(server->has_gil && server->queue_ends);
+    CHECK_INT(server->accept.max_connections, 109);
+    CHECK_INT(server->threads.most, 10);
+    CHECK(server->token.has_gil && server->queue_ends);
     CHECK_INT(server->timers.length[PW_TIMER_HEAD], 1011);
     CHECK_INT(server->timers.length[PW_TIMER_BODY], 1012);
     CHECK_INT(server->timers.length[PW_TIMER_WRITE], 1013);
     CHECK_INT(server->timers.length[PW_TIMER_KEEP_ALIVE], 1014);
     CHECK_INT(server->timers.length[PW_TIMER_DRAIN], 1015);
     CHECK_INT(server->timers.length[PW_TIMER_QUEUE], 1016);
-    CHECK_INT(server->timeout_request, 1017);
+    CHECK_INT(server->watch.timeout_request, 1017);
     CHECK_INT(server->timeout_graceful, 1018);
     CHECK_INT(server->access.fd, -1);
     CHECK(server->access.json && !server->access.prompt && !server->access.wants_head);
     CHECK_INT(server->access.program_size, 3);
     CHECK(strcmp(server->health, "/health") == 0 && strcmp(server->directory, "/tmp") == 0);
-    CHECK(server->place == NULL);
+    CHECK(server->accept.place == NULL);
     pw_server_free(server);
     settings.gil = 0;
     settings.timeout_queue = 0;
@@ -127,7 +127,7 @@ static void each_setting_reaches_what_it_is_for(void)
     settings.access_program_size = 7;
     server = pw_server_new(&settings);
     REQUIRE(server != NULL);
-    CHECK(!server->has_gil && !server->queue_ends);
+    CHECK(!server->token.has_gil && !server->queue_ends);
     CHECK(!server->access.json && server->access.prompt && server->access.wants_head);
     pw_server_free(server);
 }
@@ -171,10 +171,10 @@ static void sockets_have_a_limit(void)
     for (int i = 0; i < MOST; i++)
         CHECK_INT(pw_server_listen(server, listener), 0);
     CHECK_INT(pw_server_listen(server, listener), EMFILE);
-    CHECK_INT(server->listener_count, MOST);
+    CHECK_INT(server->accept.listener_count, MOST);
     for (int i = 0; i < MOST; i++) {
-        CHECK((fcntl(server->listeners[i].fd, F_GETFD) & FD_CLOEXEC) != 0);
-        CHECK(server->listeners[i].is_polled && !server->listeners[i].is_channel);
+        CHECK((fcntl(server->accept.listeners[i].fd, F_GETFD) & FD_CLOEXEC) != 0);
+        CHECK(server->accept.listeners[i].is_polled && !server->accept.listeners[i].is_channel);
     }
     close(listener);
     pw_server_free(server);
@@ -188,8 +188,8 @@ static void a_pair_of_sockets_is_a_channel(void)
     REQUIRE(server != NULL);
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     CHECK_INT(pw_server_share(server, pair[0], pair[1]), 0);
-    CHECK_INT(server->listener_count, 1);
-    CHECK(server->listeners[0].is_channel);
+    CHECK_INT(server->accept.listener_count, 1);
+    CHECK(server->accept.listeners[0].is_channel);
     CHECK(server->handover >= 0 && server->handover != pair[1]);
     CHECK((fcntl(server->handover, F_GETFD) & FD_CLOEXEC) != 0);
     pw_server_free(server);
@@ -204,8 +204,8 @@ static void a_server_among_others_has_a_place_until_its_end(void)
     settings.balance = pw_balance_new();
     REQUIRE(settings.balance != NULL);
     pw_server *server = pw_server_new(&settings);
-    REQUIRE(server != NULL && server->place != NULL);
-    const pw_place *place = server->place;
+    REQUIRE(server != NULL && server->accept.place != NULL);
+    const pw_place *place = server->accept.place;
     CHECK_INT(atomic_load(&place->process), getpid());
     pw_server_free(server);
     CHECK_INT(atomic_load(&place->process), 0);
@@ -221,8 +221,8 @@ static void a_forked_child_has_nothing_of_the_server(void)
     SEND(&client, GET("/"));
     site_request(&site);
     pw_server *server = site.server;
-    const int open[] = {server->wake[0], server->wake[1], server->listeners[0].fd, server->all->fd,
-                        server->poll.fd};
+    const int open[] = {server->wake[0], server->wake[1], server->accept.listeners[0].fd,
+                        server->all->fd, server->poll.fd};
     pw_server_forked(server); /* not between hold and unhold: nothing */
     CHECK(!server->forked);
     pw_server_unhold(server);

@@ -122,13 +122,13 @@ static void what_is_unsent_is_counted_and_sent(void)
     test_client client = begin_unsent();
     CHECK_INT(settle(0), AT_HOME);
     CHECK_INT(serving[0]->result, 1);
-    CHECK_INT(stage.server->watcher->patience, -1);
+    CHECK_INT(stage.server->watch.thread->patience, -1);
     client_receive(&client);
     size_t before = client.got.size;
     CHECK_INT(settle(WAIT_MS), AT_POLL);
     client_receive(&client);
     CHECK(client.got.size > before); /* what can be done at once is, before it waits */
-    CHECK(stage.server->holder == stage.server->watcher);
+    CHECK(stage.server->token.holder == stage.server->watch.thread);
     CHECK_INT(serving[0]->due, pw_now() + WAIT_MS);
     clock_forward_ms(WAIT_MS);
     cast_settle();
@@ -141,7 +141,7 @@ static void what_is_unsent_is_counted_and_sent(void)
     CHECK_INT(serving[0]->result, 0);
     client_receive(&client);
     CHECK(client.got.size > sizeof large);
-    CHECK(stage.server->holder == NULL);
+    CHECK(stage.server->token.holder == NULL);
     client_close(&client);
     end();
 }
@@ -153,7 +153,7 @@ static void a_request_that_comes_meanwhile_is_kept_and_keeps_the_descriptor_read
     for (int i = 0; i < 3; i++)
         CHECK_INT(settle(0), AT_HOME);
     CHECK(stage.server->ready.first != NULL);
-    CHECK_INT(stage.server->taken_count, 0);
+    CHECK_INT(stage.server->threads.taken, 0);
     CHECK(is_readable());
     CHECK_INT(within(0), AT_HOME);
     CHECK_PATH(serving[0], "/other");
@@ -184,7 +184,7 @@ static void to_settle_abandons_the_request_at_hand(void)
     CHECK(has_request(serving[0]));
     CHECK_INT(settle(0), AT_HOME);
     CHECK(!has_request(serving[0]));
-    CHECK_INT(stage.server->taken_count, 0);
+    CHECK_INT(stage.server->threads.taken, 0);
     client_receive(&client);
     CHECK(client.ended);
     client_close(&client);
@@ -196,7 +196,7 @@ static void without_a_watcher_the_token_is_yielded_to_a_thread_that_waits(void)
     begin();
     CHECK_INT(actor_call(serving[0], call_next), AT_POLL);
     actor *second = stage_start(1);
-    stage.server->thread_count++;
+    stage.server->threads.count++;
     CHECK_INT(actor_call(second, call_next), AT_SLEEP);
     test_client client = ask("/a");
     cast_settle(); /* no tick has come */

@@ -33,12 +33,12 @@ static void a_thread_that_comes_back_in_a_tick_keeps_the_token(void)
     test_client client = ask("/a");
     cast_settle();
     CHECK(has_request(serving[0]));
-    CHECK(stage.server->holder == serving[0]->thread && stage.server->holder_is_out);
+    CHECK(stage.server->token.holder == serving[0]->thread && stage.server->token.is_out);
     ticks(1); /* one is not enough: it may have begun at the end of it */
     CHECK_INT(watcher->at, AT_TICK);
-    CHECK(stage.server->holder == serving[0]->thread);
+    CHECK(stage.server->token.holder == serving[0]->thread);
     CHECK_INT(respond(serving[0], "1"), AT_POLL);
-    CHECK(stage.server->holder == serving[0]->thread && !stage.server->holder_is_out);
+    CHECK(stage.server->token.holder == serving[0]->thread && !stage.server->token.is_out);
     check_answer(&client, "\r\n\r\n1");
     stage_close();
 }
@@ -52,10 +52,10 @@ static void after_two_ticks_another_thread_is_asked_for_and_goes_on(void)
     ticks(2);
     CHECK_INT(watcher->at, AT_HOME);
     CHECK_INT(watcher->result, PW_WATCH_START);
-    CHECK_INT(stage.server->thread_count, 2);
+    CHECK_INT(stage.server->threads.count, 2);
     actor *second = stage_start_wanted(1);
     CHECK_INT(second->at, AT_POLL);
-    CHECK(stage.server->holder == second->thread);
+    CHECK(stage.server->token.holder == second->thread);
     test_client fast = ask("/fast");
     cast_settle();
     CHECK_PATH(second, "/fast");
@@ -105,7 +105,7 @@ static void requests_that_find_no_thread_wait_in_their_order(void)
     CHECK(has_request(second));
     ticks(3);
     CHECK_INT(watcher->at, AT_POLL); /* no more threads than two: it runs the loop itself */
-    CHECK(stage.server->holder == stage.server->watcher);
+    CHECK(stage.server->token.holder == stage.server->watch.thread);
     test_client waiting[3];
     const char *const paths[] = {"/c", "/d", "/e"};
     for (int i = 0; i < 3; i++) {
@@ -137,11 +137,11 @@ static void a_thread_that_comes_back_takes_the_loop_from_the_watcher(void)
     test_client client = ask("/a");
     cast_settle();
     ticks(2);
-    CHECK(stage.server->holder == stage.server->watcher);
+    CHECK(stage.server->token.holder == stage.server->watch.thread);
     CHECK_INT(respond(serving[0], "a"), AT_SLEEP);
     cast_settle();
     ticks(1);
-    CHECK(stage.server->holder == serving[0]->thread);
+    CHECK(stage.server->token.holder == serving[0]->thread);
     CHECK_INT(serving[0]->at, AT_POLL);
     CHECK_INT(watcher->at, AT_TICK);
     check_answer(&client, "\r\n\r\na");
@@ -158,9 +158,9 @@ static void a_second_request_is_taken_in_the_application_by_the_same_thread(void
     CHECK_PATH(serving[0], "/1");
     CHECK_INT(respond(serving[0], "1"), AT_HOME);
     CHECK_PATH(serving[0], "/2");
-    CHECK_INT(stage.server->taken_count, 1);
+    CHECK_INT(stage.server->threads.taken, 1);
     CHECK_INT(respond(serving[0], "2"), AT_POLL);
-    CHECK_INT(stage.server->taken_count, 0);
+    CHECK_INT(stage.server->threads.taken, 0);
     check_answer(&client, "\r\n\r\n2");
     stage_close();
 }
@@ -176,11 +176,11 @@ static void a_thread_that_cannot_be_started_is_not_asked_for_at_once_again(void)
     ticks(2);
     CHECK_INT(watcher->result, PW_WATCH_START);
     pw_watch_failed(stage.server);
-    CHECK_INT(stage.server->thread_count, 1);
+    CHECK_INT(stage.server->threads.count, 1);
     actor_call(watcher, call_watch);
     ticks(2);
     CHECK_INT(watcher->at, AT_POLL); /* it looks after the connections itself */
-    CHECK_INT(stage.server->thread_count, 1);
+    CHECK_INT(stage.server->threads.count, 1);
     test_client other = ask("/other");
     cast_settle();
     CHECK(stage.server->ready.first != NULL);
@@ -209,19 +209,19 @@ static void threads_are_asked_for_again_after_500_ticks(void)
     cast_settle();
     ticks(2);
     CHECK_INT(watcher->result, PW_WATCH_START);
-    int64_t failed = stage.server->ticks;
+    int64_t failed = stage.server->watch.ticks;
     pw_watch_failed(stage.server);
-    CHECK_INT(stage.server->start_tick, failed + 500);
-    stage.server->ticks = failed + 499; /* as it would be counted */
+    CHECK_INT(stage.server->watch.start_tick, failed + 500);
+    stage.server->watch.ticks = failed + 499; /* as it would be counted */
     actor_call(watcher, call_watch);
     cast_settle();
     CHECK_INT(watcher->at, AT_POLL);
-    CHECK_INT(stage.server->thread_count, 1);
+    CHECK_INT(stage.server->threads.count, 1);
     respond(serving[0], "1");
     check_answer(&slow, "\r\n\r\n1");
     cast_settle();
     ticks(2);
-    CHECK(stage.server->ticks >= failed + 500);
+    CHECK(stage.server->watch.ticks >= failed + 500);
     slow = ask("/slow");
     cast_settle();
     ticks(2);
@@ -242,12 +242,12 @@ static void one_thread_alone_is_never_given_company(void)
     cast_settle();
     ticks(5);
     CHECK_INT(watcher->at, AT_POLL);
-    CHECK_INT(stage.server->thread_count, 1);
+    CHECK_INT(stage.server->threads.count, 1);
     pw_token_hold(serving[0]->thread, true); /* not where a client holds it, either */
     cast_settle();
     ticks(3);
     CHECK_INT(watcher->at, AT_POLL);
-    CHECK_INT(stage.server->thread_count, 1);
+    CHECK_INT(stage.server->threads.count, 1);
     pw_token_hold(serving[0]->thread, false);
     respond(serving[0], "1");
     check_answer(&slow, "\r\n\r\n1");
@@ -272,9 +272,9 @@ static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(vo
     CHECK_INT(watcher->at, AT_POLL); /* two are all that it may have */
     pw_token_hold(serving[0]->thread, true);
     cast_settle();
-    CHECK_INT(stage.server->held, 1);
+    CHECK_INT(stage.server->threads.held, 1);
     stage_start_wanted(2);
-    CHECK_INT(stage.server->thread_count, 3);
+    CHECK_INT(stage.server->threads.count, 3);
     clients[2] = ask(paths[2]);
     cast_settle();
     CHECK_PATH(serving[2], paths[2]);
@@ -283,17 +283,17 @@ static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(vo
     pw_token_hold(serving[1]->thread, true);
     cast_settle();
     stage_start_wanted(3);
-    CHECK_INT(stage.server->thread_count, 4);
+    CHECK_INT(stage.server->threads.count, 4);
     clients[3] = ask(paths[3]);
     cast_settle();
     CHECK_PATH(serving[3], paths[3]);
     pw_token_hold(serving[2]->thread, true); /* more than twice as many it may never have */
     ticks(4);
     CHECK_INT(watcher->at, AT_POLL);
-    CHECK_INT(stage.server->thread_count, 4);
+    CHECK_INT(stage.server->threads.count, 4);
     for (int i = 0; i < 3; i++)
         pw_token_hold(serving[i]->thread, false);
-    CHECK_INT(stage.server->held, 0);
+    CHECK_INT(stage.server->threads.held, 0);
     int retired = 0;
     for (int i = 0; i < 4; i++) {
         respond(serving[i], paths[i] + 1);
@@ -306,7 +306,7 @@ static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(vo
         check_answer(&clients[i], paths[i] + 1);
     }
     CHECK_INT(retired, 2);
-    CHECK_INT(stage.server->thread_count, 2);
+    CHECK_INT(stage.server->threads.count, 2);
     clients[0] = ask("/4");
     cast_settle();
     CHECK(has_request(serving[2]) || has_request(serving[3]));
@@ -320,14 +320,14 @@ static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(vo
 static void let_it_pay(void)
 {
     for (int i = 0; i < 3; i++)
-        pw_yield_learn_stall(&stage.server->rule, pw_nanoseconds());
-    REQUIRE(pw_yield_pays(&stage.server->rule));
+        pw_yield_learn_stall(&stage.server->token.rule, pw_nanoseconds());
+    REQUIRE(pw_yield_pays(&stage.server->token.rule));
 }
 
 static void let_it_not_pay(void)
 {
-    stage.server->rule = (pw_yield_rule){0};
-    REQUIRE(!pw_yield_pays(&stage.server->rule));
+    stage.server->token.rule = (pw_yield_rule){0};
+    REQUIRE(!pw_yield_pays(&stage.server->token.rule));
 }
 
 static void where_it_pays_a_thread_that_waits_has_the_token_at_once(void)
@@ -345,11 +345,11 @@ static void where_it_pays_a_thread_that_waits_has_the_token_at_once(void)
     CHECK(actor_is_ready(second));
     actor_go(second);
     CHECK_PATH(second, "/2");
-    CHECK(stage.server->holder == NULL); /* for whoever comes first */
+    CHECK(stage.server->token.holder == NULL); /* for whoever comes first */
     CHECK(serving[0]->signalled);
     cast_settle();
     CHECK_INT(serving[0]->at, AT_POLL);
-    CHECK(stage.server->holder == serving[0]->thread);
+    CHECK(stage.server->token.holder == serving[0]->thread);
     respond(second, "2");
     check_answer(&one, "\r\n\r\n2");
     stage_close();
@@ -364,12 +364,12 @@ static void where_it_pays_and_nobody_waits_one_more_is_started_at_once(void)
     test_client one = ask("/1");
     actor_go(serving[0]);
     CHECK_PATH(serving[0], "/1");
-    CHECK(stage.server->wants_thread);
+    CHECK(stage.server->watch.wants_thread);
     CHECK(watcher->signalled);
     cast_settle(); /* without a tick */
     CHECK_INT(watcher->at, AT_HOME);
     CHECK_INT(watcher->result, PW_WATCH_START);
-    CHECK(!stage.server->wants_thread);
+    CHECK(!stage.server->watch.wants_thread);
     actor *second = stage_start_wanted(1);
     CHECK_INT(second->at, AT_POLL);
     client_close(&one);
@@ -383,14 +383,14 @@ static void a_thread_may_take_the_token_of_one_that_is_out_where_that_pays(void)
     test_client one = ask("/1");
     cast_settle();
     actor *second = stage_start(1); /* before the watcher has asked: as one that is back late */
-    stage.server->thread_count++;
+    stage.server->threads.count++;
     CHECK_INT(actor_call(second, call_next), AT_SLEEP);
     let_it_pay();
     pw_thread_nudge(second->thread);
     cast_settle();
     CHECK_INT(second->at, AT_HOME);
     CHECK_INT(second->result, PW_IDLE);
-    CHECK(stage.server->holder == second->thread);
+    CHECK(stage.server->token.holder == second->thread);
     client_close(&one);
     stage_close();
 }
@@ -407,7 +407,7 @@ static void begin_company(int32_t gil)
     stage_start_wanted(1);
     client_close(&one);
     let_it_not_pay();
-    stage.server->rule.looks = 10;
+    stage.server->token.rule.looks = 10;
 }
 
 static void those_in_the_application_are_company_where_there_is_a_gil(void)
@@ -457,11 +457,11 @@ static void one_that_is_being_started_is_company(void)
 {
     begin_company(1);
     pw_token_back(serving[0]->thread);
-    stage.server->thread_count++;
+    stage.server->threads.count++;
     test_client two = ask("/2");
     cast_settle();
     CHECK_INT(serving[1]->thread->company, 1);
-    stage.server->thread_count--;
+    stage.server->threads.count--;
     client_close(&two);
     stage_close();
 }
@@ -474,9 +474,9 @@ static void a_request_that_waits_makes_a_hand_over_pay(void)
         settings.gil = gil;
         begin_with(THREADS);
         stage_begin();
-        stage.server->rule.looks = 10;
+        stage.server->token.rule.looks = 10;
         for (int i = 0; i < 2; i++) {
-            CHECK(!pw_yield_pays(&stage.server->rule));
+            CHECK(!pw_yield_pays(&stage.server->token.rule));
             test_client one = ask("/1");
             cast_settle();
             CHECK_INT(serving[0]->thread->measure, PW_YIELD_USAGE);
@@ -485,7 +485,7 @@ static void a_request_that_waits_makes_a_hand_over_pay(void)
             respond(serving[0], "1");
             check_answer(&one, "\r\n\r\n1");
         }
-        CHECK(pw_yield_pays(&stage.server->rule));
+        CHECK(pw_yield_pays(&stage.server->token.rule));
         stage_close();
     }
 }
@@ -496,17 +496,17 @@ static void a_request_that_another_has_passed_had_company(void)
     settings.gil = 1;
     begin_with(THREADS);
     stage_begin();
-    stage.server->rule.looks = 10;
+    stage.server->token.rule.looks = 10;
     for (int i = 0; i < 3; i++) {
         test_client one = ask("/1");
         cast_settle();
         serving[0]->thread->out.switches--;
-        stage.server->takes++; /* one has come and gone */
+        stage.server->threads.takes++; /* one has come and gone */
         clock_forward_ms(1);
         respond(serving[0], "1");
         check_answer(&one, "\r\n\r\n1");
     }
-    CHECK(!pw_yield_pays(&stage.server->rule));
+    CHECK(!pw_yield_pays(&stage.server->token.rule));
     stage_close();
 }
 
@@ -520,10 +520,10 @@ static void a_holder_that_stalls_off_the_cpu_makes_a_hand_over_pay(void)
     test_client one = ask("/1");
     cast_settle();
     ticks(1);
-    CHECK(!pw_yield_pays(&stage.server->rule));
+    CHECK(!pw_yield_pays(&stage.server->token.rule));
     serving[0]->thread->stall_cpu = pw_thread_cpu(serving[0]->thread->system);
     ticks(1);
-    CHECK(pw_yield_pays(&stage.server->rule));
+    CHECK(pw_yield_pays(&stage.server->token.rule));
     client_close(&one);
     stage_close();
 }
@@ -548,7 +548,7 @@ static void a_holder_that_computes_or_is_held_is_no_stall(void)
             thread->stall_cpu = -1; /* nobody has looked before */
         cast_tick(watcher);
         ABOUT("kind %d", kind);
-        CHECK(!pw_yield_pays(&stage.server->rule));
+        CHECK(!pw_yield_pays(&stage.server->token.rule));
         thread->held = false;
         client_close(&one);
         stage_close();
@@ -567,12 +567,12 @@ static void the_watcher_sleeps_when_nothing_goes_on_and_is_woken_by_a_request(vo
         ticks(1);
     CHECK_INT(watcher->at, AT_SLEEP);
     CHECK(count >= 50 && count <= 53);
-    CHECK(stage.server->watcher_sleeps);
+    CHECK(stage.server->watch.sleeps);
     test_client one = ask("/1");
     cast_settle();
     CHECK_PATH(serving[0], "/1");
     CHECK_INT(watcher->at, AT_TICK);
-    CHECK(!stage.server->watcher_sleeps);
+    CHECK(!stage.server->watch.sleeps);
     ticks(2);
     CHECK_INT(watcher->result, PW_WATCH_START);
     stage_start_wanted(1);
@@ -648,15 +648,15 @@ static void the_watcher_that_runs_the_loop_looks_every_100_ms(void)
     ticks(3);
     for (int i = 0; i < 5; i++) {
         CHECK_INT(watcher->at, AT_POLL);
-        int64_t before = stage.server->looked_at;
+        int64_t before = stage.server->watch.looked_at;
         CHECK(watcher->due >= before + LOOK_MS && watcher->due <= before + LOOK_MS + 10);
         clock_forward_ms(watcher->due - pw_now() - 1);
         cast_settle();
         CHECK_INT(watcher->at, AT_POLL); /* and it has waited all the time */
-        CHECK_INT(stage.server->looked_at, before);
+        CHECK_INT(stage.server->watch.looked_at, before);
         clock_forward_ms(1);
         cast_settle();
-        CHECK(stage.server->looked_at > before);
+        CHECK(stage.server->watch.looked_at > before);
         ticks(1);
     }
     respond(serving[0], "1");
@@ -827,17 +827,17 @@ static void a_thread_that_is_freed_leaves_the_token_to_another(void)
     one = ask("/2");
     cast_settle();
     CHECK_PATH(second, "/2");
-    CHECK(stage.server->holder == second->thread);
+    CHECK(stage.server->token.holder == second->thread);
     serving[1] = NULL;
     pw_thread *freed = second->thread;
     cast_remove(second);
     pw_thread_free(freed); /* as where Python has let go of it at a request */
-    stage.server->thread_count--;
+    stage.server->threads.count--;
     audit(stage.server);
     CHECK(serving[0]->signalled);
     cast_settle();
     CHECK_INT(serving[0]->at, AT_POLL);
-    CHECK_INT(stage.server->taken_count, 0);
+    CHECK_INT(stage.server->threads.taken, 0);
     one.ended = false;
     client_receive(&one);
     CHECK(one.ended); /* what it was at is abandoned */
@@ -1009,7 +1009,7 @@ static void no_request_and_no_token_is_lost_in_any_order(void)
         for (int i = 0; i < STEPS; i++)
             step();
         finish_all();
-        CHECK_INT(stage.server->taken_count, 0);
+        CHECK_INT(stage.server->threads.taken, 0);
         for (int i = 0; i < CLIENTS; i++)
             client_close(&clients[i]);
         cast_settle();

@@ -51,7 +51,7 @@ static int after(int64_t ms)
 {
     clock_forward_ms(ms);
     CHECK_INT(site_next(&site), SITE_WAITS);
-    CHECK_INT(atomic_load(&site.server->place->connections), site.server->conn_count);
+    CHECK_INT(atomic_load(&site.server->accept.place->connections), site.server->conn_count);
     return site.server->conn_count;
 }
 
@@ -60,8 +60,8 @@ static void it_takes_one_and_steps_aside(void)
     begin();
     connect_more(100);
     CHECK_INT(after(0), 1);
-    CHECK(site.server->aside);
-    CHECK(!site.server->listeners[0].is_polled);
+    CHECK(site.server->accept.aside);
+    CHECK(!site.server->accept.listeners[0].is_polled);
     CHECK_INT(after(ASIDE_MS - 1), 1);
     end();
 }
@@ -92,11 +92,11 @@ static void when_the_others_have_caught_up_it_takes_one_again(void)
     CHECK_INT(after(0), 1);
     after(ASIDE_MS);
     CHECK_INT(after(0), 3);
-    CHECK_INT(site.server->turn, 2);
+    CHECK_INT(site.server->accept.turn, 2);
     atomic_store(&other->connections, 3);
     CHECK_INT(after(0), 4); /* at once, and not only when its time aside is over */
-    CHECK_INT(site.server->turn, 1);
-    CHECK(site.server->aside);
+    CHECK_INT(site.server->accept.turn, 1);
+    CHECK(site.server->accept.aside);
     end();
 }
 
@@ -106,11 +106,11 @@ static void one_that_is_not_ahead_takes_what_comes(void)
     atomic_store(&other->connections, 40);
     connect_more(20);
     CHECK_INT(after(0), 20); /* one at a time, but each time at once */
-    CHECK(!site.server->aside);
+    CHECK(!site.server->accept.aside);
     atomic_store(&other->connections, 20);
     connect_more(10);
     CHECK_INT(after(0), 26); /* a quarter more than the other has, and one */
-    CHECK(site.server->aside);
+    CHECK(site.server->accept.aside);
     end();
 }
 
@@ -131,12 +131,12 @@ static void one_that_stops_has_no_place(void)
     begin();
     connect_more(5);
     CHECK_INT(after(0), 1);
-    pw_place *own = site.server->place;
+    pw_place *own = site.server->accept.place;
     pw_server_stop(site.server, PW_DRAIN);
     CHECK_INT(site_next(&site), PW_STOP); /* those that wait are its own then */
-    CHECK(site.server->place == NULL);
+    CHECK(site.server->accept.place == NULL);
     CHECK_INT(atomic_load(&own->process), 0);
-    CHECK(!site.server->aside);
+    CHECK(!site.server->accept.aside);
     end();
 }
 
