@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from tools.mutants import c_source, likely, python_source, sample
+from tools.mutants import builder, c_source, likely, python_source, sample
 from tools.mutants.known import equivalents
 from tools.mutants.mutation import plain
 
@@ -183,7 +183,7 @@ def test_every_file_has_likely_tests_and_all_tables_name_tests_that_exist() -> N
 def test_the_tests_of_a_file_come_first() -> None:
     first, rest = likely.c_tests(PROJECT, "csrc/timer.c")
     assert first == ["test_timer"]
-    everything = {path.stem for path in PROJECT.glob("tests/c/test_*.c")}
+    everything = {path.stem for path in PROJECT.glob("tests/c/test_*.c")} | {builder.THREADS}
     assert {*first, *rest, "test_head"} == everything
     assert set(likely.c_tests(PROJECT, "")[1]) == everything
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # C tests that take longer than a second come last; one of them only for the parsers that it tests.
-_SLOW = ("test_endings", "test_lifetime", "test_memory", "test_corpus")
+_SLOW = ("test_endings", "test_lifetime", "test_memory", "threads/stress", "test_corpus")
 _PARSERS = {
     *("head", "host", "request_line", "fields", "index", "chunked"),
     *("parser", "parser_plain", "parser_sse42"),
@@ -19,22 +19,28 @@ _PARSERS = {
 
 # C file -> C tests first, then files and folders of pytest, in tests/.
 C_TESTS: dict[str, tuple[str, str]] = {
-    "accept": ("server drain memory", "e2e/test_connection_limit.py unit/test_sockets.py"),
-    "access": ("access", "e2e/test_access_log.py"),
+    "accept": (
+        "turns clock server drain memory",
+        "e2e/test_connection_limit.py unit/test_sockets.py",
+    ),
+    "access": ("access_lines access", "e2e/test_access_log.py"),
     "alloc": ("buffer memory", "e2e/test_server_api.py"),
-    "batch": ("output response", "e2e/test_streaming.py"),
+    "batch": ("batching response output", "e2e/test_streaming.py"),
     "buffer": ("buffer conn_keep memory", "e2e/test_head_memory.py"),
     "build": ("", "unit/test_cli.py"),
     "cache": ("cache", "e2e/test_heads_again.py"),
     "chunked": ("chunked content", "wire"),
-    "clock": ("timer response access", "e2e/test_timeouts.py"),
+    "clock": ("system timer response access", "e2e/test_timeouts.py"),
     "conn": ("exchange server cache conn_keep", "wire/test_pipelining.py e2e/test_timeouts.py"),
-    "conn_balance": ("conn_balance", "e2e/test_loops.py"),
-    "conn_close": ("endings drain lifetime", "e2e/test_timeout_queue.py e2e/test_late_writes.py"),
+    "conn_balance": ("conn_balance turns", "e2e/test_loops.py"),
+    "conn_close": (
+        "endings clock drain lifetime",
+        "e2e/test_timeout_queue.py e2e/test_late_writes.py",
+    ),
     "conn_keep": ("conn_keep buffer", "e2e/test_head_memory.py"),
     "conn_pool": ("server lifetime", "e2e/test_connection_limit.py"),
     "conn_transfer": ("conn_transfer drain", "e2e/test_loops.py e2e/test_draining.py"),
-    "conn_wait": ("endings drain server", "e2e/test_timeouts.py e2e/test_timeout_queue.py"),
+    "conn_wait": ("clock endings drain server", "e2e/test_timeouts.py e2e/test_timeout_queue.py"),
     "content": ("content", "e2e/test_uploads.py"),
     "environ": ("environ", "e2e/test_pep3333.py"),
     "error_response": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
@@ -42,33 +48,45 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "fields": ("fields head", "wire"),
     "framing": ("response", "e2e/test_pep3333.py wire"),
     "head": ("head fields environ", "wire"),
-    "health": ("response fairness", "e2e/test_health.py"),
+    "health": ("batching response fairness", "e2e/test_health.py"),
     "host": ("head", "wire"),
-    "incident": ("lifetime server", "e2e/test_notices.py"),
-    "index": ("environ", "unit/test_head.py"),
+    "incident": ("incident holding clock server", "e2e/test_notices.py"),
+    "index": ("hash environ", "unit/test_head.py"),
     "lines": ("lines", "e2e/test_heads_again.py"),
-    "listener": ("drain server", "e2e/test_draining.py unit/test_sockets.py"),
-    "loop": ("server fairness exchange drain", "e2e/test_timeout_queue.py e2e/test_draining.py"),
-    "next": ("server exchange", "e2e/test_server_api.py"),
-    "output": ("output response fairness", "e2e/test_slow_clients.py e2e/test_files.py"),
+    "listener": ("drain descriptors turns server", "e2e/test_draining.py unit/test_sockets.py"),
+    "loop": (
+        "server token clock fairness exchange drain",
+        "e2e/test_timeout_queue.py e2e/test_draining.py",
+    ),
+    "next": ("settle server exchange", "e2e/test_server_api.py"),
+    "output": ("output holding response fairness", "e2e/test_slow_clients.py e2e/test_files.py"),
     "parser": ("head", "wire"),
     "poll_epoll": ("poll", "e2e/test_poller.py"),
     "poll_kqueue": ("poll", ""),
     "poll_poll": ("poll", "e2e/test_poller.py"),
     "poller": ("poll", "e2e/test_poller.py"),
-    "queue": ("fairness server exchange", "e2e/test_timeout_queue.py e2e/test_fairness.py"),
+    "queue": ("fairness token server exchange", "e2e/test_timeout_queue.py e2e/test_fairness.py"),
     "recv": ("exchange endings", "e2e/test_disconnect.py"),
     "request": ("environ exchange lifetime", "e2e/test_pep3333.py e2e/test_uploads.py"),
     "request_line": ("head lines", "wire"),
-    "response": ("response output", "e2e/test_streaming.py e2e/test_slow_clients.py"),
-    "server": ("server memory lifetime", "e2e/test_timeout_queue.py e2e/test_server_api.py"),
-    "store": ("content output", "e2e/test_spool.py e2e/test_uploads.py"),
-    "system": ("server access", "e2e/test_files.py unit/test_process_files.py"),
+    "response": (
+        "response holding batching output",
+        "e2e/test_streaming.py e2e/test_slow_clients.py",
+    ),
+    "server": (
+        "server descriptors clock lifetime",
+        "e2e/test_timeout_queue.py e2e/test_server_api.py",
+    ),
+    "store": ("content holding output", "e2e/test_spool.py e2e/test_uploads.py"),
+    "system": (
+        "system descriptors server access endings",
+        "e2e/test_files.py unit/test_process_files.py",
+    ),
     "text": ("access environ", "e2e/test_access_log.py"),
-    "thread": ("server lifetime", "e2e/test_threads.py"),
+    "thread": ("token server lifetime", "e2e/test_threads.py"),
     "timer": ("timer", "e2e/test_timeouts.py"),
-    "token": ("server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
-    "watcher": ("server", "e2e/test_threads.py e2e/test_request_timeout.py"),
+    "token": ("token server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
+    "watcher": ("token settle batching server", "e2e/test_threads.py e2e/test_request_timeout.py"),
     "yield_rule": ("yield_rule", "e2e/test_fairness.py"),
 }
 # After those, for every C file: files that take few seconds.
@@ -172,6 +190,8 @@ Ordered = tuple[list[str], list[str]]  # the tests of a file itself, and the oth
 def c_tests(root: Path, file: str) -> Ordered:
     """The names of the C tests."""
     everything = sorted(path.stem for path in (root / "tests" / "c").glob("test_*.c"))
+    if (root / "tests" / "c" / "threads" / "stress.c").exists():
+        everything.append("threads/stress")
     stem = Path(file).stem
     first = [f"test_{name}" for name in C_TESTS.get(stem, ("", ""))[0].split()]
     first = [name for name in first if name in everything]
