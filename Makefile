@@ -29,7 +29,7 @@ help:
 	@echo "make test-freethreaded"
 	@echo "               run all tests on a CPython 3.14 without the GIL, built first where there is none"
 	@echo "make test-pypy run all tests on PyPy, which it gets first where it is missing"
-	@echo "make lint      check style, types and the wording"
+	@echo "make lint      check style, types, wording, and which file may know which"
 	@echo "make format    put C and Python files into the style that lint asks for"
 	@echo "make stress    check every byte that random clients get from random applications, for T=60"
 	@echo "               seconds (ARGS='--only whole,stream --seed S')"
@@ -93,6 +93,8 @@ lint: $(BUILT)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
+	$(VENV_PYTHON) tools/c_order.py
 	$(VENV_PYTHON) tools/words.py
 	$(VENV_PYTHON) tools/prose.py
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
@@ -172,12 +174,12 @@ $(BUILT)-release: $(BUILT) pyproject.toml
 	$(VENV_PYTHON) -m pip install --quiet --group release
 	@touch $@
 
-# Apart, because MkDocs depends on watchdog, with which werkzeug watches files in another way. The
-# pages get the options from src/, which needs cffi.
-$(DOCS)/made: $(BUILT) pyproject.toml
+# Apart, because MkDocs installs watchdog, with which werkzeug watches files in another way. It reads
+# the options from src/, for which nothing has to be built.
+$(DOCS)/made: pyproject.toml
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
-	$(DOCS)/bin/python -m pip install --quiet --group docs cffi
+	$(DOCS)/bin/python -m pip install --quiet --group docs
 	@touch $@
 
 # ---------------------------------------------------------------- sanitizers
@@ -273,7 +275,8 @@ sanitized-core: $(BUILT)
 	    assert core.__file__.startswith('$(abspath $(SANITIZED))')"
 
 # Tests of models and tools, which have nothing of the core to look at.
-WITHOUT_CORE := tests/model/* tests/unit/test_mutants* tests/unit/test_bench* tests/unit/test_docs*
+WITHOUT_CORE := tests/model/* tests/unit/test_mutants* tests/unit/test_bench* tests/unit/test_docs* \
+    tests/unit/test_c_order*
 sanitize-python: sanitized-core
 	@status=0; set -x; $(SANITIZED_PYTHON) -m pytest -m 'not unsanitized and not browser' \
 	    $(WITHOUT_CORE:%=--ignore-glob='%') $(ARGS) || status=$$?; set +x; \

@@ -6,14 +6,14 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "core.h"
+#include "fields.h"
 
 typedef struct {
     const char *name; /* of the field, in lower case; NULL where the key is no field's */
     const char *key;
 } pw_name;
 
-/* The first rows stand in the order of the enum in core.h. */
+/* The first rows stand in the order of the enum in fields.h. */
 static const pw_name names[] = {
     {"transfer-encoding", "HTTP_TRANSFER_ENCODING"},
     {NULL, "REQUEST_METHOD"},
@@ -205,6 +205,14 @@ static bool pw_same_eight(const char *name, const char *lower)
     return ((a ^ b) & ~pw_case_bits(b)) == 0;
 }
 
+static bool pw_same_four(const char *name, const char *lower)
+{
+    uint32_t a, b;
+    memcpy(&a, name, sizeof a);
+    memcpy(&b, lower, sizeof b);
+    return ((a ^ b) & ~pw_case_bits(b)) == 0;
+}
+
 /* Both have this size. */
 static bool pw_same_name(const char *name, const char *lower, size_t size)
 {
@@ -214,6 +222,8 @@ static bool pw_same_name(const char *name, const char *lower, size_t size)
             return false;
     if (size >= 8) /* the last eight, of which some have been compared */
         return pw_same_eight(name + size - 8, lower + size - 8);
+    if (size >= 4)
+        return pw_same_four(name, lower) && pw_same_four(name + size - 4, lower + size - 4);
     for (; i < size; i++)
         if ((unsigned char)(name[i] ^ lower[i]) & ~pw_case_bits((unsigned char)lower[i]))
             return false;

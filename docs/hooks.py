@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from picowsgi.config import OPTIONS
-from picowsgi.option import Option
+from picowsgi.config.option import Option
+from picowsgi.config.settings import OPTIONS
 
 MARK = "<!-- options -->"
 

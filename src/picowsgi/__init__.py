@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from picowsgi import cgi, simple_server
-    from picowsgi.mount import Mount
+    from picowsgi.app.mount import Mount
     from picowsgi.server import Server, serve
 
 __version__ = "0.1.0"
 __all__ = ["Mount", "Server", "__version__", "cgi", "serve", "simple_server"]
 
-_HOMES = {"Mount": "picowsgi.mount", "Server": "picowsgi.server", "serve": "picowsgi.server"}
+_HOMES = {"Mount": "picowsgi.app.mount", "Server": "picowsgi.server", "serve": "picowsgi.server"}
 
 
 def __getattr__(name: str) -> Any:

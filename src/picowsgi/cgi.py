@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from picowsgi import core
-from picowsgi.gateway import Gateway
-from picowsgi.head import Head, HeadEncoder
-from picowsgi.input import NO_CONTENT, ErrorStream
 from picowsgi.log import configure, get_logger
-from picowsgi.response import FileWrapper, Response
+from picowsgi.wsgi.gateway import Gateway
+from picowsgi.wsgi.input import NO_CONTENT, ErrorStream
+from picowsgi.wsgi.response import FileWrapper, Response
+from picowsgi.wsgi.response_head import Head, HeadEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

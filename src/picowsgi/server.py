@@ -11,17 +11,25 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from picowsgi import loop, middleware, service
-from picowsgi.browser import open_page
-from picowsgi.config import Settings
+from picowsgi.app import middleware
+from picowsgi.app.importer import load_application
+from picowsgi.app.mount import mount
+from picowsgi.config.load import load_settings
+from picowsgi.config.settings import Settings
 from picowsgi.errors import ConfigError
-from picowsgi.importer import load_application
 from picowsgi.log import get_logger
-from picowsgi.monkey import refuse_patched
-from picowsgi.mount import mount
-from picowsgi.resolve import load_settings
-from picowsgi.sockets import close_backlog, close_sockets, open_sockets, url_of
-from picowsgi.worker import Worker
+from picowsgi.process.run import run
+from picowsgi.system.browser import open_page
+from picowsgi.system.monkey import refuse_patched
+from picowsgi.system.sockets import (
+    FilePermissions,
+    close_backlog,
+    close_sockets,
+    open_sockets,
+    url_of,
+)
+from picowsgi.threads import loop
+from picowsgi.threads.pool import ThreadPool
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -86,12 +94,14 @@ class Server:
         self.settings = settings
         self._process = os.getpid()
         application = _with_mounts(application, settings)
-        self.sockets: list[socket.socket] = open_sockets(settings)
+        self.sockets: list[socket.socket] = open_sockets(
+            settings.binds(), settings.backlog, FilePermissions(settings.unix_socket_mode)
+        )
         try:
             middleware.warn(settings, self.sockets)
             loop.warn(settings)
             wrapped = middleware.wrap(application, settings, self.sockets)
-            self._worker: Worker | None = Worker(wrapped, self.sockets, settings)
+            self._pool: ThreadPool | None = ThreadPool(wrapped, self.sockets, settings)
         except BaseException:
             close_sockets(self.sockets)
             raise
@@ -115,11 +125,11 @@ class Server:
         Raises:
             RuntimeError: the server has been stopped.
         """
-        if self._worker is None:
+        if self._pool is None:
             raise RuntimeError("the server has been stopped; make another one")
-        if self._worker.started:
+        if self._pool.started:
             return
-        self._worker.start()
+        self._pool.start()
         if self.settings.open:
             open_page(self.sockets)
 
@@ -132,25 +142,25 @@ class Server:
         Args:
             now: cut open requests and stop at once.
         """
-        worker = self._worker
-        if worker is None:
+        pool = self._pool
+        if pool is None:
             return
         if now:
-            worker.stop_now()
+            pool.stop_now()
         else:
-            self._drain(worker)
+            self._drain(pool)
 
-    def _drain(self, worker: Worker) -> None:
+    def _drain(self, pool: ThreadPool) -> None:
         if os.getpid() == self._process:
             # The core has its own duplicates, and serves those that have connected by now.
             close_backlog(self.sockets)
             close_sockets(self.sockets)
-        worker.stop()
+        pool.stop()
 
     def reopen_logs(self) -> None:
         """Open the access log file again, after a rotation has renamed it."""
-        if self._worker is not None:
-            self._worker.reopen_logs()
+        if self._pool is not None:
+            self._pool.reopen_logs()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the server has stopped.
@@ -161,7 +171,7 @@ class Server:
         Returns:
             True when the server has stopped, and False when `timeout` is over.
         """
-        return self._worker is None or self._worker.join(timeout)
+        return self._pool is None or self._pool.join(timeout)
 
     def stop(self) -> None:
         """Close the sockets, answer open requests, and wait until the server has stopped.
@@ -172,15 +182,15 @@ class Server:
         Raises:
             RuntimeError: the serving thread has failed.
         """
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            self._drain(worker)
-            if worker.started:
-                worker.join()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            self._drain(pool)
+            if pool.started:
+                pool.join()
             else:
-                worker.close()
-            if worker.error is not None:
-                raise RuntimeError("the serving thread has failed") from worker.error
+                pool.close()
+            if pool.error is not None:
+                raise RuntimeError("the serving thread has failed") from pool.error
 
     def __enter__(self) -> Server:
         try:
@@ -220,7 +230,7 @@ def serve(application: WSGIApplication, **options: Any) -> None:
         RuntimeError: the server has stopped because of an error, which is in the log.
     """
     settings = _load_settings(options)
-    if service.run(lambda: _with_mounts(application, settings), settings, _announce) != 0:
+    if run(lambda: _with_mounts(application, settings), settings, _announce) != 0:
         raise RuntimeError("serving has failed; the log says why")
 
 

@@ -32,23 +32,23 @@ from wsgiref import simple_server
 from wsgiref.simple_server import demo_app
 
 from picowsgi import core
-from picowsgi.descriptors import occupy_standard
-from picowsgi.environ import Kept, base_environ
-from picowsgi.gateway import EXTENSIONS
+from picowsgi.config.load import load_settings
 from picowsgi.log import get_logger
-from picowsgi.monkey import refuse_patched
-from picowsgi.notice import log_notices
-from picowsgi.observed import ObservedGateway
-from picowsgi.resolve import load_settings
-from picowsgi.sockets import prepare
-from picowsgi.worker import Worker
+from picowsgi.system.descriptors import occupy_standard
+from picowsgi.system.monkey import refuse_patched
+from picowsgi.system.sockets import prepare
+from picowsgi.threads.incidents import log_incidents
+from picowsgi.threads.pool import ThreadPool
+from picowsgi.wsgi.environ import SharedState, base_environ
+from picowsgi.wsgi.gateway import EXTENSIONS
+from picowsgi.wsgi.stepping import SteppingGateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from picowsgi.config import Settings
+    from picowsgi.config.settings import Settings
 
 __all__ = ["WSGIRequestHandler", "WSGIServer", "demo_app", "make_server"]
 
@@ -140,7 +140,7 @@ class WSGIServer(simple_server.WSGIServer):
         self._settings = _settings()
         self._core: core.CoreServer | None = None
         self._opening = threading.Lock()  # guards the making of the core
-        self._kept: Kept | None = None
+        self._shared: SharedState | None = None
         self._process = os.getpid()
         self._shutdown_wanted = False
         self._wakes: Callable[[], object] = lambda: None
@@ -253,7 +253,7 @@ class WSGIServer(simple_server.WSGIServer):
 
     def _serve_by_threads(self, poll_interval: float | None) -> None:
         _check_socket(self.socket)
-        worker = Worker(
+        pool = ThreadPool(
             _call_nothing,
             [self.socket],
             self._settings,
@@ -261,24 +261,24 @@ class WSGIServer(simple_server.WSGIServer):
             make_gateway=partial(_HandlerGateway, self),
         )
         woken = threading.Event()
-        self._wakes = worker.on_end = woken.set
-        worker.start()
+        self._wakes = pool.on_end = woken.set
+        pool.start()
         try:
-            while not self._shutdown_wanted and self.socket.fileno() >= 0 and worker.error is None:
+            while not self._shutdown_wanted and self.socket.fileno() >= 0 and pool.error is None:
                 woken.wait(poll_interval)
                 self.service_actions()
         finally:
-            worker.stop(others_accept=True)  # the socket stays open, and may be served again
-            worker.join()
-        if worker.error is not None:
-            raise RuntimeError("a serving thread has failed") from worker.error
+            pool.stop(others_accept=True)  # the socket stays open, and may be served again
+            pool.join()
+        if pool.error is not None:
+            raise RuntimeError("a serving thread has failed") from pool.error
 
     def _open_core(self) -> core.CoreServer:
         with self._opening:  # several threads may be the first
             if self._core is None:
                 _check_socket(self.socket)
                 opened = core.CoreServer([self.socket], self._settings)
-                self._kept = Kept(opened)
+                self._shared = SharedState(opened)
                 self._core = opened
         os.set_blocking(self.socket.fileno(), False)
         return self._core
@@ -296,7 +296,7 @@ class WSGIServer(simple_server.WSGIServer):
         }
         bases = [base_environ(self.socket, common)]
         thread = core.CoreThread(server, 0)
-        gateway = _HandlerGateway(self, _call_nothing, thread, bases, self._kept)
+        gateway = _HandlerGateway(self, _call_nothing, thread, bases, self._shared)
         try:
             yield gateway
         except BaseException:
@@ -342,7 +342,7 @@ def make_server(
     return server
 
 
-class _HandlerGateway(ObservedGateway):
+class _HandlerGateway(SteppingGateway):
     """Runs requests through what `server.get_app` returns, and tells a request handler of them."""
 
     def __init__(self, server: WSGIServer, *arguments: Any, debug: bool = False) -> None:
@@ -368,7 +368,7 @@ class _HandlerGateway(ObservedGateway):
 
     def _tell(self) -> None:
         if self._core_server is not None:  # None where threads serve, and a watcher tells
-            log_notices(self._core_server, self._server._settings)
+            log_incidents(self._core_server, self._server._settings)
 
     def serve(self, environ: WSGIEnvironment) -> int:
         self._handler = None

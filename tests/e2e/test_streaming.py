@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from picowsgi import core
-from picowsgi.config import Settings
+from picowsgi.config.settings import Settings
 from picowsgi.errors import ResponseError
 from support import (
     PING,

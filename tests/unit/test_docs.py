@@ -12,9 +12,9 @@ import pytest
 
 import picowsgi
 from picowsgi import contrib, errors
-from picowsgi.access import compile_format
-from picowsgi.config import OPTIONS
-from picowsgi.gateway import EXTENSIONS
+from picowsgi.config.settings import OPTIONS
+from picowsgi.threads.access_log import compile_format
+from picowsgi.wsgi.gateway import EXTENSIONS
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -11,43 +11,62 @@ from pathlib import Path
 
 # C tests that take longer than a second come last; one of them only for the parsers that it tests.
 _SLOW = ("test_endings", "test_lifetime", "test_memory", "test_corpus")
-_PARSERS = {"head", "fields", "index", "chunked", "parser_plain", "parser_sse42"}
+_PARSERS = {
+    *("head", "host", "request_line", "fields", "index", "chunked"),
+    *("parser", "parser_plain", "parser_sse42"),
+}
 
 # C file -> C tests first, then files and folders of pytest, in tests/.
 C_TESTS: dict[str, tuple[str, str]] = {
     "accept": ("server drain memory", "e2e/test_connection_limit.py unit/test_sockets.py"),
     "access": ("access", "e2e/test_access_log.py"),
-    "answer": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
-    "balance": ("balance", "e2e/test_loops.py"),
-    "buffer": ("buffer keep memory", "e2e/test_head_memory.py"),
+    "alloc": ("buffer memory", "e2e/test_server_api.py"),
+    "batch": ("output response", "e2e/test_streaming.py"),
+    "buffer": ("buffer conn_keep memory", "e2e/test_head_memory.py"),
+    "build": ("", "unit/test_cli.py"),
     "cache": ("cache", "e2e/test_heads_again.py"),
     "chunked": ("chunked content", "wire"),
-    "conn": ("exchange server cache keep", "wire/test_pipelining.py e2e/test_timeouts.py"),
-    "conn_end": ("endings drain lifetime", "e2e/test_timeout_queue.py e2e/test_late_writes.py"),
-    "conn_keep": ("keep buffer", "e2e/test_head_memory.py"),
+    "clock": ("timer response access", "e2e/test_timeouts.py"),
+    "conn": ("exchange server cache conn_keep", "wire/test_pipelining.py e2e/test_timeouts.py"),
+    "conn_balance": ("conn_balance", "e2e/test_loops.py"),
+    "conn_close": ("endings drain lifetime", "e2e/test_timeout_queue.py e2e/test_late_writes.py"),
+    "conn_keep": ("conn_keep buffer", "e2e/test_head_memory.py"),
+    "conn_transfer": ("conn_transfer drain", "e2e/test_loops.py e2e/test_draining.py"),
+    "conn_wait": ("endings drain server", "e2e/test_timeouts.py e2e/test_timeout_queue.py"),
     "content": ("content", "e2e/test_uploads.py"),
     "environ": ("environ", "e2e/test_pep3333.py"),
+    "error_response": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
     "exchange": ("exchange", "e2e/test_pep3333.py"),
     "fields": ("fields head", "wire"),
-    "gather": ("send response", "e2e/test_streaming.py"),
-    "handover": ("handover drain", "e2e/test_loops.py e2e/test_draining.py"),
+    "framing": ("response", "e2e/test_pep3333.py wire"),
     "head": ("head fields environ", "wire"),
+    "health": ("response fairness", "e2e/test_health.py"),
+    "host": ("head", "wire"),
+    "incident": ("lifetime server", "e2e/test_notices.py"),
     "index": ("environ", "unit/test_head.py"),
+    "lines": ("lines", "e2e/test_heads_again.py"),
+    "listener": ("drain server", "e2e/test_draining.py unit/test_sockets.py"),
     "loop": ("server fairness exchange drain", "e2e/test_timeout_queue.py e2e/test_draining.py"),
-    "notice": ("lifetime server", "e2e/test_notices.py"),
-    "poll": ("poll", "e2e/test_poller.py"),
+    "next": ("server exchange", "e2e/test_server_api.py"),
+    "output": ("output response fairness", "e2e/test_slow_clients.py e2e/test_files.py"),
+    "parser": ("head", "wire"),
     "poll_epoll": ("poll", "e2e/test_poller.py"),
     "poll_kqueue": ("poll", ""),
     "poll_poll": ("poll", "e2e/test_poller.py"),
-    "process": ("server", "unit/test_process_files.py"),
+    "poller": ("poll", "e2e/test_poller.py"),
+    "queue": ("fairness server exchange", "e2e/test_timeout_queue.py e2e/test_fairness.py"),
     "recv": ("exchange endings", "e2e/test_disconnect.py"),
     "request": ("environ exchange lifetime", "e2e/test_pep3333.py e2e/test_uploads.py"),
-    "respond": ("response send", "e2e/test_streaming.py e2e/test_slow_clients.py"),
-    "send": ("send response fairness", "e2e/test_slow_clients.py e2e/test_files.py"),
+    "request_line": ("head lines", "wire"),
+    "response": ("response output", "e2e/test_streaming.py e2e/test_slow_clients.py"),
     "server": ("server memory lifetime", "e2e/test_timeout_queue.py e2e/test_server_api.py"),
+    "store": ("content output", "e2e/test_spool.py e2e/test_uploads.py"),
     "system": ("server access", "e2e/test_files.py unit/test_process_files.py"),
-    "timeout": ("timeout", "e2e/test_timeouts.py"),
+    "text": ("access environ", "e2e/test_access_log.py"),
+    "thread": ("server lifetime", "e2e/test_threads.py"),
+    "timer": ("timer", "e2e/test_timeouts.py"),
     "token": ("server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
+    "watcher": ("server", "e2e/test_threads.py e2e/test_request_timeout.py"),
     "yield_rule": ("yield_rule", "e2e/test_fairness.py"),
 }
 # After those, for every C file: files that take few seconds.
@@ -61,11 +80,11 @@ _C_GENERAL = """
 
 # Python file -> files and folders of pytest, in tests/.
 PYTHON_TESTS: dict[str, str] = {
-    "access": "e2e/test_access_log.py",
+    "access_log": "e2e/test_access_log.py",
     "arguments": "unit/test_arguments.py unit/test_cli.py",
     "browser": "e2e/test_debug.py",
-    "cli": "unit/test_cli.py unit/test_arguments.py e2e/test_mount.py e2e/test_examples.py",
-    "config": "unit/test_config.py unit/test_arguments.py",
+    "main": "unit/test_cli.py unit/test_arguments.py e2e/test_mount.py e2e/test_examples.py",
+    "settings": "unit/test_config.py unit/test_arguments.py",
     "core": "e2e/test_server_api.py e2e/test_pep3333.py",
     "demo": "unit/test_demo.py",
     "development": "e2e/test_flask_picowsgi.py e2e/test_django_runserver.py e2e/test_reload.py",
@@ -74,19 +93,19 @@ PYTHON_TESTS: dict[str, str] = {
     "server": "e2e/test_server_api.py",
     "testing": "e2e/test_django.py",
     "environ": "e2e/test_pep3333.py",
-    "error_page": "e2e/test_debug.py e2e/test_errors.py",
+    "error": "e2e/test_debug.py e2e/test_errors.py",
     "errors": "e2e/test_errors.py unit/test_cli.py",
-    "fleet": "unit/test_fleet.py e2e/test_processes.py",
-    "forked": "e2e/test_fork.py e2e/test_processes.py",
+    "workers": "unit/test_fleet.py e2e/test_processes.py",
+    "fork_guard": "e2e/test_fork.py e2e/test_processes.py",
     "gateway": "e2e/test_pep3333.py e2e/test_errors.py e2e/test_simple_server.py",
-    "handover": "e2e/test_reload.py e2e/test_loops.py",
+    "restart": "e2e/test_reload.py e2e/test_loops.py",
     "input": "e2e/test_uploads.py",
-    "link": "e2e/test_processes.py unit/test_fleet.py",
+    "status_pipe": "e2e/test_processes.py unit/test_fleet.py",
     "loop": "unit/test_loop.py e2e/test_threads.py",
-    "notice": "e2e/test_notices.py",
-    "observed": "e2e/test_notices.py e2e/test_errors.py",
+    "incidents": "e2e/test_notices.py",
+    "stepping": "e2e/test_notices.py e2e/test_errors.py",
     "option": "unit/test_config.py unit/test_arguments.py unit/test_cli.py",
-    "page": "e2e/test_debug.py unit/test_demo.py",
+    "template": "e2e/test_debug.py unit/test_demo.py",
     "pidfile": "unit/test_process_files.py",
     "privileges": "unit/test_process_files.py",
     "files": "unit/test_reload.py e2e/test_reload.py",
@@ -94,18 +113,25 @@ PYTHON_TESTS: dict[str, str] = {
     "reloader": "unit/test_reload.py e2e/test_reload.py",
     "snapshot": "unit/test_reload.py e2e/test_reload.py",
     "watcher": "unit/test_reload.py e2e/test_reload.py",
-    "resolve": "unit/test_sockets.py unit/test_config.py",
+    "load": "unit/test_sockets.py unit/test_config.py",
+    "values": "unit/test_sockets.py unit/test_config.py unit/test_middleware.py e2e/test_mount.py",
+    "log_format": "e2e/test_access_log.py unit/test_docs.py unit/test_config.py",
+    "log_config": "unit/test_log.py unit/test_cli.py",
     "respawn": "unit/test_fleet.py e2e/test_processes.py",
     "response": "e2e/test_pep3333.py e2e/test_files.py",
+    "run": "e2e/test_signals.py e2e/test_stopping.py unit/test_cli.py",
+    "exit": "e2e/test_processes.py e2e/test_stopping.py",
+    "processes": "unit/test_process_files.py unit/test_gunicorn.py",
     "service": "e2e/test_signals.py e2e/test_stopping.py",
-    "serving": "e2e/test_signals.py e2e/test_stopping.py",
+    "members": "e2e/test_signals.py e2e/test_stopping.py",
     "signals": "e2e/test_signals.py e2e/test_stopping.py unit/test_interrupt.py",
     "spawner": "e2e/test_processes.py",
     "supervisor": "e2e/test_processes.py e2e/test_signals.py",
     "toml": "unit/test_config.py",
     "upgrade": "e2e/test_processes.py e2e/test_signals.py",
-    "watch": "unit/test_cli.py e2e/test_reload.py",
-    "worker": "e2e/test_server_api.py e2e/test_stopping.py e2e/test_signals.py",
+    "watchdog": "unit/test_cli.py e2e/test_reload.py",
+    "pool": "e2e/test_server_api.py e2e/test_stopping.py e2e/test_signals.py",
+    "import_error": "e2e/test_reload.py",
 }
 _PYTHON_GENERAL = """
     unit/test_config.py unit/test_loop.py unit/test_log.py unit/test_fleet.py unit/test_importer.py
@@ -114,9 +140,10 @@ _PYTHON_GENERAL = """
     e2e/test_files.py e2e/test_errors.py unit/test_cli.py
 """
 # These look at tools and documents, not at the server.
-_UNRELATED = (
-    "bench_load bench_publish bench_results check_dist docs mutants pypy python_t stress vendor"
-)
+_UNRELATED = """
+    bench_load bench_publish bench_results c_order check_dist docs mutants pypy python_t stress
+    vendor
+"""
 
 
 Ordered = tuple[list[str], list[str]]  # the tests of a file itself, and the others

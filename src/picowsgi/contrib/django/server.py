@@ -14,8 +14,8 @@ from django.core.management.base import CommandError
 from django.core.servers.basehttp import WSGIRequestHandler
 
 from picowsgi.contrib.development import DevelopmentServer, Exchange, kept_listener
-from picowsgi.descriptors import occupy_standard
 from picowsgi.errors import ConfigError, PatchedError
+from picowsgi.system.descriptors import occupy_standard
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
