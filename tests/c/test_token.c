@@ -510,6 +510,25 @@ static void a_request_that_another_has_passed_had_company(void)
     stage_close();
 }
 
+static void a_request_is_long_from_its_limit_on(void)
+{
+    for (int64_t less = 0; less < 2; less++) {
+        settings = site_settings();
+        begin_with(THREADS);
+        stage_begin();
+        stage.server->token.rule.looks = 10;
+        test_client one = ask("/1");
+        cast_settle();
+        CHECK_INT(serving[0]->thread->measure, PW_YIELD_USAGE);
+        clock_forward(PW_YIELD_SHORT_NS - less);
+        respond(serving[0], "1");
+        CHECK(less || stage.server->token.rule.clean_at == pw_nanoseconds());
+        CHECK(!less || stage.server->token.rule.clean_at == 0);
+        check_answer(&one, "\r\n\r\n1");
+        stage_close();
+    }
+}
+
 /* A holder that is out for two ticks and uses no CPU waits for something: the watcher tells the rule. */
 static void a_holder_that_stalls_off_the_cpu_makes_a_hand_over_pay(void)
 {
@@ -1040,6 +1059,7 @@ int main(void)
     RUN(one_that_is_being_started_is_company);
     RUN(a_request_that_waits_makes_a_hand_over_pay);
     RUN(a_request_that_another_has_passed_had_company);
+    RUN(a_request_is_long_from_its_limit_on);
     RUN(a_holder_that_stalls_off_the_cpu_makes_a_hand_over_pay);
     RUN(a_holder_that_computes_or_is_held_is_no_stall);
     RUN(the_watcher_sleeps_when_nothing_goes_on_and_is_woken_by_a_request);

@@ -31,7 +31,10 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "cache": ("cache", "e2e/test_heads_again.py"),
     "chunked": ("chunked content", "wire"),
     "clock": ("system timer response access", "e2e/test_timeouts.py"),
-    "conn": ("exchange server cache conn_keep", "wire/test_pipelining.py e2e/test_timeouts.py"),
+    "conn": (
+        "exchange server edges clock history conn_keep",
+        "wire/test_pipelining.py e2e/test_timeouts.py",
+    ),
     "conn_balance": ("conn_balance turns", "e2e/test_loops.py"),
     "conn_close": (
         "endings clock drain lifetime",
@@ -39,8 +42,14 @@ C_TESTS: dict[str, tuple[str, str]] = {
     ),
     "conn_keep": ("conn_keep buffer", "e2e/test_head_memory.py"),
     "conn_pool": ("server lifetime", "e2e/test_connection_limit.py"),
-    "conn_transfer": ("conn_transfer drain", "e2e/test_loops.py e2e/test_draining.py"),
-    "conn_wait": ("clock endings drain server", "e2e/test_timeouts.py e2e/test_timeout_queue.py"),
+    "conn_transfer": (
+        "conn_transfer edges descriptors drain",
+        "e2e/test_loops.py e2e/test_draining.py",
+    ),
+    "conn_wait": (
+        "ready clock endings drain server",
+        "e2e/test_timeouts.py e2e/test_timeout_queue.py",
+    ),
     "content": ("content", "e2e/test_uploads.py"),
     "environ": ("environ", "e2e/test_pep3333.py"),
     "error_response": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
@@ -48,7 +57,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "fields": ("fields head", "wire"),
     "framing": ("response", "e2e/test_pep3333.py wire"),
     "head": ("head fields environ", "wire"),
-    "health": ("batching response fairness", "e2e/test_health.py"),
+    "health": ("health batching fairness", "e2e/test_health.py"),
     "host": ("head", "wire"),
     "incident": ("incident holding clock server", "e2e/test_notices.py"),
     "index": ("hash environ", "unit/test_head.py"),
@@ -67,7 +76,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "poller": ("poll", "e2e/test_poller.py"),
     "queue": ("fairness token server exchange", "e2e/test_timeout_queue.py e2e/test_fairness.py"),
     "recv": ("exchange endings", "e2e/test_disconnect.py"),
-    "request": ("environ exchange lifetime", "e2e/test_pep3333.py e2e/test_uploads.py"),
+    "request": ("server history exchange", "e2e/test_pep3333.py e2e/test_uploads.py"),
     "request_line": ("head lines", "wire"),
     "response": (
         "response holding batching output",
