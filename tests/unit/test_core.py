@@ -16,6 +16,9 @@ from picowsgi import core
 from picowsgi.config.settings import Settings
 from picowsgi.threads.access_log import AccessLog
 
+# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
 
 class Library:
     """The core's functions, but for those that the test replaces."""

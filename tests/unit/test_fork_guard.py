@@ -15,6 +15,9 @@ from picowsgi.system import fork_guard
 from picowsgi.system.fork_guard import ClosedInChildren, guard, own_process
 from support import TIMEOUT
 
+# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
 
 class Guarded:
     """Notes what it is told, in the process that it is told in."""

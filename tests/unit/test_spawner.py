@@ -20,6 +20,9 @@ from picowsgi.process.status_pipe import READY, StatusPipe, make_pair
 from picowsgi.system.signals import ALL
 from support import wait_until
 
+# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
 
 class StubSignals:
     """Notes what is asked of the signals of this process."""

@@ -15,6 +15,9 @@ from picowsgi.errors import AppImportError
 from picowsgi.process import status_pipe
 from picowsgi.process.status_pipe import StatusPipe, make_pair, read, read_failure, write
 
+# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
 
 @pytest.fixture
 def pair() -> Iterator[list[int]]:
