@@ -16,6 +16,9 @@ from picowsgi.process.restart import Command, Inherited, describe, take_inherite
 from picowsgi.process.status_pipe import READY, make_pair, read
 from picowsgi.system.sockets import adopt_listener
 
+# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
 SAY = """
 import json, os
 

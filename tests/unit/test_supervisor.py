@@ -684,6 +684,7 @@ def test_a_keeper_watches_the_program_that_it_was_given(
     assert one.loads == 0
     calls = one.run(lambda: None, signal.SIGHUP)
     assert one.ready == [], "expected no second announcement"
+    assert "spawner.become_keeper" not in [name for name, *_ in calls]
     assert ("notifier.ready",) not in calls[:1]
     assert one.fleet.calls[0] == ("reload", None)
 
