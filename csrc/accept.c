@@ -174,8 +174,8 @@ static int pw_accept_one(int listener, struct sockaddr_storage *peer)
     return pw_accept_from(listener, peer, &size);
 }
 
-/* At most so many new connections, put into the run queue. Returns whether it found that no more can
- * be had from there now. */
+/* At most so many new connections, put into the run queue. Returns whether it found that no
+ * more wait there now. */
 static bool pw_accept(pw_server *server, pw_listener *listener, int most)
 {
     for (int i = 0; i < most; i++) {

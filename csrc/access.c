@@ -234,7 +234,7 @@ static void pw_seconds(pw_text *to, int64_t microseconds)
     pw_text_put(to, fraction, sizeof fraction);
 }
 
-/* What somebody reads: "0.4 ms", or "1.25 s" from one second on. */
+/* For a person: "0.4 ms", or "1.25 s" from one second on. */
 static void pw_duration(pw_text *to, int64_t microseconds)
 {
     bool seconds = microseconds >= 1000000;

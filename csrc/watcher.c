@@ -1,5 +1,5 @@
 /*
- * The watcher: a thread that serves nothing. It counts the ticks, gives the token to somebody where its
+ * The watcher: a thread that serves nothing. It counts the ticks, gives the token to another thread when its
  * holder stays out, runs the loop where all threads are out, and names slow requests.
  */
 
