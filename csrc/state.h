@@ -216,7 +216,7 @@ struct pw_server {
     int32_t conn_count;
     int64_t next_id;
     pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
-    pw_conn *spare; /* owned: freed, memory for the next ones (linked by run_next) */
+    pw_conn *spare; /* owned: memory for the next connections (linked by run_next) */
     int spare_count;
     pw_queue run;     /* connections to go on with */
     pw_queue again;   /* the same, after the events: their time slice was over before */
