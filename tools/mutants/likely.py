@@ -141,7 +141,7 @@ PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "main": ("cli arguments", "e2e/test_mount.py e2e/test_examples.py e2e/test_terminal.py"),
     "members": ("fleet process_files", "e2e/test_signals.py e2e/test_stopping.py"),
     "middleware": ("", "e2e/test_static.py e2e/test_debug.py"),
-    "modules": ("reload", "e2e/test_reload.py"),
+    "modules": ("reload reloader", "e2e/test_reload.py"),
     "monkey": ("", "e2e/test_monkey.py"),
     "mount": ("cli", "e2e/test_mount.py"),
     "option": ("config option_promises arguments cli", ""),
@@ -177,7 +177,7 @@ PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "upgrade": ("", "e2e/test_processes.py e2e/test_signals.py"),
     "values": ("sockets config middleware option_promises", "e2e/test_mount.py"),
     "watchdog": ("fleet", "e2e/test_processes.py"),
-    "watcher": ("reload", "e2e/test_reload.py"),
+    "watcher": ("reload reloader", "e2e/test_reload.py"),
     "workers": ("fleet", "e2e/test_processes.py"),
 }
 _PYTHON_GENERAL = """
