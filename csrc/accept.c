@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #include "accept.h"
-#include "alloc.h"
 #include "conn_balance.h"
 #include "conn_close.h"
+#include "conn_pool.h"
 #include "conn_transfer.h"
 #include "conn_wait.h"
 #include "incident.h"
@@ -30,7 +30,7 @@
 static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
                         uint8_t listener)
 {
-    pw_conn *conn = pw_alloc(sizeof *conn);
+    pw_conn *conn = pw_conn_take(server);
     if (conn == NULL) {
         pw_notice_lost(server);
         pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);

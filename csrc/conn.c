@@ -19,6 +19,7 @@
 #include "queue.h"
 #include "recv.h"
 #include "request_line.h"
+#include "state.h"
 #include "system.h"
 #include "timer.h"
 

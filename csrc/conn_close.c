@@ -14,6 +14,7 @@
 #include "output.h"
 #include "poller.h"
 #include "queue.h"
+#include "state.h"
 #include "system.h"
 #include "timer.h"
 

@@ -7,12 +7,14 @@
 
 #include "conn_close.h"
 #include "conn_keep.h"
+#include "conn_pool.h"
 #include "conn_transfer.h"
 #include "conn_wait.h"
 #include "incident.h"
 #include "poller.h"
 #include "queue.h"
 #include "recv.h"
+#include "state.h"
 #include "system.h"
 #include "timer.h"
 

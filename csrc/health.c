@@ -8,6 +8,7 @@
 #include "framing.h"
 #include "health.h"
 #include "output.h"
+#include "state.h"
 
 static bool pw_is(pw_span span, const char *text)
 {

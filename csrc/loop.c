@@ -8,6 +8,7 @@
 #include "conn.h"
 #include "conn_close.h"
 #include "conn_keep.h"
+#include "conn_pool.h"
 #include "conn_wait.h"
 #include "incident.h"
 #include "listener.h"
@@ -31,6 +32,7 @@ void pw_loop_clear(pw_server *server)
         for (pw_conn *conn; (conn = pw_queue_pop(queues[i])) != NULL;)
             pw_conn_defer_free(server, conn);
     pw_reap(server);
+    pw_conn_free_spare(server);
 }
 
 /* ------------------------------------------------------------------ draining and the end */

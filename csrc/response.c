@@ -12,6 +12,7 @@
 #include "loop.h"
 #include "output.h"
 #include "queue.h"
+#include "state.h"
 #include "system.h"
 #include "token.h"
 

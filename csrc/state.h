@@ -215,7 +215,9 @@ struct pw_server {
     pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;
     int64_t next_id;
-    pw_conn *dead;    /* owned: closed, to be freed (linked by run_next) */
+    pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
+    pw_conn *spare; /* owned: freed, memory for the next ones (linked by run_next) */
+    int spare_count;
     pw_queue run;     /* connections to go on with */
     pw_queue again;   /* the same, after the events: their time slice was over before */
     pw_queue spent;   /* the same, when the poller has been asked again: their slice is over */
