@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "conn_pool.h"
 #include "queue.h"
 #include "state.h"
 
@@ -60,6 +61,10 @@ static void audit_queues(const pw_server *server)
     }
     for (const pw_conn *conn = server->ready.first; conn != NULL; conn = conn->run_next)
         REQUIRE(conn->state == PW_CONN_READY || conn->state == PW_CONN_CLOSED);
+    int spare = 0;
+    for (const pw_conn *conn = server->spare; conn != NULL; conn = conn->run_next)
+        spare++;
+    REQUIRE(spare == server->spare_count && spare <= PW_SPARE_MOST);
     for (const pw_conn *conn = server->dead; conn != NULL; conn = conn->run_next)
         REQUIRE(conn->state == PW_CONN_CLOSED && !conn->queued);
 }

@@ -41,7 +41,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
         "e2e/test_timeout_queue.py e2e/test_late_writes.py",
     ),
     "conn_keep": ("conn_keep buffer", "e2e/test_head_memory.py"),
-    "conn_pool": ("server lifetime", "e2e/test_connection_limit.py"),
+    "conn_pool": ("turns server lifetime", "e2e/test_connection_limit.py"),
     "conn_transfer": (
         "conn_transfer edges descriptors drain",
         "e2e/test_loops.py e2e/test_draining.py",
