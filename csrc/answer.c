@@ -131,14 +131,14 @@ size_t pw_answer_refusal(const pw_clock *clock, char *to, pw_error error, bool i
     return size > 0 && size < PW_REFUSAL_MOST ? (size_t)size : 0;
 }
 
-size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool draining)
+size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool unready)
 {
-    const char *text = draining ? "draining\n" : "ok\n";
+    const char *text = unready ? "draining\n" : "ok\n";
     int size = snprintf(to, PW_REFUSAL_MOST,
                         "HTTP/1.1 %s\r\n"
                         "Content-Type: text/plain; charset=utf-8\r\n"
                         "Cache-Control: no-store\r\n",
-                        draining ? "503 Service Unavailable" : "200 OK");
+                        unready ? "503 Service Unavailable" : "200 OK");
     size_t head = (size_t)size;
     head +=
         pw_answer_tail(clock, to + head, conn, PW_ADD_DATE | PW_ADD_SERVER, (int64_t)strlen(text));

@@ -46,6 +46,7 @@ typedef struct {
     /* The rest is borrowed during pw_server_new. */
     const char *access_program; /* the lines of the access log: see PW_ATOM_LITERAL */
     const char *health_path;    /* answered by the core; empty: none */
+    const char *live_path;      /* the same, and with 200 while the server stops, too */
     const char *temporary_directory;
     const char *poller; /* pw_poller_name, or "auto" or NULL: the first of them */
 } pw_settings;
@@ -140,6 +141,12 @@ int32_t pw_server_share(pw_server *server, int32_t from, int32_t to);
 #define PW_END 3
 /* May be called from any thread and from a signal handler, any number of times. */
 void pw_server_stop(pw_server *server, int32_t how);
+/*
+ * The server is to stop soon. Until it is told so it accepts and serves as before, but health_path is
+ * answered with 503, and each response is the last one of its connection. From any thread and from a
+ * signal handler.
+ */
+void pw_server_announce_stop(pw_server *server);
 /* The access log goes to this descriptor from now on; lines that wait go to the one before. */
 void pw_server_log_to(pw_server *server, int32_t descriptor);
 /* How many requests it has handed out. May be called from any thread. */

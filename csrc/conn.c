@@ -95,23 +95,25 @@ static bool pw_conn_recognise(pw_server *server, pw_conn *conn)
     return true;
 }
 
-/* A question for the core itself: it is answered though all threads be busy. */
-static bool pw_conn_is_health(const pw_server *server, const pw_conn *conn)
+/* A question for the core itself: it is answered though all threads be busy. An empty path is no
+ * request's. */
+static bool pw_conn_is_probe(const pw_server *server, const pw_conn *conn)
 {
     const pw_head *head = &server->head;
-    return server->health[0] != '\0' && conn->kind != PW_SAME &&
-           pw_is(head->path, server->health) &&
+    return server->has_probes && conn->kind != PW_SAME &&
+           (pw_is(head->path, server->health) || pw_is(head->path, server->live)) &&
            (pw_is(head->method, "GET") || pw_is(head->method, "HEAD")) && !conn->facts.chunked &&
            conn->facts.content_length <= 0;
 }
 
-static pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
+static pw_step pw_conn_answer_probe(pw_server *server, pw_conn *conn)
 {
     char answer[PW_REFUSAL_MOST];
-    conn->close = !conn->facts.keep_alive || server->draining;
+    bool unready = atomic_load(&server->unready) && !pw_is(server->head.path, server->live);
+    conn->close = !conn->facts.keep_alive || atomic_load(&server->closing);
     conn->chunked = false; /* as the response before may have been */
     conn->bytes = 0;
-    size_t size = pw_answer_health(&server->clock, answer, conn, server->draining);
+    size_t size = pw_answer_health(&server->clock, answer, conn, unready);
     conn->in->start += conn->used;
     conn->used = 0;
     conn->progress = (pw_head_progress){0};
@@ -129,8 +131,8 @@ static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
 {
     conn->used = conn->facts.size;
     conn->slice_requests++;
-    if (pw_conn_is_health(server, conn))
-        return pw_conn_answer_health(server, conn);
+    if (pw_conn_is_probe(server, conn))
+        return pw_conn_answer_probe(server, conn);
     if (!conn->facts.chunked && conn->facts.content_length <= 0)
         return PW_STEP_REQUEST;
     conn->state = PW_CONN_CONTENT;

@@ -491,7 +491,7 @@ size_t pw_answer_tail(const pw_clock *clock, char *to, const pw_conn *conn, int3
 #define PW_REFUSAL_MOST 512
 size_t pw_answer_refusal(const pw_clock *clock, char *to, pw_error error, bool is_head);
 int pw_error_status(pw_error error);
-/* The whole answer to a question for --health; at most PW_REFUSAL_MOST bytes. */
-size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool draining);
+/* The whole answer to a question for --health or --health-live; at most PW_REFUSAL_MOST bytes. */
+size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool unready);
 
 #endif

@@ -19,8 +19,8 @@ static void pw_response_begin(pw_server *server, pw_conn *conn, const char *head
     conn->started = true;
     conn->sent_tick = -1;
     conn->no_content = conn->facts.is_head || bare;
-    conn->close = !conn->facts.keep_alive || (flags & PW_CLOSE) != 0 || server->draining ||
-                  atomic_load(&server->stopping) != 0;
+    conn->close = !conn->facts.keep_alive || (flags & PW_CLOSE) != 0 ||
+                  atomic_load_explicit(&server->closing, memory_order_relaxed);
     conn->unframed = false;
     if (!framed && !conn->no_content) {
         conn->chunked = conn->facts.minor != 0;

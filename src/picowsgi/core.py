@@ -225,6 +225,7 @@ class CoreServer:
         program = b"" if access is None else access.program
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
         health = ffi.new("char[]", settings.health.encode("ascii"))
+        live = ffi.new("char[]", settings.health_live.encode("ascii"))
         access_program = ffi.new("char[]", program)
         poller = ffi.new("char[]", settings.poller.encode("ascii"))
         fields = {
@@ -255,6 +256,7 @@ class CoreServer:
             "access_program": access_program,
             "access_program_size": len(program),
             "health_path": health,
+            "live_path": live,
             "temporary_directory": directory,
             "poller": poller,
             "balance": ffi.NULL if balance is None else balance.pointer,
@@ -340,6 +342,10 @@ class CoreServer:
     def wake(self) -> None:
         """End a wait of `next_request_within`. From any thread, or a signal handler."""
         lib.pw_server_wake(self.pointer)
+
+    def announce_stop(self) -> None:
+        """Be unready from now on, and serve as before. From any thread, or a signal handler."""
+        lib.pw_server_announce_stop(self.pointer)
 
     def stop(self, how: int) -> None:
         """Stop: DRAIN, LEAVE or END (`pw_server_stop`). From any thread, or a signal handler."""

@@ -407,6 +407,15 @@ class Settings:
         maximum=86400,
     )
 
+    drain_delay: float = option(
+        0.0,
+        kind="seconds",
+        group="Timeouts",
+        metavar="TIME",
+        help="keep serving after SIGTERM, but unready",
+        minimum=0,
+        maximum=86400,
+    )
     timeout_request: float = option(
         0.0,
         kind="seconds",
@@ -441,6 +450,14 @@ class Settings:
         group="Health and logs",
         metavar="PATH",
         help="answer this path without the application",
+        check=_check_health,
+    )
+    health_live: str = option(
+        "",
+        kind="str",
+        group="Health and logs",
+        metavar="PATH",
+        help="the same, and 200 during a shutdown too",
         check=_check_health,
     )
     access_log: str = option(

@@ -37,6 +37,8 @@ class Serving:
         self.ready = False
         #: It is to be stopped as soon as others take its place.
         self.retiring = False
+        #: It knows that it will be stopped soon.
+        self.is_warned = False
         #: It drains, or ends.
         self.stopping = False
         #: A signal that somebody else has sent makes it drain.
@@ -49,6 +51,12 @@ class Serving:
         #: It has not shown for too long that it lives.
         self.silent = False
 
+    def warn(self) -> None:
+        """Make it unready for health checks; it serves as before. A repetition changes nothing."""
+        if not self.is_warned and not self.stopping:
+            self.is_warned = True
+            self._announce_stop()
+
     def stop(self, *, others_accept: bool) -> None:
         """Have it drain and end; a repetition changes nothing. `others_accept`: see Worker.stop."""
         self.stopping = True
@@ -58,6 +66,9 @@ class Serving:
         """Have it end at once, and cut what is open."""
         self.stopping = True
         self._cut()
+
+    def _announce_stop(self) -> None:
+        raise NotImplementedError
 
     def _drain(self, *, others_accept: bool) -> None:
         raise NotImplementedError
@@ -125,6 +136,9 @@ class Inline(Serving):
     def failed(self) -> bool:
         """Whether it has ended by an error."""
         return self._worker.error is not None
+
+    def _announce_stop(self) -> None:
+        self._worker.announce_stop()
 
     def _drain(self, *, others_accept: bool) -> None:
         self._worker.stop(others_accept=others_accept)
@@ -213,6 +227,9 @@ class Process(Serving):
         if self._exit is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+    def _announce_stop(self) -> None:
+        self._order(status_pipe.WARN)
 
     def _drain(self, *, others_accept: bool) -> None:
         told = self._order(status_pipe.LEAVE if others_accept else status_pipe.DRAIN)

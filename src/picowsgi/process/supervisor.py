@@ -61,6 +61,8 @@ class _Supervisor:
         self._stopping = False
         #: To stop as soon as the successor serves.
         self._stop_wanted = False
+        #: When to stop, while it serves on with health checks told of it (--drain-delay).
+        self._stop_at: float | None = None
         #: When SIGINT came.
         self._interrupted = -math.inf
         self._announced = False
@@ -187,7 +189,10 @@ class _Supervisor:
         reloader = self._service.reloader
         if reloader is not None and not self._forked and reloader.changes >= 0:
             poll.register(reloader.changes, select.POLLIN)
-        wait = self._fleet.wait_for(time.monotonic())
+        now = time.monotonic()
+        wait = self._fleet.wait_for(now)
+        if self._stop_at is not None and not self._stopping:
+            wait = min(wait, max(0.0, self._stop_at - now))
         if link is not None:
             wait = min(wait, _COUNT if self._requests_most else _BEAT)
         if self._inline is not None and self._service.settings.timeout_request:
@@ -202,8 +207,10 @@ class _Supervisor:
         """Do what is due."""
         service, fleet, link = self._service, self._fleet, self._service.link
         self._upgrade.check()
-        if self._stop_wanted and not self._stopping and not self._upgrade.is_starting():
-            self._stop()
+        if self._stop_wanted and not self._is_ending and not self._upgrade.is_starting():
+            self._begin_stop(now)
+        if self._stop_at is not None and now >= self._stop_at and not self._stopping:
+            self._stop(interrupted=self._interrupted > -math.inf)
         if link is not None:
             self._obey(link)
         if service.reloader is not None and not self._forked:
@@ -268,7 +275,7 @@ class _Supervisor:
         elif number == signal.SIGQUIT:
             self._forward(number)
         elif number == signal.SIGUSR2:
-            if not self._stopping:
+            if not self._is_ending:
                 self._upgrade.start()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             self._change(number)
@@ -278,23 +285,50 @@ class _Supervisor:
             if one.ready:
                 one.signal(number)
 
+    @property
+    def _is_ending(self) -> bool:
+        """Whether it stops, or will do so after --drain-delay."""
+        return self._stopping or self._stop_at is not None
+
     def _on_stop(self, number: int) -> None:
         """Drain, however often a signal comes; only Ctrl-C pressed twice ends at once."""
         link = self._service.link
         if link is not None:
             # SIGINT comes from the terminal, to the supervisor as well, and that decides.
             if number == signal.SIGTERM and not self._stopping:
-                link.say(words.STOPPING)
-                self._stop()
+                self._on_stop_of_worker(link)
             return
         interrupted = number == signal.SIGINT
         if interrupted and self._is_second_interrupt():
             self._stop_now()
-        elif self._upgrade.is_starting() and not self._stopping and not self._stop_wanted:
+        elif self._upgrade.is_starting() and not self._is_ending and not self._stop_wanted:
             get_logger().info("stopping when the successor serves")
             self._stop_wanted = True
         else:
+            self._begin_stop(time.monotonic(), interrupted=interrupted)
+
+    def _on_stop_of_worker(self, link: Link) -> None:
+        """Stop this worker alone, or leave it to the supervisor, which may have had the signal too.
+
+        With --drain-delay the supervisor starts another one first, or stops all of them together.
+        """
+        if self._service.settings.drain_delay and self._announced and link.say(words.REPLACE):
+            return
+        link.say(words.STOPPING)
+        self._stop()
+
+    def _begin_stop(self, now: float, *, interrupted: bool = False) -> None:
+        """Stop, or first serve on for --drain-delay while health checks get a 503.
+
+        Where a successor serves on the same sockets, nobody has to be sent elsewhere.
+        """
+        delay = self._service.settings.drain_delay
+        if not delay or self._upgrade.serves():
             self._stop(interrupted=interrupted)
+        elif not self._is_ending:
+            get_logger().info("stopping in %g s; health checks get a 503 until then", delay)
+            self._stop_at = now + delay
+            self._fleet.warn()
 
     def _is_second_interrupt(self) -> bool:
         now = time.monotonic()
@@ -309,6 +343,8 @@ class _Supervisor:
         for order in link.read_orders():
             if order == words.NOW:
                 self._stop_now()
+            elif order == words.WARN:
+                self._fleet.warn()
             else:
                 self._stop(others_accept=order == words.LEAVE)
         if not self._stopping and link.is_cut():
@@ -343,7 +379,7 @@ class _Supervisor:
 
     def _change(self, number: int) -> None:
         """One worker more, or one less."""
-        if self._stopping:
+        if self._is_ending:
             return
         if self._inline is not None:
             get_logger().warning("this server has no workers; --workers 2 makes it one that has")
@@ -355,7 +391,7 @@ class _Supervisor:
     def _reload(self) -> None:
         """Have what serves replaced by the same, loaded again."""
         service, fleet = self._service, self._fleet
-        if self._stopping:
+        if self._is_ending:
             return
         if service.link is not None:
             service.link.say(words.REPLACE)  # the supervisor sees to it

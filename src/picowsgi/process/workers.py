@@ -37,6 +37,8 @@ class Fleet:
         #: All that are wanted have been ready once.
         self.ready = False
         self.reloading = False
+        #: They will be stopped soon: see `warn`.
+        self.warned = False
         self.stopping = False
         #: Why nothing could start.
         self.failure: AppImportError | None = None
@@ -57,6 +59,10 @@ class Fleet:
     def processes(self) -> list[Process]:
         """Return those that are processes."""
         return [one for one in self.servings if isinstance(one, Process)]
+
+    def warn(self) -> None:
+        """Make all of them, and those still to come, unready for health checks."""
+        self.warned = True
 
     def stop(self, now: float, *, others_accept: bool = False, within: float = math.inf) -> None:
         """Have all of them drain and end, `within` so many seconds; a repetition changes nothing.
@@ -138,17 +144,25 @@ class Fleet:
                     self._on_unexpected_exit(one, now)
         self._watch.look(self.servings, now)
         if not self.stopping:
-            for one in self.servings:
-                if one.needs_replacement and not one.retiring and not one.stopping:
-                    get_logger().info("%s is to be replaced", one)
-                    one.retiring = True
-            self._fill(now)
-            self._settle(now)
+            self._keep_up(now)
         for one in self.servings:
             if one.kill_at <= now:
                 if not one.silent:
                     get_logger().error("%s did not end in time: its open requests are cut off", one)
                 one.kill()
+
+    def _keep_up(self, now: float) -> None:
+        """Have as many serve as are wanted."""
+        for one in self.servings:
+            # What is to be stopped soon needs nobody in its place.
+            if one.needs_replacement and not (one.retiring or one.stopping or self.warned):
+                get_logger().info("%s is to be replaced", one)
+                one.retiring = True
+        self._fill(now)
+        self._settle(now)
+        if self.warned:
+            for one in self.servings:
+                one.warn()
 
     def _on_unexpected_exit(self, one: Serving, now: float) -> None:
         """One has ended by an accident."""

@@ -122,6 +122,11 @@ class Worker:
         finally:
             self._note_end()
 
+    def announce_stop(self) -> None:
+        """Answer health checks with 503, and end connections after a response; serve as before."""
+        for one in self._loops:
+            one.core.announce_stop()
+
     def stop(self, *, others_accept: bool = False) -> None:
         """Drain and end; once it drains, another call changes nothing.
 
