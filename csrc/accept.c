@@ -8,24 +8,24 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "accept.h"
+#include "alloc.h"
+#include "conn_balance.h"
+#include "conn_close.h"
+#include "conn_transfer.h"
+#include "conn_wait.h"
+#include "incident.h"
+#include "listener.h"
+#include "queue.h"
+#include "state.h"
+#include "system.h"
+#include "timer.h"
 
-#define PW_PAUSE_MS 100 /* for want of descriptors or memory, which nobody tells us the end of */
 #define PW_BATCH 64
 #define PW_LOOK_AT 32      /* idle connections, for one that can go */
 #define PW_IDLE_MS 100     /* a client that had an answer more recently may be asking again now */
 #define PW_ASIDE_MS 8      /* for so long the others have their turn */
 #define PW_ASIDE_LOOK_MS 1 /* how often to look whether they have had it */
-
-void pw_accept_count(pw_server *server, int change)
-{
-    server->conn_count += change;
-    if (server->place != NULL)
-        atomic_store_explicit(&server->place->connections, server->conn_count,
-                              memory_order_relaxed);
-    if (change < 0 && server->draining)
-        pw_loop_wake(server, true);
-}
 
 static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
                         uint8_t listener)
@@ -61,44 +61,6 @@ static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage
     pw_run(server, conn, false);
 }
 
-/* Takes a socket from the poller. Closing it would not do: other processes have the same one open. */
-static void pw_listener_unpoll(pw_server *server, pw_listener *listener)
-{
-    if (listener->is_polled)
-        pw_poll_remove(&server->poll, listener->fd);
-    listener->is_polled = false;
-}
-
-static void pw_accept_unlisten(pw_server *server)
-{
-    for (int i = 0; i < server->listener_count; i++)
-        pw_listener_unpoll(server, &server->listeners[i]);
-}
-
-static void pw_accept_listen(pw_server *server)
-{
-    for (int i = 0; i < server->listener_count; i++) {
-        pw_listener *listener = &server->listeners[i];
-        if (listener->is_over || listener->is_polled)
-            continue;
-        if (pw_poll_add(&server->poll, listener->fd, listener, PW_POLL_LISTENER) != 0) {
-            pw_accept_pause(server);
-            server->resume_at = server->timers.now + PW_PAUSE_MS;
-            return;
-        }
-        listener->is_polled = true;
-    }
-}
-
-void pw_accept_pause(pw_server *server)
-{
-    if (server->paused)
-        return;
-    server->paused = true;
-    server->aside = false;
-    pw_accept_unlisten(server);
-}
-
 /* The connection that has been idle longest, or NULL; one that is still reading goes only where the
  * others do so too. */
 static pw_conn *pw_accept_longest_idle(pw_server *server)
@@ -123,13 +85,6 @@ static pw_conn *pw_accept_longest_idle(pw_server *server)
 static int64_t pw_accept_may_go(const pw_server *server, const pw_conn *conn)
 {
     return conn->timer.due - server->timers.length[PW_TIMER_KEEP_ALIVE] + PW_IDLE_MS;
-}
-
-/* Whether connections wait there; unlike accepting them, asking needs no descriptor. */
-static bool pw_listener_has_waiting(const pw_listener *listener)
-{
-    struct pollfd asked = {.fd = listener->fd, .events = POLLIN};
-    return poll(&asked, 1, 0) > 0 && (asked.revents & POLLIN) != 0;
 }
 
 /* What can be done where one more connection has no place. */
@@ -161,16 +116,6 @@ void pw_accept_look(pw_server *server)
     pw_conn *conn = pw_accept_longest_idle(server);
     if (conn != NULL)
         server->resume_at = pw_accept_may_go(server, conn);
-}
-
-void pw_accept_resume(pw_server *server)
-{
-    if (!server->paused || (server->draining && server->conn_count >= server->max_connections))
-        return;
-    server->paused = false;
-    server->resume_at = 0;
-    if (!server->draining) /* else pw_accept_drain is due */
-        pw_accept_listen(server);
 }
 
 static bool pw_accept_is_ahead(const pw_server *server)
@@ -281,26 +226,6 @@ void pw_accept_event(pw_server *server, pw_listener *listener)
 
 /* ------------------------------------------------------------------ while the server drains */
 
-bool pw_accept_is_open(const pw_server *server)
-{
-    for (int i = 0; i < server->listener_count; i++)
-        if (server->listeners[i].fd >= 0)
-            return true;
-    return false;
-}
-
-bool pw_accept_drain_is_due(const pw_server *server)
-{
-    return server->draining && !server->paused && pw_accept_is_open(server);
-}
-
-static void pw_listener_close(pw_server *server, pw_listener *listener)
-{
-    pw_listener_unpoll(server, listener);
-    close(listener->fd);
-    listener->fd = -1;
-}
-
 void pw_accept_drain(pw_server *server)
 {
     for (int i = 0; i < server->listener_count; i++) {
@@ -323,17 +248,4 @@ void pw_accept_drain(pw_server *server)
         if (done)
             pw_listener_close(server, listener);
     }
-}
-
-bool pw_accept_close(pw_server *server)
-{
-    bool any = false;
-    for (int i = 0; i < server->listener_count; i++) {
-        pw_listener *listener = &server->listeners[i];
-        if (listener->fd < 0)
-            continue;
-        any |= pw_listener_has_waiting(listener);
-        pw_listener_close(server, listener);
-    }
-    return any;
 }

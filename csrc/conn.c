@@ -4,12 +4,23 @@
  */
 #include <string.h>
 
-#include "server.h"
-
-static bool pw_is(pw_span span, const char *text)
-{
-    return span.size == strlen(text) && memcmp(span.at, text, span.size) == 0;
-}
+#include "buffer.h"
+#include "conn.h"
+#include "conn_close.h"
+#include "conn_keep.h"
+#include "conn_transfer.h"
+#include "conn_wait.h"
+#include "content.h"
+#include "head.h"
+#include "health.h"
+#include "incident.h"
+#include "lines.h"
+#include "output.h"
+#include "queue.h"
+#include "recv.h"
+#include "request_line.h"
+#include "system.h"
+#include "timer.h"
 
 static pw_step pw_conn_refused(pw_server *server, pw_conn *conn, pw_error error)
 {
@@ -95,44 +106,13 @@ static bool pw_conn_recognise(pw_server *server, pw_conn *conn)
     return true;
 }
 
-/* A question for the core itself: it is answered though all threads be busy. An empty path is no
- * request's. */
-static bool pw_conn_is_probe(const pw_server *server, const pw_conn *conn)
-{
-    const pw_head *head = &server->head;
-    return server->has_probes && conn->kind != PW_SAME &&
-           (pw_is(head->path, server->health) || pw_is(head->path, server->live)) &&
-           (pw_is(head->method, "GET") || pw_is(head->method, "HEAD")) && !conn->facts.chunked &&
-           conn->facts.content_length <= 0;
-}
-
-static pw_step pw_conn_answer_probe(pw_server *server, pw_conn *conn)
-{
-    char answer[PW_REFUSAL_MOST];
-    bool unready = atomic_load(&server->unready) && !pw_is(server->head.path, server->live);
-    conn->close = !conn->facts.keep_alive || atomic_load(&server->closing);
-    conn->chunked = false; /* as the response before may have been */
-    conn->bytes = 0;
-    size_t size = pw_answer_health(&server->clock, answer, conn, unready);
-    conn->in->start += conn->used;
-    conn->used = 0;
-    conn->progress = (pw_head_progress){0};
-    server->parsed = NULL;
-    if (!pw_output_copy(&conn->output, answer, size))
-        return pw_conn_fail(server, conn);
-    /* It leaves with the next answer, if that is not long in coming: see pw_response_waits. */
-    bool waits = !conn->close && conn->in->end > conn->in->start && server->watcher_is_here;
-    conn->state = waits ? PW_CONN_HEAD : PW_CONN_SENDING;
-    return PW_STEP_ON;
-}
-
 /* The head is complete: what of its content is here, too? */
 static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
 {
     conn->used = conn->facts.size;
     conn->slice_requests++;
-    if (pw_conn_is_probe(server, conn))
-        return pw_conn_answer_probe(server, conn);
+    if (pw_conn_is_health(server, conn))
+        return pw_conn_answer_health(server, conn);
     if (!conn->facts.chunked && conn->facts.content_length <= 0)
         return PW_STEP_REQUEST;
     conn->state = PW_CONN_CONTENT;

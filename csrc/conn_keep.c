@@ -3,7 +3,12 @@
  * comes from anybody, so there is a limit to it for all connections together, and past that some of
  * them have to go.
  */
-#include "server.h"
+#include "conn_keep.h"
+#include "buffer.h"
+#include "conn_close.h"
+#include "incident.h"
+#include "state.h"
+#include "timer.h"
 
 #define PW_LOOK_AT 32 /* connections, for the one that is to go next */
 #define PW_GO_MOST 64 /* connections that go for one that comes */

@@ -4,7 +4,21 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "accept.h"
+#include "access.h"
+#include "alloc.h"
+#include "buffer.h"
+#include "cache.h"
+#include "clock.h"
+#include "conn_balance.h"
+#include "incident.h"
+#include "listener.h"
+#include "loop.h"
+#include "poller.h"
+#include "queue.h"
+#include "system.h"
+#include "thread.h"
+#include "timer.h"
 
 /* 0, or an errno. */
 static int pw_poll_begin(pw_server *server, const char *poller)
@@ -129,35 +143,6 @@ fail:
     return NULL;
 }
 
-int32_t pw_server_listen(pw_server *server, int32_t descriptor)
-{
-    if (server->listener_count == PW_LISTENERS_MOST)
-        return EMFILE;
-    pw_listener *listener = &server->listeners[server->listener_count];
-    listener->fd = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
-    if (listener->fd < 0)
-        return errno;
-    int error = pw_poll_add(&server->poll, listener->fd, listener, PW_POLL_LISTENER);
-    listener->is_polled = error == 0;
-    if (error == 0)
-        server->listener_count++;
-    else
-        close(listener->fd);
-    return error;
-}
-
-int32_t pw_server_share(pw_server *server, int32_t from, int32_t to)
-{
-    server->handover = fcntl(to, F_DUPFD_CLOEXEC, 0);
-    if (server->handover < 0)
-        return errno;
-    pw_no_pipe_signal(server->handover);
-    int32_t error = pw_server_listen(server, from);
-    if (error == 0)
-        server->listeners[server->listener_count - 1].is_channel = true;
-    return error;
-}
-
 void pw_server_announce_stop(pw_server *server)
 {
     atomic_store(&server->unready, true);
@@ -176,34 +161,9 @@ void pw_server_stop(pw_server *server, int32_t how)
     pw_server_wake(server);
 }
 
-void pw_server_wake(pw_server *server)
-{
-    int saved = errno;
-    /* A full pipe wakes as well as one byte does. */
-    if (write(server->wake[1], "", 1) < 0)
-        errno = saved; /* in a forked child there is none */
-}
-
 int32_t pw_server_descriptor(pw_server *server)
 {
     return server->poll.poller != NULL ? server->poll.fd : -1;
-}
-
-int64_t pw_server_requests(pw_server *server)
-{
-    return atomic_load_explicit(&server->requests, memory_order_relaxed);
-}
-
-void pw_server_release(pw_server *server)
-{
-    pthread_mutex_lock(&server->lock);
-    bool last = --server->references == 0;
-    pthread_mutex_unlock(&server->lock);
-    if (!last)
-        return;
-    pthread_cond_destroy(&server->watch);
-    pthread_mutex_destroy(&server->lock);
-    pw_free(server);
 }
 
 /* ------------------------------------------------------------------ fork(2) */

@@ -27,15 +27,19 @@
  */
 #include <assert.h>
 
-#include "server.h"
+#include "batch.h"
+#include "clock.h"
+#include "conn_wait.h"
+#include "incident.h"
+#include "queue.h"
+#include "request.h"
+#include "system.h"
+#include "timer.h"
+#include "token.h"
+#include "yield_rule.h"
 
-#define PW_TICK_NS 2000000
-#define PW_STALL_TICKS 2   /* out for this many: between one tick and two */
-#define PW_LOOK_MS 100     /* how often slow requests are looked for */
-#define PW_QUIET_TICKS 50  /* without a request for this many: the watcher sleeps */
-#define PW_START_PAUSE 500 /* ticks after a thread could not be started */
-#define PW_COMPANY_MS 20   /* a thread that is at a request for longer disturbs no measurement */
-#define PW_RUNS_NS 200000  /* of CPU time in a tick: the thread has not waited in it */
+#define PW_STALL_TICKS 2 /* out for this many: between one tick and two */
+#define PW_COMPANY_MS 20 /* a thread that is at a request for longer disturbs no measurement */
 
 #ifdef PW_SANITIZERS
 static void pw_token_check(const pw_server *server)
@@ -72,39 +76,25 @@ static bool pw_token_is_yielded(const pw_server *server)
     return !server->is_watched || (server->threads_most > 1 && pw_yield_pays(&server->rule));
 }
 
-static bool pw_token_is_stalled(const pw_server *server)
+bool pw_token_is_stalled(const pw_server *server)
 {
     return server->holder_is_out && server->ticks - server->token_tick >= PW_STALL_TICKS;
 }
 
-/* It was free for a tick, though somebody was signalled; or there is nobody who could take it. */
-static bool pw_token_is_unheld(const pw_server *server)
+bool pw_token_is_unheld(const pw_server *server)
 {
     return server->holder == NULL &&
            (server->ticks != server->token_tick || server->taken_count >= server->thread_count);
 }
 
-/* Answers to pipelined requests that wait for the one that the application is at. */
-static void pw_token_flush(pw_thread *thread)
-{
-    bool progress = false;
-    pw_conn *conn = thread->conn;
-    if (conn == NULL || conn->started)
-        return; /* from its head on the output is the thread's own: not even to be looked at */
-    if (conn->output.first != NULL && !conn->failed &&
-        pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
-        conn->failed = true;
-}
-
-/* To a thread, or to the first that comes (NULL). */
-static void pw_token_give(pw_server *server, pw_thread *thread)
+void pw_token_give(pw_server *server, pw_thread *thread)
 {
     pw_thread *old = server->holder;
     server->holder = thread;
     server->holder_is_out = false;
     server->token_tick = server->ticks;
     if (old != NULL && old != thread)
-        pw_token_flush(old);
+        pw_batch_release(old);
 }
 
 /* Threads that may be there: one more for each that a slow client holds, up to as many again. */
@@ -116,7 +106,7 @@ static int32_t pw_token_threads_most(const pw_server *server)
     return server->threads_most + held;
 }
 
-static bool pw_token_may_grow(const pw_server *server)
+bool pw_token_may_grow(const pw_server *server)
 {
     return server->is_watched && server->thread_count < pw_token_threads_most(server) &&
            server->ticks >= server->start_tick;
@@ -142,8 +132,7 @@ static void pw_idle_remove(pw_server *server, pw_thread *thread)
         }
 }
 
-/* The thread that went to sleep last goes on first: the fewer are in use, the better. */
-static bool pw_token_wake_idle(pw_server *server)
+bool pw_token_wake_idle(pw_server *server)
 {
     pw_thread *thread = pw_idle_pop(server);
     if (thread == NULL)
@@ -388,51 +377,7 @@ void pw_token_stop(pw_server *server)
     pthread_cond_signal(&server->watch);
 }
 
-/* ------------------------------------------------------------------ the watcher */
-
-/* Runs the loop until a thread wants it, or all is over. */
-static void pw_watch_loop(pw_server *server)
-{
-    pw_gather_flush(server, true);
-    pw_token_give(server, server->watcher);
-    if (pw_loop(server->watcher) != PW_STOP && !pw_token_wake_idle(server))
-        pw_token_give(server, NULL);
-}
-
-static int32_t pw_count_unsent(const pw_server *server)
-{
-    int32_t count = 0;
-    for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next)
-        count += conn->state == PW_CONN_SENDING;
-    return count;
-}
-
-int32_t pw_settle(pw_thread *thread, int32_t patience)
-{
-    pw_server *server = thread->server;
-    int32_t unsent = 0;
-    int64_t number;
-    pw_token_back(thread);
-    pthread_mutex_lock(&server->lock);
-    pw_exchange_abandon(thread);
-    if (pw_token_take(thread, false, &number)) {
-        /* As the watcher it takes no request. What can be done at once may be all there is to do. */
-        pw_token_give(server, server->watcher);
-        server->watcher->patience = 0;
-        pw_loop(server->watcher);
-        server->watcher->patience = patience;
-        if (patience > 0 && !server->stopped && pw_count_unsent(server) > 0)
-            pw_loop(server->watcher);
-        server->watcher->patience = -1;
-        if (!pw_token_wake_idle(server))
-            pw_token_give(server, NULL);
-        unsent = server->stopped ? 0 : pw_count_unsent(server);
-        if (server->ready.first != NULL)
-            pw_server_wake(server); /* of these the poller tells nobody any more */
-    }
-    pthread_mutex_unlock(&server->lock);
-    return unsent;
-}
+/* ------------------------------------------------------------------ what the watcher looks for */
 
 int64_t pw_watch_due(const pw_server *server)
 {
@@ -447,123 +392,4 @@ bool pw_watch_is_wanted(const pw_server *server)
     return server->idle != NULL || pw_notices_wait(&server->notices) ||
            (all_are_out && pw_token_may_grow(server)) ||
            (server->timeout_request > 0 && server->timers.now >= server->looked_at + PW_LOOK_MS);
-}
-
-/* A thread whose request takes too long; NULL: none. Each is named twice at most. */
-static pw_thread *pw_watch_slow(pw_server *server)
-{
-    int64_t now = pw_now();
-    if (server->timeout_request == 0 || now < server->looked_at + PW_LOOK_MS)
-        return NULL;
-    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
-        if (thread->taken && thread->warned < 2 &&
-            now - thread->taken_at >= server->timeout_request * (thread->warned + 1)) {
-            thread->warned++;
-            return thread;
-        }
-    server->looked_at = now;
-    return NULL;
-}
-
-/*
- * The holder is out for a tick or more. If it and all others in the application have been off the CPU
- * for the last tick, they wait for something else than the GIL, which one of them would have.
- */
-static void pw_watch_look(pw_server *server)
-{
-    if (pw_yield_pays(&server->rule) || server->threads_most == 1)
-        return;
-    bool all_wait = pw_token_is_stalled(server) && server->arrived == server->thread_count;
-    bool any = false;
-    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
-        if (!thread->taken || !thread->has_arrived || thread->held)
-            continue;
-        int64_t before = thread->stall_cpu, now = pw_thread_cpu(thread->system);
-        thread->stall_cpu = now;
-        any = true;
-        all_wait &=
-            now >= 0 && before >= 0 && now - before < PW_RUNS_NS && !atomic_load(&thread->back);
-    }
-    if (any && all_wait)
-        pw_yield_learn_stall(&server->rule, pw_nanoseconds());
-}
-
-/* What a stalled holder, one that yields, or a free token calls for. True: one more thread. */
-static bool pw_watch_acts(pw_server *server)
-{
-    bool wanted = pw_token_is_unheld(server) || pw_token_is_stalled(server) ||
-                  (server->wants_thread && server->holder_is_out);
-    server->wants_thread = false;
-    if (!wanted || pw_token_wake_idle(server))
-        return false;
-    if (pw_token_may_grow(server)) {
-        server->thread_count++;
-        return true;
-    }
-    pw_watch_loop(server);
-    return false;
-}
-
-void pw_watch_failed(pw_server *server)
-{
-    pthread_mutex_lock(&server->lock);
-    server->thread_count--;
-    server->start_tick = server->ticks + PW_START_PAUSE;
-    pthread_mutex_unlock(&server->lock);
-}
-
-/* Whether something goes on that the watcher must not sleep through. */
-static bool pw_watch_is_busy(const pw_server *server)
-{
-    return server->holder == NULL || server->holder_is_out || server->gathering > 0 ||
-           (server->timeout_request > 0 && server->taken_count > 0);
-}
-
-int32_t pw_watch(pw_server *server)
-{
-    int quiet = 0;
-    int64_t seen = -1;
-    int32_t outcome = PW_WATCH_STOP;
-    pthread_mutex_lock(&server->lock);
-    server->is_watched = server->watcher_is_here = true;
-    while (!server->stopped || pw_notices_wait(&server->notices)) {
-        if (pw_notices_wait(&server->notices)) {
-            outcome = PW_WATCH_NOTICE;
-            break;
-        }
-        if (pw_watch_acts(server)) {
-            outcome = PW_WATCH_START;
-            break;
-        }
-        pw_thread *slow = pw_watch_slow(server);
-        if (slow != NULL) {
-            outcome = slow->number * 8 + (slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK);
-            break;
-        }
-        bool busy = pw_watch_is_busy(server) || server->takes != seen;
-        quiet = busy ? 0 : quiet + 1;
-        seen = server->takes;
-        if (server->stopped)
-            continue; /* it was while the loop was run here: nothing would end the waiting */
-        if (quiet < PW_QUIET_TICKS) {
-            if (!pw_condition_wait(&server->watch, &server->lock, PW_TICK_NS)) {
-                server->ticks++;
-                if (server->holder_is_out)
-                    pw_watch_look(server);
-            }
-            if (server->gathering > 0)
-                pw_gather_flush(server, server->stopped);
-            continue;
-        }
-        server->watcher_sleeps = true;
-        pthread_cond_wait(&server->watch, &server->lock);
-        server->watcher_sleeps = false;
-        quiet = 0;
-    }
-    server->watcher_is_here = false; /* in Python it may have to wait for the application */
-    if (server->holder != NULL)
-        pw_token_flush(server->holder);
-    pw_gather_flush(server, true);
-    pthread_mutex_unlock(&server->lock);
-    return outcome;
 }

@@ -11,6 +11,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cache.h"
+#include "fields.h"
+#include "poller.h"
+#include "timer.h"
+
 int __real_pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 int __wrap_pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 

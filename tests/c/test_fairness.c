@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "queue.h"
 #include "site.h"
 
 enum { MANY = 400, SLICE = PW_SLICE_REQUESTS };

@@ -7,6 +7,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "clock.h"
+#include "incident.h"
 #include "site.h"
 
 static test_site site;

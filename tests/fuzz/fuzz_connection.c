@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "alloc.h"
 #include "outcome.h"
 #include "site.h"
 
