@@ -134,7 +134,8 @@ int32_t pw_server_share(pw_server *server, int32_t from, int32_t to);
  * accepting while connections wait on the listening sockets, as room becomes free, and closes the
  * sockets once none waits. PW_LEAVE is for a server whose sockets others go on accepting from: it
  * takes what waits now and has room, and leaves the rest to them. Both end after timeout_graceful at
- * the latest. PW_END cuts what is not over.
+ * the latest, and sooner where nothing is left but requests of PW_WATCH_STUCK; requests that wait for
+ * the threads of these get a 503. PW_END cuts what is not over.
  */
 #define PW_DRAIN 1
 #define PW_LEAVE 2
@@ -167,10 +168,11 @@ void pw_thread_nudge(pw_thread *thread);
 
 /*
  * Looks after the serving threads: to be called again and again by a thread of its own that serves
- * nothing, where there may be more than one. Blocks, and returns what is to be done: PW_WATCH_STOP,
- * nothing any more; PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_NOTICE, notices are
- * to be taken; or the number of a thread times 8 plus PW_WATCH_SLOW or PW_WATCH_STUCK: its request
- * has run for longer than timeout_request, or twice that.
+ * nothing, where there may be more than one. Blocks, and returns what is to be done: PW_WATCH_START,
+ * one more thread that calls pw_next; PW_WATCH_NOTICE, notices are to be taken; the number of a thread
+ * times 8 plus PW_WATCH_SLOW or PW_WATCH_STUCK: its request has run for longer than timeout_request, or
+ * twice that; or PW_WATCH_STOP, nothing any more, plus 8 times how many threads will not come back,
+ * where all that are at a request are such as PW_WATCH_STUCK was told of.
  */
 #define PW_WATCH_STOP 0
 #define PW_WATCH_START 1
@@ -196,6 +198,7 @@ void pw_watch_failed(pw_server *server);
 #define PW_NOTICE_BACKLOG 9       /* at the end connections were waiting to be accepted */
 #define PW_NOTICE_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
 #define PW_NOTICE_QUEUE 11 /* no thread was free for timeout_queue: 503; told now and then */
+#define PW_NOTICE_STUCK 12 /* no thread will be free, and the server stops: the same */
 #define PW_NOTICE_LINE 1024
 typedef struct {
     int32_t what;

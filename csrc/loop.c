@@ -152,10 +152,31 @@ static void pw_server_wait(pw_server *server, int most)
         pw_batch_flush(server, true);
 }
 
+/* Whether what is left, while the server drains, are requests that do not end. */
+static bool pw_server_waits_in_vain(const pw_server *server)
+{
+    if (server->timeout_request == 0 || server->conn_count > server->taken_count)
+        return false;
+    int32_t conns;
+    int32_t stuck = pw_token_count_stuck(server, &conns);
+    return stuck > 0 && stuck == server->taken_count && conns == server->conn_count;
+}
+
 static bool pw_server_is_over(pw_server *server)
 {
-    return server->draining &&
-           ((server->conn_count == 0 && !pw_accept_is_open(server)) || pw_server_is_late(server));
+    if (!server->draining)
+        return false;
+    bool none_left = server->conn_count == 0 || pw_server_waits_in_vain(server);
+    return (none_left && !pw_accept_is_open(server)) || pw_server_is_late(server);
+}
+
+/* Whether requests wait, while the server drains, for threads of which none comes back. */
+static bool pw_ready_waits_in_vain(const pw_server *server)
+{
+    int32_t conns;
+    return server->draining && server->ready.first != NULL && server->timeout_request > 0 &&
+           !pw_token_may_grow(server) &&
+           pw_token_count_stuck(server, &conns) >= server->thread_count;
 }
 
 /* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
@@ -210,6 +231,8 @@ int64_t pw_loop(pw_thread *thread)
             pw_server_event(server, &server->events[server->event_next++]);
         } else if (pw_accept_drain_is_due(server)) {
             pw_accept_drain(server);
+        } else if (!serves && pw_ready_waits_in_vain(server)) {
+            pw_ready_expire(server, NULL, PW_NOTICE_STUCK);
         } else if (pw_server_is_over(server)) {
             pw_server_end(server);
             pw_token_stop(server);

@@ -8,6 +8,7 @@
 #include "exchange.h"
 #include "incident.h"
 #include "loop.h"
+#include "queue.h"
 #include "system.h"
 #include "token.h"
 #include "yield_rule.h"
@@ -33,9 +34,11 @@ static pw_thread *pw_watch_slow(pw_server *server)
     if (server->timeout_request == 0 || now < server->looked_at + PW_LOOK_MS)
         return NULL;
     for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
-        if (thread->taken && thread->warned < 2 &&
+        if (thread->taken && thread->warned < PW_WARNINGS &&
             now - thread->taken_at >= server->timeout_request * (thread->warned + 1)) {
             thread->warned++;
+            if (thread->warned == PW_WARNINGS && server->draining)
+                pw_loop_wake(server, true); /* all the rest may be over */
             return thread;
         }
     server->looked_at = now;
@@ -136,6 +139,10 @@ int32_t pw_watch(pw_server *server)
         pthread_cond_wait(&server->watch, &server->lock);
         server->watcher_sleeps = false;
         quiet = 0;
+    }
+    if (outcome == PW_WATCH_STOP) {
+        int32_t conns, stuck = pw_token_count_stuck(server, &conns);
+        outcome += stuck == server->taken_count ? stuck * 8 : 0;
     }
     server->watcher_is_here = false; /* in Python it may have to wait for the application */
     if (server->holder != NULL)

@@ -129,6 +129,7 @@ class _Lib:
     PW_NOTICE_SHORT: int
     PW_NOTICE_STOP: int
     PW_NOTICE_STORAGE: int
+    PW_NOTICE_STUCK: int
     PW_NOTICE_WRITE_TIMEOUT: int
     PW_OTHER_NAME: int
     PW_OTHER_NAMES: int

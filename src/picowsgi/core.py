@@ -55,6 +55,7 @@ NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
 NOTICE_LOST: int = lib.PW_NOTICE_LOST
 NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
 NOTICE_QUEUE: int = lib.PW_NOTICE_QUEUE
+NOTICE_STUCK: int = lib.PW_NOTICE_STUCK
 NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
 NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
 DRAIN: int = lib.PW_DRAIN
@@ -301,8 +302,9 @@ class CoreServer:
     def watch(self) -> tuple[int, int]:
         """Look after the serving threads; blocks until there is something to do.
 
-        Returns WATCH_STOP, WATCH_START, WATCH_NOTICE, or WATCH_SLOW or WATCH_STUCK and the number
-        of a thread. To be called by one thread that serves nothing.
+        Returns WATCH_START, WATCH_NOTICE, WATCH_SLOW or WATCH_STUCK and the number of a thread, or
+        WATCH_STOP and how many threads will not come back, where none but these is at a request.
+        To be called by one thread that serves nothing.
         """
         answer: int = lib.pw_watch(self.pointer)
         return answer & 7, answer >> 3

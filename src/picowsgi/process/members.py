@@ -156,7 +156,7 @@ class Inline(Serving):
         # The thread that has said so may need another moment; nothing would tell when it is over.
         if self.abandoned or not self._worker.join(None if self._over else 0):
             return self.abandoned
-        self.abandoned = not self._over  # then the worker has given its threads up
+        self.abandoned = self._worker.gave_up
         return True
 
     def _note_end(self) -> None:
