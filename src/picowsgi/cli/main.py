@@ -18,6 +18,7 @@ from picowsgi.config.load import load_settings
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.log import configure, read_config, write_standard_error
 from picowsgi.process import service
+from picowsgi.process.hooks import load_hooks
 from picowsgi.process.restart import Command, take
 from picowsgi.system.descriptors import restore_standard_streams
 from picowsgi.system.monkey import refuse_patched
@@ -125,6 +126,7 @@ def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -
 
         watched_files(settings)
     find_identity(settings.user, settings.group)
+    load_hooks(settings.hooks)
     load()
     refuse_patched()
     click.echo(f"{PROGRAM} {__version__} can serve {_name_of(command, settings)}\n")

@@ -32,6 +32,11 @@ def _check_health(path: str) -> None:
         raise ValueError("a path of printable ASCII that begins with /, without ? and #")
 
 
+def _check_hooks(name: str) -> None:
+    if name and not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError("the name of a module, such as mysite.hooks")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Every option with its checked value. Sizes are bytes, times are seconds.
@@ -196,6 +201,14 @@ class Settings:
         group="Processes",
         metavar="",
         help="load the application before the fork",
+    )
+    hooks: str = option(
+        "",
+        kind="str",
+        group="Processes",
+        metavar="MODULE",
+        help="functions to call as processes start and end",
+        check=_check_hooks,
     )
     max_requests: int = option(
         0,

@@ -270,11 +270,19 @@ class Process(Serving):
             self.channel = -1
 
     @property
+    def status(self) -> int:
+        """Its exit status, or the number of the signal that has killed it, negative.
+
+        Of one that has not ended it is 0.
+        """
+        return 0 if self._exit is None else os.waitstatus_to_exitcode(self._exit)
+
+    @property
     def end(self) -> str:
         """How it has ended, in words."""
         if self._exit is None:
             return "runs"
-        code = os.waitstatus_to_exitcode(self._exit)
+        code = self.status
         if code >= 0:
             return f"ended with status {code}"
         return f"was killed by signal {-code} ({signal.strsignal(-code)})"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 from picowsgi import core
 from picowsgi.app import middleware
 from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.process.hooks import Hooks, load_hooks
 from picowsgi.process.restart import Command, Handover
 from picowsgi.process.status_pipe import Link
 from picowsgi.system import fork_guard
@@ -58,12 +59,15 @@ class Service:
     #: To the supervisor, where this process is a worker.
     link: Link | None = None
     pid_file: PidFile | None = None
+    hooks: Hooks = field(default_factory=Hooks)
     #: What this process was started with, where a former one has started it.
     given: Handover | None = None
     #: What looks for changed files, where the application is to be loaded again after a change.
     reloader: Reloader | None = None
     #: Shared with forked workers.
     balance: core.Balance | None = None
+    #: Threads were given up while they ran a request.
+    left_threads: bool = False
     #: Whose turn it is to remove the sockets' files.
     files_are_ours: bool = field(default=True)
 
@@ -123,8 +127,9 @@ def run(
             prepare()
         if link is not None:
             core.die_with_parent(signal.SIGTERM)
-        with _reloading(service):
-            return supervise(service)
+        service.hooks = load_hooks(settings.hooks)
+        with _serving(service), _reloading(service):
+            status = supervise(service)
     except AppImportError as error:
         if link is None:
             raise
@@ -136,6 +141,9 @@ def run(
             close_sockets(sockets)
         if service.pid_file is not None:
             service.pid_file.remove()
+    if service.left_threads and command is not None:
+        leave(status)  # the threads that were given up could disturb an ordinary end
+    return status
 
 
 def _load_here(load: Callable[[], WSGIApplication]) -> WSGIApplication:
@@ -168,6 +176,24 @@ def _greet(settings: Settings, on_ready: OnReady, sockets: list[socket.socket]) 
     loop.warn(settings)
     if settings.open:
         open_page(sockets)
+
+
+@contextmanager
+def _serving(service: Service) -> Iterator[None]:
+    """Call the hooks of a server's start and end, in its first process.
+
+    A keeper is the same process as before, where the hook of the start was called.
+    """
+    given = service.given
+    if service.link is not None:
+        yield
+        return
+    if given is None or given.role != "keeper":
+        service.hooks.call("on_start")
+    try:
+        yield
+    finally:
+        service.hooks.call("on_stop")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from picowsgi.errors import AppImportError
 from picowsgi.log import get_logger
 from picowsgi.process import status_pipe as words
 from picowsgi.process.members import Inline, Process
-from picowsgi.process.service import Service, freeze, leave
+from picowsgi.process.service import Service, freeze
 from picowsgi.process.spawner import Spawner
 from picowsgi.process.upgrade import Upgrade
 from picowsgi.process.workers import Fleet
@@ -108,7 +108,7 @@ class _Supervisor:
         service, settings = self._service, self._service.settings
         given = service.given
         if given is not None and self._is_keeper:
-            fleet = Fleet(settings, self._start_program, 1)
+            fleet = Fleet(settings, self._start_program, 1, self._note_exit)
             child = Process(*given.child, program=True)
             child.ready = fleet.ready = self._announced = True
             fleet.adopt(child)
@@ -120,7 +120,7 @@ class _Supervisor:
                 service.load = lambda: application
             service.balance = core.Balance()
             freeze()
-            fleet = Fleet(settings, self._fork, settings.workers)
+            fleet = Fleet(settings, self._fork, settings.workers, self._note_exit)
             fleet.on_failure = None if reloader is None else reloader.note_failure
             return fleet
         inline = Inline(
@@ -131,10 +131,13 @@ class _Supervisor:
             service.balance,
             None if reloader is None else reloader.connections,
         )
-        fleet = Fleet(settings, None, 1)
+        fleet = Fleet(settings, None, 1, self._note_exit)
         fleet.adopt(inline)
         self._inline = inline
         return fleet
+
+    def _note_exit(self, pid: int, status: int) -> None:
+        self._service.hooks.call("worker_exit", pid, status)
 
     def _start_program(self) -> Process:
         return self._spawner.start("worker")
@@ -150,6 +153,7 @@ class _Supervisor:
         self._signals.install()
         try:
             if self._inline is not None:
+                self._service.hooks.call("worker_start")
                 self._inline.start()
             while True:
                 self._step(time.monotonic())
@@ -160,14 +164,19 @@ class _Supervisor:
                     self._on_signal(number)
         finally:
             fleet.kill()
+            self._end_inline()
             self._service.files_are_ours = not self._others_listen()
             self._signals.restore()
         if fleet.failure is not None:
             raise fleet.failure
-        status = 1 if fleet.failed else 0
-        if self._inline is not None and self._inline.abandoned and self._service.command:
-            leave(status)  # the threads that were given up could disturb an ordinary end
-        return status
+        return 1 if fleet.failed else 0
+
+    def _end_inline(self) -> None:
+        """Nothing is served in this process any more."""
+        if self._inline is not None:
+            self._service.left_threads = self._inline.abandoned
+            self._inline = None
+            self._service.hooks.call("worker_stop")
 
     def _others_listen(self) -> bool:
         given = self._service.given
@@ -265,7 +274,9 @@ class _Supervisor:
         elif number == signal.SIGHUP:
             if self._in_terminal and not os.isatty(_STANDARD_ERROR):
                 self._stop()
-            else:
+            elif not self._is_ending:
+                if self._service.link is None:
+                    self._service.hooks.call("on_reload")
                 self._reload()
         elif number == signal.SIGUSR1:
             log.reopen()
@@ -430,4 +441,5 @@ class _Supervisor:
         if not programs:
             self._application_is_stale = False  # the reload was given up
         elif len(fleet.servings) == 1 and not programs[0].stopping:
+            self._end_inline()
             self._spawner.become_keeper(programs[0])

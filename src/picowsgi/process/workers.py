@@ -24,8 +24,16 @@ _LOADING_PATIENCE = 1.0  # seconds for a process that loads the application in v
 class Fleet:
     """The servings of one process, kept at `target`; `spawn` makes one more, where any can be."""
 
-    def __init__(self, settings: Settings, spawn: Spawn | None, target: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        spawn: Spawn | None,
+        target: int,
+        on_exit: Callable[[int, int], object] = lambda _pid, _status: None,
+    ) -> None:
+        """`on_exit` is called with the number of each process that has ended, and its status."""
         self._settings = settings
+        self._on_exit = on_exit
         self._spawn = spawn
         self._target = target
         #: What there was before a reload, for the case that it fails.
@@ -88,6 +96,7 @@ class Fleet:
             one.kill()
             if isinstance(one, Process):
                 one.has_ended(wait=True)
+                self._on_exit(one.pid, one.status)
         self.servings.clear()
 
     def change(self, by: int, now: float) -> None:
@@ -140,6 +149,8 @@ class Fleet:
         for one in ended:
             if one in self.servings:  # else the end of one before has ended all
                 self.servings.remove(one)
+                if isinstance(one, Process):
+                    self._on_exit(one.pid, one.status)
                 if not one.stopping and not self.stopping:
                     self._on_unexpected_exit(one, now)
         self._watch.look(self.servings, now)
