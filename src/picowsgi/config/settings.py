@@ -393,7 +393,7 @@ class Settings:
         maximum=86400,
     )
     timeout_keep_alive: float = option(
-        15.0,
+        75.0,
         kind="seconds",
         group="Timeouts",
         metavar="TIME",
@@ -534,6 +534,9 @@ class Settings:
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Where a value came from, in words, by the option's name; the defaults are not in it."""
+
+    ignored: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Variables of the environment that look like options, and describe a Service of Kubernetes."""
 
     def binds(self) -> list[Bind]:
         """Return the addresses to listen on: those of `bind`, or the one of host and port."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 from picowsgi import core
 from picowsgi.app import middleware
 from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.log import get_logger
 from picowsgi.process.hooks import Hooks, load_hooks
 from picowsgi.process.restart import Command, Handover
 from picowsgi.process.status_pipe import Link
@@ -103,6 +104,10 @@ def run(
     from picowsgi.process.supervisor import supervise
 
     refuse_patched()
+    if settings.ignored and given is None:
+        get_logger().info(
+            "%s and the like are ignored: Kubernetes sets them for a Service", settings.ignored[0]
+        )
     link = given.link() if given is not None else None
     enter_directory(settings)
     middleware.check(settings)
