@@ -23,7 +23,7 @@ from picowsgi.process.restart import Command, take
 from picowsgi.system.descriptors import restore_standard_streams
 from picowsgi.system.monkey import refuse_patched
 from picowsgi.system.privileges import find_identity
-from picowsgi.system.sockets import url_of
+from picowsgi.system.sockets import access_of, url_of
 from picowsgi.system.terminal import is_terminal, wants_colour
 from picowsgi.threads.loop import share_out
 
@@ -126,6 +126,7 @@ def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -
 
         watched_files(settings)
     find_identity(settings.user, settings.group)
+    access_of(settings)
     load_hooks(settings.hooks)
     load()
     refuse_patched()

@@ -92,6 +92,13 @@ class Settings:
         minimum=UNSET,
         maximum=0o777,
     )
+    unix_socket_group: str = option(
+        "",
+        kind="str",
+        group="Address",
+        metavar="GROUP",
+        help="group that may use unix sockets (mode 660)",
+    )
     poller: str = option(
         "auto",
         kind="choice",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from picowsgi.errors import BindError
 from picowsgi.system.descriptors import occupy_standard
+from picowsgi.system.privileges import find_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +32,8 @@ _SIOCUNIXFILE = 0x89E0  # Linux: opens the file that a unix socket is bound to (
 _REPLACED = (
     "another process has replaced the socket's file; restrict who can write to its directory"
 )
+_GROUP_MODE = 0o660
+_SAME = -1  # the user that a file has
 _FORMS = "HOST:PORT, [V6]:PORT, unix:PATH or fd://N"
 
 
@@ -110,10 +113,11 @@ def open_sockets(settings: Settings, owner: Owner | None = None) -> list[socket.
 
     They do not block and are not inherited by child processes. All of them are opened, or none
     and BindError is raised. A descriptor given as `fd://N` belongs to its socket from then on.
-    The files of unix sockets are given to `owner`, a user and a group.
+    The files of unix sockets are given to `owner`, a user and a group, or to the group that the
+    settings name; a group that does not exist raises ConfigError.
     """
     occupy_standard()
-    access = Access(settings.unix_socket_mode, owner)
+    access = access_of(settings, owner)
     sockets: list[socket.socket] = []
     try:
         for bind in settings.binds():
@@ -122,6 +126,16 @@ def open_sockets(settings: Settings, owner: Owner | None = None) -> list[socket.
         close_sockets(sockets)
         raise
     return sockets
+
+
+def access_of(settings: Settings, owner: Owner | None = None) -> Access:
+    """Return who may connect to unix sockets. Raises ConfigError for a group that is not there."""
+    mode = settings.unix_socket_mode
+    if not settings.unix_socket_group:
+        return Access(mode, owner)
+    group = find_group(settings.unix_socket_group, "--unix-socket-group")
+    # The group is of use only where it may write.
+    return Access(_GROUP_MODE if mode < 0 else mode, (_SAME if owner is None else owner[0], group))
 
 
 def close_sockets(sockets: Iterable[socket.socket]) -> None:
@@ -358,7 +372,11 @@ def _open_unix(bind: Bind, backlog: int, access: Access) -> socket.socket:
         except OSError as error:
             raise _unix_error(bind, error) from None
         sock.remember_file(bind.path)
-        sock.set_access(access)  # nobody can connect yet
+        try:
+            sock.set_access(access)  # nobody can connect yet
+        except PermissionError as error:
+            text = "the socket's owner or group cannot be set; only root, or a member, can do that"
+            raise BindError(f"cannot listen on {bind}: {text}", error.errno) from None
         sock.listen(backlog)
     except BaseException:
         sock.close()
