@@ -5,23 +5,21 @@ Never serves itself: the supervisor does, in threads of this process or in other
 
 from __future__ import annotations
 
-import atexit
 import gc
-import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from picowsgi import core
 from picowsgi.app import middleware
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.log import get_logger
+from picowsgi.process import ending
 from picowsgi.process.hooks import Hooks, load_hooks
 from picowsgi.process.restart import Command, Handover
 from picowsgi.process.status_pipe import Link
@@ -146,8 +144,10 @@ def run(
             close_sockets(sockets)
         if service.pid_file is not None:
             service.pid_file.remove()
-    if service.left_threads and command is not None:
-        leave(status)  # the threads that were given up could disturb an ordinary end
+    if command is not None:
+        is_held_up = command.is_running and ending.has_threads()
+        if service.left_threads or is_held_up:  # they could disturb an ordinary end, or prevent it
+            ending.leave(status)
     return status
 
 
@@ -242,14 +242,3 @@ def freeze() -> None:
     gc.collect()
     if hasattr(gc, "freeze"):  # PyPy has none
         gc.freeze()
-
-
-def leave(status: int) -> NoReturn:
-    """End the process as Python would, but without waiting for threads that go on."""
-    with suppress(Exception):
-        atexit._run_exitfuncs()
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(status)

@@ -15,9 +15,10 @@ from contextlib import suppress
 from typing import NoReturn
 
 from picowsgi import core
+from picowsgi.process import ending
 from picowsgi.process.members import Process, Serving
 from picowsgi.process.restart import Command, Handover, Role, describe
-from picowsgi.process.service import Service, leave
+from picowsgi.process.service import Service
 from picowsgi.process.status_pipe import Link, make_pair
 from picowsgi.system import fork_guard
 from picowsgi.system.signals import Signals
@@ -64,7 +65,7 @@ class Spawner:
             self._signals.forget()
             self._signals.unblock()
             core.die_with_parent(signal.SIGTERM)
-            atexit._clear()  # what the parent has to do at its end is not this process's
+            ending.begin_forked()
             for other in others:
                 if isinstance(other, Process):
                     other.close()
@@ -72,7 +73,7 @@ class Spawner:
         except BaseException:
             traceback.print_exc()
         finally:
-            leave(status)
+            ending.leave(status)
 
     def start(self, role: Role) -> Process:
         """Start the service's command. Raises OSError."""

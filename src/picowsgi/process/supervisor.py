@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from picowsgi import core, log
 from picowsgi.errors import AppImportError
 from picowsgi.log import get_logger
+from picowsgi.process import ending
 from picowsgi.process import status_pipe as words
 from picowsgi.process.members import Inline, Process
 from picowsgi.process.service import Service, freeze
@@ -115,6 +116,7 @@ class _Supervisor:
             return fleet
         reloader = service.reloader
         if service.has_workers and not self._forked:
+            ending.mark()
             if settings.preload:
                 application = service.load()
                 service.load = lambda: application
@@ -143,6 +145,8 @@ class _Supervisor:
         return self._spawner.start("worker")
 
     def _fork(self) -> Process:
+        if not self._service.settings.preload:
+            ending.mark()  # nothing of the application is registered here
         return self._spawner.fork([*self._fleet.servings, *self._upgrade.processes()])
 
     # ---------------------------------------------------------------- the loop
@@ -366,6 +370,7 @@ class _Supervisor:
         """Drain and end; a repetition changes nothing. `others_accept`: see Worker.stop."""
         if not self._stopping:
             self._stopping = True
+            ending.set_limit(time.monotonic() + self._service.settings.timeout_graceful)
             get_logger().debug("stopping")
             if not self._upgrade.succeed():
                 self._service.notifier.stopping()
