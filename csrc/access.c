@@ -21,7 +21,6 @@
 
 #define PW_LOG_SIZE 65536
 #define PW_LOG_DELAY_MS 100 /* how long a line may wait for others */
-#define PW_ATOM_HEAD 3      /* code, and the size of what follows in two bytes */
 
 /* ------------------------------------------------------------------ programs */
 
@@ -255,10 +254,10 @@ static void pw_text_after(pw_text *to, const pw_atom *atom, size_t condition)
 
 static bool pw_is_slow(const pw_atom *atom, int64_t microseconds)
 {
-    if (atom->size < 4)
+    if (atom->size < PW_ATOM_SLOW_SIZE)
         return false;
     int64_t least = 0;
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < PW_ATOM_SLOW_SIZE; i++)
         least = least << 8 | (unsigned char)atom->data[i];
     return microseconds / 1000 >= least;
 }
@@ -309,11 +308,11 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
         break;
     case PW_ATOM_IF_STATUS:
         if (atom->size > 0 && what->status / 100 == atom->data[0] - '0')
-            pw_text_after(to, atom, 1);
+            pw_text_after(to, atom, PW_ATOM_STATUS_SIZE);
         break;
     case PW_ATOM_IF_SLOW:
         if (pw_is_slow(atom, what->duration))
-            pw_text_after(to, atom, 4);
+            pw_text_after(to, atom, PW_ATOM_SLOW_SIZE);
         break;
     default: /* an atom of the request, which was refused before it could be read */
         pw_text_put(to, "-", 1);
@@ -379,8 +378,8 @@ void pw_thread_log(pw_thread *thread, const pw_conn *conn)
         return;
     pw_log(thread->server, &thread->log,
            &(pw_exchange){
-               .status = conn->status,
-               .bytes = conn->bytes,
+               .status = conn->response.status,
+               .bytes = conn->response.bytes,
                .duration = pw_microseconds() - thread->taken_us,
                .queued = thread->queued_us,
            });

@@ -52,11 +52,16 @@ typedef struct {
 } pw_settings;
 
 /*
- * A program of the access log is atoms, one after the other: the code, the size of what follows as
- * two bytes, the higher one first, and the text for the two FIELD codes (a name, in lower case),
- * LITERAL and the two IF codes. The text of those stands in the line or does not: it comes after
- * the first digit of the status, or after the least duration, milliseconds in four bytes.
+ * A program of the access log is atoms, one after the other. An atom is PW_ATOM_HEAD bytes, its code
+ * and the size of its text as a number of two bytes, and the text: of the two FIELD codes (a name, in
+ * lower case), LITERAL and the two IF codes. The text of an IF code begins with its condition, and
+ * what follows is in the line only if that holds: PW_ATOM_STATUS_SIZE byte, the first digit of the
+ * status, or PW_ATOM_SLOW_SIZE bytes, a number, the least duration in milliseconds. The higher bytes
+ * of a number come first.
  */
+#define PW_ATOM_HEAD 3
+#define PW_ATOM_STATUS_SIZE 1
+#define PW_ATOM_SLOW_SIZE 4
 #define PW_ATOM_LITERAL 1
 #define PW_ATOM_ADDRESS 2
 #define PW_ATOM_USER 3
@@ -168,12 +173,15 @@ void pw_thread_nudge(pw_thread *thread);
 
 /*
  * Looks after the serving threads: to be called again and again by a thread of its own that serves
- * nothing, where there may be more than one. Blocks, and returns what is to be done: PW_WATCH_START,
- * one more thread that calls pw_next; PW_WATCH_NOTICE, notices are to be taken; the number of a thread
- * times 8 plus PW_WATCH_SLOW or PW_WATCH_STUCK: its request has run for longer than timeout_request, or
- * twice that; or PW_WATCH_STOP, nothing any more, plus 8 times how many threads will not come back,
- * where all that are at a request are such as PW_WATCH_STUCK was told of.
+ * nothing, where there may be more than one. Blocks, and returns what is to be done, with PW_WATCH_MASK:
+ * PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_NOTICE, notices are to be taken;
+ * PW_WATCH_SLOW or PW_WATCH_STUCK, a request has run for longer than timeout_request, or twice that, in
+ * the thread whose number is in the bits from PW_WATCH_SHIFT on; PW_WATCH_STOP, nothing any more, and
+ * in these bits how many threads will not come back, where all that are at a request are such as
+ * PW_WATCH_STUCK was told of.
  */
+#define PW_WATCH_MASK 7
+#define PW_WATCH_SHIFT 3
 #define PW_WATCH_STOP 0
 #define PW_WATCH_START 1
 #define PW_WATCH_SLOW 2
@@ -217,11 +225,11 @@ int64_t pw_thread_block_size(pw_thread *thread);
 pw_request *pw_thread_request(pw_thread *thread);
 
 /*
- * The number that pw_next and pw_respond return: negative PW_STOP, or a sum of
+ * The number that pw_next and pw_respond return: negative, such as PW_STOP, or
  *
- *     bits 0-1    one of PW_SAME ... PW_STORE
- *     bits 2-5    PW_CONTENT, PW_OTHER_NAMES, PW_NEWS, PW_IN_FILE
- *     bits 6-16   the cache entry of PW_SAME, PW_CHANGED and PW_STORE
+ *     number & PW_KIND                            one of PW_SAME ... PW_STORE
+ *     number & PW_CONTENT                         and the other bits below: PW_OTHER_NAMES, ...
+ *     number >> PW_ENTRY_SHIFT & PW_ENTRY_MASK    the cache entry of PW_SAME, PW_CHANGED and PW_STORE
  *
  * It is small, because Python counts fastest with what is below 2**30. The block has
  * request.block_size bytes: one byte for each value that numbers its key (pw_key) and is never 0, then
@@ -278,9 +286,12 @@ void pw_server_wake(pw_server *server);
 /*
  * What Python need not keep any longer, one at a time; -1 when there is no more. Each is said again
  * until pw_news_done, for a signal handler may raise before it is acted upon. One thread at a time.
- * value * 2 + PW_NEWS_ENTRY: the entry's connection has ended, its template must go.
- * value * 2 + PW_NEWS_SENT: nothing lent for the exchange with this number is needed any more.
+ * With PW_NEWS_MASK it is PW_NEWS_ENTRY: the entry's connection has ended, its template must go; or
+ * PW_NEWS_SENT: nothing lent for the exchange is needed any more. The bits from PW_NEWS_SHIFT on are the
+ * number of the entry, or of the exchange.
  */
+#define PW_NEWS_MASK 1
+#define PW_NEWS_SHIFT 1
 #define PW_NEWS_ENTRY 0
 #define PW_NEWS_SENT 1
 int64_t pw_news(pw_thread *thread);

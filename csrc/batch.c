@@ -26,43 +26,47 @@
 #include "conn_close.h"
 #include "output.h"
 #include "queue.h"
+#include "state.h"
 
 #define PW_BATCH_MOST 16384    /* bytes that wait */
 #define PW_BATCH_SLOW_TICKS 16 /* until the next try, with a client that takes nothing */
 
 void pw_batch_begin(pw_server *server, pw_conn *conn)
 {
-    if (!server->is_watched || server->stopped || conn->gathers)
+    if (!server->watch.has_begun || server->stopped || conn->response.state == PW_RESPONSE_BATCHED)
         return;
-    conn->gathers = true;
-    conn->gather_due = server->ticks + 1;
-    server->gathering++;
-    if (server->watcher_sleeps)
-        pthread_cond_signal(&server->watch);
-    else if (server->holder == server->watcher)
+    conn->response.state = PW_RESPONSE_BATCHED;
+    conn->response.batch_due = server->watch.ticks + 1;
+    server->batch.count++;
+    if (server->watch.sleeps)
+        pthread_cond_signal(&server->watch.wake);
+    else if (server->token.holder == server->watch.thread)
         pw_loop_wake(server, true);
 }
 
 void pw_batch_end(pw_server *server, pw_conn *conn)
 {
-    if (conn->gathers)
-        server->gathering--;
-    conn->gathers = false;
+    if (conn->response.state != PW_RESPONSE_BATCHED)
+        return;
+    conn->response.state = PW_RESPONSE_BEGUN;
+    server->batch.count--;
 }
 
 bool pw_batch_takes(const pw_server *server, const pw_conn *conn, size_t size)
 {
     /* The watcher counts no ticks while it runs the loop. */
-    return server->watcher_is_here && !server->stopped && server->holder != server->watcher &&
-           conn->sent_tick == server->ticks && conn->output.borrowed == 0 &&
+    return server->watch.is_here && !server->stopped &&
+           server->token.holder != server->watch.thread &&
+           conn->response.sent_tick == server->watch.ticks && conn->output.borrowed == 0 &&
            conn->output.size + (int64_t)size <= PW_BATCH_MOST;
 }
 
 void pw_batch_flush(pw_server *server, bool all)
 {
-    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
         pw_conn *conn = thread->conn;
-        if (conn == NULL || !conn->gathers || (!all && server->ticks < conn->gather_due))
+        if (conn == NULL || conn->response.state != PW_RESPONSE_BATCHED ||
+            (!all && server->watch.ticks < conn->response.batch_due))
             continue;
         bool progress = false;
         if (pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
@@ -70,15 +74,15 @@ void pw_batch_flush(pw_server *server, bool all)
         if (conn->output.first == NULL)
             pw_batch_end(server, conn);
         else
-            conn->gather_due = server->ticks + (progress ? 1 : PW_BATCH_SLOW_TICKS);
-        conn->sent_tick = server->ticks;
+            conn->response.batch_due = server->watch.ticks + (progress ? 1 : PW_BATCH_SLOW_TICKS);
+        conn->response.sent_tick = server->watch.ticks;
     }
 }
 
 bool pw_batch_waits(const pw_server *server, const pw_conn *conn, size_t size)
 {
     bool more = conn->in != NULL && conn->in->end > conn->in->start;
-    return more && !conn->close && server->watcher_is_here && size <= PW_COPY_MOST &&
+    return more && conn->end == PW_CONN_STAYS && server->watch.is_here && size <= PW_COPY_MOST &&
            conn->output.borrowed == 0 && conn->output.size + (int64_t)size <= PW_BATCH_MOST;
 }
 
@@ -86,9 +90,9 @@ void pw_batch_release(pw_thread *thread)
 {
     bool progress = false;
     pw_conn *conn = thread->conn;
-    if (conn == NULL || conn->started)
+    if (conn == NULL || conn->response.state != PW_RESPONSE_NONE)
         return; /* from its head on the output is the thread's own: not even to be looked at */
-    if (conn->output.first != NULL && !conn->failed &&
+    if (conn->output.first != NULL && conn->end != PW_CONN_FAILED &&
         pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
-        conn->failed = true;
+        pw_conn_ends(conn, PW_CONN_FAILED);
 }

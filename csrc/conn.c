@@ -19,6 +19,7 @@
 #include "queue.h"
 #include "recv.h"
 #include "request_line.h"
+#include "state.h"
 #include "system.h"
 #include "timer.h"
 
@@ -249,8 +250,8 @@ static pw_step pw_step_content(pw_server *server, pw_conn *conn)
 static pw_step pw_conn_next(pw_server *server, pw_conn *conn)
 {
     pw_conn_sent(server, conn);
-    conn->slice_bytes += conn->bytes;
-    if (conn->close)
+    conn->slice_bytes += conn->response.bytes;
+    if (conn->end != PW_CONN_STAYS)
         return pw_conn_part(server, conn);
     if (conn->in != NULL && conn->in->end > conn->in->start) {
         conn->state = PW_CONN_HEAD;
@@ -292,7 +293,7 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
         conn->slice_bytes = 0;
     }
     if (conn->what & PW_GONE_AWAY) {
-        if (conn->state != PW_CONN_LINGER || conn->reset) {
+        if (conn->state != PW_CONN_LINGER || pw_conn_resets(conn)) {
             pw_conn_close(server, conn);
             return PW_DRIVE_WAIT;
         }
@@ -342,25 +343,26 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     conn->content = NULL;
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = false;
-    bool gone = (conn->what & PW_GONE_AWAY) != 0 || (conn->failed && pw_peer_is_gone(conn->fd));
+    bool gone = (conn->what & PW_GONE_AWAY) != 0 ||
+                (conn->end == PW_CONN_FAILED && pw_peer_is_gone(conn->fd));
     if (gone || server->stopped) {
         if (!gone && conn->output.first != NULL)
             pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
         pw_conn_close(server, conn);
         return;
     }
-    if (conn->failed) {
+    if (conn->end == PW_CONN_FAILED) {
         if (pw_conn_break_off(server, conn) == PW_STEP_ON)
             pw_run(server, conn, false);
         return;
     }
-    if (conn->output.first == NULL && conn->in == NULL && !conn->close &&
+    if (conn->output.first == NULL && conn->in == NULL && conn->end == PW_CONN_STAYS &&
         (conn->what & PW_READABLE) == 0 && !server->draining) {
         conn->state = PW_CONN_IDLE; /* the usual case, without a turn through the run queue */
         pw_conn_wait(server, conn, PW_TIMER_KEEP_ALIVE, true);
         return;
     }
     pw_timer_stop(&conn->timer);
-    conn->state = conn->waits ? PW_CONN_HEAD : PW_CONN_SENDING;
+    conn->state = conn->response.state == PW_RESPONSE_WAITS ? PW_CONN_HEAD : PW_CONN_SENDING;
     pw_run(server, conn, true);
 }

@@ -14,6 +14,7 @@
 #include "output.h"
 #include "poller.h"
 #include "queue.h"
+#include "state.h"
 #include "system.h"
 #include "timer.h"
 
@@ -56,7 +57,7 @@ void pw_conn_sent(pw_server *server, pw_conn *conn)
     conn->line = NULL;
 }
 
-static void pw_conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
+static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
 {
     if (conn->state == PW_CONN_CLOSED)
         return;
@@ -85,26 +86,26 @@ static void pw_conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
         conn->run_next = server->dead;
         server->dead = conn;
     }
-    if (server->paused)
+    if (server->accept.paused)
         pw_accept_resume(server);
 }
 
 void pw_conn_close(pw_server *server, pw_conn *conn)
 {
-    bool cut = conn->reset || conn->output.first != NULL;
-    pw_conn_end(server, conn, cut ? PW_ENDING_RESET : PW_ENDING_ORDERLY);
+    bool cut = pw_conn_resets(conn) || conn->output.first != NULL;
+    conn_end(server, conn, cut ? PW_ENDING_RESET : PW_ENDING_ORDERLY);
 }
 
 void pw_conn_leave(pw_server *server, pw_conn *conn)
 {
-    pw_conn_end(server, conn, PW_ENDING_LEFT);
+    conn_end(server, conn, PW_ENDING_LEFT);
 }
 
 pw_step pw_conn_break_off(pw_server *server, pw_conn *conn)
 {
     pw_output_free(&conn->output);
     pw_conn_sent(server, conn);
-    conn->reset = true;
+    pw_conn_ends(conn, PW_CONN_RESETS);
     return pw_conn_part(server, conn);
 }
 
@@ -135,10 +136,11 @@ int pw_conn_unsent(const pw_conn *conn)
 pw_step pw_conn_part(pw_server *server, pw_conn *conn)
 {
     int unsent = 0;
-    if (conn->reset ? !pw_peer_is_gone(conn->fd) : conn->bytes > PW_UNSENT_MOST || conn->served > 1)
+    if (pw_conn_resets(conn) ? !pw_peer_is_gone(conn->fd)
+                             : conn->response.bytes > PW_UNSENT_MOST || conn->served > 1)
         unsent = pw_conn_unsent(conn); /* or it cannot be much, or nobody is there to take it */
     bool unread = pw_conn_unused(conn) > 0 || (conn->what & PW_READABLE) != 0;
-    if (conn->reset ? unsent == 0 : !unread && unsent <= PW_UNSENT_MOST) {
+    if (pw_conn_resets(conn) ? unsent == 0 : !unread && unsent <= PW_UNSENT_MOST) {
         pw_conn_close(server, conn);
         return PW_STEP_WAIT;
     }
@@ -147,7 +149,7 @@ pw_step pw_conn_part(pw_server *server, pw_conn *conn)
     conn->unsent = pw_unsent(conn->fd);
     conn->linger_left = PW_LINGER_MOST;
     conn->linger_until = server->timers.now + PW_LINGER_MOST_MS;
-    if (conn->reset)
+    if (pw_conn_resets(conn))
         conn->linger_until = server->timers.now + server->timers.length[PW_TIMER_WRITE];
     else
         shutdown(conn->fd, SHUT_WR);
@@ -163,7 +165,7 @@ void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
                        errno);
     pw_log_refusal(server, conn, pw_error_status(error));
     size_t size = pw_answer_refusal(&server->clock, answer, error, conn->facts.is_head);
-    conn->close = true;
+    pw_conn_ends(conn, PW_CONN_CLOSES);
     conn->what |= PW_READABLE; /* so that the end is a lingering one */
     conn->state = PW_CONN_SENDING;
     pw_content_free(conn->content, &server->store);
@@ -194,10 +196,9 @@ bool pw_conn_is_served(const pw_conn *conn)
 int32_t pw_response_fail_locked(pw_thread *thread, int what)
 {
     pw_conn *conn = thread->conn;
-    if (!conn->failed)
+    if (conn->end != PW_CONN_FAILED)
         pw_notice_thread(thread, conn, what, errno);
-    conn->failed = true;
-    conn->reset = true;
+    pw_conn_ends(conn, PW_CONN_FAILED);
     pw_output_free(&conn->output);
     return PW_GONE;
 }

@@ -7,12 +7,14 @@
 
 #include "conn_close.h"
 #include "conn_keep.h"
+#include "conn_pool.h"
 #include "conn_transfer.h"
 #include "conn_wait.h"
 #include "incident.h"
 #include "poller.h"
 #include "queue.h"
 #include "recv.h"
+#include "state.h"
 #include "system.h"
 #include "timer.h"
 
@@ -77,7 +79,7 @@ static bool pw_conn_reads(pw_conn *conn)
 
 pw_step pw_step_linger(pw_server *server, pw_conn *conn)
 {
-    if (conn->reset) /* what it sends does not matter any more */
+    if (pw_conn_resets(conn)) /* what it sends does not matter any more */
         return pw_conn_wait(server, conn, PW_TIMER_RESET, false);
     bool progress = false;
     for (; (conn->what & PW_READABLE) != 0 && !pw_slice_is_over(server, conn); progress = true) {
@@ -102,7 +104,7 @@ pw_step pw_step_linger(pw_server *server, pw_conn *conn)
 static bool pw_conn_lingers_on(const pw_server *server, pw_conn *conn)
 {
     bool reads = pw_conn_reads(conn);
-    if (!conn->reset)
+    if (!pw_conn_resets(conn))
         return reads && !server->draining && server->timers.now < conn->linger_until;
     if (reads)
         conn->linger_until = server->timers.now + server->timers.length[PW_TIMER_WRITE];

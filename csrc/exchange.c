@@ -21,6 +21,7 @@
 #include "exchange.h"
 #include "incident.h"
 #include "queue.h"
+#include "state.h"
 #include "system.h"
 
 pw_conn *pw_turn_take(pw_thread *thread, int64_t exchange)
@@ -69,12 +70,11 @@ void pw_exchange_abandon(pw_thread *thread)
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
     if (conn == NULL)
         return;
-    if (!conn->failed)
+    if (conn->end != PW_CONN_FAILED)
         pw_notice_thread(thread, conn, PW_NOTICE_ABANDONED, 0);
     /* It is cut, and what its client is owed of earlier responses goes out. */
-    conn->close = true;
-    conn->reset |= conn->started && conn->unframed;
-    thread->request.sent = conn->bytes;
+    pw_conn_ends(conn, conn->response.framing == PW_FRAMING_END ? PW_CONN_RESETS : PW_CONN_CLOSES);
+    thread->request.sent = conn->response.bytes;
     pw_exchange_end(thread);
 }
 
@@ -93,8 +93,8 @@ int64_t pw_content_missing(pw_thread *thread)
     pthread_mutex_lock(&thread->server->lock);
     const pw_conn *conn = thread->conn;
     int64_t missing = 0;
-    if (conn != NULL && conn->started && conn->promised >= 0)
-        missing = conn->promised - conn->bytes;
+    if (conn != NULL && conn->response.state != PW_RESPONSE_NONE && conn->response.promised >= 0)
+        missing = conn->response.promised - conn->response.bytes;
     pthread_mutex_unlock(&thread->server->lock);
     return missing;
 }
@@ -104,7 +104,8 @@ int32_t pw_request_state(pw_thread *thread)
     int32_t state = PW_REQUEST_NONE;
     pthread_mutex_lock(&thread->server->lock);
     if (thread->conn != NULL)
-        state = thread->conn->started ? PW_REQUEST_BEGUN : PW_REQUEST_WAITS;
+        state =
+            thread->conn->response.state != PW_RESPONSE_NONE ? PW_REQUEST_BEGUN : PW_REQUEST_WAITS;
     pthread_mutex_unlock(&thread->server->lock);
     return state;
 }
@@ -113,7 +114,7 @@ int32_t pw_client_gone(pw_thread *thread)
 {
     pthread_mutex_lock(&thread->server->lock);
     const pw_conn *conn = thread->conn;
-    bool gone = conn == NULL || conn->failed || pw_peer_has_left(conn->fd);
+    bool gone = conn == NULL || conn->end == PW_CONN_FAILED || pw_peer_has_left(conn->fd);
     pthread_mutex_unlock(&thread->server->lock);
     return gone;
 }
@@ -125,9 +126,9 @@ int32_t pw_check_client(pw_thread *thread, int64_t exchange)
     int32_t outcome = 0;
     if (conn == NULL) {
         outcome = PW_OVER;
-    } else if (conn->failed || pw_peer_is_gone(conn->fd)) {
+    } else if (conn->end == PW_CONN_FAILED || pw_peer_is_gone(conn->fd)) {
         outcome = PW_GONE;
-    } else if (conn->facts.is_head || (conn->started && conn->no_content)) {
+    } else if (conn->facts.is_head || conn->response.framing == PW_FRAMING_NONE) {
         outcome = PW_UNWANTED;
     } else if (pw_peer_has_left(conn->fd)) {
         int64_t now = pw_now();

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "framing.h"
+#include "state.h"
 #include "text.h"
 
 void pw_response_begin(pw_server *server, pw_conn *conn, const char *head, size_t size, bool framed,
@@ -11,26 +12,26 @@ void pw_response_begin(pw_server *server, pw_conn *conn, const char *head, size_
     int status = 0;
     if (size > at + 3)
         status = (head[at] - '0') * 100 + (head[at + 1] - '0') * 10 + (head[at + 2] - '0');
-    conn->status = status;
+    pw_response *response = &conn->response;
+    response->status = status;
     bool bare = status / 100 == 1 || status == 204 || status == 304;
-    conn->started = true;
-    conn->sent_tick = -1;
-    conn->no_content = conn->facts.is_head || bare;
-    conn->close = !conn->facts.keep_alive || (flags & PW_CLOSE) != 0 ||
-                  atomic_load_explicit(&server->closing, memory_order_relaxed);
-    conn->unframed = false;
-    if (!framed && !conn->no_content) {
-        conn->chunked = conn->facts.minor != 0;
-        conn->unframed = !conn->chunked;
-    }
-    conn->close |= conn->unframed || status / 100 == 1;
+    response->state = PW_RESPONSE_BEGUN;
+    response->sent_tick = -1;
+    if (conn->facts.is_head || bare)
+        response->framing = PW_FRAMING_NONE;
+    else if (!framed)
+        response->framing = conn->facts.minor != 0 ? PW_FRAMING_CHUNKED : PW_FRAMING_END;
+    if (!conn->facts.keep_alive || (flags & PW_CLOSE) != 0 ||
+        atomic_load_explicit(&server->closing, memory_order_relaxed) || response->framing == PW_FRAMING_END ||
+        status / 100 == 1)
+        pw_conn_ends(conn, PW_CONN_CLOSES);
 }
 
 size_t pw_response_allowed(const pw_conn *conn, size_t size)
 {
-    if (conn->promised < 0)
+    if (conn->response.promised < 0)
         return size;
-    size_t left = (size_t)(conn->promised - conn->bytes);
+    size_t left = (size_t)(conn->response.promised - conn->response.bytes);
     return size < left ? size : left;
 }
 
@@ -38,7 +39,7 @@ int pw_response_frame(const pw_conn *conn, struct iovec parts[3], char line[20],
                       size_t size)
 {
     int count = 0;
-    if (conn->chunked) {
+    if (conn->response.framing == PW_FRAMING_CHUNKED) {
         static const char digits[] = "0123456789abcdef";
         size_t at = 20;
         line[--at] = '\n';
@@ -48,7 +49,7 @@ int pw_response_frame(const pw_conn *conn, struct iovec parts[3], char line[20],
         parts[count++] = (struct iovec){line + at, 20 - at};
     }
     parts[count++] = (struct iovec){(void *)(uintptr_t)data, size};
-    if (conn->chunked)
+    if (conn->response.framing == PW_FRAMING_CHUNKED)
         parts[count++] = (struct iovec){(void *)(uintptr_t)"\r\n", 2};
     return count;
 }
@@ -70,9 +71,9 @@ size_t pw_answer_tail(const pw_clock *clock, char *to, const pw_conn *conn, int3
         at += pw_digits(at, length);
         at = PW_PUT(at, "\r\n");
     }
-    if (conn->chunked)
+    if (conn->response.framing == PW_FRAMING_CHUNKED)
         at = PW_PUT(at, "Transfer-Encoding: chunked\r\n");
-    if (conn->close)
+    if (conn->end != PW_CONN_STAYS)
         at = PW_PUT(at, "Connection: close\r\n");
     else if (conn->facts.minor == 0)
         at = PW_PUT(at, "Connection: keep-alive\r\n");

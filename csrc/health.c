@@ -9,6 +9,7 @@
 #include "framing.h"
 #include "health.h"
 #include "output.h"
+#include "state.h"
 
 static bool pw_is(pw_span span, const char *text)
 {
@@ -45,9 +46,9 @@ pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
 {
     char answer[PW_REFUSAL_MOST];
     bool unready = atomic_load(&server->unready) && pw_is(server->head.path, server->health);
-    conn->close = !conn->facts.keep_alive || atomic_load(&server->closing);
-    conn->chunked = false; /* as the response before may have been */
-    conn->bytes = 0;
+    if (!conn->facts.keep_alive || atomic_load(&server->closing))
+        pw_conn_ends(conn, PW_CONN_CLOSES);
+    conn->response = (pw_response){.promised = -1};
     size_t size = pw_answer_health(&server->clock, answer, conn, unready);
     conn->in->start += conn->used;
     conn->used = 0;

@@ -139,8 +139,8 @@ static void pw_notice_add(pw_server *server, const pw_thread *thread, const pw_c
             pw_line_of_head(notice->line, conn->in->data + conn->in->start,
                             conn->in->end - conn->in->start);
     }
-    pthread_cond_signal(&server->watch);
-    if (server->holder == server->watcher)
+    pthread_cond_signal(&server->watch.wake);
+    if (server->token.holder == server->watch.thread)
         pw_loop_wake(server, true);
 }
 
@@ -155,7 +155,7 @@ void pw_notice_often(pw_server *server, const pw_conn *conn, int what, int64_t *
 void pw_notice_lost(pw_server *server)
 {
     server->notices.lost++;
-    pthread_cond_signal(&server->watch);
+    pthread_cond_signal(&server->watch.wake);
 }
 
 void pw_notice_backlog(pw_server *server)
@@ -163,7 +163,7 @@ void pw_notice_backlog(pw_server *server)
     pw_notice *notice = pw_notice_new(&server->notices);
     if (notice != NULL)
         notice->what = PW_NOTICE_BACKLOG;
-    pthread_cond_signal(&server->watch);
+    pthread_cond_signal(&server->watch.wake);
 }
 
 /* What an error of reading or writing is; 0: the client has gone. */

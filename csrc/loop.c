@@ -8,6 +8,7 @@
 #include "conn.h"
 #include "conn_close.h"
 #include "conn_keep.h"
+#include "conn_pool.h"
 #include "conn_wait.h"
 #include "incident.h"
 #include "listener.h"
@@ -22,7 +23,7 @@
 
 void pw_loop_clear(pw_server *server)
 {
-    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
         thread->conn = NULL; /* it never came back with it */
     while (server->all != NULL)
         pw_conn_close(server, server->all);
@@ -31,6 +32,7 @@ void pw_loop_clear(pw_server *server)
         for (pw_conn *conn; (conn = pw_queue_pop(queues[i])) != NULL;)
             pw_conn_defer_free(server, conn);
     pw_reap(server);
+    pw_conn_free_spare(server);
 }
 
 /* ------------------------------------------------------------------ draining and the end */
@@ -82,10 +84,10 @@ static void pw_server_event(pw_server *server, const pw_event *event)
         pw_server_drain(server);
         return;
     }
-    for (int i = 0; i < server->listener_count; i++)
-        if (event->tag == &server->listeners[i]) {
+    for (int i = 0; i < server->accept.listener_count; i++)
+        if (event->tag == &server->accept.listeners[i]) {
             if (!server->draining)
-                pw_accept_event(server, &server->listeners[i]);
+                pw_accept_event(server, &server->accept.listeners[i]);
             return;
         }
     pw_conn_event(server, event->tag, event->what);
@@ -94,7 +96,7 @@ static void pw_server_event(pw_server *server, const pw_event *event)
 static int pw_server_patience(pw_server *server)
 {
     int64_t wait = pw_timers_wait(&server->timers);
-    const int64_t others[] = {atomic_load(&server->drain_until), server->resume_at,
+    const int64_t others[] = {atomic_load(&server->drain_until), server->accept.resume_at,
                               server->access.due, pw_watch_due(server)};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         if (others[i] == 0)
@@ -103,7 +105,7 @@ static int pw_server_patience(pw_server *server)
         if (wait < 0 || left < wait)
             wait = left;
     }
-    if (server->gathering > 0 && server->holder == server->watcher &&
+    if (server->batch.count > 0 && server->token.holder == server->watch.thread &&
         (wait < 0 || wait > PW_BATCH_LOOK_MS))
         wait = PW_BATCH_LOOK_MS;
     int aside = pw_accept_patience(server);
@@ -123,7 +125,7 @@ static void pw_server_wait(pw_server *server, int most)
     if (server->access.due != 0 && server->access.due <= server->timers.now)
         pw_access_flush(&server->access);
     pw_reap(server);
-    if (server->paused)
+    if (server->accept.paused)
         pw_accept_look(server);
     server->event_next = 0;
     int patience = server->spent.first != NULL ? 0 : pw_server_patience(server);
@@ -145,21 +147,21 @@ static void pw_server_wait(pw_server *server, int most)
     if (server->access.fd >= 0)
         server->polled_us = pw_microseconds();
     pw_clock_tick(&server->clock);
-    if (server->resume_at != 0 && server->resume_at <= server->timers.now)
+    if (server->accept.resume_at != 0 && server->accept.resume_at <= server->timers.now)
         pw_accept_resume(server);
     pw_accept_waited(server);
-    if (server->gathering > 0 && server->holder == server->watcher)
+    if (server->batch.count > 0 && server->token.holder == server->watch.thread)
         pw_batch_flush(server, true);
 }
 
 /* Whether what is left, while the server drains, are requests that do not end. */
 static bool pw_server_waits_in_vain(const pw_server *server)
 {
-    if (server->timeout_request == 0 || server->conn_count > server->taken_count)
+    if (server->watch.timeout_request == 0 || server->conn_count > server->threads.taken)
         return false;
     int32_t conns;
     int32_t stuck = pw_token_count_stuck(server, &conns);
-    return stuck > 0 && stuck == server->taken_count && conns == server->conn_count;
+    return stuck > 0 && stuck == server->threads.taken && conns == server->conn_count;
 }
 
 static bool pw_server_is_over(pw_server *server)
@@ -174,9 +176,9 @@ static bool pw_server_is_over(pw_server *server)
 static bool pw_ready_waits_in_vain(const pw_server *server)
 {
     int32_t conns;
-    return server->draining && server->ready.first != NULL && server->timeout_request > 0 &&
+    return server->draining && server->ready.first != NULL && server->watch.timeout_request > 0 &&
            !pw_token_may_grow(server) &&
-           pw_token_count_stuck(server, &conns) >= server->thread_count;
+           pw_token_count_stuck(server, &conns) >= server->threads.count;
 }
 
 /* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
@@ -192,7 +194,7 @@ static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
     }
     if (!ready && pw_conn_drive(server, conn) != PW_DRIVE_REQUEST)
         return PW_IDLE;
-    if (thread == server->watcher) {
+    if (thread == server->watch.thread) {
         bool progress = false; /* answers before it do not wait until a thread is free */
         if (conn->output.first != NULL)
             pw_output_flush(&conn->output, conn->fd, &progress);
@@ -215,7 +217,7 @@ static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
 int64_t pw_loop(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    bool serves = thread != server->watcher;
+    bool serves = thread != server->watch.thread;
     bool waited = false;
     for (;;) {
         pw_conn *conn = serves ? pw_queue_pop(&server->ready) : NULL;

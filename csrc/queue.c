@@ -37,24 +37,6 @@ void pw_queue_push(pw_queue *queue, pw_conn *conn, bool first)
     }
 }
 
-bool pw_conn_defer_free(pw_server *server, pw_conn *conn)
-{
-    if (conn->state != PW_CONN_CLOSED)
-        return false;
-    conn->run_next = server->dead;
-    server->dead = conn;
-    return true;
-}
-
-void pw_reap(pw_server *server)
-{
-    while (server->dead != NULL) {
-        pw_conn *conn = server->dead;
-        server->dead = conn->run_next;
-        pw_free(conn);
-    }
-}
-
 void pw_run(pw_server *server, pw_conn *conn, bool first)
 {
     if (!conn->queued && conn->state != PW_CONN_APP && conn->state != PW_CONN_CLOSED)
@@ -79,7 +61,7 @@ void pw_tell(pw_server *server, int64_t value, int kind)
         server->news = news;
         server->news_room = room;
     }
-    server->news[server->news_count++] = value * 2 + kind;
+    server->news[server->news_count++] = value << PW_NEWS_SHIFT | kind;
 }
 
 int64_t pw_news(pw_thread *thread)

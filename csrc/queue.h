@@ -31,11 +31,6 @@ static inline bool pw_slice_is_over(const pw_server *server, const pw_conn *conn
 /* Goes on with a connection that could go on now, but whose slice is over: after the others. */
 void pw_slice_end(pw_server *server, pw_conn *conn);
 
-/* Out of the run queue: a closed one is only now nobody's. */
-bool pw_conn_defer_free(pw_server *server, pw_conn *conn);
-/* Frees those. */
-void pw_reap(pw_server *server);
-
 /* Whether what is not over has to end now, because the server was stopped. */
 bool pw_server_is_late(pw_server *server);
 /* For pw_news. */

@@ -154,14 +154,10 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
             thread->taken_us - (conn->state == PW_CONN_READY ? conn->ready_us : server->polled_us);
     }
     conn->state = PW_CONN_APP;
-    conn->bytes = 0;
     conn->served++;
     /* One writer: no need for a locked addition. */
     atomic_store_explicit(&server->requests, pw_server_requests(server) + 1, memory_order_relaxed);
-    conn->started = false;
-    conn->chunked = false;
-    conn->no_content = false;
-    conn->waits = false;
+    conn->response = (pw_response){.promised = -1};
     thread->conn = conn;
 
     pw_request *request = &thread->request;

@@ -12,6 +12,7 @@
 #include "loop.h"
 #include "output.h"
 #include "queue.h"
+#include "state.h"
 #include "system.h"
 #include "token.h"
 
@@ -22,7 +23,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     pw_token_back(thread);
     pthread_mutex_lock(&server->lock);
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
-    if (conn == NULL || conn->started) {
+    if (conn == NULL || conn->response.state != PW_RESPONSE_NONE) {
         if (conn != NULL)
             pw_turn_give(thread);
         pthread_mutex_unlock(&server->lock);
@@ -30,41 +31,45 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     }
     pw_response_begin(server, conn, head, (size_t)head_size, true, flags);
     pw_access_head(server, &thread->log, head, (size_t)head_size);
+    bool no_content = conn->response.framing == PW_FRAMING_NONE;
     int64_t length = body_size;
-    if (conn->no_content && (body_size == 0 || !conn->facts.is_head))
+    if (no_content && (body_size == 0 || !conn->facts.is_head))
         length = -1;
     char tail[PW_TAIL_MOST];
     struct iovec parts[3] = {
         {(void *)(uintptr_t)head, (size_t)head_size},
         {tail, pw_answer_tail(&server->clock, tail, conn, flags, length)},
-        {(void *)(uintptr_t)body, conn->no_content ? 0 : (size_t)body_size},
+        {(void *)(uintptr_t)body, no_content ? 0 : (size_t)body_size},
     };
     size_t size = parts[0].iov_len + parts[1].iov_len + parts[2].iov_len;
     bool lends = thread->request.lends != 0;
-    conn->waits = pw_batch_waits(server, conn, size);
+    bool waits = pw_batch_waits(server, conn, size);
+    if (waits)
+        conn->response.state = PW_RESPONSE_WAITS;
     int error = 0;
-    bool loop_is_ours = server->holder == thread;
+    bool loop_is_ours = server->token.holder == thread;
     if (!loop_is_ours) /* whoever has it need not wait for this write */
         pthread_mutex_unlock(&server->lock);
     /* A head so large that it would be borrowed is copied too: Python keeps the body alone. */
-    int copied = conn->waits ? 3 : head_size > PW_COPY_MOST ? 2 : 0;
+    int copied = waits ? 3 : head_size > PW_COPY_MOST ? 2 : 0;
     int count = parts[2].iov_len > 0 ? 3 : 2;
     for (int i = 0; i < copied && error == 0; i++)
         if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
             error = errno;
-    if (!conn->waits && error == 0 &&
+    if (!waits && error == 0 &&
         pw_output_write(&conn->output, conn->fd, parts + copied, count - copied) == PW_IO_ERROR)
         error = errno;
     if (!lends && error == 0 && !pw_output_own(&conn->output))
         error = errno;
     if (!loop_is_ours)
         pthread_mutex_lock(&server->lock);
-    if (error != 0 && !conn->failed)
+    if (error != 0 && conn->end != PW_CONN_FAILED)
         pw_notice_thread(thread, conn, PW_NOTICE_ERROR, error);
-    conn->failed |= error != 0;
-    conn->bytes = thread->request.sent = (int64_t)parts[2].iov_len;
+    if (error != 0)
+        pw_conn_ends(conn, PW_CONN_FAILED);
+    conn->response.bytes = thread->request.sent = (int64_t)parts[2].iov_len;
     pw_thread_log(thread, conn);
-    if (conn->output.first != NULL && !conn->waits)
+    if (conn->output.first != NULL && !waits)
         pw_conn_keep_line(thread, conn);
     pw_exchange_end(thread);
     int64_t number = PW_IDLE;
@@ -125,7 +130,7 @@ static int32_t pw_response_head(pw_thread *thread, pw_conn *conn, const char *he
     if (length >= 0)
         flags |= PW_HAS_LENGTH;
     pw_response_begin(server, conn, head, size, length >= 0, flags);
-    conn->promised = conn->no_content ? -1 : length;
+    conn->response.promised = conn->response.framing == PW_FRAMING_NONE ? -1 : length;
     pw_access_head(server, &thread->log, head, size);
     size_t tail_size = pw_answer_tail(&server->clock, tail, conn, flags, -1);
     if (pw_output_copy(&conn->output, head, size) && pw_output_copy(&conn->output, tail, tail_size))
@@ -182,15 +187,15 @@ static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *da
                                 int32_t flags)
 {
     pw_server *server = thread->server;
-    if (!conn->failed && pw_server_is_late(server))
+    if (conn->end != PW_CONN_FAILED && pw_server_is_late(server))
         pw_response_fail_locked(thread, PW_NOTICE_STOP);
-    if (conn->failed)
+    if (conn->end == PW_CONN_FAILED)
         return PW_GONE;
-    if (conn->no_content)
+    if (conn->response.framing == PW_FRAMING_NONE)
         return PW_UNWANTED;
     size_t size = pw_response_allowed(conn, given);
-    conn->bytes += (int64_t)size;
-    bool complete = conn->promised >= 0 && conn->bytes == conn->promised;
+    conn->response.bytes += (int64_t)size;
+    bool complete = conn->response.promised >= 0 && conn->response.bytes == conn->response.promised;
     int32_t outcome = size < given ? PW_OVERFLOW : complete ? PW_COMPLETE : 0;
     if (size == 0)
         return outcome;
@@ -205,8 +210,8 @@ static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *da
         return outcome;
     }
     pw_batch_end(server, conn);
-    bool flushes = !server->is_watched || conn->sent_tick != server->ticks;
-    conn->sent_tick = server->ticks;
+    bool flushes = !server->watch.has_begun || conn->response.sent_tick != server->watch.ticks;
+    conn->response.sent_tick = server->watch.ticks;
     pthread_mutex_unlock(&server->lock);
     int what = (flags & PW_FINISHED) != 0 ? pw_response_finished(thread, conn, parts, count)
                                           : pw_response_stream(thread, conn, parts, count, flushes);
@@ -229,7 +234,7 @@ int32_t pw_send_first(pw_thread *thread, int64_t exchange, const char *head, int
     pw_conn *conn = pw_turn_take(thread, exchange);
     if (conn != NULL) {
         outcome = 0;
-        if (!conn->started)
+        if (conn->response.state == PW_RESPONSE_NONE)
             outcome = pw_response_head(thread, conn, head, (size_t)head_size, length, head_flags);
         if (outcome == 0)
             outcome = pw_response_part(thread, conn, data, (size_t)size, flags);
@@ -246,7 +251,7 @@ int32_t pw_send_data(pw_thread *thread, int64_t exchange, const char *data, int6
     int32_t outcome = PW_OVER;
     pw_conn *conn = pw_turn_take(thread, exchange);
     if (conn != NULL) {
-        if (conn->started)
+        if (conn->response.state != PW_RESPONSE_NONE)
             outcome = pw_response_part(thread, conn, data, (size_t)size, flags);
         pw_turn_give(thread);
     }
@@ -263,15 +268,15 @@ int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int6
         size_t size = pw_response_allowed(conn, (size_t)given);
         outcome = 0;
         pw_batch_end(thread->server, conn);
-        if (conn->failed)
+        if (conn->end == PW_CONN_FAILED)
             outcome = PW_GONE;
-        else if (conn->no_content)
+        else if (conn->response.framing == PW_FRAMING_NONE)
             outcome = PW_UNWANTED;
-        else if (conn->promised < 0 ||
+        else if (conn->response.promised < 0 ||
                  (size > 0 && !pw_output_file(&conn->output, descriptor, (off_t)offset, size)))
             outcome = PW_REFUSED;
         else
-            conn->bytes += (int64_t)size;
+            conn->response.bytes += (int64_t)size;
         pw_turn_give(thread);
     }
     pthread_mutex_unlock(&thread->server->lock);
@@ -292,12 +297,13 @@ void pw_send_end(pw_thread *thread, int32_t cut)
     if (cut) {
         /* No last chunk, or too few bytes: the client sees a message cut off. Where the end of the
          * connection is all that ends the content, only a reset can tell it. */
-        conn->reset = conn->unframed || conn->failed;
-        conn->close = true;
-    } else if (conn->chunked && !conn->failed && !pw_output_copy(&conn->output, "0\r\n\r\n", 5)) {
+        bool by_end = conn->response.framing == PW_FRAMING_END;
+        pw_conn_ends(conn, by_end ? PW_CONN_RESETS : PW_CONN_CLOSES);
+    } else if (conn->response.framing == PW_FRAMING_CHUNKED && conn->end != PW_CONN_FAILED &&
+               !pw_output_copy(&conn->output, "0\r\n\r\n", 5)) {
         pw_response_fail_locked(thread, PW_NOTICE_ERROR);
     }
-    if (!conn->failed && conn->output.first != NULL) {
+    if (conn->end != PW_CONN_FAILED && conn->output.first != NULL) {
         bool progress = false;
         pthread_mutex_unlock(&server->lock);
         pw_io outcome = pw_output_flush(&conn->output, conn->fd, &progress);
@@ -307,7 +313,7 @@ void pw_send_end(pw_thread *thread, int32_t cut)
         if (outcome == PW_IO_ERROR)
             pw_response_fail_locked(thread, PW_NOTICE_ERROR);
     }
-    thread->request.sent = conn->bytes;
+    thread->request.sent = conn->response.bytes;
     pw_thread_log(thread, conn);
     if (conn->output.first != NULL)
         pw_conn_keep_line(thread, conn);
@@ -322,9 +328,9 @@ int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
     pthread_mutex_lock(
         &thread->server->lock); /* before the head another thread may flush the output */
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
-    if (conn == NULL || conn->failed)
+    if (conn == NULL || conn->end == PW_CONN_FAILED)
         outcome = PW_GONE;
-    else if (!conn->started && conn->facts.minor != 0 &&
+    else if (conn->response.state == PW_RESPONSE_NONE && conn->facts.minor != 0 &&
              (!pw_output_copy(&conn->output, head, (size_t)head_size) ||
               pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR))
         outcome = pw_response_fail_locked(thread, PW_NOTICE_ERROR);

@@ -88,15 +88,16 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     size_t least = 2 * server->limits.max_head_size + PW_BUFFER_SIZE;
     bool enough = settings->head_memory_total > (int64_t)least;
     server->head_memory = enough ? (size_t)settings->head_memory_total : least;
-    server->max_connections = settings->max_connections;
-    server->threads_most = settings->threads;
-    server->has_gil = settings->gil != 0;
-    server->timeout_request = settings->timeout_request;
+    server->accept.max_connections = settings->max_connections;
+    server->threads.most = settings->threads;
+    server->token.has_gil = settings->gil != 0;
+    server->watch.timeout_request = settings->timeout_request;
     server->queue_ends = settings->timeout_queue > 0;
-    server->thread_count = 1;
-    server->balance = settings->balance;
-    server->place = server->balance != NULL ? pw_balance_join(server->balance) : NULL;
-    server->turn = 1;
+    server->threads.count = 1;
+    server->accept.balance = settings->balance;
+    server->accept.place =
+        server->accept.balance != NULL ? pw_balance_join(server->accept.balance) : NULL;
+    server->accept.turn = 1;
     server->slice_ms = PW_SLICE_MS;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
@@ -126,13 +127,13 @@ pw_server *pw_server_new(const pw_settings *settings)
     pthread_mutex_init(&server->lock, NULL);
     server->references = 1;
     server->news_said = -1;
-    pw_condition_init(&server->watch);
+    pw_condition_init(&server->watch.wake);
     pw_server_copy_settings(server, settings);
     pw_timers_init(&server->timers);
     pw_clock_tick(&server->clock);
     int error = ENOMEM;
-    server->watcher = pw_thread_new(server, -1);
-    if (server->watcher == NULL || !pw_server_allocate(server, settings))
+    server->watch.thread = pw_thread_new(server, -1);
+    if (server->watch.thread == NULL || !pw_server_allocate(server, settings))
         goto fail;
     error = pw_poll_begin(server, settings->poller);
     if (error == 0)
@@ -191,13 +192,13 @@ void pw_server_forked(pw_server *server)
         return;
     server->held_for_fork = false;
     server->forked = server->stopped = true;
-    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
         thread->conn = NULL;
     for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next)
         close(conn->fd);
-    for (int i = 0; i < server->listener_count; i++)
-        if (server->listeners[i].fd >= 0)
-            close(server->listeners[i].fd);
+    for (int i = 0; i < server->accept.listener_count; i++)
+        if (server->accept.listeners[i].fd >= 0)
+            close(server->accept.listeners[i].fd);
     for (int i = 0; i < 2; i++)
         close(server->wake[i]);
     server->wake[0] = server->wake[1] = -1;
@@ -242,7 +243,7 @@ void pw_server_free(pw_server *server)
     pw_free(server->news);
     pw_free(server->notices.at);
     pw_free(server->directory);
-    pw_thread_free(server->watcher);
+    pw_thread_free(server->watch.thread);
     pw_server_release(server);
 }
 

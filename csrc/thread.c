@@ -19,10 +19,10 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number)
         thread->number = number;
         if (thread->block.at != NULL) {
             pthread_mutex_lock(&server->lock);
-            thread->next = server->threads;
+            thread->next = server->threads.first;
             if (thread->next != NULL)
                 thread->next->previous = thread;
-            server->threads = thread;
+            server->threads.first = thread;
             server->references++;
             pthread_mutex_unlock(&server->lock);
             return thread;
@@ -42,7 +42,7 @@ void pw_server_release(pw_server *server)
     pthread_mutex_unlock(&server->lock);
     if (!last)
         return;
-    pthread_cond_destroy(&server->watch);
+    pthread_cond_destroy(&server->watch.wake);
     pthread_mutex_destroy(&server->lock);
     pw_free(server);
 }
@@ -62,7 +62,7 @@ void pw_thread_free(pw_thread *thread)
     if (thread->previous != NULL)
         thread->previous->next = thread->next;
     else
-        server->threads = thread->next;
+        server->threads.first = thread->next;
     pthread_mutex_unlock(&server->lock);
     pw_free(thread->log.at);
     pthread_cond_destroy(&thread->turn);

@@ -14,7 +14,7 @@
  *   1. The holder is one of the threads, or the watcher, or nobody.
  *   2. An idle thread is in the stack once, is not at a request, and is the holder only once it was
  *      taken out of the stack and signalled.
- *   3. taken_count is the number of threads at a request. The watcher is never out, nor at a request.
+ *   3. threads.taken is the number of threads at a request. The watcher is never out, nor at a request.
  *   4. If nobody holds the token, a thread that was signalled is on its way to it, or the watcher is
  *      awake: it gives the token to somebody at its next tick (pw_token_is_unheld).
  *   5. If the holder is out, the watcher is awake: it gives the token to somebody when the holder has
@@ -45,20 +45,20 @@
 static void pw_token_check(const pw_server *server)
 {
     int32_t taken = 0, idle = 0, stack = 0;
-    bool known = server->holder == NULL || server->holder == server->watcher;
-    for (const pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
+    bool known = server->token.holder == NULL || server->token.holder == server->watch.thread;
+    for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
         taken += thread->taken;
         idle += thread->is_idle;
-        known |= thread == server->holder;
+        known |= thread == server->token.holder;
         assert(!(thread->is_idle && thread->taken));
-        assert(!(thread->is_idle && thread == server->holder));
+        assert(!(thread->is_idle && thread == server->token.holder));
     }
-    for (const pw_thread *thread = server->idle; thread != NULL; thread = thread->next_idle)
+    for (const pw_thread *thread = server->token.idle; thread != NULL; thread = thread->next_idle)
         stack += thread->is_idle ? 1 : 1000;
-    assert(known && taken == server->taken_count && idle == stack);
-    assert(!server->watcher->taken && !server->watcher->is_idle);
-    assert(
-        !(server->holder_is_out && (server->holder == NULL || server->holder == server->watcher)));
+    assert(known && taken == server->threads.taken && idle == stack);
+    assert(!server->watch.thread->taken && !server->watch.thread->is_idle);
+    assert(!(server->token.is_out &&
+             (server->token.holder == NULL || server->token.holder == server->watch.thread)));
     for (const pw_conn *conn = server->ready.first; conn != NULL; conn = conn->run_next)
         assert(conn->state == PW_CONN_READY || conn->state == PW_CONN_CLOSED);
 }
@@ -73,26 +73,27 @@ static void pw_token_check(const pw_server *server)
  * waits. Where nobody counts ticks (simple_server) it always does: nobody would take it later. */
 static bool pw_token_is_yielded(const pw_server *server)
 {
-    return !server->is_watched || (server->threads_most > 1 && pw_yield_pays(&server->rule));
+    return !server->watch.has_begun ||
+           (server->threads.most > 1 && pw_yield_pays(&server->token.rule));
 }
 
 bool pw_token_is_stalled(const pw_server *server)
 {
-    return server->holder_is_out && server->ticks - server->token_tick >= PW_STALL_TICKS;
+    return server->token.is_out && server->watch.ticks - server->token.tick >= PW_STALL_TICKS;
 }
 
 bool pw_token_is_unheld(const pw_server *server)
 {
-    return server->holder == NULL &&
-           (server->ticks != server->token_tick || server->taken_count >= server->thread_count);
+    return server->token.holder == NULL && (server->watch.ticks != server->token.tick ||
+                                            server->threads.taken >= server->threads.count);
 }
 
 void pw_token_give(pw_server *server, pw_thread *thread)
 {
-    pw_thread *old = server->holder;
-    server->holder = thread;
-    server->holder_is_out = false;
-    server->token_tick = server->ticks;
+    pw_thread *old = server->token.holder;
+    server->token.holder = thread;
+    server->token.is_out = false;
+    server->token.tick = server->watch.ticks;
     if (old != NULL && old != thread)
         pw_batch_release(old);
 }
@@ -100,23 +101,24 @@ void pw_token_give(pw_server *server, pw_thread *thread)
 /* Threads that may be there: one more for each that a slow client holds, up to as many again. */
 static int32_t pw_token_threads_most(const pw_server *server)
 {
-    if (server->threads_most == 1)
+    if (server->threads.most == 1)
         return 1; /* an application that may be called by one thread alone */
-    int32_t held = server->held < server->threads_most ? server->held : server->threads_most;
-    return server->threads_most + held;
+    int32_t held =
+        server->threads.held < server->threads.most ? server->threads.held : server->threads.most;
+    return server->threads.most + held;
 }
 
 bool pw_token_may_grow(const pw_server *server)
 {
-    return server->is_watched && server->thread_count < pw_token_threads_most(server) &&
-           server->ticks >= server->start_tick;
+    return server->watch.has_begun && server->threads.count < pw_token_threads_most(server) &&
+           server->watch.ticks >= server->watch.start_tick;
 }
 
 static pw_thread *pw_idle_pop(pw_server *server)
 {
-    pw_thread *thread = server->idle;
+    pw_thread *thread = server->token.idle;
     if (thread != NULL) {
-        server->idle = thread->next_idle;
+        server->token.idle = thread->next_idle;
         thread->is_idle = false;
     }
     return thread;
@@ -124,7 +126,7 @@ static pw_thread *pw_idle_pop(pw_server *server)
 
 static void pw_idle_remove(pw_server *server, pw_thread *thread)
 {
-    for (pw_thread **at = &server->idle; *at != NULL; at = &(*at)->next_idle)
+    for (pw_thread **at = &server->token.idle; *at != NULL; at = &(*at)->next_idle)
         if (*at == thread) {
             *at = thread->next_idle;
             thread->is_idle = false;
@@ -144,8 +146,8 @@ bool pw_token_wake_idle(pw_server *server)
 
 static void pw_watch_wake(pw_server *server)
 {
-    if (server->watcher_sleeps)
-        pthread_cond_signal(&server->watch);
+    if (server->watch.sleeps)
+        pthread_cond_signal(&server->watch.wake);
 }
 
 /* ------------------------------------------------------------------ what the rule is told */
@@ -153,11 +155,11 @@ static void pw_watch_wake(pw_server *server)
 /* Threads that are in the application beside this one, but for those that stay there for long. */
 static int32_t pw_token_company(const pw_server *server, const pw_thread *self)
 {
-    int32_t count = server->arrived < server->thread_count; /* one is being started */
-    for (const pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+    int32_t count = server->threads.arrived < server->threads.count; /* one is being started */
+    for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
         count += thread != self && thread->taken && !atomic_load(&thread->back) &&
                  server->timers.now - thread->taken_at < PW_COMPANY_MS;
-    return server->has_gil ? count : 0;
+    return server->token.has_gil ? count : 0;
 }
 
 void pw_token_leave(pw_thread *thread, int64_t number)
@@ -201,10 +203,10 @@ static void pw_token_learn(pw_server *server, const pw_thread *thread)
         sample.waited = thread->in.switches != thread->out.switches;
         int32_t now = pw_token_company(server, thread);
         sample.company = thread->company > now ? thread->company : now;
-        if (sample.company == 0 && server->has_gil && server->takes != thread->take)
+        if (sample.company == 0 && server->token.has_gil && server->threads.takes != thread->take)
             sample.company = 1; /* it has come and gone meanwhile */
     }
-    pw_yield_learn(&server->rule, &sample);
+    pw_yield_learn(&server->token.rule, &sample);
 }
 
 /* ------------------------------------------------------------------ threads */
@@ -216,14 +218,14 @@ static void pw_token_note_taken(pw_thread *thread)
     atomic_store_explicit(&thread->back, false, memory_order_relaxed);
     thread->taken_at = server->timers.now;
     thread->warned = 0;
-    server->takes++;
-    if (server->threads_most > 1) {
-        thread->measure = pw_yield_begin(&server->rule);
-        thread->take = server->takes;
+    server->threads.takes++;
+    if (server->threads.most > 1) {
+        thread->measure = pw_yield_begin(&server->token.rule);
+        thread->take = server->threads.takes;
         thread->company = thread->measure == PW_YIELD_USAGE ? pw_token_company(server, thread) : 0;
     }
     thread->taken = true;
-    server->taken_count++;
+    server->threads.taken++;
 }
 
 static void pw_token_arrive(pw_thread *thread)
@@ -232,11 +234,11 @@ static void pw_token_arrive(pw_thread *thread)
     if (!thread->has_arrived) {
         thread->has_arrived = true;
         thread->system = pw_thread_id();
-        server->arrived++;
+        server->threads.arrived++;
     }
     if (thread->taken) {
         thread->taken = false;
-        server->taken_count--;
+        server->threads.taken--;
         pw_token_learn(server, thread);
     }
 }
@@ -245,16 +247,17 @@ static void pw_token_arrive(pw_thread *thread)
 static bool pw_token_retire(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    if (server->thread_count <= pw_token_threads_most(server))
+    if (server->threads.count <= pw_token_threads_most(server))
         return false;
     pw_idle_remove(server, thread); /* a nudge may have woken it: it must not be given the token */
-    server->thread_count--;
-    server->arrived--;
+    server->threads.count--;
+    server->threads.arrived--;
     thread->has_arrived = false;
-    if ((server->holder == thread || server->holder == NULL) && !pw_token_wake_idle(server))
+    if ((server->token.holder == thread || server->token.holder == NULL) &&
+        !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
     pw_watch_wake(server);
-    assert(server->holder != thread);
+    assert(server->token.holder != thread);
     return true;
 }
 
@@ -264,12 +267,12 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
     pw_token_arrive(thread);
     *number = PW_STOP;
     while (!server->stopped && !(picks && pw_token_retire(thread))) {
-        if (server->holder == thread) {
-            server->holder_is_out = false;
+        if (server->token.holder == thread) {
+            server->token.is_out = false;
             return true;
         }
-        if (server->holder == NULL || pw_token_is_stalled(server) ||
-            (server->holder_is_out && pw_token_is_yielded(server))) {
+        if (server->token.holder == NULL || pw_token_is_stalled(server) ||
+            (server->token.is_out && pw_token_is_yielded(server))) {
             pw_idle_remove(server, thread);
             pw_token_give(server, thread);
             pw_token_check(server);
@@ -293,8 +296,8 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
         }
         if (!thread->is_idle) {
             thread->is_idle = true;
-            thread->next_idle = server->idle;
-            server->idle = thread;
+            thread->next_idle = server->token.idle;
+            server->token.idle = thread;
         }
         pw_token_check(server);
         pthread_cond_wait(&thread->wake, &server->lock);
@@ -309,7 +312,7 @@ void pw_thread_nudge(pw_thread *thread)
     pw_server *server = thread->server;
     pthread_mutex_lock(&server->lock);
     thread->nudged = true;
-    if (server->holder == thread)
+    if (server->token.holder == thread)
         pw_loop_wake(server, true);
     else if (thread->is_idle)
         pthread_cond_signal(&thread->wake);
@@ -320,8 +323,8 @@ void pw_token_keep(pw_thread *thread)
 {
     pw_server *server = thread->server;
     pw_token_note_taken(thread);
-    server->holder_is_out = true;
-    server->token_tick = server->ticks;
+    server->token.is_out = true;
+    server->token.tick = server->watch.ticks;
     pw_watch_wake(server);
     if (!pw_token_is_yielded(server))
         return;
@@ -330,8 +333,8 @@ void pw_token_keep(pw_thread *thread)
         pw_token_give(server, NULL);
         pthread_cond_signal(&next->wake);
     } else if (pw_token_may_grow(server)) {
-        server->wants_thread = true;
-        pthread_cond_signal(&server->watch);
+        server->watch.wants_thread = true;
+        pthread_cond_signal(&server->watch.wake);
     }
 }
 
@@ -339,7 +342,7 @@ void pw_token_hold(pw_thread *thread, bool held)
 {
     pw_server *server = thread->server;
     pthread_mutex_lock(&server->lock);
-    server->held += held ? 1 : -1;
+    server->threads.held += held ? 1 : -1;
     thread->held = held;
     if (held)
         pw_loop_wake(server, true); /* the watcher may be at it, and start a thread */
@@ -349,10 +352,10 @@ void pw_token_hold(pw_thread *thread, bool held)
 void pw_token_carry(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    if (server->holder != thread)
+    if (server->token.holder != thread)
         return;
-    server->holder_is_out = true;
-    server->token_tick = server->ticks;
+    server->token.is_out = true;
+    server->token.tick = server->watch.ticks;
     pw_watch_wake(server);
 }
 
@@ -361,10 +364,10 @@ void pw_token_drop(pw_thread *thread)
     pw_server *server = thread->server;
     pw_idle_remove(server, thread);
     if (thread->has_arrived)
-        server->arrived--;
+        server->threads.arrived--;
     if (thread->taken)
-        server->taken_count--;
-    if (server->holder == thread && !pw_token_wake_idle(server))
+        server->threads.taken--;
+    if (server->token.holder == thread && !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
     pw_watch_wake(server);
 }
@@ -373,7 +376,7 @@ int32_t pw_token_count_stuck(const pw_server *server, int32_t *conns)
 {
     int32_t count = 0;
     *conns = 0;
-    for (const pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
+    for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
         if (!thread->taken || thread->warned < PW_WARNINGS || atomic_load(&thread->back))
             continue;
         count++;
@@ -385,24 +388,25 @@ int32_t pw_token_count_stuck(const pw_server *server, int32_t *conns)
 void pw_token_stop(pw_server *server)
 {
     server->stopped = true;
-    for (pw_thread *thread = server->idle; thread != NULL; thread = thread->next_idle)
+    for (pw_thread *thread = server->token.idle; thread != NULL; thread = thread->next_idle)
         pthread_cond_signal(&thread->wake);
-    pthread_cond_signal(&server->watch);
+    pthread_cond_signal(&server->watch.wake);
 }
 
 /* ------------------------------------------------------------------ what the watcher looks for */
 
 int64_t pw_watch_due(const pw_server *server)
 {
-    if (server->timeout_request == 0 || server->holder != server->watcher)
+    if (server->watch.timeout_request == 0 || server->token.holder != server->watch.thread)
         return 0;
-    return server->looked_at + PW_LOOK_MS;
+    return server->watch.looked_at + PW_LOOK_MS;
 }
 
 bool pw_watch_is_wanted(const pw_server *server)
 {
-    bool all_are_out = server->taken_count >= server->thread_count;
-    return server->idle != NULL || pw_notices_wait(&server->notices) ||
+    bool all_are_out = server->threads.taken >= server->threads.count;
+    return server->token.idle != NULL || pw_notices_wait(&server->notices) ||
            (all_are_out && pw_token_may_grow(server)) ||
-           (server->timeout_request > 0 && server->timers.now >= server->looked_at + PW_LOOK_MS);
+           (server->watch.timeout_request > 0 &&
+            server->timers.now >= server->watch.looked_at + PW_LOOK_MS);
 }

@@ -22,8 +22,8 @@
 static void pw_watch_loop(pw_server *server)
 {
     pw_batch_flush(server, true);
-    pw_token_give(server, server->watcher);
-    if (pw_loop(server->watcher) != PW_STOP && !pw_token_wake_idle(server))
+    pw_token_give(server, server->watch.thread);
+    if (pw_loop(server->watch.thread) != PW_STOP && !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
 }
 
@@ -31,17 +31,17 @@ static void pw_watch_loop(pw_server *server)
 static pw_thread *pw_watch_slow(pw_server *server)
 {
     int64_t now = pw_now();
-    if (server->timeout_request == 0 || now < server->looked_at + PW_LOOK_MS)
+    if (server->watch.timeout_request == 0 || now < server->watch.looked_at + PW_LOOK_MS)
         return NULL;
-    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
         if (thread->taken && thread->warned < PW_WARNINGS &&
-            now - thread->taken_at >= server->timeout_request * (thread->warned + 1)) {
+            now - thread->taken_at >= server->watch.timeout_request * (thread->warned + 1)) {
             thread->warned++;
             if (thread->warned == PW_WARNINGS && server->draining)
                 pw_loop_wake(server, true); /* all the rest may be over */
             return thread;
         }
-    server->looked_at = now;
+    server->watch.looked_at = now;
     return NULL;
 }
 
@@ -51,11 +51,11 @@ static pw_thread *pw_watch_slow(pw_server *server)
  */
 static void pw_watch_look(pw_server *server)
 {
-    if (pw_yield_pays(&server->rule) || server->threads_most == 1)
+    if (pw_yield_pays(&server->token.rule) || server->threads.most == 1)
         return;
-    bool all_wait = pw_token_is_stalled(server) && server->arrived == server->thread_count;
+    bool all_wait = pw_token_is_stalled(server) && server->threads.arrived == server->threads.count;
     bool any = false;
-    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
         if (!thread->taken || !thread->has_arrived || thread->held)
             continue;
         int64_t before = thread->stall_cpu, now = pw_thread_cpu(thread->system);
@@ -65,19 +65,19 @@ static void pw_watch_look(pw_server *server)
             now >= 0 && before >= 0 && now - before < PW_RUNS_NS && !atomic_load(&thread->back);
     }
     if (any && all_wait)
-        pw_yield_learn_stall(&server->rule, pw_nanoseconds());
+        pw_yield_learn_stall(&server->token.rule, pw_nanoseconds());
 }
 
 /* What a stalled holder, one that yields, or a free token calls for. True: one more thread. */
 static bool pw_watch_acts(pw_server *server)
 {
     bool wanted = pw_token_is_unheld(server) || pw_token_is_stalled(server) ||
-                  (server->wants_thread && server->holder_is_out);
-    server->wants_thread = false;
+                  (server->watch.wants_thread && server->token.is_out);
+    server->watch.wants_thread = false;
     if (!wanted || pw_token_wake_idle(server))
         return false;
     if (pw_token_may_grow(server)) {
-        server->thread_count++;
+        server->threads.count++;
         return true;
     }
     pw_watch_loop(server);
@@ -87,16 +87,16 @@ static bool pw_watch_acts(pw_server *server)
 void pw_watch_failed(pw_server *server)
 {
     pthread_mutex_lock(&server->lock);
-    server->thread_count--;
-    server->start_tick = server->ticks + PW_START_PAUSE;
+    server->threads.count--;
+    server->watch.start_tick = server->watch.ticks + PW_START_PAUSE;
     pthread_mutex_unlock(&server->lock);
 }
 
 /* Whether something goes on that the watcher must not sleep through. */
 static bool pw_watch_is_busy(const pw_server *server)
 {
-    return server->holder == NULL || server->holder_is_out || server->gathering > 0 ||
-           (server->timeout_request > 0 && server->taken_count > 0);
+    return server->token.holder == NULL || server->token.is_out || server->batch.count > 0 ||
+           (server->watch.timeout_request > 0 && server->threads.taken > 0);
 }
 
 int32_t pw_watch(pw_server *server)
@@ -105,7 +105,7 @@ int32_t pw_watch(pw_server *server)
     int64_t seen = -1;
     int32_t outcome = PW_WATCH_STOP;
     pthread_mutex_lock(&server->lock);
-    server->is_watched = server->watcher_is_here = true;
+    server->watch.has_begun = server->watch.is_here = true;
     while (!server->stopped || pw_notices_wait(&server->notices)) {
         if (pw_notices_wait(&server->notices)) {
             outcome = PW_WATCH_NOTICE;
@@ -117,36 +117,37 @@ int32_t pw_watch(pw_server *server)
         }
         pw_thread *slow = pw_watch_slow(server);
         if (slow != NULL) {
-            outcome = slow->number * 8 + (slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK);
+            outcome = slow->number << PW_WATCH_SHIFT;
+            outcome |= slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK;
             break;
         }
-        bool busy = pw_watch_is_busy(server) || server->takes != seen;
+        bool busy = pw_watch_is_busy(server) || server->threads.takes != seen;
         quiet = busy ? 0 : quiet + 1;
-        seen = server->takes;
+        seen = server->threads.takes;
         if (server->stopped)
             continue; /* it was while the loop was run here: nothing would end the waiting */
         if (quiet < PW_QUIET_TICKS) {
-            if (!pw_condition_wait(&server->watch, &server->lock, PW_TICK_NS)) {
-                server->ticks++;
-                if (server->holder_is_out)
+            if (!pw_condition_wait(&server->watch.wake, &server->lock, PW_TICK_NS)) {
+                server->watch.ticks++;
+                if (server->token.is_out)
                     pw_watch_look(server);
             }
-            if (server->gathering > 0)
+            if (server->batch.count > 0)
                 pw_batch_flush(server, server->stopped);
             continue;
         }
-        server->watcher_sleeps = true;
-        pthread_cond_wait(&server->watch, &server->lock);
-        server->watcher_sleeps = false;
+        server->watch.sleeps = true;
+        pthread_cond_wait(&server->watch.wake, &server->lock);
+        server->watch.sleeps = false;
         quiet = 0;
     }
     if (outcome == PW_WATCH_STOP) {
         int32_t conns, stuck = pw_token_count_stuck(server, &conns);
-        outcome += stuck == server->taken_count ? stuck * 8 : 0;
+        outcome |= stuck == server->threads.taken ? stuck << PW_WATCH_SHIFT : 0;
     }
-    server->watcher_is_here = false; /* in Python it may have to wait for the application */
-    if (server->holder != NULL)
-        pw_batch_release(server->holder);
+    server->watch.is_here = false; /* in Python it may have to wait for the application */
+    if (server->token.holder != NULL)
+        pw_batch_release(server->token.holder);
     pw_batch_flush(server, true);
     pthread_mutex_unlock(&server->lock);
     return outcome;
@@ -172,13 +173,13 @@ int32_t pw_settle(pw_thread *thread, int32_t patience)
     pw_exchange_abandon(thread);
     if (pw_token_take(thread, false, &number)) {
         /* As the watcher it takes no request. What can be done at once may be all there is to do. */
-        pw_token_give(server, server->watcher);
-        server->watcher->patience = 0;
-        pw_loop(server->watcher);
-        server->watcher->patience = patience;
+        pw_token_give(server, server->watch.thread);
+        server->watch.thread->patience = 0;
+        pw_loop(server->watch.thread);
+        server->watch.thread->patience = patience;
         if (patience > 0 && !server->stopped && pw_count_unsent(server) > 0)
-            pw_loop(server->watcher);
-        server->watcher->patience = -1;
+            pw_loop(server->watch.thread);
+        server->watch.thread->patience = -1;
         if (!pw_token_wake_idle(server))
             pw_token_give(server, NULL);
         unsent = server->stopped ? 0 : pw_count_unsent(server);

@@ -151,7 +151,7 @@ static void without_a_next_one_all_is_as_at_any_stop(void)
 static void a_server_without_room_takes_it_later(void)
 {
     open_both(AF_UNIX);
-    new.server->max_connections = 1;
+    new.server->accept.max_connections = 1;
     test_client first = site_connect(&new), second = site_connect(&old);
     SEND(&first, GET("/first"));
     CHECK_INT(site_serve(&new), 1);

@@ -31,6 +31,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "conn_balance": ("conn_balance", "e2e/test_loops.py"),
     "conn_close": ("endings drain lifetime", "e2e/test_timeout_queue.py e2e/test_late_writes.py"),
     "conn_keep": ("conn_keep buffer", "e2e/test_head_memory.py"),
+    "conn_pool": ("server lifetime", "e2e/test_connection_limit.py"),
     "conn_transfer": ("conn_transfer drain", "e2e/test_loops.py e2e/test_draining.py"),
     "conn_wait": ("endings drain server", "e2e/test_timeouts.py e2e/test_timeout_queue.py"),
     "content": ("content", "e2e/test_uploads.py"),

@@ -60,8 +60,8 @@ void take_news(loop *self, pw_thread *thread)
 {
     pthread_mutex_lock(&self->taking_news);
     for (int64_t news; (news = pw_news(thread)) >= 0; pw_news_done(thread))
-        if ((news & 1) == PW_NEWS_SENT)
-            drop(self, news >> 1);
+        if ((news & PW_NEWS_MASK) == PW_NEWS_SENT)
+            drop(self, news >> PW_NEWS_SHIFT);
     pthread_mutex_unlock(&self->taking_news);
 }
 

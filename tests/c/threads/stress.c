@@ -80,7 +80,7 @@ void piece_fill(char *to, int64_t key, int writer, int number)
 static void *watch(void *its_loop)
 {
     loop *self = its_loop;
-    for (int32_t told; (told = pw_watch(self->server)) % 8 != PW_WATCH_STOP;) {
+    for (int32_t told; (told = pw_watch(self->server) & PW_WATCH_MASK) != PW_WATCH_STOP;) {
         if (told == PW_WATCH_NOTICE) {
             for (pw_notice notice; pw_notice_take(self->server, &notice);)
                 atomic_fetch_add(&notices, 1);
