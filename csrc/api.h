@@ -388,8 +388,9 @@ int32_t pw_die_with_parent(int32_t signal);
 /*
  * For a process that is the server's own: one heap for all threads. glibc would give each thread its
  * own, and they grow to the most that each has ever held; Python's lock lets one allocate at a time
- * anyway: not for a Python without it. It keeps up to 8 MiB that are free. To be called before threads
- * are started.
+ * anyway: not for a Python without it. It keeps up to 8 MiB that are free; after a peak pw_watch gives
+ * the rest back once no request has come for a while. A value that the user has chosen
+ * (MALLOC_ARENA_MAX and the like, GLIBC_TUNABLES) stays. To be called before threads are started.
  */
 void pw_share_heap(void);
 

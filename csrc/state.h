@@ -283,6 +283,8 @@ struct pw_server {
         bool has_begun;          /* pw_watch has been called */
         bool is_here;            /* in pw_watch, and not about to do what it returned */
         bool sleeps;             /* until the next request */
+        int64_t trimmed_at;      /* ms: when it last gave free memory back, or had none to give */
+        bool heap_is_large;      /* there may be more of it later */
         bool wants_thread;       /* sooner than the next tick */
     } watch;
 

@@ -1,4 +1,4 @@
-"""What the serving threads of one server keep together (`picowsgi.environ.Kept`)."""
+"""What the serving threads of one server keep together (`picowsgi.wsgi.environ.Kept`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from picowsgi import core
-from picowsgi.environ import Kept
+from picowsgi.wsgi.environ import Kept
 
 
 @pytest.fixture
