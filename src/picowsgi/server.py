@@ -18,10 +18,10 @@ from picowsgi.config.load import load_settings
 from picowsgi.config.settings import Settings
 from picowsgi.errors import ConfigError
 from picowsgi.log import get_logger
-from picowsgi.process import service
+from picowsgi.process.run import run
 from picowsgi.system.browser import open_page
 from picowsgi.system.monkey import refuse_patched
-from picowsgi.system.sockets import close_backlog, close_sockets, open_sockets, url_of
+from picowsgi.system.sockets import Access, close_backlog, close_sockets, open_sockets, url_of
 from picowsgi.threads import loop
 from picowsgi.threads.pool import Worker
 
@@ -66,7 +66,9 @@ class Server:
         self.settings = settings
         self._process = os.getpid()
         application = _with_mounts(application, settings)
-        self.sockets: list[socket.socket] = open_sockets(settings)
+        self.sockets: list[socket.socket] = open_sockets(
+            settings.binds(), settings.backlog, Access(settings.unix_socket_mode)
+        )
         try:
             middleware.warn(settings, self.sockets)
             loop.warn(settings)
@@ -172,7 +174,7 @@ def serve(application: WSGIApplication, **options: Any) -> None:
     Raises ConfigError for an option, BindError for an address, PatchedError as Server does.
     """
     settings = _load_settings(options)
-    if service.run(lambda: _with_mounts(application, settings), settings, _announce) != 0:
+    if run(lambda: _with_mounts(application, settings), settings, _announce) != 0:
         raise RuntimeError("serving has failed; the log says why")
 
 

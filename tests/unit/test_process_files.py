@@ -142,7 +142,8 @@ def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) 
     path = tmp_path / "s"
     from picowsgi.system.sockets import close_sockets, open_sockets
 
-    sockets = open_sockets(Settings(bind=("127.0.0.1:0", f"unix:{path}")))
+    settings = Settings(bind=("127.0.0.1:0", f"unix:{path}"))
+    sockets = open_sockets(settings.binds(), settings.backlog)
     try:
         given = restart.Handover(
             "keeper",

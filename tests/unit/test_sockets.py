@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from picowsgi.config.load import load_settings
+from picowsgi.config.values import parse_bind, parse_host
 from picowsgi.errors import BindError
 from picowsgi.system import sockets
 from picowsgi.system.sockets import (
+    Access,
     Bind,
     Owner,
     UnixListener,
     close_sockets,
     open_sockets,
-    parse_bind,
-    parse_host,
     url_of,
 )
 from support import TIMEOUT
@@ -37,7 +37,9 @@ def opened() -> Iterator[Open]:
     made: list[socket.socket] = []
 
     def open_(owner: Owner | None = None, /, **options: Any) -> list[socket.socket]:
-        new = open_sockets(load_settings(options, {}, Path("/nonexistent")), owner)
+        settings = load_settings(options, {}, Path("/nonexistent"))
+        access = Access(settings.unix_socket_mode, owner)
+        new = open_sockets(settings.binds(), settings.backlog, access)
         made.extend(new)
         return new
 

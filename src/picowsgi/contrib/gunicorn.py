@@ -40,6 +40,7 @@ from picowsgi.config.load import load_settings
 from picowsgi.errors import PatchedError
 from picowsgi.log import get_logger
 from picowsgi.system.monkey import refuse_patched
+from picowsgi.system.processes import is_running
 from picowsgi.system.signals import DefaultInChildren
 from picowsgi.system.sockets import prepare
 from picowsgi.threads.pool import Worker as Serving
@@ -85,8 +86,9 @@ class Worker(base.Worker):  # type: ignore[misc]
         if Worker._balance is None:
             Worker._balance = core.Balance()
         for worker in Worker._forked[:]:
-            if not _lives(worker.pid):  # killed, or it would have said so itself
-                Worker._balance.forget(worker.pid)
+            pid = worker.pid if isinstance(worker.pid, int) else 0  # it was never forked
+            if not is_running(pid):  # killed, or it would have said so itself
+                Worker._balance.forget(pid)
                 Worker._forked.remove(worker)
         Worker._forked.append(self)
 
@@ -300,14 +302,6 @@ def _has_hooks(cfg: Any) -> bool:
         (getattr(cfg, name).__module__, getattr(cfg, name).__name__) != ("gunicorn.config", name)
         for name in ("pre_request", "post_request")
     )
-
-
-def _lives(pid: Any) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (OSError, TypeError):  # a TypeError: it was never forked
-        return False
-    return True
 
 
 class _Forward(logging.Handler):

@@ -1,44 +1,25 @@
-"""A server's life in a process of its own: what is set up before it serves, and put away after.
+"""What a process that serves has, whatever part of the work is its own.
 
-Never serves itself: the supervisor does, in threads of this process or in others.
+Never does anything with it.
 """
 
 from __future__ import annotations
 
-import atexit
-import gc
-import logging
-import os
-import signal
 import socket
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, NoReturn
-
-from picowsgi import core
-from picowsgi.app import middleware
-from picowsgi.errors import AppImportError, ConfigError
-from picowsgi.process.restart import Command, Handover
-from picowsgi.process.status_pipe import Link
-from picowsgi.system import fork_guard
-from picowsgi.system.browser import open_page
-from picowsgi.system.descriptors import make_room
-from picowsgi.system.monkey import refuse_patched
-from picowsgi.system.pidfile import PidFile
-from picowsgi.system.privileges import find_identity
-from picowsgi.system.sockets import close_sockets, open_sockets
-from picowsgi.system.systemd import Notifier, take_sockets
-from picowsgi.threads import loop
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+    from picowsgi import core
     from picowsgi.config.settings import Settings
+    from picowsgi.process.restart import Command, Handover
+    from picowsgi.process.status_pipe import Link
     from picowsgi.reload.reloader import Reloader
-    from picowsgi.system.sockets import Owner
+    from picowsgi.system.pidfile import PidFile
+    from picowsgi.system.systemd import Notifier
 
 OnReady = Callable[[list[socket.socket]], object]
 
@@ -78,147 +59,3 @@ class Service:
             or settings.max_requests
             or settings.max_worker_rss
         )
-
-
-def run(
-    load: Callable[[], WSGIApplication],
-    settings: Settings,
-    on_ready: OnReady,
-    command: Command | None = None,
-    given: Handover | None = None,
-    prepare: Callable[[], object] | None = None,
-) -> int:
-    """Serve what `load` returns until a signal ends it; returns the exit status.
-
-    `prepare` is called before `load`, as the user that is to serve: as root nothing is opened but
-    sockets and the pid file. With a `command` the process can start itself again. With the option
-    `reload`, `load` is called in a new process after each change: this one must not have imported
-    what the application is made of. Raises ConfigError, BindError, AppImportError and OSError where
-    it cannot start.
-    """
-    from picowsgi.process.supervisor import supervise
-
-    refuse_patched()
-    link = given.link() if given is not None else None
-    enter_directory(settings)
-    middleware.check(settings)
-    settings = make_room(settings)
-    identity = find_identity(settings.user, settings.group)
-    sockets = _listen(settings, given, None if identity is None else identity.owner)
-    notifier = Notifier({} if link else os.environ)
-    service = Service(
-        lambda: middleware.wrap(_load_here(load), settings, sockets), settings, sockets, notifier
-    )
-    in_children = fork_guard.ClosedInChildren(partial(_close_all, sockets))
-    service.on_ready = partial(_greet, settings, on_ready) if given is None else on_ready
-    service.command = command
-    service.link, service.given = link, given
-    try:
-        if settings.pid and link is None:
-            service.pid_file = PidFile(settings.pid)
-            service.pid_file.write()
-        if identity is not None:
-            identity.assume()
-        if prepare is not None:
-            prepare()
-        if link is not None:
-            core.die_with_parent(signal.SIGTERM)
-        with _reloading(service):
-            return supervise(service)
-    except AppImportError as error:
-        if link is None:
-            raise
-        link.fail(error)
-        return 1
-    finally:
-        del in_children
-        if service.files_are_ours:
-            close_sockets(sockets)
-        if service.pid_file is not None:
-            service.pid_file.remove()
-
-
-def _load_here(load: Callable[[], WSGIApplication]) -> WSGIApplication:
-    """Return what `load` returns; ends a child that it forks and that comes back.
-
-    Raises PatchedError where what it has imported has changed the system.
-    """
-    process = os.getpid()
-    try:
-        application = load()
-    except BaseException as error:
-        if os.getpid() != process:
-            fork_guard.leave_child(error)
-        raise
-    if os.getpid() != process:
-        fork_guard.leave_child()
-    refuse_patched()
-    return application
-
-
-def _close_all(sockets: list[socket.socket]) -> None:
-    for sock in sockets:
-        sock.close()
-
-
-def _greet(settings: Settings, on_ready: OnReady, sockets: list[socket.socket]) -> None:
-    """Do what is due when a server serves that no other has started."""
-    on_ready(sockets)
-    middleware.warn(settings, sockets)
-    loop.warn(settings)
-    if settings.open:
-        open_page(sockets)
-
-
-@contextmanager
-def _reloading(service: Service) -> Iterator[None]:
-    """Watch the application's files, where that is asked for."""
-    if not service.settings.reload:
-        yield
-        return
-    from picowsgi.reload.reloader import Reloader  # only then
-
-    service.reloader = Reloader(service.settings, service.sockets)
-    try:
-        yield
-    finally:
-        service.reloader.close()
-
-
-def enter_directory(settings: Settings) -> None:
-    """Change to the directory, and set the umask, that the settings ask for."""
-    if settings.chdir:
-        try:
-            os.chdir(settings.chdir)
-        except OSError as error:
-            raise ConfigError(f"--chdir: {settings.chdir}: {error.strerror}") from None
-    if settings.umask >= 0:
-        os.umask(settings.umask)
-
-
-def _listen(settings: Settings, given: Handover | None, owner: Owner | None) -> list[socket.socket]:
-    """Return the sockets: a former process's, or systemd's, or new ones."""
-    if given is not None:
-        return given.sockets()
-    for name in ("bind", "host", "port"):
-        if settings.sources.get(name) in (f"--{name}", f"option {name}"):
-            return open_sockets(settings, owner)
-    return take_sockets(os.environ, settings.backlog) or open_sockets(settings, owner)
-
-
-def freeze() -> None:
-    """Leave what exists now out of garbage collection, so that forked processes can share it."""
-    gc.collect()
-    if hasattr(gc, "freeze"):  # PyPy has none
-        gc.freeze()
-
-
-def leave(status: int) -> NoReturn:
-    """End the process as Python would, but without waiting for threads that go on."""
-    with suppress(Exception):
-        atexit._run_exitfuncs()
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(status)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import gc
 import os
 import signal
 import traceback
@@ -15,12 +16,20 @@ from contextlib import suppress
 from typing import NoReturn
 
 from picowsgi import core
+from picowsgi.process.exit import leave
 from picowsgi.process.members import Process, Serving
 from picowsgi.process.restart import Command, Handover, Role, describe
-from picowsgi.process.service import Service, leave
+from picowsgi.process.service import Service
 from picowsgi.process.status_pipe import Link, make_pair
 from picowsgi.system import fork_guard
 from picowsgi.system.signals import Signals
+
+
+def freeze() -> None:
+    """Leave what exists now out of garbage collection, so that forked processes can share it."""
+    gc.collect()
+    if hasattr(gc, "freeze"):  # PyPy has none
+        gc.freeze()
 
 
 class Spawner:

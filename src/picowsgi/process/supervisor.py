@@ -21,9 +21,10 @@ from picowsgi import core, log
 from picowsgi.errors import AppImportError
 from picowsgi.log import get_logger
 from picowsgi.process import status_pipe as words
+from picowsgi.process.exit import leave
 from picowsgi.process.members import Inline, Process
-from picowsgi.process.service import Service, freeze, leave
-from picowsgi.process.spawner import Spawner
+from picowsgi.process.service import Service
+from picowsgi.process.spawner import Spawner, freeze
 from picowsgi.process.upgrade import Upgrade
 from picowsgi.process.workers import Fleet
 from picowsgi.system.signals import ALL, FEW, STOP, Signals

@@ -1,4 +1,4 @@
-"""Addresses as text, and the listening sockets that are made from them.
+"""Addresses, and the listening sockets that are made from them.
 
 Never accepts a connection: the sockets are handed to the core as they are.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import socket
 import stat
 from contextlib import suppress
@@ -22,8 +21,6 @@ from picowsgi.system.descriptors import occupy_standard
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from picowsgi.config.settings import Settings
-
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _UNSENT_MOST = 128 * 1024  # bytes of a connection that the system has and need not send yet
 _ADDRESS_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -31,7 +28,6 @@ _SIOCUNIXFILE = 0x89E0  # Linux: opens the file that a unix socket is bound to (
 _REPLACED = (
     "another process has replaced the socket's file; restrict who can write to its directory"
 )
-_FORMS = "HOST:PORT, [V6]:PORT, unix:PATH or fd://N"
 
 
 @dataclass(frozen=True)
@@ -65,59 +61,20 @@ class Access:
     owner: Owner | None = None
 
 
-def parse_host(text: str) -> str:
-    """Return the host that `text` names, an IPv6 address without its brackets.
-
-    Raises ValueError, whose text says what was expected.
-    """
-    host = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
-    if not host or re.search(r"[\s/\[\]\x00]", host):
-        raise ValueError("a host name or an IP address")
-    if host.count(":") == 1:
-        raise ValueError("a host name or an IP address without a port")
-    return host
-
-
-def parse_bind(text: str) -> Bind:
-    """Return the address that `text` names: `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `fd://N`.
-
-    Raises ValueError, whose text says what was expected.
-    """
-    if text.startswith("unix:"):
-        path = text[len("unix:") :]
-        if not path or "\0" in path:
-            raise ValueError("the path of a socket after unix:")
-        return Bind("unix", path=path)
-    if text.startswith("fd:"):
-        if not re.fullmatch(r"fd://[0-9]{1,9}", text):
-            raise ValueError("a descriptor's number after fd://")
-        return Bind("fd", fd=int(text[len("fd://") :]))
-    host, colon, digits = text.rpartition(":")
-    if not colon or not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > 65535:
-        raise ValueError(f"{_FORMS}, with a port from 0 to 65535")
-    if not host:
-        # Other servers read this as all interfaces or as this machine only: refuse to guess.
-        raise ValueError(
-            f"{_FORMS}; 127.0.0.1:{digits} serves this machine, 0.0.0.0:{digits} the network"
-        )
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError(f"{_FORMS}; an IPv6 address stands in brackets")
-    return Bind("tcp", host=parse_host(host), port=int(digits))
-
-
-def open_sockets(settings: Settings, owner: Owner | None = None) -> list[socket.socket]:
-    """Return a listening socket for each address of `settings`, in their order.
+def open_sockets(
+    binds: Iterable[Bind], backlog: int, access: Access | None = None
+) -> list[socket.socket]:
+    """Return a listening socket for each address, in their order.
 
     They do not block and are not inherited by child processes. All of them are opened, or none
     and BindError is raised. A descriptor given as `fd://N` belongs to its socket from then on.
-    The files of unix sockets are given to `owner`, a user and a group.
+    `access` is for the files of unix sockets.
     """
     occupy_standard()
-    access = Access(settings.unix_socket_mode, owner)
     sockets: list[socket.socket] = []
     try:
-        for bind in settings.binds():
-            sockets.append(open_bind(bind, settings.backlog, sockets, access))
+        for bind in binds:
+            sockets.append(open_bind(bind, backlog, sockets, access))
     except BaseException:
         close_sockets(sockets)
         raise

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from picowsgi.config.settings import Settings
-    from picowsgi.threads.access_log import AccessLog
     from picowsgi.wsgi.gateway import Gateway
 
 #: Makes a thread of this name that does this, and starts it.
@@ -95,7 +94,7 @@ class Loop:
         sockets: Sequence[socket.socket],
         settings: Settings,
         *,
-        access: AccessLog,
+        access: core.AccessOutput,
         balance: core.Balance | None,
         common: Mapping[str, Any],
         make_gateway: Callable[..., Gateway],

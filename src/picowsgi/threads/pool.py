@@ -65,7 +65,7 @@ class Worker:
                 application,
                 sockets,
                 part,
-                access=self._access,
+                access=self._access.output,
                 balance=balance,
                 common=common,
                 make_gateway=make_gateway,
