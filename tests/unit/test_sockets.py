@@ -18,8 +18,8 @@ from picowsgi.config.values import parse_bind, parse_host
 from picowsgi.errors import BindError
 from picowsgi.system import sockets
 from picowsgi.system.sockets import (
-    Access,
     Bind,
+    FilePermissions,
     Owner,
     UnixListener,
     close_sockets,
@@ -38,8 +38,8 @@ def opened() -> Iterator[Open]:
 
     def open_(owner: Owner | None = None, /, **options: Any) -> list[socket.socket]:
         settings = load_settings(options, {}, Path("/nonexistent"))
-        access = Access(settings.unix_socket_mode, owner)
-        new = open_sockets(settings.binds(), settings.backlog, access)
+        permissions = FilePermissions(settings.unix_socket_mode, owner)
+        new = open_sockets(settings.binds(), settings.backlog, permissions)
         made.extend(new)
         return new
 

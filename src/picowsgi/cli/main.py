@@ -17,7 +17,7 @@ from picowsgi.config.load import load_settings
 from picowsgi.config.log_config import read_log_config
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.log import configure, write_standard_error
-from picowsgi.process.restart import Command, take
+from picowsgi.process.restart import Command, take_inherited
 from picowsgi.process.run import check, run
 from picowsgi.system.descriptors import restore_standard_streams
 from picowsgi.system.monkey import refuse_patched
@@ -67,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     start_again = Command.of_this_process(argv)
-    given = take(os.environ)
+    inherited = take_inherited(os.environ)
     command = read_arguments(sys.argv[1:] if argv is None else argv)
     if isinstance(command, int):
         return command
-    settings = given.read_settings() if given is not None else None
+    settings = inherited.read_settings() if inherited is not None else None
     if settings is None:
         settings = load_settings(
             command.options, config_file=command.config_file, source="command line"
@@ -86,13 +86,13 @@ def _run(argv: Sequence[str] | None) -> int:
     load = _loader(command.app, settings)
 
     def announce(sockets: list[socket.socket]) -> None:
-        if given is None or given.role != "worker":
+        if inherited is None or inherited.role != "worker":
             _say(_banner(command, settings, sockets))
 
     if command.check:
         return _check(command, settings, load)
     core.share_heap()
-    return run(load, settings, announce, start_again, given, prepare)
+    return run(load, settings, announce, start_again, inherited, prepare)
 
 
 def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication]:

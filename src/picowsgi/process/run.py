@@ -24,7 +24,7 @@ from picowsgi.system.descriptors import make_room
 from picowsgi.system.monkey import refuse_patched
 from picowsgi.system.pidfile import PidFile
 from picowsgi.system.privileges import find_identity
-from picowsgi.system.sockets import Access, close_sockets, open_sockets
+from picowsgi.system.sockets import FilePermissions, close_sockets, open_sockets
 from picowsgi.system.systemd import Notifier, take_sockets
 from picowsgi.threads import loop
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from picowsgi.config.settings import Settings
-    from picowsgi.process.restart import Command, Handover
+    from picowsgi.process.restart import Command, Inherited
     from picowsgi.system.privileges import Identity
     from picowsgi.system.sockets import Owner
 
@@ -42,7 +42,7 @@ def run(
     settings: Settings,
     on_ready: OnReady,
     command: Command | None = None,
-    given: Handover | None = None,
+    inherited: Inherited | None = None,
     prepare: Callable[[], object] | None = None,
 ) -> int:
     """Serve what `load` returns until a signal ends it; returns the exit status.
@@ -56,34 +56,34 @@ def run(
     from picowsgi.process.supervisor import supervise  # not for --help
 
     refuse_patched()
-    link = given.link() if given is not None else None
+    pipe = inherited.status_pipe() if inherited is not None else None
     identity = check(settings)
     settings = replace(settings, max_connections=make_room(settings.max_connections))
-    sockets = _listen(settings, given, None if identity is None else identity.owner)
-    notifier = Notifier({} if link else os.environ)
+    sockets = _listen(settings, inherited, None if identity is None else identity.owner)
+    notifier = Notifier({} if pipe else os.environ)
     service = Service(
         lambda: middleware.wrap(_load_here(load), settings, sockets), settings, sockets, notifier
     )
     in_children = fork_guard.ClosedInChildren(partial(_close_all, sockets))
-    service.on_ready = partial(_greet, settings, on_ready) if given is None else on_ready
+    service.on_ready = partial(_greet, settings, on_ready) if inherited is None else on_ready
     service.command = command
-    service.link, service.given = link, given
+    service.status_pipe, service.inherited = pipe, inherited
     try:
-        if settings.pid and link is None:
+        if settings.pid and pipe is None:
             service.pid_file = PidFile(settings.pid)
             service.pid_file.write()
         if identity is not None:
             identity.assume()
         if prepare is not None:
             prepare()
-        if link is not None:
+        if pipe is not None:
             core.die_with_parent(signal.SIGTERM)
         with _reloading(service):
             return supervise(service)
     except AppImportError as error:
-        if link is None:
+        if pipe is None:
             raise
-        link.fail(error)
+        pipe.send_failure(error)
         return 1
     finally:
         del in_children
@@ -157,10 +157,12 @@ def check(settings: Settings) -> Identity | None:
     return find_identity(settings.user, settings.group)
 
 
-def _listen(settings: Settings, given: Handover | None, owner: Owner | None) -> list[socket.socket]:
+def _listen(
+    settings: Settings, inherited: Inherited | None, owner: Owner | None
+) -> list[socket.socket]:
     """Return the sockets: a former process's, or systemd's, or new ones."""
-    if given is not None:
-        return given.sockets()
+    if inherited is not None:
+        return inherited.sockets()
     for name in ("bind", "host", "port"):
         if settings.sources.get(name) in (f"--{name}", f"option {name}"):
             return _open(settings, owner)
@@ -168,5 +170,5 @@ def _listen(settings: Settings, given: Handover | None, owner: Owner | None) -> 
 
 
 def _open(settings: Settings, owner: Owner | None) -> list[socket.socket]:
-    access = Access(settings.unix_socket_mode, owner)
-    return open_sockets(settings.binds(), settings.backlog, access)
+    permissions = FilePermissions(settings.unix_socket_mode, owner)
+    return open_sockets(settings.binds(), settings.backlog, permissions)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from picowsgi import core
     from picowsgi.config.settings import Settings
-    from picowsgi.process.restart import Command, Handover
-    from picowsgi.process.status_pipe import Link
+    from picowsgi.process.restart import Command, Inherited
+    from picowsgi.process.status_pipe import StatusPipe
     from picowsgi.reload.reloader import Reloader
     from picowsgi.system.pidfile import PidFile
     from picowsgi.system.systemd import Notifier
@@ -37,10 +37,10 @@ class Service:
     #: How to start this program again; None where it is somebody else's.
     command: Command | None = None
     #: To the supervisor, where this process is a worker.
-    link: Link | None = None
+    status_pipe: StatusPipe | None = None
     pid_file: PidFile | None = None
     #: What this process was started with, where a former one has started it.
-    given: Handover | None = None
+    inherited: Inherited | None = None
     #: What looks for changed files, where the application is to be loaded again after a change.
     reloader: Reloader | None = None
     #: Shared with forked workers.

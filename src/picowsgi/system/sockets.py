@@ -52,7 +52,7 @@ Owner = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Access:
+class FilePermissions:
     """Who may connect to a unix socket: the mode of its file, -1 for what the umask leaves of it,
     and its owner, None for the user that this process is.
     """
@@ -62,7 +62,7 @@ class Access:
 
 
 def open_sockets(
-    binds: Iterable[Bind], backlog: int, access: Access | None = None
+    binds: Iterable[Bind], backlog: int, permissions: FilePermissions | None = None
 ) -> list[socket.socket]:
     """Return a listening socket for each address, in their order.
 
@@ -74,7 +74,7 @@ def open_sockets(
     sockets: list[socket.socket] = []
     try:
         for bind in binds:
-            sockets.append(open_bind(bind, backlog, sockets, access))
+            sockets.append(open_bind(bind, backlog, sockets, permissions))
     except BaseException:
         close_sockets(sockets)
         raise
@@ -137,7 +137,10 @@ def adopt_listener(descriptor: int, file: str | None, *, is_ours: bool = False) 
 
 
 def open_bind(
-    bind: Bind, backlog: int, opened: list[socket.socket], access: Access | None = None
+    bind: Bind,
+    backlog: int,
+    opened: list[socket.socket],
+    permissions: FilePermissions | None = None,
 ) -> socket.socket:
     """Return a listening socket for one address; `opened` are those that were opened before.
 
@@ -145,7 +148,7 @@ def open_bind(
     """
     try:
         if bind.kind == "unix":
-            return _open_unix(bind, backlog, access or Access())
+            return _open_unix(bind, backlog, permissions or FilePermissions())
         if bind.kind == "fd":
             return _open_descriptor(bind, backlog, opened)
         return _open_tcp(bind, backlog)
@@ -243,26 +246,26 @@ class UnixListener(Listener):
     def _note(self, found: os.stat_result) -> None:
         self._identity = (found.st_dev, found.st_ino)
 
-    def set_access(self, access: Access) -> None:
+    def set_permissions(self, permissions: FilePermissions) -> None:
         """Set the mode and the owner of its file, and never those of another one.
 
         Root calls this for files in directories where other users can write. A user who replaces
         the socket with a link to a file of root's, or with that file, must not get the file.
         Raises OSError.
         """
-        if access.mode < 0 and access.owner is None:
+        if permissions.mode < 0 and permissions.owner is None:
             return
         if not hasattr(os, "O_PATH"):
-            self._set_access_of_name(access)
+            self._set_permissions_by_name(permissions)
             return
         file = self._open_file()
         try:
             self._note(os.fstat(file))
             through = f"/proc/self/fd/{file}"
-            if access.owner is not None:
-                os.chown(through, *access.owner)
-            if access.mode >= 0:
-                Path(through).chmod(access.mode)
+            if permissions.owner is not None:
+                os.chown(through, *permissions.owner)
+            if permissions.mode >= 0:
+                Path(through).chmod(permissions.mode)
         finally:
             os.close(file)
         if not self._is(self.path.lstat()):  # clients would connect to something else
@@ -287,14 +290,14 @@ class UnixListener(Listener):
     def _may_be(self, found: os.stat_result) -> bool:
         return self._is(found) and stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid()
 
-    def _set_access_of_name(self, access: Access) -> None:
+    def _set_permissions_by_name(self, permissions: FilePermissions) -> None:
         """Do the same where the system has no way to hold the file: no link is followed."""
         if not self._may_be(self.path.lstat()):
             raise OSError(errno.EEXIST, _REPLACED)
-        if access.owner is not None:
-            os.chown(self.path, *access.owner, follow_symlinks=False)
-        if access.mode >= 0:
-            self.path.chmod(access.mode, follow_symlinks=False)
+        if permissions.owner is not None:
+            os.chown(self.path, *permissions.owner, follow_symlinks=False)
+        if permissions.mode >= 0:
+            self.path.chmod(permissions.mode, follow_symlinks=False)
 
     def remove_file(self) -> None:
         try:
@@ -304,7 +307,7 @@ class UnixListener(Listener):
             pass  # gone already, or no longer ours to remove
 
 
-def _open_unix(bind: Bind, backlog: int, access: Access) -> socket.socket:
+def _open_unix(bind: Bind, backlog: int, permissions: FilePermissions) -> socket.socket:
     _remove_stale(bind)
     sock = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.is_ours = True
@@ -315,7 +318,7 @@ def _open_unix(bind: Bind, backlog: int, access: Access) -> socket.socket:
         except OSError as error:
             raise _unix_error(bind, error) from None
         sock.remember_file(bind.path)
-        sock.set_access(access)  # nobody can connect yet
+        sock.set_permissions(permissions)  # nobody can connect yet
         sock.listen(backlog)
     except BaseException:
         sock.close()

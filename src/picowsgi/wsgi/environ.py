@@ -48,7 +48,7 @@ def base_environ(sock: socket.socket, extensions: Mapping[str, Any]) -> WSGIEnvi
     }
 
 
-class Kept:
+class SharedState:
     """What the serving threads of one server keep for its connections, together."""
 
     def __init__(self, server: core.CoreServer) -> None:
@@ -95,12 +95,14 @@ class EnvironMaker:
     `bases` has one environ for each listening socket.
     """
 
-    def __init__(self, thread: core.CoreThread, bases: list[WSGIEnvironment], kept: Kept) -> None:
+    def __init__(
+        self, thread: core.CoreThread, bases: list[WSGIEnvironment], shared: SharedState
+    ) -> None:
         self._thread = thread
         self._bases = bases
-        self._kept = kept
-        self._templates = kept.templates
-        self._changed = kept.changed
+        self._shared = shared
+        self._templates = shared.templates
+        self._changed = shared.changed
         self._request = thread.request
         self._block = thread.block
         self._orders = Orders(bases)
@@ -137,7 +139,7 @@ class EnvironMaker:
     def _make_other(self, number: int) -> WSGIEnvironment:
         """Return the environ of one that is not the commonest."""
         if number & core.NEWS:
-            self._kept.take_news(self._thread)
+            self._shared.take_news(self._thread)
         kind = number & core.KIND
         entry = number & core.ENTRY_BITS
         if kind == core.SAME:
@@ -147,7 +149,7 @@ class EnvironMaker:
         else:
             environ = self._make_slowly() if number & core.OTHER_NAMES else self.make(core.NEW)
             if kind == core.STORE:
-                self._kept.put_template(self._thread, entry, environ.copy())
+                self._shared.put_template(self._thread, entry, environ.copy())
         if number & core.CONTENT:
             self._add_content(environ, number)
         return environ
