@@ -58,7 +58,10 @@ class Member:
             self._announce_stop()
 
     def stop(self, *, others_accept: bool) -> None:
-        """Have it drain and end; a repetition changes nothing. `others_accept`: see ThreadPool.stop."""
+        """Have it drain and end; a repetition changes nothing.
+
+        `others_accept`: see ThreadPool.stop.
+        """
         self.stopping = True
         self._drain(others_accept=others_accept)
 
