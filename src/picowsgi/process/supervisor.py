@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING
 
 from picowsgi import core, log
@@ -51,6 +52,19 @@ def supervise(service: Service) -> int:
     return _Supervisor(service).run()
 
 
+class _Phase(IntEnum):
+    """How near its end a supervisor is. It only moves down this list."""
+
+    #: Nothing has asked it to stop.
+    SERVING = auto()
+    #: It stops as soon as its successor serves, or has failed.
+    AWAITING_SUCCESSOR = auto()
+    #: It serves for --drain-delay, and health checks are told that it will stop.
+    DELAYED = auto()
+    #: All that serves drains, or ends.
+    STOPPING = auto()
+
+
 class _Supervisor:
     """`forked`: this process is a worker, and serves itself."""
 
@@ -58,12 +72,9 @@ class _Supervisor:
         self._service = service
         self._forked = forked
         self._is_keeper = service.inherited is not None and service.inherited.role == "keeper"
-        #: All that serves drains, or ends.
-        self._stopping = False
-        #: To stop as soon as the successor serves.
-        self._stop_wanted = False
-        #: When to stop, while it serves on with health checks told of it (--drain-delay).
-        self._stop_at: float | None = None
+        self._phase = _Phase.SERVING
+        #: When the phase DELAYED ends.
+        self._stop_at = math.inf
         #: When SIGINT came.
         self._interrupted = -math.inf
         self._announced = False
@@ -198,7 +209,7 @@ class _Supervisor:
             poll.register(reloader.changes, select.POLLIN)
         now = time.monotonic()
         wait = self._workers.wait_for(now)
-        if self._stop_at is not None and not self._stopping:
+        if self._phase is _Phase.DELAYED:
             wait = min(wait, max(0.0, self._stop_at - now))
         if pipe is not None:
             wait = min(wait, _COUNT if self._requests_most else _HEARTBEAT)
@@ -214,9 +225,9 @@ class _Supervisor:
         """Do what is due."""
         service, workers, pipe = self._service, self._workers, self._service.status_pipe
         self._upgrade.check()
-        if self._stop_wanted and not self._is_ending and not self._upgrade.is_starting():
+        if self._phase is _Phase.AWAITING_SUCCESSOR and not self._upgrade.is_starting():
             self._begin_stop(now)
-        if self._stop_at is not None and now >= self._stop_at and not self._stopping:
+        if self._phase is _Phase.DELAYED and now >= self._stop_at:
             self._stop(interrupted=self._interrupted > -math.inf)
         if pipe is not None:
             self._follow_orders(pipe)
@@ -282,7 +293,7 @@ class _Supervisor:
         elif number == signal.SIGQUIT:
             self._forward(number)
         elif number == signal.SIGUSR2:
-            if not self._is_ending:
+            if self._phase < _Phase.DELAYED:
                 self._upgrade.start()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             self._change(number)
@@ -292,25 +303,20 @@ class _Supervisor:
             if one.ready:
                 one.signal(number)
 
-    @property
-    def _is_ending(self) -> bool:
-        """Whether it stops, or will do so after --drain-delay."""
-        return self._stopping or self._stop_at is not None
-
     def _on_stop(self, number: int) -> None:
         """Drain, however often a signal comes; only Ctrl-C pressed twice ends at once."""
         pipe = self._service.status_pipe
         if pipe is not None:
             # SIGINT comes from the terminal, to the supervisor as well, and that decides.
-            if number == signal.SIGTERM and not self._stopping:
+            if number == signal.SIGTERM and self._phase is not _Phase.STOPPING:
                 self._on_stop_of_worker(pipe)
             return
         interrupted = number == signal.SIGINT
         if interrupted and self._is_second_interrupt():
             self._stop_now()
-        elif self._upgrade.is_starting() and not self._is_ending and not self._stop_wanted:
+        elif self._phase is _Phase.SERVING and self._upgrade.is_starting():
             get_logger().info("stopping when the successor serves")
-            self._stop_wanted = True
+            self._phase = _Phase.AWAITING_SUCCESSOR
         else:
             self._begin_stop(time.monotonic(), interrupted=interrupted)
 
@@ -336,9 +342,9 @@ class _Supervisor:
         delay = self._service.settings.drain_delay
         if not delay or self._upgrade.serves():
             self._stop(interrupted=interrupted)
-        elif not self._is_ending:
+        elif self._phase < _Phase.DELAYED:
             get_logger().info("stopping in %g s; health checks get a 503 until then", delay)
-            self._stop_at = now + delay
+            self._phase, self._stop_at = _Phase.DELAYED, now + delay
             self._workers.warn()
 
     def _is_second_interrupt(self) -> bool:
@@ -358,14 +364,14 @@ class _Supervisor:
                 self._workers.warn()
             else:
                 self._stop(others_accept=order == status_pipe.LEAVE)
-        if not self._stopping and pipe.is_supervisor_gone():
+        if self._phase is not _Phase.STOPPING and pipe.is_supervisor_gone():
             get_logger().warning("the supervisor is gone")
             self._stop()
 
     def _stop(self, *, others_accept: bool = False, interrupted: bool = False) -> None:
         """Drain and end; a repetition changes nothing. `others_accept`: see ThreadPool.stop."""
-        if not self._stopping:
-            self._stopping = True
+        if self._phase is not _Phase.STOPPING:
+            self._phase = _Phase.STOPPING
             get_logger().debug("stopping")
             if not self._upgrade.succeed():
                 self._service.notifier.stopping()
@@ -390,7 +396,7 @@ class _Supervisor:
 
     def _change(self, number: int) -> None:
         """One worker more, or one less."""
-        if self._is_ending:
+        if self._phase >= _Phase.DELAYED:
             return
         if self._inline is not None:
             get_logger().warning("this server has no workers; --workers 2 makes it one that has")
@@ -402,7 +408,7 @@ class _Supervisor:
     def _reload(self) -> None:
         """Have what serves replaced by the same, loaded again."""
         service, workers = self._service, self._workers
-        if self._is_ending:
+        if self._phase >= _Phase.DELAYED:
             return
         if service.status_pipe is not None:
             service.status_pipe.send(status_pipe.REPLACE)  # the supervisor sees to it
@@ -424,7 +430,7 @@ class _Supervisor:
     def _reload_changes(self, reloader: Reloader, now: float) -> None:
         """Start again after a change, at once: nothing old is to be seen any more."""
         changed = reloader.read_changes()
-        if changed and not self._stopping:
+        if changed and self._phase is not _Phase.STOPPING:
             self._workers.restart(now)
             names = [os.path.relpath(path) for path in changed[:3]]
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -435,7 +441,7 @@ class _Supervisor:
     def _drop_application(self) -> None:
         """After such a reload, let go of the application, its threads and its memory."""
         workers = self._workers
-        if workers.reloading or self._stopping or self._upgrade.lives():
+        if workers.reloading or self._phase is _Phase.STOPPING or self._upgrade.lives():
             return
         programs = [one for one in workers.processes() if one.program]
         if not programs:
