@@ -94,6 +94,7 @@ lint: $(BUILT)
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV_PYTHON) tools/c_order.py
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	@if command -v actionlint >/dev/null; then set -x; actionlint; \
 	else echo "actionlint is not on the PATH: left out"; fi
@@ -172,11 +173,11 @@ $(BUILT)-release: $(BUILT) pyproject.toml
 	@touch $@
 
 # Apart, because MkDocs brings watchdog, with which werkzeug watches files in another way. It reads
-# the options from src/, which needs cffi.
-$(DOCS)/made: $(BUILT) pyproject.toml
+# the options from src/, for which nothing has to be built.
+$(DOCS)/made: pyproject.toml
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
-	$(DOCS)/bin/python -m pip install --quiet --group docs cffi
+	$(DOCS)/bin/python -m pip install --quiet --group docs
 	@touch $@
 
 # ---------------------------------------------------------------- sanitizers

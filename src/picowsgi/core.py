@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
 from picowsgi._core import ffi, lib
+from picowsgi.errors import ConfigError
 from picowsgi.system import fork_guard
 from picowsgi.system.cpus import has_gil
 from picowsgi.system.descriptors import occupy_standard
@@ -23,7 +24,6 @@ from picowsgi.system.monkey import refuse_patched
 
 if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
-    from picowsgi.threads.access_log import AccessLog
 
 # The numbers of csrc/api.h that the modules of a request use.
 SAME: int = lib.PW_SAME
@@ -180,6 +180,16 @@ def _read_pollers() -> tuple[str, ...]:
 POLLERS = _read_pollers()
 
 
+def check_poller(settings: Settings) -> None:
+    """Raise ConfigError where this build lacks the poller that the settings ask for."""
+    if settings.poller not in ("auto", *POLLERS):
+        origin = settings.sources.get("poller", "option poller")
+        raise ConfigError(
+            f"{origin}: expected a poller of this build, which has auto, {', '.join(POLLERS)}, "
+            f"got {settings.poller!r}"
+        )
+
+
 class Balance:
     """How many connections each of the processes has that share the sockets (`pw_balance`).
 
@@ -208,28 +218,43 @@ class Notice(NamedTuple):
     line: str
 
 
+class AccessOutput(NamedTuple):
+    """Where the access log goes, and the program of its lines; `descriptor` -1: nowhere.
+
+    `json`: the program makes JSON. `prompt`: a line is written at once.
+    """
+
+    descriptor: int = -1
+    program: bytes = b""
+    json: bool = False
+    prompt: bool = False
+
+
+_NO_ACCESS_LOG = AccessOutput()
+
+
 class CoreServer:
     """Listening sockets and their event loop (`pw_server`).
 
-    Raises OSError where the system refuses, PatchedError where a library has changed the system. In
-    a forked child it has stopped (`picowsgi.system.fork_guard`).
+    Raises OSError where the system refuses, ConfigError as `check_poller` does, PatchedError where
+    a library has changed the system. In a forked child it has stopped (`system.fork_guard`).
     """
 
     def __init__(
         self,
         sockets: Sequence[socket.socket],
         settings: Settings,
-        access: AccessLog | None = None,
+        access: AccessOutput = _NO_ACCESS_LOG,
         balance: Balance | None = None,
     ) -> None:
         """`balance` is for processes that share the sockets."""
         refuse_patched()
         occupy_standard()
-        program = b"" if access is None else access.program
+        check_poller(settings)
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
         health = ffi.new("char[]", settings.health.encode("ascii"))
         live = ffi.new("char[]", settings.health_live.encode("ascii"))
-        access_program = ffi.new("char[]", program)
+        access_program = ffi.new("char[]", access.program)
         poller = ffi.new("char[]", settings.poller.encode("ascii"))
         fields = {
             "max_head_size": settings.max_head_size,
@@ -253,11 +278,11 @@ class CoreServer:
             "timeout_graceful": _milliseconds(settings.timeout_graceful),
             "timeout_request": _milliseconds(settings.timeout_request),
             "timeout_queue": _milliseconds(settings.timeout_queue),
-            "access_file": -1 if access is None else access.descriptor,
-            "access_json": access is not None and access.json,
-            "access_prompt": access is not None and access.in_terminal,
+            "access_file": access.descriptor,
+            "access_json": access.json,
+            "access_prompt": access.prompt,
             "access_program": access_program,
-            "access_program_size": len(program),
+            "access_program_size": len(access.program),
             "health_path": health,
             "live_path": live,
             "temporary_directory": directory,

@@ -18,12 +18,18 @@ from picowsgi.config.load import load_settings
 from picowsgi.config.settings import Settings
 from picowsgi.errors import ConfigError
 from picowsgi.log import get_logger
-from picowsgi.process import service
+from picowsgi.process.run import run
 from picowsgi.system.browser import open_page
 from picowsgi.system.monkey import refuse_patched
-from picowsgi.system.sockets import close_backlog, close_sockets, open_sockets, url_of
+from picowsgi.system.sockets import (
+    close_backlog,
+    close_sockets,
+    find_permissions,
+    open_sockets,
+    url_of,
+)
 from picowsgi.threads import loop
-from picowsgi.threads.pool import Worker
+from picowsgi.threads.pool import ThreadPool
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -66,12 +72,16 @@ class Server:
         self.settings = settings
         self._process = os.getpid()
         application = _with_mounts(application, settings)
-        self.sockets: list[socket.socket] = open_sockets(settings)
+        self.sockets: list[socket.socket] = open_sockets(
+            settings.binds(),
+            settings.backlog,
+            find_permissions(settings.unix_socket_mode, settings.unix_socket_group),
+        )
         try:
             middleware.warn(settings, self.sockets)
             loop.warn(settings)
             wrapped = middleware.wrap(application, settings, self.sockets)
-            self._worker: Worker | None = Worker(wrapped, self.sockets, settings)
+            self._pool: ThreadPool | None = ThreadPool(wrapped, self.sockets, settings)
         except BaseException:
             close_sockets(self.sockets)
             raise
@@ -91,11 +101,11 @@ class Server:
 
     def start(self) -> None:
         """Begin to serve, and return; of a server that serves it does nothing."""
-        if self._worker is None:
+        if self._pool is None:
             raise RuntimeError("the server has been stopped; make another one")
-        if self._worker.started:
+        if self._pool.started:
             return
-        self._worker.start()
+        self._pool.start()
         if self.settings.open:
             open_page(self.sockets)
 
@@ -105,44 +115,44 @@ class Server:
         Once the server drains, another call changes nothing: a signal may come more than once. With
         `now` open requests are cut, and the server stops at once.
         """
-        worker = self._worker
-        if worker is None:
+        pool = self._pool
+        if pool is None:
             return
         if now:
-            worker.stop_now()
+            pool.stop_now()
         else:
-            self._drain(worker)
+            self._drain(pool)
 
-    def _drain(self, worker: Worker) -> None:
+    def _drain(self, pool: ThreadPool) -> None:
         if os.getpid() == self._process:
             # The core has its own duplicates, and serves those that have connected by now.
             close_backlog(self.sockets)
             close_sockets(self.sockets)
-        worker.stop()
+        pool.stop()
 
     def reopen_logs(self) -> None:
         """Open the log files again, as after a rotation."""
-        if self._worker is not None:
-            self._worker.reopen_logs()
+        if self._pool is not None:
+            self._pool.reopen_logs()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end of serving; False when `timeout` seconds were not enough."""
-        return self._worker is None or self._worker.join(timeout)
+        return self._pool is None or self._pool.join(timeout)
 
     def stop(self) -> None:
         """Close the sockets, drain and wait for the end. Calling it again does nothing.
 
         In a forked child of the process that has made the server it does nothing either.
         """
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            self._drain(worker)
-            if worker.started:
-                worker.join()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            self._drain(pool)
+            if pool.started:
+                pool.join()
             else:
-                worker.close()
-            if worker.error is not None:
-                raise RuntimeError("the serving thread has failed") from worker.error
+                pool.close()
+            if pool.error is not None:
+                raise RuntimeError("the serving thread has failed") from pool.error
 
     def __enter__(self) -> Server:
         try:
@@ -172,7 +182,7 @@ def serve(application: WSGIApplication, **options: Any) -> None:
     Raises ConfigError for an option, BindError for an address, PatchedError as Server does.
     """
     settings = _load_settings(options)
-    if service.run(lambda: _with_mounts(application, settings), settings, _announce) != 0:
+    if run(lambda: _with_mounts(application, settings), settings, _announce) != 0:
         raise RuntimeError("serving has failed; the log says why")
 
 

@@ -37,11 +37,11 @@ from picowsgi.log import get_logger
 from picowsgi.system.descriptors import occupy_standard
 from picowsgi.system.monkey import refuse_patched
 from picowsgi.system.sockets import prepare
-from picowsgi.threads.incidents import log_notices
-from picowsgi.threads.pool import Worker
-from picowsgi.wsgi.environ import Kept, base_environ
+from picowsgi.threads.incidents import log_incidents
+from picowsgi.threads.pool import ThreadPool
+from picowsgi.wsgi.environ import SharedState, base_environ
 from picowsgi.wsgi.gateway import EXTENSIONS
-from picowsgi.wsgi.stepping import ObservedGateway
+from picowsgi.wsgi.stepping import SteppingGateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,7 +118,7 @@ class WSGIServer(simple_server.WSGIServer):
         self._settings = _settings()
         self._core: core.CoreServer | None = None
         self._opening = threading.Lock()  # guards the making of the core
-        self._kept: Kept | None = None
+        self._shared: SharedState | None = None
         self._process = os.getpid()
         self._shutdown_wanted = False
         self._wakes: Callable[[], object] = lambda: None
@@ -221,7 +221,7 @@ class WSGIServer(simple_server.WSGIServer):
 
     def _serve_by_threads(self, poll_interval: float | None) -> None:
         _check_socket(self.socket)
-        worker = Worker(
+        pool = ThreadPool(
             _call_nothing,
             [self.socket],
             self._settings,
@@ -229,24 +229,24 @@ class WSGIServer(simple_server.WSGIServer):
             make_gateway=partial(_HandlerGateway, self),
         )
         woken = threading.Event()
-        self._wakes = worker.on_end = woken.set
-        worker.start()
+        self._wakes = pool.on_end = woken.set
+        pool.start()
         try:
-            while not self._shutdown_wanted and self.socket.fileno() >= 0 and worker.error is None:
+            while not self._shutdown_wanted and self.socket.fileno() >= 0 and pool.error is None:
                 woken.wait(poll_interval)
                 self.service_actions()
         finally:
-            worker.stop(others_accept=True)  # the socket stays open, and may be served again
-            worker.join()
-        if worker.error is not None:
-            raise RuntimeError("a serving thread has failed") from worker.error
+            pool.stop(others_accept=True)  # the socket stays open, and may be served again
+            pool.join()
+        if pool.error is not None:
+            raise RuntimeError("a serving thread has failed") from pool.error
 
     def _open_core(self) -> core.CoreServer:
         with self._opening:  # several threads may be the first
             if self._core is None:
                 _check_socket(self.socket)
                 opened = core.CoreServer([self.socket], self._settings)
-                self._kept = Kept(opened)
+                self._shared = SharedState(opened)
                 self._core = opened
         os.set_blocking(self.socket.fileno(), False)
         return self._core
@@ -264,7 +264,7 @@ class WSGIServer(simple_server.WSGIServer):
         }
         bases = [base_environ(self.socket, common)]
         thread = core.CoreThread(server, 0)
-        gateway = _HandlerGateway(self, _call_nothing, thread, bases, self._kept)
+        gateway = _HandlerGateway(self, _call_nothing, thread, bases, self._shared)
         try:
             yield gateway
         except BaseException:
@@ -295,7 +295,7 @@ def make_server(
     return server
 
 
-class _HandlerGateway(ObservedGateway):
+class _HandlerGateway(SteppingGateway):
     """Runs requests through what `server.get_app` returns, and tells a request handler of them."""
 
     def __init__(self, server: WSGIServer, *arguments: Any, debug: bool = False) -> None:
@@ -321,7 +321,7 @@ class _HandlerGateway(ObservedGateway):
 
     def _tell(self) -> None:
         if self._core_server is not None:  # None where threads serve, and a watcher tells
-            log_notices(self._core_server, self._server._settings)
+            log_incidents(self._core_server, self._server._settings)
 
     def serve(self, environ: WSGIEnvironment) -> int:
         self._handler = None

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from picowsgi.config.load import load_settings
+from picowsgi.config.values import parse_bind, parse_host
 from picowsgi.errors import BindError, ConfigError
 from picowsgi.system import sockets
 from picowsgi.system.sockets import (
@@ -22,9 +23,8 @@ from picowsgi.system.sockets import (
     Owner,
     UnixListener,
     close_sockets,
+    find_permissions,
     open_sockets,
-    parse_bind,
-    parse_host,
     url_of,
 )
 from support import TIMEOUT
@@ -38,7 +38,9 @@ def opened() -> Iterator[Open]:
     made: list[socket.socket] = []
 
     def open_(owner: Owner | None = None, /, **options: Any) -> list[socket.socket]:
-        new = open_sockets(load_settings(options, {}, Path("/nonexistent")), owner)
+        settings = load_settings(options, {}, Path("/nonexistent"))
+        permissions = find_permissions(settings.unix_socket_mode, settings.unix_socket_group, owner)
+        new = open_sockets(settings.binds(), settings.backlog, permissions)
         made.extend(new)
         return new
 

@@ -5,7 +5,6 @@ Never does either itself; both are imported only where they are asked for.
 
 from __future__ import annotations
 
-import re
 import socket
 from importlib.util import find_spec
 from ipaddress import ip_address
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from picowsgi.app.mount import read_mounts
+from picowsgi.config.values import parse_static
 from picowsgi.errors import ConfigError
 from picowsgi.log import get_logger
 from picowsgi.system.sockets import url_of
@@ -23,19 +23,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from picowsgi.config.settings import Settings
-
-_STATIC = re.compile(r"(/[^=?#]*)=(.+)", re.DOTALL)
-
-
-def parse_static(text: str) -> tuple[str, str]:
-    """Return the path and the directory of `URL=DIR`.
-
-    Raises ValueError, whose text says what was expected.
-    """
-    match = _STATIC.fullmatch(text)
-    if match is None:
-        raise ValueError("URL=DIR, a path and a directory, such as /static/=public")
-    return match[1], match[2]
 
 
 def check(settings: Settings) -> None:

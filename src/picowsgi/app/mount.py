@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from picowsgi.config.values import check_prefix, parse_mount
 from picowsgi.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-_PREFIX = "a path such as /api: a slash before each segment, none at the end"
 
 
 class Mount:
@@ -59,31 +58,6 @@ class Mount:
                 environ["PATH_INFO"] = path[len(prefix) :]
                 return application(environ, start_response)
         return self._default(environ, start_response)
-
-
-def check_prefix(prefix: str) -> str:
-    """Return the prefix. Raises ConfigError."""
-    segments = prefix.split("/")
-    if segments[0] or len(segments) < 2 or not all(segments[1:]) or {".", ".."} & {*segments}:
-        raise ConfigError(f"a prefix must be {_PREFIX}; not {prefix!r}")
-    if not prefix.isprintable() or "?" in prefix or "#" in prefix or "%" in prefix:
-        raise ConfigError(f"a prefix is compared with the decoded path: {prefix!r} is none")
-    return prefix
-
-
-def parse_mount(text: str) -> tuple[str, str]:
-    """Return the prefix and the name of the application in `PREFIX=APP`.
-
-    Raises ValueError, whose text says what was expected.
-    """
-    prefix, equals, spec = text.partition("=")
-    try:
-        check_prefix(prefix)
-    except ConfigError:
-        equals = ""
-    if not equals or not spec:
-        raise ValueError("PREFIX=APP, such as /api=site:api, without a slash before the =")
-    return prefix, spec
 
 
 def read_mounts(texts: Iterable[str]) -> dict[str, str]:

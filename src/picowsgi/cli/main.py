@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING
 import click
 
 from picowsgi import __version__, core
-from picowsgi.app import middleware
 from picowsgi.cli.arguments import PROGRAM, Arguments, describe_settings, read_arguments
 from picowsgi.config.load import load_settings
+from picowsgi.config.log_config import read_log_config
 from picowsgi.errors import AppImportError, ConfigError
-from picowsgi.log import configure, read_config, write_standard_error
-from picowsgi.process import service
+from picowsgi.log import configure, write_standard_error
 from picowsgi.process.hooks import load_hooks
-from picowsgi.process.restart import Command, take
+from picowsgi.process.restart import Command, take_inherited
+from picowsgi.process.run import check, run
 from picowsgi.system.descriptors import restore_standard_streams
 from picowsgi.system.monkey import refuse_patched
-from picowsgi.system.privileges import find_identity
-from picowsgi.system.sockets import access_of, url_of
+from picowsgi.system.sockets import url_of
 from picowsgi.system.terminal import is_terminal, wants_colour
 from picowsgi.threads.loop import share_out
 
@@ -69,11 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     start_again = Command.of_this_process(argv)
-    given = take(os.environ)
+    inherited = take_inherited(os.environ)
     command = read_arguments(sys.argv[1:] if argv is None else argv)
     if isinstance(command, int):
         return command
-    settings = given.read_settings() if given is not None else None
+    settings = inherited.read_settings() if inherited is not None else None
     if settings is None:
         settings = load_settings(
             command.options, config_file=command.config_file, source="command line"
@@ -81,20 +80,20 @@ def _run(argv: Sequence[str] | None) -> int:
     configure(settings.log_level, settings.log_format)
     prepare = None
     if settings.log_config:
-        prepare = read_config(settings.log_config)
+        prepare = read_log_config(settings.log_config)
         if not (settings.user or settings.group):
             prepare()  # in the directory of the start, and before anything is logged
             prepare = None
     load = _loader(command.app, settings)
 
     def announce(sockets: list[socket.socket]) -> None:
-        if given is None or given.role != "worker":
+        if inherited is None or inherited.role != "worker":
             _say(_banner(command, settings, sockets))
 
     if command.check:
         return _check(command, settings, load)
     core.share_heap()
-    return service.run(load, settings, announce, start_again, given, prepare)
+    return run(load, settings, announce, start_again, inherited, prepare)
 
 
 def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication]:
@@ -119,14 +118,11 @@ def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication
 
 def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -> int:
     """Do what comes before the sockets are opened, and say how it would be."""
-    service.enter_directory(settings)
-    middleware.check(settings)
+    check(settings)
     if settings.reload:
         from picowsgi.reload.reloader import watched_files  # only then
 
         watched_files(settings)
-    find_identity(settings.user, settings.group)
-    access_of(settings)
     load_hooks(settings.hooks)
     load()
     refuse_patched()

@@ -28,7 +28,7 @@ _NO_OPTIONS_OF_OURS = frozenset(
         "PICOWSGI_DEV",
         "PICOWSGI_EMULATE",
         "PICOWSGI_SANITIZE",
-        "PICOWSGI_HANDOVER",
+        "PICOWSGI_INHERITED",
         "PICOWSGI_LISTENER",
     }
 )

@@ -25,9 +25,20 @@ _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _SIZE = re.compile(r"([0-9]{1,19})\s*(?:([KMG])(?:iB)?|B)?", re.IGNORECASE)
 _SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*([smh]?)")
 _OCTAL = re.compile(r"(?:0o)?[0-7]{1,4}")
-_FLAGS = {"on": True, "true": True, "yes": True, "1": True}
-_FLAGS |= {"off": False, "false": False, "no": False, "0": False}
+_SWITCH = {"on": True, "true": True, "yes": True, "1": True}
+_SWITCH |= {"off": False, "false": False, "no": False, "0": False}
 UNSET = -1  # of an octal option: as the system has it
+_METAVARS = {
+    "int": "N",
+    "size": "SIZE",
+    "seconds": "TIME",
+    "str": "TEXT",
+    "choice": "NAME",
+    "list": "TEXT",
+    "flag": "",
+    "octal": "MODE",
+    "workers": "N",
+}
 _SIZE_UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB}
 _SECONDS_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -37,7 +48,7 @@ class Option:
     """What the table says about one option; `name` is the name of its field in `Settings`.
 
     `minimum` and `maximum` are inclusive, and in bytes for a size. `check` looks at one text
-    of a `str`, `list` or `choice` and raises a ValueError that says what was expected. `switch`:
+    of a `str` or a `list` and raises a ValueError that says what was expected. `switch`:
     on the command line it is a pair of flags for `on` and `off`. `everyday`: `--help` shows it,
     and not `--help-all` alone.
     """
@@ -153,20 +164,13 @@ def _to_text(option: Option, value: object) -> str | None:
 
 
 def _to_choice(option: Option, value: object) -> str | None:
-    if option.switch and isinstance(value, bool):
-        return "on" if value else "off"
+    wanted = _to_flag(option, value) if option.switch else None
+    if wanted is not None:
+        return "on" if wanted else "off"
     if not isinstance(value, str):
         return None
     name = value.strip().lower()
-    if option.switch:
-        name = {"true": "on", "1": "on", "yes": "on", "false": "off", "0": "off", "no": "off"}.get(
-            name, name
-        )
-    if name not in option.choices:
-        return None
-    if option.check is not None:
-        option.check(name)
-    return name
+    return name if name in option.choices else None
 
 
 def _to_list(option: Option, value: object) -> tuple[str, ...] | None:
@@ -180,7 +184,7 @@ def _to_list(option: Option, value: object) -> tuple[str, ...] | None:
 
 def _to_flag(_option: Option, value: object) -> bool | None:
     if isinstance(value, str):
-        return _FLAGS.get(value.strip().lower())
+        return _SWITCH.get(value.strip().lower())
     return value if isinstance(value, bool) else None
 
 
@@ -218,32 +222,41 @@ def _show_size(size: int) -> str:
     return str(size)
 
 
-def option(
-    default: T,
-    *,
-    kind: Kind,
-    help: str,  # noqa: A002 (the word that click and argparse use)
-    group: str,
-    metavar: str,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] = (),
-    check: Callable[[str], object] | None = None,
-    switch: bool = False,
-    everyday: bool = False,
-) -> T:
-    """Declare a field of `Settings` as an option; the arguments are `Option`'s."""
-    details = {
-        "default": default,
-        "kind": kind,
-        "help": help,
-        "group": group,
-        "metavar": metavar,
-        "minimum": minimum,
-        "maximum": maximum,
-        "choices": choices,
-        "check": check,
-        "switch": switch,
-        "everyday": everyday,
-    }
-    return field(default=default, metadata={"option": details})
+class Section:
+    """A section of the table: its options stand together in the help text and the reference."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def option(
+        self,
+        default: T,
+        *,
+        kind: Kind,
+        help: str,  # noqa: A002 (the word that click and argparse use)
+        metavar: str | None = None,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        choices: tuple[str, ...] = (),
+        check: Callable[[str], object] | None = None,
+        switch: bool = False,
+        everyday: bool = False,
+    ) -> T:
+        """Declare a field of `Settings` as an option; the arguments are `Option`'s.
+
+        Without a `metavar` it has that of its kind.
+        """
+        details = {
+            "default": default,
+            "kind": kind,
+            "help": help,
+            "group": self._title,
+            "metavar": _METAVARS[kind] if metavar is None else metavar,
+            "minimum": minimum,
+            "maximum": maximum,
+            "choices": choices,
+            "check": check,
+            "switch": switch,
+            "everyday": everyday,
+        }
+        return field(default=default, metadata={"option": details})

@@ -1,542 +1,327 @@
 """The one table of options.
 
 The command line, the keywords of the Python API, the environment and the configuration file are
-all made from it.
+all made from it. Never needs the core, which may not be built where the table is read.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from picowsgi.app.middleware import parse_static
-from picowsgi.app.mount import parse_mount
-from picowsgi.config.option import GIB, KIB, MIB, UNSET, Option, option
-from picowsgi.system.sockets import Bind, parse_bind, parse_host
-from picowsgi.threads.access_log import check_format
+from picowsgi.config.log_format import check_format
+from picowsgi.config.option import GIB, KIB, MIB, UNSET, Option, Section
+from picowsgi.config.values import (
+    check_health,
+    check_module,
+    parse_bind,
+    parse_host,
+    parse_mount,
+    parse_static,
+)
+from picowsgi.system.sockets import Bind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
-def _check_poller(name: str) -> None:
-    from picowsgi.core import POLLERS  # only then: the table does not need the core
-
-    if name != "auto" and name not in POLLERS:
-        raise ValueError(f"a poller of this build, which has auto, {', '.join(POLLERS)}")
-
-
-def _check_health(path: str) -> None:
-    if (path and not re.fullmatch(r"/[!-~]*", path)) or "?" in path or "#" in path:
-        raise ValueError("a path of printable ASCII that begins with /, without ? and #")
-
-
-def _check_hooks(name: str) -> None:
-    if name and not all(part.isidentifier() for part in name.split(".")):
-        raise ValueError("the name of a module, such as mysite.hooks")
+_ADDRESS = Section("Address")
+_APPLICATION = Section("Application")
+_DEVELOPMENT = Section("Development")
+_PROCESSES = Section("Processes")
+_LIMITS = Section("Limits")
+_TIMEOUTS = Section("Timeouts")
+_LOGS = Section("Health and logs")
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every option with its checked value. Sizes are bytes, times are seconds.
 
-    The fields are the one table of options: the command line, the keywords of the Python API,
-    the environment and the configuration file are all made from it.
-    `resolve.load_settings` makes the settings; made directly, the values are not checked.
+    The fields are the table. `load.load_settings` makes the settings; made directly, the values
+    are not checked.
     """
 
-    host: str = option(
+    host: str = _ADDRESS.option(
         "127.0.0.1",
         kind="str",
-        group="Address",
         metavar="HOST",
-        help="name or address to listen on",
-        everyday=True,
         check=parse_host,
+        everyday=True,
+        help="name or address to listen on",
     )
-    port: int = option(
+    port: int = _ADDRESS.option(
         8000,
         kind="int",
-        group="Address",
         metavar="PORT",
-        help="port to listen on; 0: any free port",
-        everyday=True,
         minimum=0,
         maximum=65535,
+        everyday=True,
+        help="port to listen on; 0: any free port",
     )
-    bind: tuple[str, ...] = option(
+    bind: tuple[str, ...] = _ADDRESS.option(
         (),
         kind="list",
-        group="Address",
         metavar="ADDRESS",
-        help="HOST:PORT, unix:PATH or fd://N; repeatable",
-        everyday=True,
         check=parse_bind,
+        everyday=True,
+        help="HOST:PORT, unix:PATH or fd://N; repeatable",
     )
-    backlog: int = option(
-        1024,
-        kind="int",
-        group="Address",
-        metavar="N",
-        help="connections that may wait for accept",
-        minimum=1,
-        maximum=65535,
+    backlog: int = _ADDRESS.option(
+        1024, kind="int", minimum=1, maximum=65535, help="connections that may wait for accept"
     )
-    unix_socket_mode: int = option(
+    unix_socket_mode: int = _ADDRESS.option(
         UNSET,
         kind="octal",
-        group="Address",
-        metavar="MODE",
-        help="permissions of unix sockets, such as 660",
         minimum=UNSET,
         maximum=0o777,
+        help="permissions of unix sockets, such as 660",
     )
-    unix_socket_group: str = option(
-        "",
-        kind="str",
-        group="Address",
-        metavar="GROUP",
-        help="group that may use unix sockets (mode 660)",
+    unix_socket_group: str = _ADDRESS.option(
+        "", kind="str", metavar="GROUP", help="group that may use unix sockets (mode 660)"
     )
-    poller: str = option(
+    poller: str = _ADDRESS.option(
         "auto",
         kind="choice",
-        group="Address",
         metavar="NAME",
-        help="auto, epoll, kqueue or poll",
         choices=("auto", "epoll", "kqueue", "poll"),
-        check=_check_poller,
+        help="auto, epoll, kqueue or poll",
     )
 
-    mount: tuple[str, ...] = option(
+    mount: tuple[str, ...] = _APPLICATION.option(
         (),
         kind="list",
-        group="Application",
         metavar="PREFIX=APP",
-        help="serve APP below /PREFIX; repeatable",
-        everyday=True,
         check=parse_mount,
-    )
-    reload: bool = option(
-        False,
-        kind="flag",
-        group="Development",
-        metavar="",
-        help="restart when a file changes",
         everyday=True,
+        help="serve APP below /PREFIX; repeatable",
     )
-    reload_dir: tuple[str, ...] = option(
+    reload: bool = _DEVELOPMENT.option(
+        False, kind="flag", everyday=True, help="restart when a file changes"
+    )
+    reload_dir: tuple[str, ...] = _DEVELOPMENT.option(
+        (), kind="list", metavar="DIR", help="directory to watch instead of the current one"
+    )
+    reload_include: tuple[str, ...] = _DEVELOPMENT.option(
+        (), kind="list", metavar="GLOB", help="watch these files too; repeatable"
+    )
+    reload_exclude: tuple[str, ...] = _DEVELOPMENT.option(
+        (), kind="list", metavar="GLOB", help="do not watch these files; repeatable"
+    )
+    debug: bool = _DEVELOPMENT.option(
+        False, kind="flag", everyday=True, help="show tracebacks in the browser"
+    )
+    open: bool = _DEVELOPMENT.option(
+        False, kind="flag", everyday=True, help="open the browser when the server is ready"
+    )
+    static: tuple[str, ...] = _DEVELOPMENT.option(
         (),
         kind="list",
-        group="Development",
-        metavar="DIR",
-        help="directory to watch instead of the current one",
-    )
-    reload_include: tuple[str, ...] = option(
-        (),
-        kind="list",
-        group="Development",
-        metavar="GLOB",
-        help="watch these files too; repeatable",
-    )
-    reload_exclude: tuple[str, ...] = option(
-        (),
-        kind="list",
-        group="Development",
-        metavar="GLOB",
-        help="do not watch these files; repeatable",
-    )
-    debug: bool = option(
-        False,
-        kind="flag",
-        group="Development",
-        metavar="",
-        help="show tracebacks in the browser",
-        everyday=True,
-    )
-    open: bool = option(
-        False,
-        kind="flag",
-        group="Development",
-        metavar="",
-        help="open the browser when the server is ready",
-        everyday=True,
-    )
-    static: tuple[str, ...] = option(
-        (),
-        kind="list",
-        group="Development",
         metavar="URL=DIR",
-        help="serve the files of DIR below URL; repeatable",
-        everyday=True,
         check=parse_static,
+        everyday=True,
+        help="serve the files of DIR below URL; repeatable",
     )
 
-    workers: int = option(
+    workers: int = _PROCESSES.option(
         1,
         kind="workers",
-        group="Processes",
-        metavar="N",
-        help="worker processes; auto: one for each CPU",
-        everyday=True,
         minimum=1,
         maximum=1024,
+        everyday=True,
+        help="worker processes; auto: one for each CPU",
     )
-    threads: int = option(
+    threads: int = _PROCESSES.option(
         16,
         kind="int",
-        group="Processes",
-        metavar="N",
-        help="maximum of application threads in a process",
-        everyday=True,
         minimum=1,
         maximum=4096,
+        everyday=True,
+        help="maximum of application threads in a process",
     )
-    loops: int = option(
-        0,
-        kind="int",
-        group="Processes",
-        metavar="N",
-        help="event loops in a process; 0: automatic",
-        minimum=0,
-        maximum=1024,
+    loops: int = _PROCESSES.option(
+        0, kind="int", minimum=0, maximum=1024, help="event loops in a process; 0: automatic"
     )
-    preload: bool = option(
-        False,
-        kind="flag",
-        group="Processes",
-        metavar="",
-        help="load the application before the fork",
+    preload: bool = _PROCESSES.option(
+        False, kind="flag", help="load the application before the fork"
     )
-    hooks: str = option(
+    hooks: str = _PROCESSES.option(
         "",
         kind="str",
-        group="Processes",
         metavar="MODULE",
+        check=check_module,
         help="functions to call as processes start and end",
-        check=_check_hooks,
     )
-    max_requests: int = option(
-        0,
-        kind="int",
-        group="Processes",
-        metavar="N",
-        help="replace a worker after N requests; 0: never",
-        minimum=0,
-        maximum=2**62,
+    max_requests: int = _PROCESSES.option(
+        0, kind="int", minimum=0, maximum=2**62, help="replace a worker after N requests; 0: never"
     )
-    max_requests_jitter: int = option(
-        0,
-        kind="int",
-        group="Processes",
-        metavar="N",
-        help="add a random 0 to N to --max-requests",
-        minimum=0,
-        maximum=2**62,
+    max_requests_jitter: int = _PROCESSES.option(
+        0, kind="int", minimum=0, maximum=2**62, help="add a random 0 to N to --max-requests"
     )
-    max_worker_rss: int = option(
+    max_worker_rss: int = _PROCESSES.option(
         0,
         kind="size",
-        group="Processes",
-        metavar="SIZE",
-        help="replace a worker above this memory; 0: never",
         minimum=0,
         maximum=2**63 - 1,
+        help="replace a worker above this memory; 0: never",
     )
-    pid: str = option(
-        "",
-        kind="str",
-        group="Processes",
-        metavar="FILE",
-        help="write the process ID to FILE",
+    pid: str = _PROCESSES.option(
+        "", kind="str", metavar="FILE", help="write the process ID to FILE"
     )
-    user: str = option(
-        "",
-        kind="str",
-        group="Processes",
-        metavar="NAME",
-        help="run as this user after opening the sockets",
+    user: str = _PROCESSES.option(
+        "", kind="str", metavar="NAME", help="run as this user after opening the sockets"
     )
-    group: str = option(
-        "",
-        kind="str",
-        group="Processes",
-        metavar="NAME",
-        help="run as this group",
+    group: str = _PROCESSES.option("", kind="str", metavar="NAME", help="run as this group")
+    umask: int = _PROCESSES.option(
+        UNSET, kind="octal", minimum=UNSET, maximum=0o777, help="umask of the process, such as 027"
     )
-    umask: int = option(
-        UNSET,
-        kind="octal",
-        group="Processes",
-        metavar="MODE",
-        help="umask of the process, such as 027",
-        minimum=UNSET,
-        maximum=0o777,
-    )
-    chdir: str = option(
-        "",
-        kind="str",
-        group="Processes",
-        metavar="DIR",
-        help="change to DIR before anything else",
+    chdir: str = _PROCESSES.option(
+        "", kind="str", metavar="DIR", help="change to DIR before anything else"
     )
 
-    max_connections: int = option(
-        8192,
-        kind="int",
-        group="Limits",
-        metavar="N",
-        help="open connections in a process",
-        minimum=1,
-        maximum=1_000_000,
+    max_connections: int = _LIMITS.option(
+        8192, kind="int", minimum=1, maximum=1_000_000, help="open connections in a process"
     )
-    max_head_size: int = option(
-        64 * KIB,
-        kind="size",
-        group="Limits",
-        metavar="SIZE",
-        help="request line and headers",
-        minimum=256,
-        maximum=4 * MIB,
+    max_head_size: int = _LIMITS.option(
+        64 * KIB, kind="size", minimum=256, maximum=4 * MIB, help="request line and headers"
     )
-    head_memory_total: int = option(
+    head_memory_total: int = _LIMITS.option(
         32 * MIB,
         kind="size",
-        group="Limits",
-        metavar="SIZE",
-        help="headers of all incomplete requests",
         minimum=64 * KIB,
         maximum=2**63 - 1,
+        help="headers of all incomplete requests",
     )
-    max_fields: int = option(
-        100,
-        kind="int",
-        group="Limits",
-        metavar="N",
-        help="headers in a request",
-        minimum=1,
-        maximum=1024,
+    max_fields: int = _LIMITS.option(
+        100, kind="int", minimum=1, maximum=1024, help="headers in a request"
     )
-    max_body_size: int = option(
-        GIB,
-        kind="size",
-        group="Limits",
-        metavar="SIZE",
-        help="request body; 0: no limit",
-        minimum=0,
-        maximum=2**63 - 1,
+    max_body_size: int = _LIMITS.option(
+        GIB, kind="size", minimum=0, maximum=2**63 - 1, help="request body; 0: no limit"
     )
-    body_memory: int = option(
-        MIB,
-        kind="size",
-        group="Limits",
-        metavar="SIZE",
-        help="keep larger request bodies in a file",
-        minimum=0,
-        maximum=GIB,
+    body_memory: int = _LIMITS.option(
+        MIB, kind="size", minimum=0, maximum=GIB, help="keep larger request bodies in a file"
     )
-    body_memory_total: int = option(
+    body_memory_total: int = _LIMITS.option(
         64 * MIB,
         kind="size",
-        group="Limits",
-        metavar="SIZE",
+        minimum=0,
+        maximum=2**63 - 1,
         help="request bodies in memory, all together",
-        minimum=0,
-        maximum=2**63 - 1,
     )
-    response_buffer: int = option(
-        MIB,
-        kind="size",
-        group="Limits",
-        metavar="SIZE",
-        help="unsent stream bytes in memory",
-        minimum=KIB,
-        maximum=GIB,
+    response_buffer: int = _LIMITS.option(
+        MIB, kind="size", minimum=KIB, maximum=GIB, help="unsent stream bytes in memory"
     )
-    response_spool: int = option(
-        64 * MIB,
-        kind="size",
-        group="Limits",
-        metavar="SIZE",
-        help="unsent stream bytes on disk; 0: none",
-        minimum=0,
-        maximum=2**62,
+    response_spool: int = _LIMITS.option(
+        64 * MIB, kind="size", minimum=0, maximum=2**62, help="unsent stream bytes on disk; 0: none"
     )
-    underscore_fields: str = option(
+    underscore_fields: str = _LIMITS.option(
         "drop",
         kind="choice",
-        group="Limits",
         metavar="WHAT",
-        help="headers with _: drop, refuse or allow",
         choices=("drop", "refuse", "allow"),
+        help="headers with _: drop, refuse or allow",
     )
 
-    timeout_head: float = option(
+    timeout_head: float = _TIMEOUTS.option(
         10.0,
         kind="seconds",
-        group="Timeouts",
-        metavar="TIME",
+        minimum=0.001,
+        maximum=86400,
         help="to receive the request line and headers",
-        minimum=0.001,
-        maximum=86400,
     )
-    timeout_body: float = option(
+    timeout_body: float = _TIMEOUTS.option(
         30.0,
         kind="seconds",
-        group="Timeouts",
-        metavar="TIME",
+        minimum=0.001,
+        maximum=86400,
         help="without progress of a request body",
-        minimum=0.001,
-        maximum=86400,
     )
-    timeout_write: float = option(
-        30.0,
-        kind="seconds",
-        group="Timeouts",
-        metavar="TIME",
-        help="without progress of a response",
-        minimum=0.001,
-        maximum=86400,
+    timeout_write: float = _TIMEOUTS.option(
+        30.0, kind="seconds", minimum=0.001, maximum=86400, help="without progress of a response"
     )
-    timeout_keep_alive: float = option(
-        75.0,
-        kind="seconds",
-        group="Timeouts",
-        metavar="TIME",
-        help="an idle connection stays open",
-        minimum=0.001,
-        maximum=86400,
+    timeout_keep_alive: float = _TIMEOUTS.option(
+        75.0, kind="seconds", minimum=0.001, maximum=86400, help="an idle connection stays open"
     )
-    timeout_drain: float = option(
-        0.25,
-        kind="seconds",
-        group="Timeouts",
-        metavar="TIME",
-        help="idle, while the server shuts down",
-        minimum=0,
-        maximum=3600,
+    timeout_drain: float = _TIMEOUTS.option(
+        0.25, kind="seconds", minimum=0, maximum=3600, help="idle, while the server shuts down"
     )
-    timeout_graceful: float = option(
-        30.0,
-        kind="seconds",
-        group="Timeouts",
-        metavar="TIME",
-        help="to finish open requests at shutdown",
-        minimum=0,
-        maximum=86400,
+    timeout_graceful: float = _TIMEOUTS.option(
+        30.0, kind="seconds", minimum=0, maximum=86400, help="to finish open requests at shutdown"
     )
 
-    drain_delay: float = option(
+    drain_delay: float = _TIMEOUTS.option(
         0.0,
         kind="seconds",
-        group="Timeouts",
-        metavar="TIME",
+        minimum=0,
+        maximum=86400,
         help="keep serving after SIGTERM, but unready",
-        minimum=0,
-        maximum=86400,
     )
-    timeout_request: float = option(
-        0.0,
-        kind="seconds",
-        group="Timeouts",
-        metavar="TIME",
-        help="in the application; 0: no limit",
-        minimum=0,
-        maximum=86400,
+    timeout_request: float = _TIMEOUTS.option(
+        0.0, kind="seconds", minimum=0, maximum=86400, help="in the application; 0: no limit"
     )
-    timeout_queue: float = option(
-        0.0,
-        kind="seconds",
-        group="Timeouts",
-        metavar="TIME",
-        help="to wait for a free thread; 0: no limit",
-        minimum=0,
-        maximum=86400,
+    timeout_queue: float = _TIMEOUTS.option(
+        0.0, kind="seconds", minimum=0, maximum=86400, help="to wait for a free thread; 0: no limit"
     )
-    timeout_worker: float = option(
+    timeout_worker: float = _TIMEOUTS.option(
         30.0,
         kind="seconds",
-        group="Timeouts",
-        metavar="TIME",
-        help="kill a worker without heartbeat; 0: never",
         minimum=0,
         maximum=86400,
+        help="kill a worker without heartbeat; 0: never",
     )
 
-    health: str = option(
+    health: str = _LOGS.option(
         "",
         kind="str",
-        group="Health and logs",
         metavar="PATH",
+        check=check_health,
         help="answer this path without the application",
-        check=_check_health,
     )
-    health_live: str = option(
+    health_live: str = _LOGS.option(
         "",
         kind="str",
-        group="Health and logs",
         metavar="PATH",
+        check=check_health,
         help="the same, and 200 during a shutdown too",
-        check=_check_health,
     )
-    access_log: str = option(
+    access_log: str = _LOGS.option(
         "auto",
         kind="choice",
-        group="Health and logs",
         metavar="",
-        help="log requests; auto: only in a terminal",
-        everyday=True,
         choices=("auto", "on", "off"),
         switch=True,
+        everyday=True,
+        help="log requests; auto: only in a terminal",
     )
-    access_log_file: str = option(
-        "-",
-        kind="str",
-        group="Health and logs",
-        metavar="FILE",
-        help="file of the access log; -: standard output",
+    access_log_file: str = _LOGS.option(
+        "-", kind="str", metavar="FILE", help="file of the access log; -: standard output"
     )
-    access_log_format: str = option(
+    access_log_format: str = _LOGS.option(
         "auto",
         kind="str",
-        group="Health and logs",
         metavar="FORMAT",
-        help="short, common, combined, json or %(h)s",
         check=check_format,
+        help="short, common, combined, json or %(h)s",
     )
-    access_log_slow: float = option(
-        1.0,
-        kind="seconds",
-        group="Health and logs",
-        metavar="TIME",
-        help="mark slower requests; 0: none",
-        minimum=0,
-        maximum=86400,
+    access_log_slow: float = _LOGS.option(
+        1.0, kind="seconds", minimum=0, maximum=86400, help="mark slower requests; 0: none"
     )
-    log_level: str = option(
+    log_level: str = _LOGS.option(
         "info",
         kind="choice",
-        group="Health and logs",
         metavar="LEVEL",
-        help="debug, info, warning or error",
-        everyday=True,
         choices=("debug", "info", "warning", "error"),
+        everyday=True,
+        help="debug, info, warning or error",
     )
-    log_format: str = option(
+    log_format: str = _LOGS.option(
         "text",
         kind="choice",
-        group="Health and logs",
         metavar="FORMAT",
-        help="text or json, for the error log",
         choices=("text", "json"),
+        help="text or json, for the error log",
     )
-    log_config: str = option(
-        "",
-        kind="str",
-        group="Health and logs",
-        metavar="FILE",
-        help="TOML or JSON for logging.config.dictConfig",
+    log_config: str = _LOGS.option(
+        "", kind="str", metavar="FILE", help="TOML or JSON for logging.config.dictConfig"
     )
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)

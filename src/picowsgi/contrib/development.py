@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from picowsgi.config.load import load_settings
+from picowsgi.config.log_config import read_log_config
 from picowsgi.log import configure, get_logger
 from picowsgi.server import Server
 from picowsgi.system.monkey import refuse_patched
@@ -103,7 +104,10 @@ class DevelopmentServer:
             if "timeout_graceful" not in settings.sources:
                 settings = replace(settings, timeout_graceful=_GRACE)
             if not get_logger().hasHandlers():  # the program has no wishes
-                configure(settings.log_level, settings.log_format, settings.log_config)
+                if settings.log_config:
+                    read_log_config(settings.log_config)()
+                else:
+                    configure(settings.log_level, settings.log_format)
             self._server = Server.from_settings(application, settings)
             sock.detach()
         finally:

@@ -23,7 +23,7 @@ from picowsgi import __version__
 from picowsgi.config.load import load_settings
 from picowsgi.contrib.development import DevelopmentServer, Exchange, keep_listener, kept_listener
 from picowsgi.errors import BindError, ConfigError, PatchedError
-from picowsgi.system.sockets import close_sockets, open_sockets, url_of
+from picowsgi.system.sockets import close_sockets, find_permissions, open_sockets, url_of
 
 if TYPE_CHECKING:
     import socket
@@ -99,7 +99,9 @@ def _listen(host: str, port: int) -> socket.socket:
     address: dict[str, object] = {"host": host, "port": port}
     if host.startswith("unix://"):
         address = {"bind": "unix:" + host.removeprefix("unix://")}
-    [sock] = open_sockets(load_settings(address))
+    settings = load_settings(address)
+    permissions = find_permissions(settings.unix_socket_mode, settings.unix_socket_group)
+    [sock] = open_sockets(settings.binds(), settings.backlog, permissions)
     click.echo(f" * Running on {url_of(sock)} with picowsgi {__version__}", err=True)
     click.secho("Press CTRL+C to quit", fg="yellow", err=True)
     return sock

@@ -18,7 +18,7 @@ from picowsgi import core
 from picowsgi.errors import AppImportError
 from picowsgi.process import status_pipe
 from picowsgi.system import fork_guard
-from picowsgi.threads.pool import Worker
+from picowsgi.threads.pool import ThreadPool
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
 
 
-class Serving:
+class Member:
     """Something that serves, with what a supervisor knows of it."""
 
     #: Seconds, beyond the timeout for open requests, after which it is killed.
-    patience = 5.0
+    extra_time = 5.0
 
     def __init__(self) -> None:
         #: It has loaded the application, and accepts connections.
@@ -58,7 +58,10 @@ class Serving:
             self._announce_stop()
 
     def stop(self, *, others_accept: bool) -> None:
-        """Have it drain and end; a repetition changes nothing. `others_accept`: see Worker.stop."""
+        """Have it drain and end; a repetition changes nothing.
+
+        `others_accept`: see ThreadPool.stop.
+        """
         self.stopping = True
         self._drain(others_accept=others_accept)
 
@@ -85,10 +88,10 @@ class Serving:
         raise NotImplementedError
 
 
-class Inline(Serving):
+class OwnThreads(Member):
     """Threads of this process."""
 
-    patience = 0.5
+    extra_time = 0.5
 
     def __init__(
         self,
@@ -101,10 +104,12 @@ class Inline(Serving):
     ) -> None:
         super().__init__()
         several = settings.workers > 1
-        self._worker = Worker(application, sockets, settings, multiprocess=several, balance=balance)
+        self._pool = ThreadPool(
+            application, sockets, settings, multiprocess=several, balance=balance
+        )
         if connections is not None:
-            self._worker.share(*connections)
-        self._worker.on_end = self._note_end
+            self._pool.share(*connections)
+        self._pool.on_end = self._note_end
         self._on_end = on_end
         self._over = False
         #: Its threads were given up while they ran a request.
@@ -115,48 +120,48 @@ class Inline(Serving):
 
     def start(self) -> None:
         """Begin to serve."""
-        self._worker.start()
+        self._pool.start()
         self.ready = True
 
     @property
     def requests(self) -> int:
         """How many requests it has taken."""
-        return self._worker.requests
+        return self._pool.requests
 
     @property
     def is_stuck(self) -> bool:
         """Whether a request did not end though its time was up."""
-        return self._worker.is_stuck
+        return self._pool.is_stuck
 
     def reopen_logs(self) -> None:
         """Open the access log's file again."""
-        self._worker.reopen_logs()
+        self._pool.reopen_logs()
 
     @property
     def failed(self) -> bool:
         """Whether it has ended by an error."""
-        return self._worker.error is not None
+        return self._pool.error is not None
 
     def _announce_stop(self) -> None:
-        self._worker.announce_stop()
+        self._pool.announce_stop()
 
     def _drain(self, *, others_accept: bool) -> None:
-        self._worker.stop(others_accept=others_accept)
+        self._pool.stop(others_accept=others_accept)
 
     def _cut(self) -> None:
-        self._worker.stop_now()
+        self._pool.stop_now()
 
     def kill(self) -> None:
         """Give the threads up: they cannot be ended."""
-        self._worker.stop_now()
+        self._pool.stop_now()
         self.abandoned = True
 
     def has_ended(self) -> bool:
         """Tell whether it has ended; never waits."""
         # The thread that has said so may need another moment; nothing would tell when it is over.
-        if self.abandoned or not self._worker.join(None if self._over else 0):
+        if self.abandoned or not self._pool.join(None if self._over else 0):
             return self.abandoned
-        self.abandoned = self._worker.gave_up
+        self.abandoned = self._pool.gave_up
         return True
 
     def _note_end(self) -> None:
@@ -164,7 +169,7 @@ class Inline(Serving):
         self._on_end()
 
 
-class Process(Serving):
+class ChildProcess(Member):
     """A child process, which speaks as `status_pipe` says."""
 
     def __init__(
@@ -184,7 +189,7 @@ class Process(Serving):
         self._in_children = fork_guard.ClosedInChildren(self.close)
         #: It is a program of its own, which was not forked.
         self.program = program
-        self.patience = 10.0 if program else 5.0
+        self.extra_time = 10.0 if program else 5.0
         #: Why it could not load the application.
         self.failure: AppImportError | None = None
         self._failure = b""
@@ -216,7 +221,7 @@ class Process(Serving):
             elif byte == status_pipe.FAILED:
                 self._failure = data[position:]
                 return
-            elif byte != status_pipe.BEAT:
+            elif byte != status_pipe.HEARTBEAT:
                 return
 
     def __str__(self) -> str:

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from picowsgi.config.settings import Settings
-from picowsgi.process.status_pipe import READY, Link, write
+from picowsgi.process.status_pipe import READY, StatusPipe, write
 from picowsgi.system.sockets import adopt_listener, file_of, is_ours
 
-VARIABLE = "PICOWSGI_HANDOVER"
+VARIABLE = "PICOWSGI_INHERITED"
 
 Role = Literal["worker", "successor", "keeper"]
 
 
 @dataclass(frozen=True)
-class Handover:
+class Inherited:
     """What a process was started with.
 
     A worker is a program of its own that a supervisor watches; a successor takes a server's place;
@@ -54,13 +54,13 @@ class Handover:
             for descriptor, file, ours in self.listeners
         ]
 
-    def link(self) -> Link | None:
+    def status_pipe(self) -> StatusPipe | None:
         """Return a worker's end of what it shares with its supervisor."""
         if self.role != "worker":
             return None
-        return Link(self.channel, self.parent)
+        return StatusPipe(self.channel, self.parent)
 
-    def say_ready(self) -> None:
+    def report_ready(self) -> None:
         """Tell the process whose successor this one is that it serves."""
         if self.role == "successor":
             write(self.channel, bytes([READY]))
@@ -77,7 +77,7 @@ class Handover:
         return Settings(**values)
 
 
-def take(environ: MutableMapping[str, str]) -> Handover | None:
+def take_inherited(environ: MutableMapping[str, str]) -> Inherited | None:
     """Return what this process was given, and remove it from `environ`."""
     text = environ.pop(VARIABLE, "")
     if not text:
@@ -89,17 +89,17 @@ def take(environ: MutableMapping[str, str]) -> Handover | None:
         return None  # somebody else's
     values["listeners"] = tuple(map(tuple, values["listeners"]))
     values["child"] = tuple(values["child"])
-    given = Handover(**values)
-    for descriptor in given.descriptors():  # what the application starts is not to have them
+    inherited = Inherited(**values)
+    for descriptor in inherited.descriptors():  # what the application starts is not to have them
         with suppress(OSError):
             os.set_inheritable(descriptor, False)
-    return given
+    return inherited
 
 
 def describe(
     sockets: Sequence[socket.socket], *, with_files: bool
 ) -> tuple[tuple[int, str | None, bool], ...]:
-    """Return the sockets as `Handover.listeners`."""
+    """Return the sockets as `Inherited.listeners`."""
     found = []
     for sock in sockets:
         file = file_of(sock) if with_files else None
@@ -135,28 +135,28 @@ class Command:
             environ.pop(name, None)
         return cls(tuple(arguments), _current_directory(), environ, is_running=argv is None)
 
-    def start(self, given: Handover, descriptors: Sequence[int]) -> int:
+    def start(self, inherited: Inherited, descriptors: Sequence[int]) -> int:
         """Start it as a child that has `descriptors`; return its number. Raises OSError."""
         import subprocess  # only where it is asked for
 
-        kept = [*(listener[0] for listener in given.listeners), *descriptors]
+        kept = [*(listener[0] for listener in inherited.listeners), *descriptors]
         process = subprocess.Popen(
-            self.arguments, cwd=self.directory, env=self._environ(given), pass_fds=kept
+            self.arguments, cwd=self.directory, env=self._environ(inherited), pass_fds=kept
         )
         process.returncode = 0  # whoever called waits for the child; the object is not to warn
         return process.pid
 
-    def become(self, given: Handover, descriptors: Sequence[int]) -> NoReturn:
+    def become(self, inherited: Inherited, descriptors: Sequence[int]) -> NoReturn:
         """Make this process a new one of the command, with `descriptors`. Raises OSError."""
-        for descriptor in (*(listener[0] for listener in given.listeners), *descriptors):
+        for descriptor in (*(listener[0] for listener in inherited.listeners), *descriptors):
             os.set_inheritable(descriptor, True)
         os.chdir(self.directory)
-        os.execve(self.arguments[0], self.arguments, self._environ(given))  # noqa: S606
+        os.execve(self.arguments[0], self.arguments, self._environ(inherited))  # noqa: S606
 
-    def _environ(self, given: Handover) -> dict[str, str]:
+    def _environ(self, inherited: Inherited) -> dict[str, str]:
         import json
 
-        return {**self.environ, VARIABLE: json.dumps(dataclasses.asdict(given))}
+        return {**self.environ, VARIABLE: json.dumps(dataclasses.asdict(inherited))}
 
 
 def _current_directory() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import gc
 import os
 import signal
 import traceback
@@ -16,18 +17,27 @@ from typing import NoReturn
 
 from picowsgi import core
 from picowsgi.process import ending
-from picowsgi.process.members import Process, Serving
-from picowsgi.process.restart import Command, Handover, Role, describe
+from picowsgi.process.members import ChildProcess, Member
+from picowsgi.process.restart import Command, Inherited, Role, describe
 from picowsgi.process.service import Service
-from picowsgi.process.status_pipe import Link, make_pair
+from picowsgi.process.status_pipe import StatusPipe, make_pair
 from picowsgi.system import fork_guard
 from picowsgi.system.signals import Signals
+
+
+def freeze() -> None:
+    """Leave what exists now out of garbage collection, so that forked processes can share it."""
+    gc.collect()
+    if hasattr(gc, "freeze"):  # PyPy has none
+        gc.freeze()
 
 
 class Spawner:
     """Makes the processes of one supervisor. `work` is what a forked one does with its link."""
 
-    def __init__(self, service: Service, signals: Signals, work: Callable[[Link], int]) -> None:
+    def __init__(
+        self, service: Service, signals: Signals, work: Callable[[StatusPipe], int]
+    ) -> None:
         self._service = service
         self._signals = signals
         self._work = work
@@ -37,7 +47,7 @@ class Spawner:
             raise RuntimeError("only a command can be started again")
         return self._service.command
 
-    def fork(self, others: Sequence[Serving]) -> Process:
+    def fork(self, others: Sequence[Member]) -> ChildProcess:
         """Fork a worker; it keeps nothing that is shared with `others`. Raises OSError."""
         parent = os.getpid()
         ours, its = make_pair()
@@ -47,7 +57,7 @@ class Spawner:
                 pid = os.fork()
             if pid == 0:
                 os.close(ours)
-                self._be_worker(Link(its, parent), others)
+                self._be_worker(StatusPipe(its, parent), others)
         except OSError:
             os.close(ours)
             raise
@@ -57,9 +67,9 @@ class Spawner:
         balance = self._service.balance
         if balance is None:
             raise RuntimeError("forked workers share a balance")
-        return Process(pid, ours, on_end=balance.forget)
+        return ChildProcess(pid, ours, on_end=balance.forget)
 
-    def _be_worker(self, link: Link, others: Sequence[Serving]) -> NoReturn:
+    def _be_worker(self, pipe: StatusPipe, others: Sequence[Member]) -> NoReturn:
         status = 1
         try:
             self._signals.forget()
@@ -67,35 +77,35 @@ class Spawner:
             core.die_with_parent(signal.SIGTERM)
             ending.begin_forked()
             for other in others:
-                if isinstance(other, Process):
+                if isinstance(other, ChildProcess):
                     other.close()
-            status = self._work(link)
+            status = self._work(pipe)
         except BaseException:
             traceback.print_exc()
         finally:
             ending.leave(status)
 
-    def start(self, role: Role) -> Process:
+    def start(self, role: Role) -> ChildProcess:
         """Start the service's command. Raises OSError."""
         ours, its = make_pair()
         try:
-            given = Handover(
+            inherited = Inherited(
                 role,
                 os.getpid(),
                 describe(self._service.sockets, with_files=role == "successor"),
                 channel=its,
             )
-            pid = self._command().start(given, [its])
+            pid = self._command().start(inherited, [its])
         except OSError:
             os.close(ours)
             raise
         finally:
             os.close(its)
-        return Process(pid, ours, program=True)
+        return ChildProcess(pid, ours, program=True)
 
-    def become_keeper(self, child: Process) -> NoReturn:
+    def become_keeper(self, child: ChildProcess) -> NoReturn:
         """Start the command in this very process, to do nothing but watch `child`."""
-        given = Handover(
+        inherited = Inherited(
             "keeper",
             os.getpid(),
             describe(self._service.sockets, with_files=True),
@@ -108,7 +118,7 @@ class Spawner:
         self._signals.block()
         for number in self._signals.take():
             os.kill(os.getpid(), number)  # it waits until the new program wants it
-        self._command().become(given, [child.channel])
+        self._command().become(inherited, [child.channel])
 
 
 def _plain(service: Service) -> dict[str, object]:

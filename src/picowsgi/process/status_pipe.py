@@ -16,7 +16,7 @@ from picowsgi.system import fork_guard
 
 # The worker says:
 READY = ord("R")
-BEAT = ord(".")
+HEARTBEAT = ord(".")
 REPLACE = ord("X")  # "give me a successor, and stop me when it is ready"
 STOPPING = ord("T")  # "a signal stops me, not you"
 FAILED = ord("F")  # "the application cannot be loaded": JSON follows, up to the end
@@ -65,7 +65,7 @@ def read(descriptor: int) -> bytes | None:
         return b""
 
 
-class Link:
+class StatusPipe:
     """The worker's end."""
 
     def __init__(self, descriptor: int, parent: int) -> None:
@@ -81,11 +81,11 @@ class Link:
         """Return what is readable when the supervisor has said something; -1: it is gone."""
         return -1 if self._ended else self._descriptor
 
-    def say(self, byte: int) -> bool:
+    def send(self, byte: int) -> bool:
         """Tell the supervisor; False for one that is gone, or has not read for very long."""
         return write(self._descriptor, bytes([byte]))
 
-    def fail(self, error: AppImportError) -> None:
+    def send_failure(self, error: AppImportError) -> None:
         """Tell the supervisor why there is no application."""
         import json  # only where it fails
 
@@ -104,13 +104,13 @@ class Link:
             self._ended = not data
         return orders
 
-    def is_cut(self) -> bool:
+    def is_supervisor_gone(self) -> bool:
         """Tell whether the supervisor is gone."""
         return self._ended or os.getppid() != self._parent
 
 
 def read_failure(text: bytes) -> AppImportError:
-    """Return the error that `Link.fail` has sent."""
+    """Return the error that `StatusPipe.send_failure` has sent."""
     import json
 
     try:

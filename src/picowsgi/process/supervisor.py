@@ -15,30 +15,30 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING
 
 from picowsgi import core, log
 from picowsgi.errors import AppImportError
 from picowsgi.log import get_logger
-from picowsgi.process import ending
-from picowsgi.process import status_pipe as words
-from picowsgi.process.members import Inline, Process
-from picowsgi.process.service import Service, freeze
-from picowsgi.process.spawner import Spawner
+from picowsgi.process import ending, status_pipe
+from picowsgi.process.members import ChildProcess, OwnThreads
+from picowsgi.process.service import Service
+from picowsgi.process.spawner import Spawner, freeze
 from picowsgi.process.upgrade import Upgrade
-from picowsgi.process.workers import Fleet
+from picowsgi.process.workers import Workers
 from picowsgi.system.signals import ALL, FEW, STOP, Signals
 from picowsgi.system.sockets import close_backlog
 from picowsgi.system.terminal import is_foreground
 
 if TYPE_CHECKING:
-    from picowsgi.process.status_pipe import Link
+    from picowsgi.process.status_pipe import StatusPipe
     from picowsgi.reload.reloader import Reloader
 
-_BEAT = 1.0  # seconds between two signs of life
+_HEARTBEAT = 1.0  # seconds between two signs of life
 _COUNT = 0.2  # seconds between two looks at how many requests there were
 _AT_ONCE = 1.0  # seconds to end without draining
-_DEVELOPER_PATIENCE = 2.0  # seconds for open requests after Ctrl-C, where it reloads
+_DEVELOPER_TIMEOUT = 2.0  # seconds for open requests after Ctrl-C, where it reloads
 _SAME_INTERRUPT = 0.1  # seconds: one Ctrl-C, from the terminal and from the program that started us
 _STANDARD_ERROR = 2
 
@@ -51,28 +51,38 @@ def supervise(service: Service) -> int:
     return _Supervisor(service).run()
 
 
+class _Phase(IntEnum):
+    """How near its end a supervisor is. It only moves down this list."""
+
+    #: Nothing has asked it to stop.
+    SERVING = auto()
+    #: It stops as soon as its successor serves, or has failed.
+    AWAITING_SUCCESSOR = auto()
+    #: It serves for --drain-delay, and health checks are told that it will stop.
+    DELAYED = auto()
+    #: All that serves drains, or ends.
+    STOPPING = auto()
+
+
 class _Supervisor:
     """`forked`: this process is a worker, and serves itself."""
 
     def __init__(self, service: Service, *, forked: bool = False) -> None:
         self._service = service
         self._forked = forked
-        self._is_keeper = service.given is not None and service.given.role == "keeper"
-        #: All that serves drains, or ends.
-        self._stopping = False
-        #: To stop as soon as the successor serves.
-        self._stop_wanted = False
-        #: When to stop, while it serves on with health checks told of it (--drain-delay).
-        self._stop_at: float | None = None
+        self._is_keeper = service.inherited is not None and service.inherited.role == "keeper"
+        self._phase = _Phase.SERVING
+        #: When the phase DELAYED ends.
+        self._stop_at = math.inf
         #: When SIGINT came.
         self._interrupted = -math.inf
         self._announced = False
         self._reloading = False
-        self._said = -math.inf
+        self._last_heartbeat = -math.inf
         #: What serves here was found to be stuck, and another asked for.
         self._replaced = False
         #: Serves in this process.
-        self._inline: Inline | None = None
+        self._inline: OwnThreads | None = None
         #: The application is, or was, loaded in this process, and what serves now was restarted.
         self._application_is_stale = False
         self._signals = Signals(
@@ -89,31 +99,33 @@ class _Supervisor:
             self._requests_most += random.randint(0, settings.max_requests_jitter)  # noqa: S311
         self._signals.expect()  # loading an application may take long
         try:
-            self._fleet = self._make_fleet()
+            self._workers = self._make_workers()
         except BaseException:
             self._signals.restore()
             raise
 
-    def _be_worker(self, link: Link) -> int:
+    def _be_worker(self, pipe: StatusPipe) -> int:
         """Serve, in a process that was forked for that."""
-        service = replace(self._service, link=link, command=None, pid_file=None, given=None)
+        service = replace(
+            self._service, status_pipe=pipe, command=None, pid_file=None, inherited=None
+        )
         service.on_ready = lambda _sockets: None
         service.notifier.disable()
         try:
             return _Supervisor(service, forked=True).run()
         except AppImportError as error:
-            link.fail(error)
+            pipe.send_failure(error)
             return 1
 
-    def _make_fleet(self) -> Fleet:
+    def _make_workers(self) -> Workers:
         service, settings = self._service, self._service.settings
-        given = service.given
-        if given is not None and self._is_keeper:
-            fleet = Fleet(settings, self._start_program, 1, self._note_exit)
-            child = Process(*given.child, program=True)
-            child.ready = fleet.ready = self._announced = True
-            fleet.adopt(child)
-            return fleet
+        inherited = service.inherited
+        if inherited is not None and self._is_keeper:
+            workers = Workers(settings, self._start_program, 1, self._note_exit)
+            child = ChildProcess(*inherited.child, program=True)
+            child.ready = workers.ready = self._announced = True
+            workers.adopt(child)
+            return workers
         reloader = service.reloader
         if service.has_workers and not self._forked:
             ending.mark()
@@ -122,10 +134,10 @@ class _Supervisor:
                 service.load = lambda: application
             service.balance = core.Balance()
             freeze()
-            fleet = Fleet(settings, self._fork, settings.workers, self._note_exit)
-            fleet.on_failure = None if reloader is None else reloader.note_failure
-            return fleet
-        inline = Inline(
+            workers = Workers(settings, self._fork, settings.workers, self._note_exit)
+            workers.on_failure = None if reloader is None else reloader.note_failure
+            return workers
+        inline = OwnThreads(
             service.load() if reloader is None else reloader.load(service.load),
             service.sockets,
             settings,
@@ -133,27 +145,27 @@ class _Supervisor:
             service.balance,
             None if reloader is None else reloader.connections,
         )
-        fleet = Fleet(settings, None, 1, self._note_exit)
-        fleet.adopt(inline)
+        workers = Workers(settings, None, 1, self._note_exit)
+        workers.adopt(inline)
         self._inline = inline
-        return fleet
+        return workers
 
     def _note_exit(self, pid: int, status: int) -> None:
         self._service.hooks.call("worker_exit", pid, status)
 
-    def _start_program(self) -> Process:
+    def _start_program(self) -> ChildProcess:
         return self._spawner.start("worker")
 
-    def _fork(self) -> Process:
+    def _fork(self) -> ChildProcess:
         if not self._service.settings.preload:
             ending.mark()  # nothing of the application is registered here
-        return self._spawner.fork([*self._fleet.servings, *self._upgrade.processes()])
+        return self._spawner.fork([*self._workers.members, *self._upgrade.processes()])
 
     # ---------------------------------------------------------------- the loop
 
     def run(self) -> int:
         """Start, supervise and end the service; returns the exit status."""
-        fleet = self._fleet
+        workers = self._workers
         self._signals.install()
         try:
             if self._inline is not None:
@@ -161,19 +173,19 @@ class _Supervisor:
                 self._inline.start()
             while True:
                 self._step(time.monotonic())
-                if fleet.over:
+                if workers.over:
                     break
                 self._wait()
                 for number in self._signals.take():
                     self._on_signal(number)
         finally:
-            fleet.kill()
+            workers.kill()
             self._end_inline()
             self._service.files_are_ours = not self._others_listen()
             self._signals.restore()
-        if fleet.failure is not None:
-            raise fleet.failure
-        return 1 if fleet.failed else 0
+        if workers.failure is not None:
+            raise workers.failure
+        return 1 if workers.failed else 0
 
     def _end_inline(self) -> None:
         """Nothing is served in this process any more."""
@@ -183,8 +195,12 @@ class _Supervisor:
             self._service.hooks.call("worker_stop")
 
     def _others_listen(self) -> bool:
-        given = self._service.given
-        if given is not None and given.role == "successor" and os.getppid() == given.parent:
+        inherited = self._service.inherited
+        if (
+            inherited is not None
+            and inherited.role == "successor"
+            and os.getppid() == inherited.parent
+        ):
             return True
         return self._upgrade.lives()
 
@@ -192,10 +208,10 @@ class _Supervisor:
         """Wait until something has happened, or is due."""
         poll = select.poll()
         poll.register(self._signals.fileno(), select.POLLIN)
-        link = self._service.link
-        if link is not None and link.fileno() >= 0:
-            poll.register(link.fileno(), select.POLLIN)
-        processes = [*self._fleet.processes(), *self._upgrade.processes()]
+        pipe = self._service.status_pipe
+        if pipe is not None and pipe.fileno() >= 0:
+            poll.register(pipe.fileno(), select.POLLIN)
+        processes = [*self._workers.processes(), *self._upgrade.processes()]
         for one in processes:
             if one.channel >= 0:
                 poll.register(one.channel, select.POLLIN)
@@ -203,13 +219,13 @@ class _Supervisor:
         if reloader is not None and not self._forked and reloader.changes >= 0:
             poll.register(reloader.changes, select.POLLIN)
         now = time.monotonic()
-        wait = self._fleet.wait_for(now)
-        if self._stop_at is not None and not self._stopping:
+        wait = self._workers.wait_for(now)
+        if self._phase is _Phase.DELAYED:
             wait = min(wait, max(0.0, self._stop_at - now))
-        if link is not None:
-            wait = min(wait, _COUNT if self._requests_most else _BEAT)
+        if pipe is not None:
+            wait = min(wait, _COUNT if self._requests_most else _HEARTBEAT)
         if self._inline is not None and self._service.settings.timeout_request:
-            wait = min(wait, _BEAT)
+            wait = min(wait, _HEARTBEAT)
         if self._service.notifier.interval:
             wait = min(wait, self._service.notifier.interval)
         poll.poll(None if wait == math.inf else wait * 1000 + 1)
@@ -218,56 +234,56 @@ class _Supervisor:
 
     def _step(self, now: float) -> None:
         """Do what is due."""
-        service, fleet, link = self._service, self._fleet, self._service.link
+        service, workers, pipe = self._service, self._workers, self._service.status_pipe
         self._upgrade.check()
-        if self._stop_wanted and not self._is_ending and not self._upgrade.is_starting():
+        if self._phase is _Phase.AWAITING_SUCCESSOR and not self._upgrade.is_starting():
             self._begin_stop(now)
-        if self._stop_at is not None and now >= self._stop_at and not self._stopping:
+        if self._phase is _Phase.DELAYED and now >= self._stop_at:
             self._stop(interrupted=self._interrupted > -math.inf)
-        if link is not None:
-            self._obey(link)
+        if pipe is not None:
+            self._follow_orders(pipe)
         if service.reloader is not None and not self._forked:
             self._reload_changes(service.reloader, now)
-        fleet.step(now)
-        if fleet.ready and not self._announced:
+        workers.step(now)
+        if workers.ready and not self._announced:
             self._announced = True
             service.on_ready(service.sockets)
             service.notifier.ready()
-            if link is not None:
-                link.say(words.READY)
-            if service.given is not None:
-                service.given.say_ready()
-        if self._reloading and not fleet.reloading:
+            if pipe is not None:
+                pipe.send(status_pipe.READY)
+            if service.inherited is not None:
+                service.inherited.report_ready()
+        if self._reloading and not workers.reloading:
             self._reloading = False
             service.notifier.ready()
         if self._application_is_stale:
             self._drop_application()
-        self._give_signs(now)
+        self._send_heartbeat(now)
         if self._inline is not None and self._inline.is_stuck and not self._replaced:
             self._replaced = True  # a thread cannot be ended, but a process can be replaced
-            if link is not None or service.command is not None:
+            if pipe is not None or service.command is not None:
                 self._reload()
 
-    def _give_signs(self, now: float) -> None:
+    def _send_heartbeat(self, now: float) -> None:
         """Show that this process lives, and those that it answers for."""
         service, inline = self._service, self._inline
-        interval = max(_BEAT + 1, service.notifier.interval)
+        interval = max(_HEARTBEAT + 1, service.notifier.interval)
         if not any(
             one.ready and (one is inline or now - one.last_heartbeat < interval)
-            for one in self._fleet.servings
+            for one in self._workers.members
         ):
             return
         service.notifier.ping(now)
-        link = service.link
-        if link is None:
+        pipe = service.status_pipe
+        if pipe is None:
             return
-        if now - self._said >= _BEAT - 0.1:
-            self._said = now
-            link.say(words.BEAT)
+        if now - self._last_heartbeat >= _HEARTBEAT - 0.1:
+            self._last_heartbeat = now
+            pipe.send(status_pipe.HEARTBEAT)
             if service.reloader is not None:
                 service.reloader.tell_of_modules()
-        is_worn = inline is not None and 0 < self._requests_most <= inline.requests
-        if is_worn and link.say(words.REPLACE):
+        has_served_enough = inline is not None and 0 < self._requests_most <= inline.requests
+        if has_served_enough and pipe.send(status_pipe.REPLACE):
             self._requests_most = 0  # asking once is enough
 
     # ---------------------------------------------------------------- signals
@@ -278,8 +294,8 @@ class _Supervisor:
         elif number == signal.SIGHUP:
             if self._in_terminal and not os.isatty(_STANDARD_ERROR):
                 self._stop()
-            elif not self._is_ending:
-                if self._service.link is None:
+            elif self._phase < _Phase.DELAYED:
+                if self._service.status_pipe is None:
                     self._service.hooks.call("on_reload")
                 self._reload()
         elif number == signal.SIGUSR1:
@@ -290,46 +306,45 @@ class _Supervisor:
         elif number == signal.SIGQUIT:
             self._forward(number)
         elif number == signal.SIGUSR2:
-            if not self._is_ending:
+            if self._phase < _Phase.DELAYED:
                 self._upgrade.start()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             self._change(number)
 
     def _forward(self, number: int) -> None:
-        for one in self._fleet.processes():
+        for one in self._workers.processes():
             if one.ready:
                 one.signal(number)
 
-    @property
-    def _is_ending(self) -> bool:
-        """Whether it stops, or will do so after --drain-delay."""
-        return self._stopping or self._stop_at is not None
-
     def _on_stop(self, number: int) -> None:
         """Drain, however often a signal comes; only Ctrl-C pressed twice ends at once."""
-        link = self._service.link
-        if link is not None:
+        pipe = self._service.status_pipe
+        if pipe is not None:
             # SIGINT comes from the terminal, to the supervisor as well, and that decides.
-            if number == signal.SIGTERM and not self._stopping:
-                self._on_stop_of_worker(link)
+            if number == signal.SIGTERM and self._phase is not _Phase.STOPPING:
+                self._on_stop_of_worker(pipe)
             return
         interrupted = number == signal.SIGINT
         if interrupted and self._is_second_interrupt():
             self._stop_now()
-        elif self._upgrade.is_starting() and not self._is_ending and not self._stop_wanted:
+        elif self._phase is _Phase.SERVING and self._upgrade.is_starting():
             get_logger().info("stopping when the successor serves")
-            self._stop_wanted = True
+            self._phase = _Phase.AWAITING_SUCCESSOR
         else:
             self._begin_stop(time.monotonic(), interrupted=interrupted)
 
-    def _on_stop_of_worker(self, link: Link) -> None:
+    def _on_stop_of_worker(self, pipe: StatusPipe) -> None:
         """Stop this worker alone, or leave it to the supervisor, which may have had the signal too.
 
         With --drain-delay the supervisor starts another one first, or stops all of them together.
         """
-        if self._service.settings.drain_delay and self._announced and link.say(words.REPLACE):
+        if (
+            self._service.settings.drain_delay
+            and self._announced
+            and pipe.send(status_pipe.REPLACE)
+        ):
             return
-        link.say(words.STOPPING)
+        pipe.send(status_pipe.STOPPING)
         self._stop()
 
     def _begin_stop(self, now: float, *, interrupted: bool = False) -> None:
@@ -340,10 +355,10 @@ class _Supervisor:
         delay = self._service.settings.drain_delay
         if not delay or self._upgrade.serves():
             self._stop(interrupted=interrupted)
-        elif not self._is_ending:
+        elif self._phase < _Phase.DELAYED:
             get_logger().info("stopping in %g s; health checks get a 503 until then", delay)
-            self._stop_at = now + delay
-            self._fleet.warn()
+            self._phase, self._stop_at = _Phase.DELAYED, now + delay
+            self._workers.warn()
 
     def _is_second_interrupt(self) -> bool:
         now = time.monotonic()
@@ -353,28 +368,28 @@ class _Supervisor:
         self._interrupted = now
         return not is_first and is_foreground()
 
-    def _obey(self, link: Link) -> None:
+    def _follow_orders(self, pipe: StatusPipe) -> None:
         """Do what the supervisor of this worker has said, or drain where it is gone."""
-        for order in link.read_orders():
-            if order == words.NOW:
+        for order in pipe.read_orders():
+            if order == status_pipe.NOW:
                 self._stop_now()
-            elif order == words.WARN:
-                self._fleet.warn()
+            elif order == status_pipe.WARN:
+                self._workers.warn()
             else:
-                self._stop(others_accept=order == words.LEAVE)
-        if not self._stopping and link.is_cut():
+                self._stop(others_accept=order == status_pipe.LEAVE)
+        if self._phase is not _Phase.STOPPING and pipe.is_supervisor_gone():
             get_logger().warning("the supervisor is gone")
             self._stop()
 
     def _stop(self, *, others_accept: bool = False, interrupted: bool = False) -> None:
-        """Drain and end; a repetition changes nothing. `others_accept`: see Worker.stop."""
-        if not self._stopping:
-            self._stopping = True
+        """Drain and end; a repetition changes nothing. `others_accept`: see ThreadPool.stop."""
+        if self._phase is not _Phase.STOPPING:
+            self._phase = _Phase.STOPPING
             ending.set_limit(time.monotonic() + self._service.settings.timeout_graceful)
             get_logger().debug("stopping")
             if not self._upgrade.succeed():
                 self._service.notifier.stopping()
-            if self._service.link is None and not self._others_listen():
+            if self._service.status_pipe is None and not self._others_listen():
                 close_backlog(self._service.sockets)
             # Whoever connects from now on is to be refused, rather than to wait in vain.
             for sock in self._service.sockets:
@@ -382,35 +397,35 @@ class _Supervisor:
         within = math.inf
         reloader = self._service.reloader
         if reloader is not None and not self._forked:
-            reloader.end_handover()
+            reloader.end_transfer()
             if interrupted and "timeout_graceful" not in self._service.settings.sources:
-                within = _DEVELOPER_PATIENCE
+                within = _DEVELOPER_TIMEOUT
         others_accept = others_accept or self._upgrade.serves()
-        self._fleet.stop(time.monotonic(), others_accept=others_accept, within=within)
+        self._workers.stop(time.monotonic(), others_accept=others_accept, within=within)
 
     def _stop_now(self) -> None:
         """End at once, and cut what is open."""
         self._stop()
-        self._fleet.stop_now(time.monotonic(), within=_AT_ONCE)
+        self._workers.stop_now(time.monotonic(), within=_AT_ONCE)
 
     def _change(self, number: int) -> None:
         """One worker more, or one less."""
-        if self._is_ending:
+        if self._phase >= _Phase.DELAYED:
             return
         if self._inline is not None:
             get_logger().warning("this server has no workers; --workers 2 makes it one that has")
-        elif any(one.program for one in self._fleet.processes()):
+        elif any(one.program for one in self._workers.processes()):
             self._forward(number)
         else:
-            self._fleet.change(1 if number == signal.SIGTTIN else -1, time.monotonic())
+            self._workers.change(1 if number == signal.SIGTTIN else -1, time.monotonic())
 
     def _reload(self) -> None:
         """Have what serves replaced by the same, loaded again."""
-        service, fleet = self._service, self._fleet
-        if self._is_ending:
+        service, workers = self._service, self._workers
+        if self._phase >= _Phase.DELAYED:
             return
-        if service.link is not None:
-            service.link.say(words.REPLACE)  # the supervisor sees to it
+        if service.status_pipe is not None:
+            service.status_pipe.send(status_pipe.REPLACE)  # the supervisor sees to it
             return
         if service.reloader is not None:
             service.reloader.failure = None
@@ -421,16 +436,16 @@ class _Supervisor:
         )
         if holds_application and service.command is not None:
             # What is loaded in a process stays loaded, so another one has to load it again.
-            fleet.reload(self._start_program)
+            workers.reload(self._start_program)
             self._application_is_stale = True
         else:
-            fleet.reload()
+            workers.reload()
 
     def _reload_changes(self, reloader: Reloader, now: float) -> None:
         """Start again after a change, at once: nothing old is to be seen any more."""
         changed = reloader.read_changes()
-        if changed and not self._stopping:
-            self._fleet.restart(now)
+        if changed and self._phase is not _Phase.STOPPING:
+            self._workers.restart(now)
             names = [os.path.relpath(path) for path in changed[:3]]
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             get_logger().info(
@@ -439,12 +454,12 @@ class _Supervisor:
 
     def _drop_application(self) -> None:
         """After such a reload, let go of the application, its threads and its memory."""
-        fleet = self._fleet
-        if fleet.reloading or self._stopping or self._upgrade.lives():
+        workers = self._workers
+        if workers.reloading or self._phase is _Phase.STOPPING or self._upgrade.lives():
             return
-        programs = [one for one in fleet.processes() if one.program]
+        programs = [one for one in workers.processes() if one.program]
         if not programs:
             self._application_is_stale = False  # the reload was given up
-        elif len(fleet.servings) == 1 and not programs[0].stopping:
+        elif len(workers.members) == 1 and not programs[0].stopping:
             self._end_inline()
             self._spawner.become_keeper(programs[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from picowsgi.log import get_logger
-from picowsgi.process.members import Process
+from picowsgi.process.members import ChildProcess
 from picowsgi.process.service import Service
 from picowsgi.process.spawner import Spawner
 
@@ -20,7 +20,7 @@ class Upgrade:
         self._service = service
         self._spawner = spawner
         self._announced = False
-        self.process: Process | None = None
+        self.process: ChildProcess | None = None
 
     def lives(self) -> bool:
         """Tell whether there is a successor."""
@@ -34,14 +34,14 @@ class Upgrade:
         """Tell whether there is a successor that serves."""
         return self.process is not None and self.process.ready and self.lives()
 
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[ChildProcess]:
         """Return the successor, as a list."""
         return [] if self.process is None else [self.process]
 
     def start(self) -> None:
         """Start a successor, unless there is one."""
         service, logger = self._service, get_logger()
-        if service.command is None or service.link is not None:
+        if service.command is None or service.status_pipe is not None:
             logger.warning("only the first process of a command can start a successor")
             return
         if self.process is not None:

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 
 from picowsgi.config.settings import Settings
 from picowsgi.log import get_logger
-from picowsgi.process.members import Process, Serving
+from picowsgi.process.members import ChildProcess, Member
 
 _STACKS_TIME = 1.0  # seconds that a silent worker has to write its stacks
 _MEMORY_EVERY = 2.0  # seconds between two looks at the memory
 _HELD_UP = 5.0  # seconds without a look: this process did not run either
 
 
-class Watch:
+class Watchdog:
     """Looks at workers as often as `look` is called."""
 
     def __init__(self, settings: Settings) -> None:
@@ -27,9 +27,9 @@ class Watch:
         self._looked: float | None = None
         self._weighed = -math.inf
 
-    def look(self, servings: Iterable[Serving], now: float) -> None:
+    def check(self, members: Iterable[Member], now: float) -> None:
         """Mark those that are to be replaced; the silent ones are soon to be killed."""
-        workers = [one for one in servings if isinstance(one, Process) and one.ready]
+        workers = [one for one in members if isinstance(one, ChildProcess) and one.ready]
         if self._looked is not None and now - self._looked > _HELD_UP:
             for one in workers:
                 one.last_heartbeat = now  # their silence may be this process's deafness
@@ -46,7 +46,7 @@ class Watch:
                     one.needs_replacement = True
                     get_logger().info("worker %d has %d bytes in memory", one.pid, memory)
 
-    def _give_up(self, one: Process, now: float) -> None:
+    def _give_up(self, one: ChildProcess, now: float) -> None:
         one.silent = True
         get_logger().error(
             "worker %d has given no sign of life for %.0f s and will be killed; "

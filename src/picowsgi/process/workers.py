@@ -12,16 +12,16 @@ from picowsgi import log
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
 from picowsgi.log import get_logger
-from picowsgi.process.members import Process, Serving
+from picowsgi.process.members import ChildProcess, Member
 from picowsgi.process.respawn import Respawn
-from picowsgi.process.watchdog import Watch
+from picowsgi.process.watchdog import Watchdog
 
-Spawn = Callable[[], Serving]
+Spawn = Callable[[], Member]
 
-_LOADING_PATIENCE = 1.0  # seconds for a process that loads the application in vain
+_LOADING_TIME = 1.0  # seconds for a process that loads the application in vain
 
 
-class Fleet:
+class Workers:
     """The servings of one process, kept at `target`; `spawn` makes one more, where any can be."""
 
     def __init__(
@@ -39,9 +39,9 @@ class Fleet:
         #: What there was before a reload, for the case that it fails.
         self._before: tuple[Spawn | None, int] = (spawn, target)
         self._respawn = Respawn()
-        self._watch = Watch(settings)
+        self._watchdog = Watchdog(settings)
         self._reload_again: Callable[[], None] | None = None
-        self.servings: list[Serving] = []
+        self.members: list[Member] = []
         #: All that are wanted have been ready once.
         self.ready = False
         self.reloading = False
@@ -58,15 +58,15 @@ class Fleet:
     @property
     def over(self) -> bool:
         """Whether nothing is left, and nothing will come."""
-        return not self.servings and (self.stopping or self.failed)
+        return not self.members and (self.stopping or self.failed)
 
-    def adopt(self, one: Serving) -> None:
+    def adopt(self, one: Member) -> None:
         """Take one in that exists already."""
-        self.servings.append(one)
+        self.members.append(one)
 
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[ChildProcess]:
         """Return those that are processes."""
-        return [one for one in self.servings if isinstance(one, Process)]
+        return [one for one in self.members if isinstance(one, ChildProcess)]
 
     def warn(self) -> None:
         """Make all of them, and those still to come, unready for health checks."""
@@ -78,26 +78,26 @@ class Fleet:
         `others_accept`: so does a process on the same sockets that is not one of them.
         """
         self.stopping = True
-        for one in self.servings:
+        for one in self.members:
             self._dismiss(one, now, others_accept=others_accept)
             one.kill_at = min(one.kill_at, now + within)
 
     def stop_now(self, now: float, *, within: float) -> None:
         """Have all of them end at once, and kill those that have not `within` so many seconds."""
         self.stopping = True
-        for one in self.servings:
+        for one in self.members:
             one.stop_now()
             one.kill_at = min(one.kill_at, now + within)
 
     def kill(self) -> None:
         """End all of them by force, and wait until they have ended."""
         self.stopping = True
-        for one in self.servings:
+        for one in self.members:
             one.kill()
-            if isinstance(one, Process):
+            if isinstance(one, ChildProcess):
                 one.has_ended(wait=True)
                 self._on_exit(one.pid, one.status)
-        self.servings.clear()
+        self.members.clear()
 
     def change(self, by: int, now: float) -> None:
         """Have so many more, or less, but one."""
@@ -117,21 +117,21 @@ class Fleet:
             self._spawn, self._target = spawn, 1
         self.reloading = True
         self._respawn.reset()
-        for one in self.servings:
+        for one in self.members:
             one.retiring = True
 
     def restart(self, now: float) -> None:
         """Replace all of them, without waiting for the new; they finish what they have begun."""
         self._respawn.reset()
-        for one in self.servings:
+        for one in self.members:
             if not one.stopping:
                 self._dismiss(one, now)
                 if not one.ready:
-                    one.kill_at = min(one.kill_at, now + _LOADING_PATIENCE)
+                    one.kill_at = min(one.kill_at, now + _LOADING_TIME)
 
     def wait_for(self, now: float) -> float:
         """Return for how many seconds nothing is due; it may be infinite."""
-        waits = [one.kill_at - now for one in self.servings]
+        waits = [one.kill_at - now for one in self.members]
         if self.processes():
             waits.append(1.0)
         if not self.stopping and self._missing() > 0:
@@ -140,23 +140,23 @@ class Fleet:
 
     def step(self, now: float) -> None:
         """Do what is due. Raises OSError where none could ever be started."""
-        ended = [one for one in self.servings if one.has_ended()]
-        for one in self.servings:
+        ended = [one for one in self.members if one.has_ended()]
+        for one in self.members:
             if one.stopped_by_signal and not one.stopping and not self.stopping:
                 get_logger().info("%s has been sent a signal to stop", one)
                 one.stopping = True
                 self._limit(one, now)
         for one in ended:
-            if one in self.servings:  # else the end of one before has ended all
-                self.servings.remove(one)
-                if isinstance(one, Process):
+            if one in self.members:  # else the end of one before has ended all
+                self.members.remove(one)
+                if isinstance(one, ChildProcess):
                     self._on_exit(one.pid, one.status)
                 if not one.stopping and not self.stopping:
                     self._on_unexpected_exit(one, now)
-        self._watch.look(self.servings, now)
+        self._watchdog.check(self.members, now)
         if not self.stopping:
             self._keep_up(now)
-        for one in self.servings:
+        for one in self.members:
             if one.kill_at <= now:
                 if not one.silent:
                     get_logger().error("%s did not end in time: its open requests are cut off", one)
@@ -164,7 +164,7 @@ class Fleet:
 
     def _keep_up(self, now: float) -> None:
         """Have as many serve as are wanted."""
-        for one in self.servings:
+        for one in self.members:
             # What is to be stopped soon needs nobody in its place.
             if one.needs_replacement and not (one.retiring or one.stopping or self.warned):
                 get_logger().info("%s is to be replaced", one)
@@ -172,12 +172,12 @@ class Fleet:
         self._fill(now)
         self._settle(now)
         if self.warned:
-            for one in self.servings:
+            for one in self.members:
                 one.warn()
 
-    def _on_unexpected_exit(self, one: Serving, now: float) -> None:
+    def _on_unexpected_exit(self, one: Member, now: float) -> None:
         """One has ended by an accident."""
-        if not isinstance(one, Process):
+        if not isinstance(one, ChildProcess):
             self.failed = True
             self.stop(now)
             return
@@ -205,7 +205,7 @@ class Fleet:
         self.reloading = False
         self._reload_again = None
         self._spawn, self._target = self._before
-        for one in self.servings:
+        for one in self.members:
             if one.retiring:
                 one.retiring = False
             elif not one.stopping:
@@ -215,7 +215,7 @@ class Fleet:
         """Start those that are missing."""
         while self._spawn is not None and self._missing() > 0 and self._respawn.due <= now:
             try:
-                self.servings.append(self._spawn())
+                self.members.append(self._spawn())
             except OSError as error:
                 if not self.ready:
                     raise
@@ -231,7 +231,7 @@ class Fleet:
         if sum(one.ready for one in self._staying()) < self._target:
             return
         self.ready = True
-        for one in self.servings:
+        for one in self.members:
             if one.retiring and not one.stopping:
                 self._dismiss(one, now)
         if self.reloading:
@@ -241,16 +241,16 @@ class Fleet:
             if again is not None:
                 again()
 
-    def _staying(self) -> list[Serving]:
-        return [one for one in self.servings if not one.retiring and not one.stopping]
+    def _staying(self) -> list[Member]:
+        return [one for one in self.members if not one.retiring and not one.stopping]
 
     def _missing(self) -> int:
         return 0 if self._spawn is None else self._target - len(self._staying())
 
-    def _dismiss(self, one: Serving, now: float, *, others_accept: bool = True) -> None:
+    def _dismiss(self, one: Member, now: float, *, others_accept: bool = True) -> None:
         one.stop(others_accept=others_accept)
         self._limit(one, now)
 
-    def _limit(self, one: Serving, now: float) -> None:
-        limit = self._settings.timeout_graceful + one.patience
+    def _limit(self, one: Member, now: float) -> None:
+        limit = self._settings.timeout_graceful + one.extra_time
         one.kill_at = min(one.kill_at, now + limit)

@@ -110,7 +110,7 @@ class Reloader:
             log.log_failure(f"{failure}; a change is waited for", failure.application_traceback)
         self.failure = failure
 
-    def end_handover(self) -> None:
+    def end_transfer(self) -> None:
         """Have workers that end keep their connections: nobody comes after them."""
         with suppress(OSError):
             self.connections[0].shutdown(socket.SHUT_RDWR)

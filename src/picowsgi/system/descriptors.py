@@ -1,4 +1,4 @@
-"""Descriptors: the standard ones, and as many as the settings allow connections.
+"""Descriptors: the standard ones, and as many as the connections of a server need.
 
 Never closes or counts one: a server that has none left waits until one is free.
 """
@@ -9,13 +9,8 @@ import os
 import resource
 import sys
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from picowsgi.log import get_logger
-
-if TYPE_CHECKING:
-    from picowsgi.config.settings import Settings
 
 # What is left for the application's files and for content in temporary files: one for every so many
 # connections, and not less than this.
@@ -51,32 +46,32 @@ def restore_standard_streams() -> None:
             sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
-def make_room(settings: Settings) -> Settings:
-    """Raise this process's soft limit of descriptors to what the settings need.
+def make_room(connections: int) -> int:
+    """Raise this process's soft limit of descriptors to what so many connections need.
 
-    It is not raised above the hard limit, and never lowered. Where that is not enough, the settings
-    come back with fewer `max_connections`, and the log says so.
+    It is not raised above the hard limit, and never lowered. Returns for how many connections that
+    is enough; where they are fewer, the log says so.
     """
-    wanted = settings.max_connections + max(settings.max_connections // _SHARE, _LEAST)
+    wanted = connections + max(connections // _SHARE, _LEAST)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return settings
+        return connections
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     except (OSError, ValueError):  # the system has another limit, such as macOS
         limit = soft
     room = _room_in(limit)
-    if room >= settings.max_connections:
-        return settings
+    if room >= connections:
+        return connections
     get_logger().warning(
         "max-connections is lowered from %d to %d: a process may have %d descriptors here "
         "(ulimit -Hn), and some are for files",
-        settings.max_connections,
+        connections,
         room,
         limit,
     )
-    return replace(settings, max_connections=room)
+    return room
 
 
 def _room_in(limit: int) -> int:

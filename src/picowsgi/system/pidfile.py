@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from picowsgi.errors import ConfigError
+from picowsgi.system.processes import is_running
 
 
 class PidFile:
@@ -28,7 +29,7 @@ class PidFile:
         Raises ConfigError where it cannot be written, or belongs to a process that lives.
         """
         other = _read(self._path)
-        if other is not None and other != os.getpid() and _lives(other):
+        if other is not None and other != os.getpid() and is_running(other):
             raise ConfigError(
                 f"the pid file {self._path} names process {other}, which is running; "
                 "stop it, or choose another file"
@@ -55,7 +56,7 @@ class PidFile:
     def take_back(self) -> None:
         """Have the name again: the successor is gone."""
         with suppress(ConfigError):  # a successor of somebody else has it
-            if _read(self._own) in (None, os.getpid()) or not _lives(_read(self._own) or 0):
+            if _read(self._own) in (None, os.getpid()) or not is_running(_read(self._own) or 0):
                 self._move(self._own)
 
     def remove(self) -> None:
@@ -84,15 +85,3 @@ def _read(path: Path) -> int | None:
         return None
     finally:
         os.close(descriptor)
-
-
-def _lives(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # it lives, and is somebody else's
-    return True

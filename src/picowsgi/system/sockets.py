@@ -1,4 +1,4 @@
-"""Addresses as text, and the listening sockets that are made from them.
+"""Addresses, and the listening sockets that are made from them.
 
 Never accepts a connection: the sockets are handed to the core as they are.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import socket
 import stat
 from contextlib import suppress
@@ -23,8 +22,6 @@ from picowsgi.system.privileges import find_group
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from picowsgi.config.settings import Settings
-
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _UNSENT_MOST = 128 * 1024  # bytes of a connection that the system has and need not send yet
 _ADDRESS_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -34,7 +31,6 @@ _REPLACED = (
 )
 _GROUP_MODE = 0o660
 _SAME = -1  # the user that a file has
-_FORMS = "HOST:PORT, [V6]:PORT, unix:PATH or fd://N"
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ Owner = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Access:
+class FilePermissions:
     """Who may connect to a unix socket: the mode of its file, -1 for what the umask leaves of it,
     and its owner, None for the user that this process is.
     """
@@ -68,74 +64,37 @@ class Access:
     owner: Owner | None = None
 
 
-def parse_host(text: str) -> str:
-    """Return the host that `text` names, an IPv6 address without its brackets.
-
-    Raises ValueError, whose text says what was expected.
-    """
-    host = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
-    if not host or re.search(r"[\s/\[\]\x00]", host):
-        raise ValueError("a host name or an IP address")
-    if host.count(":") == 1:
-        raise ValueError("a host name or an IP address without a port")
-    return host
-
-
-def parse_bind(text: str) -> Bind:
-    """Return the address that `text` names: `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `fd://N`.
-
-    Raises ValueError, whose text says what was expected.
-    """
-    if text.startswith("unix:"):
-        path = text[len("unix:") :]
-        if not path or "\0" in path:
-            raise ValueError("the path of a socket after unix:")
-        return Bind("unix", path=path)
-    if text.startswith("fd:"):
-        if not re.fullmatch(r"fd://[0-9]{1,9}", text):
-            raise ValueError("a descriptor's number after fd://")
-        return Bind("fd", fd=int(text[len("fd://") :]))
-    host, colon, digits = text.rpartition(":")
-    if not colon or not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > 65535:
-        raise ValueError(f"{_FORMS}, with a port from 0 to 65535")
-    if not host:
-        # Other servers read this as all interfaces or as this machine only: refuse to guess.
-        raise ValueError(
-            f"{_FORMS}; 127.0.0.1:{digits} serves this machine, 0.0.0.0:{digits} the network"
-        )
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError(f"{_FORMS}; an IPv6 address stands in brackets")
-    return Bind("tcp", host=parse_host(host), port=int(digits))
-
-
-def open_sockets(settings: Settings, owner: Owner | None = None) -> list[socket.socket]:
-    """Return a listening socket for each address of `settings`, in their order.
+def open_sockets(
+    binds: Iterable[Bind], backlog: int, permissions: FilePermissions | None = None
+) -> list[socket.socket]:
+    """Return a listening socket for each address, in their order.
 
     They do not block and are not inherited by child processes. All of them are opened, or none
     and BindError is raised. A descriptor given as `fd://N` belongs to its socket from then on.
-    The files of unix sockets are given to `owner`, a user and a group, or to the group that the
-    settings name; a group that does not exist raises ConfigError.
+    `permissions` are for the files of unix sockets.
     """
     occupy_standard()
-    access = access_of(settings, owner)
     sockets: list[socket.socket] = []
     try:
-        for bind in settings.binds():
-            sockets.append(open_bind(bind, settings.backlog, sockets, access))
+        for bind in binds:
+            sockets.append(open_bind(bind, backlog, sockets, permissions))
     except BaseException:
         close_sockets(sockets)
         raise
     return sockets
 
 
-def access_of(settings: Settings, owner: Owner | None = None) -> Access:
-    """Return who may connect to unix sockets. Raises ConfigError for a group that is not there."""
-    mode = settings.unix_socket_mode
-    if not settings.unix_socket_group:
-        return Access(mode, owner)
-    group = find_group(settings.unix_socket_group, "--unix-socket-group")
+def find_permissions(mode: int, group: str, owner: Owner | None = None) -> FilePermissions:
+    """Return who may connect to unix sockets: `owner`, and the group of this name where it has one.
+
+    Raises ConfigError for a group that does not exist.
+    """
+    if not group:
+        return FilePermissions(mode, owner)
+    number = find_group(group, "--unix-socket-group")
     # The group is of use only where it may write.
-    return Access(_GROUP_MODE if mode < 0 else mode, (_SAME if owner is None else owner[0], group))
+    user = _SAME if owner is None else owner[0]
+    return FilePermissions(_GROUP_MODE if mode < 0 else mode, (user, number))
 
 
 def close_sockets(sockets: Iterable[socket.socket]) -> None:
@@ -194,7 +153,10 @@ def adopt_listener(descriptor: int, file: str | None, *, is_ours: bool = False) 
 
 
 def open_bind(
-    bind: Bind, backlog: int, opened: list[socket.socket], access: Access | None = None
+    bind: Bind,
+    backlog: int,
+    opened: list[socket.socket],
+    permissions: FilePermissions | None = None,
 ) -> socket.socket:
     """Return a listening socket for one address; `opened` are those that were opened before.
 
@@ -202,7 +164,7 @@ def open_bind(
     """
     try:
         if bind.kind == "unix":
-            return _open_unix(bind, backlog, access or Access())
+            return _open_unix(bind, backlog, permissions or FilePermissions())
         if bind.kind == "fd":
             return _open_descriptor(bind, backlog, opened)
         return _open_tcp(bind, backlog)
@@ -300,26 +262,26 @@ class UnixListener(Listener):
     def _note(self, found: os.stat_result) -> None:
         self._identity = (found.st_dev, found.st_ino)
 
-    def set_access(self, access: Access) -> None:
+    def set_permissions(self, permissions: FilePermissions) -> None:
         """Set the mode and the owner of its file, and never those of another one.
 
         Root calls this for files in directories where other users can write. A user who replaces
         the socket with a link to a file of root's, or with that file, must not get the file.
         Raises OSError.
         """
-        if access.mode < 0 and access.owner is None:
+        if permissions.mode < 0 and permissions.owner is None:
             return
         if not hasattr(os, "O_PATH"):
-            self._set_access_of_name(access)
+            self._set_permissions_by_name(permissions)
             return
         file = self._open_file()
         try:
             self._note(os.fstat(file))
             through = f"/proc/self/fd/{file}"
-            if access.owner is not None:
-                os.chown(through, *access.owner)
-            if access.mode >= 0:
-                Path(through).chmod(access.mode)
+            if permissions.owner is not None:
+                os.chown(through, *permissions.owner)
+            if permissions.mode >= 0:
+                Path(through).chmod(permissions.mode)
         finally:
             os.close(file)
         if not self._is(self.path.lstat()):  # clients would connect to something else
@@ -344,14 +306,14 @@ class UnixListener(Listener):
     def _may_be(self, found: os.stat_result) -> bool:
         return self._is(found) and stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid()
 
-    def _set_access_of_name(self, access: Access) -> None:
+    def _set_permissions_by_name(self, permissions: FilePermissions) -> None:
         """Do the same where the system has no way to hold the file: no link is followed."""
         if not self._may_be(self.path.lstat()):
             raise OSError(errno.EEXIST, _REPLACED)
-        if access.owner is not None:
-            os.chown(self.path, *access.owner, follow_symlinks=False)
-        if access.mode >= 0:
-            self.path.chmod(access.mode, follow_symlinks=False)
+        if permissions.owner is not None:
+            os.chown(self.path, *permissions.owner, follow_symlinks=False)
+        if permissions.mode >= 0:
+            self.path.chmod(permissions.mode, follow_symlinks=False)
 
     def remove_file(self) -> None:
         try:
@@ -361,7 +323,7 @@ class UnixListener(Listener):
             pass  # gone already, or no longer ours to remove
 
 
-def _open_unix(bind: Bind, backlog: int, access: Access) -> socket.socket:
+def _open_unix(bind: Bind, backlog: int, permissions: FilePermissions) -> socket.socket:
     _remove_stale(bind)
     sock = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.is_ours = True
@@ -373,7 +335,7 @@ def _open_unix(bind: Bind, backlog: int, access: Access) -> socket.socket:
             raise _unix_error(bind, error) from None
         sock.remember_file(bind.path)
         try:
-            sock.set_access(access)  # nobody can connect yet
+            sock.set_permissions(permissions)  # nobody can connect yet
         except PermissionError as error:
             text = "the socket's owner or group cannot be set; only root, or a member, can do that"
             raise BindError(f"cannot listen on {bind}: {text}", error.errno) from None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
 
 
-def log_notices(server: core.CoreServer, settings: Settings) -> None:
+def log_incidents(server: core.CoreServer, settings: Settings) -> None:
     """Write a line for each notice that the core has."""
     for notice in server.notices():
         level, text = _describe(notice, settings)

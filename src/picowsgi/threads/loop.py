@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 from picowsgi import core
 from picowsgi.log import get_logger, show
 from picowsgi.system.cpus import has_gil, usable_cpus
-from picowsgi.threads.incidents import log_notices
-from picowsgi.wsgi.environ import Kept, base_environ
+from picowsgi.threads.incidents import log_incidents
+from picowsgi.wsgi.environ import SharedState, base_environ
 from picowsgi.wsgi.request_timeout import CAN_INTERRUPT, Guard, interrupt_application
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from picowsgi.config.settings import Settings
-    from picowsgi.threads.access_log import AccessLog
     from picowsgi.wsgi.gateway import Gateway
 
 #: Makes a thread of this name that does this, and starts it.
@@ -95,7 +94,7 @@ class Loop:
         sockets: Sequence[socket.socket],
         settings: Settings,
         *,
-        access: AccessLog,
+        access: core.AccessOutput,
         balance: core.Balance | None,
         common: Mapping[str, Any],
         make_gateway: Callable[..., Gateway],
@@ -106,7 +105,7 @@ class Loop:
         self._make_gateway = make_gateway
         self.core = core.CoreServer(sockets, settings, access, balance)
         self._bases = [base_environ(sock, common) for sock in sockets]
-        self._kept = Kept(self.core)
+        self._shared = SharedState(self.core)
         #: Those that serve, by the number that the core has for them; and their guards.
         #: A new one gets the number of one that has ended.
         self._threads: list[threading.Thread] = []
@@ -145,7 +144,7 @@ class Loop:
             get_logger().error(_NO_THREAD, show(error))
             return
         gateway.run()
-        log_notices(self.core, self._settings)  # the watcher may have ended before
+        log_incidents(self.core, self._settings)  # the watcher may have ended before
 
     def _gateway_of(self, number: int) -> Gateway:
         thread = core.CoreThread(self.core, number)
@@ -153,7 +152,7 @@ class Loop:
         if settings.timeout_request and not has_gil():
             application = self._guards[number] = Guard(application)
         return self._make_gateway(
-            application, thread, self._bases, self._kept, debug=settings.debug
+            application, thread, self._bases, self._shared, debug=settings.debug
         )
 
     def _watch(self, start_thread: StartThread) -> None:
@@ -169,7 +168,7 @@ class Loop:
 
     def _act(self, start_thread: StartThread, what: int, number: int) -> None:
         if what == core.WATCH_NOTICE:
-            log_notices(self.core, self._settings)
+            log_incidents(self.core, self._settings)
         elif what == core.WATCH_START:
             try:
                 self._start_serving_thread(start_thread)

@@ -27,7 +27,7 @@ _NOTHING: Mapping[str, Any] = {}
 _LOOK = 0.25  # seconds: how soon join() sees that a stop was asked for
 
 
-class Worker:
+class ThreadPool:
     """Serves `application` on `sockets`, which stay the caller's, with up to `settings.threads`.
 
     `environ` is added to that of each request. `make_gateway` is called in each serving thread with
@@ -65,7 +65,7 @@ class Worker:
                 application,
                 sockets,
                 part,
-                access=self._access,
+                access=self._access.output,
                 balance=balance,
                 common=common,
                 make_gateway=make_gateway,

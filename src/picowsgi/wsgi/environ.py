@@ -48,7 +48,7 @@ def base_environ(sock: socket.socket, extensions: Mapping[str, Any]) -> WSGIEnvi
     }
 
 
-class Kept:
+class SharedState:
     """What the serving threads of one server keep for its connections, together."""
 
     def __init__(self, server: core.CoreServer) -> None:
@@ -65,7 +65,7 @@ class Kept:
         self.lock = threading.Lock()
 
     def take_news(self, thread: core.CoreThread) -> None:
-        """Let go of what the core says is not needed any more."""
+        """Release the objects that the core does not need any more."""
         with self.lock:
             self._take_news(thread)
 
@@ -99,20 +99,22 @@ class EnvironMaker:
     `bases` has one environ for each listening socket.
     """
 
-    def __init__(self, thread: core.CoreThread, bases: list[WSGIEnvironment], kept: Kept) -> None:
+    def __init__(
+        self, thread: core.CoreThread, bases: list[WSGIEnvironment], shared: SharedState
+    ) -> None:
         self._thread = thread
         self._bases = bases
-        self._kept = kept
-        self._templates = kept.templates
-        self._changed = kept.changed
-        self._with_content = kept.with_content
+        self._shared = shared
+        self._templates = shared.templates
+        self._changed = shared.changed
+        self._with_content = shared.with_content
         self._request = thread.request
         self._block = thread.block
         self._block_size = thread.block_size
         self._orders = Orders(bases)
         self._known_orders = self._orders.known
         self._has_one_base = len(bases) == 1
-        #: The temporary file with the content of the request at hand; to be closed at its end.
+        #: The temporary file with the content of the current request; to be closed at its end.
         self.spooled: BinaryIO | None = None
 
     def make(self, number: int) -> WSGIEnvironment:
@@ -148,7 +150,7 @@ class EnvironMaker:
             environ["wsgi.input"] = self._open_content()
             return environ
         if number & core.NEWS:
-            self._kept.take_news(self._thread)
+            self._shared.take_news(self._thread)
         kind = number & core.KIND
         entry = number & core.ENTRY_BITS
         if kind == core.SAME:
@@ -158,7 +160,7 @@ class EnvironMaker:
         else:
             environ = self._make_slowly() if number & core.OTHER_NAMES else self.make(core.NEW)
             if kind == core.STORE:
-                self._kept.put_template(self._thread, entry, environ.copy())
+                self._shared.put_template(self._thread, entry, environ.copy())
         if number & core.CONTENT:
             self._add_content(environ, number)
         return environ

@@ -15,7 +15,7 @@ from picowsgi import core
 from picowsgi.errors import ClientGoneError
 from picowsgi.log import get_logger, request_line
 from picowsgi.system import fork_guard
-from picowsgi.wsgi.environ import EnvironMaker, Kept
+from picowsgi.wsgi.environ import EnvironMaker, SharedState
 from picowsgi.wsgi.request_timeout import calls_application, checkpoint
 from picowsgi.wsgi.response import FileWrapper, Response, real_file, to_bytes
 from picowsgi.wsgi.response_head import Head, HeadEncoder
@@ -91,7 +91,7 @@ class Gateway:
         application: WSGIApplication,
         thread: core.CoreThread,
         bases: list[WSGIEnvironment],
-        kept: Kept,
+        shared: SharedState,
         flags: int = 0,
         *,
         debug: bool = False,
@@ -103,13 +103,13 @@ class Gateway:
         self.application = application
         self.thread: Any = thread.pointer
         self._use(HeadEncoder(flags))
-        self.environs = EnvironMaker(thread, bases, kept)
+        self.environs = EnvironMaker(thread, bases, shared)
         self._request = thread.request
         #: Whether the response in parts that has ended is cut.
         self._cut = False
         self._process = os.getpid()
         self._core_thread = thread
-        self._kept = kept
+        self._shared = shared
         if debug:
             from picowsgi.app.pages.error import make_page
 
@@ -141,7 +141,7 @@ class Gateway:
 
     def _run(self, number: int) -> int:
         """Serve requests, beginning with the one of this number; returns core.STOP."""
-        serve, make, templates = self.serve, self.environs.make, self._kept.templates
+        serve, make, templates = self.serve, self.environs.make, self._shared.templates
         # CPython 3.11 makes the code of a loop faster only where its end is a jump without a
         # condition, and this function is called once. So the condition stands in the middle.
         while True:
@@ -155,7 +155,7 @@ class Gateway:
             elif number == core.STOP:
                 return number
             else:
-                self._kept.take_news(self._core_thread)
+                self._shared.take_news(self._core_thread)
                 number = core.next_request(self.thread)
 
     def leave_child(self, error: BaseException | None = None) -> None:
@@ -216,7 +216,7 @@ class Gateway:
         """
         request = self._request
         request.lends = 1
-        loans = self._kept.loans
+        loans = self._shared.loans
         number = request.exchange
         loans[number] = self._core_thread.owner, (pieces, loans.get(number))
 
@@ -355,7 +355,7 @@ class Gateway:
                 self._note(second)
 
     def _abandon(self) -> int:
-        """End the request at hand, if there is one: by a 500, or cut where its head has been sent.
+        """End the current request, if there is one: by a 500, or cut where its head has been sent.
 
         Returns as `serve` does.
         """

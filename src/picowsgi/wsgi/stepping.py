@@ -13,12 +13,12 @@ from picowsgi.wsgi.gateway import Gateway
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-    from picowsgi.wsgi.environ import Kept
+    from picowsgi.wsgi.environ import SharedState
     from picowsgi.wsgi.response import Response
     from picowsgi.wsgi.response_head import Head
 
 
-class ObservedGateway(Gateway):
+class SteppingGateway(Gateway):
     """A gateway that comes back after each request, and knows what was answered.
 
     `flags` are added to those of every response (csrc/api.h).
@@ -29,12 +29,12 @@ class ObservedGateway(Gateway):
         application: WSGIApplication,
         thread: core.CoreThread,
         bases: list[WSGIEnvironment],
-        kept: Kept,
+        shared: SharedState,
         flags: int = 0,
         *,
         debug: bool = False,
     ) -> None:
-        super().__init__(application, thread, bases, kept, core.RETURN | flags, debug=debug)
+        super().__init__(application, thread, bases, shared, core.RETURN | flags, debug=debug)
         #: That of the response that was sent last. Not what the application has given: that may be
         #: a generator, or change.
         self._head = self._failure[0]
@@ -75,7 +75,7 @@ class ObservedGateway(Gateway):
 
         It waits once, so it may return sooner: always after a signal, or `CoreServer.wake`.
         """
-        self._kept.take_news(self._core_thread)
+        self._shared.take_news(self._core_thread)
         number = core.next_request_within(self.thread, milliseconds)
         if number < 0:
             return False
@@ -92,5 +92,5 @@ class ObservedGateway(Gateway):
     def settle(self, milliseconds: int) -> bool:
         """Wait so long for responses to be sent, without a request; tell whether all are."""
         unsent: Any = core.settle(self.thread, milliseconds)
-        self._kept.take_news(self._core_thread)
+        self._shared.take_news(self._core_thread)
         return not unsent

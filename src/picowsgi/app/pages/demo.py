@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from picowsgi import __version__
-from picowsgi.app.pages.template import POLICY, html, show, table
+from picowsgi.app.pages.template import HTML, JSON, headers, html, show, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _SHOWN_CONTENT = 1024  # bytes of posted content that the page shows
 _READ_SIZE = 65536
-_HTML = "text/html; charset=utf-8"
-_JSON = "application/json; charset=utf-8"
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -29,20 +27,14 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
     page, methods = _PAGES.get(path, (_not_found_page, ("GET", "HEAD", "POST")))
     method = environ["REQUEST_METHOD"]
     if method not in methods:
-        status, kind, text = "405 Method Not Allowed", _HTML, _not_allowed_page(method, methods)
+        status, kind, text = "405 Method Not Allowed", HTML, _not_allowed_page(method, methods)
     else:
         status, kind, text = page(environ)
     content = text.encode("utf-8")
-    headers = [
-        ("Content-Type", kind),
-        ("Content-Length", str(len(content))),
-        ("Cache-Control", "no-store"),
-        ("Content-Security-Policy", POLICY),
-        ("X-Content-Type-Options", "nosniff"),
-    ]
+    fields = headers(kind, content)
     if status.startswith("405"):
-        headers.append(("Allow", ", ".join(methods)))
-    start_response(status, headers)
+        fields.append(("Allow", ", ".join(methods)))
+    start_response(status, fields)
     return [] if method == "HEAD" else [content]
 
 
@@ -62,7 +54,7 @@ application in it; <code>picowsgi "module:create_app()"</code> calls a factory, 
 <p>The <code>environ</code> that your application would get
 (<a href="environ.json">as JSON</a>):</p>
 {table(environ)}"""
-    return "200 OK", _HTML, html("picowsgi", body)
+    return "200 OK", HTML, html("picowsgi", body)
 
 
 def _posted(environ: WSGIEnvironment) -> str:
@@ -94,7 +86,7 @@ def _read(environ: WSGIEnvironment) -> tuple[int, bytes]:
 
 def _environ_page(environ: WSGIEnvironment) -> _Page:
     texts = {name: value for name, value in sorted(environ.items()) if isinstance(value, str)}
-    return "200 OK", _JSON, json.dumps(texts, indent=2) + "\n"
+    return "200 OK", JSON, json.dumps(texts, indent=2) + "\n"
 
 
 def _not_found_page(environ: WSGIEnvironment) -> _Page:
@@ -102,7 +94,7 @@ def _not_found_page(environ: WSGIEnvironment) -> _Page:
     body = f"""\
 <h1>Not found</h1>
 <p>There is nothing at <code>{path}</code>. The demonstration is <a href="/">one page</a>.</p>"""
-    return "404 Not Found", _HTML, html("Not found", body)
+    return "404 Not Found", HTML, html("Not found", body)
 
 
 def _not_allowed_page(method: str, methods: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ import traceback
 from html import escape
 from typing import TYPE_CHECKING
 
-from picowsgi.app.pages.template import POLICY, html, table
+from picowsgi.app.pages.template import HTML, TEXT, headers, html, prefers_html, table
 from picowsgi.log import printable, printable_lines, request_line
 
 if TYPE_CHECKING:
@@ -24,17 +24,12 @@ def make_page(
     frames = error.__traceback__ and (error.__traceback__.tb_next or error.__traceback__)
     lines = printable_lines("".join(traceback.format_exception(type(error), error, frames)))
     line = request_line(environ)
-    if "text/html" in environ.get("HTTP_ACCEPT", ""):
-        kind, text = "text/html", _page(environ, line, lines, printable(type(error).__name__))
+    if prefers_html(environ):
+        kind, text = HTML, _page(environ, line, lines, printable(type(error).__name__))
     else:
-        kind, text = "text/plain", f"Internal Server Error: {line}\n\n{lines}"
-    headers = [
-        ("Content-Type", f"{kind}; charset=utf-8"),
-        ("Cache-Control", "no-store"),
-        ("Content-Security-Policy", POLICY),
-        ("X-Content-Type-Options", "nosniff"),
-    ]
-    return headers, text.encode("utf-8", "backslashreplace")
+        kind, text = TEXT, f"Internal Server Error: {line}\n\n{lines}"
+    content = text.encode("utf-8", "backslashreplace")
+    return headers(kind, content), content
 
 
 def _page(environ: WSGIEnvironment, line: str, lines: str, name: str) -> str:

@@ -25,20 +25,13 @@ def failure_page(error: AppImportError) -> WSGIApplication:
     """Return an application that answers with the error: as HTML where that is asked for."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if "text/html" in environ.get("HTTP_ACCEPT", ""):
-            kind, text = "text/html", _html(error)
+        if template.prefers_html(environ):
+            kind, text = template.HTML, _html(error)
         else:
             parts = (f"{_TITLE}: {error}", error.application_traceback.rstrip("\n"), _HINT)
-            kind, text = "text/plain", "\n\n".join(filter(None, parts)) + "\n"
+            kind, text = template.TEXT, "\n\n".join(filter(None, parts)) + "\n"
         content = text.encode("utf-8", "backslashreplace")
-        headers = [
-            ("Content-Type", f"{kind}; charset=utf-8"),
-            ("Content-Length", str(len(content))),
-            ("Cache-Control", "no-store"),
-            ("Content-Security-Policy", template.POLICY),
-            ("X-Content-Type-Options", "nosniff"),
-        ]
-        start_response("500 Internal Server Error", headers)
+        start_response("500 Internal Server Error", template.headers(kind, content))
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
 
     return application

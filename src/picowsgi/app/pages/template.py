@@ -8,8 +8,28 @@ from typing import Any
 
 from picowsgi.log import printable
 
+HTML = "text/html; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json; charset=utf-8"
+
 #: Nothing on a page is fetched, and nothing runs.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def headers(kind: str, content: bytes) -> list[tuple[str, str]]:
+    """Return the headers of a page of this content type."""
+    return [
+        ("Content-Type", kind),
+        ("Content-Length", str(len(content))),
+        ("Cache-Control", "no-store"),
+        ("Content-Security-Policy", _POLICY),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+
+
+def prefers_html(environ: Mapping[str, Any]) -> bool:
+    """Tell whether the client asks for HTML, and not for plain text."""
+    return "text/html" in environ.get("HTTP_ACCEPT", "")
 
 
 def table(values: Mapping[str, Any]) -> str:
