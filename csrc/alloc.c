@@ -10,7 +10,7 @@
 
 static long allocations_left = -1; /* -1: no failure asked for; used by tests alone */
 
-static bool pw_alloc_refused(void)
+static bool alloc_refused(void)
 {
     if (allocations_left < 0)
         return false;
@@ -28,12 +28,12 @@ void pw_alloc_fail_after(long n)
 
 void *pw_alloc(size_t size)
 {
-    return pw_alloc_refused() ? NULL : calloc(1, size);
+    return alloc_refused() ? NULL : calloc(1, size);
 }
 
 void *pw_realloc(void *old, size_t size)
 {
-    return pw_alloc_refused() ? NULL : realloc(old, size);
+    return alloc_refused() ? NULL : realloc(old, size);
 }
 
 void pw_free(void *memory)
@@ -50,7 +50,7 @@ void pw_free(void *memory)
 static bool heap_is_trimmed;
 
 /* Whether the user has not chosen the value, in either of the two places that glibc reads. */
-static bool pw_is_unset(const char *variable, const char *tunable)
+static bool is_unset(const char *variable, const char *tunable)
 {
     const char *tunables = getenv("GLIBC_TUNABLES");
     return getenv(variable) == NULL && (tunables == NULL || strstr(tunables, tunable) == NULL);
@@ -58,12 +58,12 @@ static bool pw_is_unset(const char *variable, const char *tunable)
 
 void pw_share_heap(void)
 {
-    if (pw_is_unset("MALLOC_ARENA_MAX", "glibc.malloc.arena_max"))
+    if (is_unset("MALLOC_ARENA_MAX", "glibc.malloc.arena_max"))
         mallopt(M_ARENA_MAX, 1);
     /* Content of a megabyte is not given back to the system and asked for again for each request. */
-    if (pw_is_unset("MALLOC_MMAP_THRESHOLD_", "glibc.malloc.mmap_threshold"))
+    if (is_unset("MALLOC_MMAP_THRESHOLD_", "glibc.malloc.mmap_threshold"))
         mallopt(M_MMAP_THRESHOLD, 2 << 20);
-    heap_is_trimmed = pw_is_unset("MALLOC_TRIM_THRESHOLD_", "glibc.malloc.trim_threshold");
+    heap_is_trimmed = is_unset("MALLOC_TRIM_THRESHOLD_", "glibc.malloc.trim_threshold");
     if (heap_is_trimmed)
         mallopt(M_TRIM_THRESHOLD, PW_HEAP_KEPT);
 }

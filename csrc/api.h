@@ -40,7 +40,7 @@ typedef struct {
     int32_t timeout_queue;   /* that a complete request waits for a thread; 0: none */
     int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
     int32_t access_json;     /* values are escaped for JSON strings */
-    int32_t access_prompt;   /* a line does not wait for others: somebody looks on */
+    int32_t access_prompt;   /* a line does not wait for others: for a terminal */
     int64_t access_program_size;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
     /* The rest is borrowed during pw_server_new. */
@@ -166,7 +166,7 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number);
 void pw_thread_free(pw_thread *thread);
 /*
  * Has the thread return PW_IDLE if it waits for a request, or when it next would. From any thread. A
- * Python without the GIL has each thread itself free what it has made and another let go of, which
+ * Python without the GIL has each thread itself free what it has made and another released, which
  * one that waits in the core does not get to.
  */
 void pw_thread_nudge(pw_thread *thread);
@@ -354,7 +354,7 @@ int64_t pw_finish(pw_thread *thread, int32_t cut);
  * 0, or PW_GONE. */
 int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size);
 /*
- * How far the request at hand is, for a caller that has lost count by an error: there is none, or
+ * How far the current request is, for a caller that has lost count by an error: there is none, or
  * nothing has been sent (pw_respond can answer it), or its head has (pw_send_end can end it).
  */
 #define PW_REQUEST_NONE 0

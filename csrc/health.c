@@ -11,7 +11,7 @@
 #include "output.h"
 #include "state.h"
 
-static bool pw_is(pw_span span, const char *text)
+static bool span_is(pw_span span, const char *text)
 {
     return span.size == strlen(text) && memcmp(span.at, text, span.size) == 0;
 }
@@ -20,12 +20,12 @@ bool pw_conn_is_health(const pw_server *server, const pw_conn *conn)
 {
     const pw_head *head = &server->head;
     return server->has_probes && conn->kind != PW_SAME && /* an empty path is no request's */
-           (pw_is(head->path, server->health) || pw_is(head->path, server->live)) &&
-           (pw_is(head->method, "GET") || pw_is(head->method, "HEAD")) && !conn->facts.chunked &&
-           conn->facts.content_length <= 0;
+           (span_is(head->path, server->health) || span_is(head->path, server->live)) &&
+           (span_is(head->method, "GET") || span_is(head->method, "HEAD")) &&
+           !conn->facts.chunked && conn->facts.content_length <= 0;
 }
 
-static size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool unready)
+static size_t answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool unready)
 {
     const char *text = unready ? "draining\n" : "ok\n";
     int size = snprintf(to, PW_REFUSAL_MOST,
@@ -45,11 +45,11 @@ static size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *c
 pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
 {
     char answer[PW_REFUSAL_MOST];
-    bool unready = atomic_load(&server->unready) && pw_is(server->head.path, server->health);
+    bool unready = atomic_load(&server->unready) && span_is(server->head.path, server->health);
     if (!conn->facts.keep_alive || atomic_load(&server->closing))
         pw_conn_ends(conn, PW_CONN_CLOSES);
     conn->response = (pw_response){.promised = -1};
-    size_t size = pw_answer_health(&server->clock, answer, conn, unready);
+    size_t size = answer_health(&server->clock, answer, conn, unready);
     conn->in->start += conn->used;
     conn->used = 0;
     conn->progress = (pw_head_progress){0};

@@ -1,6 +1,6 @@
 /*
- * The connections that go on, each in one queue at most, and the news for Python; whoever may have to
- * go on with them is woken.
+ * The connections that go on, each in one queue at most, and the news for Python. Functions here
+ * also wake the thread that has to go on with them.
  */
 #ifndef PW_QUEUE_H
 #define PW_QUEUE_H

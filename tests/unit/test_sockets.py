@@ -441,7 +441,7 @@ def test_a_group_that_cannot_be_given_is_refused(
 
 
 def attacks(directory: Path) -> dict[str, Callable[[Path], object]]:
-    """What somebody who may write in the directory can do once the socket is there."""
+    """What a user who may write in the directory can do once the socket is there."""
     secret = directory / "secret"
 
     def put(path: Path) -> Callable[[Path], Path]:

@@ -91,7 +91,7 @@ def _end_threads(within: float) -> None:
     That also calls the functions that end executors (concurrent.futures).
     """
     thread = threading.Thread(target=threading._shutdown, daemon=True)  # type: ignore[attr-defined]
-    with suppress(RuntimeError, MemoryError):  # no thread can be had
+    with suppress(RuntimeError, MemoryError):  # the system has no room for it
         thread.start()
         thread.join(within)
 

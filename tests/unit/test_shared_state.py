@@ -1,4 +1,4 @@
-"""What the serving threads of one server keep together (`picowsgi.wsgi.environ.Kept`)."""
+"""What the serving threads of one server keep together (`picowsgi.wsgi.environ.SharedState`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from picowsgi import core
-from picowsgi.wsgi.environ import Kept
+from picowsgi.wsgi.environ import SharedState
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_the_templates_of_an_entry_go_together(news: list[int]) -> None:
     """A number of a connection that has ended must not find the environ of its client."""
     server: Any = SimpleNamespace(loans={})
     thread: Any = SimpleNamespace(pointer=None)
-    kept = Kept(server)
+    kept = SharedState(server)
     stays, goes = (number << core.ENTRY_SHIFT for number in (3, 4))
     kept.put_template(thread, stays, {"HTTP_COOKIE": "stays"})
     kept.put_template(thread, goes, {"HTTP_COOKIE": "goes"})
