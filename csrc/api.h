@@ -46,6 +46,7 @@ typedef struct {
     /* The rest is borrowed during pw_server_new. */
     const char *access_program; /* the lines of the access log: see PW_ATOM_LITERAL */
     const char *health_path;    /* answered by the core; empty: none */
+    const char *live_path;      /* the same, and with 200 while the server stops, too */
     const char *temporary_directory;
     const char *poller; /* pw_poller_name, or "auto" or NULL: the first of them */
 } pw_settings;
@@ -138,13 +139,20 @@ int32_t pw_server_share(pw_server *server, int32_t from, int32_t to);
  * accepting while connections wait on the listening sockets, as room becomes free, and closes the
  * sockets once none waits. PW_LEAVE is for a server whose sockets others go on accepting from: it
  * takes what waits now and has room, and leaves the rest to them. Both end after timeout_graceful at
- * the latest. PW_END cuts what is not over.
+ * the latest, and sooner where nothing is left but requests of PW_WATCH_STUCK; requests that wait for
+ * the threads of these get a 503. PW_END cuts what is not over.
  */
 #define PW_DRAIN 1
 #define PW_LEAVE 2
 #define PW_END 3
 /* May be called from any thread and from a signal handler, any number of times. */
 void pw_server_stop(pw_server *server, int32_t how);
+/*
+ * The server is to stop soon. Until it is told so it accepts and serves as before, but health_path is
+ * answered with 503, and each response is the last one of its connection. From any thread and from a
+ * signal handler.
+ */
+void pw_server_announce_stop(pw_server *server);
 /* The access log goes to this descriptor from now on; lines that wait go to the one before. */
 void pw_server_log_to(pw_server *server, int32_t descriptor);
 /* How many requests it has handed out. May be called from any thread. */
@@ -166,9 +174,11 @@ void pw_thread_nudge(pw_thread *thread);
 /*
  * Looks after the serving threads: to be called again and again by a thread of its own that serves
  * nothing, where there may be more than one. Blocks, and returns what is to be done, with PW_WATCH_MASK:
- * PW_WATCH_STOP, nothing any more; PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_NOTICE,
- * notices are to be taken; PW_WATCH_SLOW or PW_WATCH_STUCK, a request has run for longer than
- * timeout_request, or twice that, in the thread whose number is in the bits from PW_WATCH_SHIFT on.
+ * PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_NOTICE, notices are to be taken;
+ * PW_WATCH_SLOW or PW_WATCH_STUCK, a request has run for longer than timeout_request, or twice that, in
+ * the thread whose number is in the bits from PW_WATCH_SHIFT on; PW_WATCH_STOP, nothing any more, and
+ * in these bits how many threads will not come back, where all that are at a request are such as
+ * PW_WATCH_STUCK was told of.
  */
 #define PW_WATCH_MASK 7
 #define PW_WATCH_SHIFT 3
@@ -196,6 +206,7 @@ void pw_watch_failed(pw_server *server);
 #define PW_NOTICE_BACKLOG 9       /* at the end connections were waiting to be accepted */
 #define PW_NOTICE_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
 #define PW_NOTICE_QUEUE 11 /* no thread was free for timeout_queue: 503; told now and then */
+#define PW_NOTICE_STUCK 12 /* no thread will be free, and the server stops: the same */
 #define PW_NOTICE_LINE 1024
 typedef struct {
     int32_t what;
@@ -377,8 +388,9 @@ int32_t pw_die_with_parent(int32_t signal);
 /*
  * For a process that is the server's own: one heap for all threads. glibc would give each thread its
  * own, and they grow to the most that each has ever held; Python's lock lets one allocate at a time
- * anyway: not for a Python without it. It keeps up to 8 MiB that are free. To be called before threads
- * are started.
+ * anyway: not for a Python without it. It keeps up to 8 MiB that are free; after a peak pw_watch gives
+ * the rest back once no request has come for a while. A value that the user has chosen
+ * (MALLOC_ARENA_MAX and the like, GLIBC_TUNABLES) stays. To be called before threads are started.
  */
 void pw_share_heap(void);
 

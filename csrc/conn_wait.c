@@ -55,14 +55,14 @@ pw_conn *pw_ready_pop(pw_server *server)
     return NULL;
 }
 
-void pw_ready_expire(pw_server *server, const pw_conn *last)
+void pw_ready_expire(pw_server *server, const pw_conn *last, int why)
 {
     pw_conn *conn;
-    do { /* all of them wait equally long */
+    do { /* those before it have waited as long */
         conn = pw_queue_pop(&server->ready);
         if (conn == NULL || pw_conn_defer_free(server, conn))
             continue;
-        pw_notice_often(server, conn, PW_NOTICE_QUEUE, &server->told_queue);
+        pw_notice_often(server, conn, why, &server->told_queue);
         pw_conn_refuse_waiting(server, conn, PW_E_QUEUE);
     } while (conn != NULL && conn != last);
 }
@@ -162,7 +162,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
     case PW_CONN_READY:
     case PW_CONN_APP:
         if (conn->state == PW_CONN_READY && conn->timer.kind == PW_TIMER_QUEUE)
-            pw_ready_expire(server, conn);
+            pw_ready_expire(server, conn, PW_NOTICE_QUEUE);
         else
             pw_timer_stop(
                 &conn->timer); /* left running because most requests are over in no time */

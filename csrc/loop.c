@@ -154,10 +154,31 @@ static void server_wait(pw_server *server, int most)
         pw_batch_flush(server, true);
 }
 
+/* Whether what is left, while the server drains, are requests that do not end. */
+static bool server_waits_in_vain(const pw_server *server)
+{
+    if (server->watch.timeout_request == 0 || server->conn_count > server->threads.taken)
+        return false;
+    int32_t conns;
+    int32_t stuck = pw_token_count_stuck(server, &conns);
+    return stuck > 0 && stuck == server->threads.taken && conns == server->conn_count;
+}
+
 static bool server_is_over(pw_server *server)
 {
-    return server->draining &&
-           ((server->conn_count == 0 && !pw_accept_is_open(server)) || pw_server_is_late(server));
+    if (!server->draining)
+        return false;
+    bool none_left = server->conn_count == 0 || server_waits_in_vain(server);
+    return (none_left && !pw_accept_is_open(server)) || pw_server_is_late(server);
+}
+
+/* Whether requests wait, while the server drains, for threads of which none comes back. */
+static bool ready_waits_in_vain(const pw_server *server)
+{
+    int32_t conns;
+    return server->draining && server->ready.first != NULL && server->watch.timeout_request > 0 &&
+           !pw_token_may_grow(server) &&
+           pw_token_count_stuck(server, &conns) >= server->threads.count;
 }
 
 /* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
@@ -212,6 +233,8 @@ int64_t pw_loop(pw_thread *thread)
             server_event(server, &server->events[server->event_next++]);
         } else if (pw_accept_drain_is_due(server)) {
             pw_accept_drain(server);
+        } else if (!serves && ready_waits_in_vain(server)) {
+            pw_ready_expire(server, NULL, PW_NOTICE_STUCK);
         } else if (server_is_over(server)) {
             server_end(server);
             pw_token_stop(server);

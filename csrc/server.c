@@ -59,8 +59,10 @@ static bool server_allocate(pw_server *server, const pw_settings *settings)
     server->scratch = pw_realloc(NULL, PW_SCRATCH_SIZE);
     server->directory = copy_text(directory, strlen(directory));
     server->health = copy_text(settings->health_path, strlen(settings->health_path));
+    server->live = copy_text(settings->live_path, strlen(settings->live_path));
+    server->has_probes = settings->health_path[0] != '\0' || settings->live_path[0] != '\0';
     if (server->fields == NULL || server->scratch == NULL || server->directory == NULL ||
-        server->health == NULL || !access_open(&server->access, settings) ||
+        server->health == NULL || server->live == NULL || !access_open(&server->access, settings) ||
         !pw_notices_init(&server->notices))
         return false;
     server->store.directory = server->directory;
@@ -142,8 +144,18 @@ fail:
     return NULL;
 }
 
+void pw_server_announce_stop(pw_server *server)
+{
+    atomic_store(&server->unready, true);
+    atomic_store(&server->closing, true);
+}
+
 void pw_server_stop(pw_server *server, int32_t how)
 {
+    if (how == PW_LEAVE) /* the others on these sockets are as ready as before */
+        atomic_store(&server->closing, true);
+    else
+        pw_server_announce_stop(server);
     int asked = atomic_load(&server->stopping);
     while (asked < how && !atomic_compare_exchange_weak(&server->stopping, &asked, how))
         continue;
@@ -218,6 +230,7 @@ void pw_server_free(pw_server *server)
     pw_free(server->access.lines.at);
     pw_free(server->access.program);
     pw_free(server->health);
+    pw_free(server->live);
     for (int i = 0; i < 2; i++)
         if (server->wake[i] >= 0)
             close(server->wake[i]);

@@ -194,6 +194,8 @@ struct pw_server {
     int wake[2];               /* a pipe: [1] written by pw_server_stop */
     atomic_int stopping;       /* the most urgent that pw_server_stop was asked for; 0: nothing */
     _Atomic(int64_t) requests; /* handed out; read by pw_server_requests from any thread */
+    atomic_bool closing;       /* each response is the last one of its connection */
+    atomic_bool unready;       /* health_path is answered with 503 */
     bool draining;
     atomic_int_least64_t drain_until; /* ms; 0: nobody has seen yet that it is to stop */
 
@@ -244,6 +246,8 @@ struct pw_server {
     pw_access access;
     int64_t polled_us; /* when the poller was last asked; with an access log only */
     char *health;      /* owned: the path that the core answers; empty: none */
+    char *live;        /* owned: the same, of pw_settings.live_path */
+    bool has_probes;   /* one of the two is not empty */
 
     pthread_mutex_t lock;
     int32_t references; /* pw_server_free and the threads: the last one frees the memory */
@@ -279,6 +283,8 @@ struct pw_server {
         bool has_begun;          /* pw_watch has been called */
         bool is_here;            /* in pw_watch, and not about to do what it returned */
         bool sleeps;             /* until the next request */
+        int64_t trimmed_at;      /* ms: when it last gave free memory back, or had none to give */
+        bool heap_is_large;      /* there may be more of it later */
         bool wants_thread;       /* sooner than the next tick */
     } watch;
 

@@ -270,15 +270,18 @@ void pw_condition_init(pthread_cond_t *condition)
     pthread_condattr_destroy(&attributes);
 }
 
-bool pw_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, long nanoseconds)
+bool pw_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t nanoseconds)
 {
+    time_t seconds = (time_t)(nanoseconds / 1000000000);
+    long rest = (long)(nanoseconds % 1000000000);
 #ifdef __APPLE__
-    const struct timespec wait = {0, nanoseconds};
+    const struct timespec wait = {seconds, rest};
     return pthread_cond_timedwait_relative_np(condition, lock, &wait) != ETIMEDOUT;
 #else
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += nanoseconds;
+    until.tv_sec += seconds;
+    until.tv_nsec += rest;
     if (until.tv_nsec >= 1000000000) {
         until.tv_nsec -= 1000000000;
         until.tv_sec++;

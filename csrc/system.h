@@ -70,8 +70,8 @@ int64_t pw_thread_id(void);
 int64_t pw_thread_cpu(int64_t thread);
 /* To be waited for by pw_condition_wait alone. */
 void pw_condition_init(pthread_cond_t *condition);
-/* False: nobody has signalled it in this time, less than a second. */
-bool pw_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, long nanoseconds);
+/* False: nobody has signalled it in this time. */
+bool pw_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t nanoseconds);
 
 /*
  * Around a call that writes. It may raise SIGPIPE or SIGXFSZ (a file that has reached RLIMIT_FSIZE).

@@ -372,6 +372,19 @@ void pw_token_drop(pw_thread *thread)
     watch_wake(server);
 }
 
+int32_t pw_token_count_stuck(const pw_server *server, int32_t *conns)
+{
+    int32_t count = 0;
+    *conns = 0;
+    for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
+        if (!thread->taken || thread->warned < PW_WARNINGS || atomic_load(&thread->back))
+            continue;
+        count++;
+        *conns += thread->conn != NULL;
+    }
+    return count;
+}
+
 void pw_token_stop(pw_server *server)
 {
     server->stopped = true;

@@ -5,6 +5,7 @@
 #include "state.h"
 
 #define PW_LOOK_MS 100 /* how often slow requests are looked for */
+#define PW_WARNINGS 2  /* how often a slow thread is named: PW_WATCH_SLOW, then PW_WATCH_STUCK */
 
 /*
  * Waits for the token. False: it is not available now, and *number is what pw_next returns: also a
@@ -26,6 +27,9 @@ void pw_token_drop(pw_thread *thread);
 int64_t pw_watch_due(const pw_server *server);
 /* Whether it has something else to do than to run the loop. */
 bool pw_watch_is_wanted(const pw_server *server);
+/* How many threads PW_WATCH_STUCK was told of and have not come back since; *conns: how many connections
+ * they have. */
+int32_t pw_token_count_stuck(const pw_server *server, int32_t *conns);
 /* Ends all waiting: the server has stopped. */
 void pw_token_stop(pw_server *server);
 

@@ -3,19 +3,22 @@
  * holder stays out, runs the loop where all threads are out, and names slow requests.
  */
 
+#include "alloc.h"
 #include "batch.h"
 #include "clock.h"
 #include "exchange.h"
 #include "incident.h"
 #include "loop.h"
+#include "queue.h"
 #include "system.h"
 #include "token.h"
 #include "yield_rule.h"
 
 #define PW_TICK_NS 2000000
-#define PW_QUIET_TICKS 50  /* without a request for this many: the watcher sleeps */
-#define PW_START_PAUSE 500 /* ticks after a thread could not be started */
-#define PW_RUNS_NS 200000  /* of CPU time in a tick: the thread has not waited in it */
+#define PW_QUIET_TICKS 50              /* without a request for this many: the watcher sleeps */
+#define PW_TRIM_NS INT64_C(5000000000) /* between two looks for memory to give back */
+#define PW_START_PAUSE 500             /* ticks after a thread could not be started */
+#define PW_RUNS_NS 200000              /* of CPU time in a tick: the thread has not waited in it */
 
 /* Runs the loop until a thread wants it, or all is over. */
 static void watch_loop(pw_server *server)
@@ -33,9 +36,11 @@ static pw_thread *watch_slow(pw_server *server)
     if (server->watch.timeout_request == 0 || now < server->watch.looked_at + PW_LOOK_MS)
         return NULL;
     for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
-        if (thread->taken && thread->warned < 2 &&
+        if (thread->taken && thread->warned < PW_WARNINGS &&
             now - thread->taken_at >= server->watch.timeout_request * (thread->warned + 1)) {
             thread->warned++;
+            if (thread->warned == PW_WARNINGS && server->draining)
+                pw_loop_wake(server, true); /* all the rest may be over */
             return thread;
         }
     server->watch.looked_at = now;
@@ -96,6 +101,23 @@ static bool watch_is_busy(const pw_server *server)
            (server->watch.timeout_request > 0 && server->threads.taken > 0);
 }
 
+/* No request has come for a while: the time to give back memory that a peak has left. True: it did that,
+ * without the lock, and there may be something else to do by now. */
+static bool watch_trims(pw_server *server)
+{
+    int64_t now = pw_now();
+    if (now < server->watch.trimmed_at + PW_TRIM_NS / 1000000)
+        return false;
+    server->watch.trimmed_at = now;
+    server->watch.is_here = false;
+    pthread_mutex_unlock(&server->lock);
+    bool large = pw_heap_trim();
+    pthread_mutex_lock(&server->lock);
+    server->watch.is_here = true;
+    server->watch.heap_is_large = large;
+    return true;
+}
+
 int32_t pw_watch(pw_server *server)
 {
     int quiet = 0;
@@ -133,10 +155,20 @@ int32_t pw_watch(pw_server *server)
                 pw_batch_flush(server, server->stopped);
             continue;
         }
+        if (watch_trims(server))
+            continue;
         server->watch.sleeps = true;
-        pthread_cond_wait(&server->watch.wake, &server->lock);
+        bool woken = true;
+        if (server->watch.heap_is_large)
+            woken = pw_condition_wait(&server->watch.wake, &server->lock, PW_TRIM_NS);
+        else
+            pthread_cond_wait(&server->watch.wake, &server->lock);
         server->watch.sleeps = false;
-        quiet = 0;
+        quiet = woken ? 0 : quiet;
+    }
+    if (outcome == PW_WATCH_STOP) {
+        int32_t conns, stuck = pw_token_count_stuck(server, &conns);
+        outcome |= stuck == server->threads.taken ? stuck << PW_WATCH_SHIFT : 0;
     }
     server->watch.is_here = false; /* in Python it may have to wait for the application */
     if (server->token.holder != NULL)

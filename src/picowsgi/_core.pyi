@@ -67,6 +67,7 @@ class pw_settings:
     balance: pw_balance
     access_program: _Text
     health_path: _Text
+    live_path: _Text
     temporary_directory: _Text
     poller: _Text
 
@@ -135,6 +136,7 @@ class _Lib:
     PW_NOTICE_SHORT: int
     PW_NOTICE_STOP: int
     PW_NOTICE_STORAGE: int
+    PW_NOTICE_STUCK: int
     PW_NOTICE_WRITE_TIMEOUT: int
     PW_OTHER_NAME: int
     PW_OTHER_NAMES: int
@@ -189,6 +191,7 @@ class _Lib:
         self, _0: pw_thread, _1: int, _2: bytes | _Text, _3: int, _4: int, _5: int, _6: bytes | _Text, _7: int, _8: int, /
     ) -> int: ...
     def pw_send_interim(self, _0: pw_thread, _1: bytes | _Text, _2: int, /) -> int: ...
+    def pw_server_announce_stop(self, _0: pw_server, /) -> None: ...
     def pw_server_descriptor(self, _0: pw_server, /) -> int: ...
     def pw_server_forked(self, _0: pw_server, /) -> None: ...
     def pw_server_free(self, _0: pw_server, /) -> None: ...

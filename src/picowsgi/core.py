@@ -57,6 +57,7 @@ NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
 NOTICE_LOST: int = lib.PW_NOTICE_LOST
 NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
 NOTICE_QUEUE: int = lib.PW_NOTICE_QUEUE
+NOTICE_STUCK: int = lib.PW_NOTICE_STUCK
 NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
 NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
 DRAIN: int = lib.PW_DRAIN
@@ -252,6 +253,7 @@ class CoreServer:
         check_poller(settings)
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
         health = ffi.new("char[]", settings.health.encode("ascii"))
+        live = ffi.new("char[]", settings.health_live.encode("ascii"))
         access_program = ffi.new("char[]", access.program)
         poller = ffi.new("char[]", settings.poller.encode("ascii"))
         fields = {
@@ -282,6 +284,7 @@ class CoreServer:
             "access_program": access_program,
             "access_program_size": len(access.program),
             "health_path": health,
+            "live_path": live,
             "temporary_directory": directory,
             "poller": poller,
             "balance": ffi.NULL if balance is None else balance.pointer,
@@ -326,8 +329,9 @@ class CoreServer:
     def watch(self) -> tuple[int, int]:
         """Look after the serving threads; blocks until there is something to do.
 
-        Returns WATCH_STOP, WATCH_START, WATCH_NOTICE, or WATCH_SLOW or WATCH_STUCK and the number
-        of a thread. To be called by one thread that serves nothing.
+        Returns WATCH_START, WATCH_NOTICE, WATCH_SLOW or WATCH_STUCK and the number of a thread, or
+        WATCH_STOP and how many threads will not come back, where none but these is at a request.
+        To be called by one thread that serves nothing.
         """
         answer: int = lib.pw_watch(self.pointer)
         return answer & lib.PW_WATCH_MASK, answer >> lib.PW_WATCH_SHIFT
@@ -367,6 +371,10 @@ class CoreServer:
     def wake(self) -> None:
         """End a wait of `next_request_within`. From any thread, or a signal handler."""
         lib.pw_server_wake(self.pointer)
+
+    def announce_stop(self) -> None:
+        """Be unready from now on, and serve as before. From any thread, or a signal handler."""
+        lib.pw_server_announce_stop(self.pointer)
 
     def stop(self, how: int) -> None:
         """Stop: DRAIN, LEAVE or END (`pw_server_stop`). From any thread, or a signal handler."""

@@ -76,6 +76,7 @@ pw_settings site_settings(void)
         .access_file = -1,
         .access_program = "",
         .health_path = "",
+        .live_path = "",
         .temporary_directory = "/tmp",
         .poller = getenv("PICOWSGI_POLLER"),
     };

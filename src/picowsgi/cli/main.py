@@ -17,6 +17,7 @@ from picowsgi.config.load import load_settings
 from picowsgi.config.log_config import read_log_config
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.log import configure, write_standard_error
+from picowsgi.process.hooks import load_hooks
 from picowsgi.process.restart import Command, take_inherited
 from picowsgi.process.run import check, run
 from picowsgi.system.descriptors import restore_standard_streams
@@ -122,6 +123,7 @@ def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -
         from picowsgi.reload.reloader import watched_files  # only then
 
         watched_files(settings)
+    load_hooks(settings.hooks)
     load()
     refuse_patched()
     click.echo(f"{PROGRAM} {__version__} can serve {_name_of(command, settings)}\n")

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from picowsgi import core
-from picowsgi.process.exit import leave
+from picowsgi.process import ending
 from picowsgi.process.members import ChildProcess, Member
 from picowsgi.process.restart import Command, Inherited, Role, describe
 from picowsgi.process.service import Service
@@ -75,7 +75,7 @@ class Spawner:
             self._signals.forget()
             self._signals.unblock()
             core.die_with_parent(signal.SIGTERM)
-            atexit._clear()  # what the parent has to do at its end is not this process's
+            ending.begin_forked()
             for other in others:
                 if isinstance(other, ChildProcess):
                     other.close()
@@ -83,7 +83,7 @@ class Spawner:
         except BaseException:
             traceback.print_exc()
         finally:
-            leave(status)
+            ending.leave(status)
 
     def start(self, role: Role) -> ChildProcess:
         """Start the service's command. Raises OSError."""

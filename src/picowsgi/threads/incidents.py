@@ -49,6 +49,9 @@ def _describe(notice: core.Notice, settings: Settings) -> tuple[int, str]:
     if notice.what == core.NOTICE_QUEUE:
         text = f"no thread was free for {settings.timeout_queue:g} s (--timeout-queue)"
         return logging.WARNING, f"{text}, so some requests get a 503"
+    if notice.what == core.NOTICE_STUCK:
+        text = "no request of this process has ended in twice the time of --timeout-request"
+        return logging.WARNING, f"{text}, so those that wait for a thread get a 503"
     if notice.what == core.NOTICE_ABANDONED:
         text = "an exception came between the application and its response, which is cut"
         return logging.ERROR, f"{text}{unsent}"

@@ -112,6 +112,8 @@ class Loop:
         self._guards: dict[int, Guard] = {}
         #: Whether a request did not end though its time was up: the process has to be replaced.
         self.is_stuck = False
+        #: How many threads are at requests that do not end, and all that is left of the server.
+        self.left_behind = 0
 
     def start(self, start_thread: StartThread) -> None:
         """Begin to serve, in threads that `start_thread` makes."""
@@ -157,6 +159,7 @@ class Loop:
         while True:
             what, number = self.core.watch()
             if what == core.WATCH_STOP:
+                self.left_behind = number
                 return
             try:
                 self._act(start_thread, what, number)

@@ -78,6 +78,8 @@ class ThreadPool:
         self._running = 0
         self._over = threading.Event()
         self._deadline: float | None = None
+        #: Threads were left behind at requests that did not end.
+        self.gave_up = False
         #: Why a serving thread ended though nobody asked for it.
         self.error: BaseException | None = None
         #: Called by the last thread that ends.
@@ -122,6 +124,11 @@ class ThreadPool:
         finally:
             self._note_end()
 
+    def announce_stop(self) -> None:
+        """Answer health checks with 503, and end connections after a response; serve as before."""
+        for one in self._loops:
+            one.core.announce_stop()
+
     def stop(self, *, others_accept: bool = False) -> None:
         """Drain and end; once it drains, another call changes nothing.
 
@@ -154,6 +161,7 @@ class ThreadPool:
         while not self._over.wait(_LOOK if timeout is None else min(_LOOK, timeout)):
             now = time.monotonic()
             if self._deadline is not None and now >= self._deadline + _LOOK:
+                self.gave_up = True
                 for one in self._loops:
                     one.log_stuck()
                 return True
@@ -207,7 +215,10 @@ class ThreadPool:
     def _note_end(self) -> None:
         with self._lock:
             self._running -= 1
-            last = self._running == 0
-        if last:
+            left = self._running
+        if left == 0:
             self._over.set()
+            self.on_end()
+        elif left == sum(one.left_behind for one in self._loops):
+            self._deadline = time.monotonic()  # there is nothing to wait for
             self.on_end()

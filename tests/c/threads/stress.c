@@ -82,7 +82,7 @@ void piece_fill(char *to, int64_t key, int writer, int number)
 static void *watch(void *its_loop)
 {
     loop *self = its_loop;
-    for (int32_t told; (told = pw_watch(self->server)) != PW_WATCH_STOP;) {
+    for (int32_t told; (told = pw_watch(self->server) & PW_WATCH_MASK) != PW_WATCH_STOP;) {
         if (told == PW_WATCH_NOTICE) {
             for (pw_notice notice; pw_notice_take(self->server, &notice);)
                 atomic_fetch_add(&notices, 1);
@@ -138,6 +138,7 @@ static pw_server *open_server(int log, int listener, pw_balance *balance)
         .access_program = program,
         .access_program_size = sizeof program - 1,
         .health_path = "/health",
+        .live_path = "/live",
         .temporary_directory = "/tmp",
         .poller = getenv("PICOWSGI_POLLER"),
     });
