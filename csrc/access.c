@@ -4,8 +4,14 @@
  * program with the atoms of the response alone; when the response is over, the rest. Lines are
  * gathered and written together.
  *
+ * Writing must not wait: the file is a regular one, or a socket of ours that does not block. What it
+ * does not take is kept to the byte and tried again, so a line is never written twice or in part. When
+ * too much is kept, further lines are dropped whole, and counted.
+ *
  * Every byte from outside is escaped, so no request can end a line, a quoted text or a JSON string.
  */
+#include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,8 +20,14 @@
 
 #define PW_VALUE_MOST 2048 /* bytes of one value from outside; the rest is left out */
 #define PW_LOG_SIZE 65536
-#define PW_LOG_DELAY_MS 100 /* how long a line may wait for others */
-#define PW_ATOM_HEAD 3      /* code, and the size of what follows in two bytes */
+#define PW_LOG_PART 65536 /* bytes written at once */
+#define PW_LOG_MOST                                                                                \
+    1048576 /* that wait while the file takes none; of further lines only the number */
+#define PW_LOG_WAIT_MS 100 /* the most that the loop waits then, of the time that follows */
+#define PW_LOG_WAIT_EVERY_MS 1000
+#define PW_LOG_TELL_MS 10000 /* between two notices of lines that were dropped */
+#define PW_LOG_DELAY_MS 100  /* how long a line may wait for others */
+#define PW_ATOM_HEAD 3       /* code, and the size of what follows in two bytes */
 
 int64_t pw_microseconds(void)
 {
@@ -391,11 +403,40 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
     }
 }
 
+/*
+ * Too much is kept: waits a moment for a reader that is slower than the server, so that it gets on.
+ * False: a line has to be dropped. One that reads nothing is waited for once, until it has read again.
+ */
+static bool pw_access_wait(pw_server *server)
+{
+    pw_access *access = &server->access;
+    int64_t now = pw_now();
+    if (access->stalled || access->error != EAGAIN)
+        return false;
+    if (now - access->wait_from >= PW_LOG_WAIT_EVERY_MS) {
+        access->wait_from = now;
+        access->waited = 0;
+    }
+    int64_t left = PW_LOG_WAIT_MS - access->waited;
+    if (left <= 0)
+        return false;
+    struct pollfd one = {.fd = access->fd, .events = POLLOUT};
+    access->stalled = poll(&one, 1, (int)left) == 0;
+    access->waited += pw_now() - now;
+    if (!access->stalled)
+        pw_access_flush(server);
+    return access->lines.size < PW_LOG_MOST;
+}
+
 void pw_access_line(pw_server *server, const char *program, size_t size, const pw_exchange *what)
 {
     pw_access *access = &server->access;
     if (program == NULL)
         return; /* out of memory */
+    if (access->lines.size >= PW_LOG_MOST && !pw_access_wait(server)) {
+        access->lost++;
+        return;
+    }
     const char *end = program + size;
     pw_atom atom;
     pw_access_time(access);
@@ -404,26 +445,134 @@ void pw_access_line(pw_server *server, const char *program, size_t size, const p
     while (pw_atom_next(&program, end, &atom))
         pw_atom_response(access, &atom, what);
     pw_text_put(&access->lines, "\n", 1);
-    if (access->prompt || access->lines.size >= PW_LOG_SIZE)
-        pw_access_flush(access);
+    /* While the file takes nothing, trying with each line would cost a system call a request. */
+    if (!access->blocked && (access->prompt || access->lines.size >= PW_LOG_SIZE))
+        pw_access_flush(server);
 }
 
-void pw_access_flush(pw_access *access)
+/* ------------------------------------------------------------------ writing */
+
+/*
+ * How much to write at once: whole lines, so that what reads a socket gets whole lines in each message.
+ * A line that is longer than the most goes alone.
+ */
+static size_t pw_access_part(const char *data, size_t size)
 {
-    access->due = 0;
-    if (access->lines.size == 0)
-        return;
-    size_t done = 0;
-    bool whole = true;
+    if (size <= PW_LOG_PART)
+        return size;
+    size_t part = PW_LOG_PART;
+    while (part > 0 && data[part - 1] != '\n')
+        part--;
+    if (part > 0)
+        return part;
+    const char *end = memchr(data, '\n', size);
+    return end != NULL ? (size_t)(end - data) + 1 : size;
+}
+
+static int64_t pw_count_lines(const char *data, size_t size)
+{
+    int64_t count = 0;
+    for (size_t i = 0; i < size; i++)
+        count += data[i] == '\n';
+    return count;
+}
+
+/* Writes as much as the file takes now, and returns how much that was; *error is 0, or why not all. */
+static size_t pw_access_write(pw_access *access, int *error)
+{
+    const char *data = access->lines.at;
+    size_t size = access->lines.size, done = 0;
+    *error = 0;
     sigset_t before = pw_write_signals_hold();
-    while (access->fd >= 0 && done < access->lines.size) {
-        size_t left = access->lines.size - done;
-        ssize_t size = write(access->fd, access->lines.at + done, left);
-        whole &= size == (ssize_t)left;
-        if (size <= 0)
-            break; /* a log that cannot be written must not disturb a request */
-        done += (size_t)size;
+    while (done < size && *error == 0) {
+        size_t part = pw_access_part(data + done, size - done);
+        ssize_t written = write(access->fd, data + done, part);
+        if (written > 0) {
+            done += (size_t)written;
+        } else if (written < 0 && errno == EMSGSIZE) {
+            access->lost += pw_count_lines(data + done, part);
+            done += part;
+        } else {
+            *error = written < 0 ? errno : EAGAIN;
+        }
     }
-    pw_write_signals_release(&before, whole);
+    pw_write_signals_release(&before, *error == 0);
+    return done;
+}
+
+/* Once the file takes lines again, the error log is told how many it has missed. */
+static void pw_access_tell(pw_server *server, bool all)
+{
+    pw_access *access = &server->access;
+    if (access->lost == 0 ||
+        (!all && access->told != 0 && server->timers.now - access->told < PW_LOG_TELL_MS))
+        return;
+    access->told = server->timers.now;
+    pw_notice_log(server, access->lost, access->error);
+    access->lost = 0;
+}
+
+void pw_access_flush(pw_server *server)
+{
+    pw_access *access = &server->access;
+    pw_text *lines = &access->lines;
+    access->due = 0;
+    if (lines->size == 0 || access->fd < 0)
+        return;
+    int error;
+    size_t done = pw_access_write(access, &error);
+    access->blocked = error != 0;
+    if (done > 0) {
+        access->cut = lines->at[done - 1] != '\n';
+        access->stalled = false;
+    }
+    if (access->blocked) {
+        access->error = error;
+        access->due = server->timers.now + PW_LOG_DELAY_MS;
+        memmove(lines->at, lines->at + done, lines->size - done);
+        lines->size -= done;
+    } else {
+        lines->size = 0;
+        if (lines->room > (size_t)4 * PW_LOG_SIZE) { /* it was blocked: that much is not usual */
+            pw_free(lines->at);
+            *lines = (pw_text){NULL, 0, 0};
+        }
+    }
+    if (done > 0)
+        pw_access_tell(server, !access->blocked);
+}
+
+void pw_access_move(pw_server *server, int fd)
+{
+    pw_access *access = &server->access;
+    pw_text *lines = &access->lines;
+    pw_access_flush(server);
+    if (access->cut && lines->size > 0) { /* the rest of a line is nothing for another file */
+        const char *end = memchr(lines->at, '\n', lines->size);
+        size_t rest = end != NULL ? (size_t)(end - lines->at) + 1 : lines->size;
+        memmove(lines->at, lines->at + rest, lines->size - rest);
+        lines->size -= rest;
+        access->lost++;
+    }
+    access->cut = access->blocked = false;
+    access->fd = fd;
+}
+
+int64_t pw_access_end(pw_server *server, int most, int quiet)
+{
+    pw_access *access = &server->access;
+    int64_t until = pw_now() + most;
+    pw_access_flush(server);
+    while (access->blocked && access->error == EAGAIN && pw_now() < until) {
+        struct pollfd one = {.fd = access->fd, .events = POLLOUT};
+        if (poll(&one, 1, quiet) == 0)
+            break;
+        pw_access_flush(server);
+    }
+    int64_t lost = access->lost + pw_count_lines(access->lines.at, access->lines.size);
+    access->lost = 0;
     access->lines.size = 0;
+    access->due = 0;
+    access->fd = -1;
+    return lost;
 }

@@ -38,9 +38,10 @@ typedef struct {
     int32_t timeout_graceful;
     int32_t timeout_request; /* 0: none */
     int32_t timeout_queue;   /* that a complete request waits for a thread; 0: none */
-    int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
-    int32_t access_json;     /* values are escaped for JSON strings */
-    int32_t access_prompt;   /* a line does not wait for others: somebody looks on */
+    int32_t access_file; /* the descriptor that the access log goes to, or -1; the caller's. Writing
+                              * must not block; of a socket each message is whole lines. */
+    int32_t access_json; /* values are escaped for JSON strings */
+    int32_t access_prompt; /* a line does not wait for others: somebody looks on */
     int64_t access_program_size;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
     /* The rest is borrowed during pw_server_new. */
@@ -142,6 +143,9 @@ int32_t pw_server_share(pw_server *server, int32_t from, int32_t to);
 void pw_server_stop(pw_server *server, int32_t how);
 /* The access log goes to this descriptor from now on; lines that wait go to the one before. */
 void pw_server_log_to(pw_server *server, int32_t descriptor);
+/* Nothing is served any more: writes what waits of the access log, for `most` milliseconds at most, and
+ * for `quiet` in which the file takes nothing. Returns how many lines were dropped without a notice. */
+int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet);
 /* How many requests it has handed out. May be called from any thread. */
 int64_t pw_server_requests(pw_server *server);
 /* Ends all connections. No thread of the server may be in a call, or call again but pw_thread_free. */
@@ -189,6 +193,7 @@ void pw_watch_failed(pw_server *server);
 #define PW_NOTICE_BACKLOG 9       /* at the end connections were waiting to be accepted */
 #define PW_NOTICE_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
 #define PW_NOTICE_QUEUE 11 /* no thread was free for timeout_queue: 503; told now and then */
+#define PW_NOTICE_LOG 12   /* so many lines, `unsent`, of the access log were dropped */
 #define PW_NOTICE_LINE 1024
 typedef struct {
     int32_t what;

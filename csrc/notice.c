@@ -140,6 +140,17 @@ void pw_notice_backlog(pw_server *server)
     pthread_cond_signal(&server->watch);
 }
 
+void pw_notice_log(pw_server *server, int64_t lines, int error)
+{
+    pw_notice *notice = pw_notice_new(&server->notices);
+    if (notice != NULL) {
+        notice->what = PW_NOTICE_LOG;
+        notice->error = error;
+        notice->unsent = lines;
+    }
+    pthread_cond_signal(&server->watch);
+}
+
 /* What an error of reading or writing is; 0: the client has gone. */
 static int pw_notice_of(int error)
 {

@@ -253,7 +253,7 @@ void pw_server_free(pw_server *server)
     pw_accept_close(server);
     pw_accept_leave(server);
     pw_poll_close(&server->poll);
-    pw_access_flush(&server->access);
+    pw_access_flush(server);
     pw_free(server->access.lines.at);
     pw_free(server->access.program);
     pw_free(server->health);
@@ -276,7 +276,14 @@ void pw_server_free(pw_server *server)
 void pw_server_log_to(pw_server *server, int32_t descriptor)
 {
     pthread_mutex_lock(&server->lock);
-    pw_access_flush(&server->access);
-    server->access.fd = descriptor;
+    pw_access_move(server, descriptor);
     pthread_mutex_unlock(&server->lock);
+}
+
+int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet)
+{
+    pthread_mutex_lock(&server->lock);
+    int64_t lost = pw_access_end(server, most, quiet);
+    pthread_mutex_unlock(&server->lock);
+    return lost;
 }

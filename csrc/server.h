@@ -44,8 +44,15 @@ typedef struct {
     bool wants_head; /* the program has fields of the response */
     char *program;   /* owned */
     size_t program_size;
-    pw_text lines; /* not written yet */
-    int64_t due;   /* ms: when they are to be; 0: there are none */
+    pw_text lines;             /* not written yet */
+    int64_t due;               /* ms: when they are to be; 0: there are none */
+    int64_t lost;              /* lines that were dropped, which nobody has been told */
+    int64_t told;              /* ms: when that was told last */
+    int error;                 /* why the file has last taken less than all */
+    bool blocked;              /* it did so at the last try */
+    bool stalled;              /* waiting for it was in vain, and it has taken nothing since */
+    int64_t wait_from, waited; /* ms: since wait_from so much was waited for it */
+    bool cut;                  /* what it has taken last does not end with a line */
     char time[48];
     size_t time_size;
     int64_t second;
@@ -64,7 +71,13 @@ void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, cons
 void pw_access_head(pw_server *server, pw_text *program, const char *head, size_t size);
 /* Adds a line. */
 void pw_access_line(pw_server *server, const char *program, size_t size, const pw_exchange *what);
-void pw_access_flush(pw_access *access);
+/* Writes what waits, as far as the file takes it now. */
+void pw_access_flush(pw_server *server);
+/* The lines go to another file from now on. */
+void pw_access_move(pw_server *server, int fd);
+/* Nothing is logged any more: waits at most so many ms for the file, and `quiet` ms for it to take
+ * something; returns how many lines were dropped since that was last told. */
+int64_t pw_access_end(pw_server *server, int most, int quiet);
 
 /* ------------------------------------------------------------------ notice.c */
 
@@ -89,6 +102,8 @@ void pw_notice_thread(const pw_thread *thread, const pw_conn *conn, int what, in
 void pw_notice_lost(pw_server *server);
 /* Connections were waiting to be accepted when the server ended. */
 void pw_notice_backlog(pw_server *server);
+/* So many lines of the access log were dropped. */
+void pw_notice_log(pw_server *server, int64_t lines, int error);
 /* Keeps the request line of the request that the thread takes, for notices. */
 void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn);
 /* The thread leaves a response behind that is not yet sent: the same for the connection. */

@@ -56,6 +56,7 @@ NOTICE_LOST: int = lib.PW_NOTICE_LOST
 NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
 NOTICE_QUEUE: int = lib.PW_NOTICE_QUEUE
 NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
+NOTICE_LOG: int = lib.PW_NOTICE_LOG
 NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
 DRAIN: int = lib.PW_DRAIN
 LEAVE: int = lib.PW_LEAVE
@@ -347,6 +348,15 @@ class CoreServer:
     def log_to(self, descriptor: int) -> None:
         """Write the access log to this descriptor from now on."""
         lib.pw_server_log_to(self.pointer, descriptor)
+
+    def end_log(self, most: float, quiet: float) -> int:
+        """Write what waits of the access log, once nothing serves.
+
+        For `most` seconds at most, and `quiet` seconds in which nothing is taken. Returns how many
+        lines were dropped without a notice.
+        """
+        lost: int = lib.pw_server_log_end(self.pointer, _milliseconds(most), _milliseconds(quiet))
+        return lost
 
     @property
     def requests(self) -> int:

@@ -5,6 +5,7 @@ Never lets a byte from outside act on the terminal or begin a line of its own.
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
@@ -12,6 +13,8 @@ import threading
 import time
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
+
+from picowsgi.line_output import LineOutput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,11 +74,34 @@ def _write_lost(
 
 
 def write_standard_error(text: str) -> None:
-    """Write a text to standard error. A missing, closed, full or broken stream loses it."""
+    """Write whole lines to standard error, without waiting long for whatever reads there.
+
+    A missing, closed, full or broken stream loses them.
+    """
     stream = sys.stderr  # once: the application may replace it at any time
     with suppress(Exception):
-        stream.write(text)
-        stream.flush()
+        if type(stream) is io.TextIOWrapper:
+            data = text.encode(stream.encoding, "backslashreplace")
+            _standard_error.write(stream.fileno(), data)
+        else:  # an object of the program's own: only it knows where that goes
+            stream.write(text)
+            stream.flush()
+
+
+def _describe_lost(count: int) -> bytes:
+    """Return the line that says how many were dropped."""
+    message = "%d lines of the error log were dropped because its output was full"
+    logger = _logger.logger
+    record = logger.makeRecord(
+        logger.name, logging.WARNING, __file__, 0, message, (count,), None, "_describe_lost"
+    )
+    formatter = next(
+        (one.formatter for one in logger.handlers if isinstance(one, _StandardError)), None
+    )
+    return f"{(formatter or _TextFormatter()).format(record)}\n".encode()
+
+
+_standard_error = LineOutput(_describe_lost)
 
 
 def configure(level: str, form: str = "text") -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 from contextlib import suppress
 from typing import NoReturn
+
+from picowsgi.line_output import end_outputs, flush_standard_streams
 
 
 def leave(status: int) -> NoReturn:
@@ -15,7 +16,6 @@ def leave(status: int) -> NoReturn:
     with suppress(Exception):
         atexit._run_exitfuncs()
     logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
+    flush_standard_streams()
+    end_outputs()
     os._exit(status)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from picowsgi import core
 from picowsgi.config.log_format import Part, is_json, parse_format
+from picowsgi.line_output import may_block, open_log
 from picowsgi.log import get_logger
 from picowsgi.system.terminal import is_terminal, wants_colour
+from picowsgi.threads.line_relay import LineRelay
 
 if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
@@ -57,6 +59,7 @@ class AccessLog:
         if settings.access_log == "auto":
             wanted = is_terminal(sys.stdout)
         self.descriptor = self._open() if wanted else -1
+        self._relay = self._make_relay()
         #: A line is written at once there, and may have colours.
         self.in_terminal = self.descriptor >= 0 and os.isatty(self.descriptor)
         form = settings.access_log_format
@@ -73,15 +76,30 @@ class AccessLog:
     def _open(self) -> int:
         if self._path == "-":
             return os.dup(1)
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return open_log(self._path)
+
+    def _make_relay(self) -> LineRelay | None:
+        """Return what takes the lines in place of something that may hold up a writer."""
+        if self.descriptor >= 0 and may_block(self.descriptor):
+            return LineRelay(self.descriptor)
+        return None
 
     @property
     def output(self) -> core.AccessOutput:
         """What the core needs to know of it."""
-        return core.AccessOutput(self.descriptor, self.program, self.json, self.in_terminal)
+        return core.AccessOutput(self._for_core, self.program, self.json, self.in_terminal)
+
+    @property
+    def _for_core(self) -> int:
+        return self.descriptor if self._relay is None else self._relay.fileno()
+
+    def start(self) -> None:
+        """Begin to write; to be called in the process that serves, once."""
+        if self._relay is not None:
+            self._relay.start()
 
     def reopen(self, log_to: Callable[[int], object]) -> None:
-        """Open the file again, as after a rotation; `log_to` is told the new descriptor.
+        """Open the file again, as after a rotation; `log_to` is told the core's new descriptor.
 
         Where it cannot be opened, that is logged, and the old file stays in use.
         """
@@ -91,15 +109,28 @@ class AccessLog:
             except OSError as error:
                 get_logger().error("cannot open the access log again: %s", error)
                 return
+            if self._relay is not None:
+                self.descriptor = new
+                self._relay.write_to(new)
+                return
             old, self.descriptor = self.descriptor, new
-            log_to(self.descriptor)
+            self._relay = self._make_relay()
+            self.start()
+            log_to(self._for_core)
             os.close(old)
 
-    def close(self) -> None:
-        """Close the file; the core must not write any more."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+    def close(self, most: float, quiet: float) -> int:
+        """Close the file, once the core does not write any more; returns how many lines are lost.
+
+        What has not been written is waited for, as `LineRelay.close` does.
+        """
+        if self.descriptor < 0:
+            return 0
+        descriptor, self.descriptor = self.descriptor, -1
+        if self._relay is None:
+            os.close(descriptor)
+            return 0
+        return self._relay.close(most, quiet)
 
 
 def compile_format(text: str, *, slow: float = 0.0, colour: bool = False) -> bytes:

@@ -5,6 +5,7 @@ Never speaks of what is the client's own doing: that it has gone, or sent what i
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -19,12 +20,21 @@ if TYPE_CHECKING:
 def log_incidents(server: core.CoreServer, settings: Settings) -> None:
     """Write a line for each notice that the core has."""
     for notice in server.notices():
+        if notice.what == core.NOTICE_LOG:
+            why = "nobody read it" if notice.error == errno.EAGAIN else os.strerror(notice.error)
+            get_logger().warning("%s", describe_lost_lines(notice.unsent, why))
+            continue
         level, text = _describe(notice, settings)
         if notice.line:
             text += f": {printable(notice.line)}"
         if notice.address:
             text += f", from {notice.address} port {notice.port}"
         get_logger().log(level, "%s", text)
+
+
+def describe_lost_lines(count: int, why: str) -> str:
+    """Return what is said of lines of the access log that were dropped."""
+    return f"{count} lines were dropped because the access log was full: {why}"
 
 
 def _describe(notice: core.Notice, settings: Settings) -> tuple[int, str]:

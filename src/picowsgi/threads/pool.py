@@ -16,6 +16,7 @@ from picowsgi import core
 from picowsgi.log import get_logger
 from picowsgi.threads import loop
 from picowsgi.threads.access_log import AccessLog
+from picowsgi.threads.incidents import describe_lost_lines
 from picowsgi.wsgi.gateway import EXTENSIONS, Gateway
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
 
 _NOTHING: Mapping[str, Any] = {}
+_LOG_MOST = 2.0  # seconds at the end for lines of the access log that have not been written
+_LOG_QUIET = 0.3  # seconds of these in which none can be written
 _LOOK = 0.25  # seconds: how soon join() sees that a stop was asked for
 
 
@@ -117,6 +120,7 @@ class ThreadPool:
         with self._lock:
             self._running += 1  # this thread: what has begun may end before the rest begins
         try:
+            self._access.start()
             for one in self._loops:
                 one.start(self._start_thread)
         finally:
@@ -156,6 +160,7 @@ class ThreadPool:
             if self._deadline is not None and now >= self._deadline + _LOOK:
                 for one in self._loops:
                     one.log_stuck()
+                self.close()
                 return True
             if until is not None and now >= until:
                 return False
@@ -165,11 +170,17 @@ class ThreadPool:
         return True
 
     def close(self) -> None:
-        """Close the log; of a worker that was started, `join` does it."""
+        """Close the log; of a worker that was started, `join` does it.
+
+        Threads that were given up log nothing any more.
+        """
         if self._is_forked:
             return
         with self._lock:
-            self._access.close()
+            lost = sum(one.core.end_log(_LOG_MOST, _LOG_QUIET) for one in self._loops)
+            lost += self._access.close(_LOG_MOST, _LOG_QUIET)
+        if lost:
+            get_logger().warning("%s", describe_lost_lines(lost, "nobody read it until the end"))
 
     def reopen_logs(self) -> None:
         """Open the access log's file again, as after a rotation."""
