@@ -88,6 +88,15 @@ def write_standard_error(text: str) -> None:
             stream.flush()
 
 
+def write_complaint(text: str) -> None:
+    """Write what the application has written to `wsgi.errors`."""
+    if is_json():
+        for line in text.splitlines():
+            write_json(line, level=logging.ERROR)
+    else:
+        write_standard_error(text)
+
+
 def _describe_lost(count: int) -> bytes:
     """Return the line that says how many were dropped."""
     message = "%d lines of the error log were dropped because its output was full"
@@ -134,15 +143,43 @@ def release() -> None:
             logger.setLevel(logging.NOTSET)
 
 
-def log_failure(message: str, details: str) -> None:
-    """Write an error with details in lines of their own, such as another process's traceback."""
+def log_failure(message: str, traceback: str) -> None:
+    """Write an error with the traceback of another process."""
+    record = _make_error(message)
+    record.exc_text = printable_lines(traceback.rstrip("\n"))
+    _handle(record)
+
+
+def log_stack(message: str, stack: str) -> None:
+    """Write an error with the stack of another thread."""
+    record = _make_error(message)
+    record.stack_info = printable_lines(stack.rstrip("\n"))
+    _handle(record)
+
+
+def _make_error(message: str) -> logging.LogRecord:
     logger = _logger.logger
+    return logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (message,), None)
+
+
+def _handle(record: logging.LogRecord) -> None:
     try:
-        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
-        record.exc_text = printable_lines(details.rstrip("\n"))
-        logger.handle(record)
+        _logger.logger.handle(record)
     except Exception as error:
-        _write_lost(logging.ERROR, message, (), None, error)
+        _write_lost(record.levelno, record.getMessage(), (), None, error)
+
+
+def is_json() -> bool:
+    """Tell whether `configure` has asked for JSON."""
+    return any(isinstance(one.formatter, _JSONFormatter) for one in _logger.logger.handlers)
+
+
+def write_json(message: str, *, level: int = logging.INFO, traceback: str = "") -> None:
+    """Write one JSON object to standard error, whatever the logger's level is."""
+    logger = _logger.logger
+    record = logger.makeRecord(logger.name, level, __file__, 0, "%s", (message,), None)
+    record.exc_text = printable_lines(traceback.rstrip("\n")) or None
+    write_standard_error(f"{_JSONFormatter().format(record)}\n")
 
 
 def reopen() -> None:
@@ -222,7 +259,9 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JSONFormatter(_TextFormatter):
-    """One object a line: time (RFC 3339), level, pid, message and, of an error, its traceback."""
+    """One object a line: time (RFC 3339), level, pid, message and what belongs to it: its
+    traceback, or the stack of a thread.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,6 +280,8 @@ class _JSONFormatter(_TextFormatter):
             entry["traceback"] = self.formatException(record.exc_info)
         elif record.exc_text:
             entry["traceback"] = record.exc_text
+        if record.stack_info:
+            entry["stack"] = record.stack_info
         return self._dumps(entry)
 
 

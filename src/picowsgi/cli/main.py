@@ -5,6 +5,7 @@ Never shows a traceback of picowsgi's own: what is wrong is said in one or two l
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -15,8 +16,9 @@ from picowsgi import __version__, core
 from picowsgi.cli.arguments import PROGRAM, Arguments, describe_settings, read_arguments
 from picowsgi.config.load import load_settings
 from picowsgi.config.log_config import read_log_config
+from picowsgi.config.settings import OPTIONS
 from picowsgi.errors import AppImportError, ConfigError
-from picowsgi.log import configure, write_standard_error
+from picowsgi.log import configure, is_json, write_json, write_standard_error
 from picowsgi.process.restart import Command, take_inherited
 from picowsgi.process.run import check, run
 from picowsgi.system.descriptors import restore_standard_streams
@@ -48,19 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except click.ClickException as error:
-        _say_error(error.format_message())
-        _say(f"Try '{PROGRAM} --help' for the options.")
-        return _USAGE_ERROR
+        hint = f"Try '{PROGRAM} --help' for the options."
+        return _fail(_USAGE_ERROR, argv, error.format_message(), hint=hint)
     except ConfigError as error:
-        _say_error(str(error))
-        return _USAGE_ERROR
+        return _fail(_USAGE_ERROR, argv, str(error))
     except AppImportError as error:
-        _say(error.application_traceback.rstrip("\n"))
-        _say_error(str(error))
-        return _FAILURE
+        return _fail(_FAILURE, argv, str(error), traceback=error.application_traceback)
     except OSError as error:  # a BindError mostly; or no descriptors are left, or the like
-        _say_error(str(error))
-        return _FAILURE
+        return _fail(_FAILURE, argv, str(error))
     except KeyboardInterrupt:
         return _INTERRUPTED
 
@@ -136,7 +133,7 @@ def _name_of(command: Arguments, settings: Settings) -> str:
 
 def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]) -> str:
     """Return what is said when it serves: what, where, by how many, and how to end it."""
-    plain = not wants_colour(in_terminal=is_terminal(sys.stderr))
+    plain = is_json() or not wants_colour(in_terminal=is_terminal(sys.stderr))
 
     def style(text: str, colour: str) -> str:
         return text if plain else click.style(text, fg=colour, bold=True)
@@ -150,15 +147,36 @@ def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]
         threads = f"{settings.workers} workers, {threads} each"
     return (
         f"{style(PROGRAM, 'green')} {__version__} serving {_name_of(command, settings)} on {urls} "
-        f"(pid {os.getpid()})\n{threads}; press Ctrl-C to stop"
+        f"(pid {os.getpid()})"
+        + (f", {threads}" if is_json() else f"\n{threads}; press Ctrl-C to stop")
     )
 
 
-def _say_error(message: str) -> None:
-    _say(f"{PROGRAM}: error: {message}")
+def _fail(
+    status: int, argv: Sequence[str] | None, message: str, *, traceback: str = "", hint: str = ""
+) -> int:
+    """Say on standard error why it ends, and return the status."""
+    if is_json() or _wants_json(sys.argv[1:] if argv is None else argv):
+        write_json(message, level=logging.ERROR, traceback=traceback)
+        return status
+    lines = [traceback.rstrip("\n"), f"{PROGRAM}: error: {message}", hint]
+    write_standard_error("".join(f"{line}\n" for line in lines if line))
+    return status
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Tell whether JSON is asked for where no settings could be made of the arguments."""
+    given = os.environ.get(OPTIONS["log_format"].variable, "")
+    for argument, after in zip(arguments, [*arguments, ""][1:], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == OPTIONS["log_format"].flag:
+            given = value if equals else after
+    return given.strip().lower() == "json"
 
 
 def _say(text: str) -> None:
-    """Write a line to standard error; where nobody can read it, serving is still worth it."""
-    if text:
-        write_standard_error(f"{text}\n")  # at once: other lines go to the same terminal
+    """Say something at the start; where nobody can read it, serving is still worth it."""
+    if is_json():
+        write_json(text)
+    else:
+        write_standard_error(f"{text}\n")

@@ -287,7 +287,7 @@ class Settings:
         kind="choice",
         metavar="FORMAT",
         choices=("text", "json"),
-        help="text or json, for the error log",
+        help="text or json, for all lines",
     )
     log_config: str = _LOGS.option(
         "", kind="str", metavar="FILE", help="TOML or JSON for logging.config.dictConfig"

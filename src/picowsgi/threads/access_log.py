@@ -65,6 +65,8 @@ class AccessLog:
         form = settings.access_log_format
         if form == "auto":
             form = "short" if self.in_terminal else "combined"
+            if settings.log_format == "json":
+                form = "json"
         self.json = is_json(form)
         marks = self.in_terminal or form == "short"
         self.program = compile_format(

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from picowsgi import core
-from picowsgi.log import get_logger, show
+from picowsgi.log import get_logger, log_stack, show
 from picowsgi.system.cpus import has_gil, usable_cpus
 from picowsgi.threads.incidents import log_incidents
 from picowsgi.wsgi.environ import SharedState, base_environ
@@ -123,9 +123,7 @@ class Loop:
         for thread in self._threads:
             stack = _stack_of(thread)
             if stack:
-                get_logger().error(
-                    "%s has not ended and is left behind at:\n%s", thread.name, stack
-                )
+                log_stack(f"{thread.name} has not ended and is left behind at:", stack)
 
     def _start_serving_thread(self, start_thread: StartThread) -> None:
         ended = (number for number, one in enumerate(self._threads) if not one.is_alive())
@@ -184,12 +182,12 @@ class Loop:
             return
         if stuck:
             self.is_stuck = True
-            text = "a request of %s has not ended %g s after its time was up; the thread is at:\n%s"
+            text = f"has not ended {seconds:g} s after its time was up; the thread is at:"
         elif CAN_INTERRUPT:
-            text = "a request of %s has run for %g s and is interrupted at:\n%s"
+            text = f"has run for {seconds:g} s and is interrupted at:"
         else:
-            text = "a request of %s has run for %g s; PyPy cannot interrupt it; it is at:\n%s"
-        get_logger().error(text, thread.name, seconds, stack)
+            text = f"has run for {seconds:g} s; PyPy cannot interrupt it; it is at:"
+        log_stack(f"a request of {thread.name} {text}", stack)
         if CAN_INTERRUPT and not stuck:
             interrupt_application(thread.ident or 0, self._guards.get(number))
 

@@ -10,7 +10,7 @@ import os
 import threading
 from typing import Any, BinaryIO, NoReturn
 
-from picowsgi.log import write_standard_error
+from picowsgi.log import write_complaint
 
 
 class _NoContent:
@@ -132,7 +132,7 @@ class ErrorStream:
             lines, end, begun = begun.rpartition("\n")
             if len(begun) > _BEGUN_MOST:
                 lines, end, begun = lines + end, begun, ""
-            write_standard_error(lines + end)
+            write_complaint(lines + end)
         if begun:
             _begun[thread] = begun
         return len(text)
@@ -146,4 +146,4 @@ class ErrorStream:
         """Write a line that has been begun."""
         begun = _begun.pop(threading.get_ident(), "")
         if begun:
-            write_standard_error(begun)
+            write_complaint(begun)
