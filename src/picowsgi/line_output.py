@@ -45,14 +45,14 @@ def may_block(descriptor: int) -> bool:
     return not stat.S_ISREG(mode)
 
 
-def open_log(path: str | os.PathLike[str]) -> int:
+def open_log(path: str | os.PathLike[str], mode: int = 0o644) -> int:
     """Open a file to which lines are added, and return its descriptor. Raises OSError.
 
     A FIFO needs no reader: until there is one, it takes what it has room for.
     """
     more = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
     if not Path(path).is_fifo():
-        return os.open(path, os.O_WRONLY | more, 0o644)
+        return os.open(path, os.O_WRONLY | more, mode)
     try:
         return os.open(path, os.O_RDWR | more)
     except PermissionError:
@@ -195,8 +195,9 @@ class LineOutput:
         self._is_late = False
         self._is_over = False
         self._lost = 0
-        #: What a file has not taken.
+        #: What a file has not taken, and whether that begins within a line.
         self._rest = b""
+        self._is_cut = False
 
     def write(self, descriptor: int, data: bytes) -> None:
         """Write whole lines, wait for that if it is soon, and lose them if too many wait."""
@@ -220,6 +221,18 @@ class LineOutput:
             self._wake.put(None)
             item.done.acquire(timeout=patience)
         self._is_over = True
+
+    def replace(self, descriptor: int, new: int) -> None:
+        """Have a descriptor mean another file, whose own descriptor is closed."""
+        with self._lock:
+            if self._rest:
+                self._write_file(descriptor, b"")
+            if self._rest and self._is_cut:  # the end of a line is nothing for another file
+                self._rest = self._rest.partition(b"\n")[2]
+                self._is_cut = False
+                self._lost += 1
+            os.dup2(new, descriptor, inheritable=False)
+        os.close(new)
 
     # ---------------------------------------------------------------- pipes and terminals
 
@@ -290,7 +303,9 @@ class LineOutput:
             self._rest += data
             with suppress(OSError):
                 while self._rest:
-                    self._rest = self._rest[os.write(descriptor, self._rest) :]
+                    size = os.write(descriptor, self._rest)
+                    self._is_cut = self._rest[size - 1 : size] != b"\n"
+                    self._rest = self._rest[size:]
 
 
 def flush_standard_streams() -> None:

@@ -1,4 +1,4 @@
-"""The error log: one logger, written to standard error as lines of text or of JSON.
+"""The error log: one logger, written to standard error or a file, as lines of text or of JSON.
 
 Never lets a byte from outside act on the terminal or begin a line of its own.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import sys
 import threading
@@ -14,7 +15,8 @@ import time
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from picowsgi.line_output import LineOutput
+from picowsgi.errors import ConfigError
+from picowsgi.line_output import LineOutput, open_log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +72,7 @@ def _write_lost(
         if isinstance(cause, BaseException):
             text += f": {type(cause).__name__}"
         name = logging.getLevelName(level).lower()
-        write_standard_error(f"picowsgi: {name}: {text} (logging it failed: {show(error)})\n")
+        write_error_log(f"picowsgi: {name}: {text} (logging it failed: {show(error)})\n")
 
 
 def write_standard_error(text: str) -> None:
@@ -82,19 +84,65 @@ def write_standard_error(text: str) -> None:
     with suppress(Exception):
         if type(stream) is io.TextIOWrapper:
             data = text.encode(stream.encoding, "backslashreplace")
-            _standard_error.write(stream.fileno(), data)
+            _output.write(stream.fileno(), data)
         else:  # an object of the program's own: only it knows where that goes
             stream.write(text)
             stream.flush()
 
 
+class _File:
+    """The file that takes the place of standard error; a descriptor of -1: there is none."""
+
+    def __init__(self) -> None:
+        self.path = ""
+        self.descriptor = -1
+
+    def open(self, path: str, mode: int) -> None:
+        self.path = path
+        self.descriptor = open_log(path, mode)
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def reopen(self) -> None:
+        _output.replace(self.descriptor, open_log(self.path))
+
+
+_file = _File()
+
+
+def open_error_log(path: str, mode: int = 0o644) -> None:
+    """Write the error log to this file from now on, which has this mode where it is new.
+
+    Raises ConfigError where it cannot be opened.
+    """
+    try:
+        _file.open(path, mode)
+    except OSError as error:
+        raise ConfigError(f"--error-log: cannot open {path}: {error.strerror}") from None
+
+
+def has_error_log() -> bool:
+    """Tell whether the error log is a file of its own."""
+    return _file.descriptor >= 0
+
+
+def write_error_log(text: str) -> None:
+    """Write whole lines to the error log, without waiting long for whatever reads there."""
+    if _file.descriptor < 0:
+        write_standard_error(text)
+    else:
+        with suppress(Exception):
+            _output.write(_file.descriptor, text.encode("utf-8", "backslashreplace"))
+
+
 def write_complaint(text: str) -> None:
     """Write what the application has written to `wsgi.errors`."""
     if is_json():
-        for line in text.splitlines():
-            write_json(line, level=logging.ERROR)
-    else:
-        write_standard_error(text)
+        text = "".join(format_json(line, level=logging.ERROR) for line in text.splitlines())
+    write_error_log(text)
 
 
 def _describe_lost(count: int) -> bytes:
@@ -104,29 +152,29 @@ def _describe_lost(count: int) -> bytes:
     record = logger.makeRecord(
         logger.name, logging.WARNING, __file__, 0, message, (count,), None, "_describe_lost"
     )
-    formatter = next(
-        (one.formatter for one in logger.handlers if isinstance(one, _StandardError)), None
-    )
+    formatter = next((one.formatter for one in logger.handlers if isinstance(one, _ErrorLog)), None)
     return f"{(formatter or _TextFormatter()).format(record)}\n".encode()
 
 
-_standard_error = LineOutput(_describe_lost)
+_output = LineOutput(_describe_lost)
 
 
 def configure(level: str, form: str = "text") -> None:
-    """Write the logger's records from `level` (`debug` to `error`) on to standard error.
+    """Write the logger's records from `level` (`debug` to `error`) on to the error log.
 
     `form` is `text` or `json`. Calling it again changes the level and the form. Without it the
-    records go wherever the program that embeds picowsgi sends them.
+    records go wherever the program that embeds picowsgi sends them. A file that `open_error_log`
+    has opened is closed.
     """
+    _file.close()
     logger = _logger.logger
     formatter = _JSONFormatter() if form == "json" else _TextFormatter()
     for handler in logger.handlers:
-        if isinstance(handler, _StandardError):
+        if isinstance(handler, _ErrorLog):
             handler.setFormatter(formatter)
             break
     else:
-        handler = _StandardError()
+        handler = _ErrorLog()
         handler.setFormatter(formatter)
         logger.addHandler(handler)
     logger.propagate = False
@@ -137,7 +185,7 @@ def release() -> None:
     """Leave the logger's records to the program: take back what `configure` has done."""
     logger = _logger.logger
     for handler in logger.handlers[:]:
-        if isinstance(handler, _StandardError):
+        if isinstance(handler, _ErrorLog):
             logger.removeHandler(handler)
             logger.propagate = True
             logger.setLevel(logging.NOTSET)
@@ -174,12 +222,12 @@ def is_json() -> bool:
     return any(isinstance(one.formatter, _JSONFormatter) for one in _logger.logger.handlers)
 
 
-def write_json(message: str, *, level: int = logging.INFO, traceback: str = "") -> None:
-    """Write one JSON object to standard error, whatever the logger's level is."""
+def format_json(message: str, *, level: int = logging.INFO, traceback: str = "") -> str:
+    """Return a line with one JSON object, such as the error log has."""
     logger = _logger.logger
     record = logger.makeRecord(logger.name, level, __file__, 0, "%s", (message,), None)
     record.exc_text = printable_lines(traceback.rstrip("\n")) or None
-    write_standard_error(f"{_JSONFormatter().format(record)}\n")
+    return f"{_JSONFormatter().format(record)}\n"
 
 
 def reopen() -> None:
@@ -187,6 +235,11 @@ def reopen() -> None:
 
     A file that cannot be opened is logged, and the old one stays in use.
     """
+    if has_error_log():
+        try:
+            _file.reopen()
+        except OSError as error:
+            _logger.error("cannot open the error log again: %s", error)
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     for logger in loggers:
         for handler in getattr(logger, "handlers", ()):
@@ -289,8 +342,8 @@ def _indent(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.split("\n"))
 
 
-class _StandardError(logging.Handler):
-    """Writes to what `sys.stderr` is at that moment."""
+class _ErrorLog(logging.Handler):
+    """Writes to the file of the error log, or to what `sys.stderr` is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        write_standard_error(f"{self.format(record)}\n")
+        write_error_log(f"{self.format(record)}\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -18,7 +19,15 @@ from picowsgi.config.load import load_settings
 from picowsgi.config.log_config import read_log_config
 from picowsgi.config.settings import OPTIONS
 from picowsgi.errors import AppImportError, ConfigError
-from picowsgi.log import configure, is_json, write_json, write_standard_error
+from picowsgi.log import (
+    configure,
+    format_json,
+    has_error_log,
+    is_json,
+    open_error_log,
+    write_error_log,
+    write_standard_error,
+)
 from picowsgi.process.restart import Command, take_inherited
 from picowsgi.process.run import check, run
 from picowsgi.system.descriptors import restore_standard_streams
@@ -74,12 +83,10 @@ def _run(argv: Sequence[str] | None) -> int:
             command.options, config_file=command.config_file, source="command line"
         )
     configure(settings.log_level, settings.log_format)
-    prepare = None
-    if settings.log_config:
-        prepare = read_log_config(settings.log_config)
-        if not (settings.user or settings.group):
-            prepare()  # in the directory of the start, and before anything is logged
-            prepare = None
+    prepare = _prepare_logs(settings)
+    if prepare is not None and not (settings.user or settings.group):
+        prepare()  # before anything is logged
+        prepare = None
     load = _loader(command.app, settings)
 
     def announce(sockets: list[socket.socket]) -> None:
@@ -90,6 +97,25 @@ def _run(argv: Sequence[str] | None) -> int:
         return _check(command, settings, load)
     core.share_heap()
     return run(load, settings, announce, start_again, inherited, prepare)
+
+
+def _prepare_logs(settings: Settings) -> Callable[[], None] | None:
+    """Return what opens the error log's files, if there are any; it is for the user that serves.
+
+    Both raise ConfigError.
+    """
+    apply = read_log_config(settings.log_config) if settings.log_config else None
+    path = settings.error_log
+    if path == "-":
+        return apply
+    path = str(Path(settings.chdir, path).absolute())
+
+    def prepare() -> None:
+        open_error_log(path, 0o644 & ~max(settings.umask, 0))
+        if apply is not None:
+            apply()
+
+    return prepare
 
 
 def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication]:
@@ -133,7 +159,7 @@ def _name_of(command: Arguments, settings: Settings) -> str:
 
 def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]) -> str:
     """Return what is said when it serves: what, where, by how many, and how to end it."""
-    plain = is_json() or not wants_colour(in_terminal=is_terminal(sys.stderr))
+    plain = is_json() or has_error_log() or not wants_colour(in_terminal=is_terminal(sys.stderr))
 
     def style(text: str, colour: str) -> str:
         return text if plain else click.style(text, fg=colour, bold=True)
@@ -155,12 +181,15 @@ def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]
 def _fail(
     status: int, argv: Sequence[str] | None, message: str, *, traceback: str = "", hint: str = ""
 ) -> int:
-    """Say on standard error why it ends, and return the status."""
+    """Say why it ends, on standard error and in a file that is the error log; return the status."""
     if is_json() or _wants_json(sys.argv[1:] if argv is None else argv):
-        write_json(message, level=logging.ERROR, traceback=traceback)
-        return status
-    lines = [traceback.rstrip("\n"), f"{PROGRAM}: error: {message}", hint]
-    write_standard_error("".join(f"{line}\n" for line in lines if line))
+        text = format_json(message, level=logging.ERROR, traceback=traceback)
+    else:
+        lines = [traceback.rstrip("\n"), f"{PROGRAM}: error: {message}", hint]
+        text = "".join(f"{line}\n" for line in lines if line)
+    write_standard_error(text)
+    if has_error_log():
+        write_error_log(text)
     return status
 
 
@@ -176,7 +205,4 @@ def _wants_json(arguments: Sequence[str]) -> bool:
 
 def _say(text: str) -> None:
     """Say something at the start; where nobody can read it, serving is still worth it."""
-    if is_json():
-        write_json(text)
-    else:
-        write_standard_error(f"{text}\n")
+    write_error_log(format_json(text) if is_json() else f"{text}\n")

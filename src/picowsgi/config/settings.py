@@ -289,6 +289,9 @@ class Settings:
         choices=("text", "json"),
         help="text or json, for all lines",
     )
+    error_log: str = _LOGS.option(
+        "-", kind="str", metavar="FILE", help="file of the error log; -: standard error"
+    )
     log_config: str = _LOGS.option(
         "", kind="str", metavar="FILE", help="TOML or JSON for logging.config.dictConfig"
     )
