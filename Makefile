@@ -94,6 +94,7 @@ lint: $(BUILT)
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache --no-logo
+	$(VENV_PYTHON) tools/c_order.py
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	@if command -v actionlint >/dev/null; then set -x; actionlint; \
 	else echo "actionlint is not on the PATH: left out"; fi
@@ -272,7 +273,8 @@ sanitized-core: $(BUILT)
 	    assert core.__file__.startswith('$(abspath $(SANITIZED))')"
 
 # Tests of models and tools, which have nothing of the core to look at.
-WITHOUT_CORE := tests/model/* tests/unit/test_mutants* tests/unit/test_bench* tests/unit/test_docs*
+WITHOUT_CORE := tests/model/* tests/unit/test_mutants* tests/unit/test_bench* tests/unit/test_docs* \
+    tests/unit/test_c_order*
 sanitize-python: sanitized-core
 	@status=0; set -x; $(SANITIZED_PYTHON) -m pytest -m 'not unsanitized and not browser' \
 	    $(WITHOUT_CORE:%=--ignore-glob='%') $(ARGS) || status=$$?; set +x; \

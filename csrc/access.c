@@ -16,9 +16,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "access.h"
+#include "alloc.h"
+#include "clock.h"
+#include "fields.h"
+#include "head.h"
+#include "incident.h"
+#include "system.h"
+#include "text.h"
 
-#define PW_VALUE_MOST 2048 /* bytes of one value from outside; the rest is left out */
 #define PW_LOG_SIZE 65536
 #define PW_LOG_PART 65536 /* bytes written at once */
 #define PW_LOG_MOST                                                                                \
@@ -28,76 +34,6 @@
 #define PW_LOG_TELL_MS 10000 /* between two notices of lines that were dropped */
 #define PW_LOG_DELAY_MS 100  /* how long a line may wait for others */
 #define PW_ATOM_HEAD 3       /* code, and the size of what follows in two bytes */
-
-int64_t pw_microseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-/* ------------------------------------------------------------------ text */
-
-/* Room for `more` bytes, by growing. False: out of memory. */
-static bool pw_text_room(pw_text *text, size_t more)
-{
-    if (text->room - text->size >= more)
-        return true;
-    size_t room = text->room == 0 ? 512 : text->room;
-    while (room - text->size < more)
-        room *= 2;
-    char *at = pw_realloc(text->at, room);
-    if (at == NULL)
-        return false;
-    text->at = at;
-    text->room = room;
-    return true;
-}
-
-static void pw_text_put(pw_text *text, const char *data, size_t size)
-{
-    if (!pw_text_room(text, size))
-        return;
-    memcpy(text->at + text->size, data, size);
-    text->size += size;
-}
-
-static void pw_text_number(pw_text *text, int64_t number)
-{
-    char digits[20];
-    pw_text_put(text, digits, pw_digits(digits, number > 0 ? number : 0));
-}
-
-/* A value from outside: latin-1 bytes, of which only printable ASCII stands as it is. */
-static void pw_text_escape(pw_text *text, const char *data, size_t size, bool json)
-{
-    static const char hex[] = "0123456789abcdef";
-    if (size > PW_VALUE_MOST)
-        size = PW_VALUE_MOST;
-    if (!pw_text_room(text, size * 6))
-        return;
-    char *to = text->at + text->size;
-    for (size_t i = 0; i < size; i++) {
-        unsigned char c = (unsigned char)data[i];
-        if (c >= ' ' && c < 127 && c != '"' && c != '\\') {
-            *to++ = (char)c;
-            continue;
-        }
-        *to++ = '\\';
-        if (json && (c == '"' || c == '\\')) {
-            *to++ = (char)c;
-            continue;
-        }
-        *to++ = json ? 'u' : 'x';
-        if (json) {
-            *to++ = '0';
-            *to++ = '0';
-        }
-        *to++ = hex[c >> 4];
-        *to++ = hex[c & 15];
-    }
-    text->size = (size_t)(to - text->at);
-}
 
 /* ------------------------------------------------------------------ programs */
 
@@ -128,13 +64,22 @@ static void pw_atom_copy(pw_text *to, const pw_atom *atom)
     pw_text_put(to, atom->data - PW_ATOM_HEAD, atom->size + PW_ATOM_HEAD);
 }
 
-/* Ends a literal atom that was begun at `from`. */
-static void pw_literal_end(pw_text *to, size_t from)
+/* Adds a literal atom with a value from outside, or "-" where there is none. False: out of memory. */
+static bool pw_atom_literal(pw_text *to, pw_span value, bool json)
 {
+    size_t from = to->size;
+    if (!pw_text_room(to, PW_ATOM_HEAD + 1))
+        return false;
+    to->size += PW_ATOM_HEAD;
+    if (value.size == 0)
+        pw_text_put(to, "-", 1);
+    else
+        pw_text_escape(to, value.at, value.size, json);
     size_t size = to->size - from - PW_ATOM_HEAD;
     to->at[from] = PW_ATOM_LITERAL;
     to->at[from + 1] = (char)(size >> 8);
     to->at[from + 2] = (char)(size & 255);
+    return true;
 }
 
 static pw_span pw_find_field(const pw_head *head, const char *lower, size_t size)
@@ -225,15 +170,8 @@ void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, cons
             pw_atom_copy(to, &atom);
             continue;
         }
-        size_t from = to->size;
-        if (!pw_text_room(to, PW_ATOM_HEAD + 1))
+        if (!pw_atom_literal(to, value, server->access.json))
             return;
-        to->size += PW_ATOM_HEAD;
-        if (value.size == 0)
-            pw_text_put(to, "-", 1);
-        else
-            pw_text_escape(to, value.at, value.size, server->access.json);
-        pw_literal_end(to, from);
     }
 }
 
@@ -292,16 +230,8 @@ void pw_access_head(pw_server *server, pw_text *program, const char *head, size_
             pw_atom_copy(&made, &atom);
             continue;
         }
-        pw_span value = pw_response_field(head, size, &atom);
-        size_t from = made.size;
-        if (!pw_text_room(&made, PW_ATOM_HEAD + 1))
+        if (!pw_atom_literal(&made, pw_response_field(head, size, &atom), server->access.json))
             break;
-        made.size += PW_ATOM_HEAD;
-        if (value.size == 0)
-            pw_text_put(&made, "-", 1);
-        else
-            pw_text_escape(&made, value.at, value.size, server->access.json);
-        pw_literal_end(&made, from);
     }
     pw_free(program->at);
     *program = made;
@@ -575,4 +505,62 @@ int64_t pw_access_end(pw_server *server, int most, int quiet)
     access->due = 0;
     access->fd = -1;
     return lost;
+}
+
+/* ------------------------------------------------------------------ a request and its response */
+
+void pw_parse_again(pw_server *server, const pw_conn *conn)
+{
+    pw_head_progress progress = {0};
+    pw_error error;
+    pw_head_parse(&server->limits, conn->in->data + conn->in->start, conn->facts.size, &progress,
+                  &server->head, &error);
+}
+
+static void pw_log(pw_server *server, const pw_text *program, const pw_exchange *what)
+{
+    pw_access_line(server, program->at, program->size, what);
+}
+
+void pw_thread_log(pw_thread *thread, const pw_conn *conn)
+{
+    if (thread->server->access.fd < 0)
+        return;
+    pw_log(thread->server, &thread->log,
+           &(pw_exchange){
+               .status = conn->response.status,
+               .bytes = conn->response.bytes,
+               .duration = pw_microseconds() - thread->taken_us,
+               .queued = thread->queued_us,
+           });
+}
+
+/* What came of a request line that could not be read. */
+static pw_span pw_first_line(const pw_conn *conn)
+{
+    if (conn->in == NULL)
+        return (pw_span){NULL, 0};
+    const char *from = conn->in->data + conn->in->start;
+    size_t most = conn->in->end - conn->in->start;
+    size_t size = 0;
+    while (size < most && from[size] != '\r' && from[size] != '\n')
+        size++;
+    return (pw_span){from, size};
+}
+
+void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
+{
+    if (server->access.fd < 0)
+        return;
+    if (conn->state == PW_CONN_CONTENT || conn->state == PW_CONN_READY)
+        pw_parse_again(server, conn);
+    else if (server->head.method.size == 0)
+        server->head.target = pw_first_line(conn);
+    server->parsed = NULL;
+    pw_peer peer;
+    pw_peer_name(conn, &peer);
+    pw_text program = {NULL, 0, 0};
+    pw_access_request(server, &program, &server->head, &peer);
+    pw_log(server, &program, &(pw_exchange){.status = status, .bytes = 0});
+    pw_free(program.at);
 }

@@ -7,7 +7,9 @@
  *     chunk-ext      = *( ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] BWS )
  *     trailer-section = *( field-name ":" OWS field-value OWS CRLF )
  */
-#include "core.h"
+#include "chunked.h"
+#include "fields.h"
+#include "text.h"
 
 #define PW_LINE_MOST 8192      /* bytes of one extension, and of the trailer section */
 #define PW_OVERHEAD_FREE 16384 /* extensions may cost this much more than there is content */
@@ -22,17 +24,6 @@ enum {
     PW_EXT_VALUE_END
 };
 
-static int pw_hex(unsigned char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
 /* HTAB / SP / VCHAR / obs-text */
 static bool pw_is_text(unsigned char c)
 {
@@ -46,7 +37,7 @@ static bool pw_overhead(pw_chunked *k)
 
 static bool pw_size_byte(pw_chunked *k, unsigned char c)
 {
-    int digit = pw_hex(c);
+    int digit = pw_hex_digit((char)c);
     if (digit >= 0) {
         if (k->left == 0 && k->state == PW_CHUNKED_SIZE_DIGITS && !pw_overhead(k))
             return false; /* a flood of leading zeros */

@@ -4,12 +4,23 @@
  */
 #include <string.h>
 
-#include "server.h"
-
-static bool pw_is(pw_span span, const char *text)
-{
-    return span.size == strlen(text) && memcmp(span.at, text, span.size) == 0;
-}
+#include "buffer.h"
+#include "conn.h"
+#include "conn_close.h"
+#include "conn_keep.h"
+#include "conn_transfer.h"
+#include "conn_wait.h"
+#include "content.h"
+#include "head.h"
+#include "health.h"
+#include "incident.h"
+#include "lines.h"
+#include "output.h"
+#include "queue.h"
+#include "recv.h"
+#include "request_line.h"
+#include "system.h"
+#include "timer.h"
 
 static pw_step pw_conn_refused(pw_server *server, pw_conn *conn, pw_error error)
 {
@@ -93,35 +104,6 @@ static bool pw_conn_recognise(pw_server *server, pw_conn *conn)
     server->parsed = conn;
     entry->misses = 0;
     return true;
-}
-
-/* A question for the core itself: it is answered though all threads be busy. */
-static bool pw_conn_is_health(const pw_server *server, const pw_conn *conn)
-{
-    const pw_head *head = &server->head;
-    return server->health[0] != '\0' && conn->kind != PW_SAME &&
-           pw_is(head->path, server->health) &&
-           (pw_is(head->method, "GET") || pw_is(head->method, "HEAD")) && !conn->facts.chunked &&
-           conn->facts.content_length <= 0;
-}
-
-static pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
-{
-    char answer[PW_REFUSAL_MOST];
-    conn->close = !conn->facts.keep_alive || server->draining;
-    conn->chunked = false; /* as the response before may have been */
-    conn->bytes = 0;
-    size_t size = pw_answer_health(&server->clock, answer, conn, server->draining);
-    conn->in->start += conn->used;
-    conn->used = 0;
-    conn->progress = (pw_head_progress){0};
-    server->parsed = NULL;
-    if (!pw_output_copy(&conn->output, answer, size))
-        return pw_conn_fail(server, conn);
-    /* It leaves with the next answer, if that is not long in coming: see pw_response_waits. */
-    bool waits = !conn->close && conn->in->end > conn->in->start && server->watcher_is_here;
-    conn->state = waits ? PW_CONN_HEAD : PW_CONN_SENDING;
-    return PW_STEP_ON;
 }
 
 /* The head is complete: what of its content is here, too? */
@@ -267,8 +249,8 @@ static pw_step pw_step_content(pw_server *server, pw_conn *conn)
 static pw_step pw_conn_next(pw_server *server, pw_conn *conn)
 {
     pw_conn_sent(server, conn);
-    conn->slice_bytes += conn->bytes;
-    if (conn->close)
+    conn->slice_bytes += conn->response.bytes;
+    if (conn->end != PW_CONN_STAYS)
         return pw_conn_part(server, conn);
     if (conn->in != NULL && conn->in->end > conn->in->start) {
         conn->state = PW_CONN_HEAD;
@@ -310,7 +292,7 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
         conn->slice_bytes = 0;
     }
     if (conn->what & PW_GONE_AWAY) {
-        if (conn->state != PW_CONN_LINGER || conn->reset) {
+        if (conn->state != PW_CONN_LINGER || pw_conn_resets(conn)) {
             pw_conn_close(server, conn);
             return PW_DRIVE_WAIT;
         }
@@ -360,25 +342,26 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     conn->content = NULL;
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = false;
-    bool gone = (conn->what & PW_GONE_AWAY) != 0 || (conn->failed && pw_peer_is_gone(conn->fd));
+    bool gone = (conn->what & PW_GONE_AWAY) != 0 ||
+                (conn->end == PW_CONN_FAILED && pw_peer_is_gone(conn->fd));
     if (gone || server->stopped) {
         if (!gone && conn->output.first != NULL)
             pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
         pw_conn_close(server, conn);
         return;
     }
-    if (conn->failed) {
+    if (conn->end == PW_CONN_FAILED) {
         if (pw_conn_break_off(server, conn) == PW_STEP_ON)
             pw_run(server, conn, false);
         return;
     }
-    if (conn->output.first == NULL && conn->in == NULL && !conn->close &&
+    if (conn->output.first == NULL && conn->in == NULL && conn->end == PW_CONN_STAYS &&
         (conn->what & PW_READABLE) == 0 && !server->draining) {
         conn->state = PW_CONN_IDLE; /* the usual case, without a turn through the run queue */
         pw_conn_wait(server, conn, PW_TIMER_KEEP_ALIVE, true);
         return;
     }
     pw_timer_stop(&conn->timer);
-    conn->state = conn->waits ? PW_CONN_HEAD : PW_CONN_SENDING;
+    conn->state = conn->response.state == PW_RESPONSE_WAITS ? PW_CONN_HEAD : PW_CONN_SENDING;
     pw_run(server, conn, true);
 }

@@ -3,7 +3,12 @@
  * comes from anybody, so there is a limit to it for all connections together, and past that some of
  * them have to go.
  */
-#include "server.h"
+#include "conn_keep.h"
+#include "buffer.h"
+#include "conn_close.h"
+#include "incident.h"
+#include "state.h"
+#include "timer.h"
 
 #define PW_LOOK_AT 32 /* connections, for the one that is to go next */
 #define PW_GO_MOST 64 /* connections that go for one that comes */
@@ -19,8 +24,8 @@ static void pw_conn_give_up(pw_server *server, pw_conn *conn)
 {
     pw_notice_often(server, conn, PW_NOTICE_HEADS, &server->told_heads);
     if (conn->state == PW_CONN_SENDING) {
-        conn->close = true;        /* RFC 9112 section 9.3.2: its client has to be ready for that */
-        conn->what |= PW_READABLE; /* so that the end is a lingering one */
+        pw_conn_ends(conn, PW_CONN_CLOSES); /* RFC 9112 section 9.3.2: its client has to be ready */
+        conn->what |= PW_READABLE;          /* so that the end is a lingering one */
     } else {
         pw_conn_refuse_waiting(server, conn, PW_E_HEAD_MEMORY);
     }

@@ -4,7 +4,11 @@
  */
 #include <string.h>
 
-#include "core.h"
+#include "alloc.h"
+#include "environ.h"
+#include "fields.h"
+#include "index.h"
+#include "text.h"
 
 /* Values that are no field's: those of the enum up to PW_KEY_PORT, and CONTENT_LENGTH. */
 #define PW_OWN_VALUES 8
@@ -14,20 +18,6 @@ size_t pw_block_most(const pw_limits *limits)
     /* The target may stand three times: whole, as path, as query. A field costs its name and value,
      * "HTTP_", a number, a separator and the NUL. */
     return 3 * limits->max_head_size + 9 * limits->max_fields + 256;
-}
-
-static int pw_hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 32);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static char *pw_put(char *to, const char *data, size_t size)
-{
-    memcpy(to, data, size);
-    return to + size;
 }
 
 static char *pw_value(char *to, const char *data, size_t size)
@@ -101,23 +91,6 @@ void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
     for (size_t i = 0; i < changes->count; i++)
         to = pw_span_value(to, changes->items[i].value);
     pw_end_values(block, to, head);
-}
-
-size_t pw_digits(char *to, int64_t value)
-{
-    if (value < 10) { /* as most parts of an address are, or nearly so */
-        *to = (char)('0' + value);
-        return 1;
-    }
-    char reversed[20];
-    size_t count = 0;
-    do {
-        reversed[count++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    for (size_t i = 0; i < count; i++)
-        to[i] = reversed[count - 1 - i];
-    return count;
 }
 
 static char *pw_put_length(char *to, int64_t length)

@@ -6,14 +6,14 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "core.h"
+#include "fields.h"
 
 typedef struct {
     const char *name; /* of the field, in lower case; NULL where the key is no field's */
     const char *key;
 } pw_name;
 
-/* The first rows stand in the order of the enum in core.h. */
+/* The first rows stand in the order of the enum in fields.h. */
 static const pw_name names[] = {
     {"transfer-encoding", "HTTP_TRANSFER_ENCODING"},
     {NULL, "REQUEST_METHOD"},

@@ -8,7 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core.h"
+#include "fields.h"
+#include "index.h"
 
 #define PW_FEW_NAMES 8 /* are compared with each other; among more they are found by a hash */
 #define PW_SLOTS (2 * PW_FIELDS_MOST)

@@ -9,7 +9,9 @@
  */
 #include <string.h>
 
-#include "core.h"
+#include "alloc.h"
+#include "fields.h"
+#include "lines.h"
 
 /* Whether another value of this field means nothing to the connection itself. */
 static bool pw_line_may_change(uint8_t number)

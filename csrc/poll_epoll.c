@@ -1,5 +1,5 @@
 /* Readiness by epoll(7). A connection is registered once, edge-triggered, and never changed. */
-#include "conn.h"
+#include "poller.h"
 
 #if PW_HAS_EPOLL
 #include <errno.h>

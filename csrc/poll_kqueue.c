@@ -3,7 +3,7 @@
  * its writing each time that it has to wait for room, for otherwise every acknowledgement of its
  * peer would be an event.
  */
-#include "conn.h"
+#include "poller.h"
 
 #if PW_HAS_KQUEUE
 #include <sys/event.h>

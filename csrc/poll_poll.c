@@ -10,7 +10,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "conn.h"
+#include "alloc.h"
+#include "poller.h"
+#include "system.h"
 
 #define PW_PART_MS 20
 

@@ -8,8 +8,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "conn.h"
+#include "clock.h"
+#include "system.h"
 
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #if PW_LINUX
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
@@ -213,18 +217,6 @@ bool pw_peer_has_left(int fd)
 #endif
 }
 
-static int64_t pw_clock_ns(clockid_t clock)
-{
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-int64_t pw_nanoseconds(void)
-{
-    return pw_clock_ns(CLOCK_MONOTONIC);
-}
-
 pw_usage pw_thread_usage(void)
 {
 #ifdef RUSAGE_THREAD
@@ -293,4 +285,56 @@ bool pw_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, long na
     }
     return pthread_cond_timedwait(condition, lock, &until) != ETIMEDOUT;
 #endif
+}
+
+/* ------------------------------------------------------------------ a process */
+
+int32_t pw_die_with_parent(int32_t signal)
+{
+#ifdef __linux__
+    return prctl(PR_SET_PDEATHSIG, (unsigned long)signal, 0, 0, 0) == 0 ? 0 : errno;
+#else
+    (void)signal;
+    return ENOSYS;
+#endif
+}
+
+/* Those that a call which writes may raise, in the thread that makes it. */
+static const int pw_write_signals[] = {SIGPIPE, SIGXFSZ};
+enum { PW_WRITE_SIGNALS = sizeof pw_write_signals / sizeof pw_write_signals[0] };
+
+sigset_t pw_write_signals_hold(void)
+{
+    sigset_t set, before;
+    sigemptyset(&set);
+    for (int i = 0; i < PW_WRITE_SIGNALS; i++)
+        sigaddset(&set, pw_write_signals[i]);
+    pthread_sigmask(SIG_BLOCK, &set, &before);
+    return before;
+}
+
+static void pw_signal_discard(int number)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+#if PW_LINUX
+    const struct timespec none = {0, 0};
+    sigtimedwait(&set, NULL, &none);
+#else /* not every system has that */
+    sigset_t pending;
+    int unused;
+    if (sigpending(&pending) == 0 && sigismember(&pending, number) == 1)
+        sigwait(&set, &unused);
+#endif
+}
+
+void pw_write_signals_release(const sigset_t *before, bool whole)
+{
+    int error = errno;
+    for (int i = 0; i < PW_WRITE_SIGNALS && !whole; i++)
+        if (!sigismember(before, pw_write_signals[i]))
+            pw_signal_discard(pw_write_signals[i]);
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+    errno = error;
 }

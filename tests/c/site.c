@@ -11,6 +11,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cache.h"
+#include "fields.h"
+#include "poller.h"
+#include "timer.h"
+
 int __real_pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 int __wrap_pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 
@@ -23,7 +28,7 @@ static bool is_due(pw_server *server)
     pw_timers_tick(&server->timers);
     int64_t now = server->timers.now;
     return pw_timers_wait(&server->timers) == 0 ||
-           (server->resume_at != 0 && server->resume_at <= now) ||
+           (server->accept.resume_at != 0 && server->accept.resume_at <= now) ||
            (server->draining && server->drain_until <= now);
 }
 

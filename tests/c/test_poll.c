@@ -1,6 +1,7 @@
 /* csrc/poll*.c: all that a poller is to tell, with each that this build has. */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -12,8 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "check.h"
-#include "conn.h"
+#include "poller.h"
+#include "system.h"
 
 #define PATIENCE_MS 10000
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache.h"
 #include "site.h"
 
 static test_site site;
@@ -142,7 +143,7 @@ static void check_pipelined_requests(bool is_watched)
     }
     for (size_t step = 1; step <= input.size; step = step * 5 + 2) {
         open_site();
-        site.server->watcher_is_here = is_watched;
+        site.server->watch.is_here = is_watched;
         test_client client = site_connect(&site);
         int served = 0;
         for (size_t at = 0; at < input.size; at += step) {

@@ -48,10 +48,10 @@ class Thread(NamedTuple):
 class State(NamedTuple):
     threads: tuple[Thread, ...]
     holder: int = NOBODY
-    is_out: bool = False  # holder_is_out
-    age: int = 0  # ticks since token_tick, up to STALLED
+    is_out: bool = False  # token.is_out
+    age: int = 0  # ticks since token.tick, up to STALLED
     idle: tuple[int, ...] = ()  # the stack, its top last
-    count: int = 1  # thread_count
+    count: int = 1  # threads.count
     wants_thread: bool = False
     #: python (to call pw_watch), waits (for a tick), sleeps, loop, starts (a thread), ended
     watch: str = "python"

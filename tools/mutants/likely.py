@@ -11,43 +11,62 @@ from pathlib import Path
 
 # C tests that take longer than a second come last; one of them only for the parsers that it tests.
 _SLOW = ("test_endings", "test_lifetime", "test_memory", "test_corpus")
-_PARSERS = {"head", "fields", "index", "chunked", "parser_plain", "parser_sse42"}
+_PARSERS = {
+    *("head", "host", "request_line", "fields", "index", "chunked"),
+    *("parser", "parser_plain", "parser_sse42"),
+}
 
 # C file -> C tests first, then files and folders of pytest, in tests/.
 C_TESTS: dict[str, tuple[str, str]] = {
     "accept": ("server drain memory", "e2e/test_connection_limit.py unit/test_sockets.py"),
     "access": ("access", "e2e/test_access_log.py"),
-    "answer": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
-    "balance": ("balance", "e2e/test_loops.py"),
-    "buffer": ("buffer keep memory", "e2e/test_head_memory.py"),
+    "alloc": ("buffer memory", "e2e/test_server_api.py"),
+    "batch": ("output response", "e2e/test_streaming.py"),
+    "buffer": ("buffer conn_keep memory", "e2e/test_head_memory.py"),
+    "build": ("", "unit/test_cli.py"),
     "cache": ("cache", "e2e/test_heads_again.py"),
     "chunked": ("chunked content", "wire"),
-    "conn": ("exchange server cache keep", "wire/test_pipelining.py e2e/test_timeouts.py"),
-    "conn_end": ("endings drain lifetime", "e2e/test_timeout_queue.py e2e/test_late_writes.py"),
-    "conn_keep": ("keep buffer", "e2e/test_head_memory.py"),
+    "clock": ("timer response access", "e2e/test_timeouts.py"),
+    "conn": ("exchange server cache conn_keep", "wire/test_pipelining.py e2e/test_timeouts.py"),
+    "conn_balance": ("conn_balance", "e2e/test_loops.py"),
+    "conn_close": ("endings drain lifetime", "e2e/test_timeout_queue.py e2e/test_late_writes.py"),
+    "conn_keep": ("conn_keep buffer", "e2e/test_head_memory.py"),
+    "conn_transfer": ("conn_transfer drain", "e2e/test_loops.py e2e/test_draining.py"),
+    "conn_wait": ("endings drain server", "e2e/test_timeouts.py e2e/test_timeout_queue.py"),
     "content": ("content", "e2e/test_uploads.py"),
     "environ": ("environ", "e2e/test_pep3333.py"),
+    "error_response": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
     "exchange": ("exchange", "e2e/test_pep3333.py"),
     "fields": ("fields head", "wire"),
-    "gather": ("send response", "e2e/test_streaming.py"),
-    "handover": ("handover drain", "e2e/test_loops.py e2e/test_draining.py"),
+    "framing": ("response", "e2e/test_pep3333.py wire"),
     "head": ("head fields environ", "wire"),
+    "health": ("response fairness", "e2e/test_health.py"),
+    "host": ("head", "wire"),
+    "incident": ("lifetime server", "e2e/test_notices.py"),
     "index": ("environ", "unit/test_head.py"),
+    "lines": ("lines", "e2e/test_heads_again.py"),
+    "listener": ("drain server", "e2e/test_draining.py unit/test_sockets.py"),
     "loop": ("server fairness exchange drain", "e2e/test_timeout_queue.py e2e/test_draining.py"),
-    "notice": ("lifetime server", "e2e/test_notices.py"),
-    "poll": ("poll", "e2e/test_poller.py"),
+    "next": ("server exchange", "e2e/test_server_api.py"),
+    "output": ("output response fairness", "e2e/test_slow_clients.py e2e/test_files.py"),
+    "parser": ("head", "wire"),
     "poll_epoll": ("poll", "e2e/test_poller.py"),
     "poll_kqueue": ("poll", ""),
     "poll_poll": ("poll", "e2e/test_poller.py"),
-    "process": ("server", "unit/test_process_files.py"),
+    "poller": ("poll", "e2e/test_poller.py"),
+    "queue": ("fairness server exchange", "e2e/test_timeout_queue.py e2e/test_fairness.py"),
     "recv": ("exchange endings", "e2e/test_disconnect.py"),
     "request": ("environ exchange lifetime", "e2e/test_pep3333.py e2e/test_uploads.py"),
-    "respond": ("response send", "e2e/test_streaming.py e2e/test_slow_clients.py"),
-    "send": ("send response fairness", "e2e/test_slow_clients.py e2e/test_files.py"),
+    "request_line": ("head lines", "wire"),
+    "response": ("response output", "e2e/test_streaming.py e2e/test_slow_clients.py"),
     "server": ("server memory lifetime", "e2e/test_timeout_queue.py e2e/test_server_api.py"),
+    "store": ("content output", "e2e/test_spool.py e2e/test_uploads.py"),
     "system": ("server access", "e2e/test_files.py unit/test_process_files.py"),
-    "timeout": ("timeout", "e2e/test_timeouts.py"),
+    "text": ("access environ", "e2e/test_access_log.py"),
+    "thread": ("server lifetime", "e2e/test_threads.py"),
+    "timer": ("timer", "e2e/test_timeouts.py"),
     "token": ("server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
+    "watcher": ("server", "e2e/test_threads.py e2e/test_request_timeout.py"),
     "yield_rule": ("yield_rule", "e2e/test_fairness.py"),
 }
 # After those, for every C file: files that take few seconds.
@@ -121,9 +140,10 @@ _PYTHON_GENERAL = """
     e2e/test_files.py e2e/test_errors.py unit/test_cli.py
 """
 # These look at tools and documents, not at the server.
-_UNRELATED = (
-    "bench_load bench_publish bench_results check_dist docs mutants pypy python_t stress vendor"
-)
+_UNRELATED = """
+    bench_load bench_publish bench_results c_order check_dist docs mutants pypy python_t stress
+    vendor
+"""
 
 
 Ordered = tuple[list[str], list[str]]  # the tests of a file itself, and the others
