@@ -22,6 +22,7 @@
 #include "fields.h"
 #include "head.h"
 #include "incident.h"
+#include "request_id.h"
 #include "system.h"
 #include "text.h"
 
@@ -80,19 +81,6 @@ static bool pw_atom_literal(pw_text *to, pw_span value, bool json)
     to->at[from + 1] = (char)(size >> 8);
     to->at[from + 2] = (char)(size & 255);
     return true;
-}
-
-static pw_span pw_find_field(const pw_head *head, const char *lower, size_t size)
-{
-    for (size_t i = 0; i < head->field_count; i++)
-        if (head->fields[i].name.size == size) {
-            size_t k = 0;
-            while (k < size && (char)(head->fields[i].name.at[k] | 32) == (char)(lower[k] | 32))
-                k++;
-            if (k == size)
-                return head->fields[i].value;
-        }
-    return (pw_span){NULL, 0};
 }
 
 /* The user name of HTTP Basic authentication (RFC 7617), decoded; its size, 0 for none. */
@@ -319,6 +307,12 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
     case PW_ATOM_DURATION:
         pw_duration(to, what->duration);
         break;
+    case PW_ATOM_REQUEST_ID:
+        if (what->id != NULL)
+            pw_text_put(to, what->id, strlen(what->id));
+        else
+            pw_text_put(to, "-", 1);
+        break;
     case PW_ATOM_IF_STATUS:
         if (atom->size > 0 && what->status / 100 == atom->data[0] - '0')
             pw_text_after(to, atom, 1);
@@ -532,6 +526,7 @@ void pw_thread_log(pw_thread *thread, const pw_conn *conn)
                .bytes = conn->response.bytes,
                .duration = pw_microseconds() - thread->taken_us,
                .queued = thread->queued_us,
+               .id = thread->request.id[0] != '\0' ? thread->request.id : NULL,
            });
 }
 
@@ -561,6 +556,10 @@ void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
     pw_peer_name(conn, &peer);
     pw_text program = {NULL, 0, 0};
     pw_access_request(server, &program, &server->head, &peer);
-    pw_log(server, &program, &(pw_exchange){.status = status, .bytes = 0});
+    char id[PW_REQUEST_ID_SIZE];
+    if (server->request_ids)
+        pw_request_id(server, conn, &server->head, id);
+    pw_log(server, &program,
+           &(pw_exchange){.status = status, .bytes = 0, .id = server->request_ids ? id : NULL});
     pw_free(program.at);
 }

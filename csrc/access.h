@@ -8,6 +8,7 @@
 typedef struct {
     int status;
     int64_t bytes, duration, queued;
+    const char *id; /* borrowed; NULL: none */
 } pw_exchange;
 
 /* Runs the program for a request; *to is what the response has to complete. */

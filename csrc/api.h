@@ -43,6 +43,9 @@ typedef struct {
     int32_t access_json; /* values are escaped for JSON strings */
     int32_t access_prompt; /* a line does not wait for others: somebody looks on */
     int64_t access_program_size;
+    int32_t request_ids;    /* each request gets an id: see pw_request.id */
+    int64_t request_seed_1; /* random, like the next: what the ids are made of */
+    int64_t request_seed_2;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
     /* The rest is borrowed during pw_server_new. */
     const char *access_program; /* the lines of the access log: see PW_ATOM_LITERAL */
@@ -80,6 +83,8 @@ typedef struct {
 #define PW_ATOM_DURATION 21 /* with its unit: 0.4 ms, or 1.25 s */
 #define PW_ATOM_IF_STATUS 22
 #define PW_ATOM_IF_SLOW 23
+#define PW_ATOM_REQUEST_ID 24 /* with request_ids only */
+#define PW_REQUEST_ID_SIZE 129
 
 /*
  * The request's facts that do not fit the number pw_next returns.
@@ -101,7 +106,8 @@ typedef struct {
      * point leaves nothing behind: the core names the number once, whatever has become of the response.
      */
     int32_t lends;
-    int64_t block_size; /* of the block of values: see pw_thread_block */
+    int64_t block_size;          /* of the block of values: see pw_thread_block */
+    char id[PW_REQUEST_ID_SIZE]; /* printable ASCII; empty without request_ids */
 } pw_request;
 
 /* To be made before the processes are forked. Returns NULL with errno set. */
@@ -201,7 +207,8 @@ typedef struct {
     int64_t unsent;   /* bytes of the response that are known and not sent */
     char address[46]; /* of the client; empty for a unix socket */
     char port[6];
-    char line[PW_NOTICE_LINE]; /* method and target, as received and as far as known */
+    char id[PW_REQUEST_ID_SIZE]; /* empty: there is none */
+    char line[PW_NOTICE_LINE];   /* method and target, as received and as far as known */
 } pw_notice;
 /* The next one; 0: there is none. May be called from any thread. */
 int32_t pw_notice_take(pw_server *server, pw_notice *to);

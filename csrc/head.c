@@ -287,3 +287,16 @@ pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
     progress->scanned = most;
     return PW_PARSE_MORE;
 }
+
+pw_span pw_find_field(const pw_head *head, const char *lower, size_t size)
+{
+    for (size_t i = 0; i < head->field_count; i++)
+        if (head->fields[i].name.size == size) {
+            size_t k = 0;
+            while (k < size && (char)(head->fields[i].name.at[k] | 32) == (char)(lower[k] | 32))
+                k++;
+            if (k == size)
+                return head->fields[i].value;
+        }
+    return (pw_span){NULL, 0};
+}

@@ -11,6 +11,7 @@
 #include "incident.h"
 #include "lines.h"
 #include "request.h"
+#include "request_id.h"
 
 /* Decides whether this head is worth remembering for its connection. */
 static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
@@ -133,10 +134,23 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
         pw_thread_log_request(thread, conn, &peer);
 }
 
+static void pw_thread_name_request(pw_thread *thread, const pw_conn *conn)
+{
+    pw_server *server = thread->server;
+    if (pw_peer_is_trusted(conn)) { /* of others the head says nothing about the id */
+        if (server->parsed != conn)
+            server->parsed = NULL;
+        pw_parse_again(server, conn); /* of a head like the one before, perhaps no field was */
+    }
+    pw_request_id(server, conn, &server->head, thread->request.id);
+}
+
 /* Hands a complete request over: from here on the connection is the thread's. */
 int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
+    if (server->request_ids)
+        pw_thread_name_request(thread, conn);
     pw_thread_describe(thread, conn);
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = true;

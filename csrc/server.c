@@ -90,6 +90,9 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     server->threads.most = settings->threads;
     server->token.has_gil = settings->gil != 0;
     server->watch.timeout_request = settings->timeout_request;
+    server->request_ids = settings->request_ids != 0;
+    server->request_seed[0] = (uint64_t)settings->request_seed_1;
+    server->request_seed[1] = (uint64_t)settings->request_seed_2;
     server->queue_ends = settings->timeout_queue > 0;
     server->threads.count = 1;
     server->accept.balance = settings->balance;

@@ -99,12 +99,13 @@ typedef struct pw_conn {
     pw_facts facts;            /* of the request at hand */
     pw_response response;
     pw_output output;
-    int64_t loan;     /* the exchange whose lent bytes the output may hold; 0: it holds none */
-    char *line;       /* owned: of the request whose response is on its way, for notices; or NULL */
-    int unsent;       /* pw_unsent when it was last asked for */
-    int64_t left_at;  /* ms: when pw_check_client first found half a close; 0: never */
-    int64_t ready_us; /* when it became PW_CONN_READY; with an access log only */
-    int64_t slice;    /* server->polls when its slice of the loop's time began */
+    int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
+    char *line;   /* owned: of the request whose response is on its way, for notices, and behind its
+                       * NUL the request's id; or NULL */
+    int unsent;   /* pw_unsent when it was last asked for */
+    int64_t left_at;        /* ms: when pw_check_client first found half a close; 0: never */
+    int64_t ready_us;       /* when it became PW_CONN_READY; with an access log only */
+    int64_t slice;          /* server->polls when its slice of the loop's time began */
     int64_t slice_since;    /* ms: the same */
     int32_t slice_requests; /* what it has had of it */
     int64_t slice_bytes;
@@ -190,8 +191,10 @@ struct pw_server {
     int64_t told_heads; /* ms: when PW_NOTICE_HEADS was last told; 0: never */
     int64_t told_queue; /* the same of PW_NOTICE_QUEUE */
     int32_t timeout_graceful;
-    bool queue_ends; /* a request that waits for a thread is refused in the end */
-    char *directory; /* owned */
+    bool request_ids;         /* each request gets one */
+    uint64_t request_seed[2]; /* the state of two sequences of numbers */
+    bool queue_ends;          /* a request that waits for a thread is refused in the end */
+    char *directory;          /* owned */
 
     pw_poll poll;
     pw_event events[PW_EVENTS_MOST];

@@ -22,6 +22,7 @@ class pw_notice:
     unsent: int
     address: _Text
     port: _Text
+    id: _Text
     line: _Text
 
 class pw_request:
@@ -33,6 +34,7 @@ class pw_request:
     sent: int
     lends: int
     block_size: int
+    id: _Text
 
 class pw_server: ...
 
@@ -62,6 +64,9 @@ class pw_settings:
     access_json: int
     access_prompt: int
     access_program_size: int
+    request_ids: int
+    request_seed_1: int
+    request_seed_2: int
     balance: pw_balance
     access_program: _Text
     health_path: _Text
@@ -90,6 +95,7 @@ class _Lib:
     PW_ATOM_PROTOCOL: int
     PW_ATOM_QUERY: int
     PW_ATOM_QUEUE: int
+    PW_ATOM_REQUEST_ID: int
     PW_ATOM_RESPONSE_FIELD: int
     PW_ATOM_SECONDS: int
     PW_ATOM_STATUS: int
@@ -136,6 +142,7 @@ class _Lib:
     PW_OVERFLOW: int
     PW_REFUSED: int
     PW_REQUEST_BEGUN: int
+    PW_REQUEST_ID_SIZE: int
     PW_REQUEST_NONE: int
     PW_REQUEST_WAITS: int
     PW_RETURN: int

@@ -19,7 +19,7 @@ from picowsgi.errors import ConfigError
 from picowsgi.line_output import LineOutput, open_log
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
     from types import TracebackType
 
     _Adapter = logging.LoggerAdapter[logging.Logger]
@@ -37,6 +37,12 @@ class Logger(_Adapter):
     standard error, without its traceback. In the main thread a KeyboardInterrupt or SystemExit may
     be a signal handler's, and is raised. In the threads of a server it would end the server.
     """
+
+    def process(
+        self, msg: object, kwargs: MutableMapping[str, Any]
+    ) -> tuple[object, MutableMapping[str, Any]]:
+        """Leave the record what it is given, such as the `request_id` that it is about."""
+        return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Write a record, if the logger is enabled for its level."""
@@ -198,9 +204,10 @@ def log_failure(message: str, traceback: str) -> None:
     _handle(record)
 
 
-def log_stack(message: str, stack: str) -> None:
-    """Write an error with the stack of another thread."""
+def log_stack(message: str, stack: str, request_id: str = "") -> None:
+    """Write an error with the stack of another thread, and the id of the request that it is at."""
     record = _make_error(message)
+    record.request_id = request_id
     record.stack_info = printable_lines(stack.rstrip("\n"))
     _handle(record)
 
@@ -293,6 +300,9 @@ class _TextFormatter(logging.Formatter):
         zone = time.strftime("%z", seconds)
         level = record.levelname.lower()
         head = f"{stamp}.{int(record.msecs):03d} {zone} [{record.process}] {level}: {message}"
+        request_id = getattr(record, "request_id", "")
+        if request_id:
+            head += f" (request {request_id})"
         details = ""
         if record.exc_info:
             details = self.formatException(record.exc_info)
@@ -329,6 +339,9 @@ class _JSONFormatter(_TextFormatter):
             "pid": record.process,
             "message": record.getMessage(),
         }
+        request_id = getattr(record, "request_id", "")
+        if request_id:
+            entry["request_id"] = request_id
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         elif record.exc_text:

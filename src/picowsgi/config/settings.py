@@ -289,6 +289,9 @@ class Settings:
         choices=("text", "json"),
         help="text or json, for all lines",
     )
+    request_id: bool = _LOGS.option(
+        False, kind="flag", help="give each request an ID, or take X-Request-ID"
+    )
     error_log: str = _LOGS.option(
         "-", kind="str", metavar="FILE", help="file of the error log; -: standard error"
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from picowsgi import core
-from picowsgi.config.log_format import Part, is_json, parse_format
+from picowsgi.config.log_format import JSON_WITH_ID, Part, is_json, parse_format
 from picowsgi.line_output import may_block, open_log
 from picowsgi.log import get_logger
 from picowsgi.system.terminal import is_terminal, wants_colour
@@ -43,6 +43,7 @@ _CODES = {
     "Q": core.ATOM_QUEUE,
     "c": core.ATOM_CLOCK,
     "t": core.ATOM_TIME,
+    "I": core.ATOM_REQUEST_ID,
     "d": core.ATOM_DURATION,
 }
 
@@ -67,7 +68,11 @@ class AccessLog:
             form = "short" if self.in_terminal else "combined"
             if settings.log_format == "json":
                 form = "json"
+        if form == "json" and settings.request_id:
+            form = JSON_WITH_ID
         self.json = is_json(form)
+        #: Whether requests get an id, for the log or the application.
+        self.request_ids = settings.request_id or Part("letter", "I") in parse_format(form)
         marks = self.in_terminal or form == "short"
         self.program = compile_format(
             form,
@@ -89,7 +94,9 @@ class AccessLog:
     @property
     def output(self) -> core.AccessOutput:
         """What the core needs to know of it."""
-        return core.AccessOutput(self._for_core, self.program, self.json, self.in_terminal)
+        return core.AccessOutput(
+            self._for_core, self.program, self.json, self.in_terminal, self.request_ids
+        )
 
     @property
     def _for_core(self) -> int:

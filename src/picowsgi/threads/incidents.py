@@ -29,7 +29,7 @@ def log_incidents(server: core.CoreServer, settings: Settings) -> None:
             text += f": {printable(notice.line)}"
         if notice.address:
             text += f", from {notice.address} port {notice.port}"
-        get_logger().log(level, "%s", text)
+        get_logger().log(level, "%s", text, extra={"request_id": notice.request_id})
 
 
 def describe_lost_lines(count: int, why: str) -> str:
