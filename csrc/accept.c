@@ -30,7 +30,7 @@
 static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
                         uint8_t listener)
 {
-    pw_conn *conn = pw_alloc(sizeof *conn);
+    pw_conn *conn = pw_conn_take(server);
     if (conn == NULL) {
         pw_notice_lost(server);
         pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);
@@ -174,8 +174,8 @@ static int pw_accept_one(int listener, struct sockaddr_storage *peer)
     return pw_accept_from(listener, peer, &size);
 }
 
-/* At most so many new connections, put into the run queue. Returns whether it found that no more can
- * be had from there now. */
+/* At most so many new connections, put into the run queue. Returns whether it found that no
+ * more wait there now. */
 static bool pw_accept(pw_server *server, pw_listener *listener, int most)
 {
     for (int i = 0; i < most; i++) {

@@ -7,7 +7,7 @@
 /* Accepts what the poller has reported. */
 void pw_accept_event(pw_server *server, pw_listener *listener);
 
-/* While it pauses for want of room: whether an idle connection can go for a new one, now or soon. */
+/* While it pauses because there is no room: whether an idle connection can go for a new one, now or soon. */
 void pw_accept_look(pw_server *server);
 
 /* While this process leaves new connections to the others: for how long at most, in ms; else -1. */

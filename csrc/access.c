@@ -27,14 +27,12 @@
 #include "text.h"
 
 #define PW_LOG_SIZE 65536
-#define PW_LOG_PART 65536 /* bytes written at once */
-#define PW_LOG_MOST                                                                                \
-    1048576 /* that wait while the file takes none; of further lines only the number */
-#define PW_LOG_WAIT_MS 100 /* the most that the loop waits then, of the time that follows */
+#define PW_LOG_PART 65536     /* bytes written at once */
+#define PW_LOG_MOST (1 << 20) /* bytes that wait; of further lines only the number is kept */
+#define PW_LOG_WAIT_MS 100 /* the most that the loop waits for a reader, of the time that follows */
 #define PW_LOG_WAIT_EVERY_MS 1000
 #define PW_LOG_TELL_MS 10000 /* between two notices of lines that were dropped */
 #define PW_LOG_DELAY_MS 100  /* how long a line may wait for others */
-#define PW_ATOM_HEAD 3       /* code, and the size of what follows in two bytes */
 
 /* ------------------------------------------------------------------ programs */
 
@@ -235,7 +233,7 @@ static void pw_seconds(pw_text *to, int64_t microseconds)
     pw_text_put(to, fraction, sizeof fraction);
 }
 
-/* What somebody reads: "0.4 ms", or "1.25 s" from one second on. */
+/* For a person: "0.4 ms", or "1.25 s" from one second on. */
 static void pw_duration(pw_text *to, int64_t microseconds)
 {
     bool seconds = microseconds >= 1000000;
@@ -255,10 +253,10 @@ static void pw_text_after(pw_text *to, const pw_atom *atom, size_t condition)
 
 static bool pw_is_slow(const pw_atom *atom, int64_t microseconds)
 {
-    if (atom->size < 4)
+    if (atom->size < PW_ATOM_SLOW_SIZE)
         return false;
     int64_t least = 0;
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < PW_ATOM_SLOW_SIZE; i++)
         least = least << 8 | (unsigned char)atom->data[i];
     return microseconds / 1000 >= least;
 }
@@ -315,11 +313,11 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
         break;
     case PW_ATOM_IF_STATUS:
         if (atom->size > 0 && what->status / 100 == atom->data[0] - '0')
-            pw_text_after(to, atom, 1);
+            pw_text_after(to, atom, PW_ATOM_STATUS_SIZE);
         break;
     case PW_ATOM_IF_SLOW:
         if (pw_is_slow(atom, what->duration))
-            pw_text_after(to, atom, 4);
+            pw_text_after(to, atom, PW_ATOM_SLOW_SIZE);
         break;
     default: /* an atom of the request, which was refused before it could be read */
         pw_text_put(to, "-", 1);

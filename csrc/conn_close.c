@@ -81,7 +81,7 @@ static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
     else
         server->all = conn->next;
     pw_accept_count(server, -1);
-    if (!conn->queued) { /* else pw_next finds it in the run queue, and buries it then */
+    if (!conn->queued) { /* else pw_next finds it in the run queue, and defers the free */
         conn->run_next = server->dead;
         server->dead = conn;
     }

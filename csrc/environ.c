@@ -1,5 +1,5 @@
 /*
- * The block of values from which Python makes the environ in one go (PEP 3333, RFC 3875): a byte for
+ * The block of values from which Python makes the environ at once (PEP 3333, RFC 3875): a byte for
  * each that numbers its key, NUL, and the values in latin-1, joined by NUL.
  */
 #include <string.h>

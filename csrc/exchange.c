@@ -5,7 +5,7 @@
  *
  * Who may send. The application may hand over parts from several threads, and a thread of it may do so
  * when the exchange is over and the serving thread is at another request. So every part names its
- * exchange, and is sent by whoever has the turn, which is taken and given back under the server's lock:
+ * exchange, and is sent by the thread with the turn, which is taken and given back under the server's lock:
  * with the turn, and until it is given back, the connection's output is that thread's own.
  *
  * What is lent. Python says before it hands bytes over that it keeps them (pw_request.lends), and under

@@ -205,6 +205,14 @@ static bool pw_same_eight(const char *name, const char *lower)
     return ((a ^ b) & ~pw_case_bits(b)) == 0;
 }
 
+static bool pw_same_four(const char *name, const char *lower)
+{
+    uint32_t a, b;
+    memcpy(&a, name, sizeof a);
+    memcpy(&b, lower, sizeof b);
+    return ((a ^ b) & ~pw_case_bits(b)) == 0;
+}
+
 /* Both have this size. */
 static bool pw_same_name(const char *name, const char *lower, size_t size)
 {
@@ -214,6 +222,8 @@ static bool pw_same_name(const char *name, const char *lower, size_t size)
             return false;
     if (size >= 8) /* the last eight, of which some have been compared */
         return pw_same_eight(name + size - 8, lower + size - 8);
+    if (size >= 4)
+        return pw_same_four(name, lower) && pw_same_four(name + size - 4, lower + size - 4);
     for (; i < size; i++)
         if ((unsigned char)(name[i] ^ lower[i]) & ~pw_case_bits((unsigned char)lower[i]))
             return false;

@@ -1,6 +1,6 @@
 /*
- * What became of requests that were accepted and not answered in full, for the error log. That a
- * client has gone, or sends what is no request, is its own affair and no notice.
+ * What became of requests that were accepted and not answered in full, for the error log. A client
+ * that disconnects, or sends something else than a request, is no notice.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -114,7 +114,7 @@ static pw_notice *pw_notice_new(pw_notices *notices)
     return notice;
 }
 
-/* Whether what has been received begins with the request at hand. */
+/* Whether what has been received begins with the current request. */
 static bool pw_conn_is_receiving(const pw_conn *conn)
 {
     return conn->state == PW_CONN_HEAD || conn->state == PW_CONN_CONTENT ||

@@ -31,6 +31,7 @@ void pw_loop_clear(pw_server *server)
         for (pw_conn *conn; (conn = pw_queue_pop(queues[i])) != NULL;)
             pw_conn_defer_free(server, conn);
     pw_reap(server);
+    pw_conn_free_spare(server);
 }
 
 /* ------------------------------------------------------------------ draining and the end */

@@ -1,6 +1,6 @@
 /*
- * The connections that go on, each in one queue at most, and the news for Python; whoever may have to
- * go on with them is woken.
+ * The connections that go on, each in one queue at most, and the news for Python. Functions here
+ * also wake the thread that has to go on with them.
  */
 #ifndef PW_QUEUE_H
 #define PW_QUEUE_H
@@ -35,6 +35,15 @@ void pw_slice_end(pw_server *server, pw_conn *conn);
 bool pw_conn_defer_free(pw_server *server, pw_conn *conn);
 /* Frees those. */
 void pw_reap(pw_server *server);
+/* How many connections' memory is kept for the next ones. */
+#ifdef PW_SANITIZERS
+#define PW_SPARE_MOST 0 /* so that a use after the end is found */
+#else
+#define PW_SPARE_MOST 64
+#endif
+/* Zeroed memory for a new connection; NULL without memory. */
+pw_conn *pw_conn_take(pw_server *server);
+void pw_conn_free_spare(pw_server *server);
 
 /* Whether what is not over has to end now, because the server was stopped. */
 bool pw_server_is_late(pw_server *server);

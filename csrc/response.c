@@ -47,7 +47,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
         conn->response.state = PW_RESPONSE_WAITS;
     int error = 0;
     bool loop_is_ours = server->token.holder == thread;
-    if (!loop_is_ours) /* whoever has it need not wait for this write */
+    if (!loop_is_ours) /* the thread that has it need not wait for this write */
         pthread_mutex_unlock(&server->lock);
     /* A head so large that it would be borrowed is copied too: Python keeps the body alone. */
     int copied = waits ? 3 : head_size > PW_COPY_MOST ? 2 : 0;
@@ -181,7 +181,7 @@ static int pw_response_finished(pw_thread *thread, pw_conn *conn, struct iovec *
     return 0;
 }
 
-/* With the lock, which it lets go while it writes, and the turn. */
+/* With the turn, and the lock, which it releases while it writes. */
 static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *data, size_t given,
                                 int32_t flags)
 {

@@ -1,12 +1,12 @@
 /*
  * What the files from queue.c on share: a connection, a server and a thread, with the parts of them.
  *
- * Threads: pw_server.lock guards the server and all that it owns, and is held by whoever runs the
- * loop, except while it waits for events. What is not under it:
+ * Threads: pw_server.lock guards the server and all that it owns, and is held by the thread that
+ * runs the loop, except while it waits for events. The lock does not guard:
  *
  *     a connection in PW_CONN_APP     belongs to the thread that has its exchange, but for `what`,
  *                                     `state`, `timer`, `queued` and the list pointers; `output`
- *                                     belongs to whoever has the turn, from the response's head on
+ *                                     belongs to the thread that has the turn, from the response's head on
  *                                     (exchange.c)
  *     server->stopping, server->wake, may be touched by anyone
  *     server->drain_until, requests
@@ -68,7 +68,7 @@ typedef enum {
     PW_FRAMING_END,     /* by the end of the connection */
 } pw_framing;
 
-/* The response to the request at hand. */
+/* The response to the current request. */
 typedef struct {
     pw_response_state state;
     pw_framing framing;
@@ -96,7 +96,7 @@ typedef struct pw_conn {
     size_t used;               /* of in, from its start: the head and content already taken */
     pw_head_progress progress; /* with the head there */
     pw_content *content;       /* owned, from head to the end of the response */
-    pw_facts facts;            /* of the request at hand */
+    pw_facts facts;            /* of the current request */
     pw_response response;
     pw_output output;
     int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
@@ -152,7 +152,7 @@ typedef struct {
     int64_t told;              /* ms: when that was told last */
     int error;                 /* why the file has last taken less than all */
     bool blocked;              /* it did so at the last try */
-    bool stalled;              /* waiting for it was in vain, and it has taken nothing since */
+    bool stalled;              /* it took nothing while it was waited for, nor since */
     bool cut;                  /* what it has taken last does not end with a line */
     int64_t wait_from, waited; /* ms: since wait_from so much was waited for it */
     char time[48];
@@ -163,7 +163,7 @@ typedef struct {
 typedef struct {
     pw_notice *at; /* owned: at[first, count) are waiting */
     size_t first, count, room;
-    int64_t lost; /* for want of memory */
+    int64_t lost; /* because there was no memory */
 } pw_notices;
 
 typedef struct {
@@ -212,7 +212,7 @@ struct pw_server {
         pw_listener listeners[PW_LISTENERS_MOST];
         int listener_count;
         int32_t max_connections;
-        bool paused;         /* for want of descriptors or room */
+        bool paused;         /* there is no descriptor, or no room */
         int64_t resume_at;   /* ms; 0: when a connection is closed, or idle */
         pw_balance *balance; /* borrowed; NULL: no other server has the listening sockets */
         pw_place *place;     /* borrowed: its own in balance, or NULL */
@@ -225,7 +225,9 @@ struct pw_server {
     pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;
     int64_t next_id;
-    pw_conn *dead;    /* owned: closed, to be freed (linked by run_next) */
+    pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
+    pw_conn *spare; /* owned: memory for the next connections (linked by run_next) */
+    int spare_count;
     pw_queue run;     /* connections to go on with */
     pw_queue again;   /* the same, after the events: their time slice was over before */
     pw_queue spent;   /* the same, when the poller has been asked again: their slice is over */
@@ -302,7 +304,7 @@ struct pw_server {
 
 struct pw_thread {
     pw_server *server;  /* borrowed */
-    pw_conn *conn;      /* borrowed: of the exchange at hand, or NULL: there is none */
+    pw_conn *conn;      /* borrowed: of the current exchange, or NULL: there is none */
     pw_request request; /* its number is the exchange's */
     pw_block block;     /* its memory is owned */
 
@@ -329,7 +331,7 @@ struct pw_thread {
     size_t line_size;
     int32_t number;             /* the caller's */
     int32_t patience;           /* ms that it waits, once; -1: for ever, as often as need be */
-    int warned;                 /* how often pw_watch has named the request at hand */
+    int warned;                 /* how often pw_watch has named the current request */
     pw_thread *next, *previous; /* borrowed: server->threads.first */
     bool nudged;                /* it is to return PW_IDLE */
     bool sending;               /* a thread has the turn: see exchange.c */

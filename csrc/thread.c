@@ -53,7 +53,7 @@ void pw_thread_free(pw_thread *thread)
         return;
     pw_server *server = thread->server;
     if (server->forked)
-        return; /* the memory is the parent's affair */
+        return; /* the parent frees the memory */
     pthread_mutex_lock(&server->lock);
     pw_exchange_abandon(thread);
     pw_token_drop(thread);

@@ -1,5 +1,5 @@
 /*
- * Which thread runs the loop. Whoever holds the token polls, reads and parses. A serving thread that has
+ * Which thread runs the loop. The holder of the token polls, reads and parses. A serving thread that has
  * taken a request goes to the application, and either keeps the token, so that an application which does
  * not block pays for no hand-over, or yields it: yield_rule.h says when that pays. When the holder stays
  * out for longer than a tick, another thread goes on. When all threads are in the application, the
@@ -16,8 +16,8 @@
  *      taken out of the stack and signalled.
  *   3. threads.taken is the number of threads at a request. The watcher is never out, nor at a request.
  *   4. If nobody holds the token, a thread that was signalled is on its way to it, or the watcher is
- *      awake: it gives the token to somebody at its next tick (pw_token_is_unheld).
- *   5. If the holder is out, the watcher is awake: it gives the token to somebody when the holder has
+ *      awake: it gives the token to a thread at its next tick (pw_token_is_unheld).
+ *   5. If the holder is out, the watcher is awake: it gives the token to a thread when the holder has
  *      not come back after two ticks (pw_token_is_stalled). Without a watcher no thread waits then.
  *   6. What is in `ready` was put there in the order in which it was complete, and leaves in that order:
  *      a thread takes from there before it looks at anything else.
@@ -284,7 +284,7 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
             break;
         }
         pw_conn *conn = picks ? pw_ready_pop(server) : NULL;
-        if (conn != NULL) { /* whoever has the token does not serve, or is at another request */
+        if (conn != NULL) { /* the holder does not serve, or is at another request */
             pw_timers_tick(&server->timers);
             *number = pw_thread_take(thread, conn);
             pw_token_note_taken(thread);
@@ -329,7 +329,7 @@ void pw_token_keep(pw_thread *thread)
     if (!pw_token_is_yielded(server))
         return;
     pw_thread *next = pw_idle_pop(server);
-    if (next != NULL) { /* it is warm, but whoever comes first has the token */
+    if (next != NULL) { /* it is warm, but the first thread that comes has the token */
         pw_token_give(server, NULL);
         pthread_cond_signal(&next->wake);
     } else if (pw_token_may_grow(server)) {

@@ -1,5 +1,5 @@
 /*
- * The watcher: a thread that serves nothing. It counts the ticks, gives the token to somebody where its
+ * The watcher: a thread that serves nothing. It counts the ticks, gives the token to another thread when its
  * holder stays out, runs the loop where all threads are out, and names slow requests.
  */
 
@@ -114,7 +114,8 @@ int32_t pw_watch(pw_server *server)
         }
         pw_thread *slow = pw_watch_slow(server);
         if (slow != NULL) {
-            outcome = slow->number * 8 + (slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK);
+            outcome = slow->number << PW_WATCH_SHIFT;
+            outcome |= slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK;
             break;
         }
         bool busy = pw_watch_is_busy(server) || server->threads.takes != seen;

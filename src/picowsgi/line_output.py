@@ -136,7 +136,7 @@ def _locked(descriptor: int, pipe: tuple[int, int]) -> Iterator[None]:
 
 
 def start_writer(run: Callable[[], object]) -> None:
-    """Start a thread that writes. Raises RuntimeError where none can be had.
+    """Start a thread that writes. Raises RuntimeError where none can be started.
 
     It gets no signals: SIGPIPE may be fatal if the application wants that, and all others are for
     the threads that hold them back at times.
@@ -241,7 +241,7 @@ class LineOutput:
             if not self._has_thread:
                 try:
                     start_writer(self._run)
-                except RuntimeError:  # none can be had, or Python is at its end
+                except RuntimeError:  # none can be started, or Python is at its end
                     return False
                 self._has_thread = True
         return True

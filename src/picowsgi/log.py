@@ -238,7 +238,7 @@ def format_json(message: str, *, level: int = logging.INFO, traceback: str = "")
 
 
 def reopen() -> None:
-    """Open the files that the program logs to again: somebody has renamed them.
+    """Open the files that the program logs to again, after a rename.
 
     A file that cannot be opened is logged, and the old one stays in use.
     """

@@ -150,11 +150,12 @@ int64_t site_next(test_site *site)
 void site_news(test_site *site)
 {
     for (int64_t news; (news = pw_news(site->thread)) >= 0; pw_news_done(site->thread)) {
-        if (news % 2 == PW_NEWS_ENTRY) {
-            REQUIRE(news / 2 < PW_CACHE_SIZE);
-            site->templates[news / 2].stored = false;
+        int64_t number = news >> PW_NEWS_SHIFT;
+        if ((news & PW_NEWS_MASK) == PW_NEWS_ENTRY) {
+            REQUIRE(number < PW_CACHE_SIZE);
+            site->templates[number].stored = false;
         } else if (site->sent_count < 16) {
-            site->sent[site->sent_count++] = news / 2;
+            site->sent[site->sent_count++] = number;
         }
     }
 }

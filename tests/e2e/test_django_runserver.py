@@ -124,7 +124,7 @@ VISITS = [
 
 
 def watch(surveys, server):
-    """What somebody sees of these visits on a terminal, without what differs each time."""
+    """What a terminal shows of these visits, without what differs each time."""
     environ = {"SURVEYS_SERVER": server, "PYTHONDONTWRITEBYTECODE": "1"}
     terminal = Terminal(["manage.py", "runserver", "0"], surveys, environ)
     try:

@@ -317,10 +317,10 @@ class Model:
             case "python":
                 yield from self._act(state, "is called")
             case "starts":
-                born = state.threads.index(Thread())
+                new = state.threads.index(Thread())
                 yield (
                     "starts a thread",
-                    state.with_thread(born, Thread("python"))._replace(watch="python"),
+                    state.with_thread(new, Thread("python"))._replace(watch="python"),
                 )
                 yield (
                     "cannot start a thread",

@@ -172,7 +172,7 @@ def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) 
         assert not os.get_inheritable(inherited.child[1])
         os.close(inherited.child[1])
         close_sockets(adopted)
-        assert not path.exists(), "whoever is given the file removes it"
+        assert not path.exists(), "the process that gets the file removes it"
     finally:
         close_sockets(sockets)
 

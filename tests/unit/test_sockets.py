@@ -398,7 +398,7 @@ def test_a_unix_socket_gets_the_mode_and_the_owner_before_anybody_can_connect(
 
 
 def attacks(directory: Path) -> dict[str, Callable[[Path], object]]:
-    """What somebody who may write in the directory can do once the socket is there."""
+    """What a user who may write in the directory can do once the socket is there."""
     secret = directory / "secret"
 
     def put(path: Path) -> Callable[[Path], Path]:

@@ -103,7 +103,7 @@ class DevelopmentServer:
             )
             if "timeout_graceful" not in settings.sources:
                 settings = replace(settings, timeout_graceful=_GRACE)
-            if not get_logger().hasHandlers():  # the program has no wishes
+            if not get_logger().hasHandlers():  # the program has configured none
                 if settings.log_config:
                     read_log_config(settings.log_config)()
                 else:

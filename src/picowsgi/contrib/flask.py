@@ -78,7 +78,7 @@ def _load(info: ScriptInfo) -> WSGIApplication:
     except Exception as error:
         if not is_running_from_reloader():
             raise
-        # A file is being edited: whoever asks is told, and the next change starts again.
+        # A file is being edited: requests get the error, and the next change starts again.
         traceback.print_exc()
         return _Failed(error)
 

@@ -8,7 +8,7 @@ hooks of a request and `SCRIPT_NAME` in the environment mean what they mean to i
 limits of lines and fields bound the head as a whole. What it has no setting for is read from
 `PICOWSGI_<NAME>` and `[tool.picowsgi]`: the limits of content and the timeouts of clients.
 
-As with gunicorn's threads, `timeout` is for a worker that gives no sign of life, not for a request;
+As with gunicorn's threads, `timeout` is for a worker that sends no heartbeat, not for a request;
 `PICOWSGI_TIMEOUT_REQUEST` is. Both logs are gunicorn's; a request that the core refuses is in
 neither. Without an access log or a hook a request never passes through gunicorn's code.
 
@@ -129,7 +129,7 @@ class Worker(base.Worker):  # type: ignore[misc]
             make_gateway=self._gateway(),
         )
         serving.on_end = self._wake
-        self.notify()  # before the first sign of life gunicorn does not expect another
+        self.notify()  # before the first heartbeat gunicorn does not expect another
         serving.start()
         serving.stop(others_accept=self._watch(serving))
         while not serving.join(self._patience()):

@@ -51,7 +51,7 @@ class LineRelay:
         return self._target.fileno()
 
     def start(self) -> None:
-        """Begin. Raises RuntimeError where no thread can be had."""
+        """Begin. Raises RuntimeError where no thread can be started."""
         self._runs.acquire()
         try:
             start_writer(self._run)

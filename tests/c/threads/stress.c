@@ -204,10 +204,11 @@ int main(void)
     pw_balance_free(balance);
     close(logs[0]);
     close(logs[1]);
-    printf("  %d requests, %d lent and %d dropped, %d by several threads, %d writes too late, "
-           "%d abandoned; %d answers, %d in pieces; %d threads born, %d named slow, %d notices\n",
-           served, lent, dropped, together, too_late, abandoned, answered, of_pieces, births, slow,
-           notices);
+    printf(
+        "  %d requests, %d lent and %d dropped, %d by several threads, %d writes too late, "
+        "%d abandoned; %d answers, %d in pieces; %d threads started, %d named slow, %d notices\n",
+        served, lent, dropped, together, too_late, abandoned, answered, of_pieces, births, slow,
+        notices);
     /* Or it has not tried what it is for. */
     MUST(lent > 0 && together > 0 && too_late > 0 && abandoned > 0 && answered > 0);
     MUST(of_pieces > 0 && births > 0 && slow > 0 && lent == dropped);
