@@ -158,6 +158,8 @@ void pw_server_log_to(pw_server *server, int32_t descriptor);
 /* Nothing is served any more: writes what waits of the access log, for `most` milliseconds at most, and
  * for `quiet` in which the file takes nothing. Returns how many lines were dropped without a notice. */
 int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet);
+/* How many fields of requests were left out because of an underscore in their name. */
+int64_t pw_server_dropped(pw_server *server);
 /* How many requests it has handed out. May be called from any thread. */
 int64_t pw_server_requests(pw_server *server);
 /* Ends all connections. No thread of the server may be in a call, or call again but pw_thread_free. */
@@ -205,9 +207,10 @@ void pw_watch_failed(pw_server *server);
 #define PW_NOTICE_LOST 7          /* so many more, `unsent`, for which there was no memory */
 #define PW_NOTICE_ABANDONED 8     /* an exception came between the application and the response */
 #define PW_NOTICE_BACKLOG 9       /* at the end connections were waiting to be accepted */
-#define PW_NOTICE_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
-#define PW_NOTICE_QUEUE 11 /* no thread was free for timeout_queue: 503; told now and then */
-#define PW_NOTICE_LOG 12   /* so many lines, `unsent`, of the access log were dropped */
+#define PW_NOTICE_HEADS 10      /* head_memory_total is reached, some get 503; told now and then */
+#define PW_NOTICE_QUEUE 11      /* no thread was free for timeout_queue: 503; told now and then */
+#define PW_NOTICE_LOG 12        /* so many lines, `unsent`, of the access log were dropped */
+#define PW_NOTICE_UNDERSCORE 13 /* a field was left out, told once; `line` is its name */
 #define PW_NOTICE_LINE 1024
 typedef struct {
     int32_t what;

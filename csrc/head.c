@@ -131,6 +131,7 @@ static pw_error pw_strict(const pw_limits *limits, const char *data, size_t size
     head->facts.content_length = -1;
     head->facts.chunked = false;
     head->facts.expect_continue = false;
+    head->facts.dropped = 0;
     head->field_count = 0;
     pw_seen seen = {.host = false};
     for (size_t i = 0; i < count; i++)
@@ -150,6 +151,8 @@ static pw_error pw_strict(const pw_limits *limits, const char *data, size_t size
             memchr(found[i].name, '_', found[i].name_len) != NULL) {
             if (limits->underscore_fields == PW_UNDERSCORE_REFUSE)
                 return PW_E_UNDERSCORE;
+            head->facts.dropped++; /* at most PW_FIELDS_MOST */
+            head->dropped = field->name;
             continue;
         }
         error = pw_field_meaning(field, head, &seen);

@@ -173,6 +173,20 @@ void pw_notice_backlog(pw_server *server)
     pthread_cond_signal(&server->watch.wake);
 }
 
+void pw_notice_dropped(pw_server *server, const pw_conn *conn, pw_span name)
+{
+    pw_notice *notice = pw_notice_new(&server->notices);
+    if (notice != NULL) {
+        pw_peer peer;
+        pw_peer_name(conn, &peer);
+        notice->what = PW_NOTICE_UNDERSCORE;
+        memcpy(notice->address, peer.address, sizeof notice->address);
+        memcpy(notice->port, peer.port, sizeof notice->port);
+        pw_line_add(notice->line, name.at, name.size);
+    }
+    pthread_cond_signal(&server->watch.wake);
+}
+
 void pw_notice_log(pw_server *server, int64_t lines, int error)
 {
     pw_notice *notice = pw_notice_new(&server->notices);

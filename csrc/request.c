@@ -145,10 +145,24 @@ static void pw_thread_name_request(pw_thread *thread, const pw_conn *conn)
     pw_request_id(server, conn, &server->head, thread->request.id);
 }
 
+/* Counts the fields that the application does not get, and tells of the first one. */
+static void pw_count_dropped(pw_server *server, const pw_conn *conn)
+{
+    if (server->dropped == 0) {
+        if (server->parsed != conn)
+            server->parsed = NULL;
+        pw_parse_again(server, conn);
+        pw_notice_dropped(server, conn, server->head.dropped);
+    }
+    server->dropped += conn->facts.dropped;
+}
+
 /* Hands a complete request over: from here on the connection is the thread's. */
 int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
+    if (conn->facts.dropped > 0)
+        pw_count_dropped(server, conn);
     if (server->request_ids)
         pw_thread_name_request(thread, conn);
     pw_thread_describe(thread, conn);

@@ -244,6 +244,14 @@ void pw_server_log_to(pw_server *server, int32_t descriptor)
     pthread_mutex_unlock(&server->lock);
 }
 
+int64_t pw_server_dropped(pw_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    int64_t dropped = server->dropped;
+    pthread_mutex_unlock(&server->lock);
+    return dropped;
+}
+
 int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet)
 {
     pthread_mutex_lock(&server->lock);

@@ -203,6 +203,7 @@ struct pw_server {
     int64_t polling_until;     /* ms; -1: for ever */
     int wake[2];               /* a pipe: [1] written by pw_server_stop */
     atomic_int stopping;       /* the most urgent that pw_server_stop was asked for; 0: nothing */
+    int64_t dropped;           /* fields of requests that were left out for an underscore */
     _Atomic(int64_t) requests; /* handed out; read by pw_server_requests from any thread */
     bool draining;
     atomic_int_least64_t drain_until; /* ms; 0: nobody has seen yet that it is to stop */

@@ -59,6 +59,7 @@ NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
 NOTICE_QUEUE: int = lib.PW_NOTICE_QUEUE
 NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
 NOTICE_LOG: int = lib.PW_NOTICE_LOG
+NOTICE_UNDERSCORE: int = lib.PW_NOTICE_UNDERSCORE
 NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
 DRAIN: int = lib.PW_DRAIN
 LEAVE: int = lib.PW_LEAVE
@@ -362,6 +363,12 @@ class CoreServer:
     def log_to(self, descriptor: int) -> None:
         """Write the access log to this descriptor from now on."""
         lib.pw_server_log_to(self.pointer, descriptor)
+
+    @property
+    def dropped_headers(self) -> int:
+        """How many headers were not passed on because of an underscore in their name."""
+        number: int = lib.pw_server_dropped(self.pointer)
+        return number
 
     def end_log(self, most: float, quiet: float) -> int:
         """Write what waits of the access log, once nothing serves.

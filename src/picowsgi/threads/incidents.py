@@ -24,12 +24,33 @@ def log_incidents(server: core.CoreServer, settings: Settings) -> None:
             why = "nobody read it" if notice.error == errno.EAGAIN else os.strerror(notice.error)
             get_logger().warning("%s", describe_lost_lines(notice.unsent, why))
             continue
+        if notice.what == core.NOTICE_UNDERSCORE:
+            _warn_of_dropped_header(notice)
+            continue
         level, text = _describe(notice, settings)
         if notice.line:
             text += f": {printable(notice.line)}"
         if notice.address:
             text += f", from {notice.address} port {notice.port}"
         get_logger().log(level, "%s", text, extra={"request_id": notice.request_id})
+
+
+#: The processes in which a dropped header has been logged: this one, or its parents.
+_told_in: set[int] = set()
+
+
+def _warn_of_dropped_header(notice: core.Notice) -> None:
+    """Name the first header that is dropped in this process, by whichever loop."""
+    if os.getpid() in _told_in:
+        return
+    _told_in.add(os.getpid())
+    client = f" from {notice.address} port {notice.port}" if notice.address else ""
+    get_logger().warning(
+        "the header %s%s is dropped, as are all with an underscore in their name, because an "
+        "application would take it for one with a hyphen (--underscore-fields)",
+        printable(notice.line),
+        client,
+    )
 
 
 def describe_lost_lines(count: int, why: str) -> str:

@@ -79,6 +79,7 @@ class ThreadPool:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._running = 0
+        self._is_closed = False
         self._over = threading.Event()
         self._deadline: float | None = None
         #: Why a serving thread ended though nobody asked for it.
@@ -177,8 +178,16 @@ class ThreadPool:
         if self._is_forked:
             return
         with self._lock:
+            is_first = not self._is_closed
+            self._is_closed = True
             lost = sum(one.core.end_log(_LOG_MOST, _LOG_QUIET) for one in self._loops)
             lost += self._access.close(_LOG_MOST, _LOG_QUIET)
+        dropped = sum(one.core.dropped_headers for one in self._loops)
+        if dropped and is_first:
+            get_logger().warning(
+                "%d headers with an underscore in their name were dropped (--underscore-fields)",
+                dropped,
+            )
         if lost:
             get_logger().warning("%s", describe_lost_lines(lost, "nobody read it until the end"))
 
