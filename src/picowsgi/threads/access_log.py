@@ -5,6 +5,7 @@ Never formats a line: that is the core's (csrc/access.c), which escapes what com
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -48,6 +49,18 @@ _CODES = {
 }
 
 
+#: Where the lines go if a program, or --log-config, has given it handlers.
+_logger = logging.getLogger("picowsgi.access")
+
+
+def _write_records(_descriptor: int, lines: bytes, note: Callable[[bytes], object]) -> int:
+    """Write a record for each line, as a `LineRelay` has it done."""
+    for line in lines.splitlines(keepends=True):
+        _logger.info("%s", line.rstrip(b"\n").decode("latin-1"))
+        note(line)
+    return 0
+
+
 class AccessLog:
     """Where the lines go, and the program that makes them; `descriptor` -1: nowhere.
 
@@ -56,11 +69,16 @@ class AccessLog:
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.access_log_file
+        is_logged = self._path == "-" and bool(_logger.handlers)
         wanted = settings.access_log == "on"
         if settings.access_log == "auto":
-            wanted = is_terminal(sys.stdout)
-        self.descriptor = self._open() if wanted else -1
+            wanted = is_logged or is_terminal(sys.stdout)
+        self.descriptor = self._open() if wanted and not is_logged else -1
         self._relay = self._make_relay()
+        if wanted and is_logged:
+            if _logger.level == logging.NOTSET:
+                _logger.setLevel(logging.INFO)
+            self._relay = LineRelay(-1, _write_records)
         #: A line is written at once there, and may have colours.
         self.in_terminal = self.descriptor >= 0 and os.isatty(self.descriptor)
         form = settings.access_log_format
@@ -77,7 +95,9 @@ class AccessLog:
         self.program = compile_format(
             form,
             slow=settings.access_log_slow if marks else 0.0,
-            colour=wants_colour(in_terminal=self.in_terminal, standard=self._path == "-"),
+            colour=wants_colour(
+                in_terminal=self.in_terminal, standard=self._path == "-" and not is_logged
+            ),
         )
 
     def _open(self) -> int:
@@ -133,13 +153,13 @@ class AccessLog:
 
         What has not been written is waited for, as `LineRelay.close` does.
         """
-        if self.descriptor < 0:
-            return 0
+        relay, self._relay = self._relay, None
         descriptor, self.descriptor = self.descriptor, -1
-        if self._relay is None:
+        if relay is not None:
+            return relay.close(most, quiet)
+        if descriptor >= 0:
             os.close(descriptor)
-            return 0
-        return self._relay.close(most, quiet)
+        return 0
 
 
 def compile_format(text: str, *, slow: float = 0.0, colour: bool = False) -> bytes:
