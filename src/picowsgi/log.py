@@ -30,6 +30,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_NEWLINE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
+_RESET = "\x1b[0m"
+_COLOURS = {
+    logging.WARNING: "\x1b[33m",
+    logging.ERROR: "\x1b[1;31m",
+    logging.CRITICAL: "\x1b[1;31m",
+}
+
+
 class Logger(_Adapter):
     """The logger `picowsgi`. Its calls never raise an Exception, whatever the handlers do.
 
@@ -165,16 +173,19 @@ def _describe_lost(count: int) -> bytes:
 _output = LineOutput(_describe_lost)
 
 
-def configure(level: str, form: str = "text") -> None:
+def configure(
+    level: str, form: str = "text", *, terminal: bool = False, colour: bool = False
+) -> None:
     """Write the logger's records from `level` (`debug` to `error`) on to the error log.
 
-    `form` is `text` or `json`. Calling it again changes the level and the form. Without it the
-    records go wherever the program that embeds picowsgi sends them. A file that `open_error_log`
-    has opened is closed.
+    `form` is `text` or `json`. In a `terminal` a line of text begins with the time of day alone, as
+    those of the access log do there, and with `colour` a level above `info` is coloured. Calling it
+    again changes all that. Without it the records go wherever the program that embeds picowsgi
+    sends them. A file that `open_error_log` has opened is closed.
     """
     _file.close()
     logger = _logger.logger
-    formatter = _JSONFormatter() if form == "json" else _TextFormatter()
+    formatter = _JSONFormatter() if form == "json" else _TextFormatter(terminal, colour)
     for handler in logger.handlers:
         if isinstance(handler, _ErrorLog):
             handler.setFormatter(formatter)
@@ -291,15 +302,29 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class _TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00.123 +0000 [PID] level: message`, and tracebacks indented under it."""
+    """`2026-01-31 12:00:00.123 +0000 [PID] level: message`, and tracebacks indented under it.
+
+    In a terminal it is `12:00:00 level: message`.
+    """
+
+    def __init__(self, terminal: bool = False, colour: bool = False) -> None:
+        super().__init__()
+        self._terminal = terminal
+        self._colours = _COLOURS if colour else {}
 
     def format(self, record: logging.LogRecord) -> str:
         message = _CONTROL.sub(_escape, record.getMessage())
         seconds = time.localtime(record.created)
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", seconds)
-        zone = time.strftime("%z", seconds)
-        level = record.levelname.lower()
-        head = f"{stamp}.{int(record.msecs):03d} {zone} [{record.process}] {level}: {message}"
+        level = f"{record.levelname.lower()}:"
+        if record.levelno in self._colours:
+            level = f"{self._colours[record.levelno]}{level}{_RESET}"
+        if self._terminal:
+            head = f"{time.strftime('%H:%M:%S', seconds)} {level} {message}"
+        else:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S", seconds)
+            zone = time.strftime("%z", seconds)
+            milliseconds = int(record.msecs)
+            head = f"{stamp}.{milliseconds:03d} {zone} [{record.process}] {level} {message}"
         request_id = getattr(record, "request_id", "")
         if request_id:
             head += f" (request {request_id})"

@@ -82,7 +82,13 @@ def _run(argv: Sequence[str] | None) -> int:
         settings = load_settings(
             command.options, config_file=command.config_file, source="command line"
         )
-    configure(settings.log_level, settings.log_format)
+    in_terminal = settings.error_log == "-" and is_terminal(sys.stderr)
+    configure(
+        settings.log_level,
+        settings.log_format,
+        terminal=in_terminal,
+        colour=wants_colour(in_terminal=in_terminal, standard=settings.error_log == "-"),
+    )
     prepare = _prepare_logs(settings)
     if prepare is not None and not (settings.user or settings.group):
         prepare()  # before anything is logged
