@@ -8,6 +8,7 @@
 typedef struct {
     int status;
     int64_t bytes, duration, queued;
+    const char *id; /* borrowed; NULL: none */
 } pw_exchange;
 
 /* Runs the program for a request; *to is what the response has to complete. */
@@ -16,7 +17,13 @@ void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, cons
 void pw_access_head(pw_server *server, pw_text *program, const char *head, size_t size);
 /* Adds a line. */
 void pw_access_line(pw_server *server, const char *program, size_t size, const pw_exchange *what);
-void pw_access_flush(pw_access *access);
+/* Writes what waits, as far as the file takes it now. */
+void pw_access_flush(pw_server *server);
+/* The lines go to another file from now on. */
+void pw_access_move(pw_server *server, int fd);
+/* Nothing is logged any more: waits at most so many ms for the file, and `quiet` ms for it to take
+ * something; returns how many lines were dropped since that was last told. */
+int64_t pw_access_end(pw_server *server, int most, int quiet);
 
 /* Parses the head of its request again, of which it went well before. */
 void pw_parse_again(pw_server *server, const pw_conn *conn);

@@ -38,10 +38,15 @@ typedef struct {
     int32_t timeout_graceful;
     int32_t timeout_request; /* 0: none */
     int32_t timeout_queue;   /* that a complete request waits for a thread; 0: none */
-    int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
-    int32_t access_json;     /* values are escaped for JSON strings */
-    int32_t access_prompt;   /* a line does not wait for others: for a terminal */
+    /* The descriptor that the access log goes to, or -1; the caller's. Writing must not block; of a
+     * socket each message is whole lines. */
+    int32_t access_file;
+    int32_t access_json;   /* values are escaped for JSON strings */
+    int32_t access_prompt; /* a line does not wait for others: for a terminal */
     int64_t access_program_size;
+    int32_t request_ids;    /* each request gets an id: see pw_request.id */
+    int64_t request_seed_1; /* random, like the next: what the ids are made of */
+    int64_t request_seed_2;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
     /* The rest is borrowed during pw_server_new. */
     const char *access_program; /* the lines of the access log: see PW_ATOM_LITERAL */
@@ -85,6 +90,8 @@ typedef struct {
 #define PW_ATOM_DURATION 21 /* with its unit: 0.4 ms, or 1.25 s */
 #define PW_ATOM_IF_STATUS 22
 #define PW_ATOM_IF_SLOW 23
+#define PW_ATOM_REQUEST_ID 24 /* with request_ids only */
+#define PW_REQUEST_ID_SIZE 129
 
 /*
  * The request's facts that do not fit the number pw_next returns.
@@ -106,7 +113,8 @@ typedef struct {
      * point leaves nothing behind: the core names the number once, whatever has become of the response.
      */
     int32_t lends;
-    int64_t block_size; /* of the block of values: see pw_thread_block */
+    int64_t block_size;          /* of the block of values: see pw_thread_block */
+    char id[PW_REQUEST_ID_SIZE]; /* printable ASCII; empty without request_ids */
 } pw_request;
 
 /* To be made before the processes are forked. Returns NULL with errno set. */
@@ -155,6 +163,11 @@ void pw_server_stop(pw_server *server, int32_t how);
 void pw_server_announce_stop(pw_server *server);
 /* The access log goes to this descriptor from now on; lines that wait go to the one before. */
 void pw_server_log_to(pw_server *server, int32_t descriptor);
+/* Nothing is served any more: writes what waits of the access log, for `most` milliseconds at most, and
+ * for `quiet` in which the file takes nothing. Returns how many lines were dropped without a notice. */
+int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet);
+/* How many fields of requests were left out because of an underscore in their name. */
+int64_t pw_server_dropped(pw_server *server);
 /* How many requests it has handed out. May be called from any thread. */
 int64_t pw_server_requests(pw_server *server);
 /* Ends all connections. No thread of the server may be in a call, or call again but pw_thread_free. */
@@ -204,9 +217,12 @@ void pw_watch_failed(pw_server *server);
 #define PW_NOTICE_LOST 7          /* so many more, `unsent`, for which there was no memory */
 #define PW_NOTICE_ABANDONED 8     /* an exception came between the application and the response */
 #define PW_NOTICE_BACKLOG 9       /* at the end connections were waiting to be accepted */
-#define PW_NOTICE_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
-#define PW_NOTICE_QUEUE 11 /* no thread was free for timeout_queue: 503; told now and then */
-#define PW_NOTICE_STUCK 12 /* no thread will be free, and the server stops: the same */
+#define PW_NOTICE_HEADS 10      /* head_memory_total is reached, some get 503; told now and then */
+#define PW_NOTICE_QUEUE 11      /* no thread was free for timeout_queue: 503; told now and then */
+#define PW_NOTICE_LOG 12        /* so many lines, `unsent`, of the access log were dropped */
+#define PW_NOTICE_UNDERSCORE 13 /* a field was left out, told once; `line` is its name */
+#define PW_NOTICE_STUCK                                                                            \
+    14 /* no thread will be free, and the server stops: 503; told now and then */
 #define PW_NOTICE_LINE 1024
 typedef struct {
     int32_t what;
@@ -214,7 +230,8 @@ typedef struct {
     int64_t unsent;   /* bytes of the response that are known and not sent */
     char address[46]; /* of the client; empty for a unix socket */
     char port[6];
-    char line[PW_NOTICE_LINE]; /* method and target, as received and as far as known */
+    char id[PW_REQUEST_ID_SIZE]; /* empty: there is none */
+    char line[PW_NOTICE_LINE];   /* method and target, as received and as far as known */
 } pw_notice;
 /* The next one; 0: there is none. May be called from any thread. */
 int32_t pw_notice_take(pw_server *server, pw_notice *to);

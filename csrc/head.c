@@ -131,6 +131,7 @@ static pw_error judge_head(const pw_limits *limits, const char *data, size_t siz
     head->facts.content_length = -1;
     head->facts.chunked = false;
     head->facts.expect_continue = false;
+    head->facts.dropped = 0;
     head->field_count = 0;
     pw_seen seen = {.host = false};
     for (size_t i = 0; i < count; i++)
@@ -150,6 +151,8 @@ static pw_error judge_head(const pw_limits *limits, const char *data, size_t siz
             memchr(found[i].name, '_', found[i].name_len) != NULL) {
             if (limits->underscore_fields == PW_UNDERSCORE_REFUSE)
                 return PW_E_UNDERSCORE;
+            head->facts.dropped++; /* at most PW_FIELDS_MOST */
+            head->dropped = field->name;
             continue;
         }
         error = field_meaning(field, head, &seen);
@@ -286,4 +289,17 @@ pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
     }
     progress->scanned = most;
     return PW_PARSE_MORE;
+}
+
+pw_span pw_find_field(const pw_head *head, const char *lower, size_t size)
+{
+    for (size_t i = 0; i < head->field_count; i++)
+        if (head->fields[i].name.size == size) {
+            size_t k = 0;
+            while (k < size && (char)(head->fields[i].name.at[k] | 32) == (char)(lower[k] | 32))
+                k++;
+            if (k == size)
+                return head->fields[i].value;
+        }
+    return (pw_span){NULL, 0};
 }

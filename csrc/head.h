@@ -27,5 +27,7 @@ typedef struct {
  */
 pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
                        pw_head_progress *progress, pw_head *head, pw_error *error);
+/* The value of the first field with this name; a size of 0: there is none. */
+pw_span pw_find_field(const pw_head *head, const char *lower, size_t size);
 
 #endif

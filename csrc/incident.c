@@ -62,9 +62,12 @@ void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn)
     char line[PW_NOTICE_LINE] = "";
     line_of_head(line, thread->line, thread->line_size);
     pw_free(conn->line);
-    conn->line = pw_alloc(strlen(line) + 1);
-    if (conn->line != NULL)
-        memcpy(conn->line, line, strlen(line));
+    size_t size = strlen(line) + 1, id_size = strlen(thread->request.id) + 1;
+    conn->line = pw_alloc(size + id_size);
+    if (conn->line != NULL) {
+        memcpy(conn->line, line, size);
+        memcpy(conn->line + size, thread->request.id, id_size);
+    }
 }
 
 /* ------------------------------------------------------------------ notices */
@@ -131,6 +134,10 @@ static void notice_add(pw_server *server, const pw_thread *thread, const pw_conn
         pw_peer_name(conn, &peer);
         memcpy(notice->address, peer.address, sizeof notice->address);
         memcpy(notice->port, peer.port, sizeof notice->port);
+        const char *id = thread != NULL       ? thread->request.id
+                         : conn->line != NULL ? conn->line + strlen(conn->line) + 1
+                                              : "";
+        memcpy(notice->id, id, strlen(id) + 1);
         if (thread != NULL)
             line_of_head(notice->line, thread->line, thread->line_size);
         else if (conn->line != NULL)
@@ -163,6 +170,31 @@ void pw_notice_backlog(pw_server *server)
     pw_notice *notice = notice_new(&server->notices);
     if (notice != NULL)
         notice->what = PW_NOTICE_BACKLOG;
+    pthread_cond_signal(&server->watch.wake);
+}
+
+void pw_notice_dropped(pw_server *server, const pw_conn *conn, pw_span name)
+{
+    pw_notice *notice = notice_new(&server->notices);
+    if (notice != NULL) {
+        pw_peer peer;
+        pw_peer_name(conn, &peer);
+        notice->what = PW_NOTICE_UNDERSCORE;
+        memcpy(notice->address, peer.address, sizeof notice->address);
+        memcpy(notice->port, peer.port, sizeof notice->port);
+        line_add(notice->line, name.at, name.size);
+    }
+    pthread_cond_signal(&server->watch.wake);
+}
+
+void pw_notice_log(pw_server *server, int64_t lines, int error)
+{
+    pw_notice *notice = notice_new(&server->notices);
+    if (notice != NULL) {
+        notice->what = PW_NOTICE_LOG;
+        notice->error = error;
+        notice->unsent = lines;
+    }
     pthread_cond_signal(&server->watch.wake);
 }
 

@@ -22,6 +22,10 @@ void pw_notice_thread(const pw_thread *thread, const pw_conn *conn, int what, in
 void pw_notice_lost(pw_server *server);
 /* Connections were waiting to be accepted when the server ended. */
 void pw_notice_backlog(pw_server *server);
+/* The field with this name is not passed on. */
+void pw_notice_dropped(pw_server *server, const pw_conn *conn, pw_span name);
+/* So many lines of the access log were dropped. */
+void pw_notice_log(pw_server *server, int64_t lines, int error);
 
 /* Keeps the request line of the request that the thread takes, for notices. */
 void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn);

@@ -70,7 +70,7 @@ static void server_end(pw_server *server)
             pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
         pw_conn_close(server, conn);
     }
-    pw_access_flush(&server->access);
+    pw_access_flush(server);
 }
 
 /* ------------------------------------------------------------------ the loop */
@@ -123,7 +123,7 @@ static void server_wait(pw_server *server, int most)
     if (any)
         return;
     if (server->access.due != 0 && server->access.due <= server->timers.now)
-        pw_access_flush(&server->access);
+        pw_access_flush(server);
     pw_reap(server);
     if (server->accept.paused)
         pw_accept_look(server);

@@ -11,6 +11,7 @@
 #include "incident.h"
 #include "lines.h"
 #include "request.h"
+#include "request_id.h"
 
 /* Decides whether this head is worth remembering for its connection. */
 static void remember_head(pw_server *server, pw_conn *conn, const char *data)
@@ -133,10 +134,37 @@ static void thread_describe(pw_thread *thread, pw_conn *conn)
         thread_log_request(thread, conn, &peer);
 }
 
+static void name_request(pw_thread *thread, const pw_conn *conn)
+{
+    pw_server *server = thread->server;
+    if (pw_peer_is_trusted(conn)) { /* of others the head says nothing about the id */
+        if (server->parsed != conn)
+            server->parsed = NULL;
+        pw_parse_again(server, conn); /* of a head like the one before, perhaps no field was */
+    }
+    pw_request_id(server, conn, &server->head, thread->request.id);
+}
+
+/* Counts the fields that the application does not get, and tells of the first one. */
+static void count_dropped(pw_server *server, const pw_conn *conn)
+{
+    if (server->dropped == 0) {
+        if (server->parsed != conn)
+            server->parsed = NULL;
+        pw_parse_again(server, conn);
+        pw_notice_dropped(server, conn, server->head.dropped);
+    }
+    server->dropped += conn->facts.dropped;
+}
+
 /* Hands a complete request over: from here on the connection is the thread's. */
 int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
+    if (conn->facts.dropped > 0)
+        count_dropped(server, conn);
+    if (server->request_ids)
+        name_request(thread, conn);
     thread_describe(thread, conn);
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = true;

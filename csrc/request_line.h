@@ -20,6 +20,7 @@ typedef struct {
     bool keep_alive;
     bool chunked;
     bool expect_continue;
+    uint16_t dropped; /* fields that were left out, because their name has an underscore */
 } pw_facts;
 
 typedef struct {
@@ -29,6 +30,7 @@ typedef struct {
     pw_span path;   /* still percent-encoded */
     pw_span query;
     pw_span authority; /* of the absolute form, else at is NULL */
+    pw_span dropped;   /* the name of one of facts.dropped fields, where there are any */
     size_t field_count;
     pw_field *fields; /* borrowed: the caller's array of max_fields */
 } pw_head;

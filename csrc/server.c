@@ -92,6 +92,9 @@ static void server_copy_settings(pw_server *server, const pw_settings *settings)
     server->threads.most = settings->threads;
     server->token.has_gil = settings->gil != 0;
     server->watch.timeout_request = settings->timeout_request;
+    server->request_ids = settings->request_ids != 0;
+    server->request_seed[0] = (uint64_t)settings->request_seed_1;
+    server->request_seed[1] = (uint64_t)settings->request_seed_2;
     server->queue_ends = settings->timeout_queue > 0;
     server->threads.count = 1;
     server->accept.balance = settings->balance;
@@ -226,7 +229,7 @@ void pw_server_free(pw_server *server)
     pw_accept_close(server);
     pw_accept_leave(server);
     pw_poll_close(&server->poll);
-    pw_access_flush(&server->access);
+    pw_access_flush(server);
     pw_free(server->access.lines.at);
     pw_free(server->access.program);
     pw_free(server->health);
@@ -250,7 +253,22 @@ void pw_server_free(pw_server *server)
 void pw_server_log_to(pw_server *server, int32_t descriptor)
 {
     pthread_mutex_lock(&server->lock);
-    pw_access_flush(&server->access);
-    server->access.fd = descriptor;
+    pw_access_move(server, descriptor);
     pthread_mutex_unlock(&server->lock);
+}
+
+int64_t pw_server_dropped(pw_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    int64_t dropped = server->dropped;
+    pthread_mutex_unlock(&server->lock);
+    return dropped;
+}
+
+int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet)
+{
+    pthread_mutex_lock(&server->lock);
+    int64_t lost = pw_access_end(server, most, quiet);
+    pthread_mutex_unlock(&server->lock);
+    return lost;
 }

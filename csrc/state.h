@@ -99,12 +99,13 @@ typedef struct pw_conn {
     pw_facts facts;            /* of the current request */
     pw_response response;
     pw_output output;
-    int64_t loan;     /* the exchange whose lent bytes the output may hold; 0: it holds none */
-    char *line;       /* owned: of the request whose response is on its way, for notices; or NULL */
-    int unsent;       /* pw_unsent when it was last asked for */
-    int64_t left_at;  /* ms: when pw_check_client first found half a close; 0: never */
-    int64_t ready_us; /* when it became PW_CONN_READY; with an access log only */
-    int64_t slice;    /* server->polls when its slice of the loop's time began */
+    int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
+    char *line;   /* owned: of the request whose response is on its way, for notices, and behind its
+                       * NUL the request's id; or NULL */
+    int unsent;   /* pw_unsent when it was last asked for */
+    int64_t left_at;        /* ms: when pw_check_client first found half a close; 0: never */
+    int64_t ready_us;       /* when it became PW_CONN_READY; with an access log only */
+    int64_t slice;          /* server->polls when its slice of the loop's time began */
     int64_t slice_since;    /* ms: the same */
     int32_t slice_requests; /* what it has had of it */
     int64_t slice_bytes;
@@ -145,8 +146,15 @@ typedef struct {
     bool wants_head; /* the program has fields of the response */
     char *program;   /* owned */
     size_t program_size;
-    pw_text lines; /* not written yet */
-    int64_t due;   /* ms: when they are to be; 0: there are none */
+    pw_text lines;             /* not written yet */
+    int64_t due;               /* ms: when they are to be; 0: there are none */
+    int64_t lost;              /* lines that were dropped, which nobody has been told */
+    int64_t told;              /* ms: when that was told last */
+    int error;                 /* why the file has last taken less than all */
+    bool blocked;              /* it did so at the last try */
+    bool stalled;              /* it took nothing while it was waited for, nor since */
+    bool cut;                  /* what it has taken last does not end with a line */
+    int64_t wait_from, waited; /* ms: since wait_from so much was waited for it */
     char time[48];
     size_t time_size;
     int64_t second;
@@ -183,8 +191,10 @@ struct pw_server {
     int64_t told_heads; /* ms: when PW_NOTICE_HEADS was last told; 0: never */
     int64_t told_queue; /* the same of PW_NOTICE_QUEUE */
     int32_t timeout_graceful;
-    bool queue_ends; /* a request that waits for a thread is refused in the end */
-    char *directory; /* owned */
+    bool request_ids;         /* each request gets one */
+    uint64_t request_seed[2]; /* the state of two sequences of numbers */
+    bool queue_ends;          /* a request that waits for a thread is refused in the end */
+    char *directory;          /* owned */
 
     pw_poll poll;
     pw_event events[PW_EVENTS_MOST];
@@ -193,6 +203,7 @@ struct pw_server {
     int64_t polling_until;     /* ms; -1: for ever */
     int wake[2];               /* a pipe: [1] written by pw_server_stop */
     atomic_int stopping;       /* the most urgent that pw_server_stop was asked for; 0: nothing */
+    int64_t dropped;           /* fields of requests that were left out for an underscore */
     _Atomic(int64_t) requests; /* handed out; read by pw_server_requests from any thread */
     atomic_bool closing;       /* each response is the last one of its connection */
     atomic_bool unready;       /* health_path is answered with 503 */

@@ -59,6 +59,8 @@ NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
 NOTICE_QUEUE: int = lib.PW_NOTICE_QUEUE
 NOTICE_STUCK: int = lib.PW_NOTICE_STUCK
 NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
+NOTICE_LOG: int = lib.PW_NOTICE_LOG
+NOTICE_UNDERSCORE: int = lib.PW_NOTICE_UNDERSCORE
 NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
 DRAIN: int = lib.PW_DRAIN
 LEAVE: int = lib.PW_LEAVE
@@ -101,6 +103,7 @@ ATOM_CLOCK: int = lib.PW_ATOM_CLOCK
 ATOM_DURATION: int = lib.PW_ATOM_DURATION
 ATOM_IF_STATUS: int = lib.PW_ATOM_IF_STATUS
 ATOM_IF_SLOW: int = lib.PW_ATOM_IF_SLOW
+ATOM_REQUEST_ID: int = lib.PW_ATOM_REQUEST_ID
 
 respond = lib.pw_respond
 next_request = lib.pw_next
@@ -121,6 +124,13 @@ check_client = lib.pw_check_client
 content_missing = lib.pw_content_missing
 current_exchange = lib.pw_thread_exchange
 unpack = ffi.unpack
+
+
+def request_id(request: Any) -> str:
+    """Return the id of the request that a thread is at; empty where requests get none."""
+    name: str = ffi.string(request.id).decode("latin-1")
+    return name
+
 
 #: Whether bytes may be moved in memory, as by PyPy's collector. There the core is given `pin(data)`
 #: for what it may still read after a call: as long as that lives, its bytes stay where they are.
@@ -216,18 +226,21 @@ class Notice(NamedTuple):
     address: str
     port: str
     line: str
+    request_id: str
 
 
 class AccessOutput(NamedTuple):
     """Where the access log goes, and the program of its lines; `descriptor` -1: nowhere.
 
-    `json`: the program makes JSON. `prompt`: a line is written at once.
+    `json`: the program makes JSON. `prompt`: a line is written at once. `request_ids`: each request
+    gets an id, whether a line has it or not.
     """
 
     descriptor: int = -1
     program: bytes = b""
     json: bool = False
     prompt: bool = False
+    request_ids: bool = False
 
 
 _NO_ACCESS_LOG = AccessOutput()
@@ -283,6 +296,9 @@ class CoreServer:
             "access_prompt": access.prompt,
             "access_program": access_program,
             "access_program_size": len(access.program),
+            "request_ids": access.request_ids,
+            "request_seed_1": int.from_bytes(os.urandom(8), "big", signed=True),
+            "request_seed_2": int.from_bytes(os.urandom(8), "big", signed=True),
             "health_path": health,
             "live_path": live,
             "temporary_directory": directory,
@@ -344,15 +360,28 @@ class CoreServer:
         """Take what has happened to requests that are not answered in full."""
         notice = ffi.new("pw_notice *")
         while lib.pw_notice_take(self.pointer, notice):
-            address, port, line = (
-                ffi.string(text).decode("latin-1")
-                for text in (notice.address, notice.port, notice.line)
-            )
-            yield Notice(notice.what, notice.error, notice.unsent, address, port, line)
+            texts = (notice.address, notice.port, notice.line, notice.id)
+            address, port, line, name = (ffi.string(text).decode("latin-1") for text in texts)
+            yield Notice(notice.what, notice.error, notice.unsent, address, port, line, name)
 
     def log_to(self, descriptor: int) -> None:
         """Write the access log to this descriptor from now on."""
         lib.pw_server_log_to(self.pointer, descriptor)
+
+    @property
+    def dropped_headers(self) -> int:
+        """How many headers were not passed on because of an underscore in their name."""
+        number: int = lib.pw_server_dropped(self.pointer)
+        return number
+
+    def end_log(self, most: float, quiet: float) -> int:
+        """Write what waits of the access log, once nothing serves.
+
+        For `most` seconds at most, and `quiet` seconds in which nothing is taken. Returns how many
+        lines were dropped without a notice.
+        """
+        lost: int = lib.pw_server_log_end(self.pointer, _milliseconds(most), _milliseconds(quiet))
+        return lost
 
     @property
     def requests(self) -> int:

@@ -1,4 +1,6 @@
 /* csrc/access.c: the lines of the access log, and that nothing from outside can shape them. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -223,6 +225,146 @@ static void a_prompt_line_is_written_at_once(void)
     end();
 }
 
+/* ------------------------------------------------------------------ a file that takes nothing */
+
+#define LINE_SIZE 1000 /* of each line, with its end */
+
+static int ours, theirs; /* a pair of sockets: what the core writes to, and what reads */
+
+static void begin_socket(void)
+{
+    static const char program[] = "\6\0\0"; /* PW_ATOM_PATH */
+    int pair[2];
+    REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+    theirs = pair[0];
+    ours = pair[1];
+    pw_settings settings = site_settings();
+    settings.access_program = program;
+    settings.access_program_size = sizeof program - 1;
+    settings.access_file = ours;
+    site_open(&site, &settings, AF_UNIX);
+}
+
+static void end_socket(void)
+{
+    site_close(&site);
+    close(ours);
+    close(theirs);
+}
+
+static void ask(test_client *client, int count, char letter)
+{
+    char request[LINE_SIZE + 40] = "GET /";
+    memset(request + 5, letter, LINE_SIZE - 2);
+    memcpy(request + 5 + LINE_SIZE - 2, LITERAL(" HTTP/1.1\r\nHost: a\r\n\r\n"));
+    for (int i = 0; i < count; i++) {
+        client_send(client, request, strlen(request));
+        CHECK_INT(site_serve(&site), 1);
+        client_receive(client);
+        text_clear(&client->got);
+    }
+}
+
+/* Adds what is in the socket; each message is whole lines. */
+static void read_socket(test_text *to)
+{
+    static char part[512 * 1024];
+    for (ssize_t size; (size = recv(theirs, part, sizeof part, 0)) > 0;) {
+        CHECK_INT(part[size - 1], '\n');
+        CHECK_INT(size % LINE_SIZE, 0);
+        text_add(to, part, (size_t)size);
+    }
+}
+
+static void what_is_not_taken_is_written_when_it_can_be(void)
+{
+    test_text lines = {NULL, 0, 0};
+    begin_socket();
+    test_client client = site_connect(&site);
+    ask(&client, 600, 'a'); /* more than the socket has room for, and less than is kept */
+    for (int i = 0; i < 10; i++) {
+        read_socket(&lines);
+        pw_server_log_to(site.server, ours);
+    }
+    CHECK_INT(lines.size, 600 * LINE_SIZE);
+    pw_notice notice;
+    CHECK(!pw_notice_take(site.server, &notice));
+    CHECK_INT(pw_server_log_end(site.server, 0, 0), 0);
+    client_close(&client);
+    end_socket();
+    text_free(&lines);
+}
+
+static void what_has_no_room_is_dropped_in_whole_lines_and_counted(void)
+{
+    enum { MANY = 2000 };
+    test_text lines = {NULL, 0, 0};
+    begin_socket();
+    test_client client = site_connect(&site);
+    ask(&client, MANY, 'a');
+    pw_notice notice;
+    CHECK(!pw_notice_take(site.server, &notice)); /* not before it goes on */
+    read_socket(&lines);
+    pw_server_log_to(site.server, ours);
+    REQUIRE(pw_notice_take(site.server, &notice));
+    CHECK_INT(notice.what, PW_NOTICE_LOG);
+    CHECK_INT(notice.error, EAGAIN);
+    for (int i = 0; i < 20; i++) {
+        read_socket(&lines);
+        pw_server_log_to(site.server, ours);
+    }
+    CHECK_INT(lines.size / LINE_SIZE + (size_t)notice.unsent, MANY);
+    ask(&client, 1, 'b');
+    pw_server_log_to(site.server, ours);
+    text_clear(&lines);
+    read_socket(&lines);
+    CHECK_INT(lines.size, LINE_SIZE);
+    client_close(&client);
+    end_socket();
+    text_free(&lines);
+}
+
+static void what_is_not_taken_until_the_end_is_counted(void)
+{
+    test_text lines = {NULL, 0, 0};
+    begin_socket();
+    test_client client = site_connect(&site);
+    ask(&client, 1500, 'a');
+    int64_t lost = pw_server_log_end(site.server, 100, 1);
+    read_socket(&lines);
+    CHECK_INT(lines.size / LINE_SIZE + (size_t)lost, 1500);
+    ask(&client, 10, 'a'); /* which nobody logs any more */
+    CHECK_INT(pw_server_log_end(site.server, 100, 1), 0);
+    client_close(&client);
+    end_socket();
+    text_free(&lines);
+}
+
+static void the_rest_of_a_line_is_not_written_to_another_file(void)
+{
+    char part[4 * LINE_SIZE];
+    int pair[2];
+    begin_socket();
+    REQUIRE(pipe(pair) == 0);
+    REQUIRE(fcntl(pair[1], F_SETPIPE_SZ, 4096) == 4096);
+    REQUIRE(fcntl(pair[1], F_SETFL, O_NONBLOCK) == 0);
+    pw_server_log_to(site.server, pair[1]);
+    test_client client = site_connect(&site);
+    ask(&client, 10, 'a');
+    pw_server_log_to(site.server, ours); /* the pipe takes four lines and a part of the fifth */
+    pw_server_log_to(site.server, ours);
+    ssize_t size = recv(theirs, part, sizeof part, MSG_TRUNC);
+    CHECK_INT(size, 5 * LINE_SIZE);
+    CHECK_INT(part[0], '/');
+    pw_notice notice;
+    REQUIRE(pw_notice_take(site.server, &notice));
+    CHECK_INT(notice.unsent, 1);
+    client_close(&client);
+    end_socket();
+    close(pair[0]);
+    close(pair[1]);
+}
+
 int main(void)
 {
     RUN(a_line_has_the_values_of_the_request_and_of_the_response);
@@ -233,6 +375,10 @@ int main(void)
     RUN(a_text_depends_on_the_status_or_the_duration);
     RUN(an_atom_that_lacks_its_condition_is_left_out);
     RUN(a_prompt_line_is_written_at_once);
+    RUN(what_is_not_taken_is_written_when_it_can_be);
+    RUN(what_has_no_room_is_dropped_in_whole_lines_and_counted);
+    RUN(what_is_not_taken_until_the_end_is_counted);
+    RUN(the_rest_of_a_line_is_not_written_to_another_file);
     RUN(a_timeout_is_not_logged_as_the_request_of_another);
     return check_end();
 }
