@@ -91,6 +91,18 @@ def test_the_pipe_is_readable_when_there_is_a_number() -> None:
     """)
 
 
+@pytest.mark.parametrize("begin", ["one.expect()", "one.expect()\n    one.install()"])
+def test_a_pipe_that_is_full_loses_a_signal_without_a_word(begin: str) -> None:
+    error = passes(f"""
+    one = Signals(FEW)
+    {begin}
+    for _ in range(100_000):
+        one.wake()
+    me(signal.SIGUSR1)
+    """)
+    assert error == ""
+
+
 def test_signals_of_others_are_not_taken() -> None:
     passes("""
         signal.signal(signal.SIGUSR2, lambda *_: None)
