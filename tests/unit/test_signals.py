@@ -28,6 +28,11 @@ def is_open(descriptor):
 def me(number):
     signal.raise_signal(number)
 
+# What a shell has in background ignores some of them, and hands that on.
+for number in ALL:
+    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    signal.signal(number, default)
+
 def blocked():
     return signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
