@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.reload.modules import Report
 from picowsgi.reload.reloader import Reloader, watched_files
 from support import open_descriptors, wait_until
 
@@ -264,3 +266,28 @@ def test_a_module_that_is_imported_late_is_watched_when_it_is_told(
     wait_until(look, "a change of the module to be told")
     assert {*found} == {str(module)}
     assert project.exists()
+
+
+def test_many_files_are_told_in_few_pieces_that_stay_together(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    report = Report(writer)
+    pieces: list[bytes] = []
+    monkeypatch.setattr(os, "write", lambda _pipe, data: pieces.append(data))
+    files = [str(project / f"{number:03}-{'x' * 150}.py") for number in range(100)]
+    for name in files:
+        Path(name).touch()
+    error: BaseException | None = None
+    for name in files:
+        other = SyntaxError("broken")
+        other.filename = name
+        other.__cause__ = error
+        error = other
+    report.tell_of_failure(error)
+    told = [json.loads(line)[0] for piece in pieces for line in piece.splitlines()]
+    assert told == files[::-1], "expected each file once"
+    assert all(len(piece) <= 4096 for piece in pieces), "expected what a pipe keeps together"
+    assert len(pieces) < 20
+    os.close(reader)
+    os.close(writer)

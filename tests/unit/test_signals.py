@@ -28,6 +28,11 @@ def is_open(descriptor):
 def me(number):
     signal.raise_signal(number)
 
+# What a shell has in background ignores some of them, and hands that on.
+for number in ALL:
+    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    signal.signal(number, default)
+
 def blocked():
     return signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
@@ -89,6 +94,18 @@ def test_the_pipe_is_readable_when_there_is_a_number() -> None:
         one.restore()
         one.wake()
     """)
+
+
+@pytest.mark.parametrize("begin", ["one.expect()", "one.expect()\n    one.install()"])
+def test_a_pipe_that_is_full_loses_a_signal_without_a_word(begin: str) -> None:
+    error = passes(f"""
+    one = Signals(FEW)
+    {begin}
+    for _ in range(100_000):
+        one.wake()
+    me(signal.SIGUSR1)
+    """)
+    assert error == ""
 
 
 def test_signals_of_others_are_not_taken() -> None:
