@@ -29,13 +29,13 @@ static void message_init(pw_message *message, uint8_t *number)
     message->header.msg_controllen = sizeof message->beside;
 }
 
-bool pw_handover_is_open(const pw_server *server)
+bool pw_transfer_is_open(const pw_server *server)
 {
     struct pollfd channel = {.fd = server->handover};
     return server->handover >= 0 && poll(&channel, 1, 0) == 0;
 }
 
-bool pw_hand_over(const pw_server *server, const pw_conn *conn)
+bool pw_transfer_send(const pw_server *server, const pw_conn *conn)
 {
     if (server->handover < 0)
         return false;
@@ -50,7 +50,7 @@ bool pw_hand_over(const pw_server *server, const pw_conn *conn)
     return pw_send_message(server->handover, &message.header, MSG_DONTWAIT) == 1;
 }
 
-int pw_take_over(int channel, struct sockaddr_storage *peer, uint8_t *number, int count)
+int pw_transfer_receive(int channel, struct sockaddr_storage *peer, uint8_t *number, int count)
 {
     pw_message message;
     message_init(&message, number);

@@ -179,7 +179,7 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
 
 /* ------------------------------------------------------------------ what has changed */
 
-pw_kept *pw_kept_new(const pw_head *head, const char *data)
+pw_template *pw_template_new(const pw_head *head, const char *data)
 {
     pw_index index;
     pw_index_make(&index, head);
@@ -190,7 +190,7 @@ pw_kept *pw_kept_new(const pw_head *head, const char *data)
         count++;
     if (index.other_count > 0 || head->authority.at != NULL || count > UINT8_MAX)
         return NULL;
-    pw_kept *kept = pw_alloc(sizeof *kept + count * sizeof kept->values[0]);
+    pw_template *kept = pw_alloc(sizeof *kept + count * sizeof kept->values[0]);
     if (kept == NULL)
         return NULL;
     kept->method = (uint32_t)(head->method.at - data);
@@ -208,7 +208,7 @@ pw_kept *pw_kept_new(const pw_head *head, const char *data)
     return kept;
 }
 
-static bool kept_has(const pw_kept *kept, const char *data, int number, pw_span value)
+static bool kept_has(const pw_template *kept, const char *data, int number, pw_span value)
 {
     uint8_t place = kept->place[number];
     return kept->values[place - 1].size == value.size &&
@@ -216,7 +216,7 @@ static bool kept_has(const pw_kept *kept, const char *data, int number, pw_span 
 }
 
 bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content_length,
-                           const pw_kept *kept, const char *data)
+                           const pw_template *kept, const char *data)
 {
     if (head->authority.at != NULL || head->facts.minor != kept->minor ||
         (kept->has_length && content_length < 0))

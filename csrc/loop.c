@@ -60,14 +60,14 @@ static void server_end(pw_server *server)
 {
     bool others_accept = atomic_load(&server->stopping) == PW_LEAVE;
     if (pw_accept_close(server) && !others_accept)
-        pw_notice_backlog(server);
+        pw_incident_backlog(server);
     pw_accept_leave(server);
     for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
         next = conn->next;
         if (conn->state == PW_CONN_APP)
             continue;
         if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
-            pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
+            pw_incident_conn(server, conn, PW_INCIDENT_STOP, 0);
         pw_conn_close(server, conn);
     }
     pw_access_flush(server);
@@ -108,7 +108,7 @@ static int server_patience(pw_server *server)
     if (server->batch.count > 0 && server->token.holder == server->watch.thread &&
         (wait < 0 || wait > PW_BATCH_LOOK_MS))
         wait = PW_BATCH_LOOK_MS;
-    int aside = pw_accept_patience(server);
+    int aside = pw_accept_timeout(server);
     if (aside >= 0 && (wait < 0 || aside < wait))
         wait = aside;
     return wait > 60000 ? 60000 : (int)wait;
@@ -234,7 +234,7 @@ int64_t pw_loop(pw_thread *thread)
         } else if (pw_accept_drain_is_due(server)) {
             pw_accept_drain(server);
         } else if (!serves && ready_waits_in_vain(server)) {
-            pw_ready_expire(server, NULL, PW_NOTICE_STUCK);
+            pw_ready_expire(server, NULL, PW_INCIDENT_STUCK);
         } else if (server_is_over(server)) {
             server_end(server);
             pw_token_stop(server);

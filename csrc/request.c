@@ -36,7 +36,7 @@ static void remember_head(pw_server *server, pw_conn *conn, const char *data)
     }
     conn->kind = PW_STORE;
     pw_entry *entry = &server->cache.entries[conn->entry];
-    entry->kept = pw_kept_new(&server->head, data);
+    entry->kept = pw_template_new(&server->head, data);
     entry->lines = pw_lines_new(&server->head, data);
 }
 
@@ -152,7 +152,7 @@ static void count_dropped(pw_server *server, const pw_conn *conn)
         if (server->parsed != conn)
             server->parsed = NULL;
         pw_parse_again(server, conn);
-        pw_notice_dropped(server, conn, server->head.dropped);
+        pw_incident_dropped(server, conn, server->head.dropped);
     }
     server->dropped += conn->facts.dropped;
 }

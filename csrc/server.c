@@ -63,7 +63,7 @@ static bool server_allocate(pw_server *server, const pw_settings *settings)
     server->has_probes = settings->health_path[0] != '\0' || settings->live_path[0] != '\0';
     if (server->fields == NULL || server->scratch == NULL || server->directory == NULL ||
         server->health == NULL || server->live == NULL || !access_open(&server->access, settings) ||
-        !pw_notices_init(&server->notices))
+        !pw_incidents_init(&server->notices))
         return false;
     server->store.directory = server->directory;
     server->head.fields = server->fields;

@@ -161,10 +161,10 @@ typedef struct {
 } pw_access;
 
 typedef struct {
-    pw_notice *at; /* owned: at[first, count) are waiting */
+    pw_incident *at; /* owned: at[first, count) are waiting */
     size_t first, count, room;
     int64_t lost; /* because there was no memory */
-} pw_notices;
+} pw_incidents;
 
 typedef struct {
     int fd;          /* owned, a duplicate; -1 once closed, which happens while the server drains */
@@ -188,8 +188,8 @@ struct pw_server {
     pw_store store;
     int64_t response_buffer;
     size_t head_memory; /* most bytes of pool.held that connections may keep while they wait */
-    int64_t told_heads; /* ms: when PW_NOTICE_HEADS was last told; 0: never */
-    int64_t told_queue; /* the same of PW_NOTICE_QUEUE */
+    int64_t told_heads; /* ms: when PW_INCIDENT_HEADS was last told; 0: never */
+    int64_t told_queue; /* the same of PW_INCIDENT_QUEUE */
     int32_t timeout_graceful;
     bool request_ids;         /* each request gets one */
     uint64_t request_seed[2]; /* the state of two sequences of numbers */
@@ -252,7 +252,7 @@ struct pw_server {
     int64_t *news; /* owned: what pw_news will tell */
     size_t news_count, news_room;
     int64_t news_said; /* what pw_news has said last, and nobody has acted upon yet; -1: none */
-    pw_notices notices;
+    pw_incidents notices;
 
     pw_access access;
     int64_t polled_us; /* when the poller was last asked; with an access log only */
@@ -334,7 +334,7 @@ struct pw_thread {
     int64_t taken_us;          /* with an access log only, like the next two */
     int64_t queued_us;         /* from complete to here */
     pw_text log;               /* what the access log says of the request */
-    char line[PW_NOTICE_LINE]; /* its request line, or the beginning of it */
+    char line[PW_INCIDENT_LINE]; /* its request line, or the beginning of it */
     size_t line_size;
     int32_t number;             /* the caller's */
     int32_t patience;           /* ms that it waits, once; -1: for ever, as often as need be */

@@ -125,9 +125,9 @@ int32_t pw_watch(pw_server *server)
     int32_t outcome = PW_WATCH_STOP;
     pthread_mutex_lock(&server->lock);
     server->watch.has_begun = server->watch.is_here = true;
-    while (!server->stopped || pw_notices_wait(&server->notices)) {
-        if (pw_notices_wait(&server->notices)) {
-            outcome = PW_WATCH_NOTICE;
+    while (!server->stopped || pw_incidents_wait(&server->notices)) {
+        if (pw_incidents_wait(&server->notices)) {
+            outcome = PW_WATCH_INCIDENT;
             break;
         }
         if (watch_acts(server)) {

@@ -48,20 +48,20 @@ WATCH_STOP: int = lib.PW_WATCH_STOP
 WATCH_START: int = lib.PW_WATCH_START
 WATCH_SLOW: int = lib.PW_WATCH_SLOW
 WATCH_STUCK: int = lib.PW_WATCH_STUCK
-WATCH_NOTICE: int = lib.PW_WATCH_NOTICE
-NOTICE_STORAGE: int = lib.PW_NOTICE_STORAGE
-NOTICE_MEMORY: int = lib.PW_NOTICE_MEMORY
-NOTICE_WRITE_TIMEOUT: int = lib.PW_NOTICE_WRITE_TIMEOUT
-NOTICE_STOP: int = lib.PW_NOTICE_STOP
-NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
-NOTICE_LOST: int = lib.PW_NOTICE_LOST
-NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
-NOTICE_QUEUE: int = lib.PW_NOTICE_QUEUE
-NOTICE_STUCK: int = lib.PW_NOTICE_STUCK
-NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
-NOTICE_LOG: int = lib.PW_NOTICE_LOG
-NOTICE_UNDERSCORE: int = lib.PW_NOTICE_UNDERSCORE
-NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
+WATCH_INCIDENT: int = lib.PW_WATCH_INCIDENT
+INCIDENT_STORAGE: int = lib.PW_INCIDENT_STORAGE
+INCIDENT_MEMORY: int = lib.PW_INCIDENT_MEMORY
+INCIDENT_WRITE_TIMEOUT: int = lib.PW_INCIDENT_WRITE_TIMEOUT
+INCIDENT_STOP: int = lib.PW_INCIDENT_STOP
+INCIDENT_SHORT: int = lib.PW_INCIDENT_SHORT
+INCIDENT_LOST: int = lib.PW_INCIDENT_LOST
+INCIDENT_HEADS: int = lib.PW_INCIDENT_HEADS
+INCIDENT_QUEUE: int = lib.PW_INCIDENT_QUEUE
+INCIDENT_STUCK: int = lib.PW_INCIDENT_STUCK
+INCIDENT_BACKLOG: int = lib.PW_INCIDENT_BACKLOG
+INCIDENT_LOG: int = lib.PW_INCIDENT_LOG
+INCIDENT_UNDERSCORE: int = lib.PW_INCIDENT_UNDERSCORE
+INCIDENT_ABANDONED: int = lib.PW_INCIDENT_ABANDONED
 DRAIN: int = lib.PW_DRAIN
 LEAVE: int = lib.PW_LEAVE
 END: int = lib.PW_END
@@ -218,7 +218,7 @@ class Balance:
 
 
 class Notice(NamedTuple):
-    """What has happened to a request (`pw_notice`)."""
+    """What has happened to a request (`pw_incident`)."""
 
     what: int
     error: int
@@ -345,7 +345,7 @@ class CoreServer:
     def watch(self) -> tuple[int, int]:
         """Look after the serving threads; blocks until there is something to do.
 
-        Returns WATCH_START, WATCH_NOTICE, WATCH_SLOW or WATCH_STUCK and the number of a thread, or
+        Returns WATCH_START, WATCH_INCIDENT, WATCH_SLOW or WATCH_STUCK and the number of a thread, or
         WATCH_STOP and how many threads will not come back, where none but these is at a request.
         To be called by one thread that serves nothing.
         """
@@ -358,8 +358,8 @@ class CoreServer:
 
     def notices(self) -> Iterator[Notice]:
         """Take what has happened to requests that are not answered in full."""
-        notice = ffi.new("pw_notice *")
-        while lib.pw_notice_take(self.pointer, notice):
+        notice = ffi.new("pw_incident *")
+        while lib.pw_incident_take(self.pointer, notice):
             texts = (notice.address, notice.port, notice.line, notice.id)
             address, port, line, name = (ffi.string(text).decode("latin-1") for text in texts)
             yield Notice(notice.what, notice.error, notice.unsent, address, port, line, name)

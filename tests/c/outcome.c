@@ -161,7 +161,7 @@ static void require_block_fits(const pw_limits *limits, const pw_head *head, con
     pw_free(lines);
     pw_block_make_line(&block, head, false, &changes);
     REQUIRE(block.size <= most);
-    pw_kept *kept = pw_kept_new(head, data);
+    pw_template *kept = pw_template_new(head, data);
     if (kept != NULL) {
         REQUIRE(pw_block_make_changes(&block, head, INT64_MAX, kept, data));
         REQUIRE(block.size <= most);

@@ -119,9 +119,9 @@ static void content_that_needs_a_file_is_refused(void)
     leave_all();
     client_receive(&client);
     CHECK_HOLDS(&client.got, "HTTP/1.1 507 ");
-    pw_notice notice;
-    CHECK_INT(pw_notice_take(site.server, &notice), 1);
-    CHECK_INT(notice.what, PW_NOTICE_STORAGE);
+    pw_incident notice;
+    CHECK_INT(pw_incident_take(site.server, &notice), 1);
+    CHECK_INT(notice.what, PW_INCIDENT_STORAGE);
     CHECK_INT(notice.error, EMFILE);
     client_close(&client);
     site_close(&site);
@@ -181,12 +181,12 @@ static void a_connection_that_comes_from_another_process_is_lost(void)
     test_client client = site_connect(&site);
     CHECK_INT(site_next(&site), SITE_WAITS);
     site.server->handover = pair[1];
-    CHECK(pw_hand_over(site.server, site.server->all));
+    CHECK(pw_transfer_send(site.server, site.server->all));
     site.server->handover = -1;
     struct sockaddr_storage peer;
     uint8_t number = 0;
     leave(0);
-    CHECK_INT(pw_take_over(pair[0], &peer, &number, 1), -1);
+    CHECK_INT(pw_transfer_receive(pair[0], &peer, &number, 1), -1);
     CHECK_INT(errno, EMFILE);
     leave_all();
     client_close(&client);

@@ -277,7 +277,7 @@ static void changes_of(test_text *to, const char *before, const char *data, int6
     pw_error error;
     REQUIRE(pw_head_parse(&limits, before, strlen(before), &progress, &head, &error) ==
             PW_PARSE_DONE);
-    pw_kept *kept = pw_kept_new(&head, before);
+    pw_template *kept = pw_template_new(&head, before);
     progress = (pw_head_progress){0};
     head = (pw_head){.fields = fields};
     REQUIRE(pw_head_parse(&limits, data, strlen(data), &progress, &head, &error) == PW_PARSE_DONE);

@@ -142,10 +142,10 @@ static void check_server_lives(void)
 static int64_t count_notices(void)
 {
     int64_t count = 0;
-    for (pw_notice notice; pw_notice_take(site.server, &notice);) {
-        CHECK(notice.what == PW_NOTICE_MEMORY || notice.what == PW_NOTICE_LOST ||
-              notice.what == PW_NOTICE_STORAGE);
-        count += notice.what == PW_NOTICE_LOST ? notice.unsent : 1;
+    for (pw_incident notice; pw_incident_take(site.server, &notice);) {
+        CHECK(notice.what == PW_INCIDENT_MEMORY || notice.what == PW_INCIDENT_LOST ||
+              notice.what == PW_INCIDENT_STORAGE);
+        count += notice.what == PW_INCIDENT_LOST ? notice.unsent : 1;
     }
     return count;
 }

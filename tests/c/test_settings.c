@@ -233,7 +233,7 @@ static void a_forked_child_has_nothing_of_the_server(void)
     REQUIRE(child >= 0);
     if (child == 0) {
         int failures = 0;
-        pw_notice notice;
+        pw_incident notice;
         pw_server_forked(server);
         pw_server_forked(server);
         for (size_t i = 0; i < sizeof open / sizeof open[0]; i++)
@@ -242,7 +242,7 @@ static void a_forked_child_has_nothing_of_the_server(void)
         pw_server_stop(server, PW_END);
         failures += pw_next(site.thread) != PW_STOP;
         failures += pw_request_state(site.thread) != PW_REQUEST_NONE;
-        failures += pw_notice_take(server, &notice) != 0;
+        failures += pw_incident_take(server, &notice) != 0;
         failures += pw_news(site.thread) != -1;
         failures += pw_watch(server) != PW_WATCH_STOP;
         pw_thread_free(site.thread);

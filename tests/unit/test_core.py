@@ -216,7 +216,7 @@ def test_notices_are_texts_and_numbers(
         notice.address, notice.port, notice.line = b"::1", b"80", b"GET /\xe9"
         return True
 
-    monkeypatch.setattr(core, "lib", Library(core.lib, pw_notice_take=take))
+    monkeypatch.setattr(core, "lib", Library(core.lib, pw_incident_take=take))
     assert list(server.notices()) == [
         core.Notice(what, 5, 2**40, "::1", "80", "GET /\xe9") for what in (1, 2)
     ]

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def log_incidents(server: core.CoreServer, settings: Settings) -> None:
     """Write a line for each notice that the core has."""
     for notice in server.notices():
-        if notice.what == core.NOTICE_LOG:
+        if notice.what == core.INCIDENT_LOG:
             why = "nobody read it" if notice.error == errno.EAGAIN else os.strerror(notice.error)
             get_logger().warning("%s", describe_lost_lines(notice.unsent, why))
             continue
-        if notice.what == core.NOTICE_UNDERSCORE:
+        if notice.what == core.INCIDENT_UNDERSCORE:
             _warn_of_dropped_header(notice)
             continue
         level, text = _describe(notice, settings)
@@ -61,33 +61,33 @@ def describe_lost_lines(count: int, why: str) -> str:
 def _describe(notice: core.Notice, settings: Settings) -> tuple[int, str]:
     why = os.strerror(notice.error)
     unsent = f"; at least {notice.unsent} bytes are not sent" if notice.unsent else ""
-    if notice.what == core.NOTICE_STORAGE:
+    if notice.what == core.INCIDENT_STORAGE:
         return logging.ERROR, f"the content of a request cannot be stored, so it gets a 507: {why}"
-    if notice.what == core.NOTICE_MEMORY:
+    if notice.what == core.INCIDENT_MEMORY:
         return logging.ERROR, f"out of memory for a request, so it gets a 503 or no answer: {why}"
-    if notice.what == core.NOTICE_WRITE_TIMEOUT:
+    if notice.what == core.INCIDENT_WRITE_TIMEOUT:
         text = f"a client has taken nothing for {settings.timeout_write:g} s (--timeout-write)"
         return logging.WARNING, f"{text}, so its response is cut{unsent}"
-    if notice.what == core.NOTICE_STOP:
+    if notice.what == core.INCIDENT_STOP:
         text = "the server stops before a request is answered in full"
         return logging.WARNING, f"{text}{unsent}"
-    if notice.what == core.NOTICE_SHORT:
+    if notice.what == core.INCIDENT_SHORT:
         text = "a file has become shorter while it is sent, so its response is cut"
         return logging.ERROR, f"{text}{unsent}"
-    if notice.what == core.NOTICE_HEADS:
+    if notice.what == core.INCIDENT_HEADS:
         text = "the heads of requests that are not complete take more than --head-memory-total"
         return logging.WARNING, f"{text}, so some of these requests get a 503"
-    if notice.what == core.NOTICE_QUEUE:
+    if notice.what == core.INCIDENT_QUEUE:
         text = f"no thread was free for {settings.timeout_queue:g} s (--timeout-queue)"
         return logging.WARNING, f"{text}, so some requests get a 503"
-    if notice.what == core.NOTICE_STUCK:
+    if notice.what == core.INCIDENT_STUCK:
         text = "no request of this process has ended in twice the time of --timeout-request"
         return logging.WARNING, f"{text}, so those that wait for a thread get a 503"
-    if notice.what == core.NOTICE_ABANDONED:
+    if notice.what == core.INCIDENT_ABANDONED:
         text = "an exception came between the application and its response, which is cut"
         return logging.ERROR, f"{text}{unsent}"
-    if notice.what == core.NOTICE_LOST:
+    if notice.what == core.INCIDENT_LOST:
         return logging.ERROR, f"{notice.unsent} more requests are not answered in full"
-    if notice.what == core.NOTICE_BACKLOG:
+    if notice.what == core.INCIDENT_BACKLOG:
         return logging.WARNING, "the server stops while connections wait to be accepted"
     return logging.ERROR, f"a request cannot be answered in full: {why}{unsent}"

@@ -83,8 +83,8 @@ static void *watch(void *its_loop)
 {
     loop *self = its_loop;
     for (int32_t told; (told = pw_watch(self->server) & PW_WATCH_MASK) != PW_WATCH_STOP;) {
-        if (told == PW_WATCH_NOTICE) {
-            for (pw_notice notice; pw_notice_take(self->server, &notice);)
+        if (told == PW_WATCH_INCIDENT) {
+            for (pw_incident notice; pw_incident_take(self->server, &notice);)
                 atomic_fetch_add(&notices, 1);
         } else if (told == PW_WATCH_START) {
             atomic_fetch_add(&births, 1);
