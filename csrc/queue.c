@@ -3,7 +3,6 @@
  * that waits for events is woken.
  */
 #include <errno.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "alloc.h"
