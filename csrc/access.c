@@ -31,7 +31,7 @@
 #define PW_LOG_MOST (1 << 20) /* bytes that wait; of further lines only the number is kept */
 #define PW_LOG_WAIT_MS 100 /* the most that the loop waits for a reader, of the time that follows */
 #define PW_LOG_WAIT_EVERY_MS 1000
-#define PW_LOG_TELL_MS 10000 /* between two notices of lines that were dropped */
+#define PW_LOG_TELL_MS 10000 /* between two incidents of lines that were dropped */
 #define PW_LOG_DELAY_MS 100  /* how long a line may wait for others */
 
 /* ------------------------------------------------------------------ programs */
@@ -350,7 +350,8 @@ static bool access_wait(pw_server *server)
     return access->lines.size < PW_LOG_MOST;
 }
 
-void pw_access_line(pw_server *server, const char *program, size_t size, const pw_access_facts *what)
+void pw_access_line(pw_server *server, const char *program, size_t size,
+                    const pw_access_facts *what)
 {
     pw_access *access = &server->access;
     if (program == NULL)
@@ -557,7 +558,8 @@ void pw_access_refusal(pw_server *server, pw_conn *conn, int status)
     char id[PW_REQUEST_ID_SIZE];
     if (server->request_ids)
         pw_request_id(server, conn, &server->head, id);
-    log_line(server, &program,
-             &(pw_access_facts){.status = status, .bytes = 0, .id = server->request_ids ? id : NULL});
+    log_line(
+        server, &program,
+        &(pw_access_facts){.status = status, .bytes = 0, .id = server->request_ids ? id : NULL});
     pw_free(program.at);
 }

@@ -16,7 +16,8 @@ void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, cons
 /* Puts the fields of a response's head into a program that pw_access_request has made. */
 void pw_access_head(pw_server *server, pw_text *program, const char *head, size_t size);
 /* Adds a line. */
-void pw_access_line(pw_server *server, const char *program, size_t size, const pw_access_facts *what);
+void pw_access_line(pw_server *server, const char *program, size_t size,
+                    const pw_access_facts *what);
 /* Writes what waits, as far as the file takes it now. */
 void pw_access_flush(pw_server *server);
 /* The lines go to another file from now on. */

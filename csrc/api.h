@@ -164,7 +164,7 @@ void pw_server_announce_stop(pw_server *server);
 /* The access log goes to this descriptor from now on; lines that wait go to the one before. */
 void pw_server_log_to(pw_server *server, int32_t descriptor);
 /* Nothing is served any more: writes what waits of the access log, for `most` milliseconds at most, and
- * for `quiet` in which the file takes nothing. Returns how many lines were dropped without a notice. */
+ * for `quiet` in which the file takes nothing. Returns how many lines were dropped without a incident. */
 int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet);
 /* How many fields of requests were left out because of an underscore in their name. */
 int64_t pw_server_dropped(pw_server *server);
@@ -187,7 +187,7 @@ void pw_thread_nudge(pw_thread *thread);
 /*
  * Looks after the serving threads: to be called again and again by a thread of its own that serves
  * nothing, where there may be more than one. Blocks, and returns what is to be done, with PW_WATCH_MASK:
- * PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_INCIDENT, notices are to be taken;
+ * PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_INCIDENT, incidents are to be taken;
  * PW_WATCH_SLOW or PW_WATCH_STUCK, a request has run for longer than timeout_request, or twice that, in
  * the thread whose number is in the bits from PW_WATCH_SHIFT on; PW_WATCH_STOP, nothing any more, and
  * in these bits how many threads will not come back, where all that are at a request are such as
@@ -217,11 +217,11 @@ void pw_watch_failed(pw_server *server);
 #define PW_INCIDENT_LOST 7          /* so many more, `unsent`, for which there was no memory */
 #define PW_INCIDENT_ABANDONED 8     /* an exception came between the application and the response */
 #define PW_INCIDENT_BACKLOG 9       /* at the end connections were waiting to be accepted */
-#define PW_INCIDENT_HEADS 10      /* head_memory_total is reached, some get 503; told now and then */
-#define PW_INCIDENT_QUEUE 11      /* no thread was free for timeout_queue: 503; told now and then */
-#define PW_INCIDENT_LOG 12        /* so many lines, `unsent`, of the access log were dropped */
+#define PW_INCIDENT_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
+#define PW_INCIDENT_QUEUE 11 /* no thread was free for timeout_queue: 503; told now and then */
+#define PW_INCIDENT_LOG 12   /* so many lines, `unsent`, of the access log were dropped */
 #define PW_INCIDENT_UNDERSCORE 13 /* a field was left out, told once; `line` is its name */
-#define PW_INCIDENT_STUCK                                                                            \
+#define PW_INCIDENT_STUCK                                                                          \
     14 /* no thread will be free, and the server stops: 503; told now and then */
 #define PW_INCIDENT_LINE 1024
 typedef struct {
@@ -231,7 +231,7 @@ typedef struct {
     char address[46]; /* of the client; empty for a unix socket */
     char port[6];
     char id[PW_REQUEST_ID_SIZE]; /* empty: there is none */
-    char line[PW_INCIDENT_LINE];   /* method and target, as received and as far as known */
+    char line[PW_INCIDENT_LINE]; /* method and target, as received and as far as known */
 } pw_incident;
 /* The next one; 0: there is none. May be called from any thread. */
 int32_t pw_incident_take(pw_server *server, pw_incident *to);
@@ -277,7 +277,7 @@ const char *pw_key(int32_t number);
 
 /*
  * The next complete request, or PW_IDLE or PW_STOP. Blocks. A request that the thread has not finished
- * is abandoned (an exception came between two calls): its connection is closed, with a notice.
+ * is abandoned (an exception came between two calls): its connection is closed, and there is an incident.
  */
 int64_t pw_next(pw_thread *thread);
 
@@ -295,8 +295,8 @@ int64_t pw_next(pw_thread *thread);
  * has none, which is so for poll(2).
  * pw_server_wake ends a wait; from any thread, or a signal handler.
  */
-int64_t pw_next_within(pw_thread *thread, int32_t patience);
-int32_t pw_settle(pw_thread *thread, int32_t patience);
+int64_t pw_next_within(pw_thread *thread, int32_t timeout_ms);
+int32_t pw_settle(pw_thread *thread, int32_t timeout_ms);
 int32_t pw_server_descriptor(pw_server *server);
 void pw_server_wake(pw_server *server);
 

@@ -7,6 +7,7 @@
 #include "buffer.h"
 #include "cache.h"
 #include "conn_close.h"
+#include "conn_pool.h"
 #include "content.h"
 #include "error_response.h"
 #include "incident.h"
@@ -82,10 +83,8 @@ static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
     else
         server->all = conn->next;
     pw_accept_count(server, -1);
-    if (!conn->queued) { /* else pw_next finds it in the run queue, and defers the free */
-        conn->run_next = server->dead;
-        server->dead = conn;
-    }
+    if (!conn->queued) /* else the loop finds it in the queue, and does this then */
+        pw_conn_defer_free(server, conn);
     if (server->accept.paused)
         pw_accept_resume(server);
 }
@@ -161,8 +160,8 @@ void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
     char answer[PW_REFUSAL_MOST];
     bool is_told = error == PW_E_STORAGE || error == PW_E_MEMORY;
     if (is_told)
-        pw_incident_conn(server, conn, error == PW_E_STORAGE ? PW_INCIDENT_STORAGE : PW_INCIDENT_MEMORY,
-                       errno);
+        pw_incident_conn(server, conn,
+                         error == PW_E_STORAGE ? PW_INCIDENT_STORAGE : PW_INCIDENT_MEMORY, errno);
     pw_access_refusal(server, conn, pw_error_status(error));
     size_t size = pw_error_response(&server->clock, answer, error, conn->facts.is_head);
     pw_conn_ends(conn, PW_CONN_CLOSES);

@@ -20,7 +20,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn);
 /* The first of the requests that are complete, or NULL. */
 pw_conn *pw_ready_pop(pw_server *server);
 /* This connection's request has waited for too long, and so have those before it, or all (NULL): 503.
- * `why` is a notice. */
+ * `why` is a incident. */
 void pw_ready_expire(pw_server *server, const pw_conn *last, int why);
 
 #endif

@@ -46,6 +46,6 @@ pw_template *pw_template_new(const pw_head *head, const char *data);
  * values can make the one of the other, for a name is missing.
  */
 bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content_length,
-                           const pw_template *kept, const char *data);
+                           const pw_template *template, const char *data);
 
 #endif

@@ -6,7 +6,7 @@
 #include "text.h"
 
 void pw_framing_begin(pw_server *server, pw_conn *conn, const char *head, size_t size, bool framed,
-                       int32_t flags)
+                      int32_t flags)
 {
     static const size_t at = sizeof "HTTP/1.1 " - 1;
     int status = 0;
@@ -36,7 +36,7 @@ size_t pw_framing_allowed(const pw_conn *conn, size_t size)
 }
 
 int pw_framing_chunk(const pw_conn *conn, struct iovec parts[3], char line[20], const char *data,
-                      size_t size)
+                     size_t size)
 {
     int count = 0;
     if (conn->response.framing == PW_FRAMING_CHUNKED) {
@@ -59,7 +59,7 @@ int pw_framing_chunk(const pw_conn *conn, struct iovec parts[3], char line[20], 
 #define PW_PUT(to, literal) pw_put((to), (literal), sizeof(literal) - 1)
 
 size_t pw_framing_tail(const pw_clock *clock, char *to, const pw_conn *conn, int32_t flags,
-                      int64_t length)
+                       int64_t length)
 {
     char *at = to;
     if (flags & PW_ADD_SERVER)

@@ -1,6 +1,6 @@
 /*
  * What became of requests that were accepted and not answered in full, for the error log. A client
- * that disconnects, or sends something else than a request, is no notice.
+ * that disconnects, or sends something else than a request, is no incident.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -11,15 +11,15 @@
 #include "queue.h"
 #include "text.h"
 
-#define PW_NOTICES_ROOM 16   /* from the start: one of them tells that there is no memory */
-#define PW_NOTICES_MOST 8192 /* that wait for pw_incident_take; of more only the number is told */
-#define PW_OFTEN_MS 10000    /* between two notices of what meets many */
+#define PW_INCIDENTS_ROOM 16   /* from the start: one of them tells that there is no memory */
+#define PW_INCIDENTS_MOST 8192 /* that wait for pw_incident_take; of more only the number is told */
+#define PW_OFTEN_MS 10000      /* between two incidents of what meets many */
 
-bool pw_incidents_init(pw_incidents *notices)
+bool pw_incidents_init(pw_incidents *incidents)
 {
-    notices->room = PW_NOTICES_ROOM;
-    notices->at = pw_realloc(NULL, notices->room * sizeof *notices->at);
-    return notices->at != NULL;
+    incidents->room = PW_INCIDENTS_ROOM;
+    incidents->at = pw_realloc(NULL, incidents->room * sizeof *incidents->at);
+    return incidents->at != NULL;
 }
 
 /* ------------------------------------------------------------------ the request line */
@@ -70,7 +70,7 @@ void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn)
     }
 }
 
-/* ------------------------------------------------------------------ notices */
+/* ------------------------------------------------------------------ incidents */
 
 void pw_peer_name(const pw_conn *conn, pw_peer *peer)
 {
@@ -95,23 +95,23 @@ void pw_peer_name(const pw_conn *conn, pw_peer *peer)
 }
 
 /* A place in the list, or NULL. */
-static pw_incident *incident_new(pw_incidents *notices)
+static pw_incident *incident_new(pw_incidents *incidents)
 {
-    if (notices->count == notices->room) {
-        size_t room = notices->room * 2;
+    if (incidents->count == incidents->room) {
+        size_t room = incidents->room * 2;
         pw_incident *at = NULL;
-        if (room <= PW_NOTICES_MOST)
-            at = pw_realloc(notices->at, room * sizeof *at);
+        if (room <= PW_INCIDENTS_MOST)
+            at = pw_realloc(incidents->at, room * sizeof *at);
         if (at == NULL) {
-            notices->lost++;
+            incidents->lost++;
             return NULL;
         }
-        notices->at = at;
-        notices->room = room;
+        incidents->at = at;
+        incidents->room = room;
     }
-    pw_incident *notice = &notices->at[notices->count++];
-    memset(notice, 0, sizeof *notice);
-    return notice;
+    pw_incident *incident = &incidents->at[incidents->count++];
+    memset(incident, 0, sizeof *incident);
+    return incident;
 }
 
 /* Whether what has been received begins with the current request. */
@@ -123,27 +123,27 @@ static bool conn_is_receiving(const pw_conn *conn)
 
 /* Tells what the request that `thread` is at, or where that is NULL the connection's own, has met. */
 static void incident_add(pw_server *server, const pw_thread *thread, const pw_conn *conn, int what,
-                       int error)
+                         int error)
 {
-    pw_incident *notice = incident_new(&server->notices);
-    if (notice != NULL) {
-        notice->what = what;
-        notice->error = error;
-        notice->unsent = conn->output.size;
+    pw_incident *incident = incident_new(&server->incidents);
+    if (incident != NULL) {
+        incident->what = what;
+        incident->error = error;
+        incident->unsent = conn->output.size;
         pw_peer peer;
         pw_peer_name(conn, &peer);
-        memcpy(notice->address, peer.address, sizeof notice->address);
-        memcpy(notice->port, peer.port, sizeof notice->port);
+        memcpy(incident->address, peer.address, sizeof incident->address);
+        memcpy(incident->port, peer.port, sizeof incident->port);
         const char *id = thread != NULL       ? thread->request.id
                          : conn->line != NULL ? conn->line + strlen(conn->line) + 1
                                               : "";
-        memcpy(notice->id, id, strlen(id) + 1);
+        memcpy(incident->id, id, strlen(id) + 1);
         if (thread != NULL)
-            line_of_head(notice->line, thread->line, thread->line_size);
+            line_of_head(incident->line, thread->line, thread->line_size);
         else if (conn->line != NULL)
-            line_add(notice->line, conn->line, strlen(conn->line));
+            line_add(incident->line, conn->line, strlen(conn->line));
         else if (conn->in != NULL && conn_is_receiving(conn))
-            line_of_head(notice->line, conn->in->data + conn->in->start,
+            line_of_head(incident->line, conn->in->data + conn->in->start,
                          conn->in->end - conn->in->start);
     }
     pthread_cond_signal(&server->watch.wake);
@@ -161,45 +161,45 @@ void pw_incident_often(pw_server *server, const pw_conn *conn, int what, int64_t
 
 void pw_incident_lost(pw_server *server)
 {
-    server->notices.lost++;
+    server->incidents.lost++;
     pthread_cond_signal(&server->watch.wake);
 }
 
 void pw_incident_backlog(pw_server *server)
 {
-    pw_incident *notice = incident_new(&server->notices);
-    if (notice != NULL)
-        notice->what = PW_INCIDENT_BACKLOG;
+    pw_incident *incident = incident_new(&server->incidents);
+    if (incident != NULL)
+        incident->what = PW_INCIDENT_BACKLOG;
     pthread_cond_signal(&server->watch.wake);
 }
 
 void pw_incident_dropped(pw_server *server, const pw_conn *conn, pw_span name)
 {
-    pw_incident *notice = incident_new(&server->notices);
-    if (notice != NULL) {
+    pw_incident *incident = incident_new(&server->incidents);
+    if (incident != NULL) {
         pw_peer peer;
         pw_peer_name(conn, &peer);
-        notice->what = PW_INCIDENT_UNDERSCORE;
-        memcpy(notice->address, peer.address, sizeof notice->address);
-        memcpy(notice->port, peer.port, sizeof notice->port);
-        line_add(notice->line, name.at, name.size);
+        incident->what = PW_INCIDENT_UNDERSCORE;
+        memcpy(incident->address, peer.address, sizeof incident->address);
+        memcpy(incident->port, peer.port, sizeof incident->port);
+        line_add(incident->line, name.at, name.size);
     }
     pthread_cond_signal(&server->watch.wake);
 }
 
 void pw_incident_log(pw_server *server, int64_t lines, int error)
 {
-    pw_incident *notice = incident_new(&server->notices);
-    if (notice != NULL) {
-        notice->what = PW_INCIDENT_LOG;
-        notice->error = error;
-        notice->unsent = lines;
+    pw_incident *incident = incident_new(&server->incidents);
+    if (incident != NULL) {
+        incident->what = PW_INCIDENT_LOG;
+        incident->error = error;
+        incident->unsent = lines;
     }
     pthread_cond_signal(&server->watch.wake);
 }
 
 /* What an error of reading or writing is; 0: the client has gone. */
-static int notice_of(int error)
+static int incident_of(int error)
 {
     switch (error) {
     case EPIPE:
@@ -225,7 +225,7 @@ static int notice_of(int error)
 void pw_incident_conn(pw_server *server, const pw_conn *conn, int what, int error)
 {
     if (what == PW_INCIDENT_ERROR)
-        what = notice_of(error);
+        what = incident_of(error);
     if (what != 0)
         incident_add(server, NULL, conn, what, error);
 }
@@ -233,7 +233,7 @@ void pw_incident_conn(pw_server *server, const pw_conn *conn, int what, int erro
 void pw_incident_thread(const pw_thread *thread, const pw_conn *conn, int what, int error)
 {
     if (what == PW_INCIDENT_ERROR)
-        what = notice_of(error);
+        what = incident_of(error);
     if (what != 0)
         incident_add(thread->server, thread, conn, what, error);
 }
@@ -241,15 +241,15 @@ void pw_incident_thread(const pw_thread *thread, const pw_conn *conn, int what, 
 int32_t pw_incident_take(pw_server *server, pw_incident *to)
 {
     pthread_mutex_lock(&server->lock);
-    pw_incidents *notices = &server->notices;
+    pw_incidents *incidents = &server->incidents;
     bool any = true;
-    if (notices->first < notices->count) {
-        *to = notices->at[notices->first++];
-        if (notices->first == notices->count)
-            notices->first = notices->count = 0;
-    } else if (notices->lost > 0) {
-        *to = (pw_incident){.what = PW_INCIDENT_LOST, .unsent = notices->lost};
-        notices->lost = 0;
+    if (incidents->first < incidents->count) {
+        *to = incidents->at[incidents->first++];
+        if (incidents->first == incidents->count)
+            incidents->first = incidents->count = 0;
+    } else if (incidents->lost > 0) {
+        *to = (pw_incident){.what = PW_INCIDENT_LOST, .unsent = incidents->lost};
+        incidents->lost = 0;
     } else {
         any = false;
     }
@@ -257,7 +257,7 @@ int32_t pw_incident_take(pw_server *server, pw_incident *to)
     return any;
 }
 
-bool pw_incidents_wait(const pw_incidents *notices)
+bool pw_incidents_wait(const pw_incidents *incidents)
 {
-    return notices->count > 0 || notices->lost > 0;
+    return incidents->count > 0 || incidents->lost > 0;
 }

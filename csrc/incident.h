@@ -8,9 +8,9 @@
 void pw_peer_name(const pw_conn *conn, pw_peer *peer);
 
 /* False: out of memory. */
-bool pw_incidents_init(pw_incidents *notices);
+bool pw_incidents_init(pw_incidents *incidents);
 /* Whether pw_incident_take has something to say. */
-bool pw_incidents_wait(const pw_incidents *notices);
+bool pw_incidents_wait(const pw_incidents *incidents);
 /* What the request of this connection has met; PW_INCIDENT_ERROR: whatever `error` means, and nothing
  * where it only means that the client has gone. */
 void pw_incident_conn(pw_server *server, const pw_conn *conn, int what, int error);
@@ -27,7 +27,7 @@ void pw_incident_dropped(pw_server *server, const pw_conn *conn, pw_span name);
 /* So many lines of the access log were dropped. */
 void pw_incident_log(pw_server *server, int64_t lines, int error);
 
-/* Keeps the request line of the request that the thread takes, for notices. */
+/* Keeps the request line of the request that the thread takes, for incidents. */
 void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn);
 /* The thread leaves a response behind that is not yet sent: the same for the connection. */
 void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn);

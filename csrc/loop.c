@@ -93,7 +93,7 @@ static void server_event(pw_server *server, const pw_event *event)
     pw_conn_event(server, event->tag, event->what);
 }
 
-static int server_patience(pw_server *server)
+static int poll_timeout(pw_server *server)
 {
     int64_t wait = pw_timers_wait(&server->timers);
     const int64_t others[] = {atomic_load(&server->drain_until), server->accept.resume_at,
@@ -128,13 +128,13 @@ static void server_wait(pw_server *server, int most)
     if (server->accept.paused)
         pw_accept_look(server);
     server->event_next = 0;
-    int patience = server->spent.first != NULL ? 0 : server_patience(server);
-    if (most >= 0 && (patience < 0 || patience > most))
-        patience = most;
+    int timeout_ms = server->spent.first != NULL ? 0 : poll_timeout(server);
+    if (most >= 0 && (timeout_ms < 0 || timeout_ms > most))
+        timeout_ms = most;
     server->polling = true;
-    server->polling_until = patience < 0 ? -1 : server->timers.now + patience;
+    server->polling_until = timeout_ms < 0 ? -1 : server->timers.now + timeout_ms;
     pthread_mutex_unlock(&server->lock);
-    int count = pw_poll_wait(&server->poll, server->events, patience);
+    int count = pw_poll_wait(&server->poll, server->events, timeout_ms);
     pthread_mutex_lock(&server->lock);
     server->polling = false;
     server->event_count = count;
@@ -242,12 +242,12 @@ int64_t pw_loop(pw_thread *thread)
         } else if (serves ? server->news_count > 0 || thread->nudged : pw_watch_is_wanted(server)) {
             thread->nudged = false;
             return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
-        } else if (waited && thread->patience >= 0) {
+        } else if (waited && thread->timeout_ms >= 0) {
             if (server->spent.first != NULL)
                 pw_server_wake(server); /* of these the poller does not tell */
             return PW_IDLE;
         } else {
-            server_wait(server, thread->patience);
+            server_wait(server, thread->timeout_ms);
             waited = true;
         }
     }

@@ -100,9 +100,9 @@ typedef struct pw_conn {
     pw_response response;
     pw_output output;
     int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
-    char *line;   /* owned: of the request whose response is on its way, for notices, and behind its
+    char *line; /* owned: of the request whose response is on its way, for incidents, and behind its
                        * NUL the request's id; or NULL */
-    int unsent;   /* pw_unsent when it was last asked for */
+    int unsent; /* pw_unsent when it was last asked for */
     int64_t left_at;        /* ms: when pw_check_client first found half a close; 0: never */
     int64_t ready_us;       /* when it became PW_CONN_READY; with an access log only */
     int64_t slice;          /* server->polls when its slice of the loop's time began */
@@ -223,7 +223,7 @@ struct pw_server {
         int64_t aside_until; /* ms */
         int turn; /* how many connections it accepts before it looks at the others again */
     } accept;
-    int handover; /* owned, a duplicate; -1: connections are closed at the end */
+    int transfer; /* owned, a duplicate; -1: connections are closed at the end */
 
     pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;
@@ -252,7 +252,7 @@ struct pw_server {
     int64_t *news; /* owned: what pw_news will tell */
     size_t news_count, news_room;
     int64_t news_said; /* what pw_news has said last, and nobody has acted upon yet; -1: none */
-    pw_incidents notices;
+    pw_incidents incidents;
 
     pw_access access;
     int64_t polled_us; /* when the poller was last asked; with an access log only */
@@ -328,16 +328,16 @@ struct pw_thread {
 
     /* What the rule is told of the request (yield_rule.h). The thread's own but for the first three. */
     pw_yield_measure measure;
-    int64_t take;              /* server->threads.takes when it was taken */
-    int32_t company;           /* others in the application then */
-    pw_usage out, in;          /* when it left the core and when it came back */
-    int64_t taken_us;          /* with an access log only, like the next two */
-    int64_t queued_us;         /* from complete to here */
-    pw_text log;               /* what the access log says of the request */
+    int64_t take;                /* server->threads.takes when it was taken */
+    int32_t company;             /* others in the application then */
+    pw_usage out, in;            /* when it left the core and when it came back */
+    int64_t taken_us;            /* with an access log only, like the next two */
+    int64_t queued_us;           /* from complete to here */
+    pw_text log;                 /* what the access log says of the request */
     char line[PW_INCIDENT_LINE]; /* its request line, or the beginning of it */
     size_t line_size;
     int32_t number;             /* the caller's */
-    int32_t patience;           /* ms that it waits, once; -1: for ever, as often as need be */
+    int32_t timeout_ms;         /* ms that it waits, once; -1: for ever, as often as need be */
     int warned;                 /* how often pw_watch has named the current request */
     pw_thread *next, *previous; /* borrowed: server->threads.first */
     bool nudged;                /* it is to return PW_IDLE */

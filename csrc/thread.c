@@ -12,7 +12,7 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number)
     pw_thread *thread = pw_alloc(sizeof *thread);
     if (thread != NULL) {
         thread->server = server;
-        thread->patience = -1;
+        thread->timeout_ms = -1;
         pthread_cond_init(&thread->wake, NULL);
         pthread_cond_init(&thread->turn, NULL);
         thread->block.at = pw_realloc(NULL, pw_block_most(&server->limits));

@@ -122,15 +122,6 @@ class _Lib:
     PW_HALF_CLOSED_MS: int
     PW_HAS_LENGTH: int
     PW_IDLE: int
-    PW_IN_FILE: int
-    PW_KIND: int
-    PW_LEAVE: int
-    PW_NEW: int
-    PW_NEWS: int
-    PW_NEWS_ENTRY: int
-    PW_NEWS_MASK: int
-    PW_NEWS_SENT: int
-    PW_NEWS_SHIFT: int
     PW_INCIDENT_ABANDONED: int
     PW_INCIDENT_BACKLOG: int
     PW_INCIDENT_ERROR: int
@@ -146,6 +137,15 @@ class _Lib:
     PW_INCIDENT_STUCK: int
     PW_INCIDENT_UNDERSCORE: int
     PW_INCIDENT_WRITE_TIMEOUT: int
+    PW_IN_FILE: int
+    PW_KIND: int
+    PW_LEAVE: int
+    PW_NEW: int
+    PW_NEWS: int
+    PW_NEWS_ENTRY: int
+    PW_NEWS_MASK: int
+    PW_NEWS_SENT: int
+    PW_NEWS_SHIFT: int
     PW_OTHER_NAME: int
     PW_OTHER_NAMES: int
     PW_OVER: int
@@ -164,8 +164,8 @@ class _Lib:
     PW_UNDERSCORE_DROP: int
     PW_UNDERSCORE_REFUSE: int
     PW_UNWANTED: int
-    PW_WATCH_MASK: int
     PW_WATCH_INCIDENT: int
+    PW_WATCH_MASK: int
     PW_WATCH_SHIFT: int
     PW_WATCH_SLOW: int
     PW_WATCH_START: int
@@ -180,12 +180,12 @@ class _Lib:
     def pw_content_missing(self, _0: pw_thread, /) -> int: ...
     def pw_die_with_parent(self, _0: int, /) -> int: ...
     def pw_finish(self, _0: pw_thread, _1: int, /) -> int: ...
+    def pw_incident_take(self, _0: pw_server, _1: pw_incident, /) -> int: ...
     def pw_key(self, _0: int, /) -> _Text: ...
     def pw_news(self, _0: pw_thread, /) -> int: ...
     def pw_news_done(self, _0: pw_thread, /) -> None: ...
     def pw_next(self, _0: pw_thread, /) -> int: ...
     def pw_next_within(self, _0: pw_thread, _1: int, /) -> int: ...
-    def pw_incident_take(self, _0: pw_server, _1: pw_incident, /) -> int: ...
     def pw_poller_name(self, _0: int, /) -> _Text: ...
     def pw_request_state(self, _0: pw_thread, /) -> int: ...
     def pw_respond(

@@ -217,7 +217,7 @@ class Balance:
         lib.pw_balance_forget(self.pointer, pid)
 
 
-class Notice(NamedTuple):
+class Incident(NamedTuple):
     """What has happened to a request (`pw_incident`)."""
 
     what: int
@@ -356,13 +356,15 @@ class CoreServer:
         """Say that the thread of WATCH_START could not be started."""
         lib.pw_watch_failed(self.pointer)
 
-    def notices(self) -> Iterator[Notice]:
+    def incidents(self) -> Iterator[Incident]:
         """Take what has happened to requests that are not answered in full."""
-        notice = ffi.new("pw_incident *")
-        while lib.pw_incident_take(self.pointer, notice):
-            texts = (notice.address, notice.port, notice.line, notice.id)
+        incident = ffi.new("pw_incident *")
+        while lib.pw_incident_take(self.pointer, incident):
+            texts = (incident.address, incident.port, incident.line, incident.id)
             address, port, line, name = (ffi.string(text).decode("latin-1") for text in texts)
-            yield Notice(notice.what, notice.error, notice.unsent, address, port, line, name)
+            yield Incident(
+                incident.what, incident.error, incident.unsent, address, port, line, name
+            )
 
     def log_to(self, descriptor: int) -> None:
         """Write the access log to this descriptor from now on."""
@@ -378,7 +380,7 @@ class CoreServer:
         """Write what waits of the access log, once nothing serves.
 
         For `most` seconds at most, and `quiet` seconds in which nothing is taken. Returns how many
-        lines were dropped without a notice.
+        lines were dropped without a incident.
         """
         lost: int = lib.pw_server_log_end(self.pointer, _milliseconds(most), _milliseconds(quiet))
         return lost

@@ -1,6 +1,6 @@
 /*
  * What always holds in a server: every connection is where its state says, and every sum is the sum
- * of its parts. A test that calls these after each step notices a count, a list, a flag or a timer
+ * of its parts. A test that calls these after each step incidents a count, a list, a flag or a timer
  * that one of the steps has left wrong.
  */
 #ifndef PW_AUDIT_H

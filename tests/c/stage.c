@@ -35,7 +35,7 @@ void stage_take_news(void)
 
 static void take_notices(void)
 {
-    for (pw_incident notice; pw_incident_take(stage.server, &notice);)
+    for (pw_incident incident; pw_incident_take(stage.server, &incident);)
         continue;
 }
 

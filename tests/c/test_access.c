@@ -287,8 +287,8 @@ static void what_is_not_taken_is_written_when_it_can_be(void)
         pw_server_log_to(site.server, ours);
     }
     CHECK_INT(lines.size, 600 * LINE_SIZE);
-    pw_incident notice;
-    CHECK(!pw_incident_take(site.server, &notice));
+    pw_incident incident;
+    CHECK(!pw_incident_take(site.server, &incident));
     CHECK_INT(pw_server_log_end(site.server, 0, 0), 0);
     client_close(&client);
     end_socket();
@@ -302,18 +302,18 @@ static void what_has_no_room_is_dropped_in_whole_lines_and_counted(void)
     begin_socket();
     test_client client = site_connect(&site);
     ask(&client, MANY, 'a');
-    pw_incident notice;
-    CHECK(!pw_incident_take(site.server, &notice)); /* not before it goes on */
+    pw_incident incident;
+    CHECK(!pw_incident_take(site.server, &incident)); /* not before it goes on */
     read_socket(&lines);
     pw_server_log_to(site.server, ours);
-    REQUIRE(pw_incident_take(site.server, &notice));
-    CHECK_INT(notice.what, PW_INCIDENT_LOG);
-    CHECK_INT(notice.error, EAGAIN);
+    REQUIRE(pw_incident_take(site.server, &incident));
+    CHECK_INT(incident.what, PW_INCIDENT_LOG);
+    CHECK_INT(incident.error, EAGAIN);
     for (int i = 0; i < 20; i++) {
         read_socket(&lines);
         pw_server_log_to(site.server, ours);
     }
-    CHECK_INT(lines.size / LINE_SIZE + (size_t)notice.unsent, MANY);
+    CHECK_INT(lines.size / LINE_SIZE + (size_t)incident.unsent, MANY);
     ask(&client, 1, 'b');
     pw_server_log_to(site.server, ours);
     text_clear(&lines);
@@ -356,9 +356,9 @@ static void the_rest_of_a_line_is_not_written_to_another_file(void)
     ssize_t size = recv(theirs, part, sizeof part, MSG_TRUNC);
     CHECK_INT(size, 5 * LINE_SIZE);
     CHECK_INT(part[0], '/');
-    pw_incident notice;
-    REQUIRE(pw_incident_take(site.server, &notice));
-    CHECK_INT(notice.unsent, 1);
+    pw_incident incident;
+    REQUIRE(pw_incident_take(site.server, &incident));
+    CHECK_INT(incident.unsent, 1);
     client_close(&client);
     end_socket();
     close(pair[0]);

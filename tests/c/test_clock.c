@@ -64,9 +64,9 @@ static void wait_ms(int64_t ms)
 
 static pw_incident take_notice(void)
 {
-    pw_incident notice = {0};
-    pw_incident_take(site.server, &notice);
-    return notice;
+    pw_incident incident = {0};
+    pw_incident_take(site.server, &incident);
+    return incident;
 }
 
 #define CHECK_OPEN() CHECK_INT(site.server->conn_count, 1)
@@ -143,11 +143,11 @@ static void a_client_that_takes_nothing_is_cut_off(void)
     CHECK_INT(take_notice().what, 0);
     wait_ms(1);
     CHECK_CLOSED();
-    pw_incident notice = take_notice();
-    CHECK_INT(notice.what, PW_INCIDENT_WRITE_TIMEOUT);
-    CHECK_INT(notice.unsent, left);
-    CHECK(strcmp(notice.line, "GET /large") == 0);
-    CHECK(strcmp(notice.address, "127.0.0.1") == 0);
+    pw_incident incident = take_notice();
+    CHECK_INT(incident.what, PW_INCIDENT_WRITE_TIMEOUT);
+    CHECK_INT(incident.unsent, left);
+    CHECK(strcmp(incident.line, "GET /large") == 0);
+    CHECK(strcmp(incident.address, "127.0.0.1") == 0);
     end();
 }
 
@@ -379,9 +379,9 @@ static void a_drain_is_over_after_its_time(void)
     clock_forward_ms(1);
     CHECK_INT(site_next(&site), PW_STOP);
     CHECK_CLOSED();
-    pw_incident notice = take_notice();
-    CHECK_INT(notice.what, PW_INCIDENT_STOP);
-    CHECK(strcmp(notice.line, "GET /a") == 0);
+    pw_incident incident = take_notice();
+    CHECK_INT(incident.what, PW_INCIDENT_STOP);
+    CHECK(strcmp(incident.line, "GET /a") == 0);
     end();
 }
 

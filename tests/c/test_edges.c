@@ -94,9 +94,9 @@ static int take_over_with(uint8_t number, int count, bool client_goes)
     CHECK_INT(site_next(&site), SITE_WAITS);
     pw_conn *conn = site.server->all;
     conn->listener = number;
-    site.server->handover = pair[1];
+    site.server->transfer = pair[1];
     CHECK(pw_transfer_send(site.server, conn));
-    site.server->handover = -1;
+    site.server->transfer = -1;
     conn->listener = 0;
     if (client_goes) {
         client_reset(&client);

@@ -76,10 +76,10 @@ static bool fill(int most)
 
 static pw_incident last_notice(void)
 {
-    pw_incident notice = {0};
-    while (pw_incident_take(stage.server, &notice))
+    pw_incident incident = {0};
+    while (pw_incident_take(stage.server, &incident))
         continue;
-    return notice;
+    return incident;
 }
 
 static void a_thread_waits_for_its_client_only_beyond_the_buffer(void)
@@ -190,10 +190,10 @@ static void a_client_that_takes_nothing_ends_its_response_after_the_timeout(void
     CHECK_INT(serving[0]->result, PW_GONE);
     CHECK_INT(stage.server->threads.held, 0);
     CHECK(stage.server->all->end == PW_CONN_FAILED && pw_conn_resets(stage.server->all));
-    pw_incident notice = last_notice();
-    CHECK_INT(notice.what, PW_INCIDENT_WRITE_TIMEOUT);
-    CHECK(strcmp(notice.line, "GET /stream") == 0);
-    CHECK(notice.unsent > 300000);
+    pw_incident incident = last_notice();
+    CHECK_INT(incident.what, PW_INCIDENT_WRITE_TIMEOUT);
+    CHECK(strcmp(incident.line, "GET /stream") == 0);
+    CHECK(incident.unsent > 300000);
     CHECK_INT(actor_call(serving[0], call_data), AT_HOME);
     CHECK_INT(serving[0]->result, PW_GONE);
     CHECK_INT(last_notice().what, 0); /* it is told once */

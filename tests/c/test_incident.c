@@ -31,11 +31,11 @@ static void end(void)
 
 static pw_incident take(void)
 {
-    pw_incident notice;
-    memset(&notice, 'x', sizeof notice);
-    if (!pw_incident_take(site.server, &notice))
-        memset(&notice, 0, sizeof notice);
-    return notice;
+    pw_incident incident;
+    memset(&incident, 'x', sizeof incident);
+    if (!pw_incident_take(site.server, &incident))
+        memset(&incident, 0, sizeof incident);
+    return incident;
 }
 
 static void check_line(const char *request, const char *expected)
@@ -45,16 +45,16 @@ static void check_line(const char *request, const char *expected)
     site_next(&site);
     REQUIRE(site.server->all != NULL);
     pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STORAGE, ENOSPC);
-    pw_incident notice = take();
-    CHECK_INT(notice.what, PW_INCIDENT_STORAGE);
-    CHECK_INT(notice.error, ENOSPC);
-    check_bytes(__FILE__, __LINE__, "line", notice.line, strlen(notice.line), expected,
+    pw_incident incident = take();
+    CHECK_INT(incident.what, PW_INCIDENT_STORAGE);
+    CHECK_INT(incident.error, ENOSPC);
+    check_bytes(__FILE__, __LINE__, "line", incident.line, strlen(incident.line), expected,
                 strlen(expected));
-    CHECK(strcmp(notice.address, "127.0.0.1") == 0);
+    CHECK(strcmp(incident.address, "127.0.0.1") == 0);
     struct sockaddr_in name;
     socklen_t size = sizeof name;
     REQUIRE(getsockname(client.fd, (struct sockaddr *)&name, &size) == 0);
-    CHECK_INT(atoi(notice.port), ntohs(name.sin_port));
+    CHECK_INT(atoi(incident.port), ntohs(name.sin_port));
     CHECK_INT(take().what, 0);
     end();
 }
@@ -80,19 +80,19 @@ static void a_long_line_is_cut(void)
         begin(request);
         site_next(&site);
         pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, 0);
-        pw_incident notice = take();
-        CHECK_INT(strlen(notice.line), told);
-        CHECK(memcmp(notice.line, request, told) == 0);
+        pw_incident incident = take();
+        CHECK_INT(strlen(incident.line), told);
+        CHECK(memcmp(incident.line, request, told) == 0);
         end();
         /* The same of a request that the application is at, and of one whose response is on its way. */
         memcpy(request + size, LITERAL(" HTTP/1.0\r\n\r\n"));
         begin(request);
         site_request(&site);
         pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_SHORT, 0);
-        notice = take();
-        CHECK_INT(notice.what, PW_INCIDENT_SHORT);
-        CHECK_INT(strlen(notice.line), told);
-        CHECK(memcmp(notice.line, request, told) == 0);
+        incident = take();
+        CHECK_INT(incident.what, PW_INCIDENT_SHORT);
+        CHECK_INT(strlen(incident.line), told);
+        CHECK(memcmp(incident.line, request, told) == 0);
         pw_conn *conn = site.server->all;
         pw_conn_keep_line(site.thread, conn);
         REQUIRE(conn->line != NULL);
@@ -108,8 +108,8 @@ static void the_line_of_a_request_after_an_empty_line_is_its_own(void)
     begin("\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n");
     site_request(&site);
     pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_ABANDONED, 0);
-    pw_incident notice = take();
-    CHECK(strcmp(notice.line, "GET /a") == 0);
+    pw_incident incident = take();
+    CHECK(strcmp(incident.line, "GET /a") == 0);
     site_respond(&site, "ok", 2, 0);
     end();
 }
@@ -178,31 +178,31 @@ static void of_too_many_only_the_number_is_told(void)
 {
     begin(GET("/"));
     site_request(&site);
-    CHECK(!pw_incidents_wait(&site.server->notices));
+    CHECK(!pw_incidents_wait(&site.server->incidents));
     for (int i = 0; i < MOST + 3; i++)
         pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, i);
-    CHECK(pw_incidents_wait(&site.server->notices));
+    CHECK(pw_incidents_wait(&site.server->incidents));
     for (int i = 0; i < MOST; i++) {
-        pw_incident notice = take();
-        CHECK_INT(notice.what, PW_INCIDENT_STOP);
-        CHECK_INT(notice.error, i);
+        pw_incident incident = take();
+        CHECK_INT(incident.what, PW_INCIDENT_STOP);
+        CHECK_INT(incident.error, i);
     }
-    CHECK(pw_incidents_wait(&site.server->notices));
-    pw_incident notice = take();
-    CHECK_INT(notice.what, PW_INCIDENT_LOST);
-    CHECK_INT(notice.unsent, 3);
+    CHECK(pw_incidents_wait(&site.server->incidents));
+    pw_incident incident = take();
+    CHECK_INT(incident.what, PW_INCIDENT_LOST);
+    CHECK_INT(incident.unsent, 3);
     CHECK_INT(take().what, 0);
-    CHECK(!pw_incidents_wait(&site.server->notices));
+    CHECK(!pw_incidents_wait(&site.server->incidents));
     pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, 1); /* there is room again */
     CHECK_INT(take().what, PW_INCIDENT_STOP);
     pw_incident_lost(site.server);
-    CHECK(pw_incidents_wait(&site.server->notices));
+    CHECK(pw_incidents_wait(&site.server->incidents));
     CHECK_INT(take().unsent, 1);
     pw_incident_backlog(site.server);
-    notice = take();
-    CHECK_INT(notice.what, PW_INCIDENT_BACKLOG);
-    CHECK_INT(notice.unsent, 0);
-    CHECK(notice.line[0] == '\0' && notice.address[0] == '\0');
+    incident = take();
+    CHECK_INT(incident.what, PW_INCIDENT_BACKLOG);
+    CHECK_INT(incident.unsent, 0);
+    CHECK(incident.line[0] == '\0' && incident.address[0] == '\0');
     site_respond(&site, "ok", 2, 0);
     end();
 }

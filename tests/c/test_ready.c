@@ -33,7 +33,7 @@ static void end(void)
     stage_close();
 }
 
-/* Until the watcher runs the loop again; to take notices is the test's. */
+/* Until the watcher runs the loop again; to take incidents is the test's. */
 static void pass(int64_t ms)
 {
     clock_forward_ms(ms);
@@ -56,8 +56,8 @@ static bool is_refused(test_client *client)
 static int count_notices(int32_t what)
 {
     int count = 0;
-    for (pw_incident notice; pw_incident_take(stage.server, &notice);)
-        count += notice.what == what;
+    for (pw_incident incident; pw_incident_take(stage.server, &incident);)
+        count += incident.what == what;
     return count;
 }
 

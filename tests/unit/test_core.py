@@ -203,22 +203,22 @@ def test_a_watcher_is_told_what_to_do_and_for_which_thread(
             assert server.watch() == (what, number)
 
 
-def test_notices_are_texts_and_numbers(
+def test_incidents_are_texts_and_numbers(
     monkeypatch: pytest.MonkeyPatch, listening: socket.socket
 ) -> None:
     server = core.CoreServer([listening], Settings())
     left = [1, 2]
 
-    def take(_server: Any, notice: Any) -> bool:
+    def take(_server: Any, incident: Any) -> bool:
         if not left:
             return False
-        notice.what, notice.error, notice.unsent = left.pop(0), 5, 2**40
-        notice.address, notice.port, notice.line = b"::1", b"80", b"GET /\xe9"
+        incident.what, incident.error, incident.unsent = left.pop(0), 5, 2**40
+        incident.address, incident.port, incident.line = b"::1", b"80", b"GET /\xe9"
         return True
 
     monkeypatch.setattr(core, "lib", Library(core.lib, pw_incident_take=take))
-    assert list(server.notices()) == [
-        core.Notice(what, 5, 2**40, "::1", "80", "GET /\xe9") for what in (1, 2)
+    assert list(server.incidents()) == [
+        core.Incident(what, 5, 2**40, "::1", "80", "GET /\xe9") for what in (1, 2)
     ]
 
 

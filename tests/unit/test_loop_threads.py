@@ -40,7 +40,7 @@ class StubCore:
     def note_failed_thread(self) -> None:
         self.failed += 1
 
-    def notices(self) -> Iterator[Any]:
+    def incidents(self) -> Iterator[Any]:
         self.taken += 1
         return iter(())
 
@@ -173,8 +173,8 @@ def test_what_the_core_has_noticed_is_logged_when_it_says_so_and_at_the_end(site
     one = site()
     one.start()
     assert one.core.taken == 0
-    one.do(core.WATCH_NOTICE)
-    wait_until(lambda: one.core.taken == 1, "a look at the notices")
+    one.do(core.WATCH_INCIDENT)
+    wait_until(lambda: one.core.taken == 1, "a look at the incidents")
     one.gateways[0].release.set()
     wait_until(lambda: one.core.taken == 2, "a look at the end of a thread")
     assert len(one.gateways) == 1
@@ -219,7 +219,7 @@ def test_an_error_does_not_end_the_watcher(site: Make, caplog: pytest.LogCapture
     for error in (ValueError("broken"), SystemExit("broken")):
         one.core.todo.put((core.WATCH_SLOW, 99))
         assert error
-    one.do(core.WATCH_NOTICE)
+    one.do(core.WATCH_INCIDENT)
     wait_until(lambda: one.core.taken == 1, "the watcher to go on")
     assert caplog.messages == ["an error in the watching thread, which goes on"] * 2
 
@@ -234,7 +234,7 @@ def test_a_request_that_takes_too_long_is_logged_with_its_stack(
     one = site(timeout_request=2.5)
     one.start()
     one.do(what, 0)
-    one.do(core.WATCH_NOTICE)
+    one.do(core.WATCH_INCIDENT)
     wait_until(lambda: one.core.taken == 1, "the watcher")
     (message,) = caplog.messages
     assert "in hold\n" in message
@@ -256,7 +256,7 @@ def test_where_nothing_can_be_interrupted_the_log_says_so(
     one = site(timeout_request=2.0)
     one.start()
     one.do(core.WATCH_SLOW, 0)
-    one.do(core.WATCH_NOTICE)
+    one.do(core.WATCH_INCIDENT)
     wait_until(lambda: one.core.taken == 1, "the watcher")
     assert "has run for 2 s; PyPy cannot interrupt it; it is at:\n" in caplog.text
     assert one.interrupted == []
@@ -270,7 +270,7 @@ def test_a_thread_that_has_ended_meanwhile_is_left_alone(
     one.gateways[0].release.set()
     one.threads[0].join(TIMEOUT)
     one.do(core.WATCH_STUCK, 0)
-    one.do(core.WATCH_NOTICE)
+    one.do(core.WATCH_INCIDENT)
     wait_until(lambda: one.core.taken == 2, "the watcher")
     assert caplog.messages == []
     assert not one.loop.is_stuck
@@ -288,7 +288,7 @@ def test_an_application_is_guarded_where_threads_run_at_once_and_have_a_limit(
     application = one.gateways[0].arguments[0]
     assert (type(application) is Guard) == guarded
     one.do(core.WATCH_SLOW, 0)
-    one.do(core.WATCH_NOTICE)
+    one.do(core.WATCH_INCIDENT)
     wait_until(lambda: one.core.taken == 1, "the watcher")
     if CAN_INTERRUPT:
         assert [guard for _, guard in one.interrupted] == [application if guarded else None]

@@ -18,37 +18,39 @@ if TYPE_CHECKING:
 
 
 def log_incidents(server: core.CoreServer, settings: Settings) -> None:
-    """Write a line for each notice that the core has."""
-    for notice in server.notices():
-        if notice.what == core.INCIDENT_LOG:
-            why = "nobody read it" if notice.error == errno.EAGAIN else os.strerror(notice.error)
-            get_logger().warning("%s", describe_lost_lines(notice.unsent, why))
+    """Write a line for each incident that the core has."""
+    for incident in server.incidents():
+        if incident.what == core.INCIDENT_LOG:
+            why = (
+                "nobody read it" if incident.error == errno.EAGAIN else os.strerror(incident.error)
+            )
+            get_logger().warning("%s", describe_lost_lines(incident.unsent, why))
             continue
-        if notice.what == core.INCIDENT_UNDERSCORE:
-            _warn_of_dropped_header(notice)
+        if incident.what == core.INCIDENT_UNDERSCORE:
+            _warn_of_dropped_header(incident)
             continue
-        level, text = _describe(notice, settings)
-        if notice.line:
-            text += f": {printable(notice.line)}"
-        if notice.address:
-            text += f", from {notice.address} port {notice.port}"
-        get_logger().log(level, "%s", text, extra={"request_id": notice.request_id})
+        level, text = _describe(incident, settings)
+        if incident.line:
+            text += f": {printable(incident.line)}"
+        if incident.address:
+            text += f", from {incident.address} port {incident.port}"
+        get_logger().log(level, "%s", text, extra={"request_id": incident.request_id})
 
 
 #: The processes in which a dropped header has been logged: this one, or its parents.
 _told_in: set[int] = set()
 
 
-def _warn_of_dropped_header(notice: core.Notice) -> None:
+def _warn_of_dropped_header(incident: core.Incident) -> None:
     """Name the first header that is dropped in this process, by whichever loop."""
     if os.getpid() in _told_in:
         return
     _told_in.add(os.getpid())
-    client = f" from {notice.address} port {notice.port}" if notice.address else ""
+    client = f" from {incident.address} port {incident.port}" if incident.address else ""
     get_logger().warning(
         "the header %s%s is dropped, as are all with an underscore in their name, because an "
         "application would take it for one with a hyphen (--underscore-fields)",
-        printable(notice.line),
+        printable(incident.line),
         client,
     )
 
@@ -58,36 +60,36 @@ def describe_lost_lines(count: int, why: str) -> str:
     return f"{count} lines were dropped because the access log was full: {why}"
 
 
-def _describe(notice: core.Notice, settings: Settings) -> tuple[int, str]:
-    why = os.strerror(notice.error)
-    unsent = f"; at least {notice.unsent} bytes are not sent" if notice.unsent else ""
-    if notice.what == core.INCIDENT_STORAGE:
+def _describe(incident: core.Incident, settings: Settings) -> tuple[int, str]:
+    why = os.strerror(incident.error)
+    unsent = f"; at least {incident.unsent} bytes are not sent" if incident.unsent else ""
+    if incident.what == core.INCIDENT_STORAGE:
         return logging.ERROR, f"the content of a request cannot be stored, so it gets a 507: {why}"
-    if notice.what == core.INCIDENT_MEMORY:
+    if incident.what == core.INCIDENT_MEMORY:
         return logging.ERROR, f"out of memory for a request, so it gets a 503 or no answer: {why}"
-    if notice.what == core.INCIDENT_WRITE_TIMEOUT:
+    if incident.what == core.INCIDENT_WRITE_TIMEOUT:
         text = f"a client has taken nothing for {settings.timeout_write:g} s (--timeout-write)"
         return logging.WARNING, f"{text}, so its response is cut{unsent}"
-    if notice.what == core.INCIDENT_STOP:
+    if incident.what == core.INCIDENT_STOP:
         text = "the server stops before a request is answered in full"
         return logging.WARNING, f"{text}{unsent}"
-    if notice.what == core.INCIDENT_SHORT:
+    if incident.what == core.INCIDENT_SHORT:
         text = "a file has become shorter while it is sent, so its response is cut"
         return logging.ERROR, f"{text}{unsent}"
-    if notice.what == core.INCIDENT_HEADS:
+    if incident.what == core.INCIDENT_HEADS:
         text = "the heads of requests that are not complete take more than --head-memory-total"
         return logging.WARNING, f"{text}, so some of these requests get a 503"
-    if notice.what == core.INCIDENT_QUEUE:
+    if incident.what == core.INCIDENT_QUEUE:
         text = f"no thread was free for {settings.timeout_queue:g} s (--timeout-queue)"
         return logging.WARNING, f"{text}, so some requests get a 503"
-    if notice.what == core.INCIDENT_STUCK:
+    if incident.what == core.INCIDENT_STUCK:
         text = "no request of this process has ended in twice the time of --timeout-request"
         return logging.WARNING, f"{text}, so those that wait for a thread get a 503"
-    if notice.what == core.INCIDENT_ABANDONED:
+    if incident.what == core.INCIDENT_ABANDONED:
         text = "an exception came between the application and its response, which is cut"
         return logging.ERROR, f"{text}{unsent}"
-    if notice.what == core.INCIDENT_LOST:
-        return logging.ERROR, f"{notice.unsent} more requests are not answered in full"
-    if notice.what == core.INCIDENT_BACKLOG:
+    if incident.what == core.INCIDENT_LOST:
+        return logging.ERROR, f"{incident.unsent} more requests are not answered in full"
+    if incident.what == core.INCIDENT_BACKLOG:
         return logging.WARNING, "the server stops while connections wait to be accepted"
     return logging.ERROR, f"a request cannot be answered in full: {why}{unsent}"
