@@ -16,11 +16,12 @@ How it works:
 - `c_source` and `python_source` find the possible mutations of a file. Those of Python come from
   cosmic-ray. Comments, strings, assertions, annotations and log texts are left alone.
 - `builder` copies the checkout to build/mutants/, once for each job, and builds the core there. A
-  mutant of a C file costs two compilations (with sanitizers for the C tests, without for Python):
-  programs and the extension module are linked from objects. A mutant does not count if it does not
-  compile, or if its object code is that of the original.
-- `likely` names the tests that are most likely to notice a mutant of a file. `runner` runs the
-  tests that noticed a mutant of that file before, and then the likely ones. A hang counts as
+  mutant of a C file costs two compilations (with sanitizers for the C tests, without for Python)
+  and one link for each: the core is a library that the C tests load. A mutant does not count if it
+  does not compile, or if its object code is that of the original.
+- `likely` names the tests that are most likely to notice a mutant of a file. `runner` runs the C
+  tests, several at a time, because they take seconds. Then it runs the tests of pytest that
+  noticed a mutant of that file before, and at last the likely ones. A hang counts as
   noticed. A test that notices its first mutant must pass without the mutation, too.
 - `known` keeps results in build/mutants/known.json. A result holds as long as neither the function
   nor its tests change. equivalent.txt lists mutants that do not change the behaviour, with reasons.
