@@ -1,4 +1,4 @@
-# The one word for each habit. `make` alone tells them.
+# One word for each task. `make` alone lists them.
 
 # Which Python, and where its virtual environment is:
 # make test PYTHON=python3.13 VENV=.venv313
@@ -23,13 +23,13 @@ C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.[ch] tests/fuz
 help:
 	@echo "make run       serve the demonstration on http://127.0.0.1:8000 (ARGS='--port 8080 app:app')"
 	@echo "make test      run all tests (ARGS='-k name')"
-	@echo "make test-poll run the C tests and all tests with poll(2) in the place of epoll(7)"
+	@echo "make test-poll run the C tests and all tests with poll(2) instead of epoll(7)"
 	@echo "make test-kqueue"
 	@echo "               the same with a core for other systems, and a kqueue(2) made of epoll(7)"
 	@echo "make test-freethreaded"
 	@echo "               run all tests on a CPython 3.14 without the GIL, built first where there is none"
 	@echo "make test-pypy run all tests on PyPy, which it gets first where it is missing"
-	@echo "make lint      check style and types"
+	@echo "make lint      check style, types, wording, and which file may know which"
 	@echo "make format    put C and Python files into the style that lint asks for"
 	@echo "make stress    check every byte that random clients get from random applications, for T=60"
 	@echo "               seconds (ARGS='--only whole,stream --seed S')"
@@ -93,7 +93,10 @@ lint: $(BUILT)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(VENV_PYTHON) tools/c_order.py
+	$(VENV_PYTHON) tools/words.py
+	$(VENV_PYTHON) tools/prose.py
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	@if command -v actionlint >/dev/null; then set -x; actionlint; \
 	else echo "actionlint is not on the PATH: left out"; fi
@@ -171,12 +174,12 @@ $(BUILT)-release: $(BUILT) pyproject.toml
 	$(VENV_PYTHON) -m pip install --quiet --group release
 	@touch $@
 
-# Apart, because MkDocs brings watchdog, with which werkzeug watches files in another way. It reads
-# the options from src/, which needs cffi.
-$(DOCS)/made: $(BUILT) pyproject.toml
+# Apart, because MkDocs installs watchdog, with which werkzeug watches files in another way. It reads
+# the options from src/, for which nothing has to be built.
+$(DOCS)/made: pyproject.toml
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
-	$(DOCS)/bin/python -m pip install --quiet --group docs cffi
+	$(DOCS)/bin/python -m pip install --quiet --group docs
 	@touch $@
 
 # ---------------------------------------------------------------- sanitizers
@@ -224,9 +227,9 @@ $(SANITIZED)/c/%: tests/c/%.c $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) $$($(FLAGS) $<) -Icsrc -o $@ $^ $(C_LINK) $$($(FLAGS))
 
-# ThreadSanitizer cannot be had together with the others. Where the kernel spreads addresses more
-# than it knows of, it ends with "unexpected memory mapping", so they are not spread where that can
-# be had (a container may forbid it); where it cannot run even an empty program, that is said.
+# ThreadSanitizer does not work together with the others. If the kernel spreads addresses more than it
+# knows of, it ends with "unexpected memory mapping", so they are not spread where the system allows
+# that (a container may forbid it). If it cannot run even an empty program, the target says so.
 THREADS := build/sanitize-threads
 THREADS_FLAGS := PICOWSGI_DEV=1 PICOWSGI_EMULATE=$(EMULATE) PICOWSGI_SANITIZE=thread $(VENV_PYTHON) tools/flags.py
 THREADS_OBJECTS := $(patsubst %.c,$(THREADS)/core/%.o,$(notdir $(CORE_SOURCES)))

@@ -27,12 +27,12 @@
 #define PW_ASIDE_MS 8      /* for so long the others have their turn */
 #define PW_ASIDE_LOOK_MS 1 /* how often to look whether they have had it */
 
-static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
-                        uint8_t listener)
+static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
+                     uint8_t listener)
 {
     pw_conn *conn = pw_conn_take(server);
     if (conn == NULL) {
-        pw_notice_lost(server);
+        pw_incident_lost(server);
         pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);
         return;
     }
@@ -63,7 +63,7 @@ static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage
 
 /* The connection that has been idle longest, or NULL; one that is still reading goes only where the
  * others do so too. */
-static pw_conn *pw_accept_longest_idle(pw_server *server)
+static pw_conn *accept_longest_idle(pw_server *server)
 {
     pw_conn *reading = NULL;
     pw_timer *timer = pw_timers_next(&server->timers, PW_TIMER_KEEP_ALIVE, NULL);
@@ -82,7 +82,7 @@ static pw_conn *pw_accept_longest_idle(pw_server *server)
 }
 
 /* When it may go, in ms. */
-static int64_t pw_accept_may_go(const pw_server *server, const pw_conn *conn)
+static int64_t accept_may_go(const pw_server *server, const pw_conn *conn)
 {
     return conn->timer.due - server->timers.length[PW_TIMER_KEEP_ALIVE] + PW_IDLE_MS;
 }
@@ -94,14 +94,14 @@ typedef enum {
     PW_ROOM_NONE,     /* resume_at is when there may be */
 } pw_room;
 
-static pw_room pw_accept_make_room(pw_server *server, const pw_listener *listener)
+static pw_room accept_make_room(pw_server *server, const pw_listener *listener)
 {
     if (!pw_listener_has_waiting(listener))
         return PW_ROOM_UNWANTED;
-    pw_conn *conn = server->draining ? NULL : pw_accept_longest_idle(server);
+    pw_conn *conn = server->draining ? NULL : accept_longest_idle(server);
     if (conn == NULL)
         return PW_ROOM_NONE;
-    server->accept.resume_at = pw_accept_may_go(server, conn);
+    server->accept.resume_at = accept_may_go(server, conn);
     if (server->accept.resume_at > server->timers.now)
         return PW_ROOM_NONE;
     server->accept.resume_at = 0;
@@ -113,19 +113,19 @@ void pw_accept_look(pw_server *server)
 {
     if (server->accept.resume_at != 0 || server->draining)
         return;
-    pw_conn *conn = pw_accept_longest_idle(server);
+    pw_conn *conn = accept_longest_idle(server);
     if (conn != NULL)
-        server->accept.resume_at = pw_accept_may_go(server, conn);
+        server->accept.resume_at = accept_may_go(server, conn);
 }
 
-static bool pw_accept_is_ahead(const pw_server *server)
+static bool accept_is_ahead(const pw_server *server)
 {
     return server->accept.place != NULL &&
            pw_balance_is_ahead(server->accept.balance, server->accept.place);
 }
 
 /* The others are woken for connections that come from now on. */
-static void pw_accept_step_aside(pw_server *server)
+static void accept_step_aside(pw_server *server)
 {
     if (server->accept.paused || server->accept.aside)
         return;
@@ -134,18 +134,18 @@ static void pw_accept_step_aside(pw_server *server)
     pw_accept_unlisten(server);
 }
 
-static void pw_accept_step_back(pw_server *server)
+static void accept_step_back(pw_server *server)
 {
     server->accept.aside = false;
     if (!server->accept.paused && !server->draining)
         pw_accept_listen(server);
 }
 
-int pw_accept_patience(pw_server *server)
+int pw_accept_timeout(pw_server *server)
 {
-    if (server->accept.aside && !pw_accept_is_ahead(server)) {
+    if (server->accept.aside && !accept_is_ahead(server)) {
         server->accept.turn = 1;
-        pw_accept_step_back(server);
+        accept_step_back(server);
     }
     return server->accept.aside ? PW_ASIDE_LOOK_MS : -1;
 }
@@ -156,7 +156,7 @@ void pw_accept_waited(pw_server *server)
         return;
     /* Nothing is left lying because another process, which should have taken it, is stuck. */
     server->accept.turn = server->accept.turn < PW_BATCH ? server->accept.turn * 2 : PW_BATCH;
-    pw_accept_step_back(server);
+    accept_step_back(server);
 }
 
 void pw_accept_leave(pw_server *server)
@@ -167,20 +167,20 @@ void pw_accept_leave(pw_server *server)
     server->accept.aside = false;
 }
 
-static int pw_accept_one(int listener, struct sockaddr_storage *peer)
+static int accept_one(int listener, struct sockaddr_storage *peer)
 {
     socklen_t size = sizeof *peer;
     peer->ss_family = AF_UNSPEC;
     return pw_accept_from(listener, peer, &size);
 }
 
-/* At most so many new connections, put into the run queue. Returns whether it found that no more can
- * be had from there now. */
-static bool pw_accept(pw_server *server, pw_listener *listener, int most)
+/* At most so many new connections, put into the run queue. Returns whether it found that no
+ * more wait there now. */
+static bool accept_some(pw_server *server, pw_listener *listener, int most)
 {
     for (int i = 0; i < most; i++) {
         if (server->conn_count >= server->accept.max_connections) {
-            pw_room room = pw_accept_make_room(server, listener);
+            pw_room room = accept_make_room(server, listener);
             if (room == PW_ROOM_NONE)
                 pw_accept_pause(server);
             if (room != PW_ROOM_MADE)
@@ -188,10 +188,10 @@ static bool pw_accept(pw_server *server, pw_listener *listener, int most)
         }
         struct sockaddr_storage peer;
         uint8_t number = (uint8_t)(listener - server->accept.listeners);
-        int fd = listener->is_channel ? pw_take_over(listener->fd, &peer, &number, number)
-                                      : pw_accept_one(listener->fd, &peer);
+        int fd = listener->is_channel ? pw_transfer_receive(listener->fd, &peer, &number, number)
+                                      : accept_one(listener->fd, &peer);
         if (fd >= 0) {
-            pw_conn_new(server, fd, &peer, number);
+            conn_new(server, fd, &peer, number);
             continue;
         }
         switch (errno) {
@@ -220,9 +220,9 @@ static bool pw_accept(pw_server *server, pw_listener *listener, int most)
 
 void pw_accept_event(pw_server *server, pw_listener *listener)
 {
-    pw_accept(server, listener, server->accept.place == NULL ? PW_BATCH : server->accept.turn);
-    if (pw_accept_is_ahead(server))
-        pw_accept_step_aside(server);
+    accept_some(server, listener, server->accept.place == NULL ? PW_BATCH : server->accept.turn);
+    if (accept_is_ahead(server))
+        accept_step_aside(server);
 }
 
 /* ------------------------------------------------------------------ while the server drains */
@@ -235,12 +235,12 @@ void pw_accept_drain(pw_server *server)
             continue;
         /* What waits in a channel that is open is for the next process, which also gets what this one
          * hands over there. */
-        bool done = listener->is_channel && pw_handover_is_open(server);
+        bool done = listener->is_channel && pw_transfer_is_open(server);
         /* The system may have told this process alone of a connection; so what waits is accepted
          * first even where others accept. At its maximum of connections it was told of none, but
          * without a free descriptor it may have been. */
         if (!done && !server->accept.paused)
-            done = pw_accept(server, listener, INT_MAX);
+            done = accept_some(server, listener, INT_MAX);
         if (!done && server->accept.paused) {
             bool others_accept =
                 atomic_load(&server->stopping) == PW_LEAVE && server->accept.resume_at == 0;

@@ -32,7 +32,7 @@ typedef struct {
 } pw_atom;
 
 /* The next atom; false at the end. What Python gave and what is made here is well-formed. */
-static bool pw_atom_next(const char **at, const char *end, pw_atom *atom)
+static bool atom_next(const char **at, const char *end, pw_atom *atom)
 {
     if (end - *at < PW_ATOM_HEAD)
         return false;
@@ -46,13 +46,13 @@ static bool pw_atom_next(const char **at, const char *end, pw_atom *atom)
     return true;
 }
 
-static void pw_atom_copy(pw_text *to, const pw_atom *atom)
+static void atom_copy(pw_text *to, const pw_atom *atom)
 {
     pw_text_put(to, atom->data - PW_ATOM_HEAD, atom->size + PW_ATOM_HEAD);
 }
 
 /* Adds a literal atom with a value from outside, or "-" where there is none. False: out of memory. */
-static bool pw_atom_literal(pw_text *to, pw_span value, bool json)
+static bool atom_literal(pw_text *to, pw_span value, bool json)
 {
     size_t from = to->size;
     if (!pw_text_room(to, PW_ATOM_HEAD + 1))
@@ -69,7 +69,7 @@ static bool pw_atom_literal(pw_text *to, pw_span value, bool json)
     return true;
 }
 
-static pw_span pw_find_field(const pw_head *head, const char *lower, size_t size)
+static pw_span find_field(const pw_head *head, const char *lower, size_t size)
 {
     for (size_t i = 0; i < head->field_count; i++)
         if (head->fields[i].name.size == size) {
@@ -83,7 +83,7 @@ static pw_span pw_find_field(const pw_head *head, const char *lower, size_t size
 }
 
 /* The user name of HTTP Basic authentication (RFC 7617), decoded; its size, 0 for none. */
-static size_t pw_basic_user(pw_span value, char *to, size_t room)
+static size_t basic_user(pw_span value, char *to, size_t room)
 {
     static const char letters[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -110,8 +110,8 @@ static size_t pw_basic_user(pw_span value, char *to, size_t room)
 }
 
 /* The value of an atom that the request alone decides; false: the response has to come first. */
-static bool pw_atom_request(const pw_atom *atom, const pw_head *head, const pw_peer *peer,
-                            char *scratch, size_t room, pw_span *value)
+static bool atom_request(const pw_atom *atom, const pw_head *head, const pw_peer *peer,
+                         char *scratch, size_t room, pw_span *value)
 {
     switch (atom->code) {
     case PW_ATOM_ADDRESS:
@@ -134,10 +134,10 @@ static bool pw_atom_request(const pw_atom *atom, const pw_head *head, const pw_p
         return true;
     case PW_ATOM_USER:
         value->at = scratch;
-        value->size = pw_basic_user(pw_find_field(head, "authorization", 13), scratch, room);
+        value->size = basic_user(find_field(head, "authorization", 13), scratch, room);
         return true;
     case PW_ATOM_FIELD:
-        *value = pw_find_field(head, atom->data, atom->size);
+        *value = find_field(head, atom->data, atom->size);
         return true;
     default:
         return false;
@@ -152,12 +152,12 @@ void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, cons
     pw_atom atom;
     pw_span value;
     to->size = 0;
-    while (pw_atom_next(&at, end, &atom)) {
-        if (!pw_atom_request(&atom, head, peer, scratch, sizeof scratch, &value)) {
-            pw_atom_copy(to, &atom);
+    while (atom_next(&at, end, &atom)) {
+        if (!atom_request(&atom, head, peer, scratch, sizeof scratch, &value)) {
+            atom_copy(to, &atom);
             continue;
         }
-        if (!pw_atom_literal(to, value, server->access.json))
+        if (!atom_literal(to, value, server->access.json))
             return;
     }
 }
@@ -165,7 +165,7 @@ void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, cons
 /* ------------------------------------------------------------------ lines */
 
 /* "21/Nov/2026:12:00:00 +0000", or RFC 3339 in JSON; made again each second. */
-static void pw_access_time(pw_access *access)
+static void access_time(pw_access *access)
 {
     time_t now = time(NULL);
     if (now == access->second && access->time_size != 0)
@@ -187,7 +187,7 @@ static void pw_access_time(pw_access *access)
 }
 
 /* The field of a response's head, as its bytes were given by Python. */
-static pw_span pw_response_field(const char *head, size_t size, const pw_atom *atom)
+static pw_span response_field(const char *head, size_t size, const pw_atom *atom)
 {
     const char *end = head + size;
     const char *line = memchr(head, '\n', size);
@@ -212,19 +212,19 @@ void pw_access_head(pw_server *server, pw_text *program, const char *head, size_
     pw_text made = {NULL, 0, 0};
     const char *at = program->at, *end = program->at + program->size;
     pw_atom atom;
-    while (pw_atom_next(&at, end, &atom)) {
+    while (atom_next(&at, end, &atom)) {
         if (atom.code != PW_ATOM_RESPONSE_FIELD) {
-            pw_atom_copy(&made, &atom);
+            atom_copy(&made, &atom);
             continue;
         }
-        if (!pw_atom_literal(&made, pw_response_field(head, size, &atom), server->access.json))
+        if (!atom_literal(&made, response_field(head, size, &atom), server->access.json))
             break;
     }
     pw_free(program->at);
     *program = made;
 }
 
-static void pw_seconds(pw_text *to, int64_t microseconds)
+static void put_seconds(pw_text *to, int64_t microseconds)
 {
     char fraction[7] = ".000000";
     int64_t rest = microseconds % 1000000;
@@ -234,8 +234,8 @@ static void pw_seconds(pw_text *to, int64_t microseconds)
     pw_text_put(to, fraction, sizeof fraction);
 }
 
-/* What somebody reads: "0.4 ms", or "1.25 s" from one second on. */
-static void pw_duration(pw_text *to, int64_t microseconds)
+/* For a person: "0.4 ms", or "1.25 s" from one second on. */
+static void put_duration(pw_text *to, int64_t microseconds)
 {
     bool seconds = microseconds >= 1000000;
     int64_t hundredths = microseconds / (seconds ? 10000 : 10);
@@ -246,13 +246,13 @@ static void pw_duration(pw_text *to, int64_t microseconds)
 }
 
 /* The text of an atom that has a condition before it. */
-static void pw_text_after(pw_text *to, const pw_atom *atom, size_t condition)
+static void put_after(pw_text *to, const pw_atom *atom, size_t condition)
 {
     if (atom->size > condition)
         pw_text_put(to, atom->data + condition, atom->size - condition);
 }
 
-static bool pw_is_slow(const pw_atom *atom, int64_t microseconds)
+static bool is_slow(const pw_atom *atom, int64_t microseconds)
 {
     if (atom->size < PW_ATOM_SLOW_SIZE)
         return false;
@@ -262,7 +262,7 @@ static bool pw_is_slow(const pw_atom *atom, int64_t microseconds)
     return microseconds / 1000 >= least;
 }
 
-static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_exchange *what)
+static void atom_response(pw_access *access, const pw_atom *atom, const pw_access_facts *what)
 {
     pw_text *to = &access->lines;
     switch (atom->code) {
@@ -288,7 +288,7 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
         pw_text_number(to, what->duration / 1000000);
         break;
     case PW_ATOM_DECIMAL_SECONDS:
-        pw_seconds(to, what->duration);
+        put_seconds(to, what->duration);
         break;
     case PW_ATOM_MILLISECONDS:
         pw_text_number(to, what->duration / 1000);
@@ -304,15 +304,15 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
             pw_text_put(to, access->time + (access->json ? 11 : 12), 8);
         break;
     case PW_ATOM_DURATION:
-        pw_duration(to, what->duration);
+        put_duration(to, what->duration);
         break;
     case PW_ATOM_IF_STATUS:
         if (atom->size > 0 && what->status / 100 == atom->data[0] - '0')
-            pw_text_after(to, atom, PW_ATOM_STATUS_SIZE);
+            put_after(to, atom, PW_ATOM_STATUS_SIZE);
         break;
     case PW_ATOM_IF_SLOW:
-        if (pw_is_slow(atom, what->duration))
-            pw_text_after(to, atom, PW_ATOM_SLOW_SIZE);
+        if (is_slow(atom, what->duration))
+            put_after(to, atom, PW_ATOM_SLOW_SIZE);
         break;
     default: /* an atom of the request, which was refused before it could be read */
         pw_text_put(to, "-", 1);
@@ -320,18 +320,19 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
     }
 }
 
-void pw_access_line(pw_server *server, const char *program, size_t size, const pw_exchange *what)
+void pw_access_line(pw_server *server, const char *program, size_t size,
+                    const pw_access_facts *what)
 {
     pw_access *access = &server->access;
     if (program == NULL)
         return; /* out of memory */
     const char *end = program + size;
     pw_atom atom;
-    pw_access_time(access);
+    access_time(access);
     if (access->lines.size == 0)
         access->due = server->timers.now + PW_LOG_DELAY_MS;
-    while (pw_atom_next(&program, end, &atom))
-        pw_atom_response(access, &atom, what);
+    while (atom_next(&program, end, &atom))
+        atom_response(access, &atom, what);
     pw_text_put(&access->lines, "\n", 1);
     if (access->prompt || access->lines.size >= PW_LOG_SIZE)
         pw_access_flush(access);
@@ -367,26 +368,26 @@ void pw_parse_again(pw_server *server, const pw_conn *conn)
                   &server->head, &error);
 }
 
-static void pw_log(pw_server *server, const pw_text *program, const pw_exchange *what)
+static void log_line(pw_server *server, const pw_text *program, const pw_access_facts *what)
 {
     pw_access_line(server, program->at, program->size, what);
 }
 
-void pw_thread_log(pw_thread *thread, const pw_conn *conn)
+void pw_access_response(pw_thread *thread, const pw_conn *conn)
 {
     if (thread->server->access.fd < 0)
         return;
-    pw_log(thread->server, &thread->log,
-           &(pw_exchange){
-               .status = conn->response.status,
-               .bytes = conn->response.bytes,
-               .duration = pw_microseconds() - thread->taken_us,
-               .queued = thread->queued_us,
-           });
+    log_line(thread->server, &thread->log,
+             &(pw_access_facts){
+                 .status = conn->response.status,
+                 .bytes = conn->response.bytes,
+                 .duration = pw_microseconds() - thread->taken_us,
+                 .queued = thread->queued_us,
+             });
 }
 
 /* What came of a request line that could not be read. */
-static pw_span pw_first_line(const pw_conn *conn)
+static pw_span first_line(const pw_conn *conn)
 {
     if (conn->in == NULL)
         return (pw_span){NULL, 0};
@@ -398,19 +399,19 @@ static pw_span pw_first_line(const pw_conn *conn)
     return (pw_span){from, size};
 }
 
-void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
+void pw_access_refusal(pw_server *server, pw_conn *conn, int status)
 {
     if (server->access.fd < 0)
         return;
     if (conn->state == PW_CONN_CONTENT || conn->state == PW_CONN_READY)
         pw_parse_again(server, conn);
     else if (server->head.method.size == 0)
-        server->head.target = pw_first_line(conn);
+        server->head.target = first_line(conn);
     server->parsed = NULL;
     pw_peer peer;
     pw_peer_name(conn, &peer);
     pw_text program = {NULL, 0, 0};
     pw_access_request(server, &program, &server->head, &peer);
-    pw_log(server, &program, &(pw_exchange){.status = status, .bytes = 0});
+    log_line(server, &program, &(pw_access_facts){.status = status, .bytes = 0});
     pw_free(program.at);
 }

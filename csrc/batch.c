@@ -8,8 +8,8 @@
  *
  *     when no further request of the client is complete, or its time slice is over (conn.c),
  *     with a response that does not wait itself, for it is large or would make more than PW_BATCH_MOST,
- *     or when the application takes long with the next request: whoever takes the token, or runs the
- *     loop meanwhile, sends them (pw_batch_release).
+ *     or when the application takes long with the next request: the thread that takes the token,
+ *     or runs the loop meanwhile, sends them (pw_batch_release).
  *
  * 16 responses at a time cost 2.9 us each so, and 7.7 us where each leaves alone.
  *
@@ -19,7 +19,7 @@
  * late by more than that. The watcher also goes on with what the client did not take at once. A stream of
  * 100 parts of 100 bytes costs 72 us so, and 580 us where each part leaves alone.
  *
- * Both rely on somebody who sends what waits. So nothing waits where no watcher is in pw_watch, as in
+ * Both rely on a watcher, which sends the bytes that wait. So nothing waits where no watcher is in pw_watch, as in
  * simple_server, nor a part while the watcher runs the loop, for then it counts no ticks.
  */
 #include "batch.h"
@@ -70,7 +70,7 @@ void pw_batch_flush(pw_server *server, bool all)
             continue;
         bool progress = false;
         if (pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
-            pw_response_fail_locked(thread, PW_NOTICE_ERROR);
+            pw_response_fail_locked(thread, PW_INCIDENT_ERROR);
         if (conn->output.first == NULL)
             pw_batch_end(server, conn);
         else

@@ -25,7 +25,7 @@ typedef enum {
 /* RFC 9112 section 7.1. All zero is the start. */
 typedef struct {
     pw_chunked_state state;
-    int64_t left;      /* of the chunk at hand */
+    int64_t left;      /* of the current chunk */
     int64_t total;     /* data bytes passed on */
     int64_t overhead;  /* bytes of extensions and of leading zeros, in all */
     uint32_t line;     /* bytes of this extension, or of the trailer section */

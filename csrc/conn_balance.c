@@ -7,7 +7,7 @@
 #include "conn_balance.h"
 
 #define PW_PLACES 512 /* servers beyond that take what comes */
-#define PW_CLAIMED -1 /* somebody's, who is not there yet */
+#define PW_CLAIMED -1 /* taken by a process that is not there yet */
 
 /* In memory that all of them share. */
 struct pw_balance {

@@ -7,8 +7,8 @@
 #include "alloc.h"
 #include "conn_pool.h"
 
-/* The allocator takes 300 instructions more for a connection that comes and goes: a thread of it keeps
- * a few freed pieces of memory of one size at hand, and clients come by the dozen. */
+/* The allocator takes 300 instructions more for a connection that comes and goes: a thread's cache in
+ * it keeps a few freed pieces of one size, and clients come by the dozen. */
 pw_conn *pw_conn_take(pw_server *server)
 {
     pw_conn *conn = server->spare;
@@ -20,7 +20,7 @@ pw_conn *pw_conn_take(pw_server *server)
     return conn;
 }
 
-static void pw_conn_put(pw_server *server, pw_conn *conn)
+static void conn_put(pw_server *server, pw_conn *conn)
 {
     if (server->spare_count >= PW_SPARE_MOST) {
         pw_free(conn);
@@ -45,7 +45,7 @@ void pw_reap(pw_server *server)
     while (server->dead != NULL) {
         pw_conn *conn = server->dead;
         server->dead = conn->run_next;
-        pw_conn_put(server, conn);
+        conn_put(server, conn);
     }
 }
 

@@ -11,7 +11,7 @@
 #define PW_SPARE_MOST 64
 #endif
 
-/* All zero. NULL: out of memory. */
+/* Zeroed memory for a new connection; NULL without memory. */
 pw_conn *pw_conn_take(pw_server *server);
 /* Whether the connection, which is out of its queue, is closed. Then pw_reap frees it. */
 bool pw_conn_defer_free(pw_server *server, pw_conn *conn);

@@ -62,7 +62,7 @@ void pw_ready_expire(pw_server *server, const pw_conn *last)
         conn = pw_queue_pop(&server->ready);
         if (conn == NULL || pw_conn_defer_free(server, conn))
             continue;
-        pw_notice_often(server, conn, PW_NOTICE_QUEUE, &server->told_queue);
+        pw_incident_often(server, conn, PW_INCIDENT_QUEUE, &server->told_queue);
         pw_conn_refuse_waiting(server, conn, PW_E_QUEUE);
     } while (conn != NULL && conn != last);
 }
@@ -70,14 +70,14 @@ void pw_ready_expire(pw_server *server, const pw_conn *last)
 /* ------------------------------------------------------------------ it ends */
 
 /* Room to write is told of in large steps; a client that reads slowly takes long for one. */
-static bool pw_conn_reads(pw_conn *conn)
+static bool conn_reads(pw_conn *conn)
 {
     int before = conn->unsent;
     conn->unsent = pw_unsent(conn->fd);
     return conn->unsent < before;
 }
 
-pw_step pw_step_linger(pw_server *server, pw_conn *conn)
+pw_step pw_conn_linger(pw_server *server, pw_conn *conn)
 {
     if (pw_conn_resets(conn)) /* what it sends does not matter any more */
         return pw_conn_wait(server, conn, PW_TIMER_RESET, false);
@@ -101,9 +101,9 @@ pw_step pw_step_linger(pw_server *server, pw_conn *conn)
 }
 
 /* Nothing has come for a while: whether there is still something to wait for. */
-static bool pw_conn_lingers_on(const pw_server *server, pw_conn *conn)
+static bool conn_lingers_on(const pw_server *server, pw_conn *conn)
 {
-    bool reads = pw_conn_reads(conn);
+    bool reads = conn_reads(conn);
     if (!pw_conn_resets(conn))
         return reads && !server->draining && server->timers.now < conn->linger_until;
     if (reads)
@@ -115,7 +115,7 @@ static bool pw_conn_lingers_on(const pw_server *server, pw_conn *conn)
 /* ------------------------------------------------------------------ its client has nothing to ask */
 
 /* Whether nothing has come that nobody has read; events fetched later may say otherwise. */
-static bool pw_conn_is_quiet(const pw_conn *conn)
+static bool conn_is_quiet(const pw_conn *conn)
 {
     char unused;
     return recv(conn->fd, &unused, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
@@ -125,7 +125,7 @@ bool pw_conn_is_idle(pw_server *server, pw_conn *conn)
 {
     if (conn->state != PW_CONN_IDLE || conn->queued || (conn->what & PW_READABLE) != 0)
         return false;
-    if (pw_conn_is_quiet(conn))
+    if (conn_is_quiet(conn))
         return true;
     conn->what |= PW_READABLE;
     pw_run(server, conn, false);
@@ -143,10 +143,10 @@ void pw_conn_drain(pw_server *server, pw_conn *conn)
         return;
     const pw_timer *timer = &conn->timer;
     bool idle = conn->state == PW_CONN_IDLE && timer->kind == PW_TIMER_KEEP_ALIVE;
-    if (idle && !pw_handover_is_open(server)) {
+    if (idle && !pw_transfer_is_open(server)) {
         int64_t since = timer->due - server->timers.length[PW_TIMER_KEEP_ALIVE];
         if (server->timers.now - since >= server->timers.length[PW_TIMER_DRAIN] &&
-            pw_conn_is_quiet(conn)) {
+            conn_is_quiet(conn)) {
             pw_conn_close(server, conn);
             return;
         }
@@ -174,7 +174,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         pw_conn_refuse_waiting(server, conn, PW_E_BODY_TIMEOUT);
         return;
     case PW_CONN_IDLE:
-        if (pw_conn_is_quiet(conn)) {
+        if (conn_is_quiet(conn)) {
             if (pw_conn_part(server, conn) == PW_STEP_ON)
                 pw_run(server, conn, false);
             return;
@@ -182,15 +182,15 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         conn->what |= PW_READABLE; /* a request has come in the last moment */
         break;
     case PW_CONN_SENDING:
-        if (pw_conn_reads(conn)) {
+        if (conn_reads(conn)) {
             pw_timer_start(&server->timers, &conn->timer, PW_TIMER_WRITE);
             return;
         }
-        pw_notice_conn(server, conn, PW_NOTICE_WRITE_TIMEOUT, 0);
+        pw_incident_conn(server, conn, PW_INCIDENT_WRITE_TIMEOUT, 0);
         pw_conn_close(server, conn);
         return;
     case PW_CONN_LINGER:
-        if (pw_conn_lingers_on(server, conn))
+        if (conn_lingers_on(server, conn))
             pw_timer_start(&server->timers, &conn->timer, conn->timer.kind);
         else
             pw_conn_close(server, conn);

@@ -7,7 +7,7 @@
 /* Nothing can be done now: the poller has to know the connection, and a timer runs. */
 pw_step pw_conn_wait(pw_server *server, pw_conn *conn, pw_timer_kind kind, bool restart);
 
-pw_step pw_step_linger(pw_server *server, pw_conn *conn);
+pw_step pw_conn_linger(pw_server *server, pw_conn *conn);
 
 /* Whether nothing of its client's next request is here; one that has just come is gone on with. */
 bool pw_conn_is_idle(pw_server *server, pw_conn *conn);

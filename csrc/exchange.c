@@ -5,7 +5,7 @@
  *
  * Who may send. The application may hand over parts from several threads, and a thread of it may do so
  * when the exchange is over and the serving thread is at another request. So every part names its
- * exchange, and is sent by whoever has the turn, which is taken and given back under the server's lock:
+ * exchange, and is sent by the thread with the turn, which is taken and given back under the server's lock:
  * with the turn, and until it is given back, the connection's output is that thread's own.
  *
  * What is lent. Python says before it hands bytes over that it keeps them (pw_request.lends), and under
@@ -53,7 +53,7 @@ void pw_exchange_end(pw_thread *thread)
         if (conn->output.borrowed > 0)
             conn->loan = thread->request.exchange;
         else
-            pw_tell(server, thread->request.exchange, PW_NEWS_SENT);
+            pw_news_add(server, thread->request.exchange, PW_NEWS_SENT);
     }
     pw_batch_end(server, conn);
     thread->conn = NULL;
@@ -71,7 +71,7 @@ void pw_exchange_abandon(pw_thread *thread)
     if (conn == NULL)
         return;
     if (conn->end != PW_CONN_FAILED)
-        pw_notice_thread(thread, conn, PW_NOTICE_ABANDONED, 0);
+        pw_incident_thread(thread, conn, PW_INCIDENT_ABANDONED, 0);
     /* It is cut, and what its client is owed of earlier responses goes out. */
     pw_conn_ends(conn, conn->response.framing == PW_FRAMING_END ? PW_CONN_RESETS : PW_CONN_CLOSES);
     thread->request.sent = conn->response.bytes;

@@ -4,7 +4,7 @@
 
 #include "state.h"
 
-#define PW_PAUSE_MS 100 /* for want of descriptors or memory, which nobody tells us the end of */
+#define PW_PAUSE_MS 100 /* after descriptors or memory ran out; no event reports the end of that */
 
 /* Counts connections: `change` more, or less. While the server drains the loop checks after each
  * that ends whether it was the last, whichever thread has closed it. */

@@ -38,7 +38,7 @@ void pw_loop_clear(pw_server *server)
 /* ------------------------------------------------------------------ draining and the end */
 
 /* Follows what pw_server_stop has been asked for. */
-static void pw_server_drain(pw_server *server)
+static void server_drain(pw_server *server)
 {
     if (atomic_load(&server->stopping) == 0)
         return;
@@ -56,18 +56,18 @@ static void pw_server_drain(pw_server *server)
 }
 
 /* Nothing goes on any more. What a thread still has ends when it comes back: pw_conn_finished. */
-static void pw_server_end(pw_server *server)
+static void server_end(pw_server *server)
 {
     bool others_accept = atomic_load(&server->stopping) == PW_LEAVE;
     if (pw_accept_close(server) && !others_accept)
-        pw_notice_backlog(server);
+        pw_incident_backlog(server);
     pw_accept_leave(server);
     for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
         next = conn->next;
         if (conn->state == PW_CONN_APP)
             continue;
         if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
-            pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
+            pw_incident_conn(server, conn, PW_INCIDENT_STOP, 0);
         pw_conn_close(server, conn);
     }
     pw_access_flush(&server->access);
@@ -75,13 +75,13 @@ static void pw_server_end(pw_server *server)
 
 /* ------------------------------------------------------------------ the loop */
 
-static void pw_server_event(pw_server *server, const pw_event *event)
+static void server_event(pw_server *server, const pw_event *event)
 {
     if (event->tag == server->wake) {
         char unused[64];
         while (read(server->wake[0], unused, sizeof unused) > 0)
             continue;
-        pw_server_drain(server);
+        server_drain(server);
         return;
     }
     for (int i = 0; i < server->accept.listener_count; i++)
@@ -93,7 +93,7 @@ static void pw_server_event(pw_server *server, const pw_event *event)
     pw_conn_event(server, event->tag, event->what);
 }
 
-static int pw_server_patience(pw_server *server)
+static int poll_timeout(pw_server *server)
 {
     int64_t wait = pw_timers_wait(&server->timers);
     const int64_t others[] = {atomic_load(&server->drain_until), server->accept.resume_at,
@@ -108,14 +108,14 @@ static int pw_server_patience(pw_server *server)
     if (server->batch.count > 0 && server->token.holder == server->watch.thread &&
         (wait < 0 || wait > PW_BATCH_LOOK_MS))
         wait = PW_BATCH_LOOK_MS;
-    int aside = pw_accept_patience(server);
+    int aside = pw_accept_timeout(server);
     if (aside >= 0 && (wait < 0 || aside < wait))
         wait = aside;
     return wait > 60000 ? 60000 : (int)wait;
 }
 
 /* Waits for events when there is nothing else to do; at most so many ms, -1: for ever. */
-static void pw_server_wait(pw_server *server, int most)
+static void server_wait(pw_server *server, int most)
 {
     bool any = false;
     for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL; any = true)
@@ -128,13 +128,13 @@ static void pw_server_wait(pw_server *server, int most)
     if (server->accept.paused)
         pw_accept_look(server);
     server->event_next = 0;
-    int patience = server->spent.first != NULL ? 0 : pw_server_patience(server);
-    if (most >= 0 && (patience < 0 || patience > most))
-        patience = most;
+    int timeout_ms = server->spent.first != NULL ? 0 : poll_timeout(server);
+    if (most >= 0 && (timeout_ms < 0 || timeout_ms > most))
+        timeout_ms = most;
     server->polling = true;
-    server->polling_until = patience < 0 ? -1 : server->timers.now + patience;
+    server->polling_until = timeout_ms < 0 ? -1 : server->timers.now + timeout_ms;
     pthread_mutex_unlock(&server->lock);
-    int count = pw_poll_wait(&server->poll, server->events, patience);
+    int count = pw_poll_wait(&server->poll, server->events, timeout_ms);
     pthread_mutex_lock(&server->lock);
     server->polling = false;
     server->event_count = count;
@@ -154,14 +154,14 @@ static void pw_server_wait(pw_server *server, int most)
         pw_batch_flush(server, true);
 }
 
-static bool pw_server_is_over(pw_server *server)
+static bool server_is_over(pw_server *server)
 {
     return server->draining &&
            ((server->conn_count == 0 && !pw_accept_is_open(server)) || pw_server_is_late(server));
 }
 
 /* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
-static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
+static int64_t loop_drive(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
     bool ready = conn->state == PW_CONN_READY;
@@ -205,26 +205,26 @@ int64_t pw_loop(pw_thread *thread)
         if (conn == NULL && server->event_next == server->event_count)
             conn = pw_queue_pop(&server->again);
         if (conn != NULL) {
-            int64_t number = pw_loop_drive(thread, conn);
+            int64_t number = loop_drive(thread, conn);
             if (number != PW_IDLE)
                 return number;
         } else if (server->event_next < server->event_count) {
-            pw_server_event(server, &server->events[server->event_next++]);
+            server_event(server, &server->events[server->event_next++]);
         } else if (pw_accept_drain_is_due(server)) {
             pw_accept_drain(server);
-        } else if (pw_server_is_over(server)) {
-            pw_server_end(server);
+        } else if (server_is_over(server)) {
+            server_end(server);
             pw_token_stop(server);
             return PW_STOP;
         } else if (serves ? server->news_count > 0 || thread->nudged : pw_watch_is_wanted(server)) {
             thread->nudged = false;
             return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
-        } else if (waited && thread->patience >= 0) {
+        } else if (waited && thread->timeout_ms >= 0) {
             if (server->spent.first != NULL)
                 pw_server_wake(server); /* of these the poller does not tell */
             return PW_IDLE;
         } else {
-            pw_server_wait(server, thread->patience);
+            server_wait(server, thread->timeout_ms);
             waited = true;
         }
     }

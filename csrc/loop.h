@@ -4,7 +4,7 @@
 
 #include "state.h"
 
-/* The loop itself, by the holder; with the lock, which it lets go while it waits. The watcher gets
+/* The loop itself, by the holder; with the lock, which it releases while it waits. The watcher gets
  * PW_IDLE when a thread that can serve waits for the token. */
 int64_t pw_loop(pw_thread *thread);
 /* What pw_next returns: waits for the token, and runs the loop. */

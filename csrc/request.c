@@ -13,7 +13,7 @@
 #include "request.h"
 
 /* Decides whether this head is worth remembering for its connection. */
-static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
+static void remember_head(pw_server *server, pw_conn *conn, const char *data)
 {
     if (conn->facts.chunked || server->head.authority.at != NULL || data[0] == '\r')
         return;
@@ -23,7 +23,7 @@ static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
         void *evicted;
         conn->entry = (int16_t)pw_cache_take(&server->cache, conn, server->timers.now, &evicted);
         if (evicted != NULL)
-            ((pw_conn *)evicted)->entry = -1; /* seen in pw_thread_describe */
+            ((pw_conn *)evicted)->entry = -1; /* seen in thread_describe */
         if (conn->entry < 0)
             return;
     } else if (++server->cache.entries[conn->entry].misses % 8 != 0) {
@@ -35,25 +35,25 @@ static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
     }
     conn->kind = PW_STORE;
     pw_entry *entry = &server->cache.entries[conn->entry];
-    entry->kept = pw_kept_new(&server->head, data);
+    entry->template = pw_template_new(&server->head, data);
     entry->lines = pw_lines_new(&server->head, data);
 }
 
 /* Whether the block now tells what is not as in the head kept for the connection. */
-static bool pw_compare(pw_thread *thread, pw_conn *conn, int64_t length)
+static bool compare_head(pw_thread *thread, pw_conn *conn, int64_t length)
 {
     if (conn->entry < 0)
         return false;
     pw_entry *entry = &thread->server->cache.entries[conn->entry];
-    if (entry->kept == NULL || !pw_block_make_changes(&thread->block, &thread->server->head, length,
-                                                      entry->kept, entry->head))
+    if (entry->template == NULL || !pw_block_make_changes(&thread->block, &thread->server->head,
+                                                          length, entry->template, entry->head))
         return false;
     conn->kind = PW_CHANGED;
     return true;
 }
 
 /* Finds again what has changed since the head kept for the connection; false: nothing can be said. */
-static bool pw_follow_again(pw_server *server, const pw_conn *conn)
+static bool follow_again(pw_server *server, const pw_conn *conn)
 {
     const pw_entry *entry = &server->cache.entries[conn->entry];
     size_t line = conn->facts.line_size;
@@ -64,7 +64,7 @@ static bool pw_follow_again(pw_server *server, const pw_conn *conn)
 }
 
 /* The values that are not as in the head kept for the connection, which it follows. */
-static void pw_describe_changes(pw_thread *thread, const pw_conn *conn)
+static void describe_changes(pw_thread *thread, const pw_conn *conn)
 {
     const pw_head *head = &thread->server->head;
     const pw_entry *entry = &thread->server->cache.entries[conn->entry];
@@ -75,7 +75,7 @@ static void pw_describe_changes(pw_thread *thread, const pw_conn *conn)
 }
 
 /* What the access log says of the request; the head that was parsed last is its own. */
-static void pw_thread_log_request(pw_thread *thread, pw_conn *conn, const pw_peer *peer)
+static void thread_log_request(pw_thread *thread, pw_conn *conn, const pw_peer *peer)
 {
     pw_server *server = thread->server;
     pw_access_request(server, &thread->log, &server->head, peer);
@@ -88,7 +88,7 @@ static void pw_thread_log_request(pw_thread *thread, pw_conn *conn, const pw_pee
         memcpy(entry->log, thread->log.at, thread->log.size);
 }
 
-static bool pw_thread_log_again(pw_thread *thread, const pw_entry *entry)
+static bool thread_log_again(pw_thread *thread, const pw_entry *entry)
 {
     if (entry->log == NULL || thread->log.room < entry->log_size)
         return false;
@@ -97,7 +97,7 @@ static bool pw_thread_log_again(pw_thread *thread, const pw_entry *entry)
     return true;
 }
 
-static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
+static void thread_describe(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
     bool logs = server->access.fd >= 0;
@@ -108,11 +108,11 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
     thread->block.values = 0;
     thread->block.other_names = false;
     if (conn->kind == PW_SAME && conn->entry >= 0 &&
-        (!logs || pw_thread_log_again(thread, &server->cache.entries[conn->entry])))
+        (!logs || thread_log_again(thread, &server->cache.entries[conn->entry])))
         return;
     if (conn->kind != PW_NEW && conn->entry < 0)
         conn->kind = PW_NEW; /* the entry was taken away while the content came, or a thread */
-    if (conn->kind == PW_CHANGED && server->parsed != conn && !pw_follow_again(server, conn))
+    if (conn->kind == PW_CHANGED && server->parsed != conn && !follow_again(server, conn))
         conn->kind = PW_NEW;
     bool whole = conn->kind == PW_NEW; /* and not of the request line alone */
     if (server->parsed != conn || (!whole && logs)) {
@@ -124,20 +124,20 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
     if (whole)
         pw_peer_name(conn, &peer);
     if (conn->kind == PW_CHANGED) {
-        pw_describe_changes(thread, conn);
-    } else if (conn->kind == PW_NEW && !pw_compare(thread, conn, length)) {
-        pw_remember(server, conn, conn->in->data + conn->in->start);
+        describe_changes(thread, conn);
+    } else if (conn->kind == PW_NEW && !compare_head(thread, conn, length)) {
+        remember_head(server, conn, conn->in->data + conn->in->start);
         pw_block_make(&thread->block, &server->head, &peer, length);
     }
     if (logs)
-        pw_thread_log_request(thread, conn, &peer);
+        thread_log_request(thread, conn, &peer);
 }
 
 /* Hands a complete request over: from here on the connection is the thread's. */
 int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
-    pw_thread_describe(thread, conn);
+    thread_describe(thread, conn);
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = true;
     pw_thread_keep_line(thread, conn);

@@ -12,7 +12,7 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number)
     pw_thread *thread = pw_alloc(sizeof *thread);
     if (thread != NULL) {
         thread->server = server;
-        thread->patience = -1;
+        thread->timeout_ms = -1;
         pthread_cond_init(&thread->wake, NULL);
         pthread_cond_init(&thread->turn, NULL);
         thread->block.at = pw_realloc(NULL, pw_block_most(&server->limits));
@@ -53,7 +53,7 @@ void pw_thread_free(pw_thread *thread)
         return;
     pw_server *server = thread->server;
     if (server->forked)
-        return; /* the memory is the parent's affair */
+        return; /* the parent frees the memory */
     pthread_mutex_lock(&server->lock);
     pw_exchange_abandon(thread);
     pw_token_drop(thread);

@@ -1,5 +1,5 @@
 /*
- * Which thread runs the loop. Whoever holds the token polls, reads and parses. A serving thread that has
+ * Which thread runs the loop. The holder of the token polls, reads and parses. A serving thread that has
  * taken a request goes to the application, and either keeps the token, so that an application which does
  * not block pays for no hand-over, or yields it: yield_rule.h says when that pays. When the holder stays
  * out for longer than a tick, another thread goes on. When all threads are in the application, the
@@ -9,15 +9,15 @@
  * Time is counted in ticks by pw_watch alone, and only while there is something to watch. All of this is
  * under the server's lock, but for what a thread measures of itself (pw_token_leave, pw_token_back).
  *
- * What holds whenever the lock is free (pw_token_check):
+ * What holds whenever the lock is free (token_check):
  *
  *   1. The holder is one of the threads, or the watcher, or nobody.
  *   2. An idle thread is in the stack once, is not at a request, and is the holder only once it was
  *      taken out of the stack and signalled.
  *   3. threads.taken is the number of threads at a request. The watcher is never out, nor at a request.
  *   4. If nobody holds the token, a thread that was signalled is on its way to it, or the watcher is
- *      awake: it gives the token to somebody at its next tick (pw_token_is_unheld).
- *   5. If the holder is out, the watcher is awake: it gives the token to somebody when the holder has
+ *      awake: it gives the token to a thread at its next tick (pw_token_is_unheld).
+ *   5. If the holder is out, the watcher is awake: it gives the token to a thread when the holder has
  *      not come back after two ticks (pw_token_is_stalled). Without a watcher no thread waits then.
  *   6. What is in `ready` was put there in the order in which it was complete, and leaves in that order:
  *      a thread takes from there before it looks at anything else.
@@ -42,7 +42,7 @@
 #define PW_COMPANY_MS 20 /* a thread that is at a request for longer disturbs no measurement */
 
 #ifdef PW_SANITIZERS
-static void pw_token_check(const pw_server *server)
+static void token_check(const pw_server *server)
 {
     int32_t taken = 0, idle = 0, stack = 0;
     bool known = server->token.holder == NULL || server->token.holder == server->watch.thread;
@@ -64,7 +64,7 @@ static void pw_token_check(const pw_server *server)
         assert(conn->state == PW_CONN_READY || conn->state == PW_CONN_CLOSED);
 }
 #else
-static void pw_token_check(const pw_server *server)
+static void token_check(const pw_server *server)
 {
     (void)server;
 }
@@ -72,7 +72,7 @@ static void pw_token_check(const pw_server *server)
 
 /* Whether a thread that goes to the application leaves the token to another one, if there is one that
  * waits. Where nobody counts ticks (simple_server) it always does: nobody would take it later. */
-static bool pw_token_is_yielded(const pw_server *server)
+static bool token_is_yielded(const pw_server *server)
 {
     return !server->watch.has_begun ||
            (server->threads.most > 1 && pw_yield_pays(&server->token.rule));
@@ -100,7 +100,7 @@ void pw_token_give(pw_server *server, pw_thread *thread)
 }
 
 /* Threads that may be there: one more for each that a slow client holds, up to as many again. */
-static int32_t pw_token_threads_most(const pw_server *server)
+static int32_t token_threads_most(const pw_server *server)
 {
     if (server->threads.most == 1)
         return 1; /* an application that may be called by one thread alone */
@@ -111,11 +111,11 @@ static int32_t pw_token_threads_most(const pw_server *server)
 
 bool pw_token_may_grow(const pw_server *server)
 {
-    return server->watch.has_begun && server->threads.count < pw_token_threads_most(server) &&
+    return server->watch.has_begun && server->threads.count < token_threads_most(server) &&
            server->watch.ticks >= server->watch.start_tick;
 }
 
-static pw_thread *pw_idle_pop(pw_server *server)
+static pw_thread *idle_pop(pw_server *server)
 {
     pw_thread *thread = server->token.idle;
     if (thread != NULL) {
@@ -125,7 +125,7 @@ static pw_thread *pw_idle_pop(pw_server *server)
     return thread;
 }
 
-static void pw_idle_remove(pw_server *server, pw_thread *thread)
+static void idle_remove(pw_server *server, pw_thread *thread)
 {
     for (pw_thread **at = &server->token.idle; *at != NULL; at = &(*at)->next_idle)
         if (*at == thread) {
@@ -137,7 +137,7 @@ static void pw_idle_remove(pw_server *server, pw_thread *thread)
 
 bool pw_token_wake_idle(pw_server *server)
 {
-    pw_thread *thread = pw_idle_pop(server);
+    pw_thread *thread = idle_pop(server);
     if (thread == NULL)
         return false;
     pw_token_give(server, thread);
@@ -145,7 +145,7 @@ bool pw_token_wake_idle(pw_server *server)
     return true;
 }
 
-static void pw_watch_wake(pw_server *server)
+static void watch_wake(pw_server *server)
 {
     if (server->watch.sleeps)
         pthread_cond_signal(&server->watch.wake);
@@ -154,7 +154,7 @@ static void pw_watch_wake(pw_server *server)
 /* ------------------------------------------------------------------ what the rule is told */
 
 /* Threads that are in the application beside this one, but for those that stay there for long. */
-static int32_t pw_token_company(const pw_server *server, const pw_thread *self)
+static int32_t token_company(const pw_server *server, const pw_thread *self)
 {
     int32_t count = server->threads.arrived < server->threads.count; /* one is being started */
     for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
@@ -187,7 +187,7 @@ void pw_token_back(pw_thread *thread)
 }
 
 /* What the request that this thread has finished tells of the application. */
-static void pw_token_learn(pw_server *server, const pw_thread *thread)
+static void token_learn(pw_server *server, const pw_thread *thread)
 {
     if (thread->measure == PW_YIELD_NOTHING)
         return;
@@ -202,7 +202,7 @@ static void pw_token_learn(pw_server *server, const pw_thread *thread)
         if (sample.others < 0)
             sample.others = 0;
         sample.waited = thread->in.switches != thread->out.switches;
-        int32_t now = pw_token_company(server, thread);
+        int32_t now = token_company(server, thread);
         sample.company = thread->company > now ? thread->company : now;
         if (sample.company == 0 && server->token.has_gil && server->threads.takes != thread->take)
             sample.company = 1; /* it has come and gone meanwhile */
@@ -213,7 +213,7 @@ static void pw_token_learn(pw_server *server, const pw_thread *thread)
 /* ------------------------------------------------------------------ threads */
 
 /* The thread goes to the application with a request. */
-static void pw_token_note_taken(pw_thread *thread)
+static void token_note_taken(pw_thread *thread)
 {
     pw_server *server = thread->server;
     atomic_store_explicit(&thread->back, false, memory_order_relaxed);
@@ -223,13 +223,13 @@ static void pw_token_note_taken(pw_thread *thread)
     if (server->threads.most > 1) {
         thread->measure = pw_yield_begin(&server->token.rule);
         thread->take = server->threads.takes;
-        thread->company = thread->measure == PW_YIELD_USAGE ? pw_token_company(server, thread) : 0;
+        thread->company = thread->measure == PW_YIELD_USAGE ? token_company(server, thread) : 0;
     }
     thread->taken = true;
     server->threads.taken++;
 }
 
-static void pw_token_arrive(pw_thread *thread)
+static void token_arrive(pw_thread *thread)
 {
     pw_server *server = thread->server;
     if (!thread->has_arrived) {
@@ -240,24 +240,24 @@ static void pw_token_arrive(pw_thread *thread)
     if (thread->taken) {
         thread->taken = false;
         server->threads.taken--;
-        pw_token_learn(server, thread);
+        token_learn(server, thread);
     }
 }
 
 /* The thread is one too many, as slow clients hold fewer now: it ends, and others go on. */
-static bool pw_token_retire(pw_thread *thread)
+static bool token_retire(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    if (server->threads.count <= pw_token_threads_most(server))
+    if (server->threads.count <= token_threads_most(server))
         return false;
-    pw_idle_remove(server, thread); /* a nudge may have woken it: it must not be given the token */
+    idle_remove(server, thread); /* a nudge may have woken it: it must not be given the token */
     server->threads.count--;
     server->threads.arrived--;
     thread->has_arrived = false;
     if ((server->token.holder == thread || server->token.holder == NULL) &&
         !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
-    pw_watch_wake(server);
+    watch_wake(server);
     assert(server->token.holder != thread);
     return true;
 }
@@ -265,18 +265,18 @@ static bool pw_token_retire(pw_thread *thread)
 bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
 {
     pw_server *server = thread->server;
-    pw_token_arrive(thread);
+    token_arrive(thread);
     *number = PW_STOP;
-    while (!server->stopped && !(picks && pw_token_retire(thread))) {
+    while (!server->stopped && !(picks && token_retire(thread))) {
         if (server->token.holder == thread) {
             server->token.is_out = false;
             return true;
         }
         if (server->token.holder == NULL || pw_token_is_stalled(server) ||
-            (server->token.is_out && pw_token_is_yielded(server))) {
-            pw_idle_remove(server, thread);
+            (server->token.is_out && token_is_yielded(server))) {
+            idle_remove(server, thread);
             pw_token_give(server, thread);
-            pw_token_check(server);
+            token_check(server);
             return true;
         }
         if (thread->nudged) {
@@ -285,10 +285,10 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
             break;
         }
         pw_conn *conn = picks ? pw_ready_pop(server) : NULL;
-        if (conn != NULL) { /* whoever has the token does not serve, or is at another request */
+        if (conn != NULL) { /* the holder does not serve, or is at another request */
             pw_timers_tick(&server->timers);
             *number = pw_thread_take(thread, conn);
-            pw_token_note_taken(thread);
+            token_note_taken(thread);
             break;
         }
         if (picks && server->news_count > 0) { /* nobody else may come for long */
@@ -300,11 +300,11 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
             thread->next_idle = server->token.idle;
             server->token.idle = thread;
         }
-        pw_token_check(server);
+        token_check(server);
         pthread_cond_wait(&thread->wake, &server->lock);
     }
-    pw_idle_remove(server, thread);
-    pw_token_check(server);
+    idle_remove(server, thread);
+    token_check(server);
     return false;
 }
 
@@ -323,14 +323,14 @@ void pw_thread_nudge(pw_thread *thread)
 void pw_token_keep(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    pw_token_note_taken(thread);
+    token_note_taken(thread);
     server->token.is_out = true;
     server->token.tick = server->watch.ticks;
-    pw_watch_wake(server);
-    if (!pw_token_is_yielded(server))
+    watch_wake(server);
+    if (!token_is_yielded(server))
         return;
-    pw_thread *next = pw_idle_pop(server);
-    if (next != NULL) { /* it is warm, but whoever comes first has the token */
+    pw_thread *next = idle_pop(server);
+    if (next != NULL) { /* it is warm, but the first thread that comes has the token */
         pw_token_give(server, NULL);
         pthread_cond_signal(&next->wake);
     } else if (pw_token_may_grow(server)) {
@@ -357,20 +357,20 @@ void pw_token_carry(pw_thread *thread)
         return;
     server->token.is_out = true;
     server->token.tick = server->watch.ticks;
-    pw_watch_wake(server);
+    watch_wake(server);
 }
 
 void pw_token_drop(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    pw_idle_remove(server, thread);
+    idle_remove(server, thread);
     if (thread->has_arrived)
         server->threads.arrived--;
     if (thread->taken)
         server->threads.taken--;
     if (server->token.holder == thread && !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
-    pw_watch_wake(server);
+    watch_wake(server);
 }
 
 void pw_token_stop(pw_server *server)
@@ -393,7 +393,7 @@ int64_t pw_watch_due(const pw_server *server)
 bool pw_watch_is_wanted(const pw_server *server)
 {
     bool all_are_out = server->threads.taken >= server->threads.count;
-    return server->token.idle != NULL || pw_notices_wait(&server->notices) ||
+    return server->token.idle != NULL || pw_incidents_wait(&server->incidents) ||
            (all_are_out && pw_token_may_grow(server)) ||
            (server->watch.timeout_request > 0 &&
             server->timers.now >= server->watch.looked_at + PW_LOOK_MS);

@@ -7,7 +7,7 @@
 #define PW_LOOK_MS 100 /* how often slow requests are looked for */
 
 /*
- * Waits for the token. False: it is not to be had now, and what pw_next returns is *number: also a
+ * Waits for the token. False: it is not available now, and *number is what pw_next returns: also a
  * request, if `picks`.
  */
 bool pw_token_take(pw_thread *thread, bool picks, int64_t *number);
@@ -35,7 +35,7 @@ void pw_token_give(pw_server *server, pw_thread *thread);
 bool pw_token_wake_idle(pw_server *server);
 bool pw_token_may_grow(const pw_server *server);
 bool pw_token_is_stalled(const pw_server *server);
-/* It was free for a tick, though somebody was signalled; or there is nobody who could take it. */
+/* It was free for a tick, although a thread was signalled; or there is no thread that could take it. */
 bool pw_token_is_unheld(const pw_server *server);
 
 #endif

@@ -58,8 +58,8 @@ typedef enum {
     PW_IO_OK,
     PW_IO_RETRY, /* the socket would block: its edge will come */
     PW_IO_END,   /* the peer has closed its sending side */
-    PW_IO_ERROR, /* the connection cannot be used any more; errno says why: ENOMEM also for want of
-                  * our own memory, ENODATA for a file that has become too short */
+    PW_IO_ERROR, /* the connection cannot be used any more; errno says why: ENOMEM also when
+                  * the server has no memory, ENODATA for a file that has become too short */
 } pw_io;
 
 #endif

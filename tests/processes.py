@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from picowsgi.cpus import has_gil
+from picowsgi.system.cpus import has_gil
 
 if TYPE_CHECKING:
     from collections.abc import Callable

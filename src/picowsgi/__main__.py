@@ -2,6 +2,6 @@
 
 import sys
 
-from picowsgi.cli import main
+from picowsgi.cli.main import main
 
 sys.exit(main())

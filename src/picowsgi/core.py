@@ -15,15 +15,15 @@ from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
-from picowsgi import forked
 from picowsgi._core import ffi, lib
-from picowsgi.cpus import has_gil
-from picowsgi.descriptors import occupy_standard
-from picowsgi.monkey import refuse_patched
+from picowsgi.errors import ConfigError
+from picowsgi.system import fork_guard
+from picowsgi.system.cpus import has_gil
+from picowsgi.system.descriptors import occupy_standard
+from picowsgi.system.monkey import refuse_patched
 
 if TYPE_CHECKING:
-    from picowsgi.access import AccessLog
-    from picowsgi.config import Settings
+    from picowsgi.config.settings import Settings
 
 # The numbers of csrc/api.h that the modules of a request use.
 SAME: int = lib.PW_SAME
@@ -48,17 +48,17 @@ WATCH_STOP: int = lib.PW_WATCH_STOP
 WATCH_START: int = lib.PW_WATCH_START
 WATCH_SLOW: int = lib.PW_WATCH_SLOW
 WATCH_STUCK: int = lib.PW_WATCH_STUCK
-WATCH_NOTICE: int = lib.PW_WATCH_NOTICE
-NOTICE_STORAGE: int = lib.PW_NOTICE_STORAGE
-NOTICE_MEMORY: int = lib.PW_NOTICE_MEMORY
-NOTICE_WRITE_TIMEOUT: int = lib.PW_NOTICE_WRITE_TIMEOUT
-NOTICE_STOP: int = lib.PW_NOTICE_STOP
-NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
-NOTICE_LOST: int = lib.PW_NOTICE_LOST
-NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
-NOTICE_QUEUE: int = lib.PW_NOTICE_QUEUE
-NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
-NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
+WATCH_INCIDENT: int = lib.PW_WATCH_INCIDENT
+INCIDENT_STORAGE: int = lib.PW_INCIDENT_STORAGE
+INCIDENT_MEMORY: int = lib.PW_INCIDENT_MEMORY
+INCIDENT_WRITE_TIMEOUT: int = lib.PW_INCIDENT_WRITE_TIMEOUT
+INCIDENT_STOP: int = lib.PW_INCIDENT_STOP
+INCIDENT_SHORT: int = lib.PW_INCIDENT_SHORT
+INCIDENT_LOST: int = lib.PW_INCIDENT_LOST
+INCIDENT_HEADS: int = lib.PW_INCIDENT_HEADS
+INCIDENT_QUEUE: int = lib.PW_INCIDENT_QUEUE
+INCIDENT_BACKLOG: int = lib.PW_INCIDENT_BACKLOG
+INCIDENT_ABANDONED: int = lib.PW_INCIDENT_ABANDONED
 DRAIN: int = lib.PW_DRAIN
 LEAVE: int = lib.PW_LEAVE
 END: int = lib.PW_END
@@ -179,6 +179,16 @@ def _read_pollers() -> tuple[str, ...]:
 POLLERS = _read_pollers()
 
 
+def check_poller(settings: Settings) -> None:
+    """Raise ConfigError where this build lacks the poller that the settings ask for."""
+    if settings.poller not in ("auto", *POLLERS):
+        origin = settings.sources.get("poller", "option poller")
+        raise ConfigError(
+            f"{origin}: expected a poller of this build, which has auto, {', '.join(POLLERS)}, "
+            f"got {settings.poller!r}"
+        )
+
+
 class Balance:
     """How many connections each of the processes has that share the sockets (`pw_balance`).
 
@@ -196,8 +206,8 @@ class Balance:
         lib.pw_balance_forget(self.pointer, pid)
 
 
-class Notice(NamedTuple):
-    """What has happened to a request (`pw_notice`)."""
+class Incident(NamedTuple):
+    """What has happened to a request (`pw_incident`)."""
 
     what: int
     error: int
@@ -207,27 +217,42 @@ class Notice(NamedTuple):
     line: str
 
 
+class AccessOutput(NamedTuple):
+    """Where the access log goes, and the program of its lines; `descriptor` -1: nowhere.
+
+    `json`: the program makes JSON. `prompt`: a line is written at once.
+    """
+
+    descriptor: int = -1
+    program: bytes = b""
+    json: bool = False
+    prompt: bool = False
+
+
+_NO_ACCESS_LOG = AccessOutput()
+
+
 class CoreServer:
     """Listening sockets and their event loop (`pw_server`).
 
-    Raises OSError where the system refuses, PatchedError where a library has changed the system. In
-    a forked child it has stopped (`picowsgi.forked`).
+    Raises OSError where the system refuses, ConfigError as `check_poller` does, PatchedError where
+    a library has changed the system. In a forked child it has stopped (`system.fork_guard`).
     """
 
     def __init__(
         self,
         sockets: Sequence[socket.socket],
         settings: Settings,
-        access: AccessLog | None = None,
+        access: AccessOutput = _NO_ACCESS_LOG,
         balance: Balance | None = None,
     ) -> None:
         """`balance` is for processes that share the sockets."""
         refuse_patched()
         occupy_standard()
-        program = b"" if access is None else access.program
+        check_poller(settings)
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
         health = ffi.new("char[]", settings.health.encode("ascii"))
-        access_program = ffi.new("char[]", program)
+        access_program = ffi.new("char[]", access.program)
         poller = ffi.new("char[]", settings.poller.encode("ascii"))
         fields = {
             "max_head_size": settings.max_head_size,
@@ -251,11 +276,11 @@ class CoreServer:
             "timeout_graceful": _milliseconds(settings.timeout_graceful),
             "timeout_request": _milliseconds(settings.timeout_request),
             "timeout_queue": _milliseconds(settings.timeout_queue),
-            "access_file": -1 if access is None else access.descriptor,
-            "access_json": access is not None and access.json,
-            "access_prompt": access is not None and access.in_terminal,
+            "access_file": access.descriptor,
+            "access_json": access.json,
+            "access_prompt": access.prompt,
             "access_program": access_program,
-            "access_program_size": len(program),
+            "access_program_size": len(access.program),
             "health_path": health,
             "temporary_directory": directory,
             "poller": poller,
@@ -272,7 +297,7 @@ class CoreServer:
         # Both must outlive the server: it reads the one, and leaves the other at its end.
         self.pointer = ffi.gc(server, partial(_free_server, self.loans, balance), _SERVER_SIZE)
         self._sockets = list(sockets)
-        forked.guard(self)
+        fork_guard.guard(self)
         for sock in sockets:
             number = lib.pw_server_listen(self.pointer, sock.fileno())
             if number != 0:
@@ -301,7 +326,7 @@ class CoreServer:
     def watch(self) -> tuple[int, int]:
         """Look after the serving threads; blocks until there is something to do.
 
-        Returns WATCH_STOP, WATCH_START, WATCH_NOTICE, or WATCH_SLOW or WATCH_STUCK and the number
+        Returns WATCH_STOP, WATCH_START, WATCH_INCIDENT, or WATCH_SLOW or WATCH_STUCK and the number
         of a thread. To be called by one thread that serves nothing.
         """
         answer: int = lib.pw_watch(self.pointer)
@@ -311,15 +336,15 @@ class CoreServer:
         """Say that the thread of WATCH_START could not be started."""
         lib.pw_watch_failed(self.pointer)
 
-    def notices(self) -> Iterator[Notice]:
+    def incidents(self) -> Iterator[Incident]:
         """Take what has happened to requests that are not answered in full."""
-        notice = ffi.new("pw_notice *")
-        while lib.pw_notice_take(self.pointer, notice):
+        incident = ffi.new("pw_incident *")
+        while lib.pw_incident_take(self.pointer, incident):
             address, port, line = (
                 ffi.string(text).decode("latin-1")
-                for text in (notice.address, notice.port, notice.line)
+                for text in (incident.address, incident.port, incident.line)
             )
-            yield Notice(notice.what, notice.error, notice.unsent, address, port, line)
+            yield Incident(incident.what, incident.error, incident.unsent, address, port, line)
 
     def log_to(self, descriptor: int) -> None:
         """Write the access log to this descriptor from now on."""

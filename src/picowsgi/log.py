@@ -11,13 +11,10 @@ import sys
 import threading
 import time
 from contextlib import nullcontext, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from picowsgi.errors import ConfigError
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
 
     _Adapter = logging.LoggerAdapter[logging.Logger]
@@ -81,18 +78,12 @@ def write_standard_error(text: str) -> None:
         stream.flush()
 
 
-def configure(level: str, form: str = "text", config_file: str = "") -> None:
+def configure(level: str, form: str = "text") -> None:
     """Write the logger's records from `level` (`debug` to `error`) on to standard error.
 
-    `form` is `text` or `json`. A `config_file`, TOML or JSON, holds a configuration for
-    `logging.config.dictConfig`, which then decides everything. Calling it again changes the level
-    and the form. Without it the records go wherever the program that embeds picowsgi sends them.
-
-    Raises ConfigError where the file cannot be used.
+    `form` is `text` or `json`. Calling it again changes the level and the form. Without it the
+    records go wherever the program that embeds picowsgi sends them.
     """
-    if config_file:
-        read_config(config_file)()
-        return
     logger = _logger.logger
     formatter = _JSONFormatter() if form == "json" else _TextFormatter()
     for handler in logger.handlers:
@@ -107,40 +98,14 @@ def configure(level: str, form: str = "text", config_file: str = "") -> None:
     logger.setLevel(level.upper())
 
 
-def read_config(config_file: str) -> Callable[[], None]:
-    """Read a configuration, as for `configure`, and return what puts it into effect.
-
-    That opens log files, so it is for the user that serves. Both raise ConfigError.
-    """
-    import json  # these only where they are asked for: they are slow to import
-    from logging.config import dictConfig
-
-    from picowsgi import toml
-
-    path = Path(config_file)
-    try:
-        text = path.read_text("utf-8")
-        document = json.loads(text) if path.suffix == ".json" else toml.loads(text)
-    except OSError as error:
-        raise ConfigError(f"--log-config: cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"--log-config: {path} is no logging configuration: {error}") from None
-
-    def apply() -> None:
-        logger = _logger.logger
-        for handler in logger.handlers[:]:
-            if isinstance(handler, _StandardError):
-                logger.removeHandler(handler)
-                logger.propagate = True
-                logger.setLevel(logging.NOTSET)
-        try:
-            dictConfig({"version": 1, "disable_existing_loggers": False, **document})
-        except (OSError, ValueError, TypeError, AttributeError, ImportError, KeyError) as error:
-            why = error.__cause__ or error
-            message = f"--log-config: {path} is no logging configuration: {why}"
-            raise ConfigError(message) from None
-
-    return apply
+def release() -> None:
+    """Leave the logger's records to the program: take back what `configure` has done."""
+    logger = _logger.logger
+    for handler in logger.handlers[:]:
+        if isinstance(handler, _StandardError):
+            logger.removeHandler(handler)
+            logger.propagate = True
+            logger.setLevel(logging.NOTSET)
 
 
 def log_failure(message: str, details: str) -> None:
@@ -155,7 +120,7 @@ def log_failure(message: str, details: str) -> None:
 
 
 def reopen() -> None:
-    """Open the files that the program logs to again: somebody has renamed them.
+    """Open the files that the program logs to again, after a rename.
 
     A file that cannot be opened is logged, and the old one stays in use.
     """

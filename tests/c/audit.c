@@ -192,8 +192,8 @@ static void audit_threads(const pw_server *server)
     REQUIRE(arrived == server->threads.arrived && gathering == server->batch.count);
     REQUIRE(server->references == count + 1);
     REQUIRE(server->news_count <= server->news_room);
-    REQUIRE(server->notices.first <= server->notices.count);
-    REQUIRE(server->notices.count <= server->notices.room);
+    REQUIRE(server->incidents.first <= server->incidents.count);
+    REQUIRE(server->incidents.count <= server->incidents.room);
 }
 
 void audit(const pw_server *server)

@@ -68,10 +68,10 @@ static void add_field(const char *name, const char *value)
     fields[head.field_count++] = (pw_field){.name = span(name), .value = span(value)};
 }
 
-static const pw_exchange nothing = {.status = 200};
+static const pw_access_facts nothing = {.status = 200};
 
 /* The line of a request and its response, without the newline. */
-static const pw_text *line_of(const char *response_head, const pw_exchange *what)
+static const pw_text *line_of(const char *response_head, const pw_access_facts *what)
 {
     pw_access_request(server, &text, &head, &peer);
     pw_access_head(server, &text, response_head, strlen(response_head));
@@ -270,15 +270,15 @@ static void numbers_of_a_response(void)
         ATOM(PW_ATOM_LITERAL, " ");
         ATOM(atoms[i], "");
     }
-    CHECK_LINE("", (&(pw_exchange){.status = 404}), " 404 0 - 0 0.000000 0 0 0 0.0 ms");
-    CHECK_LINE("", (&(pw_exchange){200, 1, 1, 2}), " 200 1 1 0 0.000001 0 1 2 0.0 ms");
-    CHECK_LINE("", (&(pw_exchange){201, 12345, 999999, 70}),
+    CHECK_LINE("", (&(pw_access_facts){.status = 404}), " 404 0 - 0 0.000000 0 0 0 0.0 ms");
+    CHECK_LINE("", (&(pw_access_facts){200, 1, 1, 2}), " 200 1 1 0 0.000001 0 1 2 0.0 ms");
+    CHECK_LINE("", (&(pw_access_facts){201, 12345, 999999, 70}),
                " 201 12345 12345 0 0.999999 999 999999 70 999.9 ms");
-    CHECK_LINE("", (&(pw_exchange){500, 2, 1000000, 3}),
+    CHECK_LINE("", (&(pw_access_facts){500, 2, 1000000, 3}),
                " 500 2 2 1 1.000000 1000 1000000 3 1.00 s");
-    CHECK_LINE("", (&(pw_exchange){500, 2, 61234567, 3}),
+    CHECK_LINE("", (&(pw_access_facts){500, 2, 61234567, 3}),
                " 500 2 2 61 61.234567 61234 61234567 3 61.23 s");
-    CHECK_LINE("", (&(pw_exchange){500, 2, 450, -5}), " 500 2 2 0 0.000450 0 450 0 0.4 ms");
+    CHECK_LINE("", (&(pw_access_facts){500, 2, 450, -5}), " 500 2 2 0 0.000450 0 450 0 0.4 ms");
     end();
 }
 
@@ -289,10 +289,10 @@ static void a_text_that_depends_on_the_status_is_for_its_class(void)
     ATOM(PW_ATOM_IF_STATUS, "5five");
     ATOM(PW_ATOM_IF_STATUS, "5");
     ATOM(PW_ATOM_IF_STATUS, "");
-    CHECK_LINE("", (&(pw_exchange){.status = 399}), "");
-    CHECK_LINE("", (&(pw_exchange){.status = 400}), "four");
-    CHECK_LINE("", (&(pw_exchange){.status = 499}), "four");
-    CHECK_LINE("", (&(pw_exchange){.status = 500}), "five");
+    CHECK_LINE("", (&(pw_access_facts){.status = 399}), "");
+    CHECK_LINE("", (&(pw_access_facts){.status = 400}), "four");
+    CHECK_LINE("", (&(pw_access_facts){.status = 499}), "four");
+    CHECK_LINE("", (&(pw_access_facts){.status = 500}), "five");
     end();
 }
 
@@ -302,10 +302,10 @@ static void a_text_for_slow_responses_begins_with_its_limit(void)
     ATOM(PW_ATOM_IF_SLOW, "\0\1\2\3slow"); /* 66051 ms */
     ATOM(PW_ATOM_IF_SLOW, "\0\0\0\2!");
     ATOM(PW_ATOM_IF_SLOW, "\0\0\0");
-    CHECK_LINE("", (&(pw_exchange){.duration = 1999}), "");
-    CHECK_LINE("", (&(pw_exchange){.duration = 2000}), "!");
-    CHECK_LINE("", (&(pw_exchange){.duration = 66050999}), "!");
-    CHECK_LINE("", (&(pw_exchange){.duration = 66051000}), "slow!");
+    CHECK_LINE("", (&(pw_access_facts){.duration = 1999}), "");
+    CHECK_LINE("", (&(pw_access_facts){.duration = 2000}), "!");
+    CHECK_LINE("", (&(pw_access_facts){.duration = 66050999}), "!");
+    CHECK_LINE("", (&(pw_access_facts){.duration = 66051000}), "slow!");
     end();
 }
 
@@ -352,7 +352,7 @@ static void an_atom_of_a_request_that_could_not_be_read_is_a_dash(void)
     begin(false);
     ATOM(PW_ATOM_METHOD, "");
     ATOM(PW_ATOM_STATUS, "");
-    pw_access_line(server, program.at, program.size, &(pw_exchange){.status = 400});
+    pw_access_line(server, program.at, program.size, &(pw_access_facts){.status = 400});
     CHECK_BYTES(server->access.lines.at, server->access.lines.size, "-400\n");
     end();
 }
@@ -462,8 +462,8 @@ static void a_pipe_that_takes_a_part_gets_the_rest_in_order(void)
     ATOM(PW_ATOM_STATUS, "");
     REQUIRE(pipe(ends) == 0);
     server->access.fd = ends[1];
-    pw_access_line(server, program.at, program.size, &(pw_exchange){.status = 201});
-    pw_access_line(server, program.at, program.size, &(pw_exchange){.status = 404});
+    pw_access_line(server, program.at, program.size, &(pw_access_facts){.status = 201});
+    pw_access_line(server, program.at, program.size, &(pw_access_facts){.status = 404});
     pw_access_flush(&server->access);
     CHECK_INT(read(ends[0], got, sizeof got), 8);
     CHECK_BYTES(got, 8, "201\n404\n");

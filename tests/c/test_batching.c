@@ -341,10 +341,10 @@ static void an_answer_leaves_before_the_watcher_is_away(void)
     cast_settle();
     CHECK_INT(respond(serving[0], "1"), AT_HOME);
     CHECK_INT(count_answers(&client), 0);
-    pw_notice_lost(stage.server); /* something that Python is to be told */
+    pw_incident_lost(stage.server); /* something that Python is to be told */
     cast_settle();
     CHECK_INT(watcher->at, AT_HOME);
-    CHECK_INT(watcher->result, PW_WATCH_NOTICE);
+    CHECK_INT(watcher->result, PW_WATCH_INCIDENT);
     CHECK_INT(count_answers(&client), 1);
     CHECK(!stage.server->watch.is_here);
     respond(serving[0], "2");

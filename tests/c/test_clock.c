@@ -62,11 +62,11 @@ static void wait_ms(int64_t ms)
     CHECK_INT(site_next(&site), SITE_WAITS);
 }
 
-static pw_notice take_notice(void)
+static pw_incident take_incident(void)
 {
-    pw_notice notice = {0};
-    pw_notice_take(site.server, &notice);
-    return notice;
+    pw_incident incident = {0};
+    pw_incident_take(site.server, &incident);
+    return incident;
 }
 
 #define CHECK_OPEN() CHECK_INT(site.server->conn_count, 1)
@@ -140,14 +140,14 @@ static void a_client_that_takes_nothing_is_cut_off(void)
     CHECK(left > 0);
     wait_ms(WRITE_MS - 1);
     CHECK_OPEN();
-    CHECK_INT(take_notice().what, 0);
+    CHECK_INT(take_incident().what, 0);
     wait_ms(1);
     CHECK_CLOSED();
-    pw_notice notice = take_notice();
-    CHECK_INT(notice.what, PW_NOTICE_WRITE_TIMEOUT);
-    CHECK_INT(notice.unsent, left);
-    CHECK(strcmp(notice.line, "GET /large") == 0);
-    CHECK(strcmp(notice.address, "127.0.0.1") == 0);
+    pw_incident incident = take_incident();
+    CHECK_INT(incident.what, PW_INCIDENT_WRITE_TIMEOUT);
+    CHECK_INT(incident.unsent, left);
+    CHECK(strcmp(incident.line, "GET /large") == 0);
+    CHECK(strcmp(incident.address, "127.0.0.1") == 0);
     end();
 }
 
@@ -302,8 +302,8 @@ static void what_meets_many_is_told_every_ten_seconds(void)
     int count = 0;
     for (int ms = 0; ms <= 2 * OFTEN_MS; ms++) {
         pw_timers_tick(&server->timers);
-        pw_notice_often(server, server->all, PW_NOTICE_QUEUE, &told);
-        if (take_notice().what == PW_NOTICE_QUEUE) {
+        pw_incident_often(server, server->all, PW_INCIDENT_QUEUE, &told);
+        if (take_incident().what == PW_INCIDENT_QUEUE) {
             CHECK_INT(ms, count * OFTEN_MS);
             count++;
         }
@@ -379,9 +379,9 @@ static void a_drain_is_over_after_its_time(void)
     clock_forward_ms(1);
     CHECK_INT(site_next(&site), PW_STOP);
     CHECK_CLOSED();
-    pw_notice notice = take_notice();
-    CHECK_INT(notice.what, PW_NOTICE_STOP);
-    CHECK(strcmp(notice.line, "GET /a") == 0);
+    pw_incident incident = take_incident();
+    CHECK_INT(incident.what, PW_INCIDENT_STOP);
+    CHECK(strcmp(incident.line, "GET /a") == 0);
     end();
 }
 

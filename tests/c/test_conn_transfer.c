@@ -12,7 +12,7 @@ static int channel[2];
 static void open_both(int family)
 {
     pw_settings settings = site_settings();
-    settings.timeout_drain = 3600 * 1000; /* nothing is closed for want of time */
+    settings.timeout_drain = 3600 * 1000; /* no timeout closes anything */
     site_open(&old, &settings, family);
     site_open(&new, &settings, family);
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, channel) == 0);

@@ -119,10 +119,10 @@ static void content_that_needs_a_file_is_refused(void)
     leave_all();
     client_receive(&client);
     CHECK_HOLDS(&client.got, "HTTP/1.1 507 ");
-    pw_notice notice;
-    CHECK_INT(pw_notice_take(site.server, &notice), 1);
-    CHECK_INT(notice.what, PW_NOTICE_STORAGE);
-    CHECK_INT(notice.error, EMFILE);
+    pw_incident incident;
+    CHECK_INT(pw_incident_take(site.server, &incident), 1);
+    CHECK_INT(incident.what, PW_INCIDENT_STORAGE);
+    CHECK_INT(incident.error, EMFILE);
     client_close(&client);
     site_close(&site);
 }
@@ -159,7 +159,7 @@ static void a_socket_is_not_listened_on_in_part(void)
     CHECK_INT(pw_server_share(site.server, pair[0], pair[1]), EMFILE);
     leave_all();
     CHECK_INT(site.server->accept.listener_count, count);
-    CHECK_INT(site.server->handover, -1);
+    CHECK_INT(site.server->transfer, -1);
     CHECK_INT(pw_server_listen(site.server, 999), EBADF);
     int file = open("/dev/null", O_RDONLY | O_CLOEXEC), before = count_open();
     if (pw_server_listen(site.server, file) == EPERM) { /* epoll(7) does not take a file */
@@ -180,13 +180,13 @@ static void a_connection_that_comes_from_another_process_is_lost(void)
     site_open(&site, &settings, AF_UNIX);
     test_client client = site_connect(&site);
     CHECK_INT(site_next(&site), SITE_WAITS);
-    site.server->handover = pair[1];
-    CHECK(pw_hand_over(site.server, site.server->all));
-    site.server->handover = -1;
+    site.server->transfer = pair[1];
+    CHECK(pw_transfer_send(site.server, site.server->all));
+    site.server->transfer = -1;
     struct sockaddr_storage peer;
     uint8_t number = 0;
     leave(0);
-    CHECK_INT(pw_take_over(pair[0], &peer, &number, 1), -1);
+    CHECK_INT(pw_transfer_receive(pair[0], &peer, &number, 1), -1);
     CHECK_INT(errno, EMFILE);
     leave_all();
     client_close(&client);

@@ -83,7 +83,7 @@ static void an_upload_leaves_the_others_their_turn(void)
     site_close(&site);
 }
 
-/* A connection that comes from another process, as pw_hand_over sends it with this number. */
+/* A connection that comes from another process, as pw_transfer_send sends it with this number. */
 static int take_over_with(uint8_t number, int count, bool client_goes)
 {
     int pair[2];
@@ -95,16 +95,16 @@ static int take_over_with(uint8_t number, int count, bool client_goes)
     CHECK_INT(site_next(&site), SITE_WAITS);
     pw_conn *conn = site.server->all;
     conn->listener = number;
-    site.server->handover = pair[1];
-    CHECK(pw_hand_over(site.server, conn));
-    site.server->handover = -1;
+    site.server->transfer = pair[1];
+    CHECK(pw_transfer_send(site.server, conn));
+    site.server->transfer = -1;
     conn->listener = 0;
     if (client_goes) {
         client_reset(&client);
         site_sleep(5);
     }
     errno = 0;
-    int fd = pw_take_over(pair[0], &peer, &got, count);
+    int fd = pw_transfer_receive(pair[0], &peer, &got, count);
     int error = errno;
     CHECK(fd >= 0 || fd == -1);
     if (fd >= 0) {

@@ -29,13 +29,13 @@ static void end(void)
     site_close(&site);
 }
 
-static pw_notice take(void)
+static pw_incident take(void)
 {
-    pw_notice notice;
-    memset(&notice, 'x', sizeof notice);
-    if (!pw_notice_take(site.server, &notice))
-        memset(&notice, 0, sizeof notice);
-    return notice;
+    pw_incident incident;
+    memset(&incident, 'x', sizeof incident);
+    if (!pw_incident_take(site.server, &incident))
+        memset(&incident, 0, sizeof incident);
+    return incident;
 }
 
 static void check_line(const char *request, const char *expected)
@@ -44,17 +44,17 @@ static void check_line(const char *request, const char *expected)
     ABOUT("%s", expected);
     site_next(&site);
     REQUIRE(site.server->all != NULL);
-    pw_notice_conn(site.server, site.server->all, PW_NOTICE_STORAGE, ENOSPC);
-    pw_notice notice = take();
-    CHECK_INT(notice.what, PW_NOTICE_STORAGE);
-    CHECK_INT(notice.error, ENOSPC);
-    check_bytes(__FILE__, __LINE__, "line", notice.line, strlen(notice.line), expected,
+    pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STORAGE, ENOSPC);
+    pw_incident incident = take();
+    CHECK_INT(incident.what, PW_INCIDENT_STORAGE);
+    CHECK_INT(incident.error, ENOSPC);
+    check_bytes(__FILE__, __LINE__, "line", incident.line, strlen(incident.line), expected,
                 strlen(expected));
-    CHECK(strcmp(notice.address, "127.0.0.1") == 0);
+    CHECK(strcmp(incident.address, "127.0.0.1") == 0);
     struct sockaddr_in name;
     socklen_t size = sizeof name;
     REQUIRE(getsockname(client.fd, (struct sockaddr *)&name, &size) == 0);
-    CHECK_INT(atoi(notice.port), ntohs(name.sin_port));
+    CHECK_INT(atoi(incident.port), ntohs(name.sin_port));
     CHECK_INT(take().what, 0);
     end();
 }
@@ -73,26 +73,26 @@ static void method_and_target_are_told_as_far_as_they_are_here(void)
 
 static void a_long_line_is_cut(void)
 {
-    for (size_t size = PW_NOTICE_LINE - 2; size <= PW_NOTICE_LINE + 1; size++) {
-        char request[PW_NOTICE_LINE + 20] = "GET /";
+    for (size_t size = PW_INCIDENT_LINE - 2; size <= PW_INCIDENT_LINE + 1; size++) {
+        char request[PW_INCIDENT_LINE + 20] = "GET /";
         memset(request + 5, 'p', size - 5);
-        size_t told = size < PW_NOTICE_LINE - 1 ? size : PW_NOTICE_LINE - 1;
+        size_t told = size < PW_INCIDENT_LINE - 1 ? size : PW_INCIDENT_LINE - 1;
         begin(request);
         site_next(&site);
-        pw_notice_conn(site.server, site.server->all, PW_NOTICE_STOP, 0);
-        pw_notice notice = take();
-        CHECK_INT(strlen(notice.line), told);
-        CHECK(memcmp(notice.line, request, told) == 0);
+        pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, 0);
+        pw_incident incident = take();
+        CHECK_INT(strlen(incident.line), told);
+        CHECK(memcmp(incident.line, request, told) == 0);
         end();
         /* The same of a request that the application is at, and of one whose response is on its way. */
         memcpy(request + size, LITERAL(" HTTP/1.0\r\n\r\n"));
         begin(request);
         site_request(&site);
-        pw_notice_thread(site.thread, site.server->all, PW_NOTICE_SHORT, 0);
-        notice = take();
-        CHECK_INT(notice.what, PW_NOTICE_SHORT);
-        CHECK_INT(strlen(notice.line), told);
-        CHECK(memcmp(notice.line, request, told) == 0);
+        pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_SHORT, 0);
+        incident = take();
+        CHECK_INT(incident.what, PW_INCIDENT_SHORT);
+        CHECK_INT(strlen(incident.line), told);
+        CHECK(memcmp(incident.line, request, told) == 0);
         pw_conn *conn = site.server->all;
         pw_conn_keep_line(site.thread, conn);
         REQUIRE(conn->line != NULL);
@@ -107,9 +107,9 @@ static void the_line_of_a_request_after_an_empty_line_is_its_own(void)
 {
     begin("\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n");
     site_request(&site);
-    pw_notice_thread(site.thread, site.server->all, PW_NOTICE_ABANDONED, 0);
-    pw_notice notice = take();
-    CHECK(strcmp(notice.line, "GET /a") == 0);
+    pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_ABANDONED, 0);
+    pw_incident incident = take();
+    CHECK(strcmp(incident.line, "GET /a") == 0);
     site_respond(&site, "ok", 2, 0);
     end();
 }
@@ -119,7 +119,7 @@ static void a_request_that_waits_behind_a_response_is_not_named_for_it(void)
     begin(GET("/first") GET("/second"));
     site_request(&site);
     pw_conn *conn = site.server->all;
-    pw_notice_conn(site.server, conn, PW_NOTICE_STOP, 0);
+    pw_incident_conn(site.server, conn, PW_INCIDENT_STOP, 0);
     CHECK(take().line[0] == '\0'); /* what has been received is not the request at hand */
     site_respond(&site, "ok", 2, 0);
     site_respond(&site, "ok", 2, 0);
@@ -132,7 +132,7 @@ static void what_is_unsent_is_told(void)
     site_request(&site);
     pw_conn *conn = site.server->all;
     REQUIRE(pw_output_copy(&conn->output, "12345", 5));
-    pw_notice_thread(site.thread, conn, PW_NOTICE_STOP, 0);
+    pw_incident_thread(site.thread, conn, PW_INCIDENT_STOP, 0);
     CHECK_INT(take().unsent, 5);
     site_respond(&site, "ok", 2, 0);
     end();
@@ -152,23 +152,23 @@ static void an_error_is_told_by_what_it_means(void)
         {EHOSTDOWN, 0},
         {ENETUNREACH, 0},
         {ENETDOWN, 0},
-        {ENOMEM, PW_NOTICE_MEMORY},
-        {ENOBUFS, PW_NOTICE_MEMORY},
-        {ENODATA, PW_NOTICE_SHORT},
-        {EIO, PW_NOTICE_ERROR},
-        {EBADF, PW_NOTICE_ERROR},
+        {ENOMEM, PW_INCIDENT_MEMORY},
+        {ENOBUFS, PW_INCIDENT_MEMORY},
+        {ENODATA, PW_INCIDENT_SHORT},
+        {EIO, PW_INCIDENT_ERROR},
+        {EBADF, PW_INCIDENT_ERROR},
     };
     begin(GET("/"));
     site_request(&site);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         ABOUT("%s", strerror(cases[i].error));
-        pw_notice_conn(site.server, site.server->all, PW_NOTICE_ERROR, cases[i].error);
+        pw_incident_conn(site.server, site.server->all, PW_INCIDENT_ERROR, cases[i].error);
         CHECK_INT(take().what, cases[i].what);
-        pw_notice_thread(site.thread, site.server->all, PW_NOTICE_ERROR, cases[i].error);
+        pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_ERROR, cases[i].error);
         CHECK_INT(take().what, cases[i].what);
         /* Another kind says by itself what has happened. */
-        pw_notice_thread(site.thread, site.server->all, PW_NOTICE_STOP, cases[i].error);
-        CHECK_INT(take().what, PW_NOTICE_STOP);
+        pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_STOP, cases[i].error);
+        CHECK_INT(take().what, PW_INCIDENT_STOP);
     }
     site_respond(&site, "ok", 2, 0);
     end();
@@ -178,31 +178,31 @@ static void of_too_many_only_the_number_is_told(void)
 {
     begin(GET("/"));
     site_request(&site);
-    CHECK(!pw_notices_wait(&site.server->notices));
+    CHECK(!pw_incidents_wait(&site.server->incidents));
     for (int i = 0; i < MOST + 3; i++)
-        pw_notice_conn(site.server, site.server->all, PW_NOTICE_STOP, i);
-    CHECK(pw_notices_wait(&site.server->notices));
+        pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, i);
+    CHECK(pw_incidents_wait(&site.server->incidents));
     for (int i = 0; i < MOST; i++) {
-        pw_notice notice = take();
-        CHECK_INT(notice.what, PW_NOTICE_STOP);
-        CHECK_INT(notice.error, i);
+        pw_incident incident = take();
+        CHECK_INT(incident.what, PW_INCIDENT_STOP);
+        CHECK_INT(incident.error, i);
     }
-    CHECK(pw_notices_wait(&site.server->notices));
-    pw_notice notice = take();
-    CHECK_INT(notice.what, PW_NOTICE_LOST);
-    CHECK_INT(notice.unsent, 3);
+    CHECK(pw_incidents_wait(&site.server->incidents));
+    pw_incident incident = take();
+    CHECK_INT(incident.what, PW_INCIDENT_LOST);
+    CHECK_INT(incident.unsent, 3);
     CHECK_INT(take().what, 0);
-    CHECK(!pw_notices_wait(&site.server->notices));
-    pw_notice_conn(site.server, site.server->all, PW_NOTICE_STOP, 1); /* there is room again */
-    CHECK_INT(take().what, PW_NOTICE_STOP);
-    pw_notice_lost(site.server);
-    CHECK(pw_notices_wait(&site.server->notices));
+    CHECK(!pw_incidents_wait(&site.server->incidents));
+    pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, 1); /* there is room again */
+    CHECK_INT(take().what, PW_INCIDENT_STOP);
+    pw_incident_lost(site.server);
+    CHECK(pw_incidents_wait(&site.server->incidents));
     CHECK_INT(take().unsent, 1);
-    pw_notice_backlog(site.server);
-    notice = take();
-    CHECK_INT(notice.what, PW_NOTICE_BACKLOG);
-    CHECK_INT(notice.unsent, 0);
-    CHECK(notice.line[0] == '\0' && notice.address[0] == '\0');
+    pw_incident_backlog(site.server);
+    incident = take();
+    CHECK_INT(incident.what, PW_INCIDENT_BACKLOG);
+    CHECK_INT(incident.unsent, 0);
+    CHECK(incident.line[0] == '\0' && incident.address[0] == '\0');
     site_respond(&site, "ok", 2, 0);
     end();
 }
@@ -213,7 +213,7 @@ static void without_memory_sixteen_have_room(void)
     site_request(&site);
     pw_alloc_fail_after(1);
     for (int i = 0; i < 20; i++)
-        pw_notice_conn(site.server, site.server->all, PW_NOTICE_STOP, i);
+        pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, i);
     pw_alloc_fail_after(0);
     for (int i = 0; i < 16; i++)
         CHECK_INT(take().error, i);

@@ -20,7 +20,7 @@ static void answer(void)
 
 #define LAST_OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
-enum { MOMENT = 150 }; /* ms: whoever was idle for longer may go for a new connection */
+enum { MOMENT = 150 }; /* ms: a connection that was idle for longer may go for a new one */
 
 static bool has_ended(test_client *client)
 {

@@ -20,7 +20,7 @@
 
 #define PATIENCE_MS 10000
 
-static const char *name; /* of the poller at hand */
+static const char *name; /* of the current poller */
 static pw_poll poller;
 
 /* A connection: its own address is its tag. */

@@ -190,8 +190,8 @@ static void a_pair_of_sockets_is_a_channel(void)
     CHECK_INT(pw_server_share(server, pair[0], pair[1]), 0);
     CHECK_INT(server->accept.listener_count, 1);
     CHECK(server->accept.listeners[0].is_channel);
-    CHECK(server->handover >= 0 && server->handover != pair[1]);
-    CHECK((fcntl(server->handover, F_GETFD) & FD_CLOEXEC) != 0);
+    CHECK(server->transfer >= 0 && server->transfer != pair[1]);
+    CHECK((fcntl(server->transfer, F_GETFD) & FD_CLOEXEC) != 0);
     pw_server_free(server);
     CHECK(fcntl(pair[0], F_GETFD) >= 0 && fcntl(pair[1], F_GETFD) >= 0); /* the caller's */
     close(pair[0]);
@@ -233,7 +233,7 @@ static void a_forked_child_has_nothing_of_the_server(void)
     REQUIRE(child >= 0);
     if (child == 0) {
         int failures = 0;
-        pw_notice notice;
+        pw_incident incident;
         pw_server_forked(server);
         pw_server_forked(server);
         for (size_t i = 0; i < sizeof open / sizeof open[0]; i++)
@@ -242,7 +242,7 @@ static void a_forked_child_has_nothing_of_the_server(void)
         pw_server_stop(server, PW_END);
         failures += pw_next(site.thread) != PW_STOP;
         failures += pw_request_state(site.thread) != PW_REQUEST_NONE;
-        failures += pw_notice_take(server, &notice) != 0;
+        failures += pw_incident_take(server, &incident) != 0;
         failures += pw_news(site.thread) != -1;
         failures += pw_watch(server) != PW_WATCH_STOP;
         pw_thread_free(site.thread);

@@ -75,7 +75,7 @@ static void a_wait_has_its_time_and_no_longer(void)
     cast_settle();
     CHECK_INT(serving[0]->at, AT_HOME);
     CHECK_INT(serving[0]->result, PW_IDLE);
-    CHECK_INT(serving[0]->thread->patience, -1);
+    CHECK_INT(serving[0]->thread->timeout_ms, -1);
     CHECK_INT(actor_call(serving[0], call_next), AT_POLL);
     CHECK(serving[0]->due < 0 || serving[0]->due > pw_now() + WAIT_MS);
     end();
@@ -122,7 +122,7 @@ static void what_is_unsent_is_counted_and_sent(void)
     test_client client = begin_unsent();
     CHECK_INT(settle(0), AT_HOME);
     CHECK_INT(serving[0]->result, 1);
-    CHECK_INT(stage.server->watch.thread->patience, -1);
+    CHECK_INT(stage.server->watch.thread->timeout_ms, -1);
     client_receive(&client);
     size_t before = client.got.size;
     CHECK_INT(settle(WAIT_MS), AT_POLL);

@@ -949,7 +949,7 @@ static void watch_on(bool fails)
         else
             stage_start(number);
     }
-    for (pw_notice notice; pw_notice_take(stage.server, &notice);)
+    for (pw_incident incident; pw_incident_take(stage.server, &incident);)
         continue;
     actor_call(watcher, call_watch);
 }

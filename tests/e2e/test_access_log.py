@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from picowsgi.access import compile_format
 from picowsgi.errors import ConfigError
+from picowsgi.threads.access_log import compile_format
 from soak.process import open_files
 from support import connect, raw
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from picowsgi import middleware
+from picowsgi.app import middleware
 from support import exchange
 
 SECRET = "the text of the error <b>\x1b[31m"

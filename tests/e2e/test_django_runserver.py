@@ -124,7 +124,7 @@ VISITS = [
 
 
 def watch(surveys, server):
-    """What somebody sees of these visits on a terminal, without what differs each time."""
+    """What a terminal shows of these visits, without what differs each time."""
     environ = {"SURVEYS_SERVER": server, "PYTHONDONTWRITEBYTECODE": "1"}
     terminal = Terminal(["manage.py", "runserver", "0"], surveys, environ)
     try:
@@ -365,7 +365,7 @@ def test_nothing_of_it_is_needed_to_import_picowsgi(tmp_path):
         "import sys\nfor name in ('django', 'flask', 'werkzeug'):\n    sys.modules[name] = None\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", "import picowsgi, picowsgi.cli, picowsgi.contrib.development"],
+        [sys.executable, "-c", "import picowsgi, picowsgi.cli.main, picowsgi.contrib.development"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,

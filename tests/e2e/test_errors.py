@@ -10,12 +10,12 @@ import threading
 
 import pytest
 
-from picowsgi import core, error_page, errors
-from picowsgi import environ as environs
-from picowsgi.environ import EnvironMaker
-from picowsgi.gateway import Gateway
-from picowsgi.response import Response
+from picowsgi import core, errors
 from picowsgi.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from picowsgi.wsgi import environ as environs
+from picowsgi.wsgi.environ import EnvironMaker
+from picowsgi.wsgi.gateway import Gateway
+from picowsgi.wsgi.response import Response
 from support import (
     PYPY,
     TIMEOUT,
@@ -69,7 +69,7 @@ class SpoiltText(str):
 @pytest.mark.parametrize("key", ["REQUEST_URI", "REQUEST_METHOD", "PATH_INFO", "HTTP_ACCEPT"])
 @pytest.mark.parametrize("value", [Unshowable(), SpoiltText("x"), None, 5, b"x"], ids=type)
 def test_an_environ_that_cannot_be_shown_is_a_500(serve, caplog, key, value, debug, monkeypatch):
-    monkeypatch.setattr("picowsgi.middleware.find_spec", lambda name: None)
+    monkeypatch.setattr("picowsgi.app.middleware.find_spec", lambda name: None)
 
     def fail(environ, start_response):
         environ[key] = value
@@ -111,7 +111,7 @@ def broken_errors():
 @pytest.mark.parametrize("where", ["call", "item", "close"])
 @pytest.mark.parametrize("error", broken_errors(), ids=lambda error: type(error).__name__)
 def test_an_error_that_cannot_be_shown_is_a_500(serve, monkeypatch, error, where, debug):
-    monkeypatch.setattr("picowsgi.middleware.find_spec", lambda name: None)
+    monkeypatch.setattr("picowsgi.app.middleware.find_spec", lambda name: None)
 
     class Items:
         def __iter__(self):
@@ -518,8 +518,8 @@ def test_an_application_may_have_closed_the_descriptor_of_its_content(serve, who
 
 
 def test_the_page_for_an_error_may_fail(serve, monkeypatch, caplog):
-    monkeypatch.setattr("picowsgi.middleware.find_spec", lambda name: None)
-    monkeypatch.setattr(error_page, "make_page", raising(MemoryError()))
+    monkeypatch.setattr("picowsgi.app.middleware.find_spec", lambda name: None)
+    monkeypatch.setattr("picowsgi.app.pages.error.make_page", raising(MemoryError()))
     assert_fails_alone(serve(failing(raising(RuntimeError("first"))), threads=1, debug=True))
     assert caplog.text.count("RuntimeError: first") >= 3
     assert "error in the page for an error: GET /fail" in caplog.text
@@ -541,7 +541,7 @@ def test_a_thread_that_cannot_begin_leaves_the_others_to_serve(serve, monkeypatc
         assert entered.wait(TIMEOUT)
         with RawClient(server.port) as client:
             client.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
-            said = "one more thread is needed but cannot be had: MemoryError()"
+            said = "one more thread is needed but cannot be started: MemoryError()"
             wait_until(lambda: said in caplog.text, "another thread to be wanted")
             go_on.set()
             assert client.read_response().content == b"pong"

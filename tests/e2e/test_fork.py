@@ -311,7 +311,7 @@ def test_a_child_forked_while_the_application_is_imported_does_not_serve(
 INTERRUPTED = """
 import os, signal, sys, urllib.request
 from picowsgi import Server
-from picowsgi.signals import DefaultInChildren
+from picowsgi.system.signals import DefaultInChildren
 
 OWN = ("forked.py", "core.py", "signals.py")
 left = 0

@@ -258,7 +258,7 @@ def test_a_changed_file_reloads_a_worker(gunicorn, tmp_path):
     def is_new():
         try:
             return ask(server.port) == "22"
-        except OSError:  # gunicorn's own way to reload cuts what the worker has at hand
+        except OSError:  # gunicorn's own way to reload cuts what the worker is at
             return False
 
     eventually(is_new, "the changed application")

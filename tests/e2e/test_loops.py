@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from picowsgi import Server, loop
-from picowsgi.cpus import has_gil
+from picowsgi import Server
+from picowsgi.system.cpus import has_gil
+from picowsgi.threads import loop
 from processes import ask, eventually, write_app
 from support import INTERRUPTS, PYPY, connect, open_descriptors, wait_until
 

@@ -9,8 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from picowsgi import Server, monkey
+from picowsgi import Server
 from picowsgi.errors import AppImportError, PatchedError
+from picowsgi.system import monkey
 from support import exchange, outer_environ
 
 PATCH = {
@@ -82,7 +83,8 @@ def test_the_command_ends_when_its_application_patches(end, library, options):
 def test_the_command_ends_before_it_imports_where_all_is_patched_already(end, library, tmp_path):
     (tmp_path / "plain.py").write_text("raise SystemExit('imported')\n")
     start = (
-        "import sys; from picowsgi.cli import main; sys.exit(main(['--port', '0', 'plain:app']))"
+        "import sys\nfrom picowsgi.cli.main import main\n"
+        "sys.exit(main(['--port', '0', 'plain:app']))"
     )
     assert_refused(end("-c", f"{PATCH[library]}\n{start}"), library)
 

@@ -246,7 +246,7 @@ def test_a_worker_without_a_sign_of_life_writes_its_stacks_and_is_replaced(serve
     command = serve_app(*TWO, "--timeout-worker", "2", "--timeout-graceful", "1")
     before = set(workers(command))
     ask_in_thread(command.port, "/spin")
-    command.wait_for_log("has given no sign of life")
+    command.wait_for_log("has sent no heartbeat")
     command.wait_for_log("was killed by signal 9")
     assert "hold_the_interpreter" in command.log, "expected its stacks"
     eventually(lambda: len(workers(command)) == 2, "another worker")

@@ -257,8 +257,8 @@ def test_a_broken_module_elsewhere_is_waited_for_too(start, tmp_path, tmp_path_f
     app = version("x").replace('"x"', "helper.V")
     command = start(app="import helper\n" + app, environ={"PYTHONPATH": str(elsewhere)})
     assert "SyntaxError" in fetch(command.port)[2]
-    save(elsewhere / "helper.py", "V = 'mended'\n")
-    answers_until(command.port, "mended", SOON)
+    save(elsewhere / "helper.py", "V = 'fixed'\n")
+    answers_until(command.port, "fixed", SOON)
 
 
 # --- which files ---------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def test_what_the_package_offers_can_be_listed_and_nothing_else_had():
 
 FULL = """
 import resource
-from picowsgi.config import Settings
+from picowsgi.config.settings import Settings
 from picowsgi.core import CoreServer
 kept = [CoreServer([], Settings())]
 resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))

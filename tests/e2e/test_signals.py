@@ -300,7 +300,7 @@ def test_sigquit_writes_the_stacks_of_all_threads_and_ends_nothing(serve_app, op
     command.process.send_signal(signal.SIGQUIT)
     # One process or several, each writes one marked as the current thread.
     command.wait_for_log("Current thread 0x", 1 if not options else 3)
-    assert "worker.py" in command.log, "expected the thread that serves"
+    assert "pool.py" in command.log, "expected the thread that serves"
     assert ask(command.port) == "1"
     assert command.stop() == 0
 

@@ -39,7 +39,7 @@ STARTS = {
     "two workers": "-m picowsgi --bind unix:s --workers 2 app:app",
     "main": """-c '
 import sys
-from picowsgi.cli import main
+from picowsgi.cli.main import main
 sys.exit(main(["--bind", "unix:s", "app:app"]))'""",
     "serve": """-c '
 import app, picowsgi

@@ -272,7 +272,7 @@ def have_one_less(command):
         pytest.param((), reload, id="one process reloads"),
         pytest.param(TWO, reload, id="two workers reload"),
         pytest.param((*TWO, "--preload"), reload, id="preload reloads"),
-        pytest.param((*TWO, "--max-requests", "20"), wear_out, id="two workers are worn out"),
+        pytest.param((*TWO, "--max-requests", "20"), wear_out, id="two workers reach a limit"),
         pytest.param(TWO, have_one_less, id="one worker less"),
     ],
 )

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from picowsgi import core
-from picowsgi.config import Settings
+from picowsgi.config.settings import Settings
 from picowsgi.errors import ResponseError
 from support import (
     PING,
@@ -193,7 +193,7 @@ def test_large_bytes_are_exact_and_let_go_when_they_are_sent(serve, way, count, 
             assert hashlib.sha256(content[: len(LARGE)]).hexdigest() == LARGE_DIGEST
         else:
             getattr(client, ending)()
-    wait_until(lambda: references(LARGE) == before, "the server to let go of the bytes")
+    wait_until(lambda: references(LARGE) == before, "the server to release the bytes")
     ping(server)
 
 
@@ -257,7 +257,7 @@ def test_fifty_clients_have_large_responses_at_once_and_all_is_let_go(serve):
         assert client.read_response().content == b"pong"
     for client in clients:
         client.close()
-    wait_until(lambda: references(LARGE) == before, "the server to let go of the bytes")
+    wait_until(lambda: references(LARGE) == before, "the server to release the bytes")
 
 
 # --- back-pressure ------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import picowsgi
-from picowsgi import cli, core
-from picowsgi.config import OPTIONS
+from picowsgi import core
+from picowsgi.cli import main as cli
+from picowsgi.config.settings import OPTIONS
 
 NOTES = Path(__file__).resolve().parents[2] / "docs" / "option-notes.md"
 
@@ -25,8 +26,8 @@ SLOW_MODULES = {
     "importlib.metadata",
     "logging.config",
     "multiprocessing",
-    "picowsgi.demo",
-    "picowsgi.error_page",
+    "picowsgi.app.pages.demo",
+    "picowsgi.app.pages.error",
     "socketserver",
     "sqlite3",
     "ssl",
@@ -219,7 +220,9 @@ def test_check_refuses_what_serving_would_refuse(
 
 
 def imported_by(*argv: str) -> set[str]:
-    script = "import sys; from picowsgi.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    script = (
+        "import sys; from picowsgi.cli.main import main; main(sys.argv[1:]); print(*sys.modules)"
+    )
     run = subprocess.run(
         [sys.executable, "-c", script, *argv], capture_output=True, text=True, check=True
     )
@@ -242,13 +245,15 @@ def test_serving_imports_nothing_that_it_can_do_without(directory: Path) -> None
         check=True,
     )
     modules = set(run.stdout.split())
-    assert "picowsgi.worker" in modules
+    assert "picowsgi.threads.pool" in modules
     assert modules & SLOW_MODULES == set()
 
 
 def test_the_help_does_not_import_what_serves() -> None:
     assert (
-        imported_by("--help") & {*SLOW_MODULES, "picowsgi.importer", "picowsgi.supervisor"} == set()
+        imported_by("--help")
+        & {*SLOW_MODULES, "picowsgi.app.importer", "picowsgi.process.supervisor"}
+        == set()
     )
 
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import picowsgi
-from picowsgi import cli, demo, service
-from picowsgi.config import OPTIONS, Settings
+from picowsgi.app.pages import demo
+from picowsgi.cli import main as cli
+from picowsgi.config.settings import OPTIONS, Settings
 from picowsgi.errors import BindError
 from support import TIMEOUT
 
@@ -55,7 +56,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 class Served:
-    """Stands in for `service.run`: keeps what it was called with, and returns at once."""
+    """Stands in for `run`: keeps what it was called with, and returns at once."""
 
     def __init__(self) -> None:
         self.application: Any = None
@@ -84,9 +85,9 @@ class Served:
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     stand_in = Served()
-    monkeypatch.setattr(service, "run", stand_in.run)
+    monkeypatch.setattr(cli, "run", stand_in.run)
     monkeypatch.setattr(cli, "configure", stand_in.configure)
-    monkeypatch.setattr(cli, "read_config", lambda _file: lambda: None)
+    monkeypatch.setattr(cli, "read_log_config", lambda _file: lambda: None)
     return stand_in
 
 
@@ -250,7 +251,7 @@ def test_an_address_that_cannot_be_used_is_a_failure(
     def refuse(*args: object) -> None:
         raise BindError("cannot listen on x: the port is in use")
 
-    monkeypatch.setattr(service, "run", refuse)
+    monkeypatch.setattr(cli, "run", refuse)
     assert cli.main(["served:app"]) == 1
     assert capsys.readouterr().err == ("picowsgi: error: cannot listen on x: the port is in use\n")
 

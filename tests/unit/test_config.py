@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from picowsgi.config import OPTIONS, Settings
+from picowsgi.config.load import load_settings
+from picowsgi.config.settings import OPTIONS, Settings
 from picowsgi.errors import ConfigError
-from picowsgi.resolve import load_settings
-from picowsgi.sockets import Bind
+from picowsgi.system.sockets import Bind
 
 
 def load(
@@ -361,7 +361,7 @@ def test_a_wrong_port_in_the_environment_is_refused_by_its_name() -> None:
 
 
 def test_workers_are_a_number_or_auto() -> None:
-    from picowsgi.cpus import usable_cpus
+    from picowsgi.system.cpus import usable_cpus
 
     assert load({"workers": "3"}).workers == 3
     assert load({"workers": "Auto"}).workers == usable_cpus()

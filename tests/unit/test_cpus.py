@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from picowsgi.cpus import usable_cpus
+from picowsgi.system.cpus import usable_cpus
 
 
 @pytest.fixture(autouse=True)

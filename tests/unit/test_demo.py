@@ -14,7 +14,7 @@ from wsgiref.validate import validator
 import pytest
 
 import picowsgi
-from picowsgi.demo import application
+from picowsgi.app.pages.demo import application
 from support import TIMEOUT
 
 if TYPE_CHECKING:

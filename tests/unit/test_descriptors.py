@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from picowsgi.config import Settings
-from picowsgi.descriptors import make_room
+from picowsgi.system.descriptors import make_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +30,8 @@ def make_room_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Limits, int], t
         now = [limits]
         monkeypatch.setattr(resource, "getrlimit", lambda _which: now[0])
         monkeypatch.setattr(resource, "setrlimit", lambda _which, limits: now.append(limits))
-        settings = make_room(Settings(max_connections=connections))
-        return now[-1], settings.max_connections
+        room = make_room(connections)
+        return now[-1], room
 
     return run
 
@@ -83,7 +82,7 @@ def test_a_limit_that_the_system_does_not_change_is_taken_as_it_is(
 
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (256, INFINITY))
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    assert make_room(Settings()).max_connections == 192
+    assert make_room(8192) == 192
 
 
 # The standard descriptors
@@ -92,7 +91,7 @@ OCCUPY = """
 import os, sys
 for number in map(int, sys.argv[1:]):
     os.close(number)
-from picowsgi.descriptors import occupy_standard
+from picowsgi.system.descriptors import occupy_standard
 before = len(os.listdir("/proc/self/fd"))
 occupy_standard()
 occupy_standard()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from picowsgi.config import Settings
+from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
-from picowsgi.fleet import Fleet
-from picowsgi.respawn import Respawn
-from picowsgi.serving import Process
+from picowsgi.process.members import ChildProcess
+from picowsgi.process.respawn import Respawn
+from picowsgi.process.workers import Workers
 
 SECOND = 1.0
 
 
-class Fake(Process):
+class Fake(ChildProcess):
     """A process that does what the test says."""
 
     def __init__(self, pid: int) -> None:
@@ -21,7 +21,7 @@ class Fake(Process):
         self.over = False
         self.asked = 0
         self.others_accept: bool | None = None
-        self.is_cut = False
+        self.is_supervisor_gone = False
 
     def signal(self, number: int) -> None:
         pass
@@ -31,7 +31,7 @@ class Fake(Process):
         self.others_accept = others_accept
 
     def _cut(self) -> None:
-        self.is_cut = True
+        self.is_supervisor_gone = True
 
     def kill(self) -> None:
         self.over = True
@@ -50,7 +50,7 @@ class Site:
     def __init__(self, target: int = 2, settings: Settings | None = None) -> None:
         self.started: list[Fake] = []
         self.now = 1000.0
-        self.fleet = Fleet(settings or Settings(timeout_worker=0), self.spawn, target)
+        self.workers = Workers(settings or Settings(timeout_worker=0), self.spawn, target)
 
     def spawn(self) -> Fake:
         one = Fake(len(self.started) + 1)
@@ -60,7 +60,7 @@ class Site:
 
     def step(self, seconds: float = 0.0) -> None:
         self.now += seconds
-        self.fleet.step(self.now)
+        self.workers.step(self.now)
 
     def serve(self) -> None:
         """All that have been started are ready."""
@@ -79,16 +79,16 @@ def test_it_is_ready_when_all_that_are_wanted_are() -> None:
     assert running(site) == [1, 2]
     site.started[0].ready = True
     site.step()
-    assert not site.fleet.ready
+    assert not site.workers.ready
     site.serve()
-    assert site.fleet.ready
+    assert site.workers.ready
 
 
 def test_a_reload_stops_the_old_ones_when_all_new_ones_are_ready() -> None:
     site = Site()
     site.step()
     site.serve()
-    site.fleet.reload()
+    site.workers.reload()
     site.step()
     assert running(site) == [1, 2, 3, 4]
     site.started[2].ready = True
@@ -96,30 +96,30 @@ def test_a_reload_stops_the_old_ones_when_all_new_ones_are_ready() -> None:
     assert running(site) == [1, 2, 3, 4]
     site.serve()
     assert running(site) == [3, 4]
-    assert not site.fleet.reloading
+    assert not site.workers.reloading
 
 
 def test_a_reload_during_a_reload_follows_it() -> None:
     site = Site(target=1)
     site.step()
     site.serve()
-    site.fleet.reload()
-    site.fleet.reload()
+    site.workers.reload()
+    site.workers.reload()
     site.step()
     assert running(site) == [1, 2]
     site.serve()
-    assert site.fleet.reloading
+    assert site.workers.reloading
     site.step()
     site.serve()
     assert running(site) == [3]
-    assert not site.fleet.reloading
+    assert not site.workers.reloading
 
 
 def test_a_reload_that_fails_leaves_the_old_ones() -> None:
     site = Site()
     site.step()
     site.serve()
-    site.fleet.reload()
+    site.workers.reload()
     site.step()
     site.started[3].over = True
     site.step()
@@ -135,8 +135,8 @@ def test_a_failure_before_any_was_ready_ends_all() -> None:
     site.started[0].failure = AppImportError("broken")
     site.started[0].over = site.started[1].over = True
     site.step()
-    assert site.fleet.over
-    assert str(site.fleet.failure) == "broken"
+    assert site.workers.over
+    assert str(site.workers.failure) == "broken"
     assert len(site.started) == 2
 
 
@@ -180,12 +180,12 @@ def test_one_more_and_one_less_but_never_none() -> None:
     site = Site()
     site.step()
     site.serve()
-    site.fleet.change(1, site.now)
+    site.workers.change(1, site.now)
     site.step()
     assert running(site) == [1, 2, 3]
-    site.fleet.change(-1, site.now)
-    site.fleet.change(-1, site.now)
-    site.fleet.change(-1, site.now)
+    site.workers.change(-1, site.now)
+    site.workers.change(-1, site.now)
+    site.workers.change(-1, site.now)
     assert running(site) == [3]
 
 
@@ -193,13 +193,13 @@ def test_one_that_does_not_end_in_time_is_killed() -> None:
     site = Site(settings=Settings(timeout_worker=0, timeout_graceful=10.0))
     site.step()
     site.serve()
-    site.fleet.stop(site.now)
+    site.workers.stop(site.now)
     site.step(10)
     assert not site.started[0].over
     site.step(6)
     assert site.started[0].over
     site.step()
-    assert site.fleet.over
+    assert site.workers.over
 
 
 def test_a_stop_that_is_repeated_changes_nothing() -> None:
@@ -207,9 +207,9 @@ def test_a_stop_that_is_repeated_changes_nothing() -> None:
     site.step()
     site.serve()
     for _ in range(5):
-        site.fleet.stop(site.now)
+        site.workers.stop(site.now)
         site.step(1.0)
-    assert not any(one.is_cut or one.over for one in site.started)
+    assert not any(one.is_supervisor_gone or one.over for one in site.started)
     site.step(9.0)  # 14 s after the first stop: its limit counts from there
     assert not site.started[0].over
     site.step(1.0)
@@ -220,14 +220,14 @@ def test_a_stop_does_not_shorten_the_time_of_one_that_drains_already() -> None:
     site = Site(target=1, settings=Settings(timeout_worker=0, timeout_graceful=10.0))
     site.step()
     site.serve()
-    site.fleet.reload()
+    site.workers.reload()
     site.step()
     site.serve()
     old, new = site.started
     assert (old.asked, old.others_accept) == (1, True), "the new one accepts"
-    site.fleet.stop(site.now)
+    site.workers.stop(site.now)
     assert (new.asked, new.others_accept) == (1, False), "nobody accepts after it"
-    assert not old.is_cut
+    assert not old.is_supervisor_gone
     site.step(14.0)
     assert not old.over
 
@@ -236,9 +236,9 @@ def test_what_is_to_end_now_is_cut_and_killed_soon() -> None:
     site = Site()
     site.step()
     site.serve()
-    site.fleet.stop(site.now)
-    site.fleet.stop_now(site.now, within=1.0)
-    assert all(one.is_cut and not one.over for one in site.started)
+    site.workers.stop(site.now)
+    site.workers.stop_now(site.now, within=1.0)
+    assert all(one.is_supervisor_gone and not one.over for one in site.started)
     site.step(1.5)
     assert all(one.over for one in site.started)
 
@@ -291,24 +291,24 @@ def test_a_process_that_cannot_be_started_at_first_is_an_error_and_later_a_delay
         raise OSError("no more processes")
 
     with pytest.raises(OSError, match="no more processes"):
-        Fleet(Settings(), refuse, 1).step(0.0)
+        Workers(Settings(), refuse, 1).step(0.0)
     site.step()
     site.serve()
-    site.fleet.reload(refuse)
+    site.workers.reload(refuse)
     site.step()
     assert running(site) == [1]
-    assert not site.fleet.reloading
+    assert not site.workers.reloading
 
 
 def test_a_restart_does_not_wait_for_the_new_ones() -> None:
     site = Site()
     site.step()
     site.serve()
-    site.fleet.restart(site.now)
+    site.workers.restart(site.now)
     assert running(site) == []
     site.step()
     assert running(site) == [3, 4]
-    site.fleet.restart(site.now)
+    site.workers.restart(site.now)
     site.step()
     assert running(site) == [5, 6]
     assert [one.asked for one in site.started] == [1, 1, 1, 1, 0, 0], "each is stopped once"
@@ -321,7 +321,7 @@ def test_a_restart_does_not_wait_for_the_new_ones() -> None:
 def test_a_failure_that_somebody_is_told_of_ends_nothing() -> None:
     site = Site(target=1)
     told: list[AppImportError] = []
-    site.fleet.on_failure = told.append
+    site.workers.on_failure = told.append
     site.step()
     site.started[0].over = True
     site.step()
@@ -332,4 +332,4 @@ def test_a_failure_that_somebody_is_told_of_ends_nothing() -> None:
     assert running(site) == [], "the second time it waits a little"
     site.step(SECOND)
     assert running(site) == [3]
-    assert not site.fleet.over
+    assert not site.workers.over

@@ -11,8 +11,8 @@ import pytest
 
 from picowsgi import core
 from picowsgi.errors import ResponseError
-from picowsgi.head import HeadEncoder
-from picowsgi.observed import ObservedGateway
+from picowsgi.wsgi.response_head import HeadEncoder
+from picowsgi.wsgi.stepping import SteppingGateway
 
 OK = "200 OK"
 TEXT = ("Content-Type", "text/plain")
@@ -291,7 +291,7 @@ def test_an_object_that_cannot_be_shown_is_refused_all_the_same() -> None:
 
 
 def test_logs_show_the_head_that_was_sent() -> None:
-    gateway = ObservedGateway.__new__(ObservedGateway)
+    gateway = SteppingGateway.__new__(SteppingGateway)
     headers = (pair for pair in [("X-A", "b: c"), ("X-Empty", "")])
     gateway._head = HeadEncoder().encode("200", headers)  # type: ignore[arg-type]
     assert gateway.status == "200 OK"

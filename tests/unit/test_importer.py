@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from picowsgi.app.importer import load_application
 from picowsgi.errors import AppImportError
-from picowsgi.importer import load_application
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from picowsgi.interrupt import Guard
+from picowsgi.wsgi.request_timeout import Guard
 
 
 def test_a_guarded_application_calls_start_response_in_any_way() -> None:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from picowsgi.config.log_config import read_log_config
 from picowsgi.errors import ConfigError
 from picowsgi.log import configure, get_logger, printable
 
@@ -76,7 +77,8 @@ def test_a_file_configures_logging_instead(tmp_path, suffix):
         """
     file = tmp_path / f"logging.{suffix}"
     file.write_text(text)
-    configure("error", "text", str(file))
+    configure("error")
+    read_log_config(str(file))()
     get_logger().info("to the file")
     for handler in list(logging.getLogger("picowsgi").handlers):
         handler.close()
@@ -91,7 +93,7 @@ def test_a_file_that_is_no_configuration_is_a_clear_error(tmp_path, text):
     if text is not None:
         file.write_text(text)
     with pytest.raises(ConfigError, match="log-config"):
-        configure("info", "text", str(file))
+        read_log_config(str(file))()
 
 
 def test_a_missing_or_closed_standard_error_disturbs_nothing(monkeypatch):

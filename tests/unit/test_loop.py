@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from picowsgi import loop
-from picowsgi.config import Settings
-from picowsgi.loop import share_out
+from picowsgi.config.settings import Settings
+from picowsgi.threads import loop
+from picowsgi.threads.loop import share_out
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import picowsgi
-from picowsgi import browser, middleware
-from picowsgi.config import Settings
+from picowsgi.app import middleware
+from picowsgi.config.settings import Settings
+from picowsgi.config.values import parse_static
 from picowsgi.errors import ConfigError
+from picowsgi.system import browser
 from support import TIMEOUT
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Elsewhere(socket.socket):
     ],
 )
 def test_static_is_a_path_and_a_directory(text: str, parts: tuple[str, str]) -> None:
-    assert middleware.parse_static(text) == parts
+    assert parse_static(text) == parts
 
 
 @pytest.mark.parametrize("text", ["", "public", "static=public", "/static", "/static=", "/a?b=c"])

@@ -186,7 +186,7 @@ def test_the_tests_of_a_file_come_first() -> None:
 
 
 def test_unit_tests_that_import_a_module_come_first() -> None:
-    first, _ = likely.python_tests(PROJECT, "src/picowsgi/systemd.py")
+    first, _ = likely.python_tests(PROJECT, "src/picowsgi/system/systemd.py")
     assert first[0] == "tests/unit/test_process_files.py"
 
 

@@ -1,11 +1,11 @@
-"""picowsgi.order: values into an environ, by the order of their keys."""
+"""picowsgi.wsgi.key_order: values into an environ, by the order of their keys."""
 
 from __future__ import annotations
 
 import pytest
 
 from picowsgi import core
-from picowsgi.order import _KNOWN, _OFTEN, Orders
+from picowsgi.wsgi.key_order import _KNOWN, _OFTEN, Orders
 
 KEYS = ("REQUEST_URI", "HTTP_HOST", "PATH_INFO")
 ORDER = "".join(chr(core.KEYS.index(key)) for key in KEYS)

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from picowsgi import handover
-from picowsgi.config import Settings
+from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError, ConfigError
-from picowsgi.link import Link, make_pair
-from picowsgi.pidfile import PidFile
-from picowsgi.privileges import find_identity
-from picowsgi.serving import Process
-from picowsgi.sockets import is_ours
-from picowsgi.systemd import Notifier, take_sockets
+from picowsgi.process import restart
+from picowsgi.process.members import ChildProcess
+from picowsgi.process.status_pipe import StatusPipe, make_pair
+from picowsgi.system.pidfile import PidFile
+from picowsgi.system.privileges import find_identity
+from picowsgi.system.sockets import is_ours
+from picowsgi.system.systemd import Notifier, take_sockets
 
 # The pid file
 
@@ -140,38 +140,39 @@ def test_who_it_is_already_needs_no_rights() -> None:
 
 def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    from picowsgi.sockets import close_sockets, open_sockets
+    from picowsgi.system.sockets import close_sockets, open_sockets
 
-    sockets = open_sockets(Settings(bind=("127.0.0.1:0", f"unix:{path}")))
+    settings = Settings(bind=("127.0.0.1:0", f"unix:{path}"))
+    sockets = open_sockets(settings.binds(), settings.backlog)
     try:
-        given = handover.Handover(
+        inherited = restart.Inherited(
             "keeper",
             os.getpid(),
             tuple(
                 (os.dup(number), file, ours)
-                for number, file, ours in handover.describe(sockets, with_files=True)
+                for number, file, ours in restart.describe(sockets, with_files=True)
             ),
             child=(9, os.open(os.devnull, os.O_RDONLY)),
             settings={"bind": ["a", "b"], "port": 5, "sources": {"port": "--port"}},
         )
         import dataclasses
 
-        os.set_inheritable(given.child[1], True)
-        environ = {handover.VARIABLE: json.dumps(dataclasses.asdict(given)), "X": "y"}
-        taken = handover.take(environ)
-        assert taken == given
+        os.set_inheritable(inherited.child[1], True)
+        environ = {restart.VARIABLE: json.dumps(dataclasses.asdict(inherited)), "X": "y"}
+        taken = restart.take_inherited(environ)
+        assert taken == inherited
         assert environ == {"X": "y"}
         settings = taken.read_settings()
         assert settings == Settings(bind=("a", "b"), port=5)
-        assert taken.link() is None
+        assert taken.status_pipe() is None
         adopted = taken.sockets()
         assert [one.getsockname() for one in adopted] == [one.getsockname() for one in sockets]
         assert not any(one.get_inheritable() for one in adopted)
         assert all(map(is_ours, adopted))
-        assert not os.get_inheritable(given.child[1])
-        os.close(given.child[1])
+        assert not os.get_inheritable(inherited.child[1])
+        os.close(inherited.child[1])
         close_sockets(adopted)
-        assert not path.exists(), "whoever is given the file removes it"
+        assert not path.exists(), "the process that gets the file removes it"
     finally:
         close_sockets(sockets)
 
@@ -190,7 +191,7 @@ def test_descriptors_of_a_handover_are_not_inheritable() -> None:
         "child": [5, child],
     }
     try:
-        handover.take({handover.VARIABLE: json.dumps(fields)})
+        restart.take_inherited({restart.VARIABLE: json.dumps(fields)})
         assert [os.get_inheritable(each) for each in numbers] == [False] * 3 + [True]
         assert numbers[-1] == other
     finally:
@@ -200,14 +201,14 @@ def test_descriptors_of_a_handover_are_not_inheritable() -> None:
 
 def test_a_keepers_handover_is_for_the_same_process_only() -> None:
     text = json.dumps({"role": "keeper", "parent": os.getpid() + 1})
-    assert handover.take({handover.VARIABLE: text}) is None
-    assert handover.take({}) is None
+    assert restart.take_inherited({restart.VARIABLE: text}) is None
+    assert restart.take_inherited({}) is None
 
 
 def test_the_command_is_the_one_that_was_given() -> None:
     code = (
         "import sys; sys.argv = ['x']\n"
-        "from picowsgi.handover import Command\n"
+        "from picowsgi.process.restart import Command\n"
         "print(Command.of_this_process().arguments[1:])\n"
         "print(Command.of_this_process(['a:b', '--port', '1']).arguments[1:])\n"
     )
@@ -230,44 +231,48 @@ def test_the_commands_environment_is_that_of_the_start_without_handed_over_socke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(link))
     monkeypatch.setenv("LISTEN_PID", "1")
-    monkeypatch.setenv(handover.VARIABLE, "x")
-    command = handover.Command.of_this_process([])
+    monkeypatch.setenv(restart.VARIABLE, "x")
+    command = restart.Command.of_this_process([])
     assert command.directory == str(link), "as the shell names it"
-    assert not {"LISTEN_PID", handover.VARIABLE} & set(command.environ)
+    assert not {"LISTEN_PID", restart.VARIABLE} & set(command.environ)
     monkeypatch.setenv("PWD", "/")
-    assert handover.Command.of_this_process([]).directory == str(tmp_path)
+    assert restart.Command.of_this_process([]).directory == str(tmp_path)
 
 
 # What a worker and its supervisor say
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Link, Process]]:
+def ends() -> Iterator[tuple[StatusPipe, ChildProcess]]:
     ours, its = make_pair()
-    process = Process(0, ours)
-    yield Link(its, os.getppid()), process
+    process = ChildProcess(0, ours)
+    yield StatusPipe(its, os.getppid()), process
     process.close()
     os.close(its)
 
 
-def test_a_worker_tells_that_it_is_ready_and_wants_a_successor(ends: tuple[Link, Process]) -> None:
+def test_a_worker_tells_that_it_is_ready_and_wants_a_successor(
+    ends: tuple[StatusPipe, ChildProcess],
+) -> None:
     link, process = ends
     for byte in b"..R.":
-        link.say(byte)
+        link.send(byte)
     process.read()
     assert (process.ready, process.needs_replacement, process.stopped_by_signal) == (
         True,
         False,
         False,
     )
-    link.say(ord("X"))
-    link.say(ord("T"))
+    link.send(ord("X"))
+    link.send(ord("T"))
     process.read()
     assert process.needs_replacement
     assert process.stopped_by_signal
 
 
-def test_a_worker_is_told_how_to_stop_and_that_nobody_is_there(ends: tuple[Link, Process]) -> None:
+def test_a_worker_is_told_how_to_stop_and_that_nobody_is_there(
+    ends: tuple[StatusPipe, ChildProcess],
+) -> None:
     link, process = ends
     process.ready = True
     assert link.read_orders() == b""
@@ -275,20 +280,20 @@ def test_a_worker_is_told_how_to_stop_and_that_nobody_is_there(ends: tuple[Link,
     process.stop(others_accept=False)
     process.stop_now()
     assert link.read_orders() == b"LDN"
-    assert not link.is_cut()
+    assert not link.is_supervisor_gone()
     assert link.fileno() >= 0
     process.close()
     assert link.read_orders() == b""
-    assert link.is_cut()
+    assert link.is_supervisor_gone()
     assert link.fileno() == -1, "an end of file is readable for ever"
 
 
 def test_a_worker_that_has_not_read_its_orders_can_be_read_to_its_end() -> None:
     ours, its = make_pair()
-    process = Process(0, ours)
+    process = ChildProcess(0, ours)
     process.ready = True
     process.stop(others_accept=False)
-    Link(its, os.getppid()).say(ord("X"))
+    StatusPipe(its, os.getppid()).send(ord("X"))
     os.close(its)
     process.read()
     assert process.needs_replacement
@@ -297,11 +302,11 @@ def test_a_worker_that_has_not_read_its_orders_can_be_read_to_its_end() -> None:
 
 @pytest.mark.parametrize("size", [10, 1_000_000])
 def test_an_error_of_the_application_comes_whole_or_at_least_its_end(
-    ends: tuple[Link, Process], size: int
+    ends: tuple[StatusPipe, ChildProcess], size: int
 ) -> None:
     link, process = ends
-    link.say(ord("."))
-    link.fail(AppImportError("it \N{SNOWMAN} failed", "\udcff" * size + "the end"))
+    link.send(ord("."))
+    link.send_failure(AppImportError("it \N{SNOWMAN} failed", "\udcff" * size + "the end"))
     process.read()
     process._exit = None
     process.pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", ""])
@@ -313,7 +318,7 @@ def test_an_error_of_the_application_comes_whole_or_at_least_its_end(
 
 
 def test_an_end_that_the_application_has_waited_for_is_no_failure(
-    ends: tuple[Link, Process],
+    ends: tuple[StatusPipe, ChildProcess],
 ) -> None:
     _, process = ends
     process._exit = None

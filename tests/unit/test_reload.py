@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from picowsgi.app.pages.import_error import failure_page
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.reload import watcher
 from picowsgi.reload.files import Files
 from picowsgi.reload.modules import Report
-from picowsgi.reload.page import failure_page
 from picowsgi.reload.snapshot import Snapshot, state_of
 
 WANTED = ["app.py", "a/b/c.py", ".env", ".env.local", "t/x.html", "t/x.htm", "t/x.jinja", "x.j2"]

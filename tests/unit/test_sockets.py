@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from picowsgi import sockets
+from picowsgi.config.load import load_settings
+from picowsgi.config.values import parse_bind, parse_host
 from picowsgi.errors import BindError
-from picowsgi.resolve import load_settings
-from picowsgi.sockets import (
+from picowsgi.system import sockets
+from picowsgi.system.sockets import (
     Bind,
+    FilePermissions,
     Owner,
     UnixListener,
     close_sockets,
     open_sockets,
-    parse_bind,
-    parse_host,
     url_of,
 )
 from support import TIMEOUT
@@ -37,7 +37,9 @@ def opened() -> Iterator[Open]:
     made: list[socket.socket] = []
 
     def open_(owner: Owner | None = None, /, **options: Any) -> list[socket.socket]:
-        new = open_sockets(load_settings(options, {}, Path("/nonexistent")), owner)
+        settings = load_settings(options, {}, Path("/nonexistent"))
+        permissions = FilePermissions(settings.unix_socket_mode, owner)
+        new = open_sockets(settings.binds(), settings.backlog, permissions)
         made.extend(new)
         return new
 
@@ -396,7 +398,7 @@ def test_a_unix_socket_gets_the_mode_and_the_owner_before_anybody_can_connect(
 
 
 def attacks(directory: Path) -> dict[str, Callable[[Path], object]]:
-    """What somebody who may write in the directory can do once the socket is there."""
+    """What a user who may write in the directory can do once the socket is there."""
     secret = directory / "secret"
 
     def put(path: Path) -> Callable[[Path], Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picowsgi.terminal import is_terminal, wants_colour
+from picowsgi.system.terminal import is_terminal, wants_colour
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from .mutation import digest
 PROJECT = Path(__file__).resolve().parents[2]
 BUILD = PROJECT / "build" / "mutants"
 _CC = os.environ.get("CC", "cc")
-# A function without its `return`, or a variable without a value, does what nobody can foresee.
+# A function without its `return`, or a variable without a value, has an undefined effect.
 _REFUSED = ["-Werror=return-type", "-Werror=uninitialized"]
 _PLAIN, _CHECKED, COVERED = "plain", "checked", "covered"
 THREADS = "threads/stress"  # the one C test of several files: those in tests/c/threads, and

@@ -12,11 +12,12 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from picowsgi.config.load import load_settings
+from picowsgi.config.log_config import read_log_config
 from picowsgi.log import configure, get_logger
-from picowsgi.monkey import refuse_patched
-from picowsgi.resolve import load_settings
 from picowsgi.server import Server
-from picowsgi.sockets import adopt_listener
+from picowsgi.system.monkey import refuse_patched
+from picowsgi.system.sockets import adopt_listener
 
 if TYPE_CHECKING:
     import socket
@@ -102,8 +103,11 @@ class DevelopmentServer:
             )
             if "timeout_graceful" not in settings.sources:
                 settings = replace(settings, timeout_graceful=_GRACE)
-            if not get_logger().hasHandlers():  # the program has no wishes
-                configure(settings.log_level, settings.log_format, settings.log_config)
+            if not get_logger().hasHandlers():  # the program has configured none
+                if settings.log_config:
+                    read_log_config(settings.log_config)()
+                else:
+                    configure(settings.log_level, settings.log_format)
             self._server = Server.from_settings(application, settings)
             sock.detach()
         finally:

@@ -20,10 +20,10 @@ from werkzeug.debug import DebuggedApplication
 from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader
 
 from picowsgi import __version__
+from picowsgi.config.load import load_settings
 from picowsgi.contrib.development import DevelopmentServer, Exchange, keep_listener, kept_listener
 from picowsgi.errors import BindError, ConfigError, PatchedError
-from picowsgi.resolve import load_settings
-from picowsgi.sockets import close_sockets, open_sockets, url_of
+from picowsgi.system.sockets import FilePermissions, close_sockets, open_sockets, url_of
 
 if TYPE_CHECKING:
     import socket
@@ -78,7 +78,7 @@ def _load(info: ScriptInfo) -> WSGIApplication:
     except Exception as error:
         if not is_running_from_reloader():
             raise
-        # A file is being edited: whoever asks is told, and the next change starts again.
+        # A file is being edited: requests get the error, and the next change starts again.
         traceback.print_exc()
         return _Failed(error)
 
@@ -99,7 +99,9 @@ def _listen(host: str, port: int) -> socket.socket:
     address: dict[str, object] = {"host": host, "port": port}
     if host.startswith("unix://"):
         address = {"bind": "unix:" + host.removeprefix("unix://")}
-    [sock] = open_sockets(load_settings(address))
+    settings = load_settings(address)
+    permissions = FilePermissions(settings.unix_socket_mode)
+    [sock] = open_sockets(settings.binds(), settings.backlog, permissions)
     click.echo(f" * Running on {url_of(sock)} with picowsgi {__version__}", err=True)
     click.secho("Press CTRL+C to quit", fg="yellow", err=True)
     return sock

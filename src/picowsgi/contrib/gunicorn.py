@@ -8,7 +8,7 @@ hooks of a request and `SCRIPT_NAME` in the environment mean what they mean to i
 limits of lines and fields bound the head as a whole. What it has no setting for is read from
 `PICOWSGI_<NAME>` and `[tool.picowsgi]`: the limits of content and the timeouts of clients.
 
-As with gunicorn's threads, `timeout` is for a worker that gives no sign of life, not for a request;
+As with gunicorn's threads, `timeout` is for a worker that sends no heartbeat, not for a request;
 `PICOWSGI_TIMEOUT_REQUEST` is. Both logs are gunicorn's; a request that the core refuses is in
 neither. Without an access log or a hook a request never passes through gunicorn's code.
 
@@ -35,24 +35,25 @@ from gunicorn.glogging import Logger
 from gunicorn.workers import base
 
 from picowsgi import core
+from picowsgi.app.mount import Mount
+from picowsgi.config.load import load_settings
 from picowsgi.errors import PatchedError
-from picowsgi.gateway import Gateway
 from picowsgi.log import get_logger
-from picowsgi.monkey import refuse_patched
-from picowsgi.mount import Mount
-from picowsgi.observed import ObservedGateway
-from picowsgi.resolve import load_settings
-from picowsgi.signals import DefaultInChildren
-from picowsgi.sockets import prepare
-from picowsgi.worker import Worker as Serving
+from picowsgi.system.monkey import refuse_patched
+from picowsgi.system.processes import is_running
+from picowsgi.system.signals import DefaultInChildren
+from picowsgi.system.sockets import prepare
+from picowsgi.threads.pool import ThreadPool
+from picowsgi.wsgi.gateway import Gateway
+from picowsgi.wsgi.stepping import SteppingGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from picowsgi.config import Settings
-    from picowsgi.environ import Kept
+    from picowsgi.config.settings import Settings
+    from picowsgi.wsgi.environ import SharedState
 
 _PROXY = "a proxy in front does that"
 _UNSAFE = "what is not valid HTTP is always refused"
@@ -85,8 +86,9 @@ class Worker(base.Worker):  # type: ignore[misc]
         if Worker._balance is None:
             Worker._balance = core.Balance()
         for worker in Worker._forked[:]:
-            if not _lives(worker.pid):  # killed, or it would have said so itself
-                Worker._balance.forget(worker.pid)
+            pid = worker.pid if isinstance(worker.pid, int) else 0  # it was never forked
+            if not is_running(pid):  # killed, or it would have said so itself
+                Worker._balance.forget(pid)
                 Worker._forked.remove(worker)
         Worker._forked.append(self)
 
@@ -117,7 +119,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         sockets = [listener.sock for listener in self.sockets]
         for sock in sockets:
             prepare(sock)
-        serving = Serving(
+        serving = ThreadPool(
             self._application(),
             sockets,
             settings_of(self.cfg),
@@ -127,7 +129,7 @@ class Worker(base.Worker):  # type: ignore[misc]
             make_gateway=self._gateway(),
         )
         serving.on_end = self._wake
-        self.notify()  # before the first sign of life gunicorn does not expect another
+        self.notify()  # before the first heartbeat gunicorn does not expect another
         serving.start()
         serving.stop(others_accept=self._watch(serving))
         while not serving.join(self._patience()):
@@ -135,7 +137,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         if serving.error is not None:
             raise RuntimeError("a serving thread has failed") from serving.error
 
-    def _watch(self, serving: Serving) -> bool:
+    def _watch(self, serving: ThreadPool) -> bool:
         """Return when it is to stop; True when another worker takes its place."""
         while self.alive and serving.error is None:
             self.notify()
@@ -206,7 +208,7 @@ class Forwarded:
         return any(ipaddress.ip_address(address) in network for network in self._networks)
 
 
-class _HookedGateway(ObservedGateway):
+class _HookedGateway(SteppingGateway):
     """Runs requests between gunicorn's hooks, and has them logged by gunicorn."""
 
     def __init__(
@@ -216,11 +218,11 @@ class _HookedGateway(ObservedGateway):
         application: WSGIApplication,
         thread: core.CoreThread,
         bases: list[WSGIEnvironment],
-        kept: Kept,
+        shared: SharedState,
         *,
         debug: bool = False,
     ) -> None:
-        super().__init__(application, thread, bases, kept, flags, debug=debug)
+        super().__init__(application, thread, bases, shared, flags, debug=debug)
         self._worker = worker
 
     def serve(self, environ: WSGIEnvironment) -> int:
@@ -300,14 +302,6 @@ def _has_hooks(cfg: Any) -> bool:
         (getattr(cfg, name).__module__, getattr(cfg, name).__name__) != ("gunicorn.config", name)
         for name in ("pre_request", "post_request")
     )
-
-
-def _lives(pid: Any) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (OSError, TypeError):  # a TypeError: it was never forked
-        return False
-    return True
 
 
 class _Forward(logging.Handler):

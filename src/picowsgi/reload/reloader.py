@@ -17,20 +17,21 @@ from importlib import invalidate_caches
 from importlib.util import cache_from_source
 from typing import TYPE_CHECKING, NoReturn
 
-from picowsgi import core, forked, log
+from picowsgi import core, log
+from picowsgi.app.pages.import_error import failure_page
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.log import get_logger
 from picowsgi.reload.files import Files
 from picowsgi.reload.modules import Report
-from picowsgi.reload.page import failure_page
 from picowsgi.reload.snapshot import Snapshot
 from picowsgi.reload.watcher import Channel, watch
-from picowsgi.signals import ALL
+from picowsgi.system import fork_guard
+from picowsgi.system.signals import ALL
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-    from picowsgi.config import Settings
+    from picowsgi.config.settings import Settings
 
 _ROOM = 1 << 20  # bytes for connections on their way from one worker to the next
 
@@ -65,7 +66,7 @@ class Reloader:
         self._changes, changes = os.pipe()
         parent = os.getpid()
         snapshot = Snapshot(files)  # before a worker reads any of the files
-        with forked.own_process():
+        with fork_guard.own_process():
             self._watcher = os.fork()
         if self._watcher == 0:
             not_its_own = (self._modules, self._changes, *(sock.fileno() for sock in listeners))
@@ -109,7 +110,7 @@ class Reloader:
             log.log_failure(f"{failure}; a change is waited for", failure.application_traceback)
         self.failure = failure
 
-    def end_handover(self) -> None:
+    def end_transfer(self) -> None:
         """Have workers that end keep their connections: nobody comes after them."""
         with suppress(OSError):
             self.connections[0].shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,45 @@
+"""The answer to a request whose application has failed, where `--debug` is on: with the traceback.
+
+Never made without `--debug`: a traceback tells strangers too much.
+"""
+
+from __future__ import annotations
+
+import traceback
+from html import escape
+from typing import TYPE_CHECKING
+
+from picowsgi.app.pages.template import HTML, TEXT, headers, html, prefers_html, table
+from picowsgi.log import printable, printable_lines, request_line
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+
+def make_page(
+    environ: WSGIEnvironment, error: BaseException
+) -> tuple[list[tuple[str, str]], bytes]:
+    """Return the fields and the content: HTML for clients that ask for it, else plain text."""
+    # The first frame is the server's own.
+    frames = error.__traceback__ and (error.__traceback__.tb_next or error.__traceback__)
+    lines = printable_lines("".join(traceback.format_exception(type(error), error, frames)))
+    line = request_line(environ)
+    if prefers_html(environ):
+        kind, text = HTML, _page(environ, line, lines, printable(type(error).__name__))
+    else:
+        kind, text = TEXT, f"Internal Server Error: {line}\n\n{lines}"
+    content = text.encode("utf-8", "backslashreplace")
+    return headers(kind, content), content
+
+
+def _page(environ: WSGIEnvironment, line: str, lines: str, name: str) -> str:
+    # What the application has put there may not like to be shown.
+    texts = {key: value for key, value in environ.items() if type(value) is str}
+    body = f"""\
+<h1>{escape(name)} <small>500 Internal Server Error</small></h1>
+<p>The application failed at <code>{escape(line)}</code>:</p>
+<pre>{escape(lines)}</pre>
+<p>This is shown because of <code>--debug</code>, and stands in the error log too.</p>
+<h2>This request</h2>
+{table(texts)}"""
+    return html(f"{name} at {line}", body)

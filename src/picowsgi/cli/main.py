@@ -1,0 +1,164 @@
+"""The command line: `picowsgi [OPTIONS] [APP]`.
+
+Never shows a traceback of picowsgi's own: what is wrong is said in one or two lines.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from picowsgi import __version__, core
+from picowsgi.cli.arguments import PROGRAM, Arguments, describe_settings, read_arguments
+from picowsgi.config.load import load_settings
+from picowsgi.config.log_config import read_log_config
+from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.log import configure, write_standard_error
+from picowsgi.process.restart import Command, take_inherited
+from picowsgi.process.run import check, run
+from picowsgi.system.descriptors import restore_standard_streams
+from picowsgi.system.monkey import refuse_patched
+from picowsgi.system.sockets import url_of
+from picowsgi.system.terminal import is_terminal, wants_colour
+from picowsgi.threads.loop import share_out
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from _typeshed.wsgi import WSGIApplication
+
+    from picowsgi.config.settings import Settings
+
+_USAGE_ERROR = 2
+_FAILURE = 1
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve what the arguments (default: the process's) say, until SIGINT or SIGTERM.
+
+    Returns the exit status: 0 after serving, 1 where the application or the address cannot be
+    used, 2 for a wrong option.
+    """
+    restore_standard_streams()  # before anything is opened
+    try:
+        return _run(argv)
+    except click.ClickException as error:
+        _say_error(error.format_message())
+        _say(f"Try '{PROGRAM} --help' for the options.")
+        return _USAGE_ERROR
+    except ConfigError as error:
+        _say_error(str(error))
+        return _USAGE_ERROR
+    except AppImportError as error:
+        _say(error.application_traceback.rstrip("\n"))
+        _say_error(str(error))
+        return _FAILURE
+    except OSError as error:  # a BindError mostly; or no descriptors are left, or the like
+        _say_error(str(error))
+        return _FAILURE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    start_again = Command.of_this_process(argv)
+    inherited = take_inherited(os.environ)
+    command = read_arguments(sys.argv[1:] if argv is None else argv)
+    if isinstance(command, int):
+        return command
+    settings = inherited.read_settings() if inherited is not None else None
+    if settings is None:
+        settings = load_settings(
+            command.options, config_file=command.config_file, source="command line"
+        )
+    configure(settings.log_level, settings.log_format)
+    prepare = None
+    if settings.log_config:
+        prepare = read_log_config(settings.log_config)
+        if not (settings.user or settings.group):
+            prepare()  # in the directory of the start, and before anything is logged
+            prepare = None
+    load = _loader(command.app, settings)
+
+    def announce(sockets: list[socket.socket]) -> None:
+        if inherited is None or inherited.role != "worker":
+            _say(_banner(command, settings, sockets))
+
+    if command.check:
+        return _check(command, settings, load)
+    core.share_heap()
+    return run(load, settings, announce, start_again, inherited, prepare)
+
+
+def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication]:
+    """Return what loads the application; what that needs is imported while we may read it."""
+    if app is None and not settings.mount:
+        from picowsgi.app.pages.demo import application
+
+        return lambda: application
+    from picowsgi.app.importer import load_application
+    from picowsgi.app.mount import mount
+
+    def load() -> WSGIApplication:
+        if settings.debug:  # only then does Flask hand errors on to a debugger
+            os.environ.setdefault("FLASK_DEBUG", "1")
+        own = None if app is None else load_application(app)
+        if own is None or settings.mount:
+            return mount(settings.mount, load_application, own)
+        return own
+
+    return load
+
+
+def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -> int:
+    """Do what comes before the sockets are opened, and say how it would be."""
+    check(settings)
+    if settings.reload:
+        from picowsgi.reload.reloader import watched_files  # only then
+
+        watched_files(settings)
+    load()
+    refuse_patched()
+    click.echo(f"{PROGRAM} {__version__} can serve {_name_of(command, settings)}\n")
+    click.echo(describe_settings(settings))
+    return 0
+
+
+def _name_of(command: Arguments, settings: Settings) -> str:
+    own = [] if command.app is None else [command.app]
+    return " ".join([*own, *settings.mount]) or "the demonstration page"
+
+
+def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]) -> str:
+    """Return what is said when it serves: what, where, by how many, and how to end it."""
+    plain = not wants_colour(in_terminal=is_terminal(sys.stderr))
+
+    def style(text: str, colour: str) -> str:
+        return text if plain else click.style(text, fg=colour, bold=True)
+
+    urls = " and ".join(style(url_of(sock), "cyan") for sock in sockets)
+    threads = "1 thread" if settings.threads == 1 else f"up to {settings.threads} threads"
+    loops = len(share_out(settings))
+    if loops > 1:
+        threads += f" on {loops} event loops"
+    if settings.workers > 1:
+        threads = f"{settings.workers} workers, {threads} each"
+    return (
+        f"{style(PROGRAM, 'green')} {__version__} serving {_name_of(command, settings)} on {urls} "
+        f"(pid {os.getpid()})\n{threads}; press Ctrl-C to stop"
+    )
+
+
+def _say_error(message: str) -> None:
+    _say(f"{PROGRAM}: error: {message}")
+
+
+def _say(text: str) -> None:
+    """Write a line to standard error; where nobody can read it, serving is still worth it."""
+    if text:
+        write_standard_error(f"{text}\n")  # at once: other lines go to the same terminal

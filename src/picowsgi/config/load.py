@@ -1,0 +1,185 @@
+"""Finds the value of every option: the command line, then the environment, then the file.
+
+Never opens a socket and never loads an application: it only says what was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from picowsgi.config.option import PREFIX
+from picowsgi.config.settings import OPTIONS, Settings
+from picowsgi.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Source = Literal["keyword", "command line"]
+
+_NO_OPTIONS: Mapping[str, object] = {}
+# These variables speak to the build of picowsgi, and from one of its processes to the next; a
+# shell that has them set can still serve.
+_NO_OPTIONS_OF_OURS = frozenset(
+    {
+        "PICOWSGI_DEV",
+        "PICOWSGI_EMULATE",
+        "PICOWSGI_SANITIZE",
+        "PICOWSGI_INHERITED",
+        "PICOWSGI_LISTENER",
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A value as it was given, and its source in words that can begin a sentence."""
+
+    value: object
+    origin: str
+
+
+_Level = dict[str, _Given]
+
+
+def load_settings(
+    cli: Mapping[str, object] = _NO_OPTIONS,
+    environ: Mapping[str, str] = os.environ,
+    directory: Path | None = None,
+    config_file: Path | None = None,
+    *,
+    source: Source = "keyword",
+) -> Settings:
+    """Find, convert and check the value of every option.
+
+    `cli` (options by name, from the place that `source` names; None means not given) wins over
+    the variables `PICOWSGI_<NAME>` in `environ` (empty means not given), which win over the
+    file: `config_file`, or the table `[tool.picowsgi]` of the `pyproject.toml` in `directory`
+    (default: the current one). What is in none of them has its default.
+
+    `PORT` stands for `PICOWSGI_PORT` where neither that nor `PICOWSGI_BIND` is set, and
+    `WEB_CONCURRENCY` for `PICOWSGI_WORKERS`. `bind`
+    stands for `host` and `port` together: the place with precedence decides which is used, and
+    both in one place are refused.
+
+    Raises ConfigError.
+    """
+    levels = [_from_arguments(cli, source), _from_environ(environ)]
+    levels.append(_from_file(config_file, directory))
+    chosen: _Level = {}
+    for level in levels:
+        _refuse_both_addresses(level)
+        decided = set(chosen)
+        for name, given in level.items():
+            if name == "bind" and decided & {"host", "port"}:
+                continue
+            if name in ("host", "port") and "bind" in decided:
+                continue
+            chosen.setdefault(name, given)
+    values: dict[str, Any] = {}
+    for name, given in chosen.items():
+        try:
+            values[name] = OPTIONS[name].convert(given.value)
+        except ValueError as error:
+            message = f"{given.origin}: expected {error}, got {given.value!r}"
+            raise ConfigError(message) from None
+    return Settings(**values, sources={name: given.origin for name, given in chosen.items()})
+
+
+def _refuse_both_addresses(level: _Level) -> None:
+    if "bind" not in level:
+        return
+    for name in ("host", "port"):
+        if name in level:
+            raise ConfigError(
+                f"{level['bind'].origin}: it takes the place of {name}, which is also given; "
+                "use one or the other"
+            )
+
+
+def _from_arguments(arguments: Mapping[str, object], source: Source) -> _Level:
+    level: _Level = {}
+    for name, value in arguments.items():
+        if name not in OPTIONS:
+            raise ConfigError(f"unknown option {name!r}{_suggest_option(name)}")
+        if value is None or (OPTIONS[name].kind == "list" and value in ((), [])):
+            continue
+        origin = OPTIONS[name].flag if source == "command line" else f"option {name}"
+        level[name] = _Given(value, origin)
+    return level
+
+
+def _from_environ(environ: Mapping[str, str]) -> _Level:
+    by_variable = {option.variable: option.name for option in OPTIONS.values()}
+    level: _Level = {}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or variable in _NO_OPTIONS_OF_OURS:
+            continue
+        if variable not in by_variable:
+            hint = did_you_mean(variable, by_variable)
+            raise ConfigError(f"unknown option {variable} in the environment{hint}")
+        if value:
+            level[by_variable[variable]] = _Given(value, f"{variable} in the environment")
+    if environ.get("PORT") and "port" not in level and "bind" not in level:
+        level["port"] = _Given(environ["PORT"], "PORT in the environment")
+    if environ.get("WEB_CONCURRENCY") and "workers" not in level:
+        level["workers"] = _Given(environ["WEB_CONCURRENCY"], "WEB_CONCURRENCY in the environment")
+    return level
+
+
+def _from_file(config_file: Path | None, directory: Path | None) -> _Level:
+    if config_file is not None:
+        path = config_file
+    else:
+        path = (directory or Path()) / "pyproject.toml"
+        if not path.is_file():
+            return {}
+    from picowsgi.config import toml
+
+    try:
+        document = toml.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, toml.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    level: _Level = {}
+    for name, value in _own_table(document, path).items():
+        if name not in OPTIONS:
+            raise ConfigError(f"unknown option {name!r} in {path}{_suggest_option(name)}")
+        if OPTIONS[name].kind == "list" and value == []:
+            continue
+        level[name] = _Given(value, f"{name} in {path}")
+    return level
+
+
+def _own_table(document: dict[str, object], path: Path) -> dict[str, object]:
+    """Return `[tool.picowsgi]`; a file that has no `[tool]` and is not a project's is all ours."""
+    if "tool" not in document and path.name != "pyproject.toml":
+        return document
+    tools = document.get("tool", {})
+    table = tools.get("picowsgi", {}) if isinstance(tools, dict) else tools
+    if not isinstance(table, dict):
+        raise ConfigError(f"tool.picowsgi in {path}: expected a table, got {table!r}")
+    return table
+
+
+#: What options are called elsewhere, above all by waitress, whose `serve` ours stands in for.
+_OTHER_NAMES = {
+    "listen": "bind",
+    "unix_socket": "bind (as unix:PATH)",
+    "unix_socket_perms": "unix_socket_mode",
+    "connection_limit": "max_connections",
+    "channel_timeout": "timeout_keep_alive",
+    "max_request_body_size": "max_body_size",
+    "max_request_header_size": "max_head_size",
+    "inbuf_overflow": "body_memory",
+    "outbuf_high_watermark": "response_buffer",
+}
+
+
+def _suggest_option(name: str) -> str:
+    if name in _OTHER_NAMES:
+        return f"; its name here is {_OTHER_NAMES[name]}"
+    return did_you_mean(name.lower().replace("-", "_"), OPTIONS)

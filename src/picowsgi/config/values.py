@@ -1,0 +1,97 @@
+"""What the texts of options mean: addresses, directories, prefixes and paths.
+
+Never looks whether what a text names exists.
+"""
+
+from __future__ import annotations
+
+import re
+
+from picowsgi.errors import ConfigError
+from picowsgi.system.sockets import Bind
+
+_FORMS = "HOST:PORT, [V6]:PORT, unix:PATH or fd://N"
+_STATIC = re.compile(r"(/[^=?#]*)=(.+)", re.DOTALL)
+_PREFIX = "a path such as /api: a slash before each segment, none at the end"
+
+
+def parse_host(text: str) -> str:
+    """Return the host that `text` names, an IPv6 address without its brackets.
+
+    Raises ValueError, whose text says what was expected.
+    """
+    host = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
+    if not host or re.search(r"[\s/\[\]\x00]", host):
+        raise ValueError("a host name or an IP address")
+    if host.count(":") == 1:
+        raise ValueError("a host name or an IP address without a port")
+    return host
+
+
+def parse_bind(text: str) -> Bind:
+    """Return the address that `text` names: `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `fd://N`.
+
+    Raises ValueError, whose text says what was expected.
+    """
+    if text.startswith("unix:"):
+        path = text[len("unix:") :]
+        if not path or "\0" in path:
+            raise ValueError("the path of a socket after unix:")
+        return Bind("unix", path=path)
+    if text.startswith("fd:"):
+        if not re.fullmatch(r"fd://[0-9]{1,9}", text):
+            raise ValueError("a descriptor's number after fd://")
+        return Bind("fd", fd=int(text[len("fd://") :]))
+    host, colon, digits = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > 65535:
+        raise ValueError(f"{_FORMS}, with a port from 0 to 65535")
+    if not host:
+        # Other servers read this as all interfaces or as this machine only: refuse to guess.
+        raise ValueError(
+            f"{_FORMS}; 127.0.0.1:{digits} serves this machine, 0.0.0.0:{digits} the network"
+        )
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{_FORMS}; an IPv6 address stands in brackets")
+    return Bind("tcp", host=parse_host(host), port=int(digits))
+
+
+def parse_static(text: str) -> tuple[str, str]:
+    """Return the path and the directory of `URL=DIR`.
+
+    Raises ValueError, whose text says what was expected.
+    """
+    match = _STATIC.fullmatch(text)
+    if match is None:
+        raise ValueError("URL=DIR, a path and a directory, such as /static/=public")
+    return match[1], match[2]
+
+
+def check_prefix(prefix: str) -> str:
+    """Return the prefix. Raises ConfigError."""
+    segments = prefix.split("/")
+    if segments[0] or len(segments) < 2 or not all(segments[1:]) or {".", ".."} & {*segments}:
+        raise ConfigError(f"a prefix must be {_PREFIX}; not {prefix!r}")
+    if not prefix.isprintable() or "?" in prefix or "#" in prefix or "%" in prefix:
+        raise ConfigError(f"a prefix is compared with the decoded path: {prefix!r} is none")
+    return prefix
+
+
+def parse_mount(text: str) -> tuple[str, str]:
+    """Return the prefix and the name of the application in `PREFIX=APP`.
+
+    Raises ValueError, whose text says what was expected.
+    """
+    prefix, equals, spec = text.partition("=")
+    try:
+        check_prefix(prefix)
+    except ConfigError:
+        equals = ""
+    if not equals or not spec:
+        raise ValueError("PREFIX=APP, such as /api=site:api, without a slash before the =")
+    return prefix, spec
+
+
+def check_health(path: str) -> None:
+    """Raise ValueError, whose text says what was expected, where this is no path for `--health`."""
+    if (path and not re.fullmatch(r"/[!-~]*", path)) or "?" in path or "#" in path:
+        raise ValueError("a path of printable ASCII that begins with /, without ? and #")

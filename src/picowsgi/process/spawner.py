@@ -1,0 +1,127 @@
+"""Makes the processes that serve: forked ones, and programs that are started again.
+
+Never watches them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import gc
+import os
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from picowsgi import core
+from picowsgi.process.exit import leave
+from picowsgi.process.members import ChildProcess, Member
+from picowsgi.process.restart import Command, Inherited, Role, describe
+from picowsgi.process.service import Service
+from picowsgi.process.status_pipe import StatusPipe, make_pair
+from picowsgi.system import fork_guard
+from picowsgi.system.signals import Signals
+
+
+def freeze() -> None:
+    """Leave what exists now out of garbage collection, so that forked processes can share it."""
+    gc.collect()
+    if hasattr(gc, "freeze"):  # PyPy has none
+        gc.freeze()
+
+
+class Spawner:
+    """Makes the processes of one supervisor. `work` is what a forked one does with its link."""
+
+    def __init__(
+        self, service: Service, signals: Signals, work: Callable[[StatusPipe], int]
+    ) -> None:
+        self._service = service
+        self._signals = signals
+        self._work = work
+
+    def _command(self) -> Command:
+        if self._service.command is None:
+            raise RuntimeError("only a command can be started again")
+        return self._service.command
+
+    def fork(self, others: Sequence[Member]) -> ChildProcess:
+        """Fork a worker; it keeps nothing that is shared with `others`. Raises OSError."""
+        parent = os.getpid()
+        ours, its = make_pair()
+        self._signals.block()
+        try:
+            with fork_guard.own_process():
+                pid = os.fork()
+            if pid == 0:
+                os.close(ours)
+                self._be_worker(StatusPipe(its, parent), others)
+        except OSError:
+            os.close(ours)
+            raise
+        finally:
+            self._signals.unblock()
+            os.close(its)
+        balance = self._service.balance
+        if balance is None:
+            raise RuntimeError("forked workers share a balance")
+        return ChildProcess(pid, ours, on_end=balance.forget)
+
+    def _be_worker(self, pipe: StatusPipe, others: Sequence[Member]) -> NoReturn:
+        status = 1
+        try:
+            self._signals.forget()
+            self._signals.unblock()
+            core.die_with_parent(signal.SIGTERM)
+            atexit._clear()  # what the parent has to do at its end is not this process's
+            for other in others:
+                if isinstance(other, ChildProcess):
+                    other.close()
+            status = self._work(pipe)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            leave(status)
+
+    def start(self, role: Role) -> ChildProcess:
+        """Start the service's command. Raises OSError."""
+        ours, its = make_pair()
+        try:
+            inherited = Inherited(
+                role,
+                os.getpid(),
+                describe(self._service.sockets, with_files=role == "successor"),
+                channel=its,
+            )
+            pid = self._command().start(inherited, [its])
+        except OSError:
+            os.close(ours)
+            raise
+        finally:
+            os.close(its)
+        return ChildProcess(pid, ours, program=True)
+
+    def become_keeper(self, child: ChildProcess) -> NoReturn:
+        """Start the command in this very process, to do nothing but watch `child`."""
+        inherited = Inherited(
+            "keeper",
+            os.getpid(),
+            describe(self._service.sockets, with_files=True),
+            child=(child.pid, child.channel),
+            settings=_plain(self._service),
+        )
+        self._signals.outlive_exit()
+        with suppress(Exception):
+            atexit._run_exitfuncs()  # the application's: nothing of it is left afterwards
+        self._signals.block()
+        for number in self._signals.take():
+            os.kill(os.getpid(), number)  # it waits until the new program wants it
+        self._command().become(inherited, [child.channel])
+
+
+def _plain(service: Service) -> dict[str, object]:
+    values = dataclasses.asdict(service.settings)
+    values["sources"] = dict(service.settings.sources)
+    return values

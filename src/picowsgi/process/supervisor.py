@@ -1,0 +1,404 @@
+"""The loop of a process that serves, or has others serve: its signals, and what follows from them.
+
+What serves is threads of this process, or forked workers, or (after a reload of a process that has
+loaded the application itself) the same command started again; all are treated alike. Never touches
+a connection.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import select
+import signal
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from picowsgi import core, log
+from picowsgi.errors import AppImportError
+from picowsgi.log import get_logger
+from picowsgi.process import status_pipe
+from picowsgi.process.exit import leave
+from picowsgi.process.members import ChildProcess, OwnThreads
+from picowsgi.process.service import Service
+from picowsgi.process.spawner import Spawner, freeze
+from picowsgi.process.upgrade import Upgrade
+from picowsgi.process.workers import Workers
+from picowsgi.system.signals import ALL, FEW, STOP, Signals
+from picowsgi.system.sockets import close_backlog
+from picowsgi.system.terminal import is_foreground
+
+if TYPE_CHECKING:
+    from picowsgi.process.status_pipe import StatusPipe
+    from picowsgi.reload.reloader import Reloader
+
+_HEARTBEAT = 1.0  # seconds between two heartbeats
+_COUNT = 0.2  # seconds between two looks at how many requests there were
+_AT_ONCE = 1.0  # seconds to end without draining
+_DEVELOPER_TIMEOUT = 2.0  # seconds for open requests after Ctrl-C, where it reloads
+_SAME_INTERRUPT = 0.1  # seconds: one Ctrl-C, from the terminal and from the program that started us
+_STANDARD_ERROR = 2
+
+
+def supervise(service: Service) -> int:
+    """Serve until a signal ends it, or nothing can; returns the exit status.
+
+    Raises AppImportError where the application cannot be loaded at the start.
+    """
+    return _Supervisor(service).run()
+
+
+class _Supervisor:
+    """`forked`: this process is a worker, and serves itself."""
+
+    def __init__(self, service: Service, *, forked: bool = False) -> None:
+        self._service = service
+        self._forked = forked
+        self._is_keeper = service.inherited is not None and service.inherited.role == "keeper"
+        #: All that serves drains, or ends.
+        self._stopping = False
+        #: To stop as soon as the successor serves.
+        self._stop_wanted = False
+        #: When SIGINT came.
+        self._interrupted = -math.inf
+        self._announced = False
+        self._reloading = False
+        self._last_heartbeat = -math.inf
+        #: What serves here was found to be stuck, and another asked for.
+        self._replaced = False
+        #: Serves in this process.
+        self._inline: OwnThreads | None = None
+        #: The application is, or was, loaded in this process, and what serves now was restarted.
+        self._application_is_stale = False
+        self._signals = Signals(
+            ALL if service.command is not None or service.has_workers or forked else FEW,
+            whole_process=forked or (service.command is not None and service.command.is_running),
+        )
+        self._spawner = Spawner(service, self._signals, self._be_worker)
+        self._upgrade = Upgrade(service, self._spawner)
+        # A terminal that goes away sends SIGHUP too, and does not mean a reload.
+        self._in_terminal = sys.stderr is not None and os.isatty(_STANDARD_ERROR)
+        settings = service.settings
+        self._requests_most = settings.max_requests if forked else 0
+        if self._requests_most:
+            self._requests_most += random.randint(0, settings.max_requests_jitter)  # noqa: S311
+        self._signals.expect()  # loading an application may take long
+        try:
+            self._workers = self._make_workers()
+        except BaseException:
+            self._signals.restore()
+            raise
+
+    def _be_worker(self, pipe: StatusPipe) -> int:
+        """Serve, in a process that was forked for that."""
+        service = replace(
+            self._service, status_pipe=pipe, command=None, pid_file=None, inherited=None
+        )
+        service.on_ready = lambda _sockets: None
+        service.notifier.disable()
+        try:
+            return _Supervisor(service, forked=True).run()
+        except AppImportError as error:
+            pipe.send_failure(error)
+            return 1
+
+    def _make_workers(self) -> Workers:
+        service, settings = self._service, self._service.settings
+        inherited = service.inherited
+        if inherited is not None and self._is_keeper:
+            workers = Workers(settings, self._start_program, 1)
+            child = ChildProcess(*inherited.child, program=True)
+            child.ready = workers.ready = self._announced = True
+            workers.adopt(child)
+            return workers
+        reloader = service.reloader
+        if service.has_workers and not self._forked:
+            if settings.preload:
+                application = service.load()
+                service.load = lambda: application
+            service.balance = core.Balance()
+            freeze()
+            workers = Workers(settings, self._fork, settings.workers)
+            workers.on_failure = None if reloader is None else reloader.note_failure
+            return workers
+        inline = OwnThreads(
+            service.load() if reloader is None else reloader.load(service.load),
+            service.sockets,
+            settings,
+            self._signals.wake,
+            service.balance,
+            None if reloader is None else reloader.connections,
+        )
+        workers = Workers(settings, None, 1)
+        workers.adopt(inline)
+        self._inline = inline
+        return workers
+
+    def _start_program(self) -> ChildProcess:
+        return self._spawner.start("worker")
+
+    def _fork(self) -> ChildProcess:
+        return self._spawner.fork([*self._workers.members, *self._upgrade.processes()])
+
+    # ---------------------------------------------------------------- the loop
+
+    def run(self) -> int:
+        """Start, supervise and end the service; returns the exit status."""
+        workers = self._workers
+        self._signals.install()
+        try:
+            if self._inline is not None:
+                self._inline.start()
+            while True:
+                self._step(time.monotonic())
+                if workers.over:
+                    break
+                self._wait()
+                for number in self._signals.take():
+                    self._on_signal(number)
+        finally:
+            workers.kill()
+            self._service.files_are_ours = not self._others_listen()
+            self._signals.restore()
+        if workers.failure is not None:
+            raise workers.failure
+        status = 1 if workers.failed else 0
+        if self._inline is not None and self._inline.abandoned and self._service.command:
+            leave(status)  # the threads that were given up could disturb an ordinary end
+        return status
+
+    def _others_listen(self) -> bool:
+        inherited = self._service.inherited
+        if (
+            inherited is not None
+            and inherited.role == "successor"
+            and os.getppid() == inherited.parent
+        ):
+            return True
+        return self._upgrade.lives()
+
+    def _wait(self) -> None:
+        """Wait until something has happened, or is due."""
+        poll = select.poll()
+        poll.register(self._signals.fileno(), select.POLLIN)
+        pipe = self._service.status_pipe
+        if pipe is not None and pipe.fileno() >= 0:
+            poll.register(pipe.fileno(), select.POLLIN)
+        processes = [*self._workers.processes(), *self._upgrade.processes()]
+        for one in processes:
+            if one.channel >= 0:
+                poll.register(one.channel, select.POLLIN)
+        reloader = self._service.reloader
+        if reloader is not None and not self._forked and reloader.changes >= 0:
+            poll.register(reloader.changes, select.POLLIN)
+        wait = self._workers.wait_for(time.monotonic())
+        if pipe is not None:
+            wait = min(wait, _COUNT if self._requests_most else _HEARTBEAT)
+        if self._inline is not None and self._service.settings.timeout_request:
+            wait = min(wait, _HEARTBEAT)
+        if self._service.notifier.interval:
+            wait = min(wait, self._service.notifier.interval)
+        poll.poll(None if wait == math.inf else wait * 1000 + 1)
+        for one in processes:
+            one.read()
+
+    def _step(self, now: float) -> None:
+        """Do what is due."""
+        service, workers, pipe = self._service, self._workers, self._service.status_pipe
+        self._upgrade.check()
+        if self._stop_wanted and not self._stopping and not self._upgrade.is_starting():
+            self._stop()
+        if pipe is not None:
+            self._follow_orders(pipe)
+        if service.reloader is not None and not self._forked:
+            self._reload_changes(service.reloader, now)
+        workers.step(now)
+        if workers.ready and not self._announced:
+            self._announced = True
+            service.on_ready(service.sockets)
+            service.notifier.ready()
+            if pipe is not None:
+                pipe.send(status_pipe.READY)
+            if service.inherited is not None:
+                service.inherited.report_ready()
+        if self._reloading and not workers.reloading:
+            self._reloading = False
+            service.notifier.ready()
+        if self._application_is_stale:
+            self._drop_application()
+        self._send_heartbeat(now)
+        if self._inline is not None and self._inline.is_stuck and not self._replaced:
+            self._replaced = True  # a thread cannot be ended, but a process can be replaced
+            if pipe is not None or service.command is not None:
+                self._reload()
+
+    def _send_heartbeat(self, now: float) -> None:
+        """Show that this process lives, and those that it answers for."""
+        service, inline = self._service, self._inline
+        interval = max(_HEARTBEAT + 1, service.notifier.interval)
+        if not any(
+            one.ready and (one is inline or now - one.last_heartbeat < interval)
+            for one in self._workers.members
+        ):
+            return
+        service.notifier.ping(now)
+        pipe = service.status_pipe
+        if pipe is None:
+            return
+        if now - self._last_heartbeat >= _HEARTBEAT - 0.1:
+            self._last_heartbeat = now
+            pipe.send(status_pipe.HEARTBEAT)
+            if service.reloader is not None:
+                service.reloader.tell_of_modules()
+        has_served_enough = inline is not None and 0 < self._requests_most <= inline.requests
+        if has_served_enough and pipe.send(status_pipe.REPLACE):
+            self._requests_most = 0  # asking once is enough
+
+    # ---------------------------------------------------------------- signals
+
+    def _on_signal(self, number: int) -> None:
+        if number in STOP:
+            self._on_stop(number)
+        elif number == signal.SIGHUP:
+            if self._in_terminal and not os.isatty(_STANDARD_ERROR):
+                self._stop()
+            else:
+                self._reload()
+        elif number == signal.SIGUSR1:
+            log.reopen()
+            if self._inline is not None:
+                self._inline.reopen_logs()
+            self._forward(number)
+        elif number == signal.SIGQUIT:
+            self._forward(number)
+        elif number == signal.SIGUSR2:
+            if not self._stopping:
+                self._upgrade.start()
+        elif number in (signal.SIGTTIN, signal.SIGTTOU):
+            self._change(number)
+
+    def _forward(self, number: int) -> None:
+        for one in self._workers.processes():
+            if one.ready:
+                one.signal(number)
+
+    def _on_stop(self, number: int) -> None:
+        """Drain, however often a signal comes; only Ctrl-C pressed twice ends at once."""
+        pipe = self._service.status_pipe
+        if pipe is not None:
+            # SIGINT comes from the terminal, to the supervisor as well, and that decides.
+            if number == signal.SIGTERM and not self._stopping:
+                pipe.send(status_pipe.STOPPING)
+                self._stop()
+            return
+        interrupted = number == signal.SIGINT
+        if interrupted and self._is_second_interrupt():
+            self._stop_now()
+        elif self._upgrade.is_starting() and not self._stopping and not self._stop_wanted:
+            get_logger().info("stopping when the successor serves")
+            self._stop_wanted = True
+        else:
+            self._stop(interrupted=interrupted)
+
+    def _is_second_interrupt(self) -> bool:
+        now = time.monotonic()
+        if now - self._interrupted < _SAME_INTERRUPT:
+            return False
+        is_first = self._interrupted == -math.inf
+        self._interrupted = now
+        return not is_first and is_foreground()
+
+    def _follow_orders(self, pipe: StatusPipe) -> None:
+        """Do what the supervisor of this worker has said, or drain where it is gone."""
+        for order in pipe.read_orders():
+            if order == status_pipe.NOW:
+                self._stop_now()
+            else:
+                self._stop(others_accept=order == status_pipe.LEAVE)
+        if not self._stopping and pipe.is_supervisor_gone():
+            get_logger().warning("the supervisor is gone")
+            self._stop()
+
+    def _stop(self, *, others_accept: bool = False, interrupted: bool = False) -> None:
+        """Drain and end; a repetition changes nothing. `others_accept`: see ThreadPool.stop."""
+        if not self._stopping:
+            self._stopping = True
+            get_logger().debug("stopping")
+            if not self._upgrade.succeed():
+                self._service.notifier.stopping()
+            if self._service.status_pipe is None and not self._others_listen():
+                close_backlog(self._service.sockets)
+            # A client that connects from now on is to be refused, rather than to wait.
+            for sock in self._service.sockets:
+                sock.close()
+        within = math.inf
+        reloader = self._service.reloader
+        if reloader is not None and not self._forked:
+            reloader.end_transfer()
+            if interrupted and "timeout_graceful" not in self._service.settings.sources:
+                within = _DEVELOPER_TIMEOUT
+        others_accept = others_accept or self._upgrade.serves()
+        self._workers.stop(time.monotonic(), others_accept=others_accept, within=within)
+
+    def _stop_now(self) -> None:
+        """End at once, and cut what is open."""
+        self._stop()
+        self._workers.stop_now(time.monotonic(), within=_AT_ONCE)
+
+    def _change(self, number: int) -> None:
+        """One worker more, or one less."""
+        if self._stopping:
+            return
+        if self._inline is not None:
+            get_logger().warning("this server has no workers; --workers 2 makes it one that has")
+        elif any(one.program for one in self._workers.processes()):
+            self._forward(number)
+        else:
+            self._workers.change(1 if number == signal.SIGTTIN else -1, time.monotonic())
+
+    def _reload(self) -> None:
+        """Have what serves replaced by the same, loaded again."""
+        service, workers = self._service, self._workers
+        if self._stopping:
+            return
+        if service.status_pipe is not None:
+            service.status_pipe.send(status_pipe.REPLACE)  # the supervisor sees to it
+            return
+        if service.reloader is not None:
+            service.reloader.failure = None
+        self._reloading = True
+        service.notifier.reloading()
+        holds_application = self._inline is not None or (
+            service.settings.preload and not self._is_keeper
+        )
+        if holds_application and service.command is not None:
+            # What is loaded in a process stays loaded, so another one has to load it again.
+            workers.reload(self._start_program)
+            self._application_is_stale = True
+        else:
+            workers.reload()
+
+    def _reload_changes(self, reloader: Reloader, now: float) -> None:
+        """Start again after a change, at once: nothing old is to be seen any more."""
+        changed = reloader.read_changes()
+        if changed and not self._stopping:
+            self._workers.restart(now)
+            names = [os.path.relpath(path) for path in changed[:3]]
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            get_logger().info(
+                "changed: %s%s; loading the application again", ", ".join(names), more
+            )
+
+    def _drop_application(self) -> None:
+        """After such a reload, release the application, its threads and its memory."""
+        workers = self._workers
+        if workers.reloading or self._stopping or self._upgrade.lives():
+            return
+        programs = [one for one in workers.processes() if one.program]
+        if not programs:
+            self._application_is_stale = False  # the reload was given up
+        elif len(workers.members) == 1 and not programs[0].stopping:
+            self._spawner.become_keeper(programs[0])

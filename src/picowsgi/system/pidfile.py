@@ -1,0 +1,87 @@
+"""The file that tells others the number of the process.
+
+Never removes or replaces the file of another process that lives.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from picowsgi.errors import ConfigError
+from picowsgi.system.processes import is_running
+
+
+class PidFile:
+    """The file at `path`. While a successor takes the name over it is `path` with `.old` added."""
+
+    def __init__(self, path: str) -> None:
+        self._own = Path(path).absolute()
+        self._path = self._own
+        self._old = self._own.with_name(self._own.name + ".old")
+
+    def write(self) -> None:
+        """Make the file; one that is left from a process that is gone is replaced.
+
+        Raises ConfigError where it cannot be written, or belongs to a process that lives.
+        """
+        other = _read(self._path)
+        if other is not None and other != os.getpid() and is_running(other):
+            raise ConfigError(
+                f"the pid file {self._path} names process {other}, which is running; "
+                "stop it, or choose another file"
+            )
+        try:
+            descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
+            try:
+                os.write(descriptor, b"%d\n" % os.getpid())
+                os.fchmod(descriptor, 0o644)
+                Path(name).replace(self._path)
+            except BaseException:
+                Path(name).unlink()
+                raise
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            message = f"cannot write the pid file {self._path}: {error.strerror}"
+            raise ConfigError(message) from None
+
+    def make_room(self) -> None:
+        """Give the name up for a successor's file."""
+        self._move(self._old)
+
+    def take_back(self) -> None:
+        """Have the name again: the successor is gone."""
+        with suppress(ConfigError):  # a successor of another program has it
+            if _read(self._own) in (None, os.getpid()) or not is_running(_read(self._own) or 0):
+                self._move(self._own)
+
+    def remove(self) -> None:
+        """Remove the file if it is this process's."""
+        if _read(self._path) == os.getpid():
+            with suppress(OSError):
+                self._path.unlink()
+
+    def _move(self, path: Path) -> None:
+        if _read(self._path) == os.getpid():
+            with suppress(OSError):
+                self._path.replace(path)
+                self._path = path
+
+
+def _read(path: Path) -> int | None:
+    """Return the number that the file holds, or None."""
+    # Root may read what another user has put there: a link, a pipe, or something without an end.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return int(os.read(descriptor, 32)) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,18 @@
+"""Other processes of this machine. Never sends one a signal that it would notice."""
+
+from __future__ import annotations
+
+import os
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether there is a process with this number."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it runs, as another user
+    return True

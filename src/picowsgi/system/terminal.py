@@ -1,0 +1,42 @@
+"""Whether a stream is a terminal, with colours and Ctrl-C. Never decides which colours."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Any
+
+
+def is_terminal(stream: Any) -> bool:
+    """Tell whether a file object such as `sys.stderr` writes to a terminal."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, OSError, ValueError):  # there is none, or it is closed
+        return False
+
+
+def is_foreground() -> bool:
+    """Tell whether this process is in the foreground of a terminal, so that Ctrl-C reaches it."""
+    for descriptor in range(3):  # most often it is among these, and no other need be free
+        with suppress(OSError):
+            return os.tcgetpgrp(descriptor) == os.getpgrp()
+    with suppress(OSError):
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        try:
+            return os.tcgetpgrp(terminal) == os.getpgrp()
+        finally:
+            os.close(terminal)
+    return False
+
+
+def wants_colour(*, in_terminal: bool, standard: bool = True) -> bool:
+    """Tell whether what is written there is to have colours: in terminals that can show them.
+
+    `NO_COLOR` (https://no-color.org) is a no to all. `FORCE_COLOR` is a yes for what goes to
+    `standard` output or error, which may be shown by another program, and not for files.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    if standard and os.environ.get("FORCE_COLOR", "") not in ("", "0"):
+        return True
+    return in_terminal and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,149 @@
+"""The access log: its file, and the program that the core runs for each line.
+
+Never formats a line: that is the core's (csrc/access.c), which escapes what comes from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from picowsgi import core
+from picowsgi.config.log_format import Part, is_json, parse_format
+from picowsgi.log import get_logger
+from picowsgi.system.terminal import is_terminal, wants_colour
+
+if TYPE_CHECKING:
+    from picowsgi.config.settings import Settings
+
+_RESET = "\x1b[0m"
+_SLOW_COLOUR = "\x1b[1;35m"
+#: By the first digit of the status.
+_STATUS_COLOURS = {"2": "\x1b[32m", "3": "\x1b[36m", "4": "\x1b[33m", "5": "\x1b[1;31m"}
+
+_CODES = {
+    "h": core.ATOM_ADDRESS,
+    "u": core.ATOM_USER,
+    "m": core.ATOM_METHOD,
+    "R": core.ATOM_TARGET,
+    "U": core.ATOM_PATH,
+    "q": core.ATOM_QUERY,
+    "H": core.ATOM_PROTOCOL,
+    "s": core.ATOM_STATUS,
+    "B": core.ATOM_BYTES,
+    "b": core.ATOM_BYTES_OR_DASH,
+    "T": core.ATOM_SECONDS,
+    "L": core.ATOM_DECIMAL_SECONDS,
+    "M": core.ATOM_MILLISECONDS,
+    "D": core.ATOM_MICROSECONDS,
+    "Q": core.ATOM_QUEUE,
+    "c": core.ATOM_CLOCK,
+    "t": core.ATOM_TIME,
+    "d": core.ATOM_DURATION,
+}
+
+
+class AccessLog:
+    """Where the lines go, and the program that makes them; `descriptor` -1: nowhere.
+
+    Raises OSError where the file cannot be opened.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.access_log_file
+        wanted = settings.access_log == "on"
+        if settings.access_log == "auto":
+            wanted = is_terminal(sys.stdout)
+        self.descriptor = self._open() if wanted else -1
+        #: A line is written at once there, and may have colours.
+        self.in_terminal = self.descriptor >= 0 and os.isatty(self.descriptor)
+        form = settings.access_log_format
+        if form == "auto":
+            form = "short" if self.in_terminal else "combined"
+        self.json = is_json(form)
+        marks = self.in_terminal or form == "short"
+        self.program = compile_format(
+            form,
+            slow=settings.access_log_slow if marks else 0.0,
+            colour=wants_colour(in_terminal=self.in_terminal, standard=self._path == "-"),
+        )
+
+    def _open(self) -> int:
+        if self._path == "-":
+            return os.dup(1)
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    @property
+    def output(self) -> core.AccessOutput:
+        """What the core needs to know of it."""
+        return core.AccessOutput(self.descriptor, self.program, self.json, self.in_terminal)
+
+    def reopen(self, log_to: Callable[[int], object]) -> None:
+        """Open the file again, as after a rotation; `log_to` is told the new descriptor.
+
+        Where it cannot be opened, that is logged, and the old file stays in use.
+        """
+        if self.descriptor >= 0 and self._path != "-":
+            try:
+                new = self._open()
+            except OSError as error:
+                get_logger().error("cannot open the access log again: %s", error)
+                return
+            old, self.descriptor = self.descriptor, new
+            log_to(self.descriptor)
+            os.close(old)
+
+    def close(self) -> None:
+        """Close the file; the core must not write any more."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def compile_format(text: str, *, slow: float = 0.0, colour: bool = False) -> bytes:
+    """Return the program for a format (`config.log_format`).
+
+    A request of `slow` seconds or longer (0: none) is marked, and with `colour` the status has
+    one; neither where the format is JSON. Raises ValueError, whose text says what was expected.
+    """
+    json = is_json(text)
+    program = b"".join(_compile(part, json, colour) for part in parse_format(text))
+    return program if json or not slow else program + _slow_mark(slow, colour)
+
+
+def _compile(part: Part, json: bool, colour: bool) -> bytes:
+    if part.kind == "text":
+        return _literal(part.text)
+    if part.kind == "request field":
+        return _atom(core.ATOM_FIELD, part.text)
+    if part.kind == "response field":
+        return _atom(core.ATOM_RESPONSE_FIELD, part.text)
+    if part.text == "p":
+        return _literal(str(os.getpid()) if json else f"<{os.getpid()}>")
+    if part.text == "t" and not json:
+        return _literal("[") + _atom(core.ATOM_TIME) + _literal("]")
+    if part.text == "s" and colour and not json:
+        return _coloured_status()
+    return _atom(_CODES[part.text])
+
+
+def _atom(code: int, text: str = "") -> bytes:
+    data = text.encode("latin-1")
+    return bytes([code]) + len(data).to_bytes(2, "big") + data
+
+
+def _literal(text: str) -> bytes:
+    return _atom(core.ATOM_LITERAL, text)
+
+
+def _coloured_status() -> bytes:
+    begin = [_atom(core.ATOM_IF_STATUS, digit + code) for digit, code in _STATUS_COLOURS.items()]
+    return b"".join(begin) + _atom(core.ATOM_STATUS) + _literal(_RESET)
+
+
+def _slow_mark(seconds: float, colour: bool) -> bytes:
+    text = f"{_SLOW_COLOUR}slow{_RESET}" if colour else "slow"
+    least = int(seconds * 1000).to_bytes(4, "big").decode("latin-1")
+    return _atom(core.ATOM_IF_SLOW, f"{least} {text}")

@@ -1,0 +1,59 @@
+"""What the error log says of requests that were accepted and not answered in full.
+
+Never speaks of what is the client's own doing: that it has gone, or sent what is no request.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from picowsgi import core
+from picowsgi.log import get_logger, printable
+
+if TYPE_CHECKING:
+    from picowsgi.config.settings import Settings
+
+
+def log_incidents(server: core.CoreServer, settings: Settings) -> None:
+    """Write a line for each incident that the core has."""
+    for incident in server.incidents():
+        level, text = _describe(incident, settings)
+        if incident.line:
+            text += f": {printable(incident.line)}"
+        if incident.address:
+            text += f", from {incident.address} port {incident.port}"
+        get_logger().log(level, "%s", text)
+
+
+def _describe(incident: core.Incident, settings: Settings) -> tuple[int, str]:
+    why = os.strerror(incident.error)
+    unsent = f"; at least {incident.unsent} bytes are not sent" if incident.unsent else ""
+    if incident.what == core.INCIDENT_STORAGE:
+        return logging.ERROR, f"the content of a request cannot be stored, so it gets a 507: {why}"
+    if incident.what == core.INCIDENT_MEMORY:
+        return logging.ERROR, f"out of memory for a request, so it gets a 503 or no answer: {why}"
+    if incident.what == core.INCIDENT_WRITE_TIMEOUT:
+        text = f"a client has taken nothing for {settings.timeout_write:g} s (--timeout-write)"
+        return logging.WARNING, f"{text}, so its response is cut{unsent}"
+    if incident.what == core.INCIDENT_STOP:
+        text = "the server stops before a request is answered in full"
+        return logging.WARNING, f"{text}{unsent}"
+    if incident.what == core.INCIDENT_SHORT:
+        text = "a file has become shorter while it is sent, so its response is cut"
+        return logging.ERROR, f"{text}{unsent}"
+    if incident.what == core.INCIDENT_HEADS:
+        text = "the heads of requests that are not complete take more than --head-memory-total"
+        return logging.WARNING, f"{text}, so some of these requests get a 503"
+    if incident.what == core.INCIDENT_QUEUE:
+        text = f"no thread was free for {settings.timeout_queue:g} s (--timeout-queue)"
+        return logging.WARNING, f"{text}, so some requests get a 503"
+    if incident.what == core.INCIDENT_ABANDONED:
+        text = "an exception came between the application and its response, which is cut"
+        return logging.ERROR, f"{text}{unsent}"
+    if incident.what == core.INCIDENT_LOST:
+        return logging.ERROR, f"{incident.unsent} more requests are not answered in full"
+    if incident.what == core.INCIDENT_BACKLOG:
+        return logging.WARNING, "the server stops while connections wait to be accepted"
+    return logging.ERROR, f"a request cannot be answered in full: {why}{unsent}"

@@ -1,0 +1,200 @@
+"""One event loop of a process, and the threads that serve on it.
+
+Never shares with another loop what a request needs: neither a lock nor a cache.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from picowsgi import core
+from picowsgi.log import get_logger, show
+from picowsgi.system.cpus import has_gil, usable_cpus
+from picowsgi.threads.incidents import log_incidents
+from picowsgi.wsgi.environ import SharedState, base_environ
+from picowsgi.wsgi.request_timeout import CAN_INTERRUPT, Guard, interrupt_application
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from picowsgi.config.settings import Settings
+    from picowsgi.wsgi.gateway import Gateway
+
+#: Makes a thread of this name that does this, and starts it.
+StartThread = Callable[[str, Callable[[], object]], threading.Thread]
+
+_WATCHER = "picowsgi-watch"
+_NO_THREAD = "one more thread is needed but cannot be started: %s"
+
+
+def share_out(settings: Settings) -> list[Settings]:
+    """Return the settings of each loop of a process: its part of threads, connections and memory.
+
+    As many loops as can run at once: one where Python has its lock, otherwise one for each CPU that
+    is left to the process. Each has a thread and room for a connection at least.
+    """
+    wanted = settings.loops
+    if wanted == 0:
+        wanted = 1 if has_gil() else max(1, usable_cpus() // settings.workers)
+    count = min(wanted, settings.threads, settings.max_connections)
+    return [
+        replace(
+            settings,
+            threads=_part(settings.threads, number, count),
+            max_connections=_part(settings.max_connections, number, count),
+            head_memory_total=_part(settings.head_memory_total, number, count),
+            body_memory_total=_part(settings.body_memory_total, number, count),
+        )
+        for number in range(count)
+    ]
+
+
+def warn(settings: Settings) -> None:
+    """Warn about loops that cannot be started, or are of no use."""
+    if settings.loops > 1 and has_gil():
+        get_logger().warning(
+            "--loops %d: only one thread of this Python runs at a time, because it has its lock "
+            "(GIL), so more loops than one gain nothing",
+            settings.loops,
+        )
+    count = len(share_out(settings))
+    if settings.loops > count:
+        get_logger().warning(
+            "--loops is lowered from %d to %d: each needs a thread (--threads %d) and a connection "
+            "(--max-connections %d)",
+            settings.loops,
+            count,
+            settings.threads,
+            settings.max_connections,
+        )
+
+
+def _part(whole: int, number: int, count: int) -> int:
+    return whole // count + (number < whole % count)
+
+
+class Loop:
+    """Serves `application` on `sockets`, with up to `settings.threads`.
+
+    `common` is in the environ of each request. `make_gateway` is called in each serving thread with
+    what `Gateway` is made of. Raises OSError where the system refuses what the core needs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        application: WSGIApplication,
+        sockets: Sequence[socket.socket],
+        settings: Settings,
+        *,
+        access: core.AccessOutput,
+        balance: core.Balance | None,
+        common: Mapping[str, Any],
+        make_gateway: Callable[..., Gateway],
+    ) -> None:
+        self._name = name
+        self._application = application
+        self._settings = settings
+        self._make_gateway = make_gateway
+        self.core = core.CoreServer(sockets, settings, access, balance)
+        self._bases = [base_environ(sock, common) for sock in sockets]
+        self._shared = SharedState(self.core)
+        #: Those that serve, by the number that the core has for them; and their guards.
+        #: A new one gets the number of one that has ended.
+        self._threads: list[threading.Thread] = []
+        self._guards: dict[int, Guard] = {}
+        #: Whether a request did not end though its time was up: the process has to be replaced.
+        self.is_stuck = False
+
+    def start(self, start_thread: StartThread) -> None:
+        """Begin to serve, in threads that `start_thread` makes."""
+        self._start_serving_thread(start_thread)
+        start_thread(_WATCHER, partial(self._watch, start_thread))
+
+    def log_stuck(self) -> None:
+        """Say where the serving threads are that have not ended."""
+        for thread in self._threads:
+            stack = _stack_of(thread)
+            if stack:
+                get_logger().error(
+                    "%s has not ended and is left behind at:\n%s", thread.name, stack
+                )
+
+    def _start_serving_thread(self, start_thread: StartThread) -> None:
+        ended = (number for number, one in enumerate(self._threads) if not one.is_alive())
+        number = next(ended, len(self._threads))
+        thread = start_thread(f"{self._name}-{number}", partial(self._serve, number))
+        self._threads[number : number + 1] = [thread]
+
+    def _serve(self, number: int) -> None:
+        try:
+            gateway = self._gateway_of(number)
+        except Exception as error:
+            if number == 0:  # nobody serves, so the server cannot start
+                raise
+            get_logger().error(_NO_THREAD, show(error))
+            return
+        gateway.run()
+        log_incidents(self.core, self._settings)  # the watcher may have ended before
+
+    def _gateway_of(self, number: int) -> Gateway:
+        thread = core.CoreThread(self.core, number)
+        application, settings = self._application, self._settings
+        if settings.timeout_request and not has_gil():
+            application = self._guards[number] = Guard(application)
+        return self._make_gateway(
+            application, thread, self._bases, self._shared, debug=settings.debug
+        )
+
+    def _watch(self, start_thread: StartThread) -> None:
+        while True:
+            what, number = self.core.watch()
+            if what == core.WATCH_STOP:
+                return
+            try:
+                self._act(start_thread, what, number)
+            except Exception as error:  # such as no memory: the threads still need a watcher
+                get_logger().error("an error in the watching thread, which goes on", exc_info=error)
+
+    def _act(self, start_thread: StartThread, what: int, number: int) -> None:
+        if what == core.WATCH_INCIDENT:
+            log_incidents(self.core, self._settings)
+        elif what == core.WATCH_START:
+            try:
+                self._start_serving_thread(start_thread)
+            except (RuntimeError, MemoryError) as error:  # the system has no room for it
+                self.core.note_failed_thread()
+                get_logger().error(_NO_THREAD, show(error))
+        else:
+            self._interrupt(number, stuck=what == core.WATCH_STUCK)
+
+    def _interrupt(self, number: int, *, stuck: bool) -> None:
+        """Raise RequestTimeoutError in a thread whose request takes too long, where that can be."""
+        thread = self._threads[number]
+        seconds = self._settings.timeout_request
+        stack = _stack_of(thread)
+        if not stack:
+            return
+        if stuck:
+            self.is_stuck = True
+            text = "a request of %s has not ended %g s after its time was up; the thread is at:\n%s"
+        elif CAN_INTERRUPT:
+            text = "a request of %s has run for %g s and is interrupted at:\n%s"
+        else:
+            text = "a request of %s has run for %g s; PyPy cannot interrupt it; it is at:\n%s"
+        get_logger().error(text, thread.name, seconds, stack)
+        if CAN_INTERRUPT and not stuck:
+            interrupt_application(thread.ident or 0, self._guards.get(number))
+
+
+def _stack_of(thread: threading.Thread) -> str:
+    """Where a thread is, as a traceback shows it; empty when it has ended."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame is not None else ""

@@ -1,0 +1,213 @@
+"""The serving threads of a process, started when they are needed, on one event loop or several.
+
+Never reads a socket itself, and never lets a thread have two requests at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from picowsgi import core
+from picowsgi.log import get_logger
+from picowsgi.threads import loop
+from picowsgi.threads.access_log import AccessLog
+from picowsgi.wsgi.gateway import EXTENSIONS, Gateway
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from picowsgi.config.settings import Settings
+
+_NOTHING: Mapping[str, Any] = {}
+_LOOK = 0.25  # seconds: how soon join() sees that a stop was asked for
+
+
+class ThreadPool:
+    """Serves `application` on `sockets`, which stay the caller's, with up to `settings.threads`.
+
+    `environ` is added to that of each request. `make_gateway` is called in each serving thread with
+    what `Gateway` is made of.
+    Raises OSError where the system refuses what the core needs.
+    """
+
+    def __init__(
+        self,
+        application: WSGIApplication,
+        sockets: Sequence[socket.socket],
+        settings: Settings,
+        *,
+        multiprocess: bool = False,
+        balance: core.Balance | None = None,
+        environ: Mapping[str, Any] = _NOTHING,
+        make_gateway: Callable[..., Gateway] = Gateway,
+    ) -> None:
+        self._settings = settings
+        #: Its threads and sockets are this process's: in a forked child there is nothing to end.
+        self._process = os.getpid()
+        self._access = AccessLog(settings)
+        common = {
+            **EXTENSIONS,
+            "wsgi.multithread": settings.threads > 1,
+            "wsgi.multiprocess": multiprocess,
+            **environ,
+        }
+        parts = loop.share_out(settings)
+        if len(parts) > 1 and balance is None:
+            balance = core.Balance()
+        self._loops = [
+            loop.Loop(
+                "picowsgi" if len(parts) == 1 else f"picowsgi-{number}",
+                application,
+                sockets,
+                part,
+                access=self._access.output,
+                balance=balance,
+                common=common,
+                make_gateway=make_gateway,
+            )
+            for number, part in enumerate(parts)
+        ]
+        #: Guards the two below, and the closing of the log.
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._running = 0
+        self._over = threading.Event()
+        self._deadline: float | None = None
+        #: Why a serving thread ended though nobody asked for it.
+        self.error: BaseException | None = None
+        #: Called by the last thread that ends.
+        self.on_end: Callable[[], object] = lambda: None
+
+    @property
+    def started(self) -> bool:
+        """Whether `start` was called."""
+        return bool(self._threads)
+
+    @property
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._process
+
+    @property
+    def requests(self) -> int:
+        """How many requests have been taken."""
+        return sum(one.core.requests for one in self._loops)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a request did not end though its time was up: the process has to be replaced."""
+        return any(one.is_stuck for one in self._loops)
+
+    def share(self, source: socket.socket, target: socket.socket) -> None:
+        """Take connections from other processes, and at the end leave them to others.
+
+        The two are a pair of the type SOCK_STREAM that all of them have, until it is shut down.
+        """
+        for one in self._loops:
+            one.core.share(source, target)
+
+    def start(self) -> None:
+        """Begin to serve. Raises RuntimeError in a child of the process that has made it."""
+        if self._is_forked:
+            raise RuntimeError("the server belongs to the process that has made it")
+        with self._lock:
+            self._running += 1  # this thread: what has begun may end before the rest begins
+        try:
+            for one in self._loops:
+                one.start(self._start_thread)
+        finally:
+            self._note_end()
+
+    def stop(self, *, others_accept: bool = False) -> None:
+        """Drain and end; once it drains, another call changes nothing.
+
+        All connections that the system has accepted are served, also those that wait for room.
+        `others_accept`: another process goes on accepting from the sockets, and takes those that
+        wait for room here. From any thread, or a signal handler.
+        """
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._settings.timeout_graceful
+        self._stop_loops(core.LEAVE if others_accept else core.DRAIN)
+
+    def stop_now(self) -> None:
+        """End at once, and cut what is open. From any thread, or a signal handler."""
+        self._deadline = time.monotonic()
+        self._stop_loops(core.END)
+
+    def _stop_loops(self, how: int) -> None:
+        for one in self._loops:
+            one.core.stop(how)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until serving has ended; False when `timeout` seconds were not enough.
+
+        Requests that are still in the application at the end of a drain are given up: their
+        threads are named in the log, and left.
+        """
+        if self._is_forked:
+            return True
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._over.wait(_LOOK if timeout is None else min(_LOOK, timeout)):
+            now = time.monotonic()
+            if self._deadline is not None and now >= self._deadline + _LOOK:
+                for one in self._loops:
+                    one.log_stuck()
+                return True
+            if until is not None and now >= until:
+                return False
+        for thread in self._threads:
+            thread.join(_LOOK)
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Close the log; of a worker that was started, `join` does it."""
+        if self._is_forked:
+            return
+        with self._lock:
+            self._access.close()
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file again, as after a rotation."""
+        self._access.reopen(self._log_to)
+
+    def _log_to(self, descriptor: int) -> None:
+        for one in self._loops:
+            one.core.log_to(descriptor)
+
+    def _start_thread(self, name: str, target: Callable[[], object]) -> threading.Thread:
+        thread = threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
+        with self._lock:
+            self._threads = [one for one in self._threads if one.is_alive() or not one.ident]
+            self._threads.append(thread)
+            self._running += 1
+        try:
+            thread.start()
+        except BaseException:
+            with self._lock:
+                self._threads.remove(thread)
+                self._running -= 1
+            raise
+        return thread
+
+    def _run(self, target: Callable[[], object]) -> None:
+        try:
+            target()
+        except BaseException as error:  # not an application's: those end with their request
+            self.error = error
+            self._stop_loops(core.END)
+            get_logger().critical("a thread of the server has failed", exc_info=error)
+        finally:
+            self._note_end()
+
+    def _note_end(self) -> None:
+        with self._lock:
+            self._running -= 1
+            last = self._running == 0
+        if last:
+            self._over.set()
+            self.on_end()

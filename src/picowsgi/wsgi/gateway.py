@@ -1,0 +1,380 @@
+"""One request through the application and back (PEP 3333).
+
+Never touches a socket, and never has more than one request at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from picowsgi import core
+from picowsgi.errors import ClientGoneError
+from picowsgi.log import get_logger, request_line
+from picowsgi.system import fork_guard
+from picowsgi.wsgi.environ import EnvironMaker, SharedState
+from picowsgi.wsgi.request_timeout import calls_application, checkpoint
+from picowsgi.wsgi.response import FileWrapper, Response, real_file, to_bytes
+from picowsgi.wsgi.response_head import Head, HeadEncoder
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+
+def _no_count(_response: object) -> int:
+    return 0
+
+
+#: Where references are not counted (PyPy), no count says that a response can be used again.
+getrefcount: Callable[[object], int] = getattr(sys, "getrefcount", _no_count)
+
+_current = threading.local()
+
+_ENDED = -100  # in the place of a request's number: there is none yet
+
+MakePage = Callable[["WSGIEnvironment", BaseException], tuple[list[tuple[str, str]], bytes]]
+
+
+_ERROR_STATUS = "500 Internal Server Error"
+_ERROR_PAGE = [("Content-Type", "text/plain; charset=utf-8")], b"Internal Server Error\n"
+
+
+def _no_page(
+    _environ: WSGIEnvironment, _error: BaseException
+) -> tuple[list[tuple[str, str]], bytes]:
+    """Return the fields and the content of the answer to an error, which tells nothing of it."""
+    return _ERROR_PAGE
+
+
+def client_disconnected() -> bool:
+    """Tell whether the client of the calling thread's request has closed its side or is gone.
+
+    A thread that the application has started itself has no request: there it is always False, which
+    lets what runs there come to its end.
+    """
+    gateway = getattr(_current, "gateway", None)
+    return gateway is not None and bool(core.client_gone(gateway.thread))
+
+
+def early_hints(headers: list[tuple[str, str]]) -> None:
+    """Send an interim response 103 with these fields for the calling thread's request (RFC 8297).
+
+    Nothing is sent once the response has begun, or from a thread that the application has started
+    itself, which has no request. Raises ResponseError where the fields are none, in any case.
+    """
+    head = HeadEncoder().encode_interim("103 Early Hints", headers)
+    gateway = getattr(_current, "gateway", None)
+    if gateway is not None:
+        core.send_interim(gateway.thread, head, len(head))
+
+
+#: What an environ offers beyond PEP 3333.
+EXTENSIONS = {
+    "wsgi.file_wrapper": FileWrapper,
+    "wsgi.early_hints": early_hints,
+    "picowsgi.client_disconnected": client_disconnected,
+    "waitress.client_disconnected": client_disconnected,
+}
+
+
+class Gateway:
+    """Runs the requests of one serving thread, the one that makes it, through `application`."""
+
+    response = Response
+    _make_page: MakePage = staticmethod(_no_page)
+
+    def __init__(
+        self,
+        application: WSGIApplication,
+        thread: core.CoreThread,
+        bases: list[WSGIEnvironment],
+        shared: SharedState,
+        flags: int = 0,
+        *,
+        debug: bool = False,
+    ) -> None:
+        """`flags` are added to those of every response (csrc/api.h).
+
+        `debug`: an error is shown to the client, with its traceback.
+        """
+        self.application = application
+        self.thread: Any = thread.pointer
+        self._use(HeadEncoder(flags))
+        self.environs = EnvironMaker(thread, bases, shared)
+        self._request = thread.request
+        #: Whether the response in parts that has ended is cut.
+        self._cut = False
+        self._process = os.getpid()
+        self._core_thread = thread
+        self._shared = shared
+        if debug:
+            from picowsgi.app.pages.error import make_page
+
+            self._make_page = make_page
+        _current.gateway = self
+
+    def _use(self, encoder: HeadEncoder) -> None:
+        self.encode = encoder.encode
+        #: One that is used again while nothing else has it: see `serve`.
+        self._response = self.response(self.thread, self.encode)
+        self._alone = self._count_references()
+        #: What answers a request where nothing else can: made before there is no memory for it.
+        self._failure = encoder.encode(_ERROR_STATUS, _ERROR_PAGE[0]), _ERROR_PAGE[1]
+
+    def _count_references(self) -> int:
+        """Return what `getrefcount` says of a response that nothing but the gateway has."""
+        response = self._response  # as in `serve`
+        return getrefcount(response) if getrefcount is not _no_count else -1
+
+    def run(self) -> None:
+        """Serve requests until the server stops, whatever happens to one of them."""
+        number: int = core.IDLE
+        while number != core.STOP:
+            try:
+                number = self._run(number)
+            except BaseException as error:
+                number = self._recover(error)
+        self.leave_child()
+
+    def _run(self, number: int) -> int:
+        """Serve requests, beginning with the one of this number; returns core.STOP."""
+        serve, make, templates = self.serve, self.environs.make, self._shared.templates
+        # CPython 3.11 makes the code of a loop faster only where its end is a jump without a
+        # condition, and this function is called once. So the condition stands in the middle.
+        while True:
+            template = templates.get(number)
+            if template is not None:
+                number = serve(template.copy())
+            elif number >= 0:
+                number = serve(make(number))
+            elif number == _ENDED:
+                number = core.finish(self.thread, self._cut)
+            elif number == core.STOP:
+                return number
+            else:
+                self._shared.take_news(self._core_thread)
+                number = core.next_request(self.thread)
+
+    def leave_child(self, error: BaseException | None = None) -> None:
+        """End this process if it is a child that the application has forked."""
+        if os.getpid() != self._process:
+            fork_guard.leave_child(error)
+
+    def serve(self, environ: WSGIEnvironment) -> int:
+        """Run one request and send its response; returns the number of the next one."""
+        # To make a response for each request is a tenth of the time of a small one. So the last one
+        # is used again, but only where nothing has been sent by it in parts, and nothing else has
+        # it: not the application by `start_response` or `write`, nor a thread or a traceback.
+        response = self._response
+        if getrefcount(response) != self._alone or response.exchange:
+            response = self._response = self.response(self.thread, self.encode)
+        response.head = None
+        response.over = False
+        application = self.application
+        try:
+            result = application(environ, response.start_response)
+            kind = type(result)  # also a checkpoint
+        except BaseException as error:
+            return self._fail(environ, response, None, error)
+        head = response.head
+        if (kind is list or kind is tuple) and head is not None and not response.started:
+            items: Any = result
+            if len(items) < 2:
+                body = items[0] if items else b""
+                if type(body) is bytes and (head.length < 0 or head.length == len(body)):
+                    number = self._serve_whole(response, head, body)
+                    if number != core.STARTED:
+                        return number
+        return self._serve_parts(environ, response, result)
+
+    def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
+        """Send a response that is complete in memory, and fetch the next request with it.
+
+        Returns core.STARTED, and does nothing, where `write` has sent something in another thread.
+        """
+        response.over = True
+        if self.environs.spooled is not None:
+            self.environs.close_spooled()
+        data, flags = head.data, head.flags
+        size = len(body)
+        if size > core.COPY_MOST:
+            if core.BYTES_MOVE:
+                body = core.pin(body)
+            self._lend(body)
+        number: int = core.respond(self.thread, data, len(data), body, size, flags)
+        return number
+
+    def _lend(self, pieces: Any) -> None:
+        """Keep bytes that the core may read until it has named the exchange.
+
+        In this order, so that an exception at any point leaves nothing behind (csrc/api.h). What
+        has been lent for the exchange before is kept, too: after an exception nobody here knows
+        whether the core has it.
+        """
+        request = self._request
+        request.lends = 1
+        loans = self._shared.loans
+        number = request.exchange
+        loans[number] = self._core_thread.owner, (pieces, loans.get(number))
+
+    def _serve_parts(self, environ: WSGIEnvironment, response: Response, result: Any) -> int:
+        """Send the items of an iterable one after the other."""
+        response.exchange = self._request.exchange
+        try:
+            if not (isinstance(result, FileWrapper) and self._send_file(response, result)):
+                self._send_items(response, result)
+            if not response.started:
+                response.begin()
+            checkpoint()
+        except BaseException as error:
+            return self._fail(environ, response, result, error)
+        self._close(environ, result)
+        if response.overflow:
+            self._complain(environ, "more content than its Content-Length says; the rest is cut")
+            return self._finish(response, cut=True)
+        if not response.complete:
+            missing = self._content_missing()
+            if missing > 0:
+                self._complain(environ, f"{missing} bytes less than its Content-Length says")
+                return self._finish(response, cut=True)
+        return self._finish(response, cut=False)
+
+    def _send_items(self, response: Response, result: Any) -> None:
+        if isinstance(result, (list, tuple)) and _has_its_items(result):
+            self._send_list(response, result)
+            return
+        for item in result:
+            response.send(item)
+            if response.enough:
+                break
+
+    def _send_list(self, response: Response, result: list[bytes] | tuple[bytes, ...]) -> None:
+        """Send items that are in memory already, without waiting for the client."""
+        lent: list[Any] = []
+        for item in result:
+            data: Any = item if type(item) is bytes else to_bytes(item)
+            size = len(data)
+            if size > core.COPY_MOST:
+                if core.BYTES_MOVE:
+                    data = core.pin(data)
+                if not lent:
+                    self._lend(lent)
+                lent.append(data)
+            response.send_sized(data, size, core.FINISHED)
+            if response.enough:
+                break
+
+    def _content_missing(self) -> int:
+        """Return how many bytes are missing from what the Content-Length says."""
+        missing: int = core.content_missing(self.thread)
+        return missing
+
+    def _send_file(self, response: Response, wrapper: FileWrapper) -> bool:
+        """Send a real file by sendfile, from where it stands; False where it is to be read."""
+        file = real_file(wrapper.filelike)
+        if file is None:
+            return False
+        offset = file.tell()
+        size = max(os.fstat(file.fileno()).st_size - offset, 0)
+        if response.head is not None and response.head.length < 0 and not response.started:
+            response.head = response.head.with_length(size)
+        if not response.started:
+            response.begin()
+        outcome = core.send_file(self.thread, file.fileno(), offset, size)
+        if outcome == core.GONE:
+            raise ClientGoneError
+        return bool(outcome != core.REFUSED)
+
+    def _finish(self, response: Response, *, cut: bool) -> int:
+        """End a response in parts; `run` does the rest, where nothing of it is referenced."""
+        response.over = True
+        self._cut = cut
+        return _ENDED
+
+    def _close(self, environ: WSGIEnvironment, result: Any) -> None:
+        """Call the iterable's close(), and free the request's content."""
+        try:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+                checkpoint()
+        except BaseException as error:
+            self.leave_child(error)
+            self._log(environ, "in close()", error)
+        if self.environs.spooled is not None:
+            self.environs.close_spooled()
+
+    def _fail(
+        self, environ: WSGIEnvironment, response: Response, result: Any, error: BaseException
+    ) -> int:
+        """End a request whose application raised an error, or whose client has gone."""
+        self.leave_child(error)
+        if isinstance(error, ClientGoneError):
+            get_logger().debug("the client has gone: %s", request_line(environ))
+        else:
+            self._log(environ, "in the application", error)
+        self._close(environ, result)
+        if response.started:
+            return self._finish(response, cut=True)
+        try:
+            headers, body = self._make_page(environ, error)
+            head = self.encode(_ERROR_STATUS, headers)
+        except BaseException as second:
+            self._log(environ, "in the page for an error", second)
+            head, body = self._failure
+        number = self._serve_whole(response, head, body)
+        return number if number != core.STARTED else self._finish(response, cut=True)
+
+    def _log(self, environ: WSGIEnvironment, where: str, error: BaseException) -> None:
+        """Write an error with its traceback; raises nothing, not even what a handler raises."""
+        self._note(error)
+        try:
+            get_logger().error("error %s: %s", where, request_line(environ), exc_info=error)
+        except BaseException as second:
+            self._note(second)
+
+    def _note(self, error: BaseException) -> None:
+        """Called with each error that ends its request; a subclass may remember it."""
+
+    def _complain(self, environ: WSGIEnvironment, text: str) -> None:
+        get_logger().error("the application sent %s: %s", text, request_line(environ))
+
+    def _recover(self, error: BaseException) -> int:
+        """Go on after an error of the server's own, such as no memory; returns as `serve` does."""
+        try:
+            get_logger().critical("an internal error ended a request", exc_info=error)
+        except BaseException as second:
+            self._note(second)
+        while True:
+            try:
+                return self._abandon()
+            except BaseException as second:
+                self._note(second)
+
+    def _abandon(self) -> int:
+        """End the current request, if there is one: by a 500, or cut where its head has been sent.
+
+        Returns as `serve` does.
+        """
+        state = core.request_state(self.thread)
+        number: int = core.IDLE
+        if state == core.REQUEST_WAITS:
+            head, body = self._failure
+            data = head.data
+            number = core.respond(self.thread, data, len(data), body, len(body), head.flags)
+        if state == core.REQUEST_BEGUN or number == core.STARTED:
+            core.send_end(self.thread, True)
+            number = core.IDLE
+        return number
+
+
+calls_application(Gateway.serve, Gateway._serve_parts, Gateway._send_items, Gateway._close)
+
+
+def _has_its_items(result: list[bytes] | tuple[bytes, ...]) -> bool:
+    """Tell whether iterating over this gives what it holds; a subclass may make items endlessly."""
+    kind = type(result)
+    return kind.__iter__ is list.__iter__ or kind.__iter__ is tuple.__iter__
