@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "cast.h"
 #include "conn_transfer.h"
 #include "poller.h"
@@ -216,6 +217,47 @@ static void who_has_had_a_slice_keeps_no_more_than_there_is_memory_for(void)
     site_close(&site);
 }
 
+static void the_head_of_a_stream_gets_what_its_flags_ask_for(void)
+{
+    for (int64_t length = -1; length <= 2; length += 3) {
+        open_site(AF_UNIX);
+        test_client client = site_connect(&site);
+        SEND(&client, GET("/"));
+        site_request(&site);
+        const char *head = length < 0 ? HEAD_OK : HEAD_OK "Content-Length: 2\r\n";
+        CHECK_INT(pw_send_first(site.thread, site.request.exchange, head, (int64_t)strlen(head),
+                                length, PW_ADD_DATE | PW_ADD_SERVER | PW_CLOSE, "ok", 2, 0),
+                  length < 0 ? 0 : PW_COMPLETE);
+        CHECK_INT(site_finish(&site, false), SITE_WAITS);
+        client_receive(&client);
+        CHECK_HOLDS(&client.got, "\r\nServer: picowsgi\r\nDate: ");
+        CHECK_HOLDS(&client.got, "\r\nConnection: close\r\n\r\n");
+        CHECK(client.ended);
+        client_close(&client);
+        site_close(&site);
+    }
+}
+
+/* Without memory the client is not left waiting: it is told to go on, or its connection ends. */
+static void who_waits_to_continue_hears_something(void)
+{
+    for (long n = 1; n < 20; n++) {
+        open_site(AF_UNIX);
+        test_client client = site_connect(&site);
+        CHECK_INT(site_next(&site), SITE_WAITS);
+        SEND(&client, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+                      "Content-Length: 2\r\n\r\n");
+        pw_alloc_fail_after(n);
+        CHECK_INT(site_next(&site), SITE_WAITS);
+        pw_alloc_fail_after(0);
+        client_receive(&client);
+        ABOUT("allocation %ld", n);
+        CHECK(client.ended || client.got.size > 0);
+        client_close(&client);
+        site_close(&site);
+    }
+}
+
 static void without_a_request_nothing_is_sent_and_no_lock_kept(void)
 {
     static const char head[] = "HTTP/1.1 103 Early Hints\r\n\r\n";
@@ -286,6 +328,8 @@ int main(void)
     RUN(a_wait_for_more_than_the_limit_allows_comes_back_to_look_again);
     RUN(a_thread_that_comes_after_its_server_is_told_to_stop);
     RUN(who_has_had_a_slice_keeps_no_more_than_there_is_memory_for);
+    RUN(the_head_of_a_stream_gets_what_its_flags_ask_for);
+    RUN(who_waits_to_continue_hears_something);
     RUN(without_a_request_nothing_is_sent_and_no_lock_kept);
     RUN(the_connection_that_goes_for_a_new_one_has_been_served);
     return check_end();
