@@ -247,6 +247,7 @@ void pw_server_free(pw_server *server)
     pw_free(server->incidents.at);
     pw_free(server->directory);
     pw_thread_free(server->watch.thread);
+    server->watch.thread = NULL;
     pw_server_release(server);
 }
 

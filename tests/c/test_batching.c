@@ -129,6 +129,18 @@ static void parts_of_one_tick_leave_together_in_the_next(void)
     stage_close();
 }
 
+static void the_first_part_of_a_response_leaves_at_once_in_any_tick(void)
+{
+    for (int count = 0; count < 4; count++) {
+        begin();
+        ticks(count);
+        CHECK_INT(stage.server->watch.ticks, count);
+        test_client client = begin_stream();
+        end_stream(&client);
+        stage_close();
+    }
+}
+
 static void what_is_gathered_leaves_with_the_end(void)
 {
     begin();
@@ -497,6 +509,7 @@ int main(void)
 {
     memset(large, 'l', sizeof large);
     RUN(parts_of_one_tick_leave_together_in_the_next);
+    RUN(the_first_part_of_a_response_leaves_at_once_in_any_tick);
     RUN(what_is_gathered_leaves_with_the_end);
     RUN(no_more_than_16_kib_are_gathered);
     RUN(a_client_that_takes_nothing_is_tried_again_16_ticks_later);

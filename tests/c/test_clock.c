@@ -62,7 +62,7 @@ static void wait_ms(int64_t ms)
     CHECK_INT(site_next(&site), SITE_WAITS);
 }
 
-static pw_incident take_notice(void)
+static pw_incident take_incident(void)
 {
     pw_incident incident = {0};
     pw_incident_take(site.server, &incident);
@@ -140,10 +140,10 @@ static void a_client_that_takes_nothing_is_cut_off(void)
     CHECK(left > 0);
     wait_ms(WRITE_MS - 1);
     CHECK_OPEN();
-    CHECK_INT(take_notice().what, 0);
+    CHECK_INT(take_incident().what, 0);
     wait_ms(1);
     CHECK_CLOSED();
-    pw_incident incident = take_notice();
+    pw_incident incident = take_incident();
     CHECK_INT(incident.what, PW_INCIDENT_WRITE_TIMEOUT);
     CHECK_INT(incident.unsent, left);
     CHECK(strcmp(incident.line, "GET /large") == 0);
@@ -303,7 +303,7 @@ static void what_meets_many_is_told_every_ten_seconds(void)
     for (int ms = 0; ms <= 2 * OFTEN_MS; ms++) {
         pw_timers_tick(&server->timers);
         pw_incident_often(server, server->all, PW_INCIDENT_QUEUE, &told);
-        if (take_notice().what == PW_INCIDENT_QUEUE) {
+        if (take_incident().what == PW_INCIDENT_QUEUE) {
             CHECK_INT(ms, count * OFTEN_MS);
             count++;
         }
@@ -379,7 +379,7 @@ static void a_drain_is_over_after_its_time(void)
     clock_forward_ms(1);
     CHECK_INT(site_next(&site), PW_STOP);
     CHECK_CLOSED();
-    pw_incident incident = take_notice();
+    pw_incident incident = take_incident();
     CHECK_INT(incident.what, PW_INCIDENT_STOP);
     CHECK(strcmp(incident.line, "GET /a") == 0);
     end();

@@ -74,7 +74,7 @@ static bool fill(int most)
     return false;
 }
 
-static pw_incident last_notice(void)
+static pw_incident last_incident(void)
 {
     pw_incident incident = {0};
     while (pw_incident_take(stage.server, &incident))
@@ -190,13 +190,13 @@ static void a_client_that_takes_nothing_ends_its_response_after_the_timeout(void
     CHECK_INT(serving[0]->result, PW_GONE);
     CHECK_INT(stage.server->threads.held, 0);
     CHECK(stage.server->all->end == PW_CONN_FAILED && pw_conn_resets(stage.server->all));
-    pw_incident incident = last_notice();
+    pw_incident incident = last_incident();
     CHECK_INT(incident.what, PW_INCIDENT_WRITE_TIMEOUT);
     CHECK(strcmp(incident.line, "GET /stream") == 0);
     CHECK(incident.unsent > 300000);
     CHECK_INT(actor_call(serving[0], call_data), AT_HOME);
     CHECK_INT(serving[0]->result, PW_GONE);
-    CHECK_INT(last_notice().what, 0); /* it is told once */
+    CHECK_INT(last_incident().what, 0); /* it is told once */
     end();
 }
 
@@ -227,7 +227,7 @@ static void a_stop_that_does_not_wait_frees_the_thread(void)
     pw_server_stop(stage.server, PW_END);
     CHECK_INT(actor_go(serving[0]), AT_HOME);
     CHECK_INT(serving[0]->result, PW_GONE);
-    CHECK_INT(last_notice().what, PW_INCIDENT_STOP);
+    CHECK_INT(last_incident().what, PW_INCIDENT_STOP);
     end();
 }
 
@@ -239,7 +239,7 @@ static void a_client_that_goes_frees_the_thread(void)
     client.fd = -1;
     CHECK_INT(actor_go(serving[0]), AT_HOME);
     CHECK_INT(serving[0]->result, PW_GONE);
-    CHECK_INT(last_notice().what, 0); /* its own affair */
+    CHECK_INT(last_incident().what, 0); /* its own affair */
     CHECK_INT(stage.server->threads.held, 0);
     end();
 }
@@ -250,7 +250,7 @@ static void a_part_after_a_late_stop_is_not_sent(void)
     pw_server_stop(stage.server, PW_END);
     CHECK_INT(actor_call(serving[0], call_data), AT_HOME);
     CHECK_INT(serving[0]->result, PW_GONE);
-    CHECK_INT(last_notice().what, PW_INCIDENT_STOP);
+    CHECK_INT(last_incident().what, PW_INCIDENT_STOP);
     end();
 }
 
