@@ -1,4 +1,4 @@
-# The one word for each habit. `make` alone tells them.
+# One word for each task. `make` alone lists them.
 
 # Which Python, and where its virtual environment is:
 # make test PYTHON=python3.13 VENV=.venv313
@@ -23,13 +23,13 @@ C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/c/threads/*.[ch] tests/fuz
 help:
 	@echo "make run       serve the demonstration on http://127.0.0.1:8000 (ARGS='--port 8080 app:app')"
 	@echo "make test      run all tests (ARGS='-k name')"
-	@echo "make test-poll run the C tests and all tests with poll(2) in the place of epoll(7)"
+	@echo "make test-poll run the C tests and all tests with poll(2) instead of epoll(7)"
 	@echo "make test-kqueue"
 	@echo "               the same with a core for other systems, and a kqueue(2) made of epoll(7)"
 	@echo "make test-freethreaded"
 	@echo "               run all tests on a CPython 3.14 without the GIL, built first where there is none"
 	@echo "make test-pypy run all tests on PyPy, which it gets first where it is missing"
-	@echo "make lint      check style, types, and which package may import which"
+	@echo "make lint      check style, types, wording, and which file may know which"
 	@echo "make format    put C and Python files into the style that lint asks for"
 	@echo "make stress    check every byte that random clients get from random applications, for T=60"
 	@echo "               seconds (ARGS='--only whole,stream --seed S')"
@@ -94,6 +94,9 @@ lint: $(BUILT)
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache --no-logo
+	$(VENV_PYTHON) tools/c_order.py
+	$(VENV_PYTHON) tools/words.py
+	$(VENV_PYTHON) tools/prose.py
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	@if command -v actionlint >/dev/null; then set -x; actionlint; \
 	else echo "actionlint is not on the PATH: left out"; fi
@@ -171,7 +174,7 @@ $(BUILT)-release: $(BUILT) pyproject.toml
 	$(VENV_PYTHON) -m pip install --quiet --group release
 	@touch $@
 
-# Apart, because MkDocs brings watchdog, with which werkzeug watches files in another way. It reads
+# Apart, because MkDocs installs watchdog, with which werkzeug watches files in another way. It reads
 # the options from src/, for which nothing has to be built.
 $(DOCS)/made: pyproject.toml
 	$(PYTHON) -m venv $(DOCS)
@@ -193,7 +196,9 @@ C_TESTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%,$(wildcard tests/c/test_*.c))
 # What the C tests and the fuzzers share; it stands between the core and its poller (tests/c/site.h).
 C_HELPERS := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
 C_HELPER_OBJECTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%.o,$(C_HELPERS))
-C_LINK := -Wl,--wrap=pw_poll_wait -Wl,--wrap=pthread_mutex_lock -Wl,--wrap=pthread_mutex_unlock
+C_WRAPPED := pw_poll_wait pw_condition_wait pthread_mutex_lock pthread_mutex_unlock \
+    pthread_cond_wait pthread_cond_signal pthread_cond_broadcast clock_gettime poll
+C_LINK := $(C_WRAPPED:%=-Wl,--wrap=%)
 C_HEADERS := $(wildcard csrc/*.h tests/c/*.h tests/kqueue/sys/*.h)
 
 .PHONY: sanitize-c sanitize-threads sanitize-python sanitize-stress sanitized-core
@@ -222,9 +227,9 @@ $(SANITIZED)/c/%: tests/c/%.c $(CORE_OBJECTS) $(C_HELPER_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) $$($(FLAGS) $<) -Icsrc -o $@ $^ $(C_LINK) $$($(FLAGS))
 
-# ThreadSanitizer cannot be had together with the others. Where the kernel spreads addresses more
-# than it knows of, it ends with "unexpected memory mapping", so they are not spread where that can
-# be had (a container may forbid it); where it cannot run even an empty program, that is said.
+# ThreadSanitizer does not work together with the others. If the kernel spreads addresses more than it
+# knows of, it ends with "unexpected memory mapping", so they are not spread where the system allows
+# that (a container may forbid it). If it cannot run even an empty program, the target says so.
 THREADS := build/sanitize-threads
 THREADS_FLAGS := PICOWSGI_DEV=1 PICOWSGI_EMULATE=$(EMULATE) PICOWSGI_SANITIZE=thread $(VENV_PYTHON) tools/flags.py
 THREADS_OBJECTS := $(patsubst %.c,$(THREADS)/core/%.o,$(notdir $(CORE_SOURCES)))
@@ -248,8 +253,8 @@ $(THREADS)/core/%.o: tests/kqueue/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 	@mkdir -p $(@D)
 	$(CC) $$($(THREADS_FLAGS) $<) -c -o $@ $<
 
-STRESS_SOURCES := $(wildcard tests/c/threads/*.c)
-$(THREADS)/stress: $(STRESS_SOURCES) $(THREADS_OBJECTS) tests/c/threads/stress.h
+STRESS_SOURCES := $(wildcard tests/c/threads/*.c) tests/c/audit.c tests/c/check.c
+$(THREADS)/stress: $(STRESS_SOURCES) $(THREADS_OBJECTS) $(wildcard tests/c/*.h tests/c/threads/*.h)
 	@mkdir -p $(@D)
 	$(CC) $$($(THREADS_FLAGS) $<) -Icsrc -o $@ $(STRESS_SOURCES) $(THREADS_OBJECTS) \
 	    $$($(THREADS_FLAGS)) -pthread
@@ -272,7 +277,8 @@ sanitized-core: $(BUILT)
 	    assert core.__file__.startswith('$(abspath $(SANITIZED))')"
 
 # Tests of models and tools, which have nothing of the core to look at.
-WITHOUT_CORE := tests/model/* tests/unit/test_mutants* tests/unit/test_bench* tests/unit/test_docs*
+WITHOUT_CORE := tests/model/* tests/unit/test_mutants* tests/unit/test_bench* tests/unit/test_docs* \
+    tests/unit/test_c_order*
 sanitize-python: sanitized-core
 	@status=0; set -x; $(SANITIZED_PYTHON) -m pytest -m 'not unsanitized and not browser' \
 	    $(WITHOUT_CORE:%=--ignore-glob='%') $(ARGS) || status=$$?; set +x; \

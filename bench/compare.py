@@ -79,8 +79,8 @@ def text(found: Iterable[Change]) -> str:
         )
     header = ("scenario", "number", "before", "after", "change", "noise", "")
     counts = {verdict: sum(change.verdict == verdict for change in ordered) for verdict in order}
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return markdown([Table(header, rows, frozenset({1, 6}))]) + f"\n{told}"
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return markdown([Table(header, rows, frozenset({1, 6}))]) + f"\n{counted}"
 
 
 def _changes(before: Results, after: Results, number: _Number, server: str) -> list[Change]:

@@ -107,7 +107,7 @@ def _provide_pypy(python: str) -> Interpreter:
 def install_servers(
     interpreter: Interpreter, servers: Iterable[Server], say: Say
 ) -> dict[str, str]:
-    """Install what is missing. Returns why by the name of each server that cannot be had."""
+    """Install what is missing. Returns the reasons by the names of servers that failed."""
     missing = {}
     try:
         require(interpreter, FRAMEWORKS, say)
@@ -127,7 +127,7 @@ def install_servers(
                 build_program("core_alone", say, with_core=True)
         except BenchError as error:
             missing[server.name] = str(error)
-            say(f"{server.name} cannot be had: {error}")
+            say(f"{server.name} cannot be installed: {error}")
     return missing
 
 

@@ -149,7 +149,7 @@ def _closed_loop(
 
 
 def check_bytes(seen: load.Load, verified: verify.Verified, scenario: Scenario) -> None:
-    """Under load nobody reads the answers, but their size must be that of the right ones.
+    """Under load no client reads the answers, but their size must be that of the right ones.
 
     Those that were on their way at the end are bytes without a request. Raises BenchError.
     """
@@ -228,7 +228,7 @@ class _CpuTime:
 def _system_calls(
     process: ServerProcess, scenario: Scenario, file: str, processor: int | None
 ) -> dict[str, float]:
-    """How often each system call is made for one request, while strace looks on.
+    """How often each system call is made for one request, while strace counts.
 
     strace makes the server slow, so more connections are ready at a time than without it: the calls
     that wait for events may be fewer than they would be.

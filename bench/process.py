@@ -1,4 +1,4 @@
-"""A server's processes: started on one processor, and what Linux tells of them all (proc(5)).
+"""A server's processes: started on one processor, and what Linux reports of them all (proc(5)).
 
 Never sends a request.
 """
@@ -127,7 +127,7 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        for pid in pids[1:]:  # whoever was left behind
+        for pid in pids[1:]:  # processes that were left behind
             if _is_of_session(pid, self._process.pid):
                 os.kill(pid, signal.SIGKILL)
 
@@ -172,7 +172,7 @@ def _clean_environ() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that nobody has, below those that the system gives to others by itself (ip(7)).
+    """A free port, below those that the system gives to others automatically (ip(7)).
 
     One of those could be another's by the time a slow server is ready for it.
     """

@@ -13,11 +13,12 @@ from bench import document, report
 from bench.document import Items, Table
 from bench.process import BenchError
 from bench.results import METRICS, Results
+from bench.scenarios import SCENARIOS
 from bench.targets import TARGETS, judge
 
 HOME = Path("docs/benchmarks")
 PAGES = (Path("README.md"), Path("docs/benchmarks.md"))
-#: The scenarios of the short table, and whom it compares with, where they were measured.
+#: The scenarios of the short table, and the other servers in it, if they were measured.
 _SCENARIOS = (
     *("hello", "fields", "varied", "close", "pipelined", "post_1k", "post_1m"),
     *("response_1m", "file_10m", "stream", "flask", "django"),
@@ -103,7 +104,7 @@ def _ratios(results: Results) -> Table:
     for scenario in _SCENARIOS:
         ratios = [results.ratio(scenario, "cpu", report.OURS, other) for other in others]
         if any(ratios):
-            title = results.data["scenarios"][scenario]["title"]
+            title = SCENARIOS[scenario].title  # the words of today, for results of any age
             rows.append([title, *("" if one is None else f"{one.median:.2f}" for one in ratios)])
     header = [
         f"{name} {results.data['servers'][name].get('version') or ''}".strip() for name in others

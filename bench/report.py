@@ -16,26 +16,27 @@ from bench.targets import TARGETS, Outcome, judge
 OURS = "picowsgi"
 
 _METHOD = """\
-Each measurement starts the server again, asks it over a raw socket and checks status, fields,
-framing and content, warms it up, and then loads it.
+Each measurement starts the server again. It sends requests over a raw socket and checks status,
+headers, framing and body of the responses. Then it warms the server up, and loads it.
 
-A wrong answer, an error under load, a number of bytes that right answers do not have, or a process
-that ends makes all results of that server in that scenario void; the reason is told.
+All results of a server in a scenario are void after a wrong response, an error under load, a number
+of bytes that does not fit the right responses, or the end of a process. The report gives the
+reason.
 
-CPU time is that of all processes of the server, from their CPU clocks, during the load, divided by
-the number of responses.
+CPU time is the time of all processes of the server, from their CPU clocks, during the load, divided
+by the number of responses.
 
-Servers take turns within a round; ratios are computed within one round, and the median of the
-rounds is shown. ± is half the distance of the extremes.
+Servers take turns within a round. A ratio is computed within one round, and the report shows the
+median of the rounds. ± is half the distance of the extremes.
 
-In a scenario with threads, each server has as many as the scenario says where it takes a number
-(`{threads}` in its command line); what the others do instead is in the last column.
+In a scenario with threads, each server gets as many as the scenario says, if it has an option for
+threads (`{threads}` in its command line). The last column describes the other servers.
 
-What serves an application beside the server, a database, runs on the processor of the load, and its
+A service that the application needs, such as a database, runs on the processor of the load, and its
 CPU time is not counted.
 
-Latencies of the scenarios with a fixed rate count from when a request was due, not from when it
-could be sent; the others are a closed loop's and say what saturation looks like.
+Latencies of the scenarios with a fixed rate count from the time when a request was due, not from
+the time when it could be sent. The other latencies are those of a closed loop, at saturation.
 """
 
 
@@ -73,8 +74,8 @@ def write(results: Results, folder: Path) -> list[Path]:
         blocks += [
             Heading("Memory"),
             Text(
-                "What all processes of a server hold after it has started and answered a few "
-                "requests, with what they share with others in proportion (PSS)."
+                "The memory of all processes of a server after the start and a few requests. "
+                "Memory that several processes share counts in proportion (PSS)."
             ),
             Plot("memory", "memory of each server after its start"),
         ]
@@ -117,7 +118,7 @@ def facts(results: Results) -> list[str]:
         if settings["load_processor"] is not None
         else "server and load on the same processor, which distorts everything but CPU time"
     )
-    told = [
+    found = [
         (
             f"{machine['processor']}, {machine['usable_processors']} processors"
             f"{', virtual' if machine['virtual'] else ''}; {machine['kernel']}, {machine['system']}"
@@ -135,11 +136,11 @@ def facts(results: Results) -> list[str]:
         + (f"finished {data['finished']}" if data["finished"] else "interrupted"),
     ]
     if machine["load"] > 0.5:
-        told.append(
-            f"something else was running when it was started (load average {machine['load']:.1f}): "
-            "believe ratios rather than numbers"
+        found.append(
+            f"other programs were running at the start (load average {machine['load']:.1f}): "
+            "trust the ratios more than the numbers"
         )
-    return told
+    return found
 
 
 def _targets(results: Results) -> list[Block]:
@@ -151,9 +152,10 @@ def _targets(results: Results) -> list[Block]:
     return [
         Heading("Targets"),
         Text(
-            f"{met} of the {known} that were measured are met, of {len(outcomes)} in all. A ratio "
-            "is picowsgi's number divided by that of the best of those it is compared with, within "
-            "a round; the median of the rounds is given, and half the distance of the extremes."
+            f"picowsgi meets {met} of the {known} measured targets; there are {len(outcomes)} in "
+            "all. A ratio is picowsgi's number divided by the best number of the other servers, "
+            "within a round. The table shows the median of the rounds, and half the distance of "
+            "the extremes."
         ),
         _targets_table(results),
     ]
@@ -220,10 +222,10 @@ def _load(results: Results, scenario: str) -> list[Block]:
     threads = results.threads(scenario)
     if threads == 1:
         return []
-    told = f"{results.data['scenarios'][scenario]['connections']} connections, {threads} threads"
+    listed = f"{results.data['scenarios'][scenario]['connections']} connections, {threads} threads"
     if ideal := results.data["scenarios"][scenario].get("ideal"):
-        told += f"; the ideal is {ideal:,.0f} requests a second: all threads wait all the time"
-    return [Text(f"{told}.")]
+        listed += f"; the ideal is {ideal:,.0f} requests a second: all threads wait all the time"
+    return [Text(f"{listed}.")]
 
 
 def _scenario(results: Results, scenario: str) -> list[Block]:
@@ -283,9 +285,9 @@ def _system_calls(results: Results) -> list[Block]:
     blocks: list[Block] = [
         Heading("System calls"),
         Text(
-            "How many for one request, counted by strace in a load of its own. strace makes a "
-            "server slow, so that more connections are ready at a time: calls that wait for events "
-            "are fewer than without it."
+            "The number of system calls for one request, counted by strace in a separate load. "
+            "strace slows a server down, so more connections are ready at a time, and there are "
+            "fewer calls that wait for events."
         ),
     ]
     for scenario in scenarios:
@@ -294,8 +296,8 @@ def _system_calls(results: Results) -> list[Block]:
             if run["scenario"] == scenario and results.void(scenario, run["server"]) is None:
                 calls = sorted(run["system_calls"].items(), key=lambda call: -call[1])
                 total = sum(count for _, count in calls)
-                told = ", ".join(f"{name} {count:.2f}" for name, count in calls if count >= 0.05)
-                rows.append((total, [run["server"], f"{total:.1f}", told]))
+                listed = ", ".join(f"{name} {count:.2f}" for name, count in calls if count >= 0.05)
+                rows.append((total, [run["server"], f"{total:.1f}", listed]))
         rows.sort(key=lambda row: row[0])
         table = Table(("server", "in all", "of which"), [row for _, row in rows], frozenset({2}))
         blocks += [Heading(scenario, 3), table]
@@ -309,8 +311,8 @@ def _left_out(results: Results) -> list[Block]:
         ("These scenarios were left out:", results.data.get("left_out")),
     ):
         if reasons:
-            told = [f"{name}: {reason}" for name, reason in reasons.items()]
-            blocks += [Text(what), Items(told)]
+            listed = [f"{name}: {reason}" for name, reason in reasons.items()]
+            blocks += [Text(what), Items(listed)]
     return [Heading("Not measured"), *blocks] if blocks else []
 
 

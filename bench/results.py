@@ -74,7 +74,7 @@ class Results:
         return cls(data)
 
     def write(self, path: Path) -> None:
-        """At once: whoever reads it finds the old or the new one whole."""
+        """Write the file at once: a reader finds the old or the new one whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         partial.write_text(json.dumps(self.data, indent=1, ensure_ascii=False) + "\n", "utf-8")

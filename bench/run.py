@@ -135,7 +135,7 @@ def run(
     results = new_results(interpreter, servers, scenarios, settings, missing, dict(left_out or {}))
     there = [server for server in servers if server.name not in missing]
     if not there:
-        raise BenchError("none of the servers can be had")
+        raise BenchError("none of the servers can be installed")
     plan = [
         (number, scenario, _that_can_run(scenario, rotated(there, number - 1)))
         for number in range(1, settings.rounds + 1)

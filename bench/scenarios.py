@@ -25,7 +25,7 @@ class Scenario:
     `exchanges` makes the requests that are sent, one after the other and again from the first;
     `proofs` more that are only verified. `connections` are open at a time, with `pipeline` requests
     sent at once on each. The servers that need threads for it get `threads`. `wait` is for how many
-    seconds the application waits in a request, on average; 0: it does not wait, or nobody knows.
+    seconds the application waits in a request, on average; 0: no wait, or an unknown time.
     `service` is what the application needs beside it (`services.SERVICES`). `kind` says how it is
     loaded: `closed`, each connection sends when it has its answer (wrk); `rate`, requests leave at
     `rate` a second whether or not answers come; `idle`, connections are opened, ask once and wait.
@@ -90,14 +90,14 @@ _ALL = (
     ),
     Scenario(
         "fields",
-        "hello world, asked with seven fields as a browser sends them",
+        "hello world, a request with seven headers like a browser's",
         "plain:hello",
         exchanges.hello(exchanges.BROWSER),
         limits=True,
     ),
     Scenario(
         "varied",
-        "another path, query, cookie and order of fields in every request",
+        "a different path, query, cookie and header order in each request",
         "plain:echo",
         exchanges.varied,
         system_calls=True,
@@ -129,7 +129,7 @@ _ALL = (
     ),
     Scenario(
         "pipelined",
-        "hello world, 16 requests at a time",
+        "hello world, 16 pipelined requests at a time",
         "plain:hello",
         exchanges.hello(),
         pipeline=16,
@@ -138,7 +138,7 @@ _ALL = (
     ),
     Scenario(
         "post_1k",
-        "POST of 1 kB with a length",
+        "POST of 1 kB with a Content-Length",
         "plain:upload",
         exchanges.post(1000),
         exchanges.post(1000, digest=True),
@@ -152,7 +152,7 @@ _ALL = (
     ),
     Scenario(
         "post_1m",
-        "POST of 1 MB with a length",
+        "POST of 1 MB with a Content-Length",
         "plain:upload",
         exchanges.post(1 << 20),
         exchanges.post(1 << 20, digest=True),
@@ -170,7 +170,7 @@ _ALL = (
     ),
     Scenario(
         "response_fields",
-        "a response with twelve fields",
+        "a response with twelve headers",
         "plain:fields",
         exchanges.get(lambda: plain.HELLO, tuple(plain.FIELDS)),
     ),
@@ -208,13 +208,13 @@ _ALL = (
     ),
     _waiting("wait_300us", "0.3 ms", 300),
     _waiting("wait_1ms", "1 ms", 1000),
-    _waiting("wait_1ms_4", "1 ms, asked on 4 connections", 1000, connections=4),
-    _waiting("wait_1ms_256", "1 ms, asked on 256 connections", 1000, connections=256),
+    _waiting("wait_1ms_4", "1 ms, 4 connections", 1000, connections=4),
+    _waiting("wait_1ms_256", "1 ms, 256 connections", 1000, connections=256),
     _waiting("wait_2ms", "2 ms", 2000),
     _waiting("wait_5ms", "5 ms", 5000),
     Scenario(
         "mixed",
-        "40 % plain, 50 % that wait 1 ms, 10 % that wait 20 ms, 16 threads",
+        "40 % do not wait, 50 % wait 1 ms, 10 % wait 20 ms, 16 threads",
         "plain:wait",
         exchanges.mixed,
         connections=32,
@@ -225,7 +225,7 @@ _ALL = (
     ),
     Scenario(
         "database",
-        "a database stand-in that answers in 1 ms, 16 threads",
+        "a database stand-in that responds in 1 ms, 16 threads",
         "database_app:app",
         exchanges.database,
         connections=32,

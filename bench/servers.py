@@ -14,14 +14,14 @@ Kind = Literal["picowsgi", "peer", "limit"]
 
 @dataclass(frozen=True)
 class Server:
-    """How one server is had and started.
+    """How one server is installed and started.
 
     `command` may hold `{python}` and `{bin}` (the venv's interpreter and its folder), `{cache}`
     (what the harness has built), `{module}`, `{attribute}`, `{port}`, `{threads}` and `{scratch}`
     (an empty folder of this start). `files` are written into that folder first, and may hold the
     same. `requires` is what pip installs; a limit may need a `program` instead. The version in the
     report is that of the first requirement. A `limit` runs no application: it answers hello alone.
-    `pypy`: it runs on PyPy, whatever the others run on. `concurrency` says how it runs requests at
+    `pypy`: it runs on PyPy, even if the others do not. `concurrency` says how it runs requests at
     the same time where it does not do so on the threads that a scenario gives it.
     """
 
@@ -95,20 +95,20 @@ _ALL = (
     Server(
         "picowsgi",
         _picowsgi("16"),
-        "as it comes: 16 threads at most, whatever the scenario",
+        "its defaults: 16 threads at most, in every scenario",
         kind="picowsgi",
     ),
     Server(
         "picowsgi_1",
         _picowsgi("1"),
-        "with one thread: what the others' threads cost",
+        "with one thread: shows the cost of the other threads",
         kind="picowsgi",
         concurrency="one thread",
     ),
     Server(
         "picowsgi_pypy",
         _picowsgi("16"),
-        "as it comes, on PyPy: its compiler needs some seconds of load before it has done its work",
+        "its defaults, on PyPy, whose compiler needs some seconds of load before it is done",
         kind="picowsgi",
         pypy=True,
     ),
@@ -153,7 +153,7 @@ _ALL = (
             *("--no-access-log", "--log-level", "error", "{module}:{attribute}"),
         ),
         "one Rust thread for the network, threads for Python only where the application waits; "
-        "the backlog also bounds open requests, hence 16384",
+        "the backlog also bounds open requests, so it is 16384",
         ("granian",),
     ),
     Server(

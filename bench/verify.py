@@ -37,7 +37,7 @@ class Answer:
 
 
 class Client:
-    """One connection. Raises WrongAnswerError for whatever is not HTTP/1, or ends early."""
+    """One connection. Raises WrongAnswerError for a response that is not HTTP/1, or ends early."""
 
     def __init__(self, port: int) -> None:
         try:
@@ -171,7 +171,7 @@ def verify(port: int, proofs: Iterable[Exchange], sent: list[Exchange], pipeline
                 if b"\r\nConnection: close\r\n" in exchange.request and answers[-1].keeps_alive:
                     raise WrongAnswerError(
                         "asked for `Connection: close`, it does not say that it closes, so the "
-                        "load would go on (RFC 9112, section 9.6)"
+                        "load would continue (RFC 9112, section 9.6)"
                     )
                 if not answers[-1].keeps_alive:
                     break

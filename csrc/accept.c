@@ -8,29 +8,29 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "accept.h"
+#include "conn_balance.h"
+#include "conn_close.h"
+#include "conn_pool.h"
+#include "conn_transfer.h"
+#include "conn_wait.h"
+#include "incident.h"
+#include "listener.h"
+#include "queue.h"
+#include "state.h"
+#include "system.h"
+#include "timer.h"
 
-#define PW_PAUSE_MS 100 /* for want of descriptors or memory, which nobody tells us the end of */
 #define PW_BATCH 64
 #define PW_LOOK_AT 32      /* idle connections, for one that can go */
 #define PW_IDLE_MS 100     /* a client that had an answer more recently may be asking again now */
 #define PW_ASIDE_MS 8      /* for so long the others have their turn */
 #define PW_ASIDE_LOOK_MS 1 /* how often to look whether they have had it */
 
-void pw_accept_count(pw_server *server, int change)
+static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
+                     uint8_t listener)
 {
-    server->conn_count += change;
-    if (server->place != NULL)
-        atomic_store_explicit(&server->place->connections, server->conn_count,
-                              memory_order_relaxed);
-    if (change < 0 && server->draining)
-        pw_loop_wake(server, true);
-}
-
-static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
-                        uint8_t listener)
-{
-    pw_conn *conn = pw_alloc(sizeof *conn);
+    pw_conn *conn = pw_conn_take(server);
     if (conn == NULL) {
         pw_notice_lost(server);
         pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);
@@ -61,47 +61,9 @@ static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage
     pw_run(server, conn, false);
 }
 
-/* Takes a socket from the poller. Closing it would not do: other processes have the same one open. */
-static void pw_listener_unpoll(pw_server *server, pw_listener *listener)
-{
-    if (listener->is_polled)
-        pw_poll_remove(&server->poll, listener->fd);
-    listener->is_polled = false;
-}
-
-static void pw_accept_unlisten(pw_server *server)
-{
-    for (int i = 0; i < server->listener_count; i++)
-        pw_listener_unpoll(server, &server->listeners[i]);
-}
-
-static void pw_accept_listen(pw_server *server)
-{
-    for (int i = 0; i < server->listener_count; i++) {
-        pw_listener *listener = &server->listeners[i];
-        if (listener->is_over || listener->is_polled)
-            continue;
-        if (pw_poll_add(&server->poll, listener->fd, listener, PW_POLL_LISTENER) != 0) {
-            pw_accept_pause(server);
-            server->resume_at = server->timers.now + PW_PAUSE_MS;
-            return;
-        }
-        listener->is_polled = true;
-    }
-}
-
-void pw_accept_pause(pw_server *server)
-{
-    if (server->paused)
-        return;
-    server->paused = true;
-    server->aside = false;
-    pw_accept_unlisten(server);
-}
-
 /* The connection that has been idle longest, or NULL; one that is still reading goes only where the
  * others do so too. */
-static pw_conn *pw_accept_longest_idle(pw_server *server)
+static pw_conn *accept_longest_idle(pw_server *server)
 {
     pw_conn *reading = NULL;
     pw_timer *timer = pw_timers_next(&server->timers, PW_TIMER_KEEP_ALIVE, NULL);
@@ -120,16 +82,9 @@ static pw_conn *pw_accept_longest_idle(pw_server *server)
 }
 
 /* When it may go, in ms. */
-static int64_t pw_accept_may_go(const pw_server *server, const pw_conn *conn)
+static int64_t accept_may_go(const pw_server *server, const pw_conn *conn)
 {
     return conn->timer.due - server->timers.length[PW_TIMER_KEEP_ALIVE] + PW_IDLE_MS;
-}
-
-/* Whether connections wait there; unlike accepting them, asking needs no descriptor. */
-static bool pw_listener_has_waiting(const pw_listener *listener)
-{
-    struct pollfd asked = {.fd = listener->fd, .events = POLLIN};
-    return poll(&asked, 1, 0) > 0 && (asked.revents & POLLIN) != 0;
 }
 
 /* What can be done where one more connection has no place. */
@@ -139,113 +94,104 @@ typedef enum {
     PW_ROOM_NONE,     /* resume_at is when there may be */
 } pw_room;
 
-static pw_room pw_accept_make_room(pw_server *server, const pw_listener *listener)
+static pw_room accept_make_room(pw_server *server, const pw_listener *listener)
 {
     if (!pw_listener_has_waiting(listener))
         return PW_ROOM_UNWANTED;
-    pw_conn *conn = server->draining ? NULL : pw_accept_longest_idle(server);
+    pw_conn *conn = server->draining ? NULL : accept_longest_idle(server);
     if (conn == NULL)
         return PW_ROOM_NONE;
-    server->resume_at = pw_accept_may_go(server, conn);
-    if (server->resume_at > server->timers.now)
+    server->accept.resume_at = accept_may_go(server, conn);
+    if (server->accept.resume_at > server->timers.now)
         return PW_ROOM_NONE;
-    server->resume_at = 0;
+    server->accept.resume_at = 0;
     pw_conn_close(server, conn);
     return PW_ROOM_MADE;
 }
 
 void pw_accept_look(pw_server *server)
 {
-    if (server->resume_at != 0 || server->draining)
+    if (server->accept.resume_at != 0 || server->draining)
         return;
-    pw_conn *conn = pw_accept_longest_idle(server);
+    pw_conn *conn = accept_longest_idle(server);
     if (conn != NULL)
-        server->resume_at = pw_accept_may_go(server, conn);
+        server->accept.resume_at = accept_may_go(server, conn);
 }
 
-void pw_accept_resume(pw_server *server)
+static bool accept_is_ahead(const pw_server *server)
 {
-    if (!server->paused || (server->draining && server->conn_count >= server->max_connections))
-        return;
-    server->paused = false;
-    server->resume_at = 0;
-    if (!server->draining) /* else pw_accept_drain is due */
-        pw_accept_listen(server);
-}
-
-static bool pw_accept_is_ahead(const pw_server *server)
-{
-    return server->place != NULL && pw_balance_is_ahead(server->balance, server->place);
+    return server->accept.place != NULL &&
+           pw_balance_is_ahead(server->accept.balance, server->accept.place);
 }
 
 /* The others are woken for connections that come from now on. */
-static void pw_accept_step_aside(pw_server *server)
+static void accept_step_aside(pw_server *server)
 {
-    if (server->paused || server->aside)
+    if (server->accept.paused || server->accept.aside)
         return;
-    server->aside = true;
-    server->aside_until = server->timers.now + PW_ASIDE_MS;
+    server->accept.aside = true;
+    server->accept.aside_until = server->timers.now + PW_ASIDE_MS;
     pw_accept_unlisten(server);
 }
 
-static void pw_accept_step_back(pw_server *server)
+static void accept_step_back(pw_server *server)
 {
-    server->aside = false;
-    if (!server->paused && !server->draining)
+    server->accept.aside = false;
+    if (!server->accept.paused && !server->draining)
         pw_accept_listen(server);
 }
 
 int pw_accept_patience(pw_server *server)
 {
-    if (server->aside && !pw_accept_is_ahead(server)) {
-        server->turn = 1;
-        pw_accept_step_back(server);
+    if (server->accept.aside && !accept_is_ahead(server)) {
+        server->accept.turn = 1;
+        accept_step_back(server);
     }
-    return server->aside ? PW_ASIDE_LOOK_MS : -1;
+    return server->accept.aside ? PW_ASIDE_LOOK_MS : -1;
 }
 
 void pw_accept_waited(pw_server *server)
 {
-    if (!server->aside || server->timers.now < server->aside_until)
+    if (!server->accept.aside || server->timers.now < server->accept.aside_until)
         return;
     /* Nothing is left lying because another process, which should have taken it, is stuck. */
-    server->turn = server->turn < PW_BATCH ? server->turn * 2 : PW_BATCH;
-    pw_accept_step_back(server);
+    server->accept.turn = server->accept.turn < PW_BATCH ? server->accept.turn * 2 : PW_BATCH;
+    accept_step_back(server);
 }
 
 void pw_accept_leave(pw_server *server)
 {
-    if (server->place != NULL)
-        pw_balance_leave(server->place);
-    server->place = NULL;
-    server->aside = false;
+    if (server->accept.place != NULL)
+        pw_balance_leave(server->accept.place);
+    server->accept.place = NULL;
+    server->accept.aside = false;
 }
 
-static int pw_accept_one(int listener, struct sockaddr_storage *peer)
+static int accept_one(int listener, struct sockaddr_storage *peer)
 {
     socklen_t size = sizeof *peer;
     peer->ss_family = AF_UNSPEC;
     return pw_accept_from(listener, peer, &size);
 }
 
-/* At most so many new connections, put into the run queue. Returns whether it found that no more can
- * be had from there now. */
-static bool pw_accept(pw_server *server, pw_listener *listener, int most)
+/* At most so many new connections, put into the run queue. Returns whether it found that no
+ * more wait there now. */
+static bool accept_some(pw_server *server, pw_listener *listener, int most)
 {
     for (int i = 0; i < most; i++) {
-        if (server->conn_count >= server->max_connections) {
-            pw_room room = pw_accept_make_room(server, listener);
+        if (server->conn_count >= server->accept.max_connections) {
+            pw_room room = accept_make_room(server, listener);
             if (room == PW_ROOM_NONE)
                 pw_accept_pause(server);
             if (room != PW_ROOM_MADE)
                 return room == PW_ROOM_UNWANTED;
         }
         struct sockaddr_storage peer;
-        uint8_t number = (uint8_t)(listener - server->listeners);
+        uint8_t number = (uint8_t)(listener - server->accept.listeners);
         int fd = listener->is_channel ? pw_take_over(listener->fd, &peer, &number, number)
-                                      : pw_accept_one(listener->fd, &peer);
+                                      : accept_one(listener->fd, &peer);
         if (fd >= 0) {
-            pw_conn_new(server, fd, &peer, number);
+            conn_new(server, fd, &peer, number);
             continue;
         }
         switch (errno) {
@@ -258,7 +204,7 @@ static bool pw_accept(pw_server *server, pw_listener *listener, int most)
         case ENOBUFS:
         case ENOMEM:
             pw_accept_pause(server);
-            server->resume_at = server->timers.now + PW_PAUSE_MS;
+            server->accept.resume_at = server->timers.now + PW_PAUSE_MS;
             return false;
         case ECONNABORTED:
         case EINTR:
@@ -274,37 +220,17 @@ static bool pw_accept(pw_server *server, pw_listener *listener, int most)
 
 void pw_accept_event(pw_server *server, pw_listener *listener)
 {
-    pw_accept(server, listener, server->place == NULL ? PW_BATCH : server->turn);
-    if (pw_accept_is_ahead(server))
-        pw_accept_step_aside(server);
+    accept_some(server, listener, server->accept.place == NULL ? PW_BATCH : server->accept.turn);
+    if (accept_is_ahead(server))
+        accept_step_aside(server);
 }
 
 /* ------------------------------------------------------------------ while the server drains */
 
-bool pw_accept_is_open(const pw_server *server)
-{
-    for (int i = 0; i < server->listener_count; i++)
-        if (server->listeners[i].fd >= 0)
-            return true;
-    return false;
-}
-
-bool pw_accept_drain_is_due(const pw_server *server)
-{
-    return server->draining && !server->paused && pw_accept_is_open(server);
-}
-
-static void pw_listener_close(pw_server *server, pw_listener *listener)
-{
-    pw_listener_unpoll(server, listener);
-    close(listener->fd);
-    listener->fd = -1;
-}
-
 void pw_accept_drain(pw_server *server)
 {
-    for (int i = 0; i < server->listener_count; i++) {
-        pw_listener *listener = &server->listeners[i];
+    for (int i = 0; i < server->accept.listener_count; i++) {
+        pw_listener *listener = &server->accept.listeners[i];
         if (listener->fd < 0)
             continue;
         /* What waits in a channel that is open is for the next process, which also gets what this one
@@ -313,27 +239,14 @@ void pw_accept_drain(pw_server *server)
         /* The system may have told this process alone of a connection; so what waits is accepted
          * first even where others accept. At its maximum of connections it was told of none, but
          * without a free descriptor it may have been. */
-        if (!done && !server->paused)
-            done = pw_accept(server, listener, INT_MAX);
-        if (!done && server->paused) {
+        if (!done && !server->accept.paused)
+            done = accept_some(server, listener, INT_MAX);
+        if (!done && server->accept.paused) {
             bool others_accept =
-                atomic_load(&server->stopping) == PW_LEAVE && server->resume_at == 0;
+                atomic_load(&server->stopping) == PW_LEAVE && server->accept.resume_at == 0;
             done = others_accept || !pw_listener_has_waiting(listener);
         }
         if (done)
             pw_listener_close(server, listener);
     }
-}
-
-bool pw_accept_close(pw_server *server)
-{
-    bool any = false;
-    for (int i = 0; i < server->listener_count; i++) {
-        pw_listener *listener = &server->listeners[i];
-        if (listener->fd < 0)
-            continue;
-        any |= pw_listener_has_waiting(listener);
-        pw_listener_close(server, listener);
-    }
-    return any;
 }

@@ -10,82 +10,17 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "access.h"
+#include "alloc.h"
+#include "clock.h"
+#include "fields.h"
+#include "head.h"
+#include "incident.h"
+#include "system.h"
+#include "text.h"
 
-#define PW_VALUE_MOST 2048 /* bytes of one value from outside; the rest is left out */
 #define PW_LOG_SIZE 65536
 #define PW_LOG_DELAY_MS 100 /* how long a line may wait for others */
-#define PW_ATOM_HEAD 3      /* code, and the size of what follows in two bytes */
-
-int64_t pw_microseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-/* ------------------------------------------------------------------ text */
-
-/* Room for `more` bytes, by growing. False: out of memory. */
-static bool pw_text_room(pw_text *text, size_t more)
-{
-    if (text->room - text->size >= more)
-        return true;
-    size_t room = text->room == 0 ? 512 : text->room;
-    while (room - text->size < more)
-        room *= 2;
-    char *at = pw_realloc(text->at, room);
-    if (at == NULL)
-        return false;
-    text->at = at;
-    text->room = room;
-    return true;
-}
-
-static void pw_text_put(pw_text *text, const char *data, size_t size)
-{
-    if (!pw_text_room(text, size))
-        return;
-    memcpy(text->at + text->size, data, size);
-    text->size += size;
-}
-
-static void pw_text_number(pw_text *text, int64_t number)
-{
-    char digits[20];
-    pw_text_put(text, digits, pw_digits(digits, number > 0 ? number : 0));
-}
-
-/* A value from outside: latin-1 bytes, of which only printable ASCII stands as it is. */
-static void pw_text_escape(pw_text *text, const char *data, size_t size, bool json)
-{
-    static const char hex[] = "0123456789abcdef";
-    if (size > PW_VALUE_MOST)
-        size = PW_VALUE_MOST;
-    if (!pw_text_room(text, size * 6))
-        return;
-    char *to = text->at + text->size;
-    for (size_t i = 0; i < size; i++) {
-        unsigned char c = (unsigned char)data[i];
-        if (c >= ' ' && c < 127 && c != '"' && c != '\\') {
-            *to++ = (char)c;
-            continue;
-        }
-        *to++ = '\\';
-        if (json && (c == '"' || c == '\\')) {
-            *to++ = (char)c;
-            continue;
-        }
-        *to++ = json ? 'u' : 'x';
-        if (json) {
-            *to++ = '0';
-            *to++ = '0';
-        }
-        *to++ = hex[c >> 4];
-        *to++ = hex[c & 15];
-    }
-    text->size = (size_t)(to - text->at);
-}
 
 /* ------------------------------------------------------------------ programs */
 
@@ -97,7 +32,7 @@ typedef struct {
 } pw_atom;
 
 /* The next atom; false at the end. What Python gave and what is made here is well-formed. */
-static bool pw_atom_next(const char **at, const char *end, pw_atom *atom)
+static bool atom_next(const char **at, const char *end, pw_atom *atom)
 {
     if (end - *at < PW_ATOM_HEAD)
         return false;
@@ -111,21 +46,30 @@ static bool pw_atom_next(const char **at, const char *end, pw_atom *atom)
     return true;
 }
 
-static void pw_atom_copy(pw_text *to, const pw_atom *atom)
+static void atom_copy(pw_text *to, const pw_atom *atom)
 {
     pw_text_put(to, atom->data - PW_ATOM_HEAD, atom->size + PW_ATOM_HEAD);
 }
 
-/* Ends a literal atom that was begun at `from`. */
-static void pw_literal_end(pw_text *to, size_t from)
+/* Adds a literal atom with a value from outside, or "-" where there is none. False: out of memory. */
+static bool atom_literal(pw_text *to, pw_span value, bool json)
 {
+    size_t from = to->size;
+    if (!pw_text_room(to, PW_ATOM_HEAD + 1))
+        return false;
+    to->size += PW_ATOM_HEAD;
+    if (value.size == 0)
+        pw_text_put(to, "-", 1);
+    else
+        pw_text_escape(to, value.at, value.size, json);
     size_t size = to->size - from - PW_ATOM_HEAD;
     to->at[from] = PW_ATOM_LITERAL;
     to->at[from + 1] = (char)(size >> 8);
     to->at[from + 2] = (char)(size & 255);
+    return true;
 }
 
-static pw_span pw_find_field(const pw_head *head, const char *lower, size_t size)
+static pw_span find_field(const pw_head *head, const char *lower, size_t size)
 {
     for (size_t i = 0; i < head->field_count; i++)
         if (head->fields[i].name.size == size) {
@@ -139,7 +83,7 @@ static pw_span pw_find_field(const pw_head *head, const char *lower, size_t size
 }
 
 /* The user name of HTTP Basic authentication (RFC 7617), decoded; its size, 0 for none. */
-static size_t pw_basic_user(pw_span value, char *to, size_t room)
+static size_t basic_user(pw_span value, char *to, size_t room)
 {
     static const char letters[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -166,8 +110,8 @@ static size_t pw_basic_user(pw_span value, char *to, size_t room)
 }
 
 /* The value of an atom that the request alone decides; false: the response has to come first. */
-static bool pw_atom_request(const pw_atom *atom, const pw_head *head, const pw_peer *peer,
-                            char *scratch, size_t room, pw_span *value)
+static bool atom_request(const pw_atom *atom, const pw_head *head, const pw_peer *peer,
+                         char *scratch, size_t room, pw_span *value)
 {
     switch (atom->code) {
     case PW_ATOM_ADDRESS:
@@ -190,10 +134,10 @@ static bool pw_atom_request(const pw_atom *atom, const pw_head *head, const pw_p
         return true;
     case PW_ATOM_USER:
         value->at = scratch;
-        value->size = pw_basic_user(pw_find_field(head, "authorization", 13), scratch, room);
+        value->size = basic_user(find_field(head, "authorization", 13), scratch, room);
         return true;
     case PW_ATOM_FIELD:
-        *value = pw_find_field(head, atom->data, atom->size);
+        *value = find_field(head, atom->data, atom->size);
         return true;
     default:
         return false;
@@ -208,27 +152,20 @@ void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, cons
     pw_atom atom;
     pw_span value;
     to->size = 0;
-    while (pw_atom_next(&at, end, &atom)) {
-        if (!pw_atom_request(&atom, head, peer, scratch, sizeof scratch, &value)) {
-            pw_atom_copy(to, &atom);
+    while (atom_next(&at, end, &atom)) {
+        if (!atom_request(&atom, head, peer, scratch, sizeof scratch, &value)) {
+            atom_copy(to, &atom);
             continue;
         }
-        size_t from = to->size;
-        if (!pw_text_room(to, PW_ATOM_HEAD + 1))
+        if (!atom_literal(to, value, server->access.json))
             return;
-        to->size += PW_ATOM_HEAD;
-        if (value.size == 0)
-            pw_text_put(to, "-", 1);
-        else
-            pw_text_escape(to, value.at, value.size, server->access.json);
-        pw_literal_end(to, from);
     }
 }
 
 /* ------------------------------------------------------------------ lines */
 
 /* "21/Nov/2026:12:00:00 +0000", or RFC 3339 in JSON; made again each second. */
-static void pw_access_time(pw_access *access)
+static void access_time(pw_access *access)
 {
     time_t now = time(NULL);
     if (now == access->second && access->time_size != 0)
@@ -250,7 +187,7 @@ static void pw_access_time(pw_access *access)
 }
 
 /* The field of a response's head, as its bytes were given by Python. */
-static pw_span pw_response_field(const char *head, size_t size, const pw_atom *atom)
+static pw_span response_field(const char *head, size_t size, const pw_atom *atom)
 {
     const char *end = head + size;
     const char *line = memchr(head, '\n', size);
@@ -275,27 +212,19 @@ void pw_access_head(pw_server *server, pw_text *program, const char *head, size_
     pw_text made = {NULL, 0, 0};
     const char *at = program->at, *end = program->at + program->size;
     pw_atom atom;
-    while (pw_atom_next(&at, end, &atom)) {
+    while (atom_next(&at, end, &atom)) {
         if (atom.code != PW_ATOM_RESPONSE_FIELD) {
-            pw_atom_copy(&made, &atom);
+            atom_copy(&made, &atom);
             continue;
         }
-        pw_span value = pw_response_field(head, size, &atom);
-        size_t from = made.size;
-        if (!pw_text_room(&made, PW_ATOM_HEAD + 1))
+        if (!atom_literal(&made, response_field(head, size, &atom), server->access.json))
             break;
-        made.size += PW_ATOM_HEAD;
-        if (value.size == 0)
-            pw_text_put(&made, "-", 1);
-        else
-            pw_text_escape(&made, value.at, value.size, server->access.json);
-        pw_literal_end(&made, from);
     }
     pw_free(program->at);
     *program = made;
 }
 
-static void pw_seconds(pw_text *to, int64_t microseconds)
+static void put_seconds(pw_text *to, int64_t microseconds)
 {
     char fraction[7] = ".000000";
     int64_t rest = microseconds % 1000000;
@@ -305,8 +234,8 @@ static void pw_seconds(pw_text *to, int64_t microseconds)
     pw_text_put(to, fraction, sizeof fraction);
 }
 
-/* What somebody reads: "0.4 ms", or "1.25 s" from one second on. */
-static void pw_duration(pw_text *to, int64_t microseconds)
+/* For a person: "0.4 ms", or "1.25 s" from one second on. */
+static void put_duration(pw_text *to, int64_t microseconds)
 {
     bool seconds = microseconds >= 1000000;
     int64_t hundredths = microseconds / (seconds ? 10000 : 10);
@@ -317,23 +246,23 @@ static void pw_duration(pw_text *to, int64_t microseconds)
 }
 
 /* The text of an atom that has a condition before it. */
-static void pw_text_after(pw_text *to, const pw_atom *atom, size_t condition)
+static void put_after(pw_text *to, const pw_atom *atom, size_t condition)
 {
     if (atom->size > condition)
         pw_text_put(to, atom->data + condition, atom->size - condition);
 }
 
-static bool pw_is_slow(const pw_atom *atom, int64_t microseconds)
+static bool is_slow(const pw_atom *atom, int64_t microseconds)
 {
-    if (atom->size < 4)
+    if (atom->size < PW_ATOM_SLOW_SIZE)
         return false;
     int64_t least = 0;
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < PW_ATOM_SLOW_SIZE; i++)
         least = least << 8 | (unsigned char)atom->data[i];
     return microseconds / 1000 >= least;
 }
 
-static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_exchange *what)
+static void atom_response(pw_access *access, const pw_atom *atom, const pw_exchange *what)
 {
     pw_text *to = &access->lines;
     switch (atom->code) {
@@ -359,7 +288,7 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
         pw_text_number(to, what->duration / 1000000);
         break;
     case PW_ATOM_DECIMAL_SECONDS:
-        pw_seconds(to, what->duration);
+        put_seconds(to, what->duration);
         break;
     case PW_ATOM_MILLISECONDS:
         pw_text_number(to, what->duration / 1000);
@@ -375,15 +304,15 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
             pw_text_put(to, access->time + (access->json ? 11 : 12), 8);
         break;
     case PW_ATOM_DURATION:
-        pw_duration(to, what->duration);
+        put_duration(to, what->duration);
         break;
     case PW_ATOM_IF_STATUS:
         if (atom->size > 0 && what->status / 100 == atom->data[0] - '0')
-            pw_text_after(to, atom, 1);
+            put_after(to, atom, PW_ATOM_STATUS_SIZE);
         break;
     case PW_ATOM_IF_SLOW:
-        if (pw_is_slow(atom, what->duration))
-            pw_text_after(to, atom, 4);
+        if (is_slow(atom, what->duration))
+            put_after(to, atom, PW_ATOM_SLOW_SIZE);
         break;
     default: /* an atom of the request, which was refused before it could be read */
         pw_text_put(to, "-", 1);
@@ -398,11 +327,11 @@ void pw_access_line(pw_server *server, const char *program, size_t size, const p
         return; /* out of memory */
     const char *end = program + size;
     pw_atom atom;
-    pw_access_time(access);
+    access_time(access);
     if (access->lines.size == 0)
         access->due = server->timers.now + PW_LOG_DELAY_MS;
-    while (pw_atom_next(&program, end, &atom))
-        pw_atom_response(access, &atom, what);
+    while (atom_next(&program, end, &atom))
+        atom_response(access, &atom, what);
     pw_text_put(&access->lines, "\n", 1);
     if (access->prompt || access->lines.size >= PW_LOG_SIZE)
         pw_access_flush(access);
@@ -426,4 +355,62 @@ void pw_access_flush(pw_access *access)
     }
     pw_write_signals_release(&before, whole);
     access->lines.size = 0;
+}
+
+/* ------------------------------------------------------------------ a request and its response */
+
+void pw_parse_again(pw_server *server, const pw_conn *conn)
+{
+    pw_head_progress progress = {0};
+    pw_error error;
+    pw_head_parse(&server->limits, conn->in->data + conn->in->start, conn->facts.size, &progress,
+                  &server->head, &error);
+}
+
+static void log_line(pw_server *server, const pw_text *program, const pw_exchange *what)
+{
+    pw_access_line(server, program->at, program->size, what);
+}
+
+void pw_thread_log(pw_thread *thread, const pw_conn *conn)
+{
+    if (thread->server->access.fd < 0)
+        return;
+    log_line(thread->server, &thread->log,
+             &(pw_exchange){
+                 .status = conn->response.status,
+                 .bytes = conn->response.bytes,
+                 .duration = pw_microseconds() - thread->taken_us,
+                 .queued = thread->queued_us,
+             });
+}
+
+/* What came of a request line that could not be read. */
+static pw_span first_line(const pw_conn *conn)
+{
+    if (conn->in == NULL)
+        return (pw_span){NULL, 0};
+    const char *from = conn->in->data + conn->in->start;
+    size_t most = conn->in->end - conn->in->start;
+    size_t size = 0;
+    while (size < most && from[size] != '\r' && from[size] != '\n')
+        size++;
+    return (pw_span){from, size};
+}
+
+void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
+{
+    if (server->access.fd < 0)
+        return;
+    if (conn->state == PW_CONN_CONTENT || conn->state == PW_CONN_READY)
+        pw_parse_again(server, conn);
+    else if (server->head.method.size == 0)
+        server->head.target = first_line(conn);
+    server->parsed = NULL;
+    pw_peer peer;
+    pw_peer_name(conn, &peer);
+    pw_text program = {NULL, 0, 0};
+    pw_access_request(server, &program, &server->head, &peer);
+    log_line(server, &program, &(pw_exchange){.status = status, .bytes = 0});
+    pw_free(program.at);
 }

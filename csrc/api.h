@@ -40,7 +40,7 @@ typedef struct {
     int32_t timeout_queue;   /* that a complete request waits for a thread; 0: none */
     int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
     int32_t access_json;     /* values are escaped for JSON strings */
-    int32_t access_prompt;   /* a line does not wait for others: somebody looks on */
+    int32_t access_prompt;   /* a line does not wait for others: for a terminal */
     int64_t access_program_size;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
     /* The rest is borrowed during pw_server_new. */
@@ -51,11 +51,16 @@ typedef struct {
 } pw_settings;
 
 /*
- * A program of the access log is atoms, one after the other: the code, the size of what follows as
- * two bytes, the higher one first, and the text for the two FIELD codes (a name, in lower case),
- * LITERAL and the two IF codes. The text of those stands in the line or does not: it comes after
- * the first digit of the status, or after the least duration, milliseconds in four bytes.
+ * A program of the access log is atoms, one after the other. An atom is PW_ATOM_HEAD bytes, its code
+ * and the size of its text as a number of two bytes, and the text: of the two FIELD codes (a name, in
+ * lower case), LITERAL and the two IF codes. The text of an IF code begins with its condition, and
+ * what follows is in the line only if that holds: PW_ATOM_STATUS_SIZE byte, the first digit of the
+ * status, or PW_ATOM_SLOW_SIZE bytes, a number, the least duration in milliseconds. The higher bytes
+ * of a number come first.
  */
+#define PW_ATOM_HEAD 3
+#define PW_ATOM_STATUS_SIZE 1
+#define PW_ATOM_SLOW_SIZE 4
 #define PW_ATOM_LITERAL 1
 #define PW_ATOM_ADDRESS 2
 #define PW_ATOM_USER 3
@@ -153,18 +158,20 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number);
 void pw_thread_free(pw_thread *thread);
 /*
  * Has the thread return PW_IDLE if it waits for a request, or when it next would. From any thread. A
- * Python without the GIL has each thread itself free what it has made and another let go of, which
+ * Python without the GIL has each thread itself free what it has made and another released, which
  * one that waits in the core does not get to.
  */
 void pw_thread_nudge(pw_thread *thread);
 
 /*
  * Looks after the serving threads: to be called again and again by a thread of its own that serves
- * nothing, where there may be more than one. Blocks, and returns what is to be done: PW_WATCH_STOP,
- * nothing any more; PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_NOTICE, notices are
- * to be taken; or the number of a thread times 8 plus PW_WATCH_SLOW or PW_WATCH_STUCK: its request
- * has run for longer than timeout_request, or twice that.
+ * nothing, where there may be more than one. Blocks, and returns what is to be done, with PW_WATCH_MASK:
+ * PW_WATCH_STOP, nothing any more; PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_NOTICE,
+ * notices are to be taken; PW_WATCH_SLOW or PW_WATCH_STUCK, a request has run for longer than
+ * timeout_request, or twice that, in the thread whose number is in the bits from PW_WATCH_SHIFT on.
  */
+#define PW_WATCH_MASK 7
+#define PW_WATCH_SHIFT 3
 #define PW_WATCH_STOP 0
 #define PW_WATCH_START 1
 #define PW_WATCH_SLOW 2
@@ -207,11 +214,11 @@ int64_t pw_thread_block_size(pw_thread *thread);
 pw_request *pw_thread_request(pw_thread *thread);
 
 /*
- * The number that pw_next and pw_respond return: negative PW_STOP, or a sum of
+ * The number that pw_next and pw_respond return: negative, such as PW_STOP, or
  *
- *     bits 0-1    one of PW_SAME ... PW_STORE
- *     bits 2-5    PW_CONTENT, PW_OTHER_NAMES, PW_NEWS, PW_IN_FILE
- *     bits 6-16   the cache entry of PW_SAME, PW_CHANGED and PW_STORE
+ *     number & PW_KIND                            one of PW_SAME ... PW_STORE
+ *     number & PW_CONTENT                         and the other bits below: PW_OTHER_NAMES, ...
+ *     number >> PW_ENTRY_SHIFT & PW_ENTRY_MASK    the cache entry of PW_SAME, PW_CHANGED and PW_STORE
  *
  * It is small, because Python counts fastest with what is below 2**30. The block has
  * request.block_size bytes: one byte for each value that numbers its key (pw_key) and is never 0, then
@@ -268,9 +275,12 @@ void pw_server_wake(pw_server *server);
 /*
  * What Python need not keep any longer, one at a time; -1 when there is no more. Each is said again
  * until pw_news_done, for a signal handler may raise before it is acted upon. One thread at a time.
- * value * 2 + PW_NEWS_ENTRY: the entry's connection has ended, its template must go.
- * value * 2 + PW_NEWS_SENT: nothing lent for the exchange with this number is needed any more.
+ * With PW_NEWS_MASK it is PW_NEWS_ENTRY: the entry's connection has ended, its template must go; or
+ * PW_NEWS_SENT: nothing lent for the exchange is needed any more. The bits from PW_NEWS_SHIFT on are the
+ * number of the entry, or of the exchange.
  */
+#define PW_NEWS_MASK 1
+#define PW_NEWS_SHIFT 1
 #define PW_NEWS_ENTRY 0
 #define PW_NEWS_SENT 1
 int64_t pw_news(pw_thread *thread);
@@ -333,7 +343,7 @@ int64_t pw_finish(pw_thread *thread, int32_t cut);
  * 0, or PW_GONE. */
 int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size);
 /*
- * How far the request at hand is, for a caller that has lost count by an error: there is none, or
+ * How far the current request is, for a caller that has lost count by an error: there is none, or
  * nothing has been sent (pw_respond can answer it), or its head has (pw_send_end can end it).
  */
 #define PW_REQUEST_NONE 0

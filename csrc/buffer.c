@@ -1,57 +1,10 @@
-/* Memory: the core's only way to the allocator, and the pool of receive buffers. */
-#include <errno.h>
-#include <stdlib.h>
+/* The pool of receive buffers, and room in one of them. */
 #include <string.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
-#include "core.h"
+#include "alloc.h"
+#include "buffer.h"
 
-static long allocations_left = -1; /* -1: no failure asked for; used by tests alone */
-
-static bool pw_alloc_refused(void)
-{
-    if (allocations_left < 0)
-        return false;
-    if (allocations_left > 0)
-        allocations_left--;
-    if (allocations_left == 0)
-        errno = ENOMEM;
-    return allocations_left == 0;
-}
-
-void pw_alloc_fail_after(long n)
-{
-    allocations_left = n > 0 ? n : -1;
-}
-
-void *pw_alloc(size_t size)
-{
-    return pw_alloc_refused() ? NULL : calloc(1, size);
-}
-
-void *pw_realloc(void *old, size_t size)
-{
-    return pw_alloc_refused() ? NULL : realloc(old, size);
-}
-
-void pw_free(void *memory)
-{
-    free(memory);
-}
-
-void pw_share_heap(void)
-{
-#ifdef __GLIBC__
-    mallopt(M_ARENA_MAX, 1);
-    /* Content of a megabyte is not given back to the system and asked for again for each request. */
-    mallopt(M_MMAP_THRESHOLD, 2 << 20);
-    mallopt(M_TRIM_THRESHOLD, 8 << 20);
-#endif
-}
-
-static pw_buffer *pw_buffer_new(size_t size)
+static pw_buffer *buffer_new(size_t size)
 {
     if (size > SIZE_MAX - sizeof(pw_buffer))
         return NULL;
@@ -66,7 +19,7 @@ static pw_buffer *pw_buffer_new(size_t size)
 }
 
 /* From the pool where it has that size. */
-static pw_buffer *pw_buffer_take(pw_pool *pool, size_t size)
+static pw_buffer *buffer_take(pw_pool *pool, size_t size)
 {
     pw_buffer *buffer = size == PW_BUFFER_SIZE ? pool->first : NULL;
     if (buffer != NULL) {
@@ -76,7 +29,7 @@ static pw_buffer *pw_buffer_take(pw_pool *pool, size_t size)
         buffer->start = 0;
         buffer->end = 0;
     } else {
-        buffer = pw_buffer_new(size);
+        buffer = buffer_new(size);
     }
     if (buffer != NULL)
         pool->held += size;
@@ -85,7 +38,7 @@ static pw_buffer *pw_buffer_take(pw_pool *pool, size_t size)
 
 pw_buffer *pw_buffer_get(pw_pool *pool)
 {
-    return pw_buffer_take(pool, PW_BUFFER_SIZE);
+    return buffer_take(pool, PW_BUFFER_SIZE);
 }
 
 void pw_buffer_put(pw_pool *pool, pw_buffer *buffer)
@@ -101,9 +54,9 @@ void pw_buffer_put(pw_pool *pool, pw_buffer *buffer)
 }
 
 /* False: out of memory. */
-static bool pw_buffer_move(pw_pool *pool, pw_buffer **at, size_t size)
+static bool buffer_move(pw_pool *pool, pw_buffer **at, size_t size)
 {
-    pw_buffer *old = *at, *new = pw_buffer_take(pool, size);
+    pw_buffer *old = *at, *new = buffer_take(pool, size);
     if (new == NULL)
         return false;
     new->end = old->end - old->start;
@@ -130,7 +83,7 @@ bool pw_buffer_room(pw_pool *pool, pw_buffer **at, size_t want)
     size_t size = buffer->size;
     while (size - held < want)
         size *= 2;
-    return pw_buffer_move(pool, at, size);
+    return buffer_move(pool, at, size);
 }
 
 bool pw_buffer_trim(pw_pool *pool, pw_buffer **at)
@@ -138,7 +91,7 @@ bool pw_buffer_trim(pw_pool *pool, pw_buffer **at)
     size_t held = (*at)->end - (*at)->start, size = PW_BUFFER_LEAST;
     while (size < 2 * held) /* so that as much again is no reason to move it back */
         size *= 2;
-    return size <= (*at)->size / 2 && pw_buffer_move(pool, at, size);
+    return size <= (*at)->size / 2 && buffer_move(pool, at, size);
 }
 
 void pw_pool_free(pw_pool *pool)

@@ -1,7 +1,8 @@
-/* Heads of recent requests: see core.h. */
+/* Heads of recent requests: see cache.h. */
 #include <string.h>
 
-#include "core.h"
+#include "alloc.h"
+#include "cache.h"
 
 #define PW_CACHE_TRIES 8
 

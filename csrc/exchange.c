@@ -5,7 +5,7 @@
  *
  * Who may send. The application may hand over parts from several threads, and a thread of it may do so
  * when the exchange is over and the serving thread is at another request. So every part names its
- * exchange, and is sent by whoever has the turn, which is taken and given back under the server's lock:
+ * exchange, and is sent by the thread with the turn, which is taken and given back under the server's lock:
  * with the turn, and until it is given back, the connection's output is that thread's own.
  *
  * What is lent. Python says before it hands bytes over that it keeps them (pw_request.lends), and under
@@ -15,7 +15,14 @@
  */
 #include <unistd.h>
 
-#include "server.h"
+#include "batch.h"
+#include "clock.h"
+#include "conn.h"
+#include "exchange.h"
+#include "incident.h"
+#include "queue.h"
+#include "state.h"
+#include "system.h"
 
 pw_conn *pw_turn_take(pw_thread *thread, int64_t exchange)
 {
@@ -48,7 +55,7 @@ void pw_exchange_end(pw_thread *thread)
         else
             pw_tell(server, thread->request.exchange, PW_NEWS_SENT);
     }
-    pw_gather_end(server, conn);
+    pw_batch_end(server, conn);
     thread->conn = NULL;
     if (thread->sending)
         pw_turn_give(thread);
@@ -63,12 +70,11 @@ void pw_exchange_abandon(pw_thread *thread)
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
     if (conn == NULL)
         return;
-    if (!conn->failed)
+    if (conn->end != PW_CONN_FAILED)
         pw_notice_thread(thread, conn, PW_NOTICE_ABANDONED, 0);
     /* It is cut, and what its client is owed of earlier responses goes out. */
-    conn->close = true;
-    conn->reset |= conn->started && conn->unframed;
-    thread->request.sent = conn->bytes;
+    pw_conn_ends(conn, conn->response.framing == PW_FRAMING_END ? PW_CONN_RESETS : PW_CONN_CLOSES);
+    thread->request.sent = conn->response.bytes;
     pw_exchange_end(thread);
 }
 
@@ -78,4 +84,59 @@ int64_t pw_thread_exchange(pw_thread *thread)
     int64_t exchange = thread->request.exchange;
     pthread_mutex_unlock(&thread->server->lock);
     return exchange;
+}
+
+/* ------------------------------------------------------------------ how far it is */
+
+int64_t pw_content_missing(pw_thread *thread)
+{
+    pthread_mutex_lock(&thread->server->lock);
+    const pw_conn *conn = thread->conn;
+    int64_t missing = 0;
+    if (conn != NULL && conn->response.state != PW_RESPONSE_NONE && conn->response.promised >= 0)
+        missing = conn->response.promised - conn->response.bytes;
+    pthread_mutex_unlock(&thread->server->lock);
+    return missing;
+}
+
+int32_t pw_request_state(pw_thread *thread)
+{
+    int32_t state = PW_REQUEST_NONE;
+    pthread_mutex_lock(&thread->server->lock);
+    if (thread->conn != NULL)
+        state =
+            thread->conn->response.state != PW_RESPONSE_NONE ? PW_REQUEST_BEGUN : PW_REQUEST_WAITS;
+    pthread_mutex_unlock(&thread->server->lock);
+    return state;
+}
+
+int32_t pw_client_gone(pw_thread *thread)
+{
+    pthread_mutex_lock(&thread->server->lock);
+    const pw_conn *conn = thread->conn;
+    bool gone = conn == NULL || conn->end == PW_CONN_FAILED || pw_peer_has_left(conn->fd);
+    pthread_mutex_unlock(&thread->server->lock);
+    return gone;
+}
+
+int32_t pw_check_client(pw_thread *thread, int64_t exchange)
+{
+    pthread_mutex_lock(&thread->server->lock);
+    pw_conn *conn = thread->request.exchange == exchange ? thread->conn : NULL;
+    int32_t outcome = 0;
+    if (conn == NULL) {
+        outcome = PW_OVER;
+    } else if (conn->end == PW_CONN_FAILED || pw_peer_is_gone(conn->fd)) {
+        outcome = PW_GONE;
+    } else if (conn->facts.is_head || conn->response.framing == PW_FRAMING_NONE) {
+        outcome = PW_UNWANTED;
+    } else if (pw_peer_has_left(conn->fd)) {
+        int64_t now = pw_now();
+        if (conn->left_at == 0)
+            conn->left_at = now;
+        if (now - conn->left_at >= PW_HALF_CLOSED_MS)
+            outcome = PW_GONE;
+    }
+    pthread_mutex_unlock(&thread->server->lock);
+    return outcome;
 }

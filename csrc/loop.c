@@ -1,84 +1,29 @@
 /* The loop: what is ready goes on, up to a complete request, and else events are waited for. */
 #include <unistd.h>
 
-#include "server.h"
-
-/* ------------------------------------------------------------------ the queues */
-
-static void pw_reap(pw_server *server)
-{
-    while (server->dead != NULL) {
-        pw_conn *conn = server->dead;
-        server->dead = conn->run_next;
-        pw_free(conn);
-    }
-}
-
-static pw_conn *pw_queue_pop(pw_queue *queue)
-{
-    pw_conn *conn = queue->first;
-    if (conn == NULL)
-        return NULL;
-    queue->first = conn->run_next;
-    if (queue->first == NULL)
-        queue->last = NULL;
-    conn->run_next = NULL;
-    conn->queued = false;
-    return conn;
-}
-
-static void pw_queue_push(pw_queue *queue, pw_conn *conn, bool first)
-{
-    conn->queued = true;
-    conn->run_next = first ? queue->first : NULL;
-    if (queue->first == NULL) {
-        queue->first = queue->last = conn;
-    } else if (first) {
-        queue->first = conn;
-    } else {
-        queue->last->run_next = conn;
-        queue->last = conn;
-    }
-}
-
-/* Out of the run queue: a closed one is only now nobody's. */
-static bool pw_conn_defer_free(pw_server *server, pw_conn *conn)
-{
-    if (conn->state != PW_CONN_CLOSED)
-        return false;
-    conn->run_next = server->dead;
-    server->dead = conn;
-    return true;
-}
-
-void pw_run(pw_server *server, pw_conn *conn, bool first)
-{
-    if (!conn->queued && conn->state != PW_CONN_APP && conn->state != PW_CONN_CLOSED)
-        pw_queue_push(&server->run, conn, first);
-}
-
-void pw_slice_end(pw_server *server, pw_conn *conn)
-{
-    if (!conn->queued && conn->state != PW_CONN_APP && conn->state != PW_CONN_CLOSED)
-        pw_queue_push(&server->spent, conn, false);
-}
-
-void pw_tell(pw_server *server, int64_t value, int kind)
-{
-    if (server->news_count == server->news_room) {
-        size_t room = server->news_room == 0 ? 64 : server->news_room * 2;
-        int64_t *news = pw_realloc(server->news, room * sizeof *news);
-        if (news == NULL)
-            return; /* Python keeps it until the server ends */
-        server->news = news;
-        server->news_room = room;
-    }
-    server->news[server->news_count++] = value * 2 + kind;
-}
+#include "accept.h"
+#include "access.h"
+#include "batch.h"
+#include "clock.h"
+#include "conn.h"
+#include "conn_close.h"
+#include "conn_keep.h"
+#include "conn_pool.h"
+#include "conn_wait.h"
+#include "incident.h"
+#include "listener.h"
+#include "loop.h"
+#include "output.h"
+#include "poller.h"
+#include "queue.h"
+#include "request.h"
+#include "state.h"
+#include "timer.h"
+#include "token.h"
 
 void pw_loop_clear(pw_server *server)
 {
-    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
         thread->conn = NULL; /* it never came back with it */
     while (server->all != NULL)
         pw_conn_close(server, server->all);
@@ -87,23 +32,13 @@ void pw_loop_clear(pw_server *server)
         for (pw_conn *conn; (conn = pw_queue_pop(queues[i])) != NULL;)
             pw_conn_defer_free(server, conn);
     pw_reap(server);
+    pw_conn_free_spare(server);
 }
 
 /* ------------------------------------------------------------------ draining and the end */
 
-bool pw_server_is_late(pw_server *server)
-{
-    int stops = atomic_load(&server->stopping);
-    if (stops == 0)
-        return false;
-    int64_t now = pw_now();
-    int64_t none = 0;
-    atomic_compare_exchange_strong(&server->drain_until, &none, now + server->timeout_graceful);
-    return stops == PW_END || now >= atomic_load(&server->drain_until);
-}
-
 /* Follows what pw_server_stop has been asked for. */
-static void pw_server_drain(pw_server *server)
+static void server_drain(pw_server *server)
 {
     if (atomic_load(&server->stopping) == 0)
         return;
@@ -121,7 +56,7 @@ static void pw_server_drain(pw_server *server)
 }
 
 /* Nothing goes on any more. What a thread still has ends when it comes back: pw_conn_finished. */
-static void pw_server_end(pw_server *server)
+static void server_end(pw_server *server)
 {
     bool others_accept = atomic_load(&server->stopping) == PW_LEAVE;
     if (pw_accept_close(server) && !others_accept)
@@ -140,28 +75,28 @@ static void pw_server_end(pw_server *server)
 
 /* ------------------------------------------------------------------ the loop */
 
-static void pw_server_event(pw_server *server, const pw_event *event)
+static void server_event(pw_server *server, const pw_event *event)
 {
     if (event->tag == server->wake) {
         char unused[64];
         while (read(server->wake[0], unused, sizeof unused) > 0)
             continue;
-        pw_server_drain(server);
+        server_drain(server);
         return;
     }
-    for (int i = 0; i < server->listener_count; i++)
-        if (event->tag == &server->listeners[i]) {
+    for (int i = 0; i < server->accept.listener_count; i++)
+        if (event->tag == &server->accept.listeners[i]) {
             if (!server->draining)
-                pw_accept_event(server, &server->listeners[i]);
+                pw_accept_event(server, &server->accept.listeners[i]);
             return;
         }
     pw_conn_event(server, event->tag, event->what);
 }
 
-static int pw_server_patience(pw_server *server)
+static int server_patience(pw_server *server)
 {
     int64_t wait = pw_timers_wait(&server->timers);
-    const int64_t others[] = {atomic_load(&server->drain_until), server->resume_at,
+    const int64_t others[] = {atomic_load(&server->drain_until), server->accept.resume_at,
                               server->access.due, pw_watch_due(server)};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         if (others[i] == 0)
@@ -170,9 +105,9 @@ static int pw_server_patience(pw_server *server)
         if (wait < 0 || left < wait)
             wait = left;
     }
-    if (server->gathering > 0 && server->holder == server->watcher &&
-        (wait < 0 || wait > PW_GATHER_LOOK_MS))
-        wait = PW_GATHER_LOOK_MS;
+    if (server->batch.count > 0 && server->token.holder == server->watch.thread &&
+        (wait < 0 || wait > PW_BATCH_LOOK_MS))
+        wait = PW_BATCH_LOOK_MS;
     int aside = pw_accept_patience(server);
     if (aside >= 0 && (wait < 0 || aside < wait))
         wait = aside;
@@ -180,7 +115,7 @@ static int pw_server_patience(pw_server *server)
 }
 
 /* Waits for events when there is nothing else to do; at most so many ms, -1: for ever. */
-static void pw_server_wait(pw_server *server, int most)
+static void server_wait(pw_server *server, int most)
 {
     bool any = false;
     for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL; any = true)
@@ -190,10 +125,10 @@ static void pw_server_wait(pw_server *server, int most)
     if (server->access.due != 0 && server->access.due <= server->timers.now)
         pw_access_flush(&server->access);
     pw_reap(server);
-    if (server->paused)
+    if (server->accept.paused)
         pw_accept_look(server);
     server->event_next = 0;
-    int patience = server->spent.first != NULL ? 0 : pw_server_patience(server);
+    int patience = server->spent.first != NULL ? 0 : server_patience(server);
     if (most >= 0 && (patience < 0 || patience > most))
         patience = most;
     server->polling = true;
@@ -212,33 +147,21 @@ static void pw_server_wait(pw_server *server, int most)
     if (server->access.fd >= 0)
         server->polled_us = pw_microseconds();
     pw_clock_tick(&server->clock);
-    if (server->resume_at != 0 && server->resume_at <= server->timers.now)
+    if (server->accept.resume_at != 0 && server->accept.resume_at <= server->timers.now)
         pw_accept_resume(server);
     pw_accept_waited(server);
-    if (server->gathering > 0 && server->holder == server->watcher)
-        pw_gather_flush(server, true);
+    if (server->batch.count > 0 && server->token.holder == server->watch.thread)
+        pw_batch_flush(server, true);
 }
 
-static bool pw_server_is_over(pw_server *server)
+static bool server_is_over(pw_server *server)
 {
     return server->draining &&
            ((server->conn_count == 0 && !pw_accept_is_open(server)) || pw_server_is_late(server));
 }
 
-void pw_loop_wake(pw_server *server, bool always)
-{
-    if (!server->polling)
-        return;
-    int64_t wait = pw_timers_wait(&server->timers);
-    bool sooner = wait >= 0 &&
-                  (server->polling_until < 0 || server->timers.now + wait < server->polling_until);
-    if (!always && server->run.first == NULL && server->news_count == 0 && !sooner)
-        return;
-    pw_server_wake(server);
-}
-
 /* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
-static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
+static int64_t loop_drive(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
     bool ready = conn->state == PW_CONN_READY;
@@ -250,7 +173,7 @@ static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
     }
     if (!ready && pw_conn_drive(server, conn) != PW_DRIVE_REQUEST)
         return PW_IDLE;
-    if (thread == server->watcher) {
+    if (thread == server->watch.thread) {
         bool progress = false; /* answers before it do not wait until a thread is free */
         if (conn->output.first != NULL)
             pw_output_flush(&conn->output, conn->fd, &progress);
@@ -270,35 +193,10 @@ static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
     return number;
 }
 
-pw_conn *pw_ready_pop(pw_server *server)
-{
-    pw_conn *conn;
-    while ((conn = pw_queue_pop(&server->ready)) != NULL) {
-        if (pw_conn_defer_free(server, conn))
-            continue;
-        if ((conn->what & PW_GONE_AWAY) == 0)
-            return conn;
-        pw_conn_close(server, conn);
-    }
-    return NULL;
-}
-
-void pw_ready_expire(pw_server *server, const pw_conn *last)
-{
-    pw_conn *conn;
-    do { /* all of them wait equally long */
-        conn = pw_queue_pop(&server->ready);
-        if (conn == NULL || pw_conn_defer_free(server, conn))
-            continue;
-        pw_notice_often(server, conn, PW_NOTICE_QUEUE, &server->told_queue);
-        pw_conn_refuse_waiting(server, conn, PW_E_QUEUE);
-    } while (conn != NULL && conn != last);
-}
-
 int64_t pw_loop(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    bool serves = thread != server->watcher;
+    bool serves = thread != server->watch.thread;
     bool waited = false;
     for (;;) {
         pw_conn *conn = serves ? pw_queue_pop(&server->ready) : NULL;
@@ -307,15 +205,15 @@ int64_t pw_loop(pw_thread *thread)
         if (conn == NULL && server->event_next == server->event_count)
             conn = pw_queue_pop(&server->again);
         if (conn != NULL) {
-            int64_t number = pw_loop_drive(thread, conn);
+            int64_t number = loop_drive(thread, conn);
             if (number != PW_IDLE)
                 return number;
         } else if (server->event_next < server->event_count) {
-            pw_server_event(server, &server->events[server->event_next++]);
+            server_event(server, &server->events[server->event_next++]);
         } else if (pw_accept_drain_is_due(server)) {
             pw_accept_drain(server);
-        } else if (pw_server_is_over(server)) {
-            pw_server_end(server);
+        } else if (server_is_over(server)) {
+            server_end(server);
             pw_token_stop(server);
             return PW_STOP;
         } else if (serves ? server->news_count > 0 || thread->nudged : pw_watch_is_wanted(server)) {
@@ -326,7 +224,7 @@ int64_t pw_loop(pw_thread *thread)
                 pw_server_wake(server); /* of these the poller does not tell */
             return PW_IDLE;
         } else {
-            pw_server_wait(server, thread->patience);
+            server_wait(server, thread->patience);
             waited = true;
         }
     }
@@ -341,41 +239,4 @@ int64_t pw_loop_serve(pw_thread *thread)
     if (number == PW_IDLE)
         pw_token_carry(thread);
     return number;
-}
-
-int64_t pw_next(pw_thread *thread)
-{
-    return pw_next_within(thread, -1);
-}
-
-int64_t pw_next_within(pw_thread *thread, int32_t patience)
-{
-    pw_server *server = thread->server;
-    pw_token_back(thread);
-    pthread_mutex_lock(&server->lock);
-    pw_exchange_abandon(thread);
-    thread->patience = patience;
-    int64_t number = pw_loop_serve(thread);
-    thread->patience = -1;
-    pthread_mutex_unlock(&server->lock);
-    pw_token_leave(thread, number);
-    return number;
-}
-
-int64_t pw_news(pw_thread *thread)
-{
-    pw_server *server = thread->server;
-    pthread_mutex_lock(&server->lock);
-    if (server->news_said < 0 && server->news_count > 0)
-        server->news_said = server->news[--server->news_count];
-    int64_t news = server->news_said;
-    pthread_mutex_unlock(&server->lock);
-    return news;
-}
-
-void pw_news_done(pw_thread *thread)
-{
-    pthread_mutex_lock(&thread->server->lock);
-    thread->server->news_said = -1;
-    pthread_mutex_unlock(&thread->server->lock);
 }

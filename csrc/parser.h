@@ -1,10 +1,11 @@
 /*
  * picohttpparser, built twice from its one file: for any processor, and with SSE4.2 where the
- * compiler can. head.c chooses when it first parses.
+ * compiler can. parser.c chooses by the processor.
  */
 #ifndef PW_PARSER_H
 #define PW_PARSER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct phr_header;
@@ -21,6 +22,11 @@ pw_parse_request_function pw_plain_parse_request;
 pw_parse_request_function pw_sse42_parse_request;
 pw_parse_headers_function pw_plain_parse_headers;
 pw_parse_headers_function pw_sse42_parse_headers;
+
+/* Whether heads are parsed with SIMD instructions: this processor and this build have them. */
+bool pw_parser_has_simd(void);
+pw_parse_request_function *pw_request_parser(void);
+pw_parse_headers_function *pw_fields_parser(void);
 
 #if defined(__x86_64__) || defined(__i386__)
 #define PW_HAVE_SSE42 1

@@ -1,4 +1,6 @@
 /* picohttpparser for any processor. */
+#include "parser.h"
+
 #define phr_parse_request pw_plain_parse_request
 #define phr_parse_response pw_plain_parse_response
 #define phr_parse_headers pw_plain_parse_headers

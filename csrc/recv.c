@@ -2,7 +2,8 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "buffer.h"
+#include "recv.h"
 
 pw_io pw_recv_into(pw_conn *conn, char *to, size_t room, size_t *got)
 {

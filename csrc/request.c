@@ -1,104 +1,19 @@
 /* A complete request on its way to Python: see pw_next in api.h. */
-#include <arpa/inet.h>
-#include <errno.h>
 #include <string.h>
 
-#include "server.h"
-
-pw_thread *pw_thread_new(pw_server *server, int32_t number)
-{
-    pw_thread *thread = pw_alloc(sizeof *thread);
-    if (thread != NULL) {
-        thread->server = server;
-        thread->patience = -1;
-        pthread_cond_init(&thread->wake, NULL);
-        pthread_cond_init(&thread->turn, NULL);
-        thread->block.at = pw_realloc(NULL, pw_block_most(&server->limits));
-        thread->number = number;
-        if (thread->block.at != NULL) {
-            pthread_mutex_lock(&server->lock);
-            thread->next = server->threads;
-            if (thread->next != NULL)
-                thread->next->previous = thread;
-            server->threads = thread;
-            server->references++;
-            pthread_mutex_unlock(&server->lock);
-            return thread;
-        }
-        pthread_cond_destroy(&thread->turn);
-        pthread_cond_destroy(&thread->wake);
-    }
-    pw_free(thread);
-    errno = ENOMEM;
-    return NULL;
-}
-
-void pw_thread_free(pw_thread *thread)
-{
-    if (thread == NULL)
-        return;
-    pw_server *server = thread->server;
-    if (server->forked)
-        return; /* the memory is the parent's affair */
-    pthread_mutex_lock(&server->lock);
-    pw_exchange_abandon(thread);
-    pw_token_drop(thread);
-    if (thread->next != NULL)
-        thread->next->previous = thread->previous;
-    if (thread->previous != NULL)
-        thread->previous->next = thread->next;
-    else
-        server->threads = thread->next;
-    pthread_mutex_unlock(&server->lock);
-    pw_free(thread->log.at);
-    pthread_cond_destroy(&thread->turn);
-    pthread_cond_destroy(&thread->wake);
-    pw_free(thread->block.at);
-    pw_free(thread);
-    pw_server_release(server);
-}
-
-const char *pw_thread_block(pw_thread *thread)
-{
-    return thread->block.at;
-}
-
-int64_t pw_thread_block_size(pw_thread *thread)
-{
-    return (int64_t)pw_block_most(&thread->server->limits);
-}
-
-pw_request *pw_thread_request(pw_thread *thread)
-{
-    return &thread->request;
-}
-
-/* ------------------------------------------------------------------ a request, told to Python */
-
-void pw_peer_name(const pw_conn *conn, pw_peer *peer)
-{
-    peer->address[0] = '\0';
-    peer->port[0] = '\0';
-    uint16_t port = 0;
-    if (conn->peer.any.sa_family == AF_INET) {
-        uint32_t address = ntohl(conn->peer.v4.sin_addr.s_addr);
-        char *to = peer->address;
-        for (int shift = 24; shift >= 0; shift -= 8) {
-            to += pw_digits(to, (address >> shift) & 255);
-            *to++ = shift > 0 ? '.' : '\0';
-        }
-        port = ntohs(conn->peer.v4.sin_port);
-    } else if (conn->peer.any.sa_family == AF_INET6) {
-        inet_ntop(AF_INET6, &conn->peer.v6.sin6_addr, peer->address, sizeof peer->address);
-        port = ntohs(conn->peer.v6.sin6_port);
-    } else {
-        return;
-    }
-    peer->port[pw_digits(peer->port, port)] = '\0';
-}
+#include "access.h"
+#include "alloc.h"
+#include "buffer.h"
+#include "cache.h"
+#include "clock.h"
+#include "conn_close.h"
+#include "environ.h"
+#include "incident.h"
+#include "lines.h"
+#include "request.h"
 
 /* Decides whether this head is worth remembering for its connection. */
-static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
+static void remember_head(pw_server *server, pw_conn *conn, const char *data)
 {
     if (conn->facts.chunked || server->head.authority.at != NULL || data[0] == '\r')
         return;
@@ -108,7 +23,7 @@ static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
         void *evicted;
         conn->entry = (int16_t)pw_cache_take(&server->cache, conn, server->timers.now, &evicted);
         if (evicted != NULL)
-            ((pw_conn *)evicted)->entry = -1; /* seen in pw_thread_describe */
+            ((pw_conn *)evicted)->entry = -1; /* seen in thread_describe */
         if (conn->entry < 0)
             return;
     } else if (++server->cache.entries[conn->entry].misses % 8 != 0) {
@@ -125,7 +40,7 @@ static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
 }
 
 /* Whether the block now tells what is not as in the head kept for the connection. */
-static bool pw_compare(pw_thread *thread, pw_conn *conn, int64_t length)
+static bool compare_head(pw_thread *thread, pw_conn *conn, int64_t length)
 {
     if (conn->entry < 0)
         return false;
@@ -137,16 +52,8 @@ static bool pw_compare(pw_thread *thread, pw_conn *conn, int64_t length)
     return true;
 }
 
-static void pw_parse_again(pw_server *server, const pw_conn *conn)
-{
-    pw_head_progress progress = {0};
-    pw_error error;
-    pw_head_parse(&server->limits, conn->in->data + conn->in->start, conn->facts.size, &progress,
-                  &server->head, &error);
-}
-
 /* Finds again what has changed since the head kept for the connection; false: nothing can be said. */
-static bool pw_follow_again(pw_server *server, const pw_conn *conn)
+static bool follow_again(pw_server *server, const pw_conn *conn)
 {
     const pw_entry *entry = &server->cache.entries[conn->entry];
     size_t line = conn->facts.line_size;
@@ -157,7 +64,7 @@ static bool pw_follow_again(pw_server *server, const pw_conn *conn)
 }
 
 /* The values that are not as in the head kept for the connection, which it follows. */
-static void pw_describe_changes(pw_thread *thread, const pw_conn *conn)
+static void describe_changes(pw_thread *thread, const pw_conn *conn)
 {
     const pw_head *head = &thread->server->head;
     const pw_entry *entry = &thread->server->cache.entries[conn->entry];
@@ -168,7 +75,7 @@ static void pw_describe_changes(pw_thread *thread, const pw_conn *conn)
 }
 
 /* What the access log says of the request; the head that was parsed last is its own. */
-static void pw_thread_log_request(pw_thread *thread, pw_conn *conn, const pw_peer *peer)
+static void thread_log_request(pw_thread *thread, pw_conn *conn, const pw_peer *peer)
 {
     pw_server *server = thread->server;
     pw_access_request(server, &thread->log, &server->head, peer);
@@ -181,7 +88,7 @@ static void pw_thread_log_request(pw_thread *thread, pw_conn *conn, const pw_pee
         memcpy(entry->log, thread->log.at, thread->log.size);
 }
 
-static bool pw_thread_log_again(pw_thread *thread, const pw_entry *entry)
+static bool thread_log_again(pw_thread *thread, const pw_entry *entry)
 {
     if (entry->log == NULL || thread->log.room < entry->log_size)
         return false;
@@ -190,7 +97,7 @@ static bool pw_thread_log_again(pw_thread *thread, const pw_entry *entry)
     return true;
 }
 
-static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
+static void thread_describe(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
     bool logs = server->access.fd >= 0;
@@ -201,11 +108,11 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
     thread->block.values = 0;
     thread->block.other_names = false;
     if (conn->kind == PW_SAME && conn->entry >= 0 &&
-        (!logs || pw_thread_log_again(thread, &server->cache.entries[conn->entry])))
+        (!logs || thread_log_again(thread, &server->cache.entries[conn->entry])))
         return;
     if (conn->kind != PW_NEW && conn->entry < 0)
         conn->kind = PW_NEW; /* the entry was taken away while the content came, or a thread */
-    if (conn->kind == PW_CHANGED && server->parsed != conn && !pw_follow_again(server, conn))
+    if (conn->kind == PW_CHANGED && server->parsed != conn && !follow_again(server, conn))
         conn->kind = PW_NEW;
     bool whole = conn->kind == PW_NEW; /* and not of the request line alone */
     if (server->parsed != conn || (!whole && logs)) {
@@ -217,68 +124,20 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
     if (whole)
         pw_peer_name(conn, &peer);
     if (conn->kind == PW_CHANGED) {
-        pw_describe_changes(thread, conn);
-    } else if (conn->kind == PW_NEW && !pw_compare(thread, conn, length)) {
-        pw_remember(server, conn, conn->in->data + conn->in->start);
+        describe_changes(thread, conn);
+    } else if (conn->kind == PW_NEW && !compare_head(thread, conn, length)) {
+        remember_head(server, conn, conn->in->data + conn->in->start);
         pw_block_make(&thread->block, &server->head, &peer, length);
     }
     if (logs)
-        pw_thread_log_request(thread, conn, &peer);
-}
-
-static void pw_log(pw_server *server, const pw_text *program, const pw_exchange *what)
-{
-    pw_access_line(server, program->at, program->size, what);
-}
-
-void pw_thread_log(pw_thread *thread, const pw_conn *conn)
-{
-    if (thread->server->access.fd < 0)
-        return;
-    pw_log(thread->server, &thread->log,
-           &(pw_exchange){
-               .status = conn->status,
-               .bytes = conn->bytes,
-               .duration = pw_microseconds() - thread->taken_us,
-               .queued = thread->queued_us,
-           });
-}
-
-/* What came of a request line that could not be read. */
-static pw_span pw_first_line(const pw_conn *conn)
-{
-    if (conn->in == NULL)
-        return (pw_span){NULL, 0};
-    const char *from = conn->in->data + conn->in->start;
-    size_t most = conn->in->end - conn->in->start;
-    size_t size = 0;
-    while (size < most && from[size] != '\r' && from[size] != '\n')
-        size++;
-    return (pw_span){from, size};
-}
-
-void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
-{
-    if (server->access.fd < 0)
-        return;
-    if (conn->state == PW_CONN_CONTENT || conn->state == PW_CONN_READY)
-        pw_parse_again(server, conn);
-    else if (server->head.method.size == 0)
-        server->head.target = pw_first_line(conn);
-    server->parsed = NULL;
-    pw_peer peer;
-    pw_peer_name(conn, &peer);
-    pw_text program = {NULL, 0, 0};
-    pw_access_request(server, &program, &server->head, &peer);
-    pw_log(server, &program, &(pw_exchange){.status = status, .bytes = 0});
-    pw_free(program.at);
+        thread_log_request(thread, conn, &peer);
 }
 
 /* Hands a complete request over: from here on the connection is the thread's. */
 int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
-    pw_thread_describe(thread, conn);
+    thread_describe(thread, conn);
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = true;
     pw_thread_keep_line(thread, conn);
@@ -295,14 +154,10 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
             thread->taken_us - (conn->state == PW_CONN_READY ? conn->ready_us : server->polled_us);
     }
     conn->state = PW_CONN_APP;
-    conn->bytes = 0;
     conn->served++;
     /* One writer: no need for a locked addition. */
     atomic_store_explicit(&server->requests, pw_server_requests(server) + 1, memory_order_relaxed);
-    conn->started = false;
-    conn->chunked = false;
-    conn->no_content = false;
-    conn->waits = false;
+    conn->response = (pw_response){.promised = -1};
     thread->conn = conn;
 
     pw_request *request = &thread->request;

@@ -4,10 +4,24 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "server.h"
+#include "accept.h"
+#include "access.h"
+#include "alloc.h"
+#include "buffer.h"
+#include "cache.h"
+#include "clock.h"
+#include "conn_balance.h"
+#include "incident.h"
+#include "listener.h"
+#include "loop.h"
+#include "poller.h"
+#include "queue.h"
+#include "system.h"
+#include "thread.h"
+#include "timer.h"
 
 /* 0, or an errno. */
-static int pw_poll_begin(pw_server *server, const char *poller)
+static int poll_begin(pw_server *server, const char *poller)
 {
     int error = pw_poll_open(&server->poll, poller);
     if (error == 0)
@@ -18,7 +32,7 @@ static int pw_poll_begin(pw_server *server, const char *poller)
 }
 
 /* A copy of size bytes and a NUL; NULL: out of memory. */
-static char *pw_copy(const char *data, size_t size)
+static char *copy_text(const char *data, size_t size)
 {
     char *copy = pw_alloc(size + 1);
     if (copy != NULL)
@@ -26,27 +40,27 @@ static char *pw_copy(const char *data, size_t size)
     return copy;
 }
 
-static bool pw_access_open(pw_access *access, const pw_settings *settings)
+static bool access_open(pw_access *access, const pw_settings *settings)
 {
     access->fd = settings->access_file;
     access->json = settings->access_json != 0;
     access->prompt = settings->access_prompt != 0;
     access->program_size = (size_t)settings->access_program_size;
-    access->program = pw_copy(settings->access_program, access->program_size);
+    access->program = copy_text(settings->access_program, access->program_size);
     access->wants_head =
         memchr(settings->access_program, PW_ATOM_RESPONSE_FIELD, access->program_size) != NULL;
     return access->program != NULL;
 }
 
-static bool pw_server_allocate(pw_server *server, const pw_settings *settings)
+static bool server_allocate(pw_server *server, const pw_settings *settings)
 {
     const char *directory = settings->temporary_directory;
     server->fields = pw_alloc((size_t)settings->max_fields * sizeof *server->fields);
     server->scratch = pw_realloc(NULL, PW_SCRATCH_SIZE);
-    server->directory = pw_copy(directory, strlen(directory));
-    server->health = pw_copy(settings->health_path, strlen(settings->health_path));
+    server->directory = copy_text(directory, strlen(directory));
+    server->health = copy_text(settings->health_path, strlen(settings->health_path));
     if (server->fields == NULL || server->scratch == NULL || server->directory == NULL ||
-        server->health == NULL || !pw_access_open(&server->access, settings) ||
+        server->health == NULL || !access_open(&server->access, settings) ||
         !pw_notices_init(&server->notices))
         return false;
     server->store.directory = server->directory;
@@ -54,7 +68,7 @@ static bool pw_server_allocate(pw_server *server, const pw_settings *settings)
     return true;
 }
 
-static void pw_server_copy_settings(pw_server *server, const pw_settings *settings)
+static void server_copy_settings(pw_server *server, const pw_settings *settings)
 {
     server->limits = (pw_limits){
         .max_head_size = (size_t)settings->max_head_size,
@@ -72,15 +86,16 @@ static void pw_server_copy_settings(pw_server *server, const pw_settings *settin
     size_t least = 2 * server->limits.max_head_size + PW_BUFFER_SIZE;
     bool enough = settings->head_memory_total > (int64_t)least;
     server->head_memory = enough ? (size_t)settings->head_memory_total : least;
-    server->max_connections = settings->max_connections;
-    server->threads_most = settings->threads;
-    server->has_gil = settings->gil != 0;
-    server->timeout_request = settings->timeout_request;
+    server->accept.max_connections = settings->max_connections;
+    server->threads.most = settings->threads;
+    server->token.has_gil = settings->gil != 0;
+    server->watch.timeout_request = settings->timeout_request;
     server->queue_ends = settings->timeout_queue > 0;
-    server->thread_count = 1;
-    server->balance = settings->balance;
-    server->place = server->balance != NULL ? pw_balance_join(server->balance) : NULL;
-    server->turn = 1;
+    server->threads.count = 1;
+    server->accept.balance = settings->balance;
+    server->accept.place =
+        server->accept.balance != NULL ? pw_balance_join(server->accept.balance) : NULL;
+    server->accept.turn = 1;
     server->slice_ms = PW_SLICE_MS;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
@@ -110,50 +125,21 @@ pw_server *pw_server_new(const pw_settings *settings)
     pthread_mutex_init(&server->lock, NULL);
     server->references = 1;
     server->news_said = -1;
-    pw_condition_init(&server->watch);
-    pw_server_copy_settings(server, settings);
+    pw_condition_init(&server->watch.wake);
+    server_copy_settings(server, settings);
     pw_timers_init(&server->timers);
     pw_clock_tick(&server->clock);
     int error = ENOMEM;
-    server->watcher = pw_thread_new(server, -1);
-    if (server->watcher == NULL || !pw_server_allocate(server, settings))
+    server->watch.thread = pw_thread_new(server, -1);
+    if (server->watch.thread == NULL || !server_allocate(server, settings))
         goto fail;
-    error = pw_poll_begin(server, settings->poller);
+    error = poll_begin(server, settings->poller);
     if (error == 0)
         return server;
 fail:
     pw_server_free(server);
     errno = error;
     return NULL;
-}
-
-int32_t pw_server_listen(pw_server *server, int32_t descriptor)
-{
-    if (server->listener_count == PW_LISTENERS_MOST)
-        return EMFILE;
-    pw_listener *listener = &server->listeners[server->listener_count];
-    listener->fd = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
-    if (listener->fd < 0)
-        return errno;
-    int error = pw_poll_add(&server->poll, listener->fd, listener, PW_POLL_LISTENER);
-    listener->is_polled = error == 0;
-    if (error == 0)
-        server->listener_count++;
-    else
-        close(listener->fd);
-    return error;
-}
-
-int32_t pw_server_share(pw_server *server, int32_t from, int32_t to)
-{
-    server->handover = fcntl(to, F_DUPFD_CLOEXEC, 0);
-    if (server->handover < 0)
-        return errno;
-    pw_no_pipe_signal(server->handover);
-    int32_t error = pw_server_listen(server, from);
-    if (error == 0)
-        server->listeners[server->listener_count - 1].is_channel = true;
-    return error;
 }
 
 void pw_server_stop(pw_server *server, int32_t how)
@@ -164,34 +150,9 @@ void pw_server_stop(pw_server *server, int32_t how)
     pw_server_wake(server);
 }
 
-void pw_server_wake(pw_server *server)
-{
-    int saved = errno;
-    /* A full pipe wakes as well as one byte does. */
-    if (write(server->wake[1], "", 1) < 0)
-        errno = saved; /* in a forked child there is none */
-}
-
 int32_t pw_server_descriptor(pw_server *server)
 {
     return server->poll.poller != NULL ? server->poll.fd : -1;
-}
-
-int64_t pw_server_requests(pw_server *server)
-{
-    return atomic_load_explicit(&server->requests, memory_order_relaxed);
-}
-
-void pw_server_release(pw_server *server)
-{
-    pthread_mutex_lock(&server->lock);
-    bool last = --server->references == 0;
-    pthread_mutex_unlock(&server->lock);
-    if (!last)
-        return;
-    pthread_cond_destroy(&server->watch);
-    pthread_mutex_destroy(&server->lock);
-    pw_free(server);
 }
 
 /* ------------------------------------------------------------------ fork(2) */
@@ -219,13 +180,13 @@ void pw_server_forked(pw_server *server)
         return;
     server->held_for_fork = false;
     server->forked = server->stopped = true;
-    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
         thread->conn = NULL;
     for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next)
         close(conn->fd);
-    for (int i = 0; i < server->listener_count; i++)
-        if (server->listeners[i].fd >= 0)
-            close(server->listeners[i].fd);
+    for (int i = 0; i < server->accept.listener_count; i++)
+        if (server->accept.listeners[i].fd >= 0)
+            close(server->accept.listeners[i].fd);
     for (int i = 0; i < 2; i++)
         close(server->wake[i]);
     server->wake[0] = server->wake[1] = -1;
@@ -269,7 +230,7 @@ void pw_server_free(pw_server *server)
     pw_free(server->news);
     pw_free(server->notices.at);
     pw_free(server->directory);
-    pw_thread_free(server->watcher);
+    pw_thread_free(server->watch.thread);
     pw_server_release(server);
 }
 

@@ -8,8 +8,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "conn.h"
+#include "clock.h"
+#include "system.h"
 
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #if PW_LINUX
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
@@ -22,7 +26,7 @@
 
 #if !PW_LINUX
 /* False with errno set. */
-static bool pw_make_own(int fd)
+static bool make_own(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
     return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
@@ -46,7 +50,7 @@ int pw_pipe(int ends[2])
 #else
     if (pipe(ends) != 0)
         return errno;
-    if (pw_make_own(ends[0]) && pw_make_own(ends[1]))
+    if (make_own(ends[0]) && make_own(ends[1]))
         return 0;
     int error = errno;
     close(ends[0]);
@@ -65,7 +69,7 @@ int pw_accept_from(int listener, struct sockaddr_storage *peer, socklen_t *size)
     if (fd < 0)
         return fd;
     pw_no_pipe_signal(fd);
-    if (pw_make_own(fd))
+    if (make_own(fd))
         return fd;
     pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);
     errno = ECONNABORTED;
@@ -161,7 +165,7 @@ int pw_unsent(int fd)
 }
 
 /* What the peer has not taken yet is lost. */
-static void pw_reset_connection(int fd)
+static void reset_connection(int fd)
 {
 #if PW_LINUX
     const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
@@ -178,7 +182,7 @@ void pw_end_connection(int fd, int family, pw_ending ending)
     switch (ending) {
     case PW_ENDING_RESET:
         if (family != AF_UNIX) {
-            pw_reset_connection(fd);
+            reset_connection(fd);
             break;
         }
         shutdown(fd, SHUT_RDWR);
@@ -211,18 +215,6 @@ bool pw_peer_has_left(int fd)
     return (asked.revents & (POLLHUP | POLLERR)) != 0 ||
            recv(fd, &unused, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 #endif
-}
-
-static int64_t pw_clock_ns(clockid_t clock)
-{
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-int64_t pw_nanoseconds(void)
-{
-    return pw_clock_ns(CLOCK_MONOTONIC);
 }
 
 pw_usage pw_thread_usage(void)
@@ -293,4 +285,56 @@ bool pw_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, long na
     }
     return pthread_cond_timedwait(condition, lock, &until) != ETIMEDOUT;
 #endif
+}
+
+/* ------------------------------------------------------------------ a process */
+
+int32_t pw_die_with_parent(int32_t signal)
+{
+#ifdef __linux__
+    return prctl(PR_SET_PDEATHSIG, (unsigned long)signal, 0, 0, 0) == 0 ? 0 : errno;
+#else
+    (void)signal;
+    return ENOSYS;
+#endif
+}
+
+/* Those that a call which writes may raise, in the thread that makes it. */
+static const int write_signals[] = {SIGPIPE, SIGXFSZ};
+enum { PW_WRITE_SIGNALS = sizeof write_signals / sizeof write_signals[0] };
+
+sigset_t pw_write_signals_hold(void)
+{
+    sigset_t set, before;
+    sigemptyset(&set);
+    for (int i = 0; i < PW_WRITE_SIGNALS; i++)
+        sigaddset(&set, write_signals[i]);
+    pthread_sigmask(SIG_BLOCK, &set, &before);
+    return before;
+}
+
+static void signal_discard(int number)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+#if PW_LINUX
+    const struct timespec none = {0, 0};
+    sigtimedwait(&set, NULL, &none);
+#else /* not every system has that */
+    sigset_t pending;
+    int unused;
+    if (sigpending(&pending) == 0 && sigismember(&pending, number) == 1)
+        sigwait(&set, &unused);
+#endif
+}
+
+void pw_write_signals_release(const sigset_t *before, bool whole)
+{
+    int error = errno;
+    for (int i = 0; i < PW_WRITE_SIGNALS && !whole; i++)
+        if (!sigismember(before, write_signals[i]))
+            signal_discard(write_signals[i]);
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+    errno = error;
 }

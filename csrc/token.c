@@ -1,5 +1,5 @@
 /*
- * Which thread runs the loop. Whoever holds the token polls, reads and parses. A serving thread that has
+ * Which thread runs the loop. The holder of the token polls, reads and parses. A serving thread that has
  * taken a request goes to the application, and either keeps the token, so that an application which does
  * not block pays for no hand-over, or yields it: yield_rule.h says when that pays. When the holder stays
  * out for longer than a tick, another thread goes on. When all threads are in the application, the
@@ -9,15 +9,15 @@
  * Time is counted in ticks by pw_watch alone, and only while there is something to watch. All of this is
  * under the server's lock, but for what a thread measures of itself (pw_token_leave, pw_token_back).
  *
- * What holds whenever the lock is free (pw_token_check):
+ * What holds whenever the lock is free (token_check):
  *
  *   1. The holder is one of the threads, or the watcher, or nobody.
  *   2. An idle thread is in the stack once, is not at a request, and is the holder only once it was
  *      taken out of the stack and signalled.
- *   3. taken_count is the number of threads at a request. The watcher is never out, nor at a request.
+ *   3. threads.taken is the number of threads at a request. The watcher is never out, nor at a request.
  *   4. If nobody holds the token, a thread that was signalled is on its way to it, or the watcher is
- *      awake: it gives the token to somebody at its next tick (pw_token_is_unheld).
- *   5. If the holder is out, the watcher is awake: it gives the token to somebody when the holder has
+ *      awake: it gives the token to a thread at its next tick (pw_token_is_unheld).
+ *   5. If the holder is out, the watcher is awake: it gives the token to a thread when the holder has
  *      not come back after two ticks (pw_token_is_stalled). Without a watcher no thread waits then.
  *   6. What is in `ready` was put there in the order in which it was complete, and leaves in that order:
  *      a thread takes from there before it looks at anything else.
@@ -27,39 +27,43 @@
  */
 #include <assert.h>
 
-#include "server.h"
+#include "batch.h"
+#include "clock.h"
+#include "conn_wait.h"
+#include "incident.h"
+#include "queue.h"
+#include "request.h"
+#include "system.h"
+#include "timer.h"
+#include "token.h"
+#include "yield_rule.h"
 
-#define PW_TICK_NS 2000000
-#define PW_STALL_TICKS 2   /* out for this many: between one tick and two */
-#define PW_LOOK_MS 100     /* how often slow requests are looked for */
-#define PW_QUIET_TICKS 50  /* without a request for this many: the watcher sleeps */
-#define PW_START_PAUSE 500 /* ticks after a thread could not be started */
-#define PW_COMPANY_MS 20   /* a thread that is at a request for longer disturbs no measurement */
-#define PW_RUNS_NS 200000  /* of CPU time in a tick: the thread has not waited in it */
+#define PW_STALL_TICKS 2 /* out for this many: between one tick and two */
+#define PW_COMPANY_MS 20 /* a thread that is at a request for longer disturbs no measurement */
 
 #ifdef PW_SANITIZERS
-static void pw_token_check(const pw_server *server)
+static void token_check(const pw_server *server)
 {
     int32_t taken = 0, idle = 0, stack = 0;
-    bool known = server->holder == NULL || server->holder == server->watcher;
-    for (const pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
+    bool known = server->token.holder == NULL || server->token.holder == server->watch.thread;
+    for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
         taken += thread->taken;
         idle += thread->is_idle;
-        known |= thread == server->holder;
+        known |= thread == server->token.holder;
         assert(!(thread->is_idle && thread->taken));
-        assert(!(thread->is_idle && thread == server->holder));
+        assert(!(thread->is_idle && thread == server->token.holder));
     }
-    for (const pw_thread *thread = server->idle; thread != NULL; thread = thread->next_idle)
+    for (const pw_thread *thread = server->token.idle; thread != NULL; thread = thread->next_idle)
         stack += thread->is_idle ? 1 : 1000;
-    assert(known && taken == server->taken_count && idle == stack);
-    assert(!server->watcher->taken && !server->watcher->is_idle);
-    assert(
-        !(server->holder_is_out && (server->holder == NULL || server->holder == server->watcher)));
+    assert(known && taken == server->threads.taken && idle == stack);
+    assert(!server->watch.thread->taken && !server->watch.thread->is_idle);
+    assert(!(server->token.is_out &&
+             (server->token.holder == NULL || server->token.holder == server->watch.thread)));
     for (const pw_conn *conn = server->ready.first; conn != NULL; conn = conn->run_next)
         assert(conn->state == PW_CONN_READY || conn->state == PW_CONN_CLOSED);
 }
 #else
-static void pw_token_check(const pw_server *server)
+static void token_check(const pw_server *server)
 {
     (void)server;
 }
@@ -67,74 +71,62 @@ static void pw_token_check(const pw_server *server)
 
 /* Whether a thread that goes to the application leaves the token to another one, if there is one that
  * waits. Where nobody counts ticks (simple_server) it always does: nobody would take it later. */
-static bool pw_token_is_yielded(const pw_server *server)
+static bool token_is_yielded(const pw_server *server)
 {
-    return !server->is_watched || (server->threads_most > 1 && pw_yield_pays(&server->rule));
+    return !server->watch.has_begun ||
+           (server->threads.most > 1 && pw_yield_pays(&server->token.rule));
 }
 
-static bool pw_token_is_stalled(const pw_server *server)
+bool pw_token_is_stalled(const pw_server *server)
 {
-    return server->holder_is_out && server->ticks - server->token_tick >= PW_STALL_TICKS;
+    return server->token.is_out && server->watch.ticks - server->token.tick >= PW_STALL_TICKS;
 }
 
-/* It was free for a tick, though somebody was signalled; or there is nobody who could take it. */
-static bool pw_token_is_unheld(const pw_server *server)
+bool pw_token_is_unheld(const pw_server *server)
 {
-    return server->holder == NULL &&
-           (server->ticks != server->token_tick || server->taken_count >= server->thread_count);
+    return server->token.holder == NULL && (server->watch.ticks != server->token.tick ||
+                                            server->threads.taken >= server->threads.count);
 }
 
-/* Answers to pipelined requests that wait for the one that the application is at. */
-static void pw_token_flush(pw_thread *thread)
+void pw_token_give(pw_server *server, pw_thread *thread)
 {
-    bool progress = false;
-    pw_conn *conn = thread->conn;
-    if (conn == NULL || conn->started)
-        return; /* from its head on the output is the thread's own: not even to be looked at */
-    if (conn->output.first != NULL && !conn->failed &&
-        pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
-        conn->failed = true;
-}
-
-/* To a thread, or to the first that comes (NULL). */
-static void pw_token_give(pw_server *server, pw_thread *thread)
-{
-    pw_thread *old = server->holder;
-    server->holder = thread;
-    server->holder_is_out = false;
-    server->token_tick = server->ticks;
+    pw_thread *old = server->token.holder;
+    server->token.holder = thread;
+    server->token.is_out = false;
+    server->token.tick = server->watch.ticks;
     if (old != NULL && old != thread)
-        pw_token_flush(old);
+        pw_batch_release(old);
 }
 
 /* Threads that may be there: one more for each that a slow client holds, up to as many again. */
-static int32_t pw_token_threads_most(const pw_server *server)
+static int32_t token_threads_most(const pw_server *server)
 {
-    if (server->threads_most == 1)
+    if (server->threads.most == 1)
         return 1; /* an application that may be called by one thread alone */
-    int32_t held = server->held < server->threads_most ? server->held : server->threads_most;
-    return server->threads_most + held;
+    int32_t held =
+        server->threads.held < server->threads.most ? server->threads.held : server->threads.most;
+    return server->threads.most + held;
 }
 
-static bool pw_token_may_grow(const pw_server *server)
+bool pw_token_may_grow(const pw_server *server)
 {
-    return server->is_watched && server->thread_count < pw_token_threads_most(server) &&
-           server->ticks >= server->start_tick;
+    return server->watch.has_begun && server->threads.count < token_threads_most(server) &&
+           server->watch.ticks >= server->watch.start_tick;
 }
 
-static pw_thread *pw_idle_pop(pw_server *server)
+static pw_thread *idle_pop(pw_server *server)
 {
-    pw_thread *thread = server->idle;
+    pw_thread *thread = server->token.idle;
     if (thread != NULL) {
-        server->idle = thread->next_idle;
+        server->token.idle = thread->next_idle;
         thread->is_idle = false;
     }
     return thread;
 }
 
-static void pw_idle_remove(pw_server *server, pw_thread *thread)
+static void idle_remove(pw_server *server, pw_thread *thread)
 {
-    for (pw_thread **at = &server->idle; *at != NULL; at = &(*at)->next_idle)
+    for (pw_thread **at = &server->token.idle; *at != NULL; at = &(*at)->next_idle)
         if (*at == thread) {
             *at = thread->next_idle;
             thread->is_idle = false;
@@ -142,10 +134,9 @@ static void pw_idle_remove(pw_server *server, pw_thread *thread)
         }
 }
 
-/* The thread that went to sleep last goes on first: the fewer are in use, the better. */
-static bool pw_token_wake_idle(pw_server *server)
+bool pw_token_wake_idle(pw_server *server)
 {
-    pw_thread *thread = pw_idle_pop(server);
+    pw_thread *thread = idle_pop(server);
     if (thread == NULL)
         return false;
     pw_token_give(server, thread);
@@ -153,22 +144,22 @@ static bool pw_token_wake_idle(pw_server *server)
     return true;
 }
 
-static void pw_watch_wake(pw_server *server)
+static void watch_wake(pw_server *server)
 {
-    if (server->watcher_sleeps)
-        pthread_cond_signal(&server->watch);
+    if (server->watch.sleeps)
+        pthread_cond_signal(&server->watch.wake);
 }
 
 /* ------------------------------------------------------------------ what the rule is told */
 
 /* Threads that are in the application beside this one, but for those that stay there for long. */
-static int32_t pw_token_company(const pw_server *server, const pw_thread *self)
+static int32_t token_company(const pw_server *server, const pw_thread *self)
 {
-    int32_t count = server->arrived < server->thread_count; /* one is being started */
-    for (const pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
+    int32_t count = server->threads.arrived < server->threads.count; /* one is being started */
+    for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
         count += thread != self && thread->taken && !atomic_load(&thread->back) &&
                  server->timers.now - thread->taken_at < PW_COMPANY_MS;
-    return server->has_gil ? count : 0;
+    return server->token.has_gil ? count : 0;
 }
 
 void pw_token_leave(pw_thread *thread, int64_t number)
@@ -195,7 +186,7 @@ void pw_token_back(pw_thread *thread)
 }
 
 /* What the request that this thread has finished tells of the application. */
-static void pw_token_learn(pw_server *server, const pw_thread *thread)
+static void token_learn(pw_server *server, const pw_thread *thread)
 {
     if (thread->measure == PW_YIELD_NOTHING)
         return;
@@ -210,80 +201,81 @@ static void pw_token_learn(pw_server *server, const pw_thread *thread)
         if (sample.others < 0)
             sample.others = 0;
         sample.waited = thread->in.switches != thread->out.switches;
-        int32_t now = pw_token_company(server, thread);
+        int32_t now = token_company(server, thread);
         sample.company = thread->company > now ? thread->company : now;
-        if (sample.company == 0 && server->has_gil && server->takes != thread->take)
+        if (sample.company == 0 && server->token.has_gil && server->threads.takes != thread->take)
             sample.company = 1; /* it has come and gone meanwhile */
     }
-    pw_yield_learn(&server->rule, &sample);
+    pw_yield_learn(&server->token.rule, &sample);
 }
 
 /* ------------------------------------------------------------------ threads */
 
 /* The thread goes to the application with a request. */
-static void pw_token_note_taken(pw_thread *thread)
+static void token_note_taken(pw_thread *thread)
 {
     pw_server *server = thread->server;
     atomic_store_explicit(&thread->back, false, memory_order_relaxed);
     thread->taken_at = server->timers.now;
     thread->warned = 0;
-    server->takes++;
-    if (server->threads_most > 1) {
-        thread->measure = pw_yield_begin(&server->rule);
-        thread->take = server->takes;
-        thread->company = thread->measure == PW_YIELD_USAGE ? pw_token_company(server, thread) : 0;
+    server->threads.takes++;
+    if (server->threads.most > 1) {
+        thread->measure = pw_yield_begin(&server->token.rule);
+        thread->take = server->threads.takes;
+        thread->company = thread->measure == PW_YIELD_USAGE ? token_company(server, thread) : 0;
     }
     thread->taken = true;
-    server->taken_count++;
+    server->threads.taken++;
 }
 
-static void pw_token_arrive(pw_thread *thread)
+static void token_arrive(pw_thread *thread)
 {
     pw_server *server = thread->server;
     if (!thread->has_arrived) {
         thread->has_arrived = true;
         thread->system = pw_thread_id();
-        server->arrived++;
+        server->threads.arrived++;
     }
     if (thread->taken) {
         thread->taken = false;
-        server->taken_count--;
-        pw_token_learn(server, thread);
+        server->threads.taken--;
+        token_learn(server, thread);
     }
 }
 
 /* The thread is one too many, as slow clients hold fewer now: it ends, and others go on. */
-static bool pw_token_retire(pw_thread *thread)
+static bool token_retire(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    if (server->thread_count <= pw_token_threads_most(server))
+    if (server->threads.count <= token_threads_most(server))
         return false;
-    pw_idle_remove(server, thread); /* a nudge may have woken it: it must not be given the token */
-    server->thread_count--;
-    server->arrived--;
+    idle_remove(server, thread); /* a nudge may have woken it: it must not be given the token */
+    server->threads.count--;
+    server->threads.arrived--;
     thread->has_arrived = false;
-    if ((server->holder == thread || server->holder == NULL) && !pw_token_wake_idle(server))
+    if ((server->token.holder == thread || server->token.holder == NULL) &&
+        !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
-    pw_watch_wake(server);
-    assert(server->holder != thread);
+    watch_wake(server);
+    assert(server->token.holder != thread);
     return true;
 }
 
 bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
 {
     pw_server *server = thread->server;
-    pw_token_arrive(thread);
+    token_arrive(thread);
     *number = PW_STOP;
-    while (!server->stopped && !(picks && pw_token_retire(thread))) {
-        if (server->holder == thread) {
-            server->holder_is_out = false;
+    while (!server->stopped && !(picks && token_retire(thread))) {
+        if (server->token.holder == thread) {
+            server->token.is_out = false;
             return true;
         }
-        if (server->holder == NULL || pw_token_is_stalled(server) ||
-            (server->holder_is_out && pw_token_is_yielded(server))) {
-            pw_idle_remove(server, thread);
+        if (server->token.holder == NULL || pw_token_is_stalled(server) ||
+            (server->token.is_out && token_is_yielded(server))) {
+            idle_remove(server, thread);
             pw_token_give(server, thread);
-            pw_token_check(server);
+            token_check(server);
             return true;
         }
         if (thread->nudged) {
@@ -292,10 +284,10 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
             break;
         }
         pw_conn *conn = picks ? pw_ready_pop(server) : NULL;
-        if (conn != NULL) { /* whoever has the token does not serve, or is at another request */
+        if (conn != NULL) { /* the holder does not serve, or is at another request */
             pw_timers_tick(&server->timers);
             *number = pw_thread_take(thread, conn);
-            pw_token_note_taken(thread);
+            token_note_taken(thread);
             break;
         }
         if (picks && server->news_count > 0) { /* nobody else may come for long */
@@ -304,14 +296,14 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
         }
         if (!thread->is_idle) {
             thread->is_idle = true;
-            thread->next_idle = server->idle;
-            server->idle = thread;
+            thread->next_idle = server->token.idle;
+            server->token.idle = thread;
         }
-        pw_token_check(server);
+        token_check(server);
         pthread_cond_wait(&thread->wake, &server->lock);
     }
-    pw_idle_remove(server, thread);
-    pw_token_check(server);
+    idle_remove(server, thread);
+    token_check(server);
     return false;
 }
 
@@ -320,7 +312,7 @@ void pw_thread_nudge(pw_thread *thread)
     pw_server *server = thread->server;
     pthread_mutex_lock(&server->lock);
     thread->nudged = true;
-    if (server->holder == thread)
+    if (server->token.holder == thread)
         pw_loop_wake(server, true);
     else if (thread->is_idle)
         pthread_cond_signal(&thread->wake);
@@ -330,19 +322,19 @@ void pw_thread_nudge(pw_thread *thread)
 void pw_token_keep(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    pw_token_note_taken(thread);
-    server->holder_is_out = true;
-    server->token_tick = server->ticks;
-    pw_watch_wake(server);
-    if (!pw_token_is_yielded(server))
+    token_note_taken(thread);
+    server->token.is_out = true;
+    server->token.tick = server->watch.ticks;
+    watch_wake(server);
+    if (!token_is_yielded(server))
         return;
-    pw_thread *next = pw_idle_pop(server);
-    if (next != NULL) { /* it is warm, but whoever comes first has the token */
+    pw_thread *next = idle_pop(server);
+    if (next != NULL) { /* it is warm, but the first thread that comes has the token */
         pw_token_give(server, NULL);
         pthread_cond_signal(&next->wake);
     } else if (pw_token_may_grow(server)) {
-        server->wants_thread = true;
-        pthread_cond_signal(&server->watch);
+        server->watch.wants_thread = true;
+        pthread_cond_signal(&server->watch.wake);
     }
 }
 
@@ -350,7 +342,7 @@ void pw_token_hold(pw_thread *thread, bool held)
 {
     pw_server *server = thread->server;
     pthread_mutex_lock(&server->lock);
-    server->held += held ? 1 : -1;
+    server->threads.held += held ? 1 : -1;
     thread->held = held;
     if (held)
         pw_loop_wake(server, true); /* the watcher may be at it, and start a thread */
@@ -360,210 +352,48 @@ void pw_token_hold(pw_thread *thread, bool held)
 void pw_token_carry(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    if (server->holder != thread)
+    if (server->token.holder != thread)
         return;
-    server->holder_is_out = true;
-    server->token_tick = server->ticks;
-    pw_watch_wake(server);
+    server->token.is_out = true;
+    server->token.tick = server->watch.ticks;
+    watch_wake(server);
 }
 
 void pw_token_drop(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    pw_idle_remove(server, thread);
+    idle_remove(server, thread);
     if (thread->has_arrived)
-        server->arrived--;
+        server->threads.arrived--;
     if (thread->taken)
-        server->taken_count--;
-    if (server->holder == thread && !pw_token_wake_idle(server))
+        server->threads.taken--;
+    if (server->token.holder == thread && !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
-    pw_watch_wake(server);
+    watch_wake(server);
 }
 
 void pw_token_stop(pw_server *server)
 {
     server->stopped = true;
-    for (pw_thread *thread = server->idle; thread != NULL; thread = thread->next_idle)
+    for (pw_thread *thread = server->token.idle; thread != NULL; thread = thread->next_idle)
         pthread_cond_signal(&thread->wake);
-    pthread_cond_signal(&server->watch);
+    pthread_cond_signal(&server->watch.wake);
 }
 
-/* ------------------------------------------------------------------ the watcher */
-
-/* Runs the loop until a thread wants it, or all is over. */
-static void pw_watch_loop(pw_server *server)
-{
-    pw_gather_flush(server, true);
-    pw_token_give(server, server->watcher);
-    if (pw_loop(server->watcher) != PW_STOP && !pw_token_wake_idle(server))
-        pw_token_give(server, NULL);
-}
-
-static int32_t pw_count_unsent(const pw_server *server)
-{
-    int32_t count = 0;
-    for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next)
-        count += conn->state == PW_CONN_SENDING;
-    return count;
-}
-
-int32_t pw_settle(pw_thread *thread, int32_t patience)
-{
-    pw_server *server = thread->server;
-    int32_t unsent = 0;
-    int64_t number;
-    pw_token_back(thread);
-    pthread_mutex_lock(&server->lock);
-    pw_exchange_abandon(thread);
-    if (pw_token_take(thread, false, &number)) {
-        /* As the watcher it takes no request. What can be done at once may be all there is to do. */
-        pw_token_give(server, server->watcher);
-        server->watcher->patience = 0;
-        pw_loop(server->watcher);
-        server->watcher->patience = patience;
-        if (patience > 0 && !server->stopped && pw_count_unsent(server) > 0)
-            pw_loop(server->watcher);
-        server->watcher->patience = -1;
-        if (!pw_token_wake_idle(server))
-            pw_token_give(server, NULL);
-        unsent = server->stopped ? 0 : pw_count_unsent(server);
-        if (server->ready.first != NULL)
-            pw_server_wake(server); /* of these the poller tells nobody any more */
-    }
-    pthread_mutex_unlock(&server->lock);
-    return unsent;
-}
+/* ------------------------------------------------------------------ what the watcher looks for */
 
 int64_t pw_watch_due(const pw_server *server)
 {
-    if (server->timeout_request == 0 || server->holder != server->watcher)
+    if (server->watch.timeout_request == 0 || server->token.holder != server->watch.thread)
         return 0;
-    return server->looked_at + PW_LOOK_MS;
+    return server->watch.looked_at + PW_LOOK_MS;
 }
 
 bool pw_watch_is_wanted(const pw_server *server)
 {
-    bool all_are_out = server->taken_count >= server->thread_count;
-    return server->idle != NULL || pw_notices_wait(&server->notices) ||
+    bool all_are_out = server->threads.taken >= server->threads.count;
+    return server->token.idle != NULL || pw_notices_wait(&server->notices) ||
            (all_are_out && pw_token_may_grow(server)) ||
-           (server->timeout_request > 0 && server->timers.now >= server->looked_at + PW_LOOK_MS);
-}
-
-/* A thread whose request takes too long; NULL: none. Each is named twice at most. */
-static pw_thread *pw_watch_slow(pw_server *server)
-{
-    int64_t now = pw_now();
-    if (server->timeout_request == 0 || now < server->looked_at + PW_LOOK_MS)
-        return NULL;
-    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next)
-        if (thread->taken && thread->warned < 2 &&
-            now - thread->taken_at >= server->timeout_request * (thread->warned + 1)) {
-            thread->warned++;
-            return thread;
-        }
-    server->looked_at = now;
-    return NULL;
-}
-
-/*
- * The holder is out for a tick or more. If it and all others in the application have been off the CPU
- * for the last tick, they wait for something else than the GIL, which one of them would have.
- */
-static void pw_watch_look(pw_server *server)
-{
-    if (pw_yield_pays(&server->rule) || server->threads_most == 1)
-        return;
-    bool all_wait = pw_token_is_stalled(server) && server->arrived == server->thread_count;
-    bool any = false;
-    for (pw_thread *thread = server->threads; thread != NULL; thread = thread->next) {
-        if (!thread->taken || !thread->has_arrived || thread->held)
-            continue;
-        int64_t before = thread->stall_cpu, now = pw_thread_cpu(thread->system);
-        thread->stall_cpu = now;
-        any = true;
-        all_wait &=
-            now >= 0 && before >= 0 && now - before < PW_RUNS_NS && !atomic_load(&thread->back);
-    }
-    if (any && all_wait)
-        pw_yield_learn_stall(&server->rule, pw_nanoseconds());
-}
-
-/* What a stalled holder, one that yields, or a free token calls for. True: one more thread. */
-static bool pw_watch_acts(pw_server *server)
-{
-    bool wanted = pw_token_is_unheld(server) || pw_token_is_stalled(server) ||
-                  (server->wants_thread && server->holder_is_out);
-    server->wants_thread = false;
-    if (!wanted || pw_token_wake_idle(server))
-        return false;
-    if (pw_token_may_grow(server)) {
-        server->thread_count++;
-        return true;
-    }
-    pw_watch_loop(server);
-    return false;
-}
-
-void pw_watch_failed(pw_server *server)
-{
-    pthread_mutex_lock(&server->lock);
-    server->thread_count--;
-    server->start_tick = server->ticks + PW_START_PAUSE;
-    pthread_mutex_unlock(&server->lock);
-}
-
-/* Whether something goes on that the watcher must not sleep through. */
-static bool pw_watch_is_busy(const pw_server *server)
-{
-    return server->holder == NULL || server->holder_is_out || server->gathering > 0 ||
-           (server->timeout_request > 0 && server->taken_count > 0);
-}
-
-int32_t pw_watch(pw_server *server)
-{
-    int quiet = 0;
-    int64_t seen = -1;
-    int32_t outcome = PW_WATCH_STOP;
-    pthread_mutex_lock(&server->lock);
-    server->is_watched = server->watcher_is_here = true;
-    while (!server->stopped || pw_notices_wait(&server->notices)) {
-        if (pw_notices_wait(&server->notices)) {
-            outcome = PW_WATCH_NOTICE;
-            break;
-        }
-        if (pw_watch_acts(server)) {
-            outcome = PW_WATCH_START;
-            break;
-        }
-        pw_thread *slow = pw_watch_slow(server);
-        if (slow != NULL) {
-            outcome = slow->number * 8 + (slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK);
-            break;
-        }
-        bool busy = pw_watch_is_busy(server) || server->takes != seen;
-        quiet = busy ? 0 : quiet + 1;
-        seen = server->takes;
-        if (server->stopped)
-            continue; /* it was while the loop was run here: nothing would end the waiting */
-        if (quiet < PW_QUIET_TICKS) {
-            if (!pw_condition_wait(&server->watch, &server->lock, PW_TICK_NS)) {
-                server->ticks++;
-                if (server->holder_is_out)
-                    pw_watch_look(server);
-            }
-            if (server->gathering > 0)
-                pw_gather_flush(server, server->stopped);
-            continue;
-        }
-        server->watcher_sleeps = true;
-        pthread_cond_wait(&server->watch, &server->lock);
-        server->watcher_sleeps = false;
-        quiet = 0;
-    }
-    server->watcher_is_here = false; /* in Python it may have to wait for the application */
-    if (server->holder != NULL)
-        pw_token_flush(server->holder);
-    pw_gather_flush(server, true);
-    pthread_mutex_unlock(&server->lock);
-    return outcome;
+           (server->watch.timeout_request > 0 &&
+            server->timers.now >= server->watch.looked_at + PW_LOOK_MS);
 }

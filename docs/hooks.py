@@ -1,4 +1,4 @@
-"""What MkDocs puts into the pages that is written elsewhere: the options, from their one table.
+"""Gives MkDocs the reference of the options, from their one table.
 
 Never says anything about an option that the table does not.
 """
@@ -14,7 +14,7 @@ MARK = "<!-- options -->"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the options in the place of their mark; called by MkDocs for each page."""
+    """Replace the mark by the options; called by MkDocs for each page."""
     return markdown.replace(MARK, options())
 
 
@@ -37,13 +37,13 @@ def _row(option: Option) -> str:
     if option.switch:
         flag += f", `--no-{option.flag.removeprefix('--')}`"
     default = option.show(option.default)
-    told = option.help
+    text = option.help
     if option.kind not in ("flag", "str", "list"):
-        told += f" ({option.expected})"
+        text += f" ({option.expected})"
     cells = (
         f'<span id="{option.name}"></span>{flag}',
         f"`{default}`" if default else "",
         f"`{option.variable}`",
-        told.replace("|", "\\|"),
+        text.replace("|", "\\|"),
     )
     return f"| {' | '.join(cells)} |"

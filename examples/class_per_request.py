@@ -1,7 +1,7 @@
 """An application as a class: the server "calls" the class, so each request gets an instance.
 
-The instance is what the server iterates over, so a request's state lives in plain attributes and
-its methods can share it without a word about threads.
+The server iterates over the instance. The state of a request is in plain attributes, and its
+methods share them without locks, because no other request uses the instance.
 
     picowsgi examples/class_per_request.py
 

@@ -1,9 +1,9 @@
 """Middleware that changes what an application answers: every text in capitals.
 
-It shows what a filter owes to both of its sides. To the application: `start_response` as often as
-PEP 3333 allows it, with `exc_info` too, a `write` that filters as well, and `close()`. To the
-server: no Content-Length and no strong ETag of a content that is no longer the one sent, pieces
-passed on as they come, and a character that two pieces share put together again.
+A filter has duties on both sides. For the application it provides `start_response`, as often as PEP
+3333 allows and with `exc_info`, a `write` that filters too, and it calls `close()`. For the server
+it removes the Content-Length and a strong ETag, because the content changes. It passes pieces on as
+they come, and joins a character that two pieces share.
 
     picowsgi examples/filtering.py
 
@@ -36,7 +36,7 @@ STALE = frozenset({"content-length", "content-md5", "digest", "repr-digest", "ac
 def text_filter(change: Callable[[str], str]) -> Callable[[WSGIApplication], WSGIApplication]:
     """Return a decorator that applies change to the text content of an application's responses.
 
-    change is called with pieces of the text, so it has to treat each character by itself.
+    change is called with pieces of the text, so it has to treat each character alone.
     """
 
     def decorator(application: WSGIApplication) -> WSGIApplication:
@@ -65,7 +65,7 @@ class FilteredResponse:
         self._iterable = application(environ, self._start_response)
 
     def __iter__(self) -> Iterator[bytes]:
-        # An empty piece stays an empty piece: the server is told "nothing yet", and never waits.
+        # An empty piece stays an empty piece: it says "nothing yet", and the server never waits.
         for piece in self._iterable:
             yield self._filter(piece)
         if rest := self._filter(b"", final=True):

@@ -26,7 +26,7 @@ PAGE = """<!doctype html>
 {% for entry in entries %}
 <p><b>{{ entry.name }}</b>: {{ entry.text }}</p>
 {% else %}
-<p>Nobody has signed yet.</p>
+<p>There are no entries yet.</p>
 {% endfor %}
 <form method="post" action="{{ url_for('sign') }}">
   <p><input name="name" placeholder="Your name" required>

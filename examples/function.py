@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Greet whoever the query string names."""
+    """Greet the person that the query string names."""
     query = parse_qs(environ.get("QUERY_STRING", ""))
     name = query.get("name", ["world"])[0]
 
     start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
-    # One item in a list: the server knows the length and sends Content-Length by itself.
+    # One item in a list: the server knows the length and adds Content-Length.
     return [f"Hello, {name}!\n".encode()]

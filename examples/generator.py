@@ -1,8 +1,8 @@
 """An application as a generator function: content leaves piece by piece, as it is made.
 
-Nothing here knows how long the page becomes, so the server sends it in chunks (and closes the
-connection after it for an HTTP/1.0 client). The `finally` runs when the response is over, whatever
-ended it: the last row, an error, or a client that went away.
+The length of the page is not known in advance, so the server sends it in chunks. (For an HTTP/1.0
+client it closes the connection after the page.) The `finally` runs at the end of the response:
+after the last row, after an error, or when the client has disconnected.
 
     picowsgi examples/generator.py
 

@@ -1,8 +1,9 @@
 """Path routing as a decorator over several applications: one address, many of them.
 
-Each application is mounted under a prefix and sees itself at the root: the router moves the prefix
-from PATH_INFO to SCRIPT_NAME, as PEP 3333 describes the two, so the application can also make links
-to itself. The longest prefix wins, and a prefix matches whole segments (`/hello` is not `/hellos`).
+Each application is mounted under a prefix, and its own paths begin at the root. The router moves
+the prefix from PATH_INFO to SCRIPT_NAME (PEP 3333, "environ Variables"), so the application can
+make links to itself. The longest prefix wins, and a prefix matches whole segments (`/hello` is not
+`/hellos`).
 
     picowsgi examples/routing.py
 
@@ -68,7 +69,7 @@ class Router:
             prefix = prefix.rpartition("/")[0]
         if prefix:
             return prefix
-        # What is mounted at "/" answers for the root alone, not for all that nobody else wants.
+        # The application at "/" serves the root alone, not all paths without an application.
         return "" if path in ("", "/") and "" in self._mounts else None
 
 

@@ -54,7 +54,7 @@ def version() -> str:
 
 
 def check_tag(tag: str) -> None:
-    """The tag is that of the version, and the changelog tells of it."""
+    """The tag is that of the version, and the changelog has it."""
     if tag != f"v{version()}":
         raise PackageError(f"tag {tag}: expected v{version()}, by src/picowsgi/__init__.py")
     changes = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ def check_source(package: Path) -> None:
         if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0:
             command = [*alone, *command]
         else:
-            print("a network of its own cannot be had here: only pip is kept from fetching")
+            print("the system allows no separate network here: only pip is kept from fetching")
         built = subprocess.run(
             command,
             env={**os.environ, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull},

@@ -24,7 +24,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _CHECK = (
     "import bz2, cffi, ensurepip, lzma, resource, sqlite3, ssl, sys; assert sys.pypy_version_info"
 )
-# All that Debian's own launcher does. This one brings its C library along, and its folder, so that
+# All that Debian's own launcher does. This one also finds its C library and its folder, so that
 # a virtual environment and what that starts need nothing in their environment.
 _LAUNCHER = """\
 int pypy_main_startup(int argc, char **argv);

@@ -69,7 +69,7 @@ printf '%s\n' 'Types: deb-src' "URIs: $mirror" "Suites: ${suites[*]}" 'Component
     'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' >"$work/suites.sources"
 
 cd "$work"
-apt-get "${options[@]}" update >>"$log" 2>&1 || fail "the lists of sid cannot be had: see $log"
+apt-get "${options[@]}" update >>"$log" 2>&1 || fail "the lists of sid cannot be fetched: see $log"
 for suite in "${suites[@]}"; do
     apt-get "${options[@]}" source --download-only "$source/$suite" >>"$log" 2>&1 && break
 done

@@ -36,7 +36,7 @@ _ELSEWHERE = (
 
 
 class VendorError(Exception):
-    """picohttpparser cannot be had; says what was expected, what was found, and what to do."""
+    """picohttpparser cannot be fetched; says what was expected and found, and what to do."""
 
 
 def provide(destination: Path = DESTINATION, package: Path | None = None) -> None:
@@ -99,7 +99,7 @@ def _can_prepare() -> bool:
         version = importlib.metadata.version("setuptools")
     except importlib.metadata.PackageNotFoundError:
         return False
-    return int(version.partition(".")[0]) >= 71  # it makes wheels by itself from 70.1 on
+    return int(version.partition(".")[0]) >= 71  # it needs no other package for wheels from 70.1 on
 
 
 def _failure(output: str) -> VendorError:

@@ -94,7 +94,7 @@ def sleep(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 
 
 def waited(microseconds: int) -> bytes:
-    """What `wait` answers: all of one size, whatever the time."""
+    """The responses of `wait`: all of one size, for every time."""
     return b"waited %6d us\n" % microseconds
 
 
@@ -128,7 +128,7 @@ def file_content() -> bytes:
 
 
 def _make_file() -> Path:
-    """The file that `file` serves; made once, whichever process comes first."""
+    """The file that `file` serves; made once, by the first process that needs it."""
     path = Path(tempfile.gettempdir()) / f"picowsgi-bench-{os.getuid()}.bin"
     if not path.exists() or path.stat().st_size != FILE_SIZE:
         partial = path.with_suffix(f".{os.getpid()}")

@@ -176,7 +176,7 @@ static void receive(connection *self)
         reopen(self);
         return;
     }
-    if (!self->busy) { /* nobody has asked */
+    if (!self->busy) { /* no request is open */
         wrong++;
         return;
     }

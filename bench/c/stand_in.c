@@ -98,7 +98,7 @@ static void receive(connection *self)
 {
     char *at = self->answer + PREFIX_SIZE + self->size;
     if (self->fd < 0)
-        return; /* closed since epoll told of it */
+        return; /* closed since epoll reported it */
     ssize_t size = self->waiting ? 0 : recv(self->fd, at, LINE_MOST - self->size, 0);
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return;

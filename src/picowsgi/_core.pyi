@@ -10,7 +10,9 @@ class _FFI:
     def unpack(self, pointer: Any, size: int) -> bytes: ...
     def string(self, pointer: Any) -> bytes: ...
     def gc(self, pointer: Any, destructor: Any, size: int = ...) -> Any: ...
+    def addressof(self, pointer: Any, field: str) -> Any: ...
     def from_buffer(self, data: bytes) -> Any: ...
+    def sizeof(self, kind: str) -> int: ...
 
 class _Text: ...
 
@@ -80,6 +82,7 @@ class _Lib:
     PW_ATOM_DECIMAL_SECONDS: int
     PW_ATOM_DURATION: int
     PW_ATOM_FIELD: int
+    PW_ATOM_HEAD: int
     PW_ATOM_IF_SLOW: int
     PW_ATOM_IF_STATUS: int
     PW_ATOM_LITERAL: int
@@ -92,7 +95,9 @@ class _Lib:
     PW_ATOM_QUEUE: int
     PW_ATOM_RESPONSE_FIELD: int
     PW_ATOM_SECONDS: int
+    PW_ATOM_SLOW_SIZE: int
     PW_ATOM_STATUS: int
+    PW_ATOM_STATUS_SIZE: int
     PW_ATOM_TARGET: int
     PW_ATOM_TIME: int
     PW_ATOM_USER: int
@@ -116,7 +121,9 @@ class _Lib:
     PW_NEW: int
     PW_NEWS: int
     PW_NEWS_ENTRY: int
+    PW_NEWS_MASK: int
     PW_NEWS_SENT: int
+    PW_NEWS_SHIFT: int
     PW_NOTICE_ABANDONED: int
     PW_NOTICE_BACKLOG: int
     PW_NOTICE_ERROR: int
@@ -146,7 +153,9 @@ class _Lib:
     PW_UNDERSCORE_DROP: int
     PW_UNDERSCORE_REFUSE: int
     PW_UNWANTED: int
+    PW_WATCH_MASK: int
     PW_WATCH_NOTICE: int
+    PW_WATCH_SHIFT: int
     PW_WATCH_SLOW: int
     PW_WATCH_START: int
     PW_WATCH_STOP: int

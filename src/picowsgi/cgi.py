@@ -1,8 +1,8 @@
-"""Runs an application once, as a CGI script (RFC 3875), through the same gateway as the server.
+"""Run an application once, as a CGI script (RFC 3875), through the same gateway as the server.
 
     #!/usr/bin/env python3
     import picowsgi.cgi
-    from site import application
+    from mysite import application
 
     picowsgi.cgi.run(application)
 
@@ -43,12 +43,19 @@ def run(
     stdin: BinaryIO | None = None,
     stdout: BinaryIO | None = None,
 ) -> None:
-    """Answer the request that this process was started for.
+    """Answer the request that the web server started this process for.
 
-    The three are the process's own by default: variables as RFC 3875 section 4.1 names them, and
-    binary streams, of which `CONTENT_LENGTH` bytes are read at most. An application that fails is
-    a response with status 500 and a traceback on standard error. Where nobody reads the response,
-    the application's iterable is closed, and this returns as ever.
+    If the application raises an exception, the response has status 500, and the traceback goes to
+    standard error. If nothing reads the response, the function closes the application's iterable
+    and returns as usual. Output of `print` goes to standard error.
+
+    Args:
+        application: a WSGI application (PEP 3333).
+        environ: the request's variables (RFC 3875 section 4.1).
+        stdin: a binary stream with the request's body, of which at most `CONTENT_LENGTH` bytes are
+            read (RFC 3875 section 4.2). None: standard input.
+        stdout: a binary stream for the response, which begins with `Status:` (RFC 3875 section
+            6.3.3). None: standard output.
     """
     if not get_logger().hasHandlers():
         configure("info")

@@ -36,6 +36,8 @@ IN_FILE: int = lib.PW_IN_FILE
 OTHER_NAMES: int = lib.PW_OTHER_NAMES
 NEWS: int = lib.PW_NEWS
 NEWS_SENT: int = lib.PW_NEWS_SENT
+NEWS_MASK: int = lib.PW_NEWS_MASK
+NEWS_SHIFT: int = lib.PW_NEWS_SHIFT
 ENTRY_SHIFT: int = lib.PW_ENTRY_SHIFT
 ENTRY_BITS: int = lib.PW_ENTRY_MASK << lib.PW_ENTRY_SHIFT
 OTHER_NAME: int = lib.PW_OTHER_NAME
@@ -328,7 +330,7 @@ class CoreServer:
         of a thread. To be called by one thread that serves nothing.
         """
         answer: int = lib.pw_watch(self.pointer)
-        return answer & 7, answer >> 3
+        return answer & lib.PW_WATCH_MASK, answer >> lib.PW_WATCH_SHIFT
 
     def note_failed_thread(self) -> None:
         """Say that the thread of WATCH_START could not be started."""
@@ -398,6 +400,10 @@ class CoreThread:
         self.request: Any = lib.pw_thread_request(pointer)
         block, size = lib.pw_thread_block(pointer), lib.pw_thread_block_size(pointer)
         self.block: Any = ffi.buffer(block, size)
+        #: One number, `request.block_size`, which is read so in a third of the time.
+        self.block_size = memoryview(
+            ffi.buffer(ffi.addressof(self.request, "block_size"), ffi.sizeof("int64_t"))
+        ).cast("q")
 
 
 def _free_thread(

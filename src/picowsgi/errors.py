@@ -12,18 +12,20 @@ if TYPE_CHECKING:
 
 
 class PicowsgiError(Exception):
-    """The base of every error that picowsgi raises; its text is one or two lines for a person."""
+    """The base class of all errors of picowsgi. The text has one or two lines, for the user."""
 
 
 class ConfigError(PicowsgiError, ValueError):
-    """An option is unknown, or its value is not one that it can take (exit status 2)."""
+    """An option is unknown, or its value is not allowed. The command exits with status 2."""
 
 
 class AppImportError(PicowsgiError):
-    """The application could not be loaded (exit status 1).
+    """The application cannot be imported. The command exits with status 1.
 
-    `application_traceback` holds the traceback of the application's own error, without
-    picowsgi's frames and ending in a newline; it is empty where nothing of the application ran.
+    Attributes:
+        application_traceback: the traceback of the application's own error as a text, without
+            picowsgi's frames. It ends with a newline, and is empty if no code of the application
+            ran.
     """
 
     def __init__(self, message: str, application_traceback: str = "") -> None:
@@ -32,13 +34,14 @@ class AppImportError(PicowsgiError):
 
 
 class PatchedError(AppImportError):
-    """gevent or eventlet has patched what the server needs, mostly for the application."""
+    """gevent or eventlet has patched `threading`, `socket` or `select`, which the server needs."""
 
 
 class BindError(PicowsgiError, OSError):
-    """An address cannot be listened on (exit status 1).
+    """The server cannot listen on an address. The command exits with status 1.
 
-    `errno` is the system's error number where there was one, else None.
+    Attributes:
+        errno: the system's error number, or None.
     """
 
     def __init__(self, message: str, number: int | None = None) -> None:
@@ -47,15 +50,20 @@ class BindError(PicowsgiError, OSError):
 
 
 class ResponseError(PicowsgiError, ValueError):
-    """The application gave a response that PEP 3333 or HTTP does not allow."""
+    """The application gave a response that PEP 3333 or HTTP (RFC 9110) does not allow.
+
+    `start_response` and `write` raise this in the application. The server ends a request with it
+    too, for example after an item that is not bytes. The client gets a 500, or a cut response if
+    the response has begun.
+    """
 
 
 class RequestTimeoutError(PicowsgiError):
-    """Raised in the application's thread when its request runs longer than --timeout-request."""
+    """A request runs longer than `--timeout-request`. The server raises this in its thread."""
 
 
 class ClientGoneError(PicowsgiError):
-    """The client is not there any more: raised by `write`, and never logged as an error."""
+    """The client has disconnected. `write` (PEP 3333) raises this, and it is not logged."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -120,7 +120,7 @@ def log_failure(message: str, details: str) -> None:
 
 
 def reopen() -> None:
-    """Open the files that the program logs to again: somebody has renamed them.
+    """Open the files that the program logs to again, after a rename.
 
     A file that cannot be opened is logged, and the old one stays in use.
     """

@@ -23,20 +23,32 @@ if TYPE_CHECKING:
 
 
 class StartServer(Protocol):
-    """What the fixture `wsgi_server` is."""
+    """The type of the fixture `wsgi_server`, for annotations."""
 
     def __call__(self, application: WSGIApplication, **options: Any) -> Server:
-        """Return a server that serves `application` until the test ends."""
+        """Return a server that serves `application` until the test ends.
+
+        Args:
+            application: a WSGI application.
+            **options: the options of `picowsgi.Server`.
+
+        Raises:
+            ConfigError: an option is unknown, or has a wrong value.
+            BindError: the server cannot listen on an address.
+            PatchedError: gevent or eventlet has patched `threading`, `socket` or `select`.
+        """
 
 
 @pytest.fixture
 def wsgi_server() -> Iterator[StartServer]:
-    """Start WSGI servers: `wsgi_server(application, **options)` returns a picowsgi.Server.
+    """Start WSGI servers: `wsgi_server(application, **options)` returns a `picowsgi.Server`.
 
-    It listens by then, on a free port of 127.0.0.1 unless the options (the command's, as keywords)
-    say otherwise, and is stopped at the end of the test, which waits for requests that run for 5
-    seconds. An exception in the application is a response with status 500, and is logged with its
-    traceback by the logger `picowsgi`: pytest shows it with a test that fails, and `caplog` has it.
+    The server listens when the call returns. Its address is 127.0.0.1 and a free port, unless the
+    options name another one. At the end of the test the server stops, and open requests have 5
+    seconds to finish.
+
+    An exception in the application is a response with status 500. The logger `picowsgi` logs it
+    with its traceback: pytest shows it with a test that fails, and `caplog` has it.
     """
     from picowsgi.server import Server
 

@@ -1,6 +1,6 @@
-"""Serving from code: `serve` blocks, `Server` serves in a background thread.
+"""Start a server from Python: `serve` blocks, `Server` serves in a background thread.
 
-Never parses a command line; the options are the table's (`picowsgi.config.settings.Settings`).
+Never parses a command line: the options are keywords, checked by the one table of options.
 """
 
 from __future__ import annotations
@@ -36,32 +36,54 @@ if TYPE_CHECKING:
 
 
 class Server:
-    """Serves `application` in a background thread, for tests and notebooks.
+    """Serve a WSGI application (PEP 3333) in a background thread, for tests and notebooks.
 
-    The options are those of the command line, as keywords (`port=0` picks a free port). The
-    sockets listen from the moment the object exists; requests are answered between `start` and
-    `stop`, which `with` calls.
+    The sockets listen as soon as the object exists. The server answers requests between `start` and
+    `stop`, and `with` calls both:
 
         with picowsgi.Server(application, port=0) as server:
             urllib.request.urlopen(server.url)
 
-    The process is the program's own: its limit of descriptors stays as it is (`serve` raises it for
-    `max_connections`), and while none is free new connections wait.
+    The server has no worker processes and installs no signal handlers. It does not change the limit
+    of descriptors, as `serve` does for `max_connections`. While no descriptor is free, new
+    connections wait.
 
-    Raises ConfigError for an option, BindError for an address, PatchedError where gevent or
-    eventlet has patched `threading`, `socket` or `select`.
+    Args:
+        application: a WSGI application.
+        **options: the options of the command line as keywords, such as `port=0` for any free port.
+            Sizes are bytes or a text such as `"10M"`, times are seconds or a text such as `"2.5s"`.
+            The environment and `pyproject.toml` give the options that are missing.
+
+    Raises:
+        ConfigError: an option is unknown, or has a wrong value.
+        BindError: the server cannot listen on an address.
+        PatchedError: gevent or eventlet has patched `threading`, `socket` or `select`.
+
+    Attributes:
+        settings: the options with their checked values.
+        sockets: the listening sockets, in the order of the addresses.
     """
 
     def __init__(self, application: WSGIApplication, **options: Any) -> None:
         settings = _load_settings(options)
         if "timeout_drain" not in settings.sources:
-            # Nobody takes this server's place, and whoever stops it waits for that.
+            # No other server takes over idle connections, and `stop` would wait for them.
             settings = replace(settings, timeout_drain=0.0)
         self._open(application, settings)
 
     @classmethod
     def from_settings(cls, application: WSGIApplication, settings: Settings) -> Server:
-        """Return a server with settings that are complete already."""
+        """Return a server with complete settings.
+
+        Args:
+            application: a WSGI application.
+            settings: the options. Their values are checked already.
+
+        Raises:
+            BindError: the server cannot listen on an address.
+            ConfigError: an option needs a package or a directory that does not exist.
+            PatchedError: gevent or eventlet has patched `threading`, `socket` or `select`.
+        """
         server = cls.__new__(cls)
         server._open(application, settings)
         return server
@@ -89,7 +111,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where the first socket listens: `http://127.0.0.1:8000`, or `unix:PATH`."""
+        """The address of the first socket, as `http://127.0.0.1:8000` or `unix:PATH`."""
         return self._urls[0]
 
     @property
@@ -98,7 +120,11 @@ class Server:
         return self._port
 
     def start(self) -> None:
-        """Begin to serve, and return; of a server that serves it does nothing."""
+        """Begin to serve, and return. If the server runs already, this does nothing.
+
+        Raises:
+            RuntimeError: the server has been stopped.
+        """
         if self._pool is None:
             raise RuntimeError("the server has been stopped; make another one")
         if self._pool.started:
@@ -108,10 +134,13 @@ class Server:
             open_page(self.sockets)
 
     def request_stop(self, *, now: bool = False) -> None:
-        """Begin to drain and stop, without waiting for the end. Safe in a signal handler.
+        """Begin a graceful shutdown, and return without waiting for its end.
 
-        Once the server drains, another call changes nothing: a signal may come more than once. With
-        `now` open requests are cut, and the server stops at once.
+        A signal handler may call this, as often as signals come: while the server drains, another
+        call changes nothing. `join` waits for the end.
+
+        Args:
+            now: cut open requests and stop at once.
         """
         pool = self._pool
         if pool is None:
@@ -129,18 +158,29 @@ class Server:
         pool.stop()
 
     def reopen_logs(self) -> None:
-        """Open the log files again, as after a rotation."""
+        """Open the access log file again, after a rotation has renamed it."""
         if self._pool is not None:
             self._pool.reopen_logs()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the end of serving; False when `timeout` seconds were not enough."""
+        """Wait until the server has stopped.
+
+        Args:
+            timeout: seconds; None: no limit.
+
+        Returns:
+            True when the server has stopped, and False when `timeout` is over.
+        """
         return self._pool is None or self._pool.join(timeout)
 
     def stop(self) -> None:
-        """Close the sockets, drain and wait for the end. Calling it again does nothing.
+        """Close the sockets, answer open requests, and wait until the server has stopped.
 
-        In a forked child of the process that has made the server it does nothing either.
+        Open requests have `timeout_graceful` seconds. Another call does nothing. In a forked child
+        of the process that made the server, this does not affect the server.
+
+        Raises:
+            RuntimeError: the serving thread has failed.
         """
         pool, self._pool = self._pool, None
         if pool is not None:
@@ -170,14 +210,24 @@ class Server:
 
 
 def serve(application: WSGIApplication, **options: Any) -> None:
-    """Serve `application` until SIGINT or SIGTERM; the options are the command's.
+    """Serve a WSGI application (PEP 3333) until SIGINT or SIGTERM.
 
-    The soft limit of descriptors (RLIMIT_NOFILE) is raised to what `max_connections` needs, as far
-    as the hard limit allows; beyond that `max_connections` is lowered, with a warning in the log.
+    The function raises the soft limit of descriptors (RLIMIT_NOFILE) for `max_connections`, up to
+    the hard limit. If that is too low, it lowers `max_connections` and logs a warning.
 
-    With `workers` above 1, and the like, it is served by forked processes, and SIGHUP has new ones
-    forked. Outside the main thread signals are the program's own affair, and this never returns.
-    Raises ConfigError for an option, BindError for an address, PatchedError as Server does.
+    With `workers` above 1, `preload`, `max_requests` or `max_worker_rss`, forked processes serve,
+    and SIGHUP replaces them. In another thread than the main one, the function handles no signals
+    and does not return.
+
+    Args:
+        application: a WSGI application.
+        **options: the options of the command line as keywords, as for `Server`; no `reload`.
+
+    Raises:
+        ConfigError: an option is unknown, or has a wrong value.
+        BindError: the server cannot listen on an address.
+        PatchedError: gevent or eventlet has patched `threading`, `socket` or `select`.
+        RuntimeError: the server has stopped because of an error, which is in the log.
     """
     settings = _load_settings(options)
     if run(lambda: _with_mounts(application, settings), settings, _announce) != 0:

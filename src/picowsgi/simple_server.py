@@ -1,18 +1,18 @@
-"""A stand-in for `wsgiref.simple_server`: what is written for it runs with the import changed.
+"""Replace `wsgiref.simple_server`: a program for it runs after a change of its import.
 
     from picowsgi.simple_server import make_server
 
     with make_server("", 8000, application) as server:
         server.serve_forever()
 
-The application is called in the thread that calls `serve_forever` or `handle_request`, one request
-at a time, as wsgiref does it; with `socketserver.ThreadingMixIn` among the server's bases, in
-threads. Everything about the connections is the core's: keep-alive, HTTP/1.1, strictness, limits
-and timeouts, with the options in `PICOWSGI_<NAME>` or `[tool.picowsgi]` where there are any.
+As in wsgiref, the thread that calls `serve_forever` or `handle_request` calls the application, for
+one request at a time. With `socketserver.ThreadingMixIn` among the server's bases, other threads do
+so. The core handles the connections: keep-alive, HTTP/1.1 (RFC 9112), strictness, limits and
+timeouts. Their options come from `PICOWSGI_<NAME>` and `[tool.picowsgi]`.
 
-Never leaves a method uncalled in silence: those of a connection, such as `get_request` of a server
-or `handle` of a request handler, have nothing to do here, and overriding one is a TypeError.
-`os.environ` is not copied into the environ, and TLS is for a proxy in front.
+Never ignores an overridden method in silence. The core replaces the methods that handle a
+connection, such as `get_request` of a server or `handle` of a request handler, and to override one
+is a TypeError. The environ has no copy of `os.environ`, and a proxy in front has to add TLS.
 """
 
 from __future__ import annotations
@@ -59,10 +59,23 @@ _GRACE = 1.0  # seconds for requests that have arrived when shutdown is called
 
 
 class WSGIRequestHandler(simple_server.WSGIRequestHandler):
-    """What is told of one request: `log_request` and what it calls, and `get_environ`.
+    """Handle one request: `get_environ` makes its environ, and `log_request` logs it.
 
-    One is made for each request, with its environ in the place of the connection, and has
-    `client_address`, `server`, `requestline`, `command`, `path`, `request_version` and `headers`.
+    The server makes a handler for each request. Override the two methods, or the methods that they
+    call, such as `log_message` and `get_stderr`.
+
+    Args:
+        request: the environ of the request (PEP 3333). wsgiref passes the connection here.
+        client_address: the address and the port of the client.
+        server: the server that has received the request.
+
+    Attributes:
+        client_address: the address and the port of the client.
+        server: the server that has received the request.
+        command: the method, such as `GET`.
+        path: the target of the request, as the client sent it.
+        request_version: the version, as `HTTP/1.1`.
+        requestline: the request line (RFC 9112 section 3).
     """
 
     server_version = "picowsgi"
@@ -81,7 +94,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
 
     @cached_property
     def headers(self) -> Message:  # type: ignore[override]
-        """The fields of the request, by their names in any case."""
+        """The headers of the request (RFC 9110 section 6.3); names match in any case."""
         message = Message()
         for key, value in self._environ.items():
             if key.startswith("HTTP_") or (key in ("CONTENT_TYPE", "CONTENT_LENGTH") and value):
@@ -89,16 +102,25 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         return message
 
     def get_environ(self) -> WSGIEnvironment:
-        """Return the environ for the application."""
+        """Return the environ for the application (PEP 3333, "environ Variables")."""
         return {**self._environ, "SERVER_SOFTWARE": self.server_version}
 
 
 class WSGIServer(simple_server.WSGIServer):
-    """A WSGI server with wsgiref's interface, and the core's connections.
+    """Serve WSGI with wsgiref's interface, and the core's connections.
 
-    `RequestHandlerClass` is a WSGIRequestHandler. Raises OSError for an address that cannot be
-    had, TypeError for classes that want what only wsgiref can do, PatchedError where gevent or
-    eventlet has patched `threading`, `socket` or `select`.
+    Args:
+        server_address: the host and the port to listen on.
+        RequestHandlerClass: a subclass of `WSGIRequestHandler`.
+        bind_and_activate: listen at once. False: the caller calls `server_bind` and
+            `server_activate`.
+
+    Raises:
+        OSError: the address is not available.
+        TypeError: a class overrides a method that the core replaces, or derives from another class
+            than those of this module.
+        PatchedError: gevent or eventlet has patched `threading`, `socket` or `select`.
+        ConfigError: an option in the environment or in `pyproject.toml` is wrong.
     """
 
     request_queue_size = 1024
@@ -130,9 +152,13 @@ class WSGIServer(simple_server.WSGIServer):
     # ---------------------------------------------------------------- serving
 
     def serve_forever(self, poll_interval: float | None = 0.5) -> None:
-        """Serve until `shutdown` is called; calls `service_actions` every `poll_interval` seconds.
+        """Serve until another thread calls `shutdown`. You may call this again afterwards.
 
-        Can be called again afterwards.
+        Args:
+            poll_interval: seconds between two calls of `service_actions`; None: no limit.
+
+        Raises:
+            RuntimeError: a serving thread has failed (with `ThreadingMixIn`).
         """
         self._returned.clear()
         self._server_thread = threading.get_ident()
@@ -147,10 +173,10 @@ class WSGIServer(simple_server.WSGIServer):
             self._returned.set()
 
     def shutdown(self) -> None:
-        """End `serve_forever`, and wait until it returns; from any thread.
+        """Stop `serve_forever`, and wait until it returns. Any thread may call this.
 
-        Where it does not run it will return as soon as it is called. From within a request it is
-        not waited for.
+        If `serve_forever` does not run, its next call returns at once. If the application calls
+        this in a request, it does not wait.
         """
         self._shutdown_wanted = True
         self._wakes()
@@ -159,9 +185,10 @@ class WSGIServer(simple_server.WSGIServer):
             self._returned.wait()
 
     def handle_request(self) -> None:
-        """Serve the next request that reaches the application, send all of its response, return.
+        """Serve the next request that reaches the application, and send all of its response.
 
-        After `timeout` seconds without one (or those of the socket) calls `handle_timeout`.
+        If no request comes for `timeout` seconds, or for the timeout of the socket, the method
+        calls `handle_timeout` and returns.
         """
         timeouts = [self.socket.gettimeout() or None, self.timeout]
         seconds = min((each for each in timeouts if each is not None), default=None)
@@ -191,9 +218,14 @@ class WSGIServer(simple_server.WSGIServer):
     def fileno(self) -> int:
         """Return a descriptor that is readable when `handle_request` has something to do.
 
-        It is not the listening socket's (that is `socket`), because a request may also come on a
-        connection that is open already. -1 once the server is closed. Raises OSError where the
-        poller is poll(2), which has no descriptor.
+        It is not the listening socket's (see `socket`), because a request may also come on an open
+        connection.
+
+        Returns:
+            The descriptor; -1 after `server_close`.
+
+        Raises:
+            OSError: the poller is poll(2), which has no descriptor.
         """
         if self.socket.fileno() < 0:
             return -1
@@ -285,7 +317,22 @@ def make_server(
     server_class: type[WSGIServer] = WSGIServer,
     handler_class: Callable[..., WSGIRequestHandler] = WSGIRequestHandler,
 ) -> WSGIServer:
-    """Return a server that listens on `host` (empty: all IPv4 addresses) and `port` for `app`."""
+    """Return a server that listens, as `wsgiref.simple_server.make_server` does.
+
+    Args:
+        host: the address to listen on; empty: all IPv4 addresses.
+        port: the port to listen on; 0: any free port.
+        app: a WSGI application (PEP 3333).
+        server_class: a subclass of `WSGIServer`.
+        handler_class: a subclass of `WSGIRequestHandler`.
+
+    Raises:
+        OSError: the address is not available.
+        TypeError: a class overrides a method that the core replaces, or derives from another class
+            than those of this module.
+        PatchedError: gevent or eventlet has patched `threading`, `socket` or `select`.
+        ConfigError: an option in the environment or in `pyproject.toml` is wrong.
+    """
     if not issubclass(server_class, WSGIServer):
         raise TypeError(
             f"{server_class.__name__} must derive from picowsgi.simple_server.WSGIServer"
@@ -310,7 +357,7 @@ class _HandlerGateway(SteppingGateway):
         served = super().step(milliseconds)
         self._tell()
         interrupt, self._interrupt = self._interrupt, None
-        if interrupt is not None:  # Ctrl-C in a request is for whoever serves, once that is over
+        if interrupt is not None:  # Ctrl-C in a request is for the caller, once it is over
             raise interrupt
         return served
 

@@ -3,7 +3,7 @@
 #define PW_CORPUS_H
 
 #include "check.h"
-#include "core.h"
+#include "types.h"
 
 typedef struct {
     char name[128];

@@ -5,6 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "alloc.h"
+#include "chunked.h"
+#include "environ.h"
+#include "fields.h"
+#include "head.h"
+#include "lines.h"
+
 #define CUTS_MOST (sizeof((test_cuts *)NULL)->at / sizeof(size_t))
 
 /* ------------------------------------------------------------------ cuts */

@@ -6,7 +6,7 @@
 #define PW_OUTCOME_H
 
 #include "check.h"
-#include "core.h"
+#include "head.h"
 
 /* Where the pieces end, in order; the last is the end of the data. */
 typedef struct {

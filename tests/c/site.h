@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 
 #include "check.h"
-#include "server.h"
+#include "state.h"
 
 #define SITE_WAITS -9 /* beside PW_STOP: the server has nothing to do */
 

@@ -1,8 +1,9 @@
 /* csrc/buffer.c: the allocator's hook, the pool, and room in a buffer. */
 #include <string.h>
 
+#include "alloc.h"
+#include "buffer.h"
 #include "check.h"
-#include "core.h"
 
 static void the_nth_allocation_fails_and_all_after_it(void)
 {

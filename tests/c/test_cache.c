@@ -1,8 +1,9 @@
 /* csrc/cache.c: who has which entry, and for how long. */
 #include <stdlib.h>
 
+#include "alloc.h"
+#include "cache.h"
 #include "check.h"
-#include "core.h"
 
 static int owners[PW_CACHE_SIZE + 1]; /* their addresses stand for connections */
 

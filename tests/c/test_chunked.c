@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "chunked.h"
 #include "outcome.h"
 
 /* The outcome of the whole: content, a blank, the outcome and how many bytes it took. */

@@ -7,8 +7,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "check.h"
-#include "server.h"
+#include "content.h"
 
 static char pattern[200000];
 static pw_store small = {

@@ -53,7 +53,7 @@ static void check_case(const test_case *one)
     ABOUT("%s: %d requests, status %d", one->name, served, status);
     CHECK(is_as_named(one, served, status));
     for (int i = 0; i < 4; i++) {
-        site.server->watcher_is_here = i >= 2;
+        site.server->watch.is_here = i >= 2;
         cuts = i == 0 ? cuts_all(size) : cuts_drawn(&random, size);
         site_feed(&site, one->data.at, cuts.at, cuts.count, &split);
         ABOUT("%s, split %d", one->name, i);

@@ -44,7 +44,7 @@ static void fill_and_wait(int32_t timeout_graceful)
         clients[i] = site_connect(&site);
     SEND(&clients[0], "GET /half HTTP/1.1\r\n");
     CHECK_INT(site_next(&site), SITE_WAITS);
-    CHECK(site.server->paused);
+    CHECK(site.server->accept.paused);
 }
 
 static void check_gets_the_last_response(test_client *client)
@@ -64,7 +64,7 @@ static void check_gets_nothing(test_client *client)
 
 static bool listens(void)
 {
-    return site.server->listeners[0].fd >= 0;
+    return site.server->accept.listeners[0].fd >= 0;
 }
 
 static struct rlimit take_descriptors(void)
@@ -176,7 +176,7 @@ static void without_descriptors_and_with_nobody_waiting_the_end_comes_at_once(vo
     clients[0] = site_connect(&site);
     struct rlimit before = take_descriptors();
     CHECK_INT(site_next(&site), SITE_WAITS);
-    CHECK(site.server->paused);
+    CHECK(site.server->accept.paused);
     client_close(&clients[0]);
     setrlimit(RLIMIT_NOFILE, &before);
     int last = accept(site.listener, NULL, NULL); /* by another process */
@@ -251,11 +251,11 @@ static void a_thread_that_closes_the_last_connection_wakes_the_one_that_waits(vo
     pw_server_stop(server, PW_DRAIN);
     pw_thread *other = pw_thread_new(server, 1);
     REQUIRE(other != NULL);
-    server->ticks += 10; /* the first thread is stalled in the application */
+    server->watch.ticks += 10; /* the first thread is stalled in the application */
     pw_thread *first = site.thread;
     site.thread = other;
     CHECK_INT(site_next(&site), SITE_WAITS);
-    CHECK(server->holder == other && server->draining);
+    CHECK(server->token.holder == other && server->draining);
     server->polling = true; /* as it is while `other` waits */
     char byte;
     CHECK(read(server->wake[0], &byte, 1) < 0 && errno == EAGAIN);

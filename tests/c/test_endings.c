@@ -299,7 +299,7 @@ static void a_process_that_was_forked_ends_nothing_of_its_parent(void)
     SEND(&late, GET("/late"));
     CHECK_INT(site_serve(&site), 1);
     client_close(&late);
-    CHECK_INT(site.server->place->process, getpid());
+    CHECK_INT(site.server->accept.place->process, getpid());
     end();
     pw_balance_free(settings.balance);
     char lines[4000];

@@ -4,8 +4,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "alloc.h"
 #include "check.h"
-#include "core.h"
+#include "environ.h"
+#include "fields.h"
+#include "head.h"
+#include "text.h"
 
 static const pw_limits usual = {.max_head_size = 65536, .max_fields = 100};
 static const pw_peer nobody = {"", ""};

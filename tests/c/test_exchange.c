@@ -232,14 +232,14 @@ static void an_abandoned_exchange_is_cut_and_what_it_lent_is_named(void)
 static void responses_before_an_abandoned_exchange_are_sent(void)
 {
     begin(GET("/a") GET("/b"));
-    site.server->watcher_is_here = true; /* so that the first one waits for the second */
+    site.server->watch.is_here = true; /* so that the first one waits for the second */
     site_see(&site, site_respond(&site, LITERAL("first"), 0));
     CHECK(site.server->all->output.first != NULL);
     CHECK_INT(site_next(&site), SITE_WAITS);
     client_receive(&client);
     CHECK_TEXT(&client.got, OK("first", "5"));
     CHECK(client.ended);
-    site.server->watcher_is_here = false;
+    site.server->watch.is_here = false;
     end();
 }
 
@@ -248,11 +248,11 @@ static void a_thread_that_is_freed_at_a_request_leaves_nothing_behind(void)
     begin(GET("/a"));
     pw_thread *other = pw_thread_new(site.server, 1);
     REQUIRE(other != NULL);
-    CHECK(site.server->holder == site.thread && site.server->holder_is_out);
+    CHECK(site.server->token.holder == site.thread && site.server->token.is_out);
     pw_thread_free(site.thread);
     site.thread = other;
-    CHECK(site.server->holder == NULL && !site.server->holder_is_out);
-    CHECK_INT(site.server->taken_count, 0);
+    CHECK(site.server->token.holder == NULL && !site.server->token.is_out);
+    CHECK_INT(site.server->threads.taken, 0);
     CHECK_INT(site_next(&site), SITE_WAITS);
     client_receive(&client);
     CHECK(client.ended);

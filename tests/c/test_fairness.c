@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "queue.h"
 #include "site.h"
 
 enum { MANY = 400, SLICE = PW_SLICE_REQUESTS };
@@ -16,9 +17,8 @@ static char large[1 << 20];
 static void begin_with(pw_settings *settings, bool is_watched)
 {
     site_open(&site, settings, AF_INET);
-    site.server->slice_ms = 3600000; /* but in the test that is about it */
-    site.server->watcher_is_here =
-        is_watched; /* answers to pipelined requests wait for each other */
+    site.server->slice_ms = 3600000;         /* but in the test that is about it */
+    site.server->watch.is_here = is_watched; /* answers to pipelined requests wait for each other */
     greedy = site_connect(&site);
     CHECK_INT(site_next(&site), SITE_WAITS);
     other = site_connect(&site);

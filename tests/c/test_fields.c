@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "core.h"
+#include "fields.h"
 
 /* The field name that a key is made of, in lower case. False: the key is no field's. */
 static bool name_of(int number, char name[64])

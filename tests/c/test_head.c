@@ -4,8 +4,10 @@
 #include <time.h>
 
 #include "corpus.h"
+#include "error_response.h"
+#include "fields.h"
+#include "head.h"
 #include "outcome.h"
-#include "server.h"
 
 static const pw_limits usual = {.max_head_size = 65536, .max_fields = 100};
 static const char *corpus;

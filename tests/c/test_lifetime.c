@@ -20,7 +20,7 @@ static void answer(void)
 
 #define LAST_OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
-enum { MOMENT = 150 }; /* ms: whoever was idle for longer may go for a new connection */
+enum { MOMENT = 150 }; /* ms: a connection that was idle for longer may go for a new one */
 
 static bool has_ended(test_client *client)
 {
@@ -157,7 +157,7 @@ static void a_connection_that_was_idle_for_a_moment_only_does_not_go_yet(void)
     CHECK(!has_ended(&clients[0]) && has_ended(&clients[1]));
     client_receive(&fresh);
     CHECK_TEXT(&fresh.got, OK("/fresh", "6"));
-    CHECK(!site.server->paused);
+    CHECK(!site.server->accept.paused);
     client_close(&clients[0]);
     client_close(&clients[1]);
     client_close(&fresh);
@@ -192,19 +192,19 @@ static void without_descriptors_accepting_pauses_and_goes_on(void)
     none.rlim_cur = 3;
     setrlimit(RLIMIT_NOFILE, &none);
     CHECK_INT(site_serve(&site), 0);
-    CHECK(site.server->paused);
+    CHECK(site.server->accept.paused);
     setrlimit(RLIMIT_NOFILE, &before);
     CHECK_INT(site_serve(&site), 0); /* not yet */
     site_sleep(150);
     CHECK_INT(site_serve(&site), 1);
-    CHECK(!site.server->paused);
+    CHECK(!site.server->accept.paused);
 
     test_client second = site_connect(&site); /* a stop in a pause: it is accepted later */
     setrlimit(RLIMIT_NOFILE, &none);
     SEND(&client, "GET /slow HTTP/1.1\r\n");
     CHECK_INT(site_serve(&site), 0);
     setrlimit(RLIMIT_NOFILE, &before);
-    CHECK(site.server->paused);
+    CHECK(site.server->accept.paused);
     pw_server_stop(site.server, PW_DRAIN);
     CHECK_INT(site_next(&site), SITE_WAITS);
     SEND(&client, "Host: a\r\n\r\n");

@@ -2,8 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "alloc.h"
 #include "check.h"
-#include "core.h"
+#include "head.h"
+#include "lines.h"
 
 static const pw_limits limits = {.max_head_size = 65536, .max_fields = 100};
 

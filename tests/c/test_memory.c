@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "site.h"
 
 enum { CLIENTS = 9 };
@@ -97,7 +98,7 @@ static bool run(long n, bool for_good)
     settings.body_memory = 20;
     site_log(&settings, null);
     site_open(&site, &settings, AF_UNIX);
-    site.server->watcher_is_here = true; /* so that answers wait for each other */
+    site.server->watch.is_here = true; /* so that answers wait for each other */
     for (int i = 0; i < CLIENTS; i++)
         clients[i] = site_connect(&site);
     bool has_failed = false;

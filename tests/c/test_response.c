@@ -7,6 +7,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "clock.h"
+#include "incident.h"
 #include "site.h"
 
 static test_site site;
@@ -199,11 +201,11 @@ static void a_part_that_follows_at_once_waits_only_while_another_thread_can_send
 {
     begin(GET("/"));
     CHECK_INT(site_send_first(&site, HEAD_OK, -1, LITERAL("hello"), 0), 0);
-    site.server->is_watched = true; /* but who watches is not there */
+    site.server->watch.has_begun = true; /* but who watches is not there */
     CHECK_INT(site_send(&site, LITERAL(" small"), 0), 0);
     client_receive(&client);
     CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n");
-    site.server->watcher_is_here = true;
+    site.server->watch.is_here = true;
     CHECK_INT(site_send(&site, LITERAL(" world"), 0), 0);
     client_receive(&client);
     CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n");

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache.h"
+#include "conn_pool.h"
 #include "site.h"
 
 static test_site site;
@@ -142,7 +144,7 @@ static void check_pipelined_requests(bool is_watched)
     }
     for (size_t step = 1; step <= input.size; step = step * 5 + 2) {
         open_site();
-        site.server->watcher_is_here = is_watched;
+        site.server->watch.is_here = is_watched;
         test_client client = site_connect(&site);
         int served = 0;
         for (size_t at = 0; at < input.size; at += step) {
@@ -375,8 +377,78 @@ static void the_client_is_told_to_continue_once_and_only_when_it_waits(void)
     site_close(&site);
 }
 
+/* A client that sends this, and disconnects. */
+static void come_and_go(const char *sent)
+{
+    test_client client = site_connect(&site);
+    client_send(&client, sent, strlen(sent));
+    site_serve(&site);
+    client_close(&client);
+    site_serve(&site);
+    CHECK_INT(site.server->conn_count, 0);
+}
+
+static void a_new_connection_knows_nothing_of_those_that_have_ended(void)
+{
+    open_site();
+    static const char *const before[] = {
+        "",
+        "GET /before HT",
+        "HEAD /before HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /before HTTP/1.0\r\n\r\n",
+        "GET /before HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET /before HTTP/1.1\r\nHost: a\r\n\r\nGET /before HTTP/1.1\r\nHost: a\r\n\r\nGET",
+        "PUT /before HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbe",
+        "PUT /before HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhe",
+        "GET / HTTP/9.9\r\n\r\nand more",
+    };
+    for (size_t i = 0; i < sizeof before / sizeof before[0]; i++) {
+        ABOUT("%s", before[i]);
+        come_and_go(before[i]);
+        test_client client = site_connect(&site);
+        CHECK_INT(site_serve(&site), 0);
+        SEND(&client, "GET /a HTTP/1.1\r\n");
+        CHECK_INT(site_serve(&site), 0);
+        SEND(&client, "Host: a\r\n\r\n");
+        CHECK_INT(site_serve(&site), 1);
+        SEND(&client, GET("/b"));
+        CHECK_INT(site_serve(&site), 1);
+        client_receive(&client);
+        CHECK(!client.ended);
+        CHECK_TEXT(&client.got, OK("/a", "2") OK("/b", "2"));
+        client_close(&client);
+        CHECK_INT(site_serve(&site), 0);
+    }
+    site_close(&site);
+}
+
+static void the_memory_of_some_connections_is_kept_for_new_ones(void)
+{
+    enum { MANY = PW_SPARE_MOST + 10 };
+    open_site();
+    for (int round = 0; round < 2; round++) {
+        test_client clients[MANY];
+        for (int i = 0; i < MANY; i++) {
+            clients[i] = site_connect(&site);
+            if (i % 32 == 31) /* more would not find room in the backlog */
+                CHECK_INT(site_serve(&site), 0);
+        }
+        CHECK_INT(site_serve(&site), 0);
+        CHECK_INT(site.server->conn_count, MANY);
+        CHECK_INT(site.server->spare_count, 0);
+        for (int i = 0; i < MANY; i++)
+            client_close(&clients[i]);
+        CHECK_INT(site_serve(&site), 0);
+        CHECK_INT(site.server->conn_count, 0);
+        CHECK_INT(site.server->spare_count, PW_SPARE_MOST);
+    }
+    site_close(&site);
+}
+
 int main(void)
 {
+    RUN(a_new_connection_knows_nothing_of_those_that_have_ended);
+    RUN(the_memory_of_some_connections_is_kept_for_new_ones);
     RUN(a_request_is_handed_over_and_answered);
     RUN(a_nudged_thread_comes_back_once_without_a_request);
     RUN(a_tcp_client_is_named_by_address_and_port);

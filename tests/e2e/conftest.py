@@ -128,7 +128,7 @@ class Command:
         self._known.set()
 
     def _take(self) -> None:
-        """Take what is in the pipe; whoever asks for the log does it, not the reader alone."""
+        """Take what is in the pipe: each reader of the log does it, not one thread alone."""
         while not self._ended:
             try:
                 part = os.read(self._output.fileno(), 65536)

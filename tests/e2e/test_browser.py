@@ -1,4 +1,4 @@
-"""What a developer sees in a browser, while files are edited and broken and mended."""
+"""What a developer sees in a browser, while files are edited and broken and fixed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
 
 class Visit:
-    """A visit to a server, with the words of somebody who looks at the page."""
+    """A visit to a server, with the words of a person who looks at the page."""
 
     def __init__(self, browser, server):
         self._browser = browser
@@ -54,7 +54,7 @@ class Visit:
         return self.find(selector).value_of_css_property("color")
 
     def load_until(self, text):
-        """Load the page again and again, as somebody does who waits for a change."""
+        """Load the page again and again, as a person does who waits for a change."""
 
         def shows():
             self.open()
@@ -112,7 +112,7 @@ def test_a_django_project_is_developed_in_a_browser(browser, runserver, surveys)
     visit.press("A beech")
     assert re.search(r"An oak 0\s+A beech 1", visit.text), visit.text
 
-    # A view is edited, broken and mended.
+    # A view is edited, broken and fixed.
     views = surveys / "survey" / "views.py"
     visit.open()
     edit(server, views, "What people were asked", "What they wanted to know")
@@ -163,7 +163,7 @@ def test_a_flask_application_is_developed_in_a_browser(browser, flask, journal):
     visit.wait_for(".console input").send_keys("wanted['answer'] * 1000\n")
     wait_until(lambda: "42000" in visit.text, "what the console has evaluated")
 
-    # The application is edited, broken and mended.
+    # The application is edited, broken and fixed.
     package = journal / "journal"
     visit.open()
     edit(server, package / "__init__.py", "What happened today", "What happened yesterday")

@@ -1,4 +1,4 @@
-"""A client that goes away, or half of it: who is told, and what is let go."""
+"""A client that goes away, or half of it: what reports it, and which bytes are freed."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ def test_a_client_that_half_closes_while_the_application_runs_gets_its_answer(se
         client.read_nothing_more()
 
 
-# --- what is let go -----------------------------------------------------------------------------
+# --- the bytes that are freed --------------------------------------------------------------------
 
 
 @ENDINGS
@@ -292,9 +292,9 @@ def test_a_client_that_leaves_its_finished_response_costs_nothing_further(serve,
         getattr(client, ending)()
     # Nobody asks the server for anything meanwhile.
     wait_until(lambda: open_descriptors() <= descriptors, "all connections to be closed")
-    wait_until(lambda: references(LARGE) <= before + 1, "the bytes to be let go")
+    wait_until(lambda: references(LARGE) <= before + 1, "the bytes to be released")
     ping(server)
-    wait_until(lambda: references(LARGE) == before, "the last bytes to be let go")
+    wait_until(lambda: references(LARGE) == before, "the last bytes to be released")
 
 
 @ENDINGS

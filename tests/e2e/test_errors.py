@@ -541,7 +541,7 @@ def test_a_thread_that_cannot_begin_leaves_the_others_to_serve(serve, monkeypatc
         assert entered.wait(TIMEOUT)
         with RawClient(server.port) as client:
             client.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
-            said = "one more thread is needed but cannot be had: MemoryError()"
+            said = "one more thread is needed but cannot be started: MemoryError()"
             wait_until(lambda: said in caplog.text, "another thread to be wanted")
             go_on.set()
             assert client.read_response().content == b"pong"

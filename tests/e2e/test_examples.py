@@ -143,7 +143,7 @@ def test_the_filter_leaves_alone_what_is_not_text(example):
 
 def test_the_flask_guest_book_takes_an_entry_and_shows_it_escaped(example):
     book = example("flask_app.py")
-    assert b"Nobody has signed yet" in book.get().data
+    assert b"There are no entries yet" in book.get().data
     signed = book.request("POST", "/sign", fields={"name": "Ada", "text": "<good> evening"})
     assert (signed.status, signed.headers["Location"]) == (303, "/")
     assert b"<b>Ada</b>: &lt;good&gt; evening" in book.get().data

@@ -96,6 +96,26 @@ def test_a_path_with_nul_is_whole_however_often_its_like_has_come(serve, method)
             assert client.read_response().content.decode() == expected
 
 
+def test_the_same_head_comes_with_other_content_each_time(serve):
+    """Also where one request is not read to its end, and another has its input closed."""
+
+    def answer(environ, start_response):
+        source = environ["wsgi.input"]
+        content = source.read(1) if source.getvalue()[1:2] == b"1" else source.read()
+        source.close()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [content]
+
+    server = serve(answer, threads=1)
+    with connect(server) as first, connect(server) as second:
+        for number in range(50):
+            for client, letter in (first, b"a"), (second, b"b"):
+                content = b"%c%03d" % (letter, number + 100 * (number % 2))
+                client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n" + content)
+                expected = letter if content[1:2] == b"1" else content
+                assert client.read_response().content == expected
+
+
 SMALL = ("Host: a", "Cookie: " + "c" * 600)
 
 

@@ -149,7 +149,7 @@ def test_a_prefix_given_twice_is_refused_before_anything_is_imported(more, tmp_p
 @pytest.mark.parametrize(
     ("mounts", "status", "complaint"),
     [
-        (["api=apps:api"], 2, "--mount: expected PREFIX=APP, such as /api=site:api"),
+        (["api=apps:api"], 2, "--mount: expected PREFIX=APP, such as /api=mysite:api"),
         (["/api"], 2, "--mount: expected PREFIX=APP"),
         (["/api="], 2, "--mount: expected PREFIX=APP"),
         (["/api=apps:none"], 1, "none"),

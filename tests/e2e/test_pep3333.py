@@ -1171,8 +1171,8 @@ def test_http_1_0_gets_no_chunks_and_sees_the_end_by_the_close(serve):
 
 def test_http_1_0_keeps_the_connection_only_where_asked_and_the_length_is_known(serve):
     server = serve(answering([b"abc"]))
-    wish = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
-    both = raw(server, wish + b"GET / HTTP/1.0\r\n\r\n")
+    asking = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    both = raw(server, asking + b"GET / HTTP/1.0\r\n\r\n")
     assert both.count(b"abc") == 2
     assert b"connection: keep-alive" in both.lower()
     assert raw(server, b"GET / HTTP/1.0\r\n\r\n" * 2).count(b"abc") == 1
@@ -1181,10 +1181,10 @@ def test_http_1_0_keeps_the_connection_only_where_asked_and_the_length_is_known(
 def test_the_connection_is_closed_when_the_client_asks(serve):
     server = serve(answering([b"abc"]))
     request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: %b\r\n\r\n"
-    for wish in (b"close", b"CLOSE", b"x, Close"):
-        answer = raw(server, request % wish * 2)
-        assert answer.count(b"abc") == 1, wish
-        assert b"connection: close" in answer.lower(), wish
+    for value in (b"close", b"CLOSE", b"x, Close"):
+        answer = raw(server, request % value * 2)
+        assert answer.count(b"abc") == 1, value
+        assert b"connection: close" in answer.lower(), value
 
 
 # --- the response head --------------------------------------------------------------------------

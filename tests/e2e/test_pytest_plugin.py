@@ -1,4 +1,4 @@
-"""The fixture `wsgi_server`, in a project of somebody else's."""
+"""The fixture `wsgi_server`, in the project of another author."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def test_files_that_change_together_are_one_change(start, tmp_path):
 # --- what is broken ------------------------------------------------------------------------------
 
 
-def test_a_syntax_error_is_shown_until_it_is_mended(start, tmp_path):
+def test_a_syntax_error_is_shown_until_it_is_fixed(start, tmp_path):
     command = start()
     save(tmp_path / "app.py", BROKEN)
     command.wait_for_log("importing app failed with SyntaxError")
@@ -257,8 +257,8 @@ def test_a_broken_module_elsewhere_is_waited_for_too(start, tmp_path, tmp_path_f
     app = version("x").replace('"x"', "helper.V")
     command = start(app="import helper\n" + app, environ={"PYTHONPATH": str(elsewhere)})
     assert "SyntaxError" in fetch(command.port)[2]
-    save(elsewhere / "helper.py", "V = 'mended'\n")
-    answers_until(command.port, "mended", SOON)
+    save(elsewhere / "helper.py", "V = 'fixed'\n")
+    answers_until(command.port, "fixed", SOON)
 
 
 # --- which files ---------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def _enough_descriptors():
     wanted = max(IDLE, 3 * EACH_KIND) + 200
     if soft < wanted:
         if hard != resource.RLIM_INFINITY and hard < wanted:
-            pytest.skip(f"needs {wanted} descriptors, and {hard} is the most that may be had")
+            pytest.skip(f"needs {wanted} descriptors, and {hard} is the hard limit")
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 

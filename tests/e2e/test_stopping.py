@@ -253,11 +253,11 @@ def reload(command):
 def wear_out(command):
     first = set(children(command.process.pid))
 
-    def are_worn():
+    def are_due():
         ask(command.port)
         return all(f"worker {pid} is to be replaced" in command.log for pid in first)
 
-    eventually(are_worn, "both workers to have had enough requests")
+    eventually(are_due, "both workers to have had enough requests")
     eventually(lambda: len(set(children(command.process.pid)) - first) >= 2, "others to serve")
 
 
@@ -272,7 +272,7 @@ def have_one_less(command):
         pytest.param((), reload, id="one process reloads"),
         pytest.param(TWO, reload, id="two workers reload"),
         pytest.param((*TWO, "--preload"), reload, id="preload reloads"),
-        pytest.param((*TWO, "--max-requests", "20"), wear_out, id="two workers are worn out"),
+        pytest.param((*TWO, "--max-requests", "20"), wear_out, id="two workers reach a limit"),
         pytest.param(TWO, have_one_less, id="one worker less"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What somebody sees who runs picowsgi in a terminal, and who sends its output elsewhere."""
+"""What picowsgi shows in a terminal, and what it writes to a pipe or a file."""
 
 import os
 import pty

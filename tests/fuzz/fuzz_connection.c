@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "alloc.h"
 #include "outcome.h"
 #include "site.h"
 
@@ -81,7 +82,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     test_cuts cuts = cuts_none(input.size);
     site_feed(&site, input.at, cuts.at, cuts.count, &whole);
     /* Pipelined answers wait for each other while it is. */
-    site.server->watcher_is_here = choice / 2 % 2 == 0;
+    site.server->watch.is_here = choice / 2 % 2 == 0;
     cuts = cuts_drawn(&random, input.size);
     if (choice / 4 % 4 == 0)
         feed_beside(input.at, &cuts, &split);

@@ -60,7 +60,7 @@ class Conn(NamedTuple):
     """The connection (`pw_conn`)."""
 
     state: str = "ready"  # with a complete request; app, sending, idle, closed
-    exchange: int = 1  # of the request that is ready or at hand
+    exchange: int = 1  # of the request that is ready or current
     borrowed: tuple[Piece, ...] = ()  # the pieces in its output
     loan: bool = False  # the core must tell of the exchange once nothing is borrowed
     gone: bool = False  # the client has left while the application had the request
@@ -248,7 +248,7 @@ class Model:
         return self._finished(state._replace(conn=conn).with_thread(number, over))
 
     def _finished(self, state: State) -> State:
-        """pw_conn_finished; and once all is written, pw_conn_next."""
+        """pw_conn_finished; and once all is written, conn_next."""
         conn = state.conn
         if conn.gone:
             return self._close(state)

@@ -50,7 +50,7 @@ OPTIONS = (
     "--body-memory=64K",
     "--response-buffer=256K",
 )
-# glibc has a heap of its own for each thread; what it keeps in those of threads that are born late
+# glibc has a heap of its own for each thread; what it keeps in those of threads that start late
 # looks like a leak. With one heap for all a leak can be seen.
 ENVIRON = {"MALLOC_ARENA_MAX": "1"}
 PATIENCE = 60.0

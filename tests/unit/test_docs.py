@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from picowsgi import errors
+import picowsgi
+from picowsgi import contrib, errors
 from picowsgi.config.settings import OPTIONS
 from picowsgi.threads.access_log import compile_format
 from picowsgi.wsgi.gateway import EXTENSIONS
@@ -118,3 +120,33 @@ def test_the_page_of_the_python_interface_has_every_exception_and_every_key_of_t
     assert len(names) > 5
     for name in (*names, *EXTENSIONS):
         assert f"`{name}`" in text, f"{name} is in no page"
+
+
+def _reference() -> dict[str, set[str]]:
+    """Return the members that the reference shows of each object that it names."""
+    text = (DOCS / "api.md").read_text("utf-8")
+    named = re.findall(r"^::: (\S+)\n((?:    .*\n)*)", text, re.MULTILINE)
+    return {
+        name: set(re.findall(r"\w+", "".join(re.findall(r"members: \[(.*)\]", options))))
+        for name, options in named
+    }
+
+
+def test_the_reference_has_the_public_classes_and_functions() -> None:
+    reference = _reference()
+    modules = {"cgi", "simple_server"}
+    for name in set(picowsgi.__all__) - modules - {"__version__"}:
+        assert f"picowsgi.{name}" in reference
+    classes = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert reference["picowsgi.errors"] == classes
+    assert reference["picowsgi.simple_server"] == set(picowsgi.simple_server.__all__) - {"demo_app"}
+    assert reference["picowsgi.cgi"] == {"run"}
+    assert "wsgi_server" in reference["picowsgi.pytest_plugin"]
+
+
+def test_the_reference_has_every_module_of_contrib() -> None:
+    text = (DOCS / "api.md").read_text("utf-8")
+    modules = [module.name for module in pkgutil.iter_modules(contrib.__path__)]
+    assert {"django", "flask", "gunicorn"} <= set(modules)
+    for name in modules:
+        assert f"picowsgi.contrib.{name}" in text

@@ -167,7 +167,7 @@ def test_the_delay_is_bounded_and_forgotten_after_a_good_minute() -> None:
     assert respawn.due == 161.0
 
 
-def test_a_worn_one_is_stopped_when_another_is_ready() -> None:
+def test_a_worker_that_is_due_is_stopped_when_another_is_ready() -> None:
     site = Site()
     site.step()
     site.serve()
@@ -320,7 +320,7 @@ def test_a_restart_does_not_wait_for_the_new_ones() -> None:
     )
 
 
-def test_a_failure_that_somebody_is_told_of_ends_nothing() -> None:
+def test_a_failure_that_is_reported_ends_nothing() -> None:
     site = Site(target=1)
     told: list[AppImportError] = []
     site.workers.on_failure = told.append

@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from tools.mutants import c_source, likely, python_source, sample
+from tools.mutants import builder, c_source, likely, python_source, sample
 from tools.mutants.known import equivalents
 from tools.mutants.mutation import plain
 
@@ -96,7 +96,7 @@ def test_constants_with_a_name_are_changed_and_belong_to_it() -> None:
 
 
 def test_the_functions_of_the_core_are_found() -> None:
-    source = (PROJECT / "csrc" / "timeout.c").read_text()
+    source = (PROJECT / "csrc" / "timer.c").read_text()
     names = {name: source[start:end] for name, start, end in c_source.functions(source)}
     assert {"pw_timer_stop", "pw_timers_due"} <= set(names)
     assert names["pw_timer_stop"].startswith("void pw_timer_stop(")
@@ -181,9 +181,9 @@ def test_every_file_has_likely_tests_and_all_tables_name_tests_that_exist() -> N
 
 
 def test_the_tests_of_a_file_come_first() -> None:
-    first, rest = likely.c_tests(PROJECT, "csrc/timeout.c")
-    assert first == ["test_timeout"]
-    everything = {path.stem for path in PROJECT.glob("tests/c/test_*.c")}
+    first, rest = likely.c_tests(PROJECT, "csrc/timer.c")
+    assert first == ["test_timer"]
+    everything = {path.stem for path in PROJECT.glob("tests/c/test_*.c")} | {builder.THREADS}
     assert {*first, *rest, "test_head"} == everything
     assert set(likely.c_tests(PROJECT, "")[1]) == everything
 
@@ -227,7 +227,7 @@ def test_the_committed_equivalents_are_mutations_of_the_sources() -> None:
 
 
 def test_a_random_sample_is_the_same_for_the_same_seed() -> None:
-    chosen = sample.candidates(PROJECT, ["csrc/timeout.c"])
+    chosen = sample.candidates(PROJECT, ["csrc/timer.c"])
     assert sample.shuffled(chosen, 1) == sample.shuffled(chosen, 1) != sample.shuffled(chosen, 2)
     assert len(sample.shuffled(chosen, 3)) == len(chosen)
 

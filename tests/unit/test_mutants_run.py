@@ -267,9 +267,9 @@ def test_a_run_fails_where_a_test_fails_without_a_mutation(run: command_line.Run
 
 def test_files_may_be_named_by_their_folder() -> None:
     chosen = command_line.chosen(argparse.Namespace(files=["csrc/time"], sample=0, newest=0))
-    assert {name for name, _ in chosen} == {"csrc/timeout.c"}
+    assert {name for name, _ in chosen} == {"csrc/timer.c"}
     line = chosen[0][1].line
-    one = argparse.Namespace(files=[f"csrc/timeout.c:{line}"], sample=0, newest=0)
+    one = argparse.Namespace(files=[f"csrc/timer.c:{line}"], sample=0, newest=0)
     assert {candidate.line for _, candidate in command_line.chosen(one)} == {line}
     with pytest.raises(SystemExit, match="no mutation in csrc/other"):
         command_line.chosen(argparse.Namespace(files=["csrc/other.c"], sample=0, newest=0))
@@ -284,7 +284,7 @@ def test_the_checkout_stays_as_it_is_when_the_core_does_not_build(
     monkeypatch.setattr(command_line, "alone", nullcontext)
     monkeypatch.setattr(command_line.Run, "all", fail)
     monkeypatch.setattr(command_line.os, "nice", lambda by: 0)
-    monkeypatch.setattr(command_line.sys, "argv", ["mutants", "csrc/timeout.c"])
+    monkeypatch.setattr(command_line.sys, "argv", ["mutants", "csrc/timer.c"])
     assert command_line.main() == 2
     assert "do not build:\nexpected ';'" in capsys.readouterr().out
 

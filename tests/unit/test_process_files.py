@@ -55,7 +55,7 @@ def test_a_pid_file_that_names_a_living_process_is_an_error(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["link", "endless", "pipe", "directory"])
-def test_a_pid_file_that_somebody_has_put_there_is_not_read(tmp_path: Path, kind: str) -> None:
+def test_a_pid_file_that_is_no_plain_file_is_not_read(tmp_path: Path, kind: str) -> None:
     path, other = tmp_path / "pid", tmp_path / "other"
     other.write_text(f"{os.getppid()}\n")
     if kind == "link":
@@ -178,7 +178,7 @@ def test_users_and_groups_that_do_not_exist_are_refused(name: str) -> None:
         find_identity("", name)
 
 
-def test_only_root_may_become_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_root_may_become_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
     identity = find_identity("root", "root" if sys.platform == "linux" else "wheel")
     assert identity is not None
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -229,7 +229,7 @@ def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) 
         assert not os.get_inheritable(inherited.child[1])
         os.close(inherited.child[1])
         close_sockets(adopted)
-        assert not path.exists(), "whoever is given the file removes it"
+        assert not path.exists(), "the process that gets the file removes it"
     finally:
         close_sockets(sockets)
 

@@ -11,44 +11,91 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # C tests that take longer than a second come last; one of them only for the parsers that it tests.
-_SLOW = ("test_endings", "test_lifetime", "test_memory", "test_corpus")
-_PARSERS = {"head", "fields", "index", "chunked", "parser_plain", "parser_sse42"}
+_SLOW = ("test_endings", "test_lifetime", "test_memory", "threads/stress", "test_corpus")
+_PARSERS = {
+    *("head", "host", "request_line", "fields", "index", "chunked"),
+    *("parser", "parser_plain", "parser_sse42"),
+}
 
 # C file -> C tests first, then files and folders of pytest, in tests/.
 C_TESTS: dict[str, tuple[str, str]] = {
-    "accept": ("server drain memory", "e2e/test_connection_limit.py unit/test_sockets.py"),
-    "access": ("access", "e2e/test_access_log.py"),
-    "answer": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
-    "balance": ("balance", "e2e/test_loops.py"),
-    "buffer": ("buffer keep memory", "e2e/test_head_memory.py"),
+    "accept": (
+        "turns clock server drain memory",
+        "e2e/test_connection_limit.py unit/test_sockets.py",
+    ),
+    "access": ("access_lines access", "e2e/test_access_log.py"),
+    "alloc": ("buffer memory", "e2e/test_server_api.py"),
+    "batch": ("batching response output", "e2e/test_streaming.py"),
+    "buffer": ("buffer conn_keep memory", "e2e/test_head_memory.py"),
+    "build": ("", "unit/test_cli.py"),
     "cache": ("cache", "e2e/test_heads_again.py"),
     "chunked": ("chunked content", "wire"),
-    "conn": ("exchange server cache keep", "wire/test_pipelining.py e2e/test_timeouts.py"),
-    "conn_end": ("endings drain lifetime", "e2e/test_timeout_queue.py e2e/test_late_writes.py"),
-    "conn_keep": ("keep buffer", "e2e/test_head_memory.py"),
+    "clock": ("system timer response access", "e2e/test_timeouts.py"),
+    "conn": (
+        "exchange server edges clock history conn_keep",
+        "wire/test_pipelining.py e2e/test_timeouts.py",
+    ),
+    "conn_balance": ("conn_balance turns", "e2e/test_loops.py"),
+    "conn_close": (
+        "endings clock drain lifetime",
+        "e2e/test_timeout_queue.py e2e/test_late_writes.py",
+    ),
+    "conn_keep": ("conn_keep buffer", "e2e/test_head_memory.py"),
+    "conn_pool": ("turns server lifetime", "e2e/test_connection_limit.py"),
+    "conn_transfer": (
+        "conn_transfer edges descriptors drain",
+        "e2e/test_loops.py e2e/test_draining.py",
+    ),
+    "conn_wait": (
+        "ready clock endings drain server",
+        "e2e/test_timeouts.py e2e/test_timeout_queue.py",
+    ),
     "content": ("content", "e2e/test_uploads.py"),
     "environ": ("environ", "e2e/test_pep3333.py"),
+    "error_response": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
     "exchange": ("exchange", "e2e/test_pep3333.py"),
     "fields": ("fields head", "wire"),
-    "gather": ("send response", "e2e/test_streaming.py"),
-    "handover": ("handover drain", "e2e/test_loops.py e2e/test_draining.py"),
+    "framing": ("response", "e2e/test_pep3333.py wire"),
     "head": ("head fields environ", "wire"),
-    "index": ("environ", "unit/test_head.py"),
-    "loop": ("server fairness exchange drain", "e2e/test_timeout_queue.py e2e/test_draining.py"),
-    "notice": ("lifetime server", "e2e/test_notices.py"),
-    "poll": ("poll", "e2e/test_poller.py"),
+    "health": ("health batching fairness", "e2e/test_health.py"),
+    "host": ("head", "wire"),
+    "incident": ("incident holding clock server", "e2e/test_notices.py"),
+    "index": ("hash environ", "unit/test_head.py"),
+    "lines": ("lines", "e2e/test_heads_again.py"),
+    "listener": ("drain descriptors turns server", "e2e/test_draining.py unit/test_sockets.py"),
+    "loop": (
+        "server token clock fairness exchange drain",
+        "e2e/test_timeout_queue.py e2e/test_draining.py",
+    ),
+    "next": ("settle server exchange", "e2e/test_server_api.py"),
+    "output": ("output holding response fairness", "e2e/test_slow_clients.py e2e/test_files.py"),
+    "parser": ("head", "wire"),
     "poll_epoll": ("poll", "e2e/test_poller.py"),
     "poll_kqueue": ("poll", ""),
     "poll_poll": ("poll", "e2e/test_poller.py"),
-    "process": ("server", "unit/test_process_files.py"),
+    "poller": ("poll", "e2e/test_poller.py"),
+    "queue": ("fairness token server exchange", "e2e/test_timeout_queue.py e2e/test_fairness.py"),
     "recv": ("exchange endings", "e2e/test_disconnect.py"),
-    "request": ("environ exchange lifetime", "e2e/test_pep3333.py e2e/test_uploads.py"),
-    "respond": ("response send", "e2e/test_streaming.py e2e/test_slow_clients.py"),
-    "send": ("send response fairness", "e2e/test_slow_clients.py e2e/test_files.py"),
-    "server": ("server memory lifetime", "e2e/test_timeout_queue.py e2e/test_server_api.py"),
-    "system": ("server access", "e2e/test_files.py unit/test_process_files.py"),
-    "timeout": ("timeout", "e2e/test_timeouts.py"),
-    "token": ("server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
+    "request": ("server history exchange", "e2e/test_pep3333.py e2e/test_uploads.py"),
+    "request_line": ("head lines", "wire"),
+    "response": (
+        "response holding batching output",
+        "e2e/test_streaming.py e2e/test_slow_clients.py",
+    ),
+    "server": (
+        "server descriptors clock lifetime",
+        "e2e/test_timeout_queue.py e2e/test_server_api.py",
+    ),
+    "store": ("content holding output", "e2e/test_spool.py e2e/test_uploads.py"),
+    "system": (
+        "system descriptors server access endings",
+        "e2e/test_files.py unit/test_process_files.py",
+    ),
+    "text": ("access environ", "e2e/test_access_log.py"),
+    "thread": ("token server lifetime", "e2e/test_threads.py"),
+    "timer": ("timer", "e2e/test_timeouts.py"),
+    "token": ("token server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
+    "watcher": ("token settle batching server", "e2e/test_threads.py e2e/test_request_timeout.py"),
     "yield_rule": ("yield_rule", "e2e/test_fairness.py"),
 }
 # After those, for every C file: files that take few seconds.
@@ -140,9 +187,10 @@ _PYTHON_GENERAL = """
     e2e/test_files.py e2e/test_errors.py unit/test_cli.py
 """
 # These look at tools and documents, not at the server.
-_UNRELATED = (
-    "bench_load bench_publish bench_results check_dist docs mutants pypy python_t stress vendor"
-)
+_UNRELATED = """
+    bench_load bench_publish bench_results c_order check_dist docs mutants pypy python_t stress
+    vendor
+"""
 
 
 Ordered = tuple[list[str], list[str]]  # the tests of a file itself, and the others
@@ -151,6 +199,8 @@ Ordered = tuple[list[str], list[str]]  # the tests of a file itself, and the oth
 def c_tests(root: Path, file: str) -> Ordered:
     """The names of the C tests."""
     everything = sorted(path.stem for path in (root / "tests" / "c").glob("test_*.c"))
+    if (root / "tests" / "c" / "threads" / "stress.c").exists():
+        everything.append("threads/stress")
     stem = Path(file).stem
     first = [f"test_{name}" for name in C_TESTS.get(stem, ("", ""))[0].split()]
     first = [name for name in first if name in everything]

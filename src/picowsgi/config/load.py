@@ -35,7 +35,7 @@ _NO_OPTIONS_OF_OURS = frozenset(
 
 @dataclass(frozen=True)
 class _Given:
-    """A value as somebody gave it, and where, in words that can begin a sentence."""
+    """A value as it was given, and its source in words that can begin a sentence."""
 
     value: object
     origin: str

@@ -1,7 +1,7 @@
 """`flask picowsgi`: the options and the debugger of `flask run`, on picowsgi.
 
-Never watches a file: werkzeug's reloader does. In the process that it starts again, the listening
-socket is the same, so that nobody is refused meanwhile.
+Never watches a file: werkzeug's reloader does. The process that the reloader starts has the same
+listening socket, so no request is refused during a restart.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _load(info: ScriptInfo) -> WSGIApplication:
     except Exception as error:
         if not is_running_from_reloader():
             raise
-        # A file is being edited: whoever asks is told, and the next change starts again.
+        # A file is being edited: requests get the error, and the next change starts again.
         traceback.print_exc()
         return _Failed(error)
 

@@ -39,11 +39,11 @@ class Member:
         self.retiring = False
         #: It drains, or ends.
         self.stopping = False
-        #: A signal that somebody else has sent makes it drain.
+        #: A signal that another program has sent makes it drain.
         self.stopped_by_signal = False
         #: It wants to be replaced, or is found to need it.
         self.needs_replacement = False
-        #: When it gave its last sign of life, and when it is to be killed.
+        #: When it sent its last heartbeat, and when it is to be killed.
         self.last_heartbeat = time.monotonic()
         self.kill_at = float("inf")
         #: It has not shown for too long that it lives.

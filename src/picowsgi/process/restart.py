@@ -86,7 +86,7 @@ def take_inherited(environ: MutableMapping[str, str]) -> Inherited | None:
 
     values = json.loads(text)
     if values["role"] == "keeper" and values["parent"] != os.getpid():
-        return None  # somebody else's
+        return None  # another program's
     values["listeners"] = tuple(map(tuple, values["listeners"]))
     values["child"] = tuple(values["child"])
     inherited = Inherited(**values)
@@ -143,7 +143,7 @@ class Command:
         process = subprocess.Popen(
             self.arguments, cwd=self.directory, env=self._environ(inherited), pass_fds=kept
         )
-        process.returncode = 0  # whoever called waits for the child; the object is not to warn
+        process.returncode = 0  # the caller waits for the child; the object is not to warn
         return process.pid
 
     def become(self, inherited: Inherited, descriptors: Sequence[int]) -> NoReturn:

@@ -143,7 +143,7 @@ def _reloading(service: Service) -> Iterator[None]:
 def check(settings: Settings) -> Identity | None:
     """Change to the directory that the settings ask for, and find out whether they can be served.
 
-    Sets the umask as well. Returns whom to run as. Raises ConfigError.
+    Sets the umask as well. Returns the user and group to run as. Raises ConfigError.
     """
     if settings.chdir:
         try:

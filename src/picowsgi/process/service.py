@@ -34,7 +34,7 @@ class Service:
     notifier: Notifier
     #: Called once everything serves.
     on_ready: OnReady = lambda _sockets: None
-    #: How to start this program again; None where it is somebody else's.
+    #: How to start this program again; None if another program owns the process.
     command: Command | None = None
     #: To the supervisor, where this process is a worker.
     status_pipe: StatusPipe | None = None

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from picowsgi.process.status_pipe import StatusPipe
     from picowsgi.reload.reloader import Reloader
 
-_HEARTBEAT = 1.0  # seconds between two signs of life
+_HEARTBEAT = 1.0  # seconds between two heartbeats
 _COUNT = 0.2  # seconds between two looks at how many requests there were
 _AT_ONCE = 1.0  # seconds to end without draining
 _DEVELOPER_TIMEOUT = 2.0  # seconds for open requests after Ctrl-C, where it reloads
@@ -331,7 +331,7 @@ class _Supervisor:
                 self._service.notifier.stopping()
             if self._service.status_pipe is None and not self._others_listen():
                 close_backlog(self._service.sockets)
-            # Whoever connects from now on is to be refused, rather than to wait in vain.
+            # A client that connects from now on is to be refused, rather than to wait.
             for sock in self._service.sockets:
                 sock.close()
         within = math.inf
@@ -393,7 +393,7 @@ class _Supervisor:
             )
 
     def _drop_application(self) -> None:
-        """After such a reload, let go of the application, its threads and its memory."""
+        """After such a reload, release the application, its threads and its memory."""
         workers = self._workers
         if workers.reloading or self._stopping or self._upgrade.lives():
             return

@@ -49,7 +49,7 @@ class Watchdog:
     def _give_up(self, one: ChildProcess, now: float) -> None:
         one.silent = True
         get_logger().error(
-            "worker %d has given no sign of life for %.0f s and will be killed; "
+            "worker %d has sent no heartbeat for %.0f s and will be killed; "
             "its stacks follow if it can write them",
             one.pid,
             now - one.last_heartbeat,

@@ -18,7 +18,7 @@ from picowsgi.process.watchdog import Watchdog
 
 Spawn = Callable[[], Member]
 
-_LOADING_TIME = 1.0  # seconds for a process that loads the application in vain
+_LOADING_TIME = 1.0  # seconds for a process that cannot load the application
 
 
 class Workers:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from picowsgi.reload.snapshot import state_of
 
-_AT_ONCE = 4096  # bytes of a pipe that stay together, whoever else writes to it
+_AT_ONCE = 4096  # bytes of a pipe that stay together, even if others write to it
 _LIBRARIES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 

@@ -68,7 +68,7 @@ class Channel:
 
 
 def watch(snapshot: Snapshot, channel: Channel) -> None:
-    """Tell of changes until nobody listens, by watchfiles where it can be had, else by looking."""
+    """Report changes until no process listens, by watchfiles if it is installed, else by scans."""
     try:
         try:
             _watch_events(snapshot, channel)

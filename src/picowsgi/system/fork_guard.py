@@ -38,7 +38,7 @@ class Guarded(Protocol):
 #: Guards the two below. Taken before the lock of any core.
 _forking = threading.RLock()
 _guarded: WeakSet[Guarded] = WeakSet()
-#: What the fork at hand has stopped.
+#: What the current fork has stopped.
 _stopped: list[Guarded] = []
 _thread = threading.local()
 

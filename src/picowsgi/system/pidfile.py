@@ -55,7 +55,7 @@ class PidFile:
 
     def take_back(self) -> None:
         """Have the name again: the successor is gone."""
-        with suppress(ConfigError):  # a successor of somebody else has it
+        with suppress(ConfigError):  # a successor of another program has it
             if _read(self._own) in (None, os.getpid()) or not is_running(_read(self._own) or 0):
                 self._move(self._own)
 

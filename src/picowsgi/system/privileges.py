@@ -15,7 +15,7 @@ from picowsgi.errors import ConfigError
 
 @dataclass(frozen=True)
 class Identity:
-    """Whom to run as; `name` is the user's, empty where only the group changes."""
+    """The user and group to run as; `name` is the user's, empty if only the group changes."""
 
     uid: int
     gid: int
@@ -48,7 +48,7 @@ class Identity:
 
 
 def find_identity(user: str, group: str) -> Identity | None:
-    """Return whom `user` and `group` (names or numbers) mean; None where both are empty.
+    """Return the identity of `user` and `group` (names or numbers); None if both are empty.
 
     Raises ConfigError for one that does not exist.
     """

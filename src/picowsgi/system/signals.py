@@ -1,6 +1,6 @@
 """The signals of the process, as numbers that a loop can wait for.
 
-Never acts on a signal: whoever takes a number decides what it means.
+Never acts on a signal: the caller that takes a number decides what it means.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Signals:
             os.write(self._writer, b"\0")
 
     def forget(self) -> None:
-        """Let go of the parent's pipe in a forked process; its handlers stay, and do nothing."""
+        """Release the parent's pipe in a forked process; its handlers stay, and do nothing."""
         if self._previous:
             signal.set_wakeup_fd(-1)
             # Until the process has loaded its application there is nothing to drain.

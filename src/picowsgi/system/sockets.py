@@ -240,7 +240,7 @@ class UnixListener(Listener):
 
     def remember_file(self, path: str) -> None:
         self.path = Path(path).absolute()
-        with suppress(OSError):  # removed by somebody: there is nothing to remove any more
+        with suppress(OSError):  # another program has removed it
             self._note(self.path.lstat())
 
     def _note(self, found: os.stat_result) -> None:

@@ -47,7 +47,7 @@ class Notifier:
         if address[:1] not in ("/", "@"):
             address = ""
         self._address = "\0" + address[1:] if address[:1] == "@" else address
-        #: How often, in seconds, the watchdog wants a sign of life; 0: never.
+        #: How often, in seconds, the watchdog wants a heartbeat; 0: never.
         self.interval = 0.0
         if self._address and environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
             microseconds = environ.get("WATCHDOG_USEC", "")
@@ -78,7 +78,7 @@ class Notifier:
         self._tell(f"MAINPID={pid}\nREADY=1")
 
     def ping(self, now: float) -> None:
-        """Give a sign of life when one is due; `now` is of `time.monotonic`."""
+        """Send a heartbeat when one is due; `now` is of `time.monotonic`."""
         if self.interval and now - self._pinged >= self.interval:
             self._pinged = now
             self._tell("WATCHDOG=1")

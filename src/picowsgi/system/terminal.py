@@ -1,4 +1,4 @@
-"""Whether somebody looks on, wants colours, and can press Ctrl-C. Never decides which colours."""
+"""Whether a stream is a terminal, with colours and Ctrl-C. Never decides which colours."""
 
 from __future__ import annotations
 

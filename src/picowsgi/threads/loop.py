@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 StartThread = Callable[[str, Callable[[], object]], threading.Thread]
 
 _WATCHER = "picowsgi-watch"
-_NO_THREAD = "one more thread is needed but cannot be had: %s"
+_NO_THREAD = "one more thread is needed but cannot be started: %s"
 
 
 def share_out(settings: Settings) -> list[Settings]:
@@ -57,7 +57,7 @@ def share_out(settings: Settings) -> list[Settings]:
 
 
 def warn(settings: Settings) -> None:
-    """Tell about loops that are asked for and cannot be had, or are of no use."""
+    """Warn about loops that cannot be started, or are of no use."""
     if settings.loops > 1 and has_gil():
         get_logger().warning(
             "--loops %d: only one thread of this Python runs at a time, because it has its lock "

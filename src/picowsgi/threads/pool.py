@@ -1,4 +1,4 @@
-"""The serving threads of a process: born when they are needed, on one event loop or several.
+"""The serving threads of a process, started when they are needed, on one event loop or several.
 
 Never reads a socket itself, and never lets a thread have two requests at a time.
 """

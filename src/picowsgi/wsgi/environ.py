@@ -56,6 +56,8 @@ class SharedState:
         self.templates: dict[int, WSGIEnvironment] = {}
         #: The same by the number for "the same head, but for what the block holds".
         self.changed: dict[int, WSGIEnvironment] = {}
+        #: The same by the number for "the same head, and content in memory".
+        self.with_content: dict[int, WSGIEnvironment] = {}
         #: By the number of the exchange: content that the core may still read.
         self.loans = server.loans
         #: Held while news are taken and acted upon, and while a template is put in: what the news
@@ -63,7 +65,7 @@ class SharedState:
         self.lock = threading.Lock()
 
     def take_news(self, thread: core.CoreThread) -> None:
-        """Let go of what the core says is not needed any more."""
+        """Release the objects that the core does not need any more."""
         with self.lock:
             self._take_news(thread)
 
@@ -72,20 +74,22 @@ class SharedState:
         with self.lock:
             self._take_news(thread)
             self.templates[entry] = self.changed[entry | core.CHANGED] = environ
+            self.with_content[entry | core.CONTENT] = environ
 
     def _take_news(self, thread: core.CoreThread) -> None:
         # The core says it again until it is done: a signal handler may raise in between.
         while (news := core.next_news(thread.pointer)) >= 0:
-            if news & 1 == core.NEWS_SENT:
-                loan = self.loans.pop(news >> 1, None)
+            if news & core.NEWS_MASK == core.NEWS_SENT:
+                loan = self.loans.pop(news >> core.NEWS_SHIFT, None)
                 if loan is not None and not has_gil():
                     owner, loan = loan[0](), None
                     if owner is not None and owner is not thread:
                         core.nudge(owner.pointer)
             else:
-                entry = (news >> 1) << core.ENTRY_SHIFT
+                entry = news >> core.NEWS_SHIFT << core.ENTRY_SHIFT
                 self.templates.pop(entry, None)
                 self.changed.pop(entry | core.CHANGED, None)
+                self.with_content.pop(entry | core.CONTENT, None)
             core.news_done(thread.pointer)
 
 
@@ -103,12 +107,14 @@ class EnvironMaker:
         self._shared = shared
         self._templates = shared.templates
         self._changed = shared.changed
+        self._with_content = shared.with_content
         self._request = thread.request
         self._block = thread.block
+        self._block_size = thread.block_size
         self._orders = Orders(bases)
         self._known_orders = self._orders.known
         self._has_one_base = len(bases) == 1
-        #: The temporary file with the content of the request at hand; to be closed at its end.
+        #: The temporary file with the content of the current request; to be closed at its end.
         self.spooled: BinaryIO | None = None
 
     def make(self, number: int) -> WSGIEnvironment:
@@ -118,7 +124,7 @@ class EnvironMaker:
             template = self._changed.get(number)
             if template is None:
                 return self._make_other(number)
-        text = self._block[: self._request.block_size].decode("latin-1")
+        text = self._block[: self._block_size[0]].decode("latin1")
         values = text.split("\0")
         try:
             fill, blanks = self._known_orders[values[0]]
@@ -138,6 +144,11 @@ class EnvironMaker:
 
     def _make_other(self, number: int) -> WSGIEnvironment:
         """Return the environ of one that is not the commonest."""
+        template = self._with_content.get(number)
+        if template is not None:
+            environ = template.copy()
+            environ["wsgi.input"] = self._open_content()
+            return environ
         if number & core.NEWS:
             self._shared.take_news(self._thread)
         kind = number & core.KIND
@@ -173,13 +184,16 @@ class EnvironMaker:
                 spooled.close()
 
     def _add_content(self, environ: WSGIEnvironment, number: int) -> None:
-        request = self._request
         if number & core.IN_FILE:
-            environ["wsgi.input"] = self.spooled = open_spooled(request)
-            return
+            environ["wsgi.input"] = self.spooled = open_spooled(self._request)
+        else:
+            environ["wsgi.input"] = self._open_content()
+
+    def _open_content(self) -> BytesIO:
+        """Return the input for content that is in memory."""
+        request = self._request
         length = request.content_length
-        content = unpack(request.content, length) if length else b""
-        environ["wsgi.input"] = BytesIO(content)
+        return BytesIO(unpack(request.content, length) if length else b"")
 
 
 def _fill_slowly(environ: WSGIEnvironment, order: str, values: Iterator[str]) -> None:

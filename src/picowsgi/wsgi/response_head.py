@@ -101,12 +101,10 @@ class HeadEncoder:
         Raises ResponseError, saying what is wrong.
         """
         # Two headers are what most small responses have. For them nothing is copied or called.
+        if type(headers) is not list or len(headers) != 2:
+            return self._encode_copy(status, _copy(headers))
         last_status, last_one, last_two, head = self._last_of_two
-        if (
-            (status is last_status or (type(status) is str and status == last_status))
-            and type(headers) is list
-            and len(headers) == 2
-        ):
+        if status is last_status or (type(status) is str and status == last_status):
             try:
                 one, two = headers
                 if one is last_one and two is last_two:

@@ -83,7 +83,7 @@ class SteppingGateway(Gateway):
             self.serve(self.environs.make(number))
         except Exception as error:
             self._recover(error)
-        except BaseException:  # such as Ctrl-C, which is for whoever serves
+        except BaseException:  # such as Ctrl-C, which is for the caller
             self._abandon()
             raise
         self.leave_child()

@@ -60,8 +60,8 @@ void take_news(loop *self, pw_thread *thread)
 {
     pthread_mutex_lock(&self->taking_news);
     for (int64_t news; (news = pw_news(thread)) >= 0; pw_news_done(thread))
-        if ((news & 1) == PW_NEWS_SENT)
-            drop(self, news >> 1);
+        if ((news & PW_NEWS_MASK) == PW_NEWS_SENT)
+            drop(self, news >> PW_NEWS_SHIFT);
     pthread_mutex_unlock(&self->taking_news);
 }
 
@@ -77,7 +77,7 @@ static int64_t make_head(char head[256], int64_t key, int client, int64_t size, 
     return at + snprintf(head + at, 64, "X-Pieces: %d\r\n", pieces);
 }
 
-/* A request at hand. */
+/* A current request. */
 typedef struct {
     place *at;
     pw_thread *thread; /* borrowed */
@@ -409,16 +409,16 @@ static place *find_place(loop *self)
 
 void start_thread(loop *self)
 {
-    place *born = find_place(self);
-    born->of = self;
+    place *started = find_place(self);
+    started->of = self;
     for (int i = 0; i < HELPERS; i++) {
-        helper *each = &born->helpers[i];
+        helper *each = &started->helpers[i];
         each->writer = i;
         pthread_mutex_init(&each->lock, NULL);
         pthread_cond_init(&each->changed, NULL);
         MUST(pthread_create(&each->id, NULL, help, each) == 0);
     }
-    MUST(pthread_create(&born->id, NULL, serve, born) == 0);
+    MUST(pthread_create(&started->id, NULL, serve, started) == 0);
 }
 
 void loop_end(loop *self)

@@ -1,6 +1,8 @@
 /* Starts and ends the servers and the clients: see stress.h. */
 #include "stress.h"
 
+#include "../audit.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -178,6 +180,7 @@ int main(void)
         for (int each = 0; each < LOOPS; each++) {
             pw_server_log_to(loops[each].server, logs[i % 2]);
             pw_server_hold(loops[each].server); /* as around fork(2) */
+            audit(loops[each].server);
             pw_server_unhold(loops[each].server);
         }
         MUST(count_requests() >= requests);
@@ -204,10 +207,11 @@ int main(void)
     pw_balance_free(balance);
     close(logs[0]);
     close(logs[1]);
-    printf("  %d requests, %d lent and %d dropped, %d by several threads, %d writes too late, "
-           "%d abandoned; %d answers, %d in pieces; %d threads born, %d named slow, %d notices\n",
-           served, lent, dropped, together, too_late, abandoned, answered, of_pieces, births, slow,
-           notices);
+    printf(
+        "  %d requests, %d lent and %d dropped, %d by several threads, %d writes too late, "
+        "%d abandoned; %d answers, %d in pieces; %d threads started, %d named slow, %d notices\n",
+        served, lent, dropped, together, too_late, abandoned, answered, of_pieces, births, slow,
+        notices);
     /* Or it has not tried what it is for. */
     MUST(lent > 0 && together > 0 && too_late > 0 && abandoned > 0 && answered > 0);
     MUST(of_pieces > 0 && births > 0 && slow > 0 && lent == dropped);

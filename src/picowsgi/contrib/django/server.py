@@ -91,7 +91,7 @@ class _Log:
 
     def __call__(self, exchange: Exchange) -> None:
         line = exchange.request_line
-        # Django knows by it that somebody tries HTTPS.
+        # Django recognises by it that a client tries HTTPS.
         self._handler.requestline = _TLS if line.startswith(r"\x16\x03") else line
         self._handler.log_request(exchange.status, exchange.size)
 
@@ -114,7 +114,7 @@ class _ErrorPage:
 
     def __call__(self, _environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         from django.conf import settings
-        from django.views.debug import ExceptionReporter  # slow to import, and seldom needed
+        from django.views.debug import ExceptionReporter  # slow to import, and rarely needed
 
         kind, page = "text/plain; charset=utf-8", "The project cannot be loaded.\n"
         if settings.DEBUG:

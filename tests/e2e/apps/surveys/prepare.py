@@ -1,4 +1,4 @@
-"""Makes the database: tables, somebody who may use the admin, and one question."""
+"""Makes the database: tables, a user of the admin, and one question."""
 
 import os
 

@@ -37,7 +37,7 @@ class Command(_next_runserver()):  # type: ignore[misc]
         """Run the server; the reloader's first process keeps the socket for those after it."""
         reloads = os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true"
         if options["use_reloader"] and not reloads:
-            # Where it cannot be had, the process that is to serve tries too, and says so.
+            # If the address is not available, the process that is to serve tries too, and says so.
             with suppress(OSError):
                 self._listener = listen((self.addr, int(self.port)), ipv6=self.use_ipv6)
                 keep_listener(self._listener)

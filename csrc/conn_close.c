@@ -1,0 +1,204 @@
+/* A connection ends: with an answer that its client can read, in silence, or by a reset. */
+#include <errno.h>
+#include <unistd.h>
+
+#include "access.h"
+#include "alloc.h"
+#include "buffer.h"
+#include "cache.h"
+#include "conn_close.h"
+#include "content.h"
+#include "error_response.h"
+#include "incident.h"
+#include "listener.h"
+#include "output.h"
+#include "poller.h"
+#include "queue.h"
+#include "state.h"
+#include "system.h"
+#include "timer.h"
+
+#define PW_LINGER_MOST ((int64_t)64 << 20) /* bytes thrown away before a client is cut off */
+#define PW_LINGER_MOST_MS 30000
+/* With more than this on its way a connection is not closed before the client has it: bytes that it
+ * sends meanwhile would have its system throw that away. Less is there before anything comes back. */
+#define PW_UNSENT_MOST 16384
+
+void pw_conn_release_buffer(pw_server *server, pw_conn *conn)
+{
+    if (conn->in != NULL)
+        pw_buffer_put(&server->pool, conn->in);
+    conn->in = NULL;
+    conn->used = 0;
+    conn->progress = (pw_head_progress){0};
+    if (server->parsed == conn)
+        server->parsed = NULL; /* its spans were in the buffer */
+}
+
+size_t pw_conn_unused(const pw_conn *conn)
+{
+    return conn->in != NULL ? conn->in->end - conn->in->start - conn->used : 0;
+}
+
+void pw_conn_forget(pw_server *server, pw_conn *conn)
+{
+    if (conn->entry < 0)
+        return;
+    pw_cache_release(&server->cache, conn->entry);
+    pw_tell(server, conn->entry, PW_NEWS_ENTRY);
+    conn->entry = -1;
+}
+
+void pw_conn_sent(pw_server *server, pw_conn *conn)
+{
+    if (conn->loan != 0)
+        pw_tell(server, conn->loan, PW_NEWS_SENT);
+    conn->loan = 0;
+    pw_output_close_spool(&conn->output);
+    pw_free(conn->line);
+    conn->line = NULL;
+}
+
+static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
+{
+    if (conn->state == PW_CONN_CLOSED)
+        return;
+    /* close alone would leave it with the poller while a forked child has the descriptor, too. */
+    if (conn->registered)
+        pw_poll_remove(&server->poll, conn->fd);
+    pw_end_connection(conn->fd, conn->peer.any.sa_family, ending);
+    conn->state = PW_CONN_CLOSED;
+    pw_timer_stop(&conn->timer);
+    pw_output_free(&conn->output);
+    pw_conn_sent(server, conn);
+    pw_content_free(conn->content, &server->store);
+    conn->content = NULL;
+    pw_conn_release_buffer(server, conn);
+    pw_conn_forget(server, conn);
+    if (conn->next != NULL)
+        conn->next->previous = conn->previous;
+    if (conn->previous != NULL)
+        conn->previous->next = conn->next;
+    else
+        server->all = conn->next;
+    pw_accept_count(server, -1);
+    if (!conn->queued) { /* else pw_next finds it in the run queue, and defers the free */
+        conn->run_next = server->dead;
+        server->dead = conn;
+    }
+    if (server->accept.paused)
+        pw_accept_resume(server);
+}
+
+void pw_conn_close(pw_server *server, pw_conn *conn)
+{
+    bool cut = pw_conn_resets(conn) || conn->output.first != NULL;
+    conn_end(server, conn, cut ? PW_ENDING_RESET : PW_ENDING_ORDERLY);
+}
+
+void pw_conn_leave(pw_server *server, pw_conn *conn)
+{
+    conn_end(server, conn, PW_ENDING_LEFT);
+}
+
+pw_step pw_conn_break_off(pw_server *server, pw_conn *conn)
+{
+    pw_output_free(&conn->output);
+    pw_conn_sent(server, conn);
+    pw_conn_ends(conn, PW_CONN_RESETS);
+    return pw_conn_part(server, conn);
+}
+
+pw_step pw_conn_fail(pw_server *server, pw_conn *conn)
+{
+    bool is_ours = errno == ENODATA; /* and the connection as good as before */
+    pw_notice_conn(server, conn, PW_NOTICE_ERROR, errno);
+    if (is_ours)
+        return pw_conn_break_off(server, conn);
+    pw_conn_close(server, conn);
+    return PW_STEP_WAIT;
+}
+
+/* ------------------------------------------------------------------ the end of a connection */
+
+int pw_conn_unsent(const pw_conn *conn)
+{
+    return conn->peer.any.sa_family != AF_UNIX ? pw_unsent(conn->fd) : 0;
+}
+
+/*
+ * RFC 9112 section 9.6: to close with bytes unread resets the connection, and so does what the client
+ * sends later, and the client might never see what it was sent. So with bytes unread, or much on its
+ * way, our side is shut, and the client's rest thrown away until it has closed its own.
+ * Where the end is to be a reset, that waits until the client has what was sent before: other
+ * responses, too, and the part that there is of this one.
+ */
+pw_step pw_conn_part(pw_server *server, pw_conn *conn)
+{
+    int unsent = 0;
+    if (pw_conn_resets(conn) ? !pw_peer_is_gone(conn->fd)
+                             : conn->response.bytes > PW_UNSENT_MOST || conn->served > 1)
+        unsent = pw_conn_unsent(conn); /* or it cannot be much, or nobody is there to take it */
+    bool unread = pw_conn_unused(conn) > 0 || (conn->what & PW_READABLE) != 0;
+    if (pw_conn_resets(conn) ? unsent == 0 : !unread && unsent <= PW_UNSENT_MOST) {
+        pw_conn_close(server, conn);
+        return PW_STEP_WAIT;
+    }
+    pw_conn_release_buffer(server, conn);
+    conn->state = PW_CONN_LINGER;
+    conn->unsent = pw_unsent(conn->fd);
+    conn->linger_left = PW_LINGER_MOST;
+    conn->linger_until = server->timers.now + PW_LINGER_MOST_MS;
+    if (pw_conn_resets(conn))
+        conn->linger_until = server->timers.now + server->timers.length[PW_TIMER_WRITE];
+    else
+        shutdown(conn->fd, SHUT_WR);
+    return PW_STEP_ON;
+}
+
+void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
+{
+    char answer[PW_REFUSAL_MOST];
+    bool is_told = error == PW_E_STORAGE || error == PW_E_MEMORY;
+    if (is_told)
+        pw_notice_conn(server, conn, error == PW_E_STORAGE ? PW_NOTICE_STORAGE : PW_NOTICE_MEMORY,
+                       errno);
+    pw_log_refusal(server, conn, pw_error_status(error));
+    size_t size = pw_answer_refusal(&server->clock, answer, error, conn->facts.is_head);
+    pw_conn_ends(conn, PW_CONN_CLOSES);
+    conn->what |= PW_READABLE; /* so that the end is a lingering one */
+    conn->state = PW_CONN_SENDING;
+    pw_content_free(conn->content, &server->store);
+    conn->content = NULL;
+    if (pw_output_copy(&conn->output, answer, size))
+        return;
+    if (!is_told)
+        pw_notice_conn(server, conn, PW_NOTICE_MEMORY, ENOMEM);
+    pw_conn_close(server, conn);
+}
+
+void pw_conn_refuse_waiting(pw_server *server, pw_conn *conn, pw_error error)
+{
+    if (conn->state != PW_CONN_CONTENT && conn->state != PW_CONN_READY) {
+        server->parsed = NULL;
+        server->head = (pw_head){.fields = server->fields}; /* not to log that of another */
+    }
+    pw_conn_refuse(server, conn, error);
+    pw_timer_stop(&conn->timer);
+    pw_run(server, conn, false);
+}
+
+bool pw_conn_is_served(const pw_conn *conn)
+{
+    return pw_conn_unsent(conn) <= PW_UNSENT_MOST;
+}
+
+int32_t pw_response_fail_locked(pw_thread *thread, int what)
+{
+    pw_conn *conn = thread->conn;
+    if (conn->end != PW_CONN_FAILED)
+        pw_notice_thread(thread, conn, what, errno);
+    pw_conn_ends(conn, PW_CONN_FAILED);
+    pw_output_free(&conn->output);
+    return PW_GONE;
+}

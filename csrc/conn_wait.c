@@ -1,0 +1,203 @@
+/*
+ * A connection waits: for its peer, with a timer, or in `ready` for a thread that takes its request. What
+ * becomes of it when the time is over, or the server drains.
+ */
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "conn_close.h"
+#include "conn_keep.h"
+#include "conn_pool.h"
+#include "conn_transfer.h"
+#include "conn_wait.h"
+#include "incident.h"
+#include "poller.h"
+#include "queue.h"
+#include "recv.h"
+#include "state.h"
+#include "system.h"
+#include "timer.h"
+
+pw_step pw_conn_wait(pw_server *server, pw_conn *conn, pw_timer_kind kind, bool restart)
+{
+    int wants = (conn->what & PW_READABLE) != 0 ? 0 : PW_READABLE;
+    if (conn->output.first != NULL)
+        wants |= PW_WRITABLE;
+    int error = 0;
+    if (!conn->registered)
+        error = pw_poll_add(&server->poll, conn->fd, conn, PW_POLL_EDGES);
+    conn->registered |= error == 0;
+    if (error == 0)
+        error = pw_poll_want(&server->poll, conn->fd, conn, wants);
+    if (error != 0) {
+        errno = error;
+        return pw_conn_fail(server, conn);
+    }
+    if (restart || conn->timer.kind != kind)
+        pw_timer_start(&server->timers, &conn->timer, kind);
+    if (conn->in != NULL)
+        pw_conn_keep(server, conn);
+    return PW_STEP_WAIT;
+}
+
+/* ------------------------------------------------------------------ its request is complete */
+
+pw_conn *pw_ready_pop(pw_server *server)
+{
+    pw_conn *conn;
+    while ((conn = pw_queue_pop(&server->ready)) != NULL) {
+        if (pw_conn_defer_free(server, conn))
+            continue;
+        if ((conn->what & PW_GONE_AWAY) == 0)
+            return conn;
+        pw_conn_close(server, conn);
+    }
+    return NULL;
+}
+
+void pw_ready_expire(pw_server *server, const pw_conn *last)
+{
+    pw_conn *conn;
+    do { /* all of them wait equally long */
+        conn = pw_queue_pop(&server->ready);
+        if (conn == NULL || pw_conn_defer_free(server, conn))
+            continue;
+        pw_notice_often(server, conn, PW_NOTICE_QUEUE, &server->told_queue);
+        pw_conn_refuse_waiting(server, conn, PW_E_QUEUE);
+    } while (conn != NULL && conn != last);
+}
+
+/* ------------------------------------------------------------------ it ends */
+
+/* Room to write is told of in large steps; a client that reads slowly takes long for one. */
+static bool conn_reads(pw_conn *conn)
+{
+    int before = conn->unsent;
+    conn->unsent = pw_unsent(conn->fd);
+    return conn->unsent < before;
+}
+
+pw_step pw_step_linger(pw_server *server, pw_conn *conn)
+{
+    if (pw_conn_resets(conn)) /* what it sends does not matter any more */
+        return pw_conn_wait(server, conn, PW_TIMER_RESET, false);
+    bool progress = false;
+    for (; (conn->what & PW_READABLE) != 0 && !pw_slice_is_over(server, conn); progress = true) {
+        size_t got;
+        pw_io outcome = pw_recv_into(conn, server->scratch, PW_SCRATCH_SIZE, &got);
+        if (outcome == PW_IO_RETRY)
+            break;
+        conn->linger_left -= (int64_t)got;
+        if (outcome != PW_IO_OK || conn->linger_left < 0 ||
+            server->timers.now > conn->linger_until) {
+            pw_conn_close(server, conn);
+            return PW_STEP_WAIT;
+        }
+    }
+    if (conn->what & PW_READABLE)
+        pw_slice_end(server, conn);
+    return pw_conn_wait(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_LINGER,
+                        progress);
+}
+
+/* Nothing has come for a while: whether there is still something to wait for. */
+static bool conn_lingers_on(const pw_server *server, pw_conn *conn)
+{
+    bool reads = conn_reads(conn);
+    if (!pw_conn_resets(conn))
+        return reads && !server->draining && server->timers.now < conn->linger_until;
+    if (reads)
+        conn->linger_until = server->timers.now + server->timers.length[PW_TIMER_WRITE];
+    return conn->unsent > 0 && server->timers.now < conn->linger_until &&
+           !pw_peer_is_gone(conn->fd);
+}
+
+/* ------------------------------------------------------------------ its client has nothing to ask */
+
+/* Whether nothing has come that nobody has read; events fetched later may say otherwise. */
+static bool conn_is_quiet(const pw_conn *conn)
+{
+    char unused;
+    return recv(conn->fd, &unused, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+}
+
+bool pw_conn_is_idle(pw_server *server, pw_conn *conn)
+{
+    if (conn->state != PW_CONN_IDLE || conn->queued || (conn->what & PW_READABLE) != 0)
+        return false;
+    if (conn_is_quiet(conn))
+        return true;
+    conn->what |= PW_READABLE;
+    pw_run(server, conn, false);
+    return false;
+}
+
+/*
+ * A client that had an answer a moment ago may be asking again just now, and a close would cross with
+ * its request. So who was in use this recently is closed when it has been quiet for that long. (RFC
+ * 9112 section 9.5: a client may always meet a closed connection; those that do should be few.)
+ */
+void pw_conn_drain(pw_server *server, pw_conn *conn)
+{
+    if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
+        return;
+    const pw_timer *timer = &conn->timer;
+    bool idle = conn->state == PW_CONN_IDLE && timer->kind == PW_TIMER_KEEP_ALIVE;
+    if (idle && !pw_handover_is_open(server)) {
+        int64_t since = timer->due - server->timers.length[PW_TIMER_KEEP_ALIVE];
+        if (server->timers.now - since >= server->timers.length[PW_TIMER_DRAIN] &&
+            conn_is_quiet(conn)) {
+            pw_conn_close(server, conn);
+            return;
+        }
+    }
+    pw_run(server, conn, false); /* with another timer now */
+}
+
+/* ------------------------------------------------------------------ its time is over */
+
+void pw_conn_timeout(pw_server *server, pw_conn *conn)
+{
+    switch (conn->state) {
+    case PW_CONN_READY:
+    case PW_CONN_APP:
+        if (conn->state == PW_CONN_READY && conn->timer.kind == PW_TIMER_QUEUE)
+            pw_ready_expire(server, conn);
+        else
+            pw_timer_stop(
+                &conn->timer); /* left running because most requests are over in no time */
+        return;
+    case PW_CONN_HEAD:
+        pw_conn_refuse_waiting(server, conn, PW_E_HEAD_TIMEOUT);
+        return;
+    case PW_CONN_CONTENT:
+        pw_conn_refuse_waiting(server, conn, PW_E_BODY_TIMEOUT);
+        return;
+    case PW_CONN_IDLE:
+        if (conn_is_quiet(conn)) {
+            if (pw_conn_part(server, conn) == PW_STEP_ON)
+                pw_run(server, conn, false);
+            return;
+        }
+        conn->what |= PW_READABLE; /* a request has come in the last moment */
+        break;
+    case PW_CONN_SENDING:
+        if (conn_reads(conn)) {
+            pw_timer_start(&server->timers, &conn->timer, PW_TIMER_WRITE);
+            return;
+        }
+        pw_notice_conn(server, conn, PW_NOTICE_WRITE_TIMEOUT, 0);
+        pw_conn_close(server, conn);
+        return;
+    case PW_CONN_LINGER:
+        if (conn_lingers_on(server, conn))
+            pw_timer_start(&server->timers, &conn->timer, conn->timer.kind);
+        else
+            pw_conn_close(server, conn);
+        return;
+    case PW_CONN_CLOSED:
+        return;
+    }
+    pw_timer_stop(&conn->timer);
+    pw_run(server, conn, false);
+}

@@ -1,0 +1,184 @@
+/*
+ * The watcher: a thread that serves nothing. It counts the ticks, gives the token to another thread when its
+ * holder stays out, runs the loop where all threads are out, and names slow requests.
+ */
+
+#include "batch.h"
+#include "clock.h"
+#include "exchange.h"
+#include "incident.h"
+#include "loop.h"
+#include "system.h"
+#include "token.h"
+#include "yield_rule.h"
+
+#define PW_TICK_NS 2000000
+#define PW_QUIET_TICKS 50  /* without a request for this many: the watcher sleeps */
+#define PW_START_PAUSE 500 /* ticks after a thread could not be started */
+#define PW_RUNS_NS 200000  /* of CPU time in a tick: the thread has not waited in it */
+
+/* Runs the loop until a thread wants it, or all is over. */
+static void watch_loop(pw_server *server)
+{
+    pw_batch_flush(server, true);
+    pw_token_give(server, server->watch.thread);
+    if (pw_loop(server->watch.thread) != PW_STOP && !pw_token_wake_idle(server))
+        pw_token_give(server, NULL);
+}
+
+/* A thread whose request takes too long; NULL: none. Each is named twice at most. */
+static pw_thread *watch_slow(pw_server *server)
+{
+    int64_t now = pw_now();
+    if (server->watch.timeout_request == 0 || now < server->watch.looked_at + PW_LOOK_MS)
+        return NULL;
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
+        if (thread->taken && thread->warned < 2 &&
+            now - thread->taken_at >= server->watch.timeout_request * (thread->warned + 1)) {
+            thread->warned++;
+            return thread;
+        }
+    server->watch.looked_at = now;
+    return NULL;
+}
+
+/*
+ * The holder is out for a tick or more. If it and all others in the application have been off the CPU
+ * for the last tick, they wait for something else than the GIL, which one of them would have.
+ */
+static void watch_look(pw_server *server)
+{
+    if (pw_yield_pays(&server->token.rule) || server->threads.most == 1)
+        return;
+    bool all_wait = pw_token_is_stalled(server) && server->threads.arrived == server->threads.count;
+    bool any = false;
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
+        if (!thread->taken || !thread->has_arrived || thread->held)
+            continue;
+        int64_t before = thread->stall_cpu, now = pw_thread_cpu(thread->system);
+        thread->stall_cpu = now;
+        any = true;
+        all_wait &=
+            now >= 0 && before >= 0 && now - before < PW_RUNS_NS && !atomic_load(&thread->back);
+    }
+    if (any && all_wait)
+        pw_yield_learn_stall(&server->token.rule, pw_nanoseconds());
+}
+
+/* What a stalled holder, one that yields, or a free token calls for. True: one more thread. */
+static bool watch_acts(pw_server *server)
+{
+    bool wanted = pw_token_is_unheld(server) || pw_token_is_stalled(server) ||
+                  (server->watch.wants_thread && server->token.is_out);
+    server->watch.wants_thread = false;
+    if (!wanted || pw_token_wake_idle(server))
+        return false;
+    if (pw_token_may_grow(server)) {
+        server->threads.count++;
+        return true;
+    }
+    watch_loop(server);
+    return false;
+}
+
+void pw_watch_failed(pw_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    server->threads.count--;
+    server->watch.start_tick = server->watch.ticks + PW_START_PAUSE;
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* Whether something goes on that the watcher must not sleep through. */
+static bool watch_is_busy(const pw_server *server)
+{
+    return server->token.holder == NULL || server->token.is_out || server->batch.count > 0 ||
+           (server->watch.timeout_request > 0 && server->threads.taken > 0);
+}
+
+int32_t pw_watch(pw_server *server)
+{
+    int quiet = 0;
+    int64_t seen = -1;
+    int32_t outcome = PW_WATCH_STOP;
+    pthread_mutex_lock(&server->lock);
+    server->watch.has_begun = server->watch.is_here = true;
+    while (!server->stopped || pw_notices_wait(&server->notices)) {
+        if (pw_notices_wait(&server->notices)) {
+            outcome = PW_WATCH_NOTICE;
+            break;
+        }
+        if (watch_acts(server)) {
+            outcome = PW_WATCH_START;
+            break;
+        }
+        pw_thread *slow = watch_slow(server);
+        if (slow != NULL) {
+            outcome = slow->number << PW_WATCH_SHIFT;
+            outcome |= slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK;
+            break;
+        }
+        bool busy = watch_is_busy(server) || server->threads.takes != seen;
+        quiet = busy ? 0 : quiet + 1;
+        seen = server->threads.takes;
+        if (server->stopped)
+            continue; /* it was while the loop was run here: nothing would end the waiting */
+        if (quiet < PW_QUIET_TICKS) {
+            if (!pw_condition_wait(&server->watch.wake, &server->lock, PW_TICK_NS)) {
+                server->watch.ticks++;
+                if (server->token.is_out)
+                    watch_look(server);
+            }
+            if (server->batch.count > 0)
+                pw_batch_flush(server, server->stopped);
+            continue;
+        }
+        server->watch.sleeps = true;
+        pthread_cond_wait(&server->watch.wake, &server->lock);
+        server->watch.sleeps = false;
+        quiet = 0;
+    }
+    server->watch.is_here = false; /* in Python it may have to wait for the application */
+    if (server->token.holder != NULL)
+        pw_batch_release(server->token.holder);
+    pw_batch_flush(server, true);
+    pthread_mutex_unlock(&server->lock);
+    return outcome;
+}
+
+/* ------------------------------------------------------------------ a server without a watcher */
+
+static int32_t count_unsent(const pw_server *server)
+{
+    int32_t count = 0;
+    for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next)
+        count += conn->state == PW_CONN_SENDING;
+    return count;
+}
+
+int32_t pw_settle(pw_thread *thread, int32_t patience)
+{
+    pw_server *server = thread->server;
+    int32_t unsent = 0;
+    int64_t number;
+    pw_token_back(thread);
+    pthread_mutex_lock(&server->lock);
+    pw_exchange_abandon(thread);
+    if (pw_token_take(thread, false, &number)) {
+        /* As the watcher it takes no request. What can be done at once may be all there is to do. */
+        pw_token_give(server, server->watch.thread);
+        server->watch.thread->patience = 0;
+        pw_loop(server->watch.thread);
+        server->watch.thread->patience = patience;
+        if (patience > 0 && !server->stopped && count_unsent(server) > 0)
+            pw_loop(server->watch.thread);
+        server->watch.thread->patience = -1;
+        if (!pw_token_wake_idle(server))
+            pw_token_give(server, NULL);
+        unsent = server->stopped ? 0 : count_unsent(server);
+        if (server->ready.first != NULL)
+            pw_server_wake(server); /* of these the poller tells nobody any more */
+    }
+    pthread_mutex_unlock(&server->lock);
+    return unsent;
+}
