@@ -53,9 +53,7 @@ def set_limit(until: float) -> None:
 
 def has_threads() -> bool:
     """Tell whether there are threads that Python would wait for."""
-    return any(
-        not one.daemon and one is not threading.main_thread() for one in threading.enumerate()
-    )
+    return bool(_application_threads())
 
 
 def begin_forked() -> None:
@@ -88,14 +86,27 @@ def _end_of_forked() -> None:
 
 
 def _end_threads(within: float) -> None:
-    """Do what Python does before the functions of `atexit`: wait for threads that are no daemons.
-
-    That also calls the functions that end executors (concurrent.futures).
-    """
-    thread = threading.Thread(target=threading._shutdown, daemon=True)  # type: ignore[attr-defined]
+    """Do what Python does before the functions of `atexit`, in a thread: it may take too long."""
+    thread = threading.Thread(target=_wait_for_threads, daemon=True)
     with suppress(RuntimeError, MemoryError):  # the system has no room for it
         thread.start()
         thread.join(within)
+
+
+def _wait_for_threads() -> None:
+    # These end executors (concurrent.futures). threading._shutdown would wait for the main thread.
+    for end in reversed(list(getattr(threading, "_threading_atexits", ()))):
+        end()
+    for one in _application_threads():
+        one.join()
+
+
+def _application_threads() -> list[threading.Thread]:
+    return [
+        one
+        for one in threading.enumerate()
+        if not one.daemon and one is not threading.main_thread()
+    ]
 
 
 def _exit(status: int) -> NoReturn:
