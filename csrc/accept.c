@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #include "accept.h"
-#include "alloc.h"
 #include "conn_balance.h"
 #include "conn_close.h"
+#include "conn_pool.h"
 #include "conn_transfer.h"
 #include "conn_wait.h"
 #include "incident.h"
@@ -27,8 +27,8 @@
 #define PW_ASIDE_MS 8      /* for so long the others have their turn */
 #define PW_ASIDE_LOOK_MS 1 /* how often to look whether they have had it */
 
-static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
-                        uint8_t listener)
+static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
+                     uint8_t listener)
 {
     pw_conn *conn = pw_conn_take(server);
     if (conn == NULL) {
@@ -63,7 +63,7 @@ static void pw_conn_new(pw_server *server, int fd, const struct sockaddr_storage
 
 /* The connection that has been idle longest, or NULL; one that is still reading goes only where the
  * others do so too. */
-static pw_conn *pw_accept_longest_idle(pw_server *server)
+static pw_conn *accept_longest_idle(pw_server *server)
 {
     pw_conn *reading = NULL;
     pw_timer *timer = pw_timers_next(&server->timers, PW_TIMER_KEEP_ALIVE, NULL);
@@ -82,7 +82,7 @@ static pw_conn *pw_accept_longest_idle(pw_server *server)
 }
 
 /* When it may go, in ms. */
-static int64_t pw_accept_may_go(const pw_server *server, const pw_conn *conn)
+static int64_t accept_may_go(const pw_server *server, const pw_conn *conn)
 {
     return conn->timer.due - server->timers.length[PW_TIMER_KEEP_ALIVE] + PW_IDLE_MS;
 }
@@ -94,14 +94,14 @@ typedef enum {
     PW_ROOM_NONE,     /* resume_at is when there may be */
 } pw_room;
 
-static pw_room pw_accept_make_room(pw_server *server, const pw_listener *listener)
+static pw_room accept_make_room(pw_server *server, const pw_listener *listener)
 {
     if (!pw_listener_has_waiting(listener))
         return PW_ROOM_UNWANTED;
-    pw_conn *conn = server->draining ? NULL : pw_accept_longest_idle(server);
+    pw_conn *conn = server->draining ? NULL : accept_longest_idle(server);
     if (conn == NULL)
         return PW_ROOM_NONE;
-    server->accept.resume_at = pw_accept_may_go(server, conn);
+    server->accept.resume_at = accept_may_go(server, conn);
     if (server->accept.resume_at > server->timers.now)
         return PW_ROOM_NONE;
     server->accept.resume_at = 0;
@@ -113,19 +113,19 @@ void pw_accept_look(pw_server *server)
 {
     if (server->accept.resume_at != 0 || server->draining)
         return;
-    pw_conn *conn = pw_accept_longest_idle(server);
+    pw_conn *conn = accept_longest_idle(server);
     if (conn != NULL)
-        server->accept.resume_at = pw_accept_may_go(server, conn);
+        server->accept.resume_at = accept_may_go(server, conn);
 }
 
-static bool pw_accept_is_ahead(const pw_server *server)
+static bool accept_is_ahead(const pw_server *server)
 {
     return server->accept.place != NULL &&
            pw_balance_is_ahead(server->accept.balance, server->accept.place);
 }
 
 /* The others are woken for connections that come from now on. */
-static void pw_accept_step_aside(pw_server *server)
+static void accept_step_aside(pw_server *server)
 {
     if (server->accept.paused || server->accept.aside)
         return;
@@ -134,7 +134,7 @@ static void pw_accept_step_aside(pw_server *server)
     pw_accept_unlisten(server);
 }
 
-static void pw_accept_step_back(pw_server *server)
+static void accept_step_back(pw_server *server)
 {
     server->accept.aside = false;
     if (!server->accept.paused && !server->draining)
@@ -143,9 +143,9 @@ static void pw_accept_step_back(pw_server *server)
 
 int pw_accept_patience(pw_server *server)
 {
-    if (server->accept.aside && !pw_accept_is_ahead(server)) {
+    if (server->accept.aside && !accept_is_ahead(server)) {
         server->accept.turn = 1;
-        pw_accept_step_back(server);
+        accept_step_back(server);
     }
     return server->accept.aside ? PW_ASIDE_LOOK_MS : -1;
 }
@@ -156,7 +156,7 @@ void pw_accept_waited(pw_server *server)
         return;
     /* Nothing is left lying because another process, which should have taken it, is stuck. */
     server->accept.turn = server->accept.turn < PW_BATCH ? server->accept.turn * 2 : PW_BATCH;
-    pw_accept_step_back(server);
+    accept_step_back(server);
 }
 
 void pw_accept_leave(pw_server *server)
@@ -167,7 +167,7 @@ void pw_accept_leave(pw_server *server)
     server->accept.aside = false;
 }
 
-static int pw_accept_one(int listener, struct sockaddr_storage *peer)
+static int accept_one(int listener, struct sockaddr_storage *peer)
 {
     socklen_t size = sizeof *peer;
     peer->ss_family = AF_UNSPEC;
@@ -176,11 +176,11 @@ static int pw_accept_one(int listener, struct sockaddr_storage *peer)
 
 /* At most so many new connections, put into the run queue. Returns whether it found that no
  * more wait there now. */
-static bool pw_accept(pw_server *server, pw_listener *listener, int most)
+static bool accept_some(pw_server *server, pw_listener *listener, int most)
 {
     for (int i = 0; i < most; i++) {
         if (server->conn_count >= server->accept.max_connections) {
-            pw_room room = pw_accept_make_room(server, listener);
+            pw_room room = accept_make_room(server, listener);
             if (room == PW_ROOM_NONE)
                 pw_accept_pause(server);
             if (room != PW_ROOM_MADE)
@@ -189,9 +189,9 @@ static bool pw_accept(pw_server *server, pw_listener *listener, int most)
         struct sockaddr_storage peer;
         uint8_t number = (uint8_t)(listener - server->accept.listeners);
         int fd = listener->is_channel ? pw_take_over(listener->fd, &peer, &number, number)
-                                      : pw_accept_one(listener->fd, &peer);
+                                      : accept_one(listener->fd, &peer);
         if (fd >= 0) {
-            pw_conn_new(server, fd, &peer, number);
+            conn_new(server, fd, &peer, number);
             continue;
         }
         switch (errno) {
@@ -220,9 +220,9 @@ static bool pw_accept(pw_server *server, pw_listener *listener, int most)
 
 void pw_accept_event(pw_server *server, pw_listener *listener)
 {
-    pw_accept(server, listener, server->accept.place == NULL ? PW_BATCH : server->accept.turn);
-    if (pw_accept_is_ahead(server))
-        pw_accept_step_aside(server);
+    accept_some(server, listener, server->accept.place == NULL ? PW_BATCH : server->accept.turn);
+    if (accept_is_ahead(server))
+        accept_step_aside(server);
 }
 
 /* ------------------------------------------------------------------ while the server drains */
@@ -240,7 +240,7 @@ void pw_accept_drain(pw_server *server)
          * first even where others accept. At its maximum of connections it was told of none, but
          * without a free descriptor it may have been. */
         if (!done && !server->accept.paused)
-            done = pw_accept(server, listener, INT_MAX);
+            done = accept_some(server, listener, INT_MAX);
         if (!done && server->accept.paused) {
             bool others_accept =
                 atomic_load(&server->stopping) == PW_LEAVE && server->accept.resume_at == 0;

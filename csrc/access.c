@@ -27,7 +27,7 @@
 #include "text.h"
 
 #define PW_LOG_SIZE 65536
-#define PW_LOG_PART 65536     /* bytes written at once */
+#define PW_LOG_PART 98304     /* bytes written at once, more than usually wait */
 #define PW_LOG_MOST (1 << 20) /* bytes that wait; of further lines only the number is kept */
 #define PW_LOG_WAIT_MS 100 /* the most that the loop waits for a reader, of the time that follows */
 #define PW_LOG_WAIT_EVERY_MS 1000
@@ -44,7 +44,7 @@ typedef struct {
 } pw_atom;
 
 /* The next atom; false at the end. What Python gave and what is made here is well-formed. */
-static bool pw_atom_next(const char **at, const char *end, pw_atom *atom)
+static bool atom_next(const char **at, const char *end, pw_atom *atom)
 {
     if (end - *at < PW_ATOM_HEAD)
         return false;
@@ -58,13 +58,13 @@ static bool pw_atom_next(const char **at, const char *end, pw_atom *atom)
     return true;
 }
 
-static void pw_atom_copy(pw_text *to, const pw_atom *atom)
+static void atom_copy(pw_text *to, const pw_atom *atom)
 {
     pw_text_put(to, atom->data - PW_ATOM_HEAD, atom->size + PW_ATOM_HEAD);
 }
 
 /* Adds a literal atom with a value from outside, or "-" where there is none. False: out of memory. */
-static bool pw_atom_literal(pw_text *to, pw_span value, bool json)
+static bool atom_literal(pw_text *to, pw_span value, bool json)
 {
     size_t from = to->size;
     if (!pw_text_room(to, PW_ATOM_HEAD + 1))
@@ -82,7 +82,7 @@ static bool pw_atom_literal(pw_text *to, pw_span value, bool json)
 }
 
 /* The user name of HTTP Basic authentication (RFC 7617), decoded; its size, 0 for none. */
-static size_t pw_basic_user(pw_span value, char *to, size_t room)
+static size_t basic_user(pw_span value, char *to, size_t room)
 {
     static const char letters[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -109,8 +109,8 @@ static size_t pw_basic_user(pw_span value, char *to, size_t room)
 }
 
 /* The value of an atom that the request alone decides; false: the response has to come first. */
-static bool pw_atom_request(const pw_atom *atom, const pw_head *head, const pw_peer *peer,
-                            char *scratch, size_t room, pw_span *value)
+static bool atom_request(const pw_atom *atom, const pw_head *head, const pw_peer *peer,
+                         char *scratch, size_t room, pw_span *value)
 {
     switch (atom->code) {
     case PW_ATOM_ADDRESS:
@@ -133,7 +133,7 @@ static bool pw_atom_request(const pw_atom *atom, const pw_head *head, const pw_p
         return true;
     case PW_ATOM_USER:
         value->at = scratch;
-        value->size = pw_basic_user(pw_find_field(head, "authorization", 13), scratch, room);
+        value->size = basic_user(pw_find_field(head, "authorization", 13), scratch, room);
         return true;
     case PW_ATOM_FIELD:
         *value = pw_find_field(head, atom->data, atom->size);
@@ -151,12 +151,12 @@ void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, cons
     pw_atom atom;
     pw_span value;
     to->size = 0;
-    while (pw_atom_next(&at, end, &atom)) {
-        if (!pw_atom_request(&atom, head, peer, scratch, sizeof scratch, &value)) {
-            pw_atom_copy(to, &atom);
+    while (atom_next(&at, end, &atom)) {
+        if (!atom_request(&atom, head, peer, scratch, sizeof scratch, &value)) {
+            atom_copy(to, &atom);
             continue;
         }
-        if (!pw_atom_literal(to, value, server->access.json))
+        if (!atom_literal(to, value, server->access.json))
             return;
     }
 }
@@ -164,7 +164,7 @@ void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, cons
 /* ------------------------------------------------------------------ lines */
 
 /* "21/Nov/2026:12:00:00 +0000", or RFC 3339 in JSON; made again each second. */
-static void pw_access_time(pw_access *access)
+static void access_time(pw_access *access)
 {
     time_t now = time(NULL);
     if (now == access->second && access->time_size != 0)
@@ -186,7 +186,7 @@ static void pw_access_time(pw_access *access)
 }
 
 /* The field of a response's head, as its bytes were given by Python. */
-static pw_span pw_response_field(const char *head, size_t size, const pw_atom *atom)
+static pw_span response_field(const char *head, size_t size, const pw_atom *atom)
 {
     const char *end = head + size;
     const char *line = memchr(head, '\n', size);
@@ -211,19 +211,19 @@ void pw_access_head(pw_server *server, pw_text *program, const char *head, size_
     pw_text made = {NULL, 0, 0};
     const char *at = program->at, *end = program->at + program->size;
     pw_atom atom;
-    while (pw_atom_next(&at, end, &atom)) {
+    while (atom_next(&at, end, &atom)) {
         if (atom.code != PW_ATOM_RESPONSE_FIELD) {
-            pw_atom_copy(&made, &atom);
+            atom_copy(&made, &atom);
             continue;
         }
-        if (!pw_atom_literal(&made, pw_response_field(head, size, &atom), server->access.json))
+        if (!atom_literal(&made, response_field(head, size, &atom), server->access.json))
             break;
     }
     pw_free(program->at);
     *program = made;
 }
 
-static void pw_seconds(pw_text *to, int64_t microseconds)
+static void put_seconds(pw_text *to, int64_t microseconds)
 {
     char fraction[7] = ".000000";
     int64_t rest = microseconds % 1000000;
@@ -234,7 +234,7 @@ static void pw_seconds(pw_text *to, int64_t microseconds)
 }
 
 /* For a person: "0.4 ms", or "1.25 s" from one second on. */
-static void pw_duration(pw_text *to, int64_t microseconds)
+static void put_duration(pw_text *to, int64_t microseconds)
 {
     bool seconds = microseconds >= 1000000;
     int64_t hundredths = microseconds / (seconds ? 10000 : 10);
@@ -245,13 +245,13 @@ static void pw_duration(pw_text *to, int64_t microseconds)
 }
 
 /* The text of an atom that has a condition before it. */
-static void pw_text_after(pw_text *to, const pw_atom *atom, size_t condition)
+static void put_after(pw_text *to, const pw_atom *atom, size_t condition)
 {
     if (atom->size > condition)
         pw_text_put(to, atom->data + condition, atom->size - condition);
 }
 
-static bool pw_is_slow(const pw_atom *atom, int64_t microseconds)
+static bool is_slow(const pw_atom *atom, int64_t microseconds)
 {
     if (atom->size < PW_ATOM_SLOW_SIZE)
         return false;
@@ -261,7 +261,7 @@ static bool pw_is_slow(const pw_atom *atom, int64_t microseconds)
     return microseconds / 1000 >= least;
 }
 
-static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_exchange *what)
+static void atom_response(pw_access *access, const pw_atom *atom, const pw_exchange *what)
 {
     pw_text *to = &access->lines;
     switch (atom->code) {
@@ -287,7 +287,7 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
         pw_text_number(to, what->duration / 1000000);
         break;
     case PW_ATOM_DECIMAL_SECONDS:
-        pw_seconds(to, what->duration);
+        put_seconds(to, what->duration);
         break;
     case PW_ATOM_MILLISECONDS:
         pw_text_number(to, what->duration / 1000);
@@ -303,7 +303,7 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
             pw_text_put(to, access->time + (access->json ? 11 : 12), 8);
         break;
     case PW_ATOM_DURATION:
-        pw_duration(to, what->duration);
+        put_duration(to, what->duration);
         break;
     case PW_ATOM_REQUEST_ID:
         if (what->id != NULL)
@@ -313,11 +313,11 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
         break;
     case PW_ATOM_IF_STATUS:
         if (atom->size > 0 && what->status / 100 == atom->data[0] - '0')
-            pw_text_after(to, atom, PW_ATOM_STATUS_SIZE);
+            put_after(to, atom, PW_ATOM_STATUS_SIZE);
         break;
     case PW_ATOM_IF_SLOW:
-        if (pw_is_slow(atom, what->duration))
-            pw_text_after(to, atom, PW_ATOM_SLOW_SIZE);
+        if (is_slow(atom, what->duration))
+            put_after(to, atom, PW_ATOM_SLOW_SIZE);
         break;
     default: /* an atom of the request, which was refused before it could be read */
         pw_text_put(to, "-", 1);
@@ -329,7 +329,7 @@ static void pw_atom_response(pw_access *access, const pw_atom *atom, const pw_ex
  * Too much is kept: waits a moment for a reader that is slower than the server, so that it gets on.
  * False: a line has to be dropped. One that reads nothing is waited for once, until it has read again.
  */
-static bool pw_access_wait(pw_server *server)
+static bool access_wait(pw_server *server)
 {
     pw_access *access = &server->access;
     int64_t now = pw_now();
@@ -355,17 +355,17 @@ void pw_access_line(pw_server *server, const char *program, size_t size, const p
     pw_access *access = &server->access;
     if (program == NULL)
         return; /* out of memory */
-    if (access->lines.size >= PW_LOG_MOST && !pw_access_wait(server)) {
+    if (access->lines.size >= PW_LOG_MOST && !access_wait(server)) {
         access->lost++;
         return;
     }
     const char *end = program + size;
     pw_atom atom;
-    pw_access_time(access);
+    access_time(access);
     if (access->lines.size == 0)
         access->due = server->timers.now + PW_LOG_DELAY_MS;
-    while (pw_atom_next(&program, end, &atom))
-        pw_atom_response(access, &atom, what);
+    while (atom_next(&program, end, &atom))
+        atom_response(access, &atom, what);
     pw_text_put(&access->lines, "\n", 1);
     /* While the file takes nothing, trying with each line would cost a system call a request. */
     if (!access->blocked && (access->prompt || access->lines.size >= PW_LOG_SIZE))
@@ -378,7 +378,7 @@ void pw_access_line(pw_server *server, const char *program, size_t size, const p
  * How much to write at once: whole lines, so that what reads a socket gets whole lines in each message.
  * A line that is longer than the most goes alone.
  */
-static size_t pw_access_part(const char *data, size_t size)
+static size_t access_part(const char *data, size_t size)
 {
     if (size <= PW_LOG_PART)
         return size;
@@ -391,7 +391,7 @@ static size_t pw_access_part(const char *data, size_t size)
     return end != NULL ? (size_t)(end - data) + 1 : size;
 }
 
-static int64_t pw_count_lines(const char *data, size_t size)
+static int64_t count_lines(const char *data, size_t size)
 {
     int64_t count = 0;
     for (size_t i = 0; i < size; i++)
@@ -400,19 +400,19 @@ static int64_t pw_count_lines(const char *data, size_t size)
 }
 
 /* Writes as much as the file takes now, and returns how much that was; *error is 0, or why not all. */
-static size_t pw_access_write(pw_access *access, int *error)
+static size_t access_write(pw_access *access, int *error)
 {
     const char *data = access->lines.at;
     size_t size = access->lines.size, done = 0;
     *error = 0;
     sigset_t before = pw_write_signals_hold();
     while (done < size && *error == 0) {
-        size_t part = pw_access_part(data + done, size - done);
+        size_t part = access_part(data + done, size - done);
         ssize_t written = write(access->fd, data + done, part);
         if (written > 0) {
             done += (size_t)written;
         } else if (written < 0 && errno == EMSGSIZE) {
-            access->lost += pw_count_lines(data + done, part);
+            access->lost += count_lines(data + done, part);
             done += part;
         } else {
             *error = written < 0 ? errno : EAGAIN;
@@ -423,7 +423,7 @@ static size_t pw_access_write(pw_access *access, int *error)
 }
 
 /* Once the file takes lines again, the error log is told how many it has missed. */
-static void pw_access_tell(pw_server *server, bool all)
+static void access_tell(pw_server *server, bool all)
 {
     pw_access *access = &server->access;
     if (access->lost == 0 ||
@@ -442,7 +442,7 @@ void pw_access_flush(pw_server *server)
     if (lines->size == 0 || access->fd < 0)
         return;
     int error;
-    size_t done = pw_access_write(access, &error);
+    size_t done = access_write(access, &error);
     access->blocked = error != 0;
     if (done > 0) {
         access->cut = lines->at[done - 1] != '\n';
@@ -461,7 +461,7 @@ void pw_access_flush(pw_server *server)
         }
     }
     if (done > 0)
-        pw_access_tell(server, !access->blocked);
+        access_tell(server, !access->blocked);
 }
 
 void pw_access_move(pw_server *server, int fd)
@@ -491,7 +491,7 @@ int64_t pw_access_end(pw_server *server, int most, int quiet)
             break;
         pw_access_flush(server);
     }
-    int64_t lost = access->lost + pw_count_lines(access->lines.at, access->lines.size);
+    int64_t lost = access->lost + count_lines(access->lines.at, access->lines.size);
     access->lost = 0;
     access->lines.size = 0;
     access->due = 0;
@@ -509,7 +509,7 @@ void pw_parse_again(pw_server *server, const pw_conn *conn)
                   &server->head, &error);
 }
 
-static void pw_log(pw_server *server, const pw_text *program, const pw_exchange *what)
+static void log_line(pw_server *server, const pw_text *program, const pw_exchange *what)
 {
     pw_access_line(server, program->at, program->size, what);
 }
@@ -518,18 +518,18 @@ void pw_thread_log(pw_thread *thread, const pw_conn *conn)
 {
     if (thread->server->access.fd < 0)
         return;
-    pw_log(thread->server, &thread->log,
-           &(pw_exchange){
-               .status = conn->response.status,
-               .bytes = conn->response.bytes,
-               .duration = pw_microseconds() - thread->taken_us,
-               .queued = thread->queued_us,
-               .id = thread->request.id[0] != '\0' ? thread->request.id : NULL,
-           });
+    log_line(thread->server, &thread->log,
+             &(pw_exchange){
+                 .status = conn->response.status,
+                 .bytes = conn->response.bytes,
+                 .duration = pw_microseconds() - thread->taken_us,
+                 .queued = thread->queued_us,
+                 .id = thread->request.id[0] != '\0' ? thread->request.id : NULL,
+             });
 }
 
 /* What came of a request line that could not be read. */
-static pw_span pw_first_line(const pw_conn *conn)
+static pw_span first_line(const pw_conn *conn)
 {
     if (conn->in == NULL)
         return (pw_span){NULL, 0};
@@ -548,7 +548,7 @@ void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
     if (conn->state == PW_CONN_CONTENT || conn->state == PW_CONN_READY)
         pw_parse_again(server, conn);
     else if (server->head.method.size == 0)
-        server->head.target = pw_first_line(conn);
+        server->head.target = first_line(conn);
     server->parsed = NULL;
     pw_peer peer;
     pw_peer_name(conn, &peer);
@@ -557,7 +557,7 @@ void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
     char id[PW_REQUEST_ID_SIZE];
     if (server->request_ids)
         pw_request_id(server, conn, &server->head, id);
-    pw_log(server, &program,
-           &(pw_exchange){.status = status, .bytes = 0, .id = server->request_ids ? id : NULL});
+    log_line(server, &program,
+             &(pw_exchange){.status = status, .bytes = 0, .id = server->request_ids ? id : NULL});
     pw_free(program.at);
 }

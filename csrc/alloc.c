@@ -9,7 +9,7 @@
 
 static long allocations_left = -1; /* -1: no failure asked for; used by tests alone */
 
-static bool pw_alloc_refused(void)
+static bool alloc_refused(void)
 {
     if (allocations_left < 0)
         return false;
@@ -27,12 +27,12 @@ void pw_alloc_fail_after(long n)
 
 void *pw_alloc(size_t size)
 {
-    return pw_alloc_refused() ? NULL : calloc(1, size);
+    return alloc_refused() ? NULL : calloc(1, size);
 }
 
 void *pw_realloc(void *old, size_t size)
 {
-    return pw_alloc_refused() ? NULL : realloc(old, size);
+    return alloc_refused() ? NULL : realloc(old, size);
 }
 
 void pw_free(void *memory)

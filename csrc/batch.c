@@ -26,6 +26,7 @@
 #include "conn_close.h"
 #include "output.h"
 #include "queue.h"
+#include "state.h"
 
 #define PW_BATCH_MOST 16384    /* bytes that wait */
 #define PW_BATCH_SLOW_TICKS 16 /* until the next try, with a client that takes nothing */

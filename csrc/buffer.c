@@ -4,7 +4,7 @@
 #include "alloc.h"
 #include "buffer.h"
 
-static pw_buffer *pw_buffer_new(size_t size)
+static pw_buffer *buffer_new(size_t size)
 {
     if (size > SIZE_MAX - sizeof(pw_buffer))
         return NULL;
@@ -19,7 +19,7 @@ static pw_buffer *pw_buffer_new(size_t size)
 }
 
 /* From the pool where it has that size. */
-static pw_buffer *pw_buffer_take(pw_pool *pool, size_t size)
+static pw_buffer *buffer_take(pw_pool *pool, size_t size)
 {
     pw_buffer *buffer = size == PW_BUFFER_SIZE ? pool->first : NULL;
     if (buffer != NULL) {
@@ -29,7 +29,7 @@ static pw_buffer *pw_buffer_take(pw_pool *pool, size_t size)
         buffer->start = 0;
         buffer->end = 0;
     } else {
-        buffer = pw_buffer_new(size);
+        buffer = buffer_new(size);
     }
     if (buffer != NULL)
         pool->held += size;
@@ -38,7 +38,7 @@ static pw_buffer *pw_buffer_take(pw_pool *pool, size_t size)
 
 pw_buffer *pw_buffer_get(pw_pool *pool)
 {
-    return pw_buffer_take(pool, PW_BUFFER_SIZE);
+    return buffer_take(pool, PW_BUFFER_SIZE);
 }
 
 void pw_buffer_put(pw_pool *pool, pw_buffer *buffer)
@@ -54,9 +54,9 @@ void pw_buffer_put(pw_pool *pool, pw_buffer *buffer)
 }
 
 /* False: out of memory. */
-static bool pw_buffer_move(pw_pool *pool, pw_buffer **at, size_t size)
+static bool buffer_move(pw_pool *pool, pw_buffer **at, size_t size)
 {
-    pw_buffer *old = *at, *new = pw_buffer_take(pool, size);
+    pw_buffer *old = *at, *new = buffer_take(pool, size);
     if (new == NULL)
         return false;
     new->end = old->end - old->start;
@@ -83,7 +83,7 @@ bool pw_buffer_room(pw_pool *pool, pw_buffer **at, size_t want)
     size_t size = buffer->size;
     while (size - held < want)
         size *= 2;
-    return pw_buffer_move(pool, at, size);
+    return buffer_move(pool, at, size);
 }
 
 bool pw_buffer_trim(pw_pool *pool, pw_buffer **at)
@@ -91,7 +91,7 @@ bool pw_buffer_trim(pw_pool *pool, pw_buffer **at)
     size_t held = (*at)->end - (*at)->start, size = PW_BUFFER_LEAST;
     while (size < 2 * held) /* so that as much again is no reason to move it back */
         size *= 2;
-    return size <= (*at)->size / 2 && pw_buffer_move(pool, at, size);
+    return size <= (*at)->size / 2 && buffer_move(pool, at, size);
 }
 
 void pw_pool_free(pw_pool *pool)

@@ -25,21 +25,21 @@ enum {
 };
 
 /* HTAB / SP / VCHAR / obs-text */
-static bool pw_is_text(unsigned char c)
+static bool is_text(unsigned char c)
 {
     return c == '\t' || (c >= ' ' && c != 127);
 }
 
-static bool pw_overhead(pw_chunked *k)
+static bool count_overhead(pw_chunked *k)
 {
     return ++k->line <= PW_LINE_MOST && ++k->overhead <= PW_OVERHEAD_FREE + k->total;
 }
 
-static bool pw_size_byte(pw_chunked *k, unsigned char c)
+static bool size_byte(pw_chunked *k, unsigned char c)
 {
     int digit = pw_hex_digit((char)c);
     if (digit >= 0) {
-        if (k->left == 0 && k->state == PW_CHUNKED_SIZE_DIGITS && !pw_overhead(k))
+        if (k->left == 0 && k->state == PW_CHUNKED_SIZE_DIGITS && !count_overhead(k))
             return false; /* a flood of leading zeros */
         if (k->left > (INT64_MAX - digit) / 16)
             return false;
@@ -59,9 +59,9 @@ static bool pw_size_byte(pw_chunked *k, unsigned char c)
     return true;
 }
 
-static bool pw_extension_byte(pw_chunked *k, unsigned char c)
+static bool extension_byte(pw_chunked *k, unsigned char c)
 {
-    if (!pw_overhead(k))
+    if (!count_overhead(k))
         return false;
     bool blank = c == ' ' || c == '\t';
     bool value = k->extension >= PW_EXT_VALUE_FIRST;
@@ -90,9 +90,9 @@ static bool pw_extension_byte(pw_chunked *k, unsigned char c)
     return true;
 }
 
-static bool pw_quoted_byte(pw_chunked *k, unsigned char c)
+static bool quoted_byte(pw_chunked *k, unsigned char c)
 {
-    if (!pw_overhead(k) || !pw_is_text(c))
+    if (!count_overhead(k) || !is_text(c))
         return false;
     if (k->state == PW_CHUNKED_QUOTED_PAIR) {
         k->state = PW_CHUNKED_QUOTED;
@@ -105,14 +105,14 @@ static bool pw_quoted_byte(pw_chunked *k, unsigned char c)
     return true;
 }
 
-static bool pw_trailer_byte(pw_chunked *k, unsigned char c)
+static bool trailer_byte(pw_chunked *k, unsigned char c)
 {
     if (++k->line > PW_LINE_MOST)
         return false;
     if (k->state == PW_CHUNKED_TRAILER_VALUE) {
         if (c == '\r')
             k->state = PW_CHUNKED_TRAILER_LF;
-        return c == '\r' || pw_is_text(c);
+        return c == '\r' || is_text(c);
     }
     if (k->state == PW_CHUNKED_TRAILER && c == '\r') {
         k->state = PW_CHUNKED_LAST_LF;
@@ -127,17 +127,17 @@ static bool pw_trailer_byte(pw_chunked *k, unsigned char c)
 }
 
 /* One byte that is not content. */
-static bool pw_chunked_byte(pw_chunked *k, unsigned char c)
+static bool chunked_byte(pw_chunked *k, unsigned char c)
 {
     switch (k->state) {
     case PW_CHUNKED_SIZE:
     case PW_CHUNKED_SIZE_DIGITS:
-        return pw_size_byte(k, c);
+        return size_byte(k, c);
     case PW_CHUNKED_EXTENSION:
-        return pw_extension_byte(k, c);
+        return extension_byte(k, c);
     case PW_CHUNKED_QUOTED:
     case PW_CHUNKED_QUOTED_PAIR:
-        return pw_quoted_byte(k, c);
+        return quoted_byte(k, c);
     case PW_CHUNKED_SIZE_LF:
         k->state = k->left > 0 ? PW_CHUNKED_DATA : PW_CHUNKED_TRAILER;
         k->line = 0;
@@ -151,7 +151,7 @@ static bool pw_chunked_byte(pw_chunked *k, unsigned char c)
     case PW_CHUNKED_TRAILER:
     case PW_CHUNKED_TRAILER_NAME:
     case PW_CHUNKED_TRAILER_VALUE:
-        return pw_trailer_byte(k, c);
+        return trailer_byte(k, c);
     case PW_CHUNKED_TRAILER_LF:
         k->state = PW_CHUNKED_TRAILER;
         k->line++;
@@ -173,7 +173,7 @@ pw_parse pw_chunked_parse(pw_chunked *chunked, const char *data, size_t size, si
     content->at = data;
     content->size = 0;
     while (at < size && chunked->state != PW_CHUNKED_DATA && chunked->state != PW_CHUNKED_DONE) {
-        if (!pw_chunked_byte(chunked, (unsigned char)data[at])) {
+        if (!chunked_byte(chunked, (unsigned char)data[at])) {
             *used = at;
             return PW_PARSE_ERROR;
         }

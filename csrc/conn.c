@@ -19,10 +19,11 @@
 #include "queue.h"
 #include "recv.h"
 #include "request_line.h"
+#include "state.h"
 #include "system.h"
 #include "timer.h"
 
-static pw_step pw_conn_refused(pw_server *server, pw_conn *conn, pw_error error)
+static pw_step conn_refused(pw_server *server, pw_conn *conn, pw_error error)
 {
     pw_conn_refuse(server, conn, error);
     return conn->state == PW_CONN_CLOSED ? PW_STEP_WAIT : PW_STEP_ON;
@@ -31,7 +32,7 @@ static pw_step pw_conn_refused(pw_server *server, pw_conn *conn, pw_error error)
 /* ------------------------------------------------------------------ the states */
 
 /* More bytes for the head; what to do where none come now is the caller's. */
-static pw_step pw_conn_more(pw_server *server, pw_conn *conn, pw_timer_kind kind)
+static pw_step conn_more(pw_server *server, pw_conn *conn, pw_timer_kind kind)
 {
     if ((conn->what & PW_READABLE) == 0)
         return pw_conn_wait(server, conn, kind, false);
@@ -50,7 +51,7 @@ static pw_step pw_conn_more(pw_server *server, pw_conn *conn, pw_timer_kind kind
     return PW_STEP_WAIT;
 }
 
-static pw_step pw_step_idle(pw_server *server, pw_conn *conn)
+static pw_step step_idle(pw_server *server, pw_conn *conn)
 {
     if ((conn->what & PW_READABLE) == 0)
         pw_conn_release_buffer(server, conn);
@@ -58,12 +59,12 @@ static pw_step pw_step_idle(pw_server *server, pw_conn *conn)
         pw_conn_leave(server, conn);
         return PW_STEP_WAIT;
     }
-    return pw_conn_more(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_KEEP_ALIVE);
+    return conn_more(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_KEEP_ALIVE);
 }
 
 /* Whether the head is the one kept for the connection, or that but for its request line and the values
  * of some fields. */
-static bool pw_conn_recognise(pw_server *server, pw_conn *conn)
+static bool conn_recognise(pw_server *server, pw_conn *conn)
 {
     if (conn->entry < 0)
         return false;
@@ -107,7 +108,7 @@ static bool pw_conn_recognise(pw_server *server, pw_conn *conn)
 }
 
 /* The head is complete: what of its content is here, too? */
-static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
+static pw_step conn_begin_content(pw_server *server, pw_conn *conn)
 {
     conn->used = conn->facts.size;
     conn->slice_requests++;
@@ -118,7 +119,7 @@ static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
     conn->state = PW_CONN_CONTENT;
     conn->content = pw_content_new(conn->facts.chunked ? -1 : conn->facts.content_length);
     if (conn->content == NULL)
-        return pw_conn_refused(server, conn, PW_E_MEMORY);
+        return conn_refused(server, conn, PW_E_MEMORY);
     size_t used, unused = pw_conn_unused(conn);
     pw_error error = PW_E_NONE;
     if (unused > 0) {
@@ -127,7 +128,7 @@ static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
                             conn->in->data + conn->in->start + conn->used, unused, &used, &error);
         conn->used += used;
         if (outcome == PW_PARSE_ERROR)
-            return pw_conn_refused(server, conn, error);
+            return conn_refused(server, conn, error);
         if (outcome == PW_PARSE_DONE)
             return PW_STEP_REQUEST;
         conn->used = conn->facts.size; /* what came of the content need not be kept twice */
@@ -145,7 +146,7 @@ static pw_step pw_conn_begin_content(pw_server *server, pw_conn *conn)
 }
 
 /* The others first; but answers that wait for its next request leave now. */
-static pw_step pw_conn_yield(pw_server *server, pw_conn *conn)
+static pw_step conn_yield(pw_server *server, pw_conn *conn)
 {
     if (conn->output.first != NULL) {
         conn->state = PW_CONN_SENDING;
@@ -156,15 +157,15 @@ static pw_step pw_conn_yield(pw_server *server, pw_conn *conn)
     return PW_STEP_WAIT;
 }
 
-static pw_step pw_step_head(pw_server *server, pw_conn *conn)
+static pw_step step_head(pw_server *server, pw_conn *conn)
 {
     pw_error error = PW_E_NONE;
     const char *data = conn->in->data + conn->in->start;
     if (pw_slice_is_over(server, conn))
-        return pw_conn_yield(server, conn);
+        return conn_yield(server, conn);
     conn->facts.is_head = false;
-    if (conn->progress.scanned == 0 && pw_conn_recognise(server, conn))
-        return pw_conn_begin_content(server, conn);
+    if (conn->progress.scanned == 0 && conn_recognise(server, conn))
+        return conn_begin_content(server, conn);
     server->parsed = NULL;
     server->head = (pw_head){.fields = server->fields};
     switch (pw_head_parse(&server->limits, data, conn->in->end - conn->in->start, &conn->progress,
@@ -173,22 +174,22 @@ static pw_step pw_step_head(pw_server *server, pw_conn *conn)
         conn->kind = PW_NEW;
         conn->facts = server->head.facts;
         server->parsed = conn;
-        return pw_conn_begin_content(server, conn);
+        return conn_begin_content(server, conn);
     case PW_PARSE_MORE:
         if (conn->output.first != NULL) { /* answers that waited for this request */
             conn->state = PW_CONN_SENDING;
             return PW_STEP_ON;
         }
-        return pw_conn_more(server, conn, PW_TIMER_HEAD);
+        return conn_more(server, conn, PW_TIMER_HEAD);
     case PW_PARSE_ERROR:
         conn->facts.is_head = server->head.facts.is_head;
         break;
     }
-    return pw_conn_refused(server, conn, error);
+    return conn_refused(server, conn, error);
 }
 
 /* What came after the end of chunked content is the next request. */
-static bool pw_conn_keep_rest(pw_server *server, pw_conn *conn, const char *data, size_t size)
+static bool conn_keep_rest(pw_server *server, pw_conn *conn, const char *data, size_t size)
 {
     if (size == 0)
         return true;
@@ -200,7 +201,7 @@ static bool pw_conn_keep_rest(pw_server *server, pw_conn *conn, const char *data
     return true;
 }
 
-static pw_step pw_step_content(pw_server *server, pw_conn *conn)
+static pw_step step_content(pw_server *server, pw_conn *conn)
 {
     bool progress = false;
     if (conn->output.first != NULL &&
@@ -231,10 +232,10 @@ static pw_step pw_step_content(pw_server *server, pw_conn *conn)
             outcome = pw_content_take(content, &server->store, server->scratch, got, &used, &error);
         }
         if (outcome == PW_PARSE_ERROR)
-            return pw_conn_refused(server, conn, error);
+            return conn_refused(server, conn, error);
         if (outcome == PW_PARSE_DONE) {
-            if (!pw_conn_keep_rest(server, conn, server->scratch + used, got - used))
-                return pw_conn_refused(server, conn, PW_E_MEMORY);
+            if (!conn_keep_rest(server, conn, server->scratch + used, got - used))
+                return conn_refused(server, conn, PW_E_MEMORY);
             return PW_STEP_REQUEST;
         }
         if (pw_slice_is_over(server, conn)) {
@@ -246,7 +247,7 @@ static pw_step pw_step_content(pw_server *server, pw_conn *conn)
 }
 
 /* After a response: the next request, or the end. */
-static pw_step pw_conn_next(pw_server *server, pw_conn *conn)
+static pw_step conn_next(pw_server *server, pw_conn *conn)
 {
     pw_conn_sent(server, conn);
     conn->slice_bytes += conn->response.bytes;
@@ -260,13 +261,13 @@ static pw_step pw_conn_next(pw_server *server, pw_conn *conn)
     return PW_STEP_ON;
 }
 
-static pw_step pw_step_sending(pw_server *server, pw_conn *conn)
+static pw_step step_sending(pw_server *server, pw_conn *conn)
 {
     bool progress = false;
     switch (pw_output_flush(&conn->output, conn->fd, &progress)) {
     case PW_IO_OK:
         if (conn->output.first == NULL)
-            return pw_conn_next(server, conn);
+            return conn_next(server, conn);
         pw_slice_end(server, conn);
         return pw_conn_wait(server, conn, PW_TIMER_WRITE, true);
     case PW_IO_RETRY:
@@ -302,16 +303,16 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
     while (step == PW_STEP_ON) {
         switch (conn->state) {
         case PW_CONN_IDLE:
-            step = pw_step_idle(server, conn);
+            step = step_idle(server, conn);
             break;
         case PW_CONN_HEAD:
-            step = pw_step_head(server, conn);
+            step = step_head(server, conn);
             break;
         case PW_CONN_CONTENT:
-            step = pw_step_content(server, conn);
+            step = step_content(server, conn);
             break;
         case PW_CONN_SENDING:
-            step = pw_step_sending(server, conn);
+            step = step_sending(server, conn);
             break;
         case PW_CONN_LINGER:
             step = pw_step_linger(server, conn);

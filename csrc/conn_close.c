@@ -14,6 +14,7 @@
 #include "output.h"
 #include "poller.h"
 #include "queue.h"
+#include "state.h"
 #include "system.h"
 #include "timer.h"
 
@@ -30,6 +31,8 @@ void pw_conn_release_buffer(pw_server *server, pw_conn *conn)
     conn->in = NULL;
     conn->used = 0;
     conn->progress = (pw_head_progress){0};
+    if (server->parsed == conn)
+        server->parsed = NULL; /* its spans were in the buffer */
 }
 
 size_t pw_conn_unused(const pw_conn *conn)
@@ -72,8 +75,6 @@ static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
     conn->content = NULL;
     pw_conn_release_buffer(server, conn);
     pw_conn_forget(server, conn);
-    if (server->parsed == conn)
-        server->parsed = NULL;
     if (conn->next != NULL)
         conn->next->previous = conn->previous;
     if (conn->previous != NULL)

@@ -13,14 +13,14 @@
 #define PW_LOOK_AT 32 /* connections, for the one that is to go next */
 #define PW_GO_MOST 64 /* connections that go for one that comes */
 
-static size_t pw_conn_holds(const pw_conn *conn)
+static size_t conn_holds(const pw_conn *conn)
 {
     return conn->in != NULL ? conn->in->size : 0;
 }
 
 /* It has to go on with less: a request that is not complete is refused, one that has not begun will not
  * be answered any more. */
-static void pw_conn_give_up(pw_server *server, pw_conn *conn)
+static void conn_give_up(pw_server *server, pw_conn *conn)
 {
     pw_notice_often(server, conn, PW_NOTICE_HEADS, &server->told_heads);
     if (conn->state == PW_CONN_SENDING) {
@@ -33,8 +33,8 @@ static void pw_conn_give_up(pw_server *server, pw_conn *conn)
 }
 
 /* Of those that have waited longest in this state the one that holds most, if more than `than` does. */
-static pw_conn *pw_conn_largest(pw_server *server, pw_timer_kind kind, pw_conn_state state,
-                                pw_conn *than)
+static pw_conn *conn_largest(pw_server *server, pw_timer_kind kind, pw_conn_state state,
+                             pw_conn *than)
 {
     pw_timer *timer = pw_timers_next(&server->timers, kind, NULL);
     for (int looks = 0; timer != NULL && looks < PW_LOOK_AT; looks++) {
@@ -42,18 +42,18 @@ static pw_conn *pw_conn_largest(pw_server *server, pw_timer_kind kind, pw_conn_s
         timer = pw_timers_next(&server->timers, kind, timer);
         if (conn->state != state)
             pw_timer_stop(&conn->timer); /* a request by now: see pw_conn_timeout */
-        else if (pw_conn_holds(conn) > (than != NULL ? pw_conn_holds(than) : 0))
+        else if (conn_holds(conn) > (than != NULL ? conn_holds(than) : 0))
             than = conn;
     }
     return than;
 }
 
 /* The one that is to go next, or NULL. */
-static pw_conn *pw_conn_to_go(pw_server *server)
+static pw_conn *conn_to_go(pw_server *server)
 {
-    pw_conn *conn = pw_conn_largest(server, PW_TIMER_HEAD, PW_CONN_HEAD, NULL);
-    conn = pw_conn_largest(server, PW_TIMER_BODY, PW_CONN_CONTENT, conn);
-    return pw_conn_largest(server, PW_TIMER_WRITE, PW_CONN_SENDING, conn);
+    pw_conn *conn = conn_largest(server, PW_TIMER_HEAD, PW_CONN_HEAD, NULL);
+    conn = conn_largest(server, PW_TIMER_BODY, PW_CONN_CONTENT, conn);
+    return conn_largest(server, PW_TIMER_WRITE, PW_CONN_SENDING, conn);
 }
 
 void pw_conn_keep(pw_server *server, pw_conn *conn)
@@ -61,13 +61,13 @@ void pw_conn_keep(pw_server *server, pw_conn *conn)
     if (pw_buffer_trim(&server->pool, &conn->in) && server->parsed == conn)
         server->parsed = NULL; /* its spans have moved */
     for (int i = 0; i < PW_GO_MOST && server->pool.held > server->head_memory; i++) {
-        pw_conn *other = pw_conn_to_go(server);
+        pw_conn *other = conn_to_go(server);
         if (other == NULL)
             break;
-        pw_conn_give_up(server, other);
+        conn_give_up(server, other);
     }
     if (conn->in != NULL && server->pool.held > server->head_memory)
-        pw_conn_give_up(server, conn);
+        conn_give_up(server, conn);
 }
 
 void pw_conn_keep_shortly(pw_server *server, pw_conn *conn)

@@ -19,7 +19,7 @@ typedef struct {
     struct msghdr header;
 } pw_message;
 
-static void pw_message_init(pw_message *message, uint8_t *number)
+static void message_init(pw_message *message, uint8_t *number)
 {
     memset(message, 0, sizeof *message);
     message->data = (struct iovec){number, sizeof *number};
@@ -41,7 +41,7 @@ bool pw_hand_over(const pw_server *server, const pw_conn *conn)
         return false;
     uint8_t number = conn->listener;
     pw_message message;
-    pw_message_init(&message, &number);
+    message_init(&message, &number);
     struct cmsghdr *header = CMSG_FIRSTHDR(&message.header);
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
@@ -53,7 +53,7 @@ bool pw_hand_over(const pw_server *server, const pw_conn *conn)
 int pw_take_over(int channel, struct sockaddr_storage *peer, uint8_t *number, int count)
 {
     pw_message message;
-    pw_message_init(&message, number);
+    message_init(&message, number);
     ssize_t got = pw_receive_message(channel, &message.header, MSG_DONTWAIT);
     if (got <= 0) {
         errno = got == 0 ? 0 : errno;

@@ -7,12 +7,14 @@
 
 #include "conn_close.h"
 #include "conn_keep.h"
+#include "conn_pool.h"
 #include "conn_transfer.h"
 #include "conn_wait.h"
 #include "incident.h"
 #include "poller.h"
 #include "queue.h"
 #include "recv.h"
+#include "state.h"
 #include "system.h"
 #include "timer.h"
 
@@ -68,7 +70,7 @@ void pw_ready_expire(pw_server *server, const pw_conn *last)
 /* ------------------------------------------------------------------ it ends */
 
 /* Room to write is told of in large steps; a client that reads slowly takes long for one. */
-static bool pw_conn_reads(pw_conn *conn)
+static bool conn_reads(pw_conn *conn)
 {
     int before = conn->unsent;
     conn->unsent = pw_unsent(conn->fd);
@@ -99,9 +101,9 @@ pw_step pw_step_linger(pw_server *server, pw_conn *conn)
 }
 
 /* Nothing has come for a while: whether there is still something to wait for. */
-static bool pw_conn_lingers_on(const pw_server *server, pw_conn *conn)
+static bool conn_lingers_on(const pw_server *server, pw_conn *conn)
 {
-    bool reads = pw_conn_reads(conn);
+    bool reads = conn_reads(conn);
     if (!pw_conn_resets(conn))
         return reads && !server->draining && server->timers.now < conn->linger_until;
     if (reads)
@@ -113,7 +115,7 @@ static bool pw_conn_lingers_on(const pw_server *server, pw_conn *conn)
 /* ------------------------------------------------------------------ its client has nothing to ask */
 
 /* Whether nothing has come that nobody has read; events fetched later may say otherwise. */
-static bool pw_conn_is_quiet(const pw_conn *conn)
+static bool conn_is_quiet(const pw_conn *conn)
 {
     char unused;
     return recv(conn->fd, &unused, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
@@ -123,7 +125,7 @@ bool pw_conn_is_idle(pw_server *server, pw_conn *conn)
 {
     if (conn->state != PW_CONN_IDLE || conn->queued || (conn->what & PW_READABLE) != 0)
         return false;
-    if (pw_conn_is_quiet(conn))
+    if (conn_is_quiet(conn))
         return true;
     conn->what |= PW_READABLE;
     pw_run(server, conn, false);
@@ -144,7 +146,7 @@ void pw_conn_drain(pw_server *server, pw_conn *conn)
     if (idle && !pw_handover_is_open(server)) {
         int64_t since = timer->due - server->timers.length[PW_TIMER_KEEP_ALIVE];
         if (server->timers.now - since >= server->timers.length[PW_TIMER_DRAIN] &&
-            pw_conn_is_quiet(conn)) {
+            conn_is_quiet(conn)) {
             pw_conn_close(server, conn);
             return;
         }
@@ -172,7 +174,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         pw_conn_refuse_waiting(server, conn, PW_E_BODY_TIMEOUT);
         return;
     case PW_CONN_IDLE:
-        if (pw_conn_is_quiet(conn)) {
+        if (conn_is_quiet(conn)) {
             if (pw_conn_part(server, conn) == PW_STEP_ON)
                 pw_run(server, conn, false);
             return;
@@ -180,7 +182,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         conn->what |= PW_READABLE; /* a request has come in the last moment */
         break;
     case PW_CONN_SENDING:
-        if (pw_conn_reads(conn)) {
+        if (conn_reads(conn)) {
             pw_timer_start(&server->timers, &conn->timer, PW_TIMER_WRITE);
             return;
         }
@@ -188,7 +190,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         pw_conn_close(server, conn);
         return;
     case PW_CONN_LINGER:
-        if (pw_conn_lingers_on(server, conn))
+        if (conn_lingers_on(server, conn))
             pw_timer_start(&server->timers, &conn->timer, conn->timer.kind);
         else
             pw_conn_close(server, conn);

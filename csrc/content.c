@@ -21,7 +21,7 @@ pw_content *pw_content_new(int64_t length)
 }
 
 /* The memory is given back, to the others too. */
-static void pw_content_forget(pw_content *content, pw_store *store)
+static void content_forget(pw_content *content, pw_store *store)
 {
     store->held -= (int64_t)content->room;
     pw_free(content->memory);
@@ -35,12 +35,12 @@ void pw_content_free(pw_content *content, pw_store *store)
         return;
     if (content->file >= 0)
         close(content->file);
-    pw_content_forget(content, store);
+    content_forget(content, store);
     pw_free(content);
 }
 
 /* How much memory it has with `needed` bytes; grows by doubling, never past what is still to come. */
-static size_t pw_content_room(const pw_content *content, const pw_store *store, size_t needed)
+static size_t content_room(const pw_content *content, const pw_store *store, size_t needed)
 {
     if (content->room >= needed)
         return content->room;
@@ -53,19 +53,19 @@ static size_t pw_content_room(const pw_content *content, const pw_store *store, 
 }
 
 /* Whether `more` bytes, and all that is announced, can be in memory as well. */
-static bool pw_content_fits(const pw_content *content, const pw_store *store, size_t more)
+static bool content_fits(const pw_content *content, const pw_store *store, size_t more)
 {
     int64_t needed = content->size + (int64_t)more;
     if (content->file >= 0 ||
         (content->length >= 0 ? content->length : needed) > store->memory_most)
         return false;
-    size_t grows = pw_content_room(content, store, (size_t)needed) - content->room;
+    size_t grows = content_room(content, store, (size_t)needed) - content->room;
     return (int64_t)grows <= store->memory_total - store->held;
 }
 
-static bool pw_content_grow(pw_content *content, pw_store *store, size_t more)
+static bool content_grow(pw_content *content, pw_store *store, size_t more)
 {
-    size_t room = pw_content_room(content, store, (size_t)content->size + more);
+    size_t room = content_room(content, store, (size_t)content->size + more);
     if (room == content->room)
         return true;
     char *memory = pw_realloc(content->memory, room);
@@ -77,19 +77,19 @@ static bool pw_content_grow(pw_content *content, pw_store *store, size_t more)
     return true;
 }
 
-static bool pw_content_write(const pw_content *content, const char *data, size_t size, int64_t at)
+static bool content_write(const pw_content *content, const char *data, size_t size, int64_t at)
 {
     struct iovec part = {(void *)(uintptr_t)data, size};
     return pw_write_parts(content->file, &part, 1, (off_t)at);
 }
 
 /* From memory to the file. */
-static pw_error pw_content_spill(pw_content *content, pw_store *store)
+static pw_error content_spill(pw_content *content, pw_store *store)
 {
     content->file = pw_temporary_file(store->directory);
-    if (content->file < 0 || !pw_content_write(content, content->memory, (size_t)content->size, 0))
+    if (content->file < 0 || !content_write(content, content->memory, (size_t)content->size, 0))
         return PW_E_STORAGE;
-    pw_content_forget(content, store);
+    content_forget(content, store);
     return PW_E_NONE;
 }
 
@@ -98,19 +98,19 @@ pw_error pw_content_add(pw_content *content, pw_store *store, const char *data, 
     int64_t more = (int64_t)size;
     if (store->size_most != 0 && content->size > store->size_most - more)
         return PW_E_BODY_SIZE;
-    if (pw_content_fits(content, store, size)) {
-        if (!pw_content_grow(content, store, size))
+    if (content_fits(content, store, size)) {
+        if (!content_grow(content, store, size))
             return PW_E_MEMORY;
         memcpy(content->memory + content->size, data, size);
         content->size += more;
         return PW_E_NONE;
     }
     if (content->file < 0) {
-        pw_error error = pw_content_spill(content, store);
+        pw_error error = content_spill(content, store);
         if (error != PW_E_NONE)
             return error;
     }
-    if (!pw_content_write(content, data, size, content->size))
+    if (!content_write(content, data, size, content->size))
         return PW_E_STORAGE;
     content->size += more;
     return PW_E_NONE;
@@ -118,8 +118,8 @@ pw_error pw_content_add(pw_content *content, pw_store *store, const char *data, 
 
 char *pw_content_space(pw_content *content, pw_store *store, size_t size)
 {
-    if (content->length < 0 || !pw_content_fits(content, store, size) ||
-        !pw_content_grow(content, store, size))
+    if (content->length < 0 || !content_fits(content, store, size) ||
+        !content_grow(content, store, size))
         return NULL;
     return content->memory + content->size;
 }
@@ -130,7 +130,7 @@ typedef struct {
     char bytes[8192];
 } pw_gathered;
 
-static pw_error pw_gathered_add(pw_gathered *gathered, pw_content *content, pw_store *store)
+static pw_error gathered_add(pw_gathered *gathered, pw_content *content, pw_store *store)
 {
     size_t size = gathered->size;
     gathered->size = 0;
@@ -138,10 +138,10 @@ static pw_error pw_gathered_add(pw_gathered *gathered, pw_content *content, pw_s
 }
 
 /* Adds a stretch: what is small waits for what follows it. */
-static pw_error pw_gather(pw_gathered *gathered, pw_content *content, pw_store *store, pw_span span)
+static pw_error gather(pw_gathered *gathered, pw_content *content, pw_store *store, pw_span span)
 {
     if (span.size > sizeof gathered->bytes - gathered->size) {
-        pw_error error = pw_gathered_add(gathered, content, store);
+        pw_error error = gathered_add(gathered, content, store);
         if (error != PW_E_NONE)
             return error;
     }
@@ -152,8 +152,8 @@ static pw_error pw_gather(pw_gathered *gathered, pw_content *content, pw_store *
     return PW_E_NONE;
 }
 
-static pw_parse pw_content_take_chunked(pw_content *content, pw_store *store, const char *data,
-                                        size_t size, size_t *used, pw_error *error)
+static pw_parse content_take_chunked(pw_content *content, pw_store *store, const char *data,
+                                     size_t size, size_t *used, pw_error *error)
 {
     pw_gathered gathered;
     gathered.size = 0;
@@ -175,9 +175,9 @@ static pw_parse pw_content_take_chunked(pw_content *content, pw_store *store, co
             *error = PW_E_BODY_SIZE; /* what a chunk announces counts before it comes */
             return PW_PARSE_ERROR;
         }
-        *error = pw_gather(&gathered, content, store, span);
+        *error = gather(&gathered, content, store, span);
         if (*error == PW_E_NONE && (outcome == PW_PARSE_DONE || *used == size)) {
-            *error = pw_gathered_add(&gathered, content, store);
+            *error = gathered_add(&gathered, content, store);
             if (*error == PW_E_NONE)
                 return outcome;
         }
@@ -190,7 +190,7 @@ pw_parse pw_content_take(pw_content *content, pw_store *store, const char *data,
                          size_t *used, pw_error *error)
 {
     if (content->length < 0)
-        return pw_content_take_chunked(content, store, data, size, used, error);
+        return content_take_chunked(content, store, data, size, used, error);
     int64_t left = content->length - content->size;
     *used = (int64_t)size > left ? (size_t)left : size;
     *error = *used > 0 ? pw_content_add(content, store, data, *used) : PW_E_NONE;

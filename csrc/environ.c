@@ -20,20 +20,20 @@ size_t pw_block_most(const pw_limits *limits)
     return 3 * limits->max_head_size + 9 * limits->max_fields + 256;
 }
 
-static char *pw_value(char *to, const char *data, size_t size)
+static char *put_value(char *to, const char *data, size_t size)
 {
     to = pw_put(to, data, size);
     *to++ = '\0';
     return to;
 }
 
-static char *pw_span_value(char *to, pw_span span)
+static char *put_span(char *to, pw_span span)
 {
-    return pw_value(to, span.at, span.size);
+    return put_value(to, span.at, span.size);
 }
 
 /* Decodes once; a "%" that no two digits follow stays as it is. */
-static char *pw_put_decoded(char *to, pw_span text)
+static char *put_decoded(char *to, pw_span text)
 {
     const char *at = text.at, *end = text.at + text.size;
     for (;;) {
@@ -53,13 +53,13 @@ static char *pw_put_decoded(char *to, pw_span text)
     }
 }
 
-static char *pw_put_protocol(char *to, const pw_head *head)
+static char *put_protocol(char *to, const pw_head *head)
 {
-    return pw_value(to, head->facts.minor == 0 ? "HTTP/1.0" : "HTTP/1.1", 8);
+    return put_value(to, head->facts.minor == 0 ? "HTTP/1.0" : "HTTP/1.1", 8);
 }
 
 /* The last number, and the NUL that ends them all; the values begin behind it. */
-static char *pw_end_numbers(pw_block *block, char *to)
+static char *end_numbers(pw_block *block, char *to)
 {
     *to++ = PW_KEY_PATH; /* the last value, for it may hold NUL */
     block->values = (uint32_t)(to - block->at);
@@ -67,9 +67,9 @@ static char *pw_end_numbers(pw_block *block, char *to)
     return to;
 }
 
-static void pw_end_values(pw_block *block, char *to, const pw_head *head)
+static void end_values(pw_block *block, char *to, const pw_head *head)
 {
-    block->size = (size_t)(pw_put_decoded(to, head->path) - block->at);
+    block->size = (size_t)(put_decoded(to, head->path) - block->at);
 }
 
 void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
@@ -83,17 +83,17 @@ void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
     *to++ = PW_KEY_URI;
     for (size_t i = 0; i < changes->count; i++)
         *to++ = (char)changes->items[i].number;
-    to = pw_end_numbers(block, to);
+    to = end_numbers(block, to);
     if (!same_method)
-        to = pw_span_value(to, head->method);
-    to = pw_span_value(to, head->query);
-    to = pw_span_value(to, head->target);
+        to = put_span(to, head->method);
+    to = put_span(to, head->query);
+    to = put_span(to, head->target);
     for (size_t i = 0; i < changes->count; i++)
-        to = pw_span_value(to, changes->items[i].value);
-    pw_end_values(block, to, head);
+        to = put_span(to, changes->items[i].value);
+    end_values(block, to, head);
 }
 
-static char *pw_put_length(char *to, int64_t length)
+static char *put_length(char *to, int64_t length)
 {
     to += pw_digits(to, length);
     *to++ = '\0';
@@ -103,7 +103,7 @@ static char *pw_put_length(char *to, int64_t length)
 /* ------------------------------------------------------------------ fields by number */
 
 /* One field, and all later ones with the same name (RFC 9110 section 5.3; RFC 9113 8.2.3). */
-static char *pw_put_field(char *to, const pw_head *head, const pw_index *index, uint16_t at)
+static char *put_field(char *to, const pw_head *head, const pw_index *index, uint16_t at)
 {
     const pw_field *field = &head->fields[at];
     to = pw_put(to, field->value.at, field->value.size);
@@ -118,14 +118,14 @@ static char *pw_put_field(char *to, const pw_head *head, const pw_index *index, 
     return to;
 }
 
-static char *pw_put_named_field(char *to, const pw_head *head, const pw_index *index, uint16_t at)
+static char *put_named_field(char *to, const pw_head *head, const pw_index *index, uint16_t at)
 {
     const pw_field *field = &head->fields[at];
     to = pw_put(to, "HTTP_", 5);
     for (size_t k = 0; k < field->name.size; k++)
         *to++ = pw_key_char(field->name.at[k]);
     *to++ = 1;
-    return pw_put_field(to, head, index, at);
+    return put_field(to, head, index, at);
 }
 
 void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
@@ -153,28 +153,28 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
         *to++ = (char)number;
     const char *fields_end = to;
     memset(to, PW_OTHER_NAME, index.other_count);
-    to = pw_end_numbers(block, to + index.other_count);
+    to = end_numbers(block, to + index.other_count);
 
     if (!is_get)
-        to = pw_span_value(to, head->method);
+        to = put_span(to, head->method);
     if (head->query.size > 0)
-        to = pw_span_value(to, head->query);
+        to = put_span(to, head->query);
     if (head->facts.minor == 0)
-        to = pw_put_protocol(to, head);
-    to = pw_span_value(to, head->target);
-    to = pw_value(to, peer->address, strlen(peer->address));
-    to = pw_value(to, peer->port, strlen(peer->port));
+        to = put_protocol(to, head);
+    to = put_span(to, head->target);
+    to = put_value(to, peer->address, strlen(peer->address));
+    to = put_value(to, peer->port, strlen(peer->port));
     if (content_length >= 0)
-        to = pw_put_length(to, content_length);
+        to = put_length(to, content_length);
     for (; fields < fields_end; fields++)
         if (*fields == PW_KEY_HOST && head->authority.at != NULL)
-            to = pw_span_value(to, head->authority);
+            to = put_span(to, head->authority);
         else
-            to = pw_put_field(to, head, &index, index.first[(uint8_t)*fields]);
+            to = put_field(to, head, &index, index.first[(uint8_t)*fields]);
     for (size_t i = 0; i < index.other_count; i++)
-        to = pw_put_named_field(to, head, &index, index.others[i]);
+        to = put_named_field(to, head, &index, index.others[i]);
     block->other_names = index.other_count != 0;
-    pw_end_values(block, to, head);
+    end_values(block, to, head);
 }
 
 /* ------------------------------------------------------------------ what has changed */
@@ -208,7 +208,7 @@ pw_kept *pw_kept_new(const pw_head *head, const char *data)
     return kept;
 }
 
-static bool pw_kept_has(const pw_kept *kept, const char *data, int number, pw_span value)
+static bool kept_has(const pw_kept *kept, const char *data, int number, pw_span value)
 {
     uint8_t place = kept->place[number];
     return kept->values[place - 1].size == value.size &&
@@ -241,23 +241,23 @@ bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content
         bool known = kept->place[number] != 0;
         found += known;
         if (known && index.next[at] == PW_NO_FIELD &&
-            pw_kept_has(kept, data, number, head->fields[at].value))
+            kept_has(kept, data, number, head->fields[at].value))
             continue;
         changed[number >> 6] |= pw_index_bit((uint8_t)number);
         *to++ = (char)number;
     }
     if (found != kept->count)
         return false;
-    to = pw_end_numbers(block, to);
+    to = end_numbers(block, to);
     if (!same_method)
-        to = pw_span_value(to, head->method);
-    to = pw_span_value(to, head->query);
-    to = pw_span_value(to, head->target);
+        to = put_span(to, head->method);
+    to = put_span(to, head->query);
+    to = put_span(to, head->target);
     if (content_length >= 0)
-        to = pw_put_length(to, content_length);
+        to = put_length(to, content_length);
     for (int number; (number = pw_index_pop(changed)) >= 0;)
-        to = pw_put_field(to, head, &index, index.first[number]);
+        to = put_field(to, head, &index, index.first[number]);
     block->other_names = false;
-    pw_end_values(block, to, head);
+    end_values(block, to, head);
     return true;
 }

@@ -18,7 +18,7 @@ int pw_error_status(pw_error error)
     return 0;
 }
 
-static const char *pw_error_text(pw_error error)
+static const char *error_text(pw_error error)
 {
     switch (error) {
     case PW_E_NONE:
@@ -33,7 +33,7 @@ static const char *pw_error_text(pw_error error)
 }
 
 /* RFC 9110 section 15, RFC 6585, RFC 4918 */
-static const char *pw_reason(int status)
+static const char *status_reason(int status)
 {
     switch (status) {
     case 400:
@@ -63,7 +63,7 @@ static const char *pw_reason(int status)
 
 size_t pw_answer_refusal(const pw_clock *clock, char *to, pw_error error, bool is_head)
 {
-    const char *text = pw_error_text(error);
+    const char *text = error_text(error);
     int status = pw_error_status(error);
     int size = snprintf(to, PW_REFUSAL_MOST,
                         "HTTP/1.1 %d %s\r\n"
@@ -75,7 +75,7 @@ size_t pw_answer_refusal(const pw_clock *clock, char *to, pw_error error, bool i
                         "Connection: close\r\n"
                         "\r\n"
                         "%s%s",
-                        status, pw_reason(status), (int)clock->size, clock->date,
+                        status, status_reason(status), (int)clock->size, clock->date,
                         status == 503 ? "Retry-After: 1\r\n" : "", strlen(text) + 1,
                         is_head ? "" : text, is_head ? "" : "\n");
     return size > 0 && size < PW_REFUSAL_MOST ? (size_t)size : 0;

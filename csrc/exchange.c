@@ -21,6 +21,7 @@
 #include "exchange.h"
 #include "incident.h"
 #include "queue.h"
+#include "state.h"
 #include "system.h"
 
 pw_conn *pw_turn_take(pw_thread *thread, int64_t exchange)

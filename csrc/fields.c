@@ -146,14 +146,14 @@ _Static_assert(PW_NAME_COUNT < PW_OTHER_NAME, "a key's number is one byte");
 
 #define PW_TABLE_SIZE 1024 /* a power of two, several times PW_NAME_COUNT */
 
-/* Open addressing; written once by pw_table_make, then only read. */
+/* Open addressing; written once by table_make, then only read. */
 static uint8_t table[PW_TABLE_SIZE];
 static uint8_t name_sizes[PW_NAME_COUNT];
 static pthread_once_t table_once = PTHREAD_ONCE_INIT;
 static atomic_bool table_made; /* pthread_once alone is a call more for each field */
 
 /* | 32 makes letters lower-case and leaves digits and '-' alone; no other tchar becomes one. */
-static unsigned pw_name_hash(const char *name, size_t size)
+static unsigned name_hash(const char *name, size_t size)
 {
     unsigned first = (unsigned char)name[0] | 32u;
     unsigned middle = (unsigned char)name[size / 2] | 32u;
@@ -161,14 +161,14 @@ static unsigned pw_name_hash(const char *name, size_t size)
     return ((unsigned)size * 59u + first * 7u + middle * 131u + last * 31u) & (PW_TABLE_SIZE - 1);
 }
 
-static void pw_table_make(void)
+static void table_make(void)
 {
     memset(table, PW_OTHER_NAME, sizeof table);
     for (size_t i = 0; i < PW_NAME_COUNT; i++) {
         if (names[i].name == NULL)
             continue;
         size_t size = strlen(names[i].name);
-        unsigned slot = pw_name_hash(names[i].name, size);
+        unsigned slot = name_hash(names[i].name, size);
         while (table[slot] != PW_OTHER_NAME)
             slot = (slot + 1) & (PW_TABLE_SIZE - 1);
         table[slot] = (uint8_t)i;
@@ -192,40 +192,40 @@ bool pw_equals(const char *text, size_t size, const char *lower)
 
 /* The bits in which a name may differ from one in lower case: 32 where that has a letter, for of all
  * characters in names only letters have 64. */
-static uint64_t pw_case_bits(uint64_t lower)
+static uint64_t case_bits(uint64_t lower)
 {
     return (lower & 0x4040404040404040) >> 1;
 }
 
-static bool pw_same_eight(const char *name, const char *lower)
+static bool same_eight(const char *name, const char *lower)
 {
     uint64_t a, b;
     memcpy(&a, name, sizeof a);
     memcpy(&b, lower, sizeof b);
-    return ((a ^ b) & ~pw_case_bits(b)) == 0;
+    return ((a ^ b) & ~case_bits(b)) == 0;
 }
 
-static bool pw_same_four(const char *name, const char *lower)
+static bool same_four(const char *name, const char *lower)
 {
     uint32_t a, b;
     memcpy(&a, name, sizeof a);
     memcpy(&b, lower, sizeof b);
-    return ((a ^ b) & ~pw_case_bits(b)) == 0;
+    return ((a ^ b) & ~case_bits(b)) == 0;
 }
 
 /* Both have this size. */
-static bool pw_same_name(const char *name, const char *lower, size_t size)
+static bool same_name(const char *name, const char *lower, size_t size)
 {
     size_t i = 0;
     for (; size - i >= 8; i += 8)
-        if (!pw_same_eight(name + i, lower + i))
+        if (!same_eight(name + i, lower + i))
             return false;
     if (size >= 8) /* the last eight, of which some have been compared */
-        return pw_same_eight(name + size - 8, lower + size - 8);
+        return same_eight(name + size - 8, lower + size - 8);
     if (size >= 4)
-        return pw_same_four(name, lower) && pw_same_four(name + size - 4, lower + size - 4);
+        return same_four(name, lower) && same_four(name + size - 4, lower + size - 4);
     for (; i < size; i++)
-        if ((unsigned char)(name[i] ^ lower[i]) & ~pw_case_bits((unsigned char)lower[i]))
+        if ((unsigned char)(name[i] ^ lower[i]) & ~case_bits((unsigned char)lower[i]))
             return false;
     return true;
 }
@@ -233,13 +233,13 @@ static bool pw_same_name(const char *name, const char *lower, size_t size)
 uint8_t pw_field_number(const char *name, size_t size)
 {
     if (!atomic_load_explicit(&table_made, memory_order_acquire))
-        pthread_once(&table_once, pw_table_make);
+        pthread_once(&table_once, table_make);
     if (size == 0)
         return PW_OTHER_NAME;
-    for (unsigned slot = pw_name_hash(name, size); table[slot] != PW_OTHER_NAME;
+    for (unsigned slot = name_hash(name, size); table[slot] != PW_OTHER_NAME;
          slot = (slot + 1) & (PW_TABLE_SIZE - 1)) {
         uint8_t number = table[slot];
-        if (name_sizes[number] == size && pw_same_name(name, names[number].name, size))
+        if (name_sizes[number] == size && same_name(name, names[number].name, size))
             return number;
     }
     return PW_OTHER_NAME;

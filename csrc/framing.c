@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "framing.h"
+#include "state.h"
 #include "text.h"
 
 void pw_response_begin(pw_server *server, pw_conn *conn, const char *head, size_t size, bool framed,

@@ -13,7 +13,7 @@
 #include "vendor/picohttpparser/picohttpparser.h"
 
 /* Content-Length = 1*DIGIT, within 63 bits */
-static bool pw_content_length(pw_span value, int64_t *length)
+static bool parse_length(pw_span value, int64_t *length)
 {
     int64_t sum = 0;
     if (value.size == 0)
@@ -31,7 +31,7 @@ static bool pw_content_length(pw_span value, int64_t *length)
 }
 
 /* The next element of a #list (RFC 9110 section 5.6.1), its blanks cut off; false at the end. */
-static bool pw_list_next(pw_span *rest, pw_span *element)
+static bool list_next(pw_span *rest, pw_span *element)
 {
     if (rest->at == NULL)
         return false;
@@ -48,7 +48,7 @@ static bool pw_list_next(pw_span *rest, pw_span *element)
 }
 
 /* Only `chunked` alone is understood; a well-formed list with other codings is 501. */
-static pw_error pw_transfer_coding(pw_span value, bool *chunked, bool *other)
+static pw_error transfer_coding(pw_span value, bool *chunked, bool *other)
 {
     if (pw_equals(value.at, value.size, "chunked")) {
         *chunked = true;
@@ -56,7 +56,7 @@ static pw_error pw_transfer_coding(pw_span value, bool *chunked, bool *other)
     }
     pw_span rest = value, element;
     bool ended = false; /* chunked has been seen: it must be the last */
-    while (pw_list_next(&rest, &element)) {
+    while (list_next(&rest, &element)) {
         const char *semicolon = memchr(element.at, ';', element.size);
         size_t size = semicolon != NULL ? (size_t)(semicolon - element.at) : element.size;
         if (!pw_is_token(element.at, size) || ended)
@@ -72,7 +72,7 @@ typedef struct {
 } pw_seen;
 
 /* What one field means to the connection. */
-static pw_error pw_field_meaning(const pw_field *field, pw_head *head, pw_seen *seen)
+static pw_error field_meaning(const pw_field *field, pw_head *head, pw_seen *seen)
 {
     pw_span rest = field->value, element;
     switch (field->number) {
@@ -87,7 +87,7 @@ static pw_error pw_field_meaning(const pw_field *field, pw_head *head, pw_seen *
         seen->type = true;
         return PW_E_NONE;
     case PW_KEY_CONTENT_LENGTH:
-        if (seen->length || !pw_content_length(field->value, &head->facts.content_length))
+        if (seen->length || !parse_length(field->value, &head->facts.content_length))
             return PW_E_LENGTH;
         seen->length = true;
         return PW_E_NONE;
@@ -95,9 +95,9 @@ static pw_error pw_field_meaning(const pw_field *field, pw_head *head, pw_seen *
         if (seen->coding || head->facts.minor == 0)
             return PW_E_CODING;
         seen->coding = true;
-        return pw_transfer_coding(field->value, &head->facts.chunked, &seen->other_coding);
+        return transfer_coding(field->value, &head->facts.chunked, &seen->other_coding);
     case PW_KEY_CONNECTION:
-        while (pw_list_next(&rest, &element)) {
+        while (list_next(&rest, &element)) {
             seen->close |= pw_equals(element.at, element.size, "close");
             seen->keep_alive |= pw_equals(element.at, element.size, "keep-alive");
         }
@@ -115,17 +115,17 @@ static pw_error pw_field_meaning(const pw_field *field, pw_head *head, pw_seen *
 }
 
 /* The first line, with its LF, which is there. */
-static size_t pw_line_size(const char *data, size_t size)
+static size_t first_line_size(const char *data, size_t size)
 {
     return (size_t)((const char *)memchr(data, '\n', size) + 1 - data);
 }
 
 /* Everything about the head that picohttpparser let pass; data[0, size) is complete. */
-static pw_error pw_strict(const pw_limits *limits, const char *data, size_t size, pw_head *head,
-                          const struct phr_header *found, size_t count)
+static pw_error judge_head(const pw_limits *limits, const char *data, size_t size, pw_head *head,
+                           const struct phr_header *found, size_t count)
 {
     const char *end = data + size;
-    pw_error error = pw_request_line(data, pw_line_size(data, size), head);
+    pw_error error = pw_request_line(data, first_line_size(data, size), head);
     if (error != PW_E_NONE)
         return error;
     head->facts.content_length = -1;
@@ -136,7 +136,7 @@ static pw_error pw_strict(const pw_limits *limits, const char *data, size_t size
     pw_seen seen = {.host = false};
     for (size_t i = 0; i < count; i++)
         if (found[i].name == NULL)
-            return PW_E_FOLD; /* before all else, as in pw_lines_judge */
+            return PW_E_FOLD; /* before all else, as in lines_judge */
     for (size_t i = 0; i < count; i++) {
         const char *after = found[i].value + found[i].value_len;
         while (after < end && (*after == ' ' || *after == '\t'))
@@ -155,7 +155,7 @@ static pw_error pw_strict(const pw_limits *limits, const char *data, size_t size
             head->dropped = field->name;
             continue;
         }
-        error = pw_field_meaning(field, head, &seen);
+        error = field_meaning(field, head, &seen);
         if (error != PW_E_NONE)
             return error;
         head->field_count++;
@@ -179,8 +179,8 @@ static pw_error pw_strict(const pw_limits *limits, const char *data, size_t size
  * field lines from `at` on follow `before` others; `good` of them it has taken. Obsolete folding
  * (RFC 9112 section 5.2) it takes as well, and what comes after that is not waited for.
  */
-static pw_error pw_lines_judge(const pw_limits *limits, const char *data, size_t size, size_t at,
-                               size_t before, size_t good, bool refused, pw_head *head)
+static pw_error lines_judge(const pw_limits *limits, const char *data, size_t size, size_t at,
+                            size_t before, size_t good, bool refused, pw_head *head)
 {
     const char *line = data + at, *end = data + size;
     bool folded = false;
@@ -190,7 +190,7 @@ static pw_error pw_lines_judge(const pw_limits *limits, const char *data, size_t
     }
     if (!refused && !folded)
         return PW_E_NONE;
-    pw_error error = pw_request_line(data, pw_line_size(data, size), head);
+    pw_error error = pw_request_line(data, first_line_size(data, size), head);
     if (error != PW_E_NONE)
         return error;
     if (folded)
@@ -199,7 +199,7 @@ static pw_error pw_lines_judge(const pw_limits *limits, const char *data, size_t
 }
 
 /* A head that has not ended within the limit. */
-static pw_error pw_too_large(const char *data, size_t size)
+static pw_error too_large(const char *data, size_t size)
 {
     const char *line_end = memchr(data, '\n', size);
     if (line_end == NULL)
@@ -213,23 +213,23 @@ static pw_error pw_too_large(const char *data, size_t size)
 
 /* Lines of a head have come whose others, up to progress->judged, are good, and this is not all of it
  * yet, unless PW_PARSE_DONE. data[0, size) ends with a line. */
-static pw_parse pw_more_lines(const pw_limits *limits, const char *data, size_t size,
-                              pw_head_progress *progress, pw_head *head, pw_error *error)
+static pw_parse more_lines(const pw_limits *limits, const char *data, size_t size,
+                           pw_head_progress *progress, pw_head *head, pw_error *error)
 {
     struct phr_header found[PW_FIELDS_MOST];
     size_t at = progress->judged, count = limits->max_fields - progress->fields;
     int parsed = pw_fields_parser()(data + at, size - at, found, &count, 0);
     if (parsed > 0)
         return PW_PARSE_DONE;
-    *error = pw_lines_judge(limits, data, size, at, progress->fields, count, parsed == -1, head);
+    *error = lines_judge(limits, data, size, at, progress->fields, count, parsed == -1, head);
     progress->judged = size;
     progress->fields += count;
     return *error == PW_E_NONE ? PW_PARSE_MORE : PW_PARSE_ERROR;
 }
 
 /* The head from its start; data[0, size) ends with a line. */
-static pw_parse pw_all_lines(const pw_limits *limits, const char *data, size_t size,
-                             pw_head_progress *progress, pw_head *head, pw_error *error)
+static pw_parse all_lines(const pw_limits *limits, const char *data, size_t size,
+                          pw_head_progress *progress, pw_head *head, pw_error *error)
 {
     struct phr_header found[PW_FIELDS_MOST];
     const char *method, *target;
@@ -238,12 +238,12 @@ static pw_parse pw_all_lines(const pw_limits *limits, const char *data, size_t s
     int parsed = pw_request_parser()(data, size, &method, &method_size, &target, &target_size,
                                      &minor, found, &count, 0);
     if (parsed > 0) {
-        *error = pw_strict(limits, data, (size_t)parsed, head, found, count);
+        *error = judge_head(limits, data, (size_t)parsed, head, found, count);
         head->facts.size = (uint32_t)parsed;
         return *error == PW_E_NONE ? PW_PARSE_DONE : PW_PARSE_ERROR;
     }
     *error =
-        pw_lines_judge(limits, data, size, pw_line_size(data, size), 0, count, parsed == -1, head);
+        lines_judge(limits, data, size, first_line_size(data, size), 0, count, parsed == -1, head);
     if (minor >= 0) { /* or it was too little of a request line to be judged */
         progress->judged = size;
         progress->fields = count;
@@ -275,16 +275,16 @@ pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
     if (whole > progress->scanned) {
         pw_parse outcome = PW_PARSE_DONE;
         if (progress->judged > 0) /* none is looked at again before all are here */
-            outcome = pw_more_lines(limits, from, whole, progress, head, error);
+            outcome = more_lines(limits, from, whole, progress, head, error);
         if (outcome == PW_PARSE_DONE)
-            outcome = pw_all_lines(limits, from, whole, progress, head, error);
+            outcome = all_lines(limits, from, whole, progress, head, error);
         if (outcome == PW_PARSE_DONE)
             head->facts.size += (uint32_t)lead;
         if (outcome != PW_PARSE_MORE)
             return outcome;
     }
     if (size - lead >= limits->max_head_size) {
-        *error = pw_too_large(from, most);
+        *error = too_large(from, most);
         return PW_PARSE_ERROR;
     }
     progress->scanned = most;

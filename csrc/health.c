@@ -8,8 +8,9 @@
 #include "framing.h"
 #include "health.h"
 #include "output.h"
+#include "state.h"
 
-static bool pw_is(pw_span span, const char *text)
+static bool span_is(pw_span span, const char *text)
 {
     return span.size == strlen(text) && memcmp(span.at, text, span.size) == 0;
 }
@@ -18,12 +19,12 @@ bool pw_conn_is_health(const pw_server *server, const pw_conn *conn)
 {
     const pw_head *head = &server->head;
     return server->health[0] != '\0' && conn->kind != PW_SAME &&
-           pw_is(head->path, server->health) &&
-           (pw_is(head->method, "GET") || pw_is(head->method, "HEAD")) && !conn->facts.chunked &&
-           conn->facts.content_length <= 0;
+           span_is(head->path, server->health) &&
+           (span_is(head->method, "GET") || span_is(head->method, "HEAD")) &&
+           !conn->facts.chunked && conn->facts.content_length <= 0;
 }
 
-static size_t pw_answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool draining)
+static size_t answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool draining)
 {
     const char *text = draining ? "draining\n" : "ok\n";
     int size = snprintf(to, PW_REFUSAL_MOST,
@@ -46,7 +47,7 @@ pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
     if (!conn->facts.keep_alive || server->draining)
         pw_conn_ends(conn, PW_CONN_CLOSES);
     conn->response = (pw_response){.promised = -1};
-    size_t size = pw_answer_health(&server->clock, answer, conn, server->draining);
+    size_t size = answer_health(&server->clock, answer, conn, server->draining);
     conn->in->start += conn->used;
     conn->used = 0;
     conn->progress = (pw_head_progress){0};

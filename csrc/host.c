@@ -9,14 +9,14 @@
  * one bit a byte */
 static const uint32_t name_chars[8] = {0, 0x2bff7fd2, 0x87fffffe, 0x47fffffe, 0, 0, 0, 0};
 
-static bool pw_is_name_char(char c)
+static bool is_name_char(char c)
 {
     unsigned char byte = (unsigned char)c;
     return (name_chars[byte >> 5] >> (byte & 31)) & 1;
 }
 
 /* IPvFuture = "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" ) */
-static bool pw_is_future(const char *at, const char *end)
+static bool is_future(const char *at, const char *end)
 {
     if (at == end || (*at != 'v' && *at != 'V'))
         return false;
@@ -25,13 +25,13 @@ static bool pw_is_future(const char *at, const char *end)
         at++;
     if (at == digits || at == end || *at++ != '.' || at == end)
         return false;
-    while (at < end && (pw_is_name_char(*at) || *at == ':'))
+    while (at < end && (is_name_char(*at) || *at == ':'))
         at++;
     return at == end;
 }
 
 /* IP-literal = "[" ( IPv6address / IPvFuture ) "]". Returns past it, or NULL. */
-static const char *pw_ip_literal(const char *at, const char *end)
+static const char *ip_literal(const char *at, const char *end)
 {
     char text[INET6_ADDRSTRLEN];
     struct in6_addr address;
@@ -40,7 +40,7 @@ static const char *pw_ip_literal(const char *at, const char *end)
         return NULL;
     at++;
     size_t size = (size_t)(close - at);
-    if (!pw_is_future(at, close)) {
+    if (!is_future(at, close)) {
         if (size >= sizeof text)
             return NULL;
         memcpy(text, at, size);
@@ -57,7 +57,7 @@ bool pw_is_host(pw_span host, bool may_be_empty)
     if (at == end)
         return may_be_empty;
     if (*at == '[') {
-        at = pw_ip_literal(at, end);
+        at = ip_literal(at, end);
         if (at == NULL)
             return false;
     } else {
@@ -67,7 +67,7 @@ bool pw_is_host(pw_span host, bool may_be_empty)
                 if (end - at < 3 || pw_hex_digit(at[1]) < 0 || pw_hex_digit(at[2]) < 0)
                     return false;
                 at += 3;
-            } else if (pw_is_name_char(*at)) {
+            } else if (is_name_char(*at)) {
                 at++;
             } else {
                 return false;

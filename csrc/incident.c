@@ -25,7 +25,7 @@ bool pw_notices_init(pw_notices *notices)
 /* ------------------------------------------------------------------ the request line */
 
 /* Adds to a text that is ended by NUL; what has no room is left out. */
-static void pw_line_add(char line[PW_NOTICE_LINE], const char *data, size_t size)
+static void line_add(char line[PW_NOTICE_LINE], const char *data, size_t size)
 {
     size_t before = strlen(line);
     if (size > PW_NOTICE_LINE - 1 - before)
@@ -35,7 +35,7 @@ static void pw_line_add(char line[PW_NOTICE_LINE], const char *data, size_t size
 }
 
 /* Method and target, as far as they are here. */
-static void pw_line_of_head(char line[PW_NOTICE_LINE], const char *data, size_t size)
+static void line_of_head(char line[PW_NOTICE_LINE], const char *data, size_t size)
 {
     const char *end = data + size;
     while (data < end && (*data == '\r' || *data == '\n'))
@@ -44,7 +44,7 @@ static void pw_line_of_head(char line[PW_NOTICE_LINE], const char *data, size_t 
     const char *at = data;
     while (at < end && *at != '\r' && *at != '\n' && (*at != ' ' || ++blanks < 2))
         at++;
-    pw_line_add(line, data, (size_t)(at - data));
+    line_add(line, data, (size_t)(at - data));
 }
 
 void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn)
@@ -60,7 +60,7 @@ void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn)
 void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn)
 {
     char line[PW_NOTICE_LINE] = "";
-    pw_line_of_head(line, thread->line, thread->line_size);
+    line_of_head(line, thread->line, thread->line_size);
     pw_free(conn->line);
     size_t size = strlen(line) + 1, id_size = strlen(thread->request.id) + 1;
     conn->line = pw_alloc(size + id_size);
@@ -95,7 +95,7 @@ void pw_peer_name(const pw_conn *conn, pw_peer *peer)
 }
 
 /* A place in the list, or NULL. */
-static pw_notice *pw_notice_new(pw_notices *notices)
+static pw_notice *notice_new(pw_notices *notices)
 {
     if (notices->count == notices->room) {
         size_t room = notices->room * 2;
@@ -115,17 +115,17 @@ static pw_notice *pw_notice_new(pw_notices *notices)
 }
 
 /* Whether what has been received begins with the current request. */
-static bool pw_conn_is_receiving(const pw_conn *conn)
+static bool conn_is_receiving(const pw_conn *conn)
 {
     return conn->state == PW_CONN_HEAD || conn->state == PW_CONN_CONTENT ||
            conn->state == PW_CONN_READY;
 }
 
 /* Tells what the request that `thread` is at, or where that is NULL the connection's own, has met. */
-static void pw_notice_add(pw_server *server, const pw_thread *thread, const pw_conn *conn, int what,
-                          int error)
+static void notice_add(pw_server *server, const pw_thread *thread, const pw_conn *conn, int what,
+                       int error)
 {
-    pw_notice *notice = pw_notice_new(&server->notices);
+    pw_notice *notice = notice_new(&server->notices);
     if (notice != NULL) {
         notice->what = what;
         notice->error = error;
@@ -139,12 +139,12 @@ static void pw_notice_add(pw_server *server, const pw_thread *thread, const pw_c
                                               : "";
         memcpy(notice->id, id, strlen(id) + 1);
         if (thread != NULL)
-            pw_line_of_head(notice->line, thread->line, thread->line_size);
+            line_of_head(notice->line, thread->line, thread->line_size);
         else if (conn->line != NULL)
-            pw_line_add(notice->line, conn->line, strlen(conn->line));
-        else if (conn->in != NULL && pw_conn_is_receiving(conn))
-            pw_line_of_head(notice->line, conn->in->data + conn->in->start,
-                            conn->in->end - conn->in->start);
+            line_add(notice->line, conn->line, strlen(conn->line));
+        else if (conn->in != NULL && conn_is_receiving(conn))
+            line_of_head(notice->line, conn->in->data + conn->in->start,
+                         conn->in->end - conn->in->start);
     }
     pthread_cond_signal(&server->watch.wake);
     if (server->token.holder == server->watch.thread)
@@ -167,7 +167,7 @@ void pw_notice_lost(pw_server *server)
 
 void pw_notice_backlog(pw_server *server)
 {
-    pw_notice *notice = pw_notice_new(&server->notices);
+    pw_notice *notice = notice_new(&server->notices);
     if (notice != NULL)
         notice->what = PW_NOTICE_BACKLOG;
     pthread_cond_signal(&server->watch.wake);
@@ -175,21 +175,21 @@ void pw_notice_backlog(pw_server *server)
 
 void pw_notice_dropped(pw_server *server, const pw_conn *conn, pw_span name)
 {
-    pw_notice *notice = pw_notice_new(&server->notices);
+    pw_notice *notice = notice_new(&server->notices);
     if (notice != NULL) {
         pw_peer peer;
         pw_peer_name(conn, &peer);
         notice->what = PW_NOTICE_UNDERSCORE;
         memcpy(notice->address, peer.address, sizeof notice->address);
         memcpy(notice->port, peer.port, sizeof notice->port);
-        pw_line_add(notice->line, name.at, name.size);
+        line_add(notice->line, name.at, name.size);
     }
     pthread_cond_signal(&server->watch.wake);
 }
 
 void pw_notice_log(pw_server *server, int64_t lines, int error)
 {
-    pw_notice *notice = pw_notice_new(&server->notices);
+    pw_notice *notice = notice_new(&server->notices);
     if (notice != NULL) {
         notice->what = PW_NOTICE_LOG;
         notice->error = error;
@@ -199,7 +199,7 @@ void pw_notice_log(pw_server *server, int64_t lines, int error)
 }
 
 /* What an error of reading or writing is; 0: the client has gone. */
-static int pw_notice_of(int error)
+static int notice_of(int error)
 {
     switch (error) {
     case EPIPE:
@@ -225,17 +225,17 @@ static int pw_notice_of(int error)
 void pw_notice_conn(pw_server *server, const pw_conn *conn, int what, int error)
 {
     if (what == PW_NOTICE_ERROR)
-        what = pw_notice_of(error);
+        what = notice_of(error);
     if (what != 0)
-        pw_notice_add(server, NULL, conn, what, error);
+        notice_add(server, NULL, conn, what, error);
 }
 
 void pw_notice_thread(const pw_thread *thread, const pw_conn *conn, int what, int error)
 {
     if (what == PW_NOTICE_ERROR)
-        what = pw_notice_of(error);
+        what = notice_of(error);
     if (what != 0)
-        pw_notice_add(thread->server, thread, conn, what, error);
+        notice_add(thread->server, thread, conn, what, error);
 }
 
 int32_t pw_notice_take(pw_server *server, pw_notice *to)

@@ -29,7 +29,7 @@ char pw_key_char(char c)
     return c == '-' ? '_' : c;
 }
 
-static bool pw_same_key(pw_span a, pw_span b)
+static bool same_key(pw_span a, pw_span b)
 {
     if (a.size != b.size)
         return false;
@@ -41,10 +41,10 @@ static bool pw_same_key(pw_span a, pw_span b)
 
 /* ------------------------------------------------------------------ a hash nobody can foresee */
 
-static uint64_t hash_key[2]; /* written once by pw_hash_key_make, then only read */
+static uint64_t hash_key[2]; /* written once by hash_key_make, then only read */
 static pthread_once_t hash_once = PTHREAD_ONCE_INIT;
 
-static void pw_hash_key_make(void)
+static void hash_key_make(void)
 {
     int source = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     ssize_t got = source >= 0 ? read(source, hash_key, sizeof hash_key) : -1;
@@ -58,59 +58,58 @@ static void pw_hash_key_make(void)
     hash_key[1] = (uint64_t)(uintptr_t)&hash_key ^ (uint64_t)now.tv_sec << 32 ^ (uint64_t)getpid();
 }
 
-static uint64_t pw_rotate(uint64_t x, int bits)
+static uint64_t rotate(uint64_t x, int bits)
 {
     return x << bits | x >> (64 - bits);
 }
 
-static void pw_hash_round(uint64_t v[4])
+static void hash_round(uint64_t v[4])
 {
     v[0] += v[1];
     v[2] += v[3];
-    v[1] = pw_rotate(v[1], 13) ^ v[0];
-    v[3] = pw_rotate(v[3], 16) ^ v[2];
-    v[0] = pw_rotate(v[0], 32) + v[3];
+    v[1] = rotate(v[1], 13) ^ v[0];
+    v[3] = rotate(v[3], 16) ^ v[2];
+    v[0] = rotate(v[0], 32) + v[3];
     v[2] += v[1];
-    v[3] = pw_rotate(v[3], 21) ^ v[0];
-    v[1] = pw_rotate(v[1], 17) ^ v[2];
-    v[2] = pw_rotate(v[2], 32);
+    v[3] = rotate(v[3], 21) ^ v[0];
+    v[1] = rotate(v[1], 17) ^ v[2];
+    v[2] = rotate(v[2], 32);
 }
 
-static void pw_hash_word(uint64_t v[4], uint64_t word)
+static void hash_word(uint64_t v[4], uint64_t word)
 {
     v[3] ^= word;
-    pw_hash_round(v);
+    hash_round(v);
     v[0] ^= word;
 }
 
-/* SipHash-1-3 (Aumasson and Bernstein) of the key that a name becomes. */
-static uint64_t pw_hash_name(pw_span name)
+uint64_t pw_hash_name(const uint64_t key[2], pw_span name)
 {
-    uint64_t v[4] = {hash_key[0] ^ 0x736f6d6570736575, hash_key[1] ^ 0x646f72616e646f6d,
-                     hash_key[0] ^ 0x6c7967656e657261, hash_key[1] ^ 0x7465646279746573};
+    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d,
+                     key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573};
     uint64_t word = 0;
     for (size_t i = 0; i < name.size; i++) {
         word |= (uint64_t)(unsigned char)pw_key_char(name.at[i]) << (i % 8 * 8);
         if (i % 8 == 7) {
-            pw_hash_word(v, word);
+            hash_word(v, word);
             word = 0;
         }
     }
-    pw_hash_word(v, word | (uint64_t)name.size << 56);
+    hash_word(v, word | (uint64_t)name.size << 56);
     v[2] ^= 0xff;
     for (int i = 0; i < 3; i++)
-        pw_hash_round(v);
+        hash_round(v);
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
 /* ------------------------------------------------------------------ names without a number */
 
-static void pw_others_begin(pw_others *others, size_t count)
+static void others_begin(pw_others *others, size_t count)
 {
     others->mask = 0;
     if (count <= PW_FEW_NAMES)
         return;
-    pthread_once(&hash_once, pw_hash_key_make);
+    pthread_once(&hash_once, hash_key_make);
     size_t size = 2 * PW_FEW_NAMES;
     while (size < 2 * count)
         size *= 2;
@@ -120,16 +119,16 @@ static void pw_others_begin(pw_others *others, size_t count)
 
 /* The place of a name in index->others; where it is new, the one behind them all, which becomes its
  * own. */
-static size_t pw_others_find(pw_others *others, const pw_index *index, const pw_field *fields,
-                             pw_span name)
+static size_t others_find(pw_others *others, const pw_index *index, const pw_field *fields,
+                          pw_span name)
 {
     size_t place = 0;
     if (others->mask == 0) {
-        while (place < index->other_count && !pw_same_key(fields[index->others[place]].name, name))
+        while (place < index->other_count && !same_key(fields[index->others[place]].name, name))
             place++;
         return place;
     }
-    uint64_t hash = pw_hash_name(name);
+    uint64_t hash = pw_hash_name(hash_key, name);
     for (size_t slot = (size_t)hash & others->mask;; slot = (slot + 1) & others->mask) {
         place = others->slots[slot];
         if (place == PW_NO_FIELD) {
@@ -137,19 +136,19 @@ static size_t pw_others_find(pw_others *others, const pw_index *index, const pw_
             others->hashes[index->other_count] = hash;
             return index->other_count;
         }
-        if (others->hashes[place] == hash && pw_same_key(fields[index->others[place]].name, name))
+        if (others->hashes[place] == hash && same_key(fields[index->others[place]].name, name))
             return place;
     }
 }
 
-static void pw_index_others(pw_index *index, const pw_head *head, size_t count)
+static void index_others(pw_index *index, const pw_head *head, size_t count)
 {
     pw_others others;
-    pw_others_begin(&others, count);
+    others_begin(&others, count);
     for (size_t i = 0; i < head->field_count; i++) {
         if (head->fields[i].number != PW_OTHER_NAME)
             continue;
-        size_t place = pw_others_find(&others, index, head->fields, head->fields[i].name);
+        size_t place = others_find(&others, index, head->fields, head->fields[i].name);
         if (place == index->other_count)
             index->others[index->other_count++] = (uint16_t)i;
         else
@@ -182,7 +181,7 @@ void pw_index_make(pw_index *index, const pw_head *head)
     index->numbers[0] &=
         ~(pw_index_bit(PW_KEY_CONTENT_LENGTH) | pw_index_bit(PW_KEY_TRANSFER_ENCODING));
     if (others > 0)
-        pw_index_others(index, head, others);
+        index_others(index, head, others);
 }
 
 int pw_index_pop(uint64_t numbers[4])

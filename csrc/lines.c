@@ -14,7 +14,7 @@
 #include "lines.h"
 
 /* Whether another value of this field means nothing to the connection itself. */
-static bool pw_line_may_change(uint8_t number)
+static bool line_may_change(uint8_t number)
 {
     switch (number) {
     case PW_OTHER_NAME:
@@ -29,7 +29,7 @@ static bool pw_line_may_change(uint8_t number)
     }
 }
 
-static pw_line *pw_line_add(pw_lines *lines, size_t size)
+static pw_line *line_add(pw_lines *lines, size_t size)
 {
     pw_line *line = &lines->lines[lines->count++];
     *line = (pw_line){.size = (uint32_t)size};
@@ -51,22 +51,22 @@ pw_lines *pw_lines_new(const pw_head *head, const char *data)
         const char *value_end = field->value.at + field->value.size;
         const char *next = (const char *)memchr(value_end, '\n', (size_t)(end - value_end)) + 1;
         if (field->name.at > at)
-            pw_line_add(lines, (size_t)(field->name.at - at));
-        pw_line *line = pw_line_add(lines, (size_t)(next - field->name.at));
+            line_add(lines, (size_t)(field->name.at - at));
+        pw_line *line = line_add(lines, (size_t)(next - field->name.at));
         line->number = field->number;
-        if (pw_line_may_change(field->number) && times[field->number] == 1)
+        if (line_may_change(field->number) && times[field->number] == 1)
             line->name_size = (uint32_t)field->name.size + 1;
         at = next;
     }
     if (end > at)
-        pw_line_add(lines, (size_t)(end - at));
+        line_add(lines, (size_t)(end - at));
     return lines;
 }
 
 #define PW_EACH_BYTE(c) ((uint64_t)0x0101010101010101 * (c))
 
 /* field-value = *( HTAB / SP / VCHAR / obs-text ), as picohttpparser takes it */
-static bool pw_is_value(const char *at, const char *end)
+static bool is_value(const char *at, const char *end)
 {
     for (; end - at >= 8; at += 8) { /* as long as there is nothing special in eight bytes */
         uint64_t bytes;
@@ -86,10 +86,10 @@ static bool pw_is_value(const char *at, const char *end)
 }
 
 /* The value that stands at `at`, without the blanks around it. Returns past its CRLF, or NULL. */
-static const char *pw_line_value(const char *at, const char *end, pw_span *value)
+static const char *line_value(const char *at, const char *end, pw_span *value)
 {
     const char *stop = memchr(at, '\r', (size_t)(end - at));
-    if (stop == NULL || end - stop < 2 || stop[1] != '\n' || !pw_is_value(at, stop))
+    if (stop == NULL || end - stop < 2 || stop[1] != '\n' || !is_value(at, stop))
         return NULL;
     const char *to = stop;
     while (at < to && (*at == ' ' || *at == '\t'))
@@ -117,7 +117,7 @@ size_t pw_lines_follow(const pw_lines *lines, const char *before, const char *da
             return 0;
         pw_change *change = &changes->items[changes->count++];
         change->number = line->number;
-        at = pw_line_value(at + line->name_size, end, &change->value);
+        at = line_value(at + line->name_size, end, &change->value);
         if (at == NULL)
             return 0;
     }

@@ -8,6 +8,7 @@
 #include "conn.h"
 #include "conn_close.h"
 #include "conn_keep.h"
+#include "conn_pool.h"
 #include "conn_wait.h"
 #include "incident.h"
 #include "listener.h"
@@ -37,7 +38,7 @@ void pw_loop_clear(pw_server *server)
 /* ------------------------------------------------------------------ draining and the end */
 
 /* Follows what pw_server_stop has been asked for. */
-static void pw_server_drain(pw_server *server)
+static void server_drain(pw_server *server)
 {
     if (atomic_load(&server->stopping) == 0)
         return;
@@ -55,7 +56,7 @@ static void pw_server_drain(pw_server *server)
 }
 
 /* Nothing goes on any more. What a thread still has ends when it comes back: pw_conn_finished. */
-static void pw_server_end(pw_server *server)
+static void server_end(pw_server *server)
 {
     bool others_accept = atomic_load(&server->stopping) == PW_LEAVE;
     if (pw_accept_close(server) && !others_accept)
@@ -74,13 +75,13 @@ static void pw_server_end(pw_server *server)
 
 /* ------------------------------------------------------------------ the loop */
 
-static void pw_server_event(pw_server *server, const pw_event *event)
+static void server_event(pw_server *server, const pw_event *event)
 {
     if (event->tag == server->wake) {
         char unused[64];
         while (read(server->wake[0], unused, sizeof unused) > 0)
             continue;
-        pw_server_drain(server);
+        server_drain(server);
         return;
     }
     for (int i = 0; i < server->accept.listener_count; i++)
@@ -92,7 +93,7 @@ static void pw_server_event(pw_server *server, const pw_event *event)
     pw_conn_event(server, event->tag, event->what);
 }
 
-static int pw_server_patience(pw_server *server)
+static int server_patience(pw_server *server)
 {
     int64_t wait = pw_timers_wait(&server->timers);
     const int64_t others[] = {atomic_load(&server->drain_until), server->accept.resume_at,
@@ -114,7 +115,7 @@ static int pw_server_patience(pw_server *server)
 }
 
 /* Waits for events when there is nothing else to do; at most so many ms, -1: for ever. */
-static void pw_server_wait(pw_server *server, int most)
+static void server_wait(pw_server *server, int most)
 {
     bool any = false;
     for (pw_timer *timer; (timer = pw_timers_due(&server->timers)) != NULL; any = true)
@@ -127,7 +128,7 @@ static void pw_server_wait(pw_server *server, int most)
     if (server->accept.paused)
         pw_accept_look(server);
     server->event_next = 0;
-    int patience = server->spent.first != NULL ? 0 : pw_server_patience(server);
+    int patience = server->spent.first != NULL ? 0 : server_patience(server);
     if (most >= 0 && (patience < 0 || patience > most))
         patience = most;
     server->polling = true;
@@ -153,14 +154,14 @@ static void pw_server_wait(pw_server *server, int most)
         pw_batch_flush(server, true);
 }
 
-static bool pw_server_is_over(pw_server *server)
+static bool server_is_over(pw_server *server)
 {
     return server->draining &&
            ((server->conn_count == 0 && !pw_accept_is_open(server)) || pw_server_is_late(server));
 }
 
 /* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
-static int64_t pw_loop_drive(pw_thread *thread, pw_conn *conn)
+static int64_t loop_drive(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
     bool ready = conn->state == PW_CONN_READY;
@@ -204,15 +205,15 @@ int64_t pw_loop(pw_thread *thread)
         if (conn == NULL && server->event_next == server->event_count)
             conn = pw_queue_pop(&server->again);
         if (conn != NULL) {
-            int64_t number = pw_loop_drive(thread, conn);
+            int64_t number = loop_drive(thread, conn);
             if (number != PW_IDLE)
                 return number;
         } else if (server->event_next < server->event_count) {
-            pw_server_event(server, &server->events[server->event_next++]);
+            server_event(server, &server->events[server->event_next++]);
         } else if (pw_accept_drain_is_due(server)) {
             pw_accept_drain(server);
-        } else if (pw_server_is_over(server)) {
-            pw_server_end(server);
+        } else if (server_is_over(server)) {
+            server_end(server);
             pw_token_stop(server);
             return PW_STOP;
         } else if (serves ? server->news_count > 0 || thread->nudged : pw_watch_is_wanted(server)) {
@@ -223,7 +224,7 @@ int64_t pw_loop(pw_thread *thread)
                 pw_server_wake(server); /* of these the poller does not tell */
             return PW_IDLE;
         } else {
-            pw_server_wait(server, thread->patience);
+            server_wait(server, thread->patience);
             waited = true;
         }
     }

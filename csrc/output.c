@@ -14,7 +14,7 @@
 #define PW_FILE_STEP ((size_t)1 << 20)
 #define PW_STEPS_MOST 4 /* so that one fast reader does not hold the loop */
 
-static pw_piece *pw_piece_new(pw_output *output, size_t room)
+static pw_piece *piece_new(pw_output *output, size_t room)
 {
     pw_piece *piece = pw_realloc(NULL, sizeof *piece + room);
     if (piece == NULL)
@@ -42,7 +42,7 @@ bool pw_output_copy(pw_output *output, const char *data, size_t size)
             return true;
         }
     }
-    pw_piece *piece = pw_piece_new(output, size > 2048 ? size : 2048);
+    pw_piece *piece = piece_new(output, size > 2048 ? size : 2048);
     if (piece == NULL)
         return false;
     memcpy(piece->own, data, size);
@@ -54,7 +54,7 @@ bool pw_output_copy(pw_output *output, const char *data, size_t size)
 
 bool pw_output_borrow(pw_output *output, const char *data, size_t size)
 {
-    pw_piece *piece = pw_piece_new(output, 0);
+    pw_piece *piece = piece_new(output, 0);
     if (piece == NULL)
         return false;
     piece->at = data;
@@ -70,7 +70,7 @@ bool pw_output_file(pw_output *output, int fd, off_t offset, size_t size)
     int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (own < 0)
         return false;
-    pw_piece *piece = pw_piece_new(output, 0);
+    pw_piece *piece = piece_new(output, 0);
     if (piece == NULL) {
         close(own);
         return false;
@@ -83,7 +83,7 @@ bool pw_output_file(pw_output *output, int fd, off_t offset, size_t size)
 }
 
 /* All of it is sent: the disk is free again. */
-static void pw_output_empty_spool(pw_output *output)
+static void output_empty_spool(pw_output *output)
 {
     if (ftruncate(output->spool, 0) != 0)
         return; /* it grows on */
@@ -101,7 +101,7 @@ void pw_output_close_spool(pw_output *output)
     output->store = NULL;
 }
 
-static bool pw_output_open_spool(pw_output *output, pw_store *store)
+static bool output_open_spool(pw_output *output, pw_store *store)
 {
     if (output->store != NULL)
         return true;
@@ -122,13 +122,13 @@ bool pw_output_spool(pw_output *output, pw_store *store, const struct iovec *par
     if (more > store->spool_most - output->spool_size)
         return false;
     if (atomic_fetch_add(&store->spooled, more) > store->spool_total - more ||
-        !pw_output_open_spool(output, store))
+        !output_open_spool(output, store))
         goto no_room;
     if (!pw_write_parts(output->spool, left, count, (off_t)output->spool_size))
         goto no_room; /* what of it is in the file will be written over */
     pw_piece *last = output->last;
     if (last == NULL || !last->spooled) {
-        last = pw_piece_new(output, 0); /* not sooner: one without bytes could not be sent */
+        last = piece_new(output, 0); /* not sooner: one without bytes could not be sent */
         if (last == NULL)
             goto no_room;
         last->file = output->spool;
@@ -145,7 +145,7 @@ no_room:
     return false;
 }
 
-static void pw_output_drop_first(pw_output *output)
+static void output_drop_first(pw_output *output)
 {
     pw_piece *piece = output->first;
     output->first = piece->next;
@@ -156,7 +156,7 @@ static void pw_output_drop_first(pw_output *output)
     if (piece->spooled) {
         output->unsent_spool -= (int64_t)piece->left;
         if (output->unsent_spool == 0)
-            pw_output_empty_spool(output);
+            output_empty_spool(output);
     } else if (piece->file >= 0) {
         close(piece->file);
     }
@@ -166,7 +166,7 @@ static void pw_output_drop_first(pw_output *output)
 void pw_output_free(pw_output *output)
 {
     while (output->first != NULL)
-        pw_output_drop_first(output);
+        output_drop_first(output);
     pw_output_close_spool(output);
 }
 
@@ -191,13 +191,13 @@ bool pw_output_own(pw_output *output)
     return true;
 }
 
-static pw_io pw_failure(void)
+static pw_io io_failure(void)
 {
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? PW_IO_RETRY : PW_IO_ERROR;
 }
 
 /* The kernel takes a copy of a few bytes sooner than a list of where they are: 2 % of a small response. */
-static ssize_t pw_send_parts(int fd, struct iovec *parts, int count)
+static ssize_t send_parts(int fd, struct iovec *parts, int count)
 {
     if (count == 1)
         return pw_send_bytes(fd, parts->iov_base, parts->iov_len);
@@ -216,7 +216,7 @@ static ssize_t pw_send_parts(int fd, struct iovec *parts, int count)
 }
 
 /* The pieces up to the first file. */
-static pw_io pw_flush_bytes(pw_output *output, int fd, bool *progress)
+static pw_io flush_bytes(pw_output *output, int fd, bool *progress)
 {
     struct iovec parts[PW_PARTS_MOST];
     int count = 0;
@@ -226,9 +226,9 @@ static pw_io pw_flush_bytes(pw_output *output, int fd, bool *progress)
         parts[count++] = (struct iovec){(void *)(uintptr_t)piece->at, piece->left};
         want += piece->left;
     }
-    ssize_t done = pw_send_parts(fd, parts, count);
+    ssize_t done = send_parts(fd, parts, count);
     if (done < 0)
-        return pw_failure();
+        return io_failure();
     *progress |= done > 0;
     size_t left = (size_t)done;
     bool whole = left == want;
@@ -236,7 +236,7 @@ static pw_io pw_flush_bytes(pw_output *output, int fd, bool *progress)
         left -= output->first->left;
         output->size -= (int64_t)output->first->left;
         output->first->left = 0;
-        pw_output_drop_first(output);
+        output_drop_first(output);
     }
     if (left > 0) {
         output->first->at += left;
@@ -246,13 +246,13 @@ static pw_io pw_flush_bytes(pw_output *output, int fd, bool *progress)
     return whole ? PW_IO_OK : PW_IO_RETRY;
 }
 
-static pw_io pw_flush_file(pw_output *output, int fd, bool *progress)
+static pw_io flush_file(pw_output *output, int fd, bool *progress)
 {
     pw_piece *piece = output->first;
     size_t want = piece->left < PW_FILE_STEP ? piece->left : PW_FILE_STEP;
     ssize_t done = pw_send_file_part(fd, piece->file, &piece->offset, want);
     if (done < 0)
-        return pw_failure();
+        return io_failure();
     if (done == 0) {
         errno = ENODATA; /* the file has become shorter than was promised */
         return PW_IO_ERROR;
@@ -263,15 +263,15 @@ static pw_io pw_flush_file(pw_output *output, int fd, bool *progress)
     if (piece->spooled)
         output->unsent_spool -= (int64_t)done;
     if (piece->left == 0)
-        pw_output_drop_first(output);
+        output_drop_first(output);
     return PW_IO_OK;
 }
 
 pw_io pw_output_flush(pw_output *output, int fd, bool *progress)
 {
     for (int step = 0; step < PW_STEPS_MOST && output->first != NULL; step++) {
-        pw_io outcome = output->first->file >= 0 ? pw_flush_file(output, fd, progress)
-                                                 : pw_flush_bytes(output, fd, progress);
+        pw_io outcome = output->first->file >= 0 ? flush_file(output, fd, progress)
+                                                 : flush_bytes(output, fd, progress);
         if (outcome != PW_IO_OK)
             return outcome;
     }
@@ -282,8 +282,8 @@ pw_io pw_output_try(pw_output *output, int fd, struct iovec **parts, int *count)
 {
     if (output->first != NULL)
         return PW_IO_RETRY;
-    ssize_t done = pw_send_parts(fd, *parts, *count);
-    if (done < 0 && pw_failure() == PW_IO_ERROR)
+    ssize_t done = send_parts(fd, *parts, *count);
+    if (done < 0 && io_failure() == PW_IO_ERROR)
         return PW_IO_ERROR;
     size_t left = done < 0 ? 0 : (size_t)done;
     while (*count > 0 && (*parts)->iov_len <= left) {

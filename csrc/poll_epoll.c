@@ -6,18 +6,18 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-static int pw_epoll_open(pw_poll *poll)
+static int poll_open(pw_poll *poll)
 {
     poll->fd = epoll_create1(EPOLL_CLOEXEC);
     return poll->fd < 0 ? errno : 0;
 }
 
-static void pw_epoll_close(pw_poll *poll)
+static void poll_close(pw_poll *poll)
 {
     close(poll->fd);
 }
 
-static int pw_epoll_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
+static int poll_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = tag};
     switch (kind) {
@@ -33,13 +33,13 @@ static int pw_epoll_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
     return epoll_ctl(poll->fd, EPOLL_CTL_ADD, fd, &event) < 0 ? errno : 0;
 }
 
-static void pw_epoll_remove(pw_poll *poll, int fd)
+static void poll_remove(pw_poll *poll, int fd)
 {
     struct epoll_event unused = {.events = 0, .data.ptr = NULL};
     epoll_ctl(poll->fd, EPOLL_CTL_DEL, fd, &unused);
 }
 
-static int pw_epoll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout)
+static int poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout)
 {
     struct epoll_event found[PW_EVENTS_MOST];
     int count = epoll_wait(poll->fd, found, PW_EVENTS_MOST, timeout);
@@ -61,12 +61,12 @@ static int pw_epoll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int tim
 
 const pw_poller pw_poller_epoll = {
     .name = "epoll",
-    .open = pw_epoll_open,
-    .close = pw_epoll_close,
-    .forked = pw_epoll_close, /* of this process's descriptor alone */
-    .add = pw_epoll_add,
+    .open = poll_open,
+    .close = poll_close,
+    .forked = poll_close, /* of this process's descriptor alone */
+    .add = poll_add,
     .want = NULL,
-    .remove = pw_epoll_remove,
-    .wait = pw_epoll_wait,
+    .remove = poll_remove,
+    .wait = poll_wait,
 };
 #endif

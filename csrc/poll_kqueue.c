@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static int pw_kqueue_open(pw_poll *poll)
+static int poll_open(pw_poll *poll)
 {
     poll->fd = kqueue();
     if (poll->fd < 0)
@@ -22,17 +22,17 @@ static int pw_kqueue_open(pw_poll *poll)
     return 0;
 }
 
-static void pw_kqueue_forked(pw_poll *poll)
+static void poll_forked(pw_poll *poll)
 {
     (void)poll; /* a child does not have the descriptor */
 }
 
-static void pw_kqueue_close(pw_poll *poll)
+static void poll_close(pw_poll *poll)
 {
     close(poll->fd);
 }
 
-static int pw_kqueue_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
+static int poll_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
 {
     struct kevent change;
     EV_SET(&change, (uintptr_t)fd, EVFILT_READ, EV_ADD | (kind == PW_POLL_EDGES ? EV_CLEAR : 0), 0,
@@ -40,7 +40,7 @@ static int pw_kqueue_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
     return kevent(poll->fd, &change, 1, NULL, 0, NULL) < 0 ? errno : 0;
 }
 
-static int pw_kqueue_want(pw_poll *poll, int fd, void *tag, int what)
+static int poll_want(pw_poll *poll, int fd, void *tag, int what)
 {
     if ((what & PW_WRITABLE) == 0)
         return 0;
@@ -49,7 +49,7 @@ static int pw_kqueue_want(pw_poll *poll, int fd, void *tag, int what)
     return kevent(poll->fd, &change, 1, NULL, 0, NULL) < 0 ? errno : 0;
 }
 
-static void pw_kqueue_remove(pw_poll *poll, int fd)
+static void poll_remove(pw_poll *poll, int fd)
 {
     struct kevent changes[2]; /* the second may not be there, and the list ends with an error */
     EV_SET(&changes[0], (uintptr_t)fd, EVFILT_READ, EV_DELETE, 0, 0, NULL);
@@ -57,7 +57,7 @@ static void pw_kqueue_remove(pw_poll *poll, int fd)
     kevent(poll->fd, changes, 2, NULL, 0, NULL);
 }
 
-static int pw_kqueue_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout)
+static int poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout)
 {
     struct kevent found[PW_EVENTS_MOST];
     const struct timespec wait = {timeout / 1000, timeout % 1000 * 1000000L};
@@ -76,12 +76,12 @@ static int pw_kqueue_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int ti
 
 const pw_poller pw_poller_kqueue = {
     .name = "kqueue",
-    .open = pw_kqueue_open,
-    .close = pw_kqueue_close,
-    .forked = pw_kqueue_forked,
-    .add = pw_kqueue_add,
-    .want = pw_kqueue_want,
-    .remove = pw_kqueue_remove,
-    .wait = pw_kqueue_wait,
+    .open = poll_open,
+    .close = poll_close,
+    .forked = poll_forked,
+    .add = poll_add,
+    .want = poll_want,
+    .remove = poll_remove,
+    .wait = poll_wait,
 };
 #endif

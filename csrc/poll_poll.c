@@ -38,17 +38,17 @@ struct pw_poll_table {
 };
 
 /* Not under the table's lock, which a thread of the parent may hold. */
-static void pw_table_forked(pw_poll *poll)
+static void table_forked(pw_poll *poll)
 {
     for (int i = 0; i < 2; i++)
         if (poll->table->wake[i] >= 0)
             close(poll->table->wake[i]);
 }
 
-static void pw_table_close(pw_poll *poll)
+static void table_close(pw_poll *poll)
 {
     struct pw_poll_table *table = poll->table;
-    pw_table_forked(poll);
+    table_forked(poll);
     pthread_mutex_destroy(&table->lock);
     pw_free(table->entries);
     pw_free(table->asked);
@@ -57,8 +57,8 @@ static void pw_table_close(pw_poll *poll)
     poll->table = NULL;
 }
 
-/* With the lock, as all that follow but pw_table_wait. False: out of memory. */
-static bool pw_table_grow(struct pw_poll_table *table, size_t want)
+/* With the lock, as all that follow but table_wait. False: out of memory. */
+static bool table_grow(struct pw_poll_table *table, size_t want)
 {
     if (want <= table->room)
         return true;
@@ -81,7 +81,7 @@ static bool pw_table_grow(struct pw_poll_table *table, size_t want)
     return true;
 }
 
-static int pw_table_open(pw_poll *poll)
+static int table_open(pw_poll *poll)
 {
     struct pw_poll_table *table = pw_alloc(sizeof *table);
     if (table == NULL)
@@ -89,14 +89,14 @@ static int pw_table_open(pw_poll *poll)
     poll->table = table;
     table->wake[0] = table->wake[1] = -1;
     pthread_mutex_init(&table->lock, NULL);
-    int error = pw_table_grow(table, 1) ? pw_pipe(table->wake) : ENOMEM;
+    int error = table_grow(table, 1) ? pw_pipe(table->wake) : ENOMEM;
     if (error != 0)
-        pw_table_close(poll);
+        table_close(poll);
     return error;
 }
 
 /* The thread that waits has asked for less than is wanted now. */
-static void pw_table_wake(struct pw_poll_table *table)
+static void table_wake(struct pw_poll_table *table)
 {
     if (!table->waiting)
         return;
@@ -106,12 +106,12 @@ static void pw_table_wake(struct pw_poll_table *table)
         errno = saved;
 }
 
-static int pw_table_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
+static int table_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
 {
     struct pw_poll_table *table = poll->table;
     int error = 0;
     pthread_mutex_lock(&table->lock);
-    if (!pw_table_grow(table, (size_t)fd + 1)) {
+    if (!table_grow(table, (size_t)fd + 1)) {
         error = ENOMEM;
     } else if (table->entries[fd].used) {
         error = EEXIST;
@@ -123,13 +123,13 @@ static int pw_table_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
             .events = kind == PW_POLL_EDGES ? 0 : POLLIN,
             .since = table->waits,
         };
-        pw_table_wake(table);
+        table_wake(table);
     }
     pthread_mutex_unlock(&table->lock);
     return error;
 }
 
-static int pw_table_want(pw_poll *poll, int fd, void *tag, int what)
+static int table_want(pw_poll *poll, int fd, void *tag, int what)
 {
     struct pw_poll_table *table = poll->table;
     short events = 0;
@@ -140,7 +140,7 @@ static int pw_table_want(pw_poll *poll, int fd, void *tag, int what)
     pthread_mutex_lock(&table->lock);
     pw_poll_entry *entry = &table->entries[fd];
     if (entry->gone || (events & ~entry->events) != 0)
-        pw_table_wake(table);
+        table_wake(table);
     entry->tag = tag;
     entry->events = events;
     entry->gone = false;
@@ -148,7 +148,7 @@ static int pw_table_want(pw_poll *poll, int fd, void *tag, int what)
     return 0;
 }
 
-static void pw_table_remove(pw_poll *poll, int fd)
+static void table_remove(pw_poll *poll, int fd)
 {
     struct pw_poll_table *table = poll->table;
     pthread_mutex_lock(&table->lock);
@@ -158,7 +158,7 @@ static void pw_table_remove(pw_poll *poll, int fd)
 }
 
 /* Fills asked, the wake-up first; returns how many. */
-static size_t pw_table_ask(struct pw_poll_table *table)
+static size_t table_ask(struct pw_poll_table *table)
 {
     size_t count = 0;
     if (table->larger != NULL) {
@@ -185,7 +185,7 @@ static size_t pw_table_ask(struct pw_poll_table *table)
 }
 
 /* What has been found for a descriptor, with what it no longer wants; 0: nothing. */
-static int pw_table_tell(pw_poll_entry *entry, short found)
+static int table_tell(pw_poll_entry *entry, short found)
 {
     int what = 0;
     if (found & PW_POLL_GONE)
@@ -202,7 +202,7 @@ static int pw_table_tell(pw_poll_entry *entry, short found)
 
 /* poll(2); where more is asked for than the limit of descriptors allows, because that has been
  * lowered since, in parts, and not for long. */
-static int pw_poll_parts(struct pollfd *asked, size_t count, int timeout)
+static int poll_parts(struct pollfd *asked, size_t count, int timeout)
 {
     int found = poll(asked, (nfds_t)count, timeout);
     struct rlimit limit;
@@ -221,14 +221,14 @@ static int pw_poll_parts(struct pollfd *asked, size_t count, int timeout)
     return poll(asked, (nfds_t)part, timeout);
 }
 
-static int pw_table_wait(pw_poll *self, pw_event events[PW_EVENTS_MOST], int timeout)
+static int table_wait(pw_poll *self, pw_event events[PW_EVENTS_MOST], int timeout)
 {
     struct pw_poll_table *table = self->table;
     int count = 0;
     pthread_mutex_lock(&table->lock);
-    size_t asked = pw_table_ask(table);
+    size_t asked = table_ask(table);
     pthread_mutex_unlock(&table->lock);
-    int found = pw_poll_parts(table->asked, asked, timeout);
+    int found = poll_parts(table->asked, asked, timeout);
     pthread_mutex_lock(&table->lock);
     table->waiting = false;
     if (found > 0 && table->asked[0].revents != 0) {
@@ -245,7 +245,7 @@ static int pw_table_wait(pw_poll *self, pw_event events[PW_EVENTS_MOST], int tim
         pw_poll_entry *entry = &table->entries[one->fd];
         if (!entry->used || entry->since >= table->waits)
             continue; /* another thread has removed it meanwhile, and perhaps added its like */
-        events[count++] = (pw_event){entry->tag, pw_table_tell(entry, one->revents)};
+        events[count++] = (pw_event){entry->tag, table_tell(entry, one->revents)};
         table->turn = (size_t)one->fd + 1;
     }
     pthread_mutex_unlock(&table->lock);
@@ -254,11 +254,11 @@ static int pw_table_wait(pw_poll *self, pw_event events[PW_EVENTS_MOST], int tim
 
 const pw_poller pw_poller_poll = {
     .name = "poll",
-    .open = pw_table_open,
-    .close = pw_table_close,
-    .forked = pw_table_forked,
-    .add = pw_table_add,
-    .want = pw_table_want,
-    .remove = pw_table_remove,
-    .wait = pw_table_wait,
+    .open = table_open,
+    .close = table_close,
+    .forked = table_forked,
+    .add = table_add,
+    .want = table_want,
+    .remove = table_remove,
+    .wait = table_wait,
 };

@@ -3,7 +3,6 @@
  * that waits for events is woken.
  */
 #include <errno.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "alloc.h"
@@ -35,58 +34,6 @@ void pw_queue_push(pw_queue *queue, pw_conn *conn, bool first)
     } else {
         queue->last->run_next = conn;
         queue->last = conn;
-    }
-}
-
-bool pw_conn_defer_free(pw_server *server, pw_conn *conn)
-{
-    if (conn->state != PW_CONN_CLOSED)
-        return false;
-    conn->run_next = server->dead;
-    server->dead = conn;
-    return true;
-}
-
-/* The allocator takes 300 instructions more for a connection that comes and goes: a thread's cache in
- * it keeps a few freed pieces of one size, and clients come by the dozen. */
-pw_conn *pw_conn_take(pw_server *server)
-{
-    pw_conn *conn = server->spare;
-    if (conn == NULL)
-        return pw_alloc(sizeof *conn);
-    server->spare = conn->run_next;
-    server->spare_count--;
-    memset(conn, 0, sizeof *conn);
-    return conn;
-}
-
-static void conn_put(pw_server *server, pw_conn *conn)
-{
-    if (server->spare_count >= PW_SPARE_MOST) {
-        pw_free(conn);
-        return;
-    }
-    conn->run_next = server->spare;
-    server->spare = conn;
-    server->spare_count++;
-}
-
-void pw_conn_free_spare(pw_server *server)
-{
-    while (server->spare != NULL) {
-        pw_conn *conn = server->spare;
-        server->spare = conn->run_next;
-        pw_free(conn);
-    }
-    server->spare_count = 0;
-}
-
-void pw_reap(pw_server *server)
-{
-    while (server->dead != NULL) {
-        pw_conn *conn = server->dead;
-        server->dead = conn->run_next;
-        conn_put(server, conn);
     }
 }
 

@@ -31,20 +31,6 @@ static inline bool pw_slice_is_over(const pw_server *server, const pw_conn *conn
 /* Goes on with a connection that could go on now, but whose slice is over: after the others. */
 void pw_slice_end(pw_server *server, pw_conn *conn);
 
-/* Out of the run queue: a closed one is only now nobody's. */
-bool pw_conn_defer_free(pw_server *server, pw_conn *conn);
-/* Frees those. */
-void pw_reap(pw_server *server);
-/* How many connections' memory is kept for the next ones. */
-#ifdef PW_SANITIZERS
-#define PW_SPARE_MOST 0 /* so that a use after the end is found */
-#else
-#define PW_SPARE_MOST 64
-#endif
-/* Zeroed memory for a new connection; NULL without memory. */
-pw_conn *pw_conn_take(pw_server *server);
-void pw_conn_free_spare(pw_server *server);
-
 /* Whether what is not over has to end now, because the server was stopped. */
 bool pw_server_is_late(pw_server *server);
 /* For pw_news. */

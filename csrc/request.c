@@ -14,7 +14,7 @@
 #include "request_id.h"
 
 /* Decides whether this head is worth remembering for its connection. */
-static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
+static void remember_head(pw_server *server, pw_conn *conn, const char *data)
 {
     if (conn->facts.chunked || server->head.authority.at != NULL || data[0] == '\r')
         return;
@@ -24,7 +24,7 @@ static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
         void *evicted;
         conn->entry = (int16_t)pw_cache_take(&server->cache, conn, server->timers.now, &evicted);
         if (evicted != NULL)
-            ((pw_conn *)evicted)->entry = -1; /* seen in pw_thread_describe */
+            ((pw_conn *)evicted)->entry = -1; /* seen in thread_describe */
         if (conn->entry < 0)
             return;
     } else if (++server->cache.entries[conn->entry].misses % 8 != 0) {
@@ -41,7 +41,7 @@ static void pw_remember(pw_server *server, pw_conn *conn, const char *data)
 }
 
 /* Whether the block now tells what is not as in the head kept for the connection. */
-static bool pw_compare(pw_thread *thread, pw_conn *conn, int64_t length)
+static bool compare_head(pw_thread *thread, pw_conn *conn, int64_t length)
 {
     if (conn->entry < 0)
         return false;
@@ -54,7 +54,7 @@ static bool pw_compare(pw_thread *thread, pw_conn *conn, int64_t length)
 }
 
 /* Finds again what has changed since the head kept for the connection; false: nothing can be said. */
-static bool pw_follow_again(pw_server *server, const pw_conn *conn)
+static bool follow_again(pw_server *server, const pw_conn *conn)
 {
     const pw_entry *entry = &server->cache.entries[conn->entry];
     size_t line = conn->facts.line_size;
@@ -65,7 +65,7 @@ static bool pw_follow_again(pw_server *server, const pw_conn *conn)
 }
 
 /* The values that are not as in the head kept for the connection, which it follows. */
-static void pw_describe_changes(pw_thread *thread, const pw_conn *conn)
+static void describe_changes(pw_thread *thread, const pw_conn *conn)
 {
     const pw_head *head = &thread->server->head;
     const pw_entry *entry = &thread->server->cache.entries[conn->entry];
@@ -76,7 +76,7 @@ static void pw_describe_changes(pw_thread *thread, const pw_conn *conn)
 }
 
 /* What the access log says of the request; the head that was parsed last is its own. */
-static void pw_thread_log_request(pw_thread *thread, pw_conn *conn, const pw_peer *peer)
+static void thread_log_request(pw_thread *thread, pw_conn *conn, const pw_peer *peer)
 {
     pw_server *server = thread->server;
     pw_access_request(server, &thread->log, &server->head, peer);
@@ -89,7 +89,7 @@ static void pw_thread_log_request(pw_thread *thread, pw_conn *conn, const pw_pee
         memcpy(entry->log, thread->log.at, thread->log.size);
 }
 
-static bool pw_thread_log_again(pw_thread *thread, const pw_entry *entry)
+static bool thread_log_again(pw_thread *thread, const pw_entry *entry)
 {
     if (entry->log == NULL || thread->log.room < entry->log_size)
         return false;
@@ -98,7 +98,7 @@ static bool pw_thread_log_again(pw_thread *thread, const pw_entry *entry)
     return true;
 }
 
-static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
+static void thread_describe(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
     bool logs = server->access.fd >= 0;
@@ -109,11 +109,11 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
     thread->block.values = 0;
     thread->block.other_names = false;
     if (conn->kind == PW_SAME && conn->entry >= 0 &&
-        (!logs || pw_thread_log_again(thread, &server->cache.entries[conn->entry])))
+        (!logs || thread_log_again(thread, &server->cache.entries[conn->entry])))
         return;
     if (conn->kind != PW_NEW && conn->entry < 0)
         conn->kind = PW_NEW; /* the entry was taken away while the content came, or a thread */
-    if (conn->kind == PW_CHANGED && server->parsed != conn && !pw_follow_again(server, conn))
+    if (conn->kind == PW_CHANGED && server->parsed != conn && !follow_again(server, conn))
         conn->kind = PW_NEW;
     bool whole = conn->kind == PW_NEW; /* and not of the request line alone */
     if (server->parsed != conn || (!whole && logs)) {
@@ -125,16 +125,16 @@ static void pw_thread_describe(pw_thread *thread, pw_conn *conn)
     if (whole)
         pw_peer_name(conn, &peer);
     if (conn->kind == PW_CHANGED) {
-        pw_describe_changes(thread, conn);
-    } else if (conn->kind == PW_NEW && !pw_compare(thread, conn, length)) {
-        pw_remember(server, conn, conn->in->data + conn->in->start);
+        describe_changes(thread, conn);
+    } else if (conn->kind == PW_NEW && !compare_head(thread, conn, length)) {
+        remember_head(server, conn, conn->in->data + conn->in->start);
         pw_block_make(&thread->block, &server->head, &peer, length);
     }
     if (logs)
-        pw_thread_log_request(thread, conn, &peer);
+        thread_log_request(thread, conn, &peer);
 }
 
-static void pw_thread_name_request(pw_thread *thread, const pw_conn *conn)
+static void name_request(pw_thread *thread, const pw_conn *conn)
 {
     pw_server *server = thread->server;
     if (pw_peer_is_trusted(conn)) { /* of others the head says nothing about the id */
@@ -146,7 +146,7 @@ static void pw_thread_name_request(pw_thread *thread, const pw_conn *conn)
 }
 
 /* Counts the fields that the application does not get, and tells of the first one. */
-static void pw_count_dropped(pw_server *server, const pw_conn *conn)
+static void count_dropped(pw_server *server, const pw_conn *conn)
 {
     if (server->dropped == 0) {
         if (server->parsed != conn)
@@ -162,10 +162,10 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
     if (conn->facts.dropped > 0)
-        pw_count_dropped(server, conn);
+        count_dropped(server, conn);
     if (server->request_ids)
-        pw_thread_name_request(thread, conn);
-    pw_thread_describe(thread, conn);
+        name_request(thread, conn);
+    thread_describe(thread, conn);
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = true;
     pw_thread_keep_line(thread, conn);

@@ -21,7 +21,7 @@ bool pw_peer_is_trusted(const pw_conn *conn)
 }
 
 /* The next number of a sequence (SplitMix64), which has each number once. */
-static uint64_t pw_next_number(uint64_t *state)
+static uint64_t next_number(uint64_t *state)
 {
     uint64_t number = *state += 0x9e3779b97f4a7c15;
     number = (number ^ number >> 30) * 0xbf58476d1ce4e5b9;
@@ -29,10 +29,10 @@ static uint64_t pw_next_number(uint64_t *state)
     return number ^ number >> 31;
 }
 
-static void pw_new_id(uint64_t seed[2], char *to)
+static void new_id(uint64_t seed[2], char *to)
 {
     static const char hex[] = "0123456789abcdef";
-    uint64_t parts[2] = {pw_next_number(&seed[0]), pw_next_number(&seed[1])};
+    uint64_t parts[2] = {next_number(&seed[0]), next_number(&seed[1])};
     parts[0] = (parts[0] & ~(uint64_t)0xf000) | 0x4000;
     parts[1] = (parts[1] & ~((uint64_t)3 << 62)) | (uint64_t)2 << 62;
     for (int i = 0; i < 32; i++) {
@@ -44,7 +44,7 @@ static void pw_new_id(uint64_t seed[2], char *to)
 }
 
 /* What can stand in a log, in a quoted text too. */
-static bool pw_is_id(pw_span value)
+static bool is_id(pw_span value)
 {
     if (value.size == 0 || value.size >= PW_REQUEST_ID_SIZE)
         return false;
@@ -61,11 +61,11 @@ void pw_request_id(pw_server *server, const pw_conn *conn, const pw_head *head,
 {
     if (pw_peer_is_trusted(conn)) {
         pw_span value = pw_find_field(head, "x-request-id", 12);
-        if (pw_is_id(value)) {
+        if (is_id(value)) {
             memcpy(to, value.at, value.size);
             to[value.size] = '\0';
             return;
         }
     }
-    pw_new_id(server->request_seed, to);
+    new_id(server->request_seed, to);
 }

@@ -7,7 +7,7 @@
 #include "text.h"
 
 /* HTTP-version = "HTTP/" DIGIT "." DIGIT (RFC 9112 section 2.3) */
-static pw_error pw_version(const char *at, size_t size, uint8_t *minor)
+static pw_error parse_version(const char *at, size_t size, uint8_t *minor)
 {
     if (size != 8 || memcmp(at, "HTTP/", 5) != 0 || !pw_is_digit(at[5]) || at[6] != '.' ||
         !pw_is_digit(at[7]))
@@ -19,7 +19,7 @@ static pw_error pw_version(const char *at, size_t size, uint8_t *minor)
 }
 
 /* absolute-form = scheme "://" authority path-abempty [ "?" query ], scheme http or https */
-static pw_error pw_absolute_form(pw_head *head)
+static pw_error parse_absolute_form(pw_head *head)
 {
     const char *at = head->target.at, *end = at + head->target.size;
     size_t scheme = 0;
@@ -50,7 +50,7 @@ static const uint32_t not_in_path[8] = {0xffffffff, 0x5000000d, 0x50000000, 0xa8
                                         0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff};
 
 /* Whether none of the bytes is in the set. */
-static bool pw_is_free_of(const uint32_t set[8], const char *at, const char *end)
+static bool is_free_of(const uint32_t set[8], const char *at, const char *end)
 {
     for (; at < end; at++) {
         unsigned char c = (unsigned char)*at;
@@ -60,7 +60,7 @@ static bool pw_is_free_of(const uint32_t set[8], const char *at, const char *end
     return true;
 }
 
-static pw_error pw_target(pw_head *head)
+static pw_error parse_target(pw_head *head)
 {
     const char *at = head->target.at;
     size_t size = head->target.size;
@@ -70,8 +70,8 @@ static pw_error pw_target(pw_head *head)
         return PW_E_REQUEST_LINE;
     const char *end = at + size;
     const char *mark = memchr(at, '?', size);
-    if (!pw_is_free_of(not_in_path, at, mark != NULL ? mark : end) ||
-        (mark != NULL && !pw_is_free_of(not_in_target, mark, end)))
+    if (!is_free_of(not_in_path, at, mark != NULL ? mark : end) ||
+        (mark != NULL && !is_free_of(not_in_target, mark, end)))
         return PW_E_TARGET;
     if (at[0] == '/') {
         head->path = head->target;
@@ -80,7 +80,7 @@ static pw_error pw_target(pw_head *head)
             return PW_E_TARGET;
         head->path = head->target;
     } else {
-        pw_error error = pw_absolute_form(head);
+        pw_error error = parse_absolute_form(head);
         if (error != PW_E_NONE)
             return error;
     }
@@ -111,10 +111,10 @@ pw_error pw_request_line(const char *data, size_t size, pw_head *head)
         return PW_E_REQUEST_LINE;
     head->target = pw_cut(first + 1, second);
     head->authority = (pw_span){NULL, 0};
-    pw_error error = pw_version(second + 1, (size_t)(end - second - 1), &head->facts.minor);
+    pw_error error = parse_version(second + 1, (size_t)(end - second - 1), &head->facts.minor);
     if (error != PW_E_NONE)
         return error;
     if (head->method.size == 7 && memcmp(head->method.at, "CONNECT", 7) == 0)
         return PW_E_CONNECT;
-    return pw_target(head);
+    return parse_target(head);
 }

@@ -12,6 +12,7 @@
 #include "loop.h"
 #include "output.h"
 #include "queue.h"
+#include "state.h"
 #include "system.h"
 #include "token.h"
 
@@ -82,7 +83,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
 /* Holds the thread, as the application's own doing, until the client has taken enough. No other
  * thread touches the output: this one has the turn, and nothing is gathered. Returns 0, or what has
  * happened. */
-static int pw_response_wait_on(pw_server *server, pw_conn *conn)
+static int response_wait_on(pw_server *server, pw_conn *conn)
 {
     const int step = 100;     /* ms: how soon a stop is seen */
     int64_t since = pw_now(); /* signals may end a step early */
@@ -108,12 +109,12 @@ static int pw_response_wait_on(pw_server *server, pw_conn *conn)
     return 0;
 }
 
-static int pw_response_wait(pw_thread *thread, pw_conn *conn)
+static int response_wait(pw_thread *thread, pw_conn *conn)
 {
     if (conn->output.size <= thread->server->response_buffer)
         return 0;
     pw_token_hold(thread, true);
-    int what = pw_response_wait_on(thread->server, conn);
+    int what = response_wait_on(thread->server, conn);
     int error = errno;
     pw_token_hold(thread, false);
     errno = error;
@@ -121,8 +122,8 @@ static int pw_response_wait(pw_thread *thread, pw_conn *conn)
 }
 
 /* The head goes into the output. With the lock and the turn; 0, or PW_GONE. */
-static int32_t pw_response_head(pw_thread *thread, pw_conn *conn, const char *head, size_t size,
-                                int64_t length, int32_t flags)
+static int32_t response_head(pw_thread *thread, pw_conn *conn, const char *head, size_t size,
+                             int64_t length, int32_t flags)
 {
     pw_server *server = thread->server;
     char tail[PW_TAIL_MOST];
@@ -137,7 +138,7 @@ static int32_t pw_response_head(pw_thread *thread, pw_conn *conn, const char *he
     return pw_response_fail_locked(thread, PW_NOTICE_ERROR);
 }
 
-static size_t pw_parts_size(const struct iovec *parts, int count)
+static size_t parts_size(const struct iovec *parts, int count)
 {
     size_t size = 0;
     for (int i = 0; i < count; i++)
@@ -150,8 +151,8 @@ static size_t pw_parts_size(const struct iovec *parts, int count)
  * memory, then in a file, and only when there is no room in that holds the thread. flushes: what was kept
  * is tried first. Returns 0, or what has happened.
  */
-static int pw_response_stream(pw_thread *thread, pw_conn *conn, struct iovec *parts, int count,
-                              bool flushes)
+static int response_stream(pw_thread *thread, pw_conn *conn, struct iovec *parts, int count,
+                           bool flushes)
 {
     pw_server *server = thread->server;
     pw_output *output = &conn->output;
@@ -162,18 +163,18 @@ static int pw_response_stream(pw_thread *thread, pw_conn *conn, struct iovec *pa
     pw_io outcome = pw_output_try(output, conn->fd, &parts, &count);
     if (outcome != PW_IO_RETRY)
         return outcome == PW_IO_OK ? 0 : PW_NOTICE_ERROR;
-    int64_t size = (int64_t)pw_parts_size(parts, count);
+    int64_t size = (int64_t)parts_size(parts, count);
     bool fits = output->unsent_spool == 0 && output->size + size <= server->response_buffer;
     if (!fits && pw_output_spool(output, &server->store, parts, count))
         return 0;
     if (!pw_output_keep(output, parts, count))
         return PW_NOTICE_ERROR;
-    int what = fits ? 0 : pw_response_wait(thread, conn);
+    int what = fits ? 0 : response_wait(thread, conn);
     return what == 0 && !pw_output_own(output) ? PW_NOTICE_ERROR : what;
 }
 
 /* The same for one that is in memory. */
-static int pw_response_finished(pw_thread *thread, pw_conn *conn, struct iovec *parts, int count)
+static int response_finished(pw_thread *thread, pw_conn *conn, struct iovec *parts, int count)
 {
     if (pw_output_write(&conn->output, conn->fd, parts, count) == PW_IO_ERROR ||
         (thread->request.lends == 0 && !pw_output_own(&conn->output)))
@@ -182,8 +183,8 @@ static int pw_response_finished(pw_thread *thread, pw_conn *conn, struct iovec *
 }
 
 /* With the turn, and the lock, which it releases while it writes. */
-static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *data, size_t given,
-                                int32_t flags)
+static int32_t response_part(pw_thread *thread, pw_conn *conn, const char *data, size_t given,
+                             int32_t flags)
 {
     pw_server *server = thread->server;
     if (conn->end != PW_CONN_FAILED && pw_server_is_late(server))
@@ -212,8 +213,8 @@ static int32_t pw_response_part(pw_thread *thread, pw_conn *conn, const char *da
     bool flushes = !server->watch.has_begun || conn->response.sent_tick != server->watch.ticks;
     conn->response.sent_tick = server->watch.ticks;
     pthread_mutex_unlock(&server->lock);
-    int what = (flags & PW_FINISHED) != 0 ? pw_response_finished(thread, conn, parts, count)
-                                          : pw_response_stream(thread, conn, parts, count, flushes);
+    int what = (flags & PW_FINISHED) != 0 ? response_finished(thread, conn, parts, count)
+                                          : response_stream(thread, conn, parts, count, flushes);
     int error = errno;
     pthread_mutex_lock(&server->lock);
     errno = error;
@@ -234,9 +235,9 @@ int32_t pw_send_first(pw_thread *thread, int64_t exchange, const char *head, int
     if (conn != NULL) {
         outcome = 0;
         if (conn->response.state == PW_RESPONSE_NONE)
-            outcome = pw_response_head(thread, conn, head, (size_t)head_size, length, head_flags);
+            outcome = response_head(thread, conn, head, (size_t)head_size, length, head_flags);
         if (outcome == 0)
-            outcome = pw_response_part(thread, conn, data, (size_t)size, flags);
+            outcome = response_part(thread, conn, data, (size_t)size, flags);
         pw_turn_give(thread);
     }
     pthread_mutex_unlock(&thread->server->lock);
@@ -251,7 +252,7 @@ int32_t pw_send_data(pw_thread *thread, int64_t exchange, const char *data, int6
     pw_conn *conn = pw_turn_take(thread, exchange);
     if (conn != NULL) {
         if (conn->response.state != PW_RESPONSE_NONE)
-            outcome = pw_response_part(thread, conn, data, (size_t)size, flags);
+            outcome = response_part(thread, conn, data, (size_t)size, flags);
         pw_turn_give(thread);
     }
     pthread_mutex_unlock(&thread->server->lock);

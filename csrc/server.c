@@ -21,7 +21,7 @@
 #include "timer.h"
 
 /* 0, or an errno. */
-static int pw_poll_begin(pw_server *server, const char *poller)
+static int poll_begin(pw_server *server, const char *poller)
 {
     int error = pw_poll_open(&server->poll, poller);
     if (error == 0)
@@ -32,7 +32,7 @@ static int pw_poll_begin(pw_server *server, const char *poller)
 }
 
 /* A copy of size bytes and a NUL; NULL: out of memory. */
-static char *pw_copy(const char *data, size_t size)
+static char *copy_text(const char *data, size_t size)
 {
     char *copy = pw_alloc(size + 1);
     if (copy != NULL)
@@ -40,27 +40,27 @@ static char *pw_copy(const char *data, size_t size)
     return copy;
 }
 
-static bool pw_access_open(pw_access *access, const pw_settings *settings)
+static bool access_open(pw_access *access, const pw_settings *settings)
 {
     access->fd = settings->access_file;
     access->json = settings->access_json != 0;
     access->prompt = settings->access_prompt != 0;
     access->program_size = (size_t)settings->access_program_size;
-    access->program = pw_copy(settings->access_program, access->program_size);
+    access->program = copy_text(settings->access_program, access->program_size);
     access->wants_head =
         memchr(settings->access_program, PW_ATOM_RESPONSE_FIELD, access->program_size) != NULL;
     return access->program != NULL;
 }
 
-static bool pw_server_allocate(pw_server *server, const pw_settings *settings)
+static bool server_allocate(pw_server *server, const pw_settings *settings)
 {
     const char *directory = settings->temporary_directory;
     server->fields = pw_alloc((size_t)settings->max_fields * sizeof *server->fields);
     server->scratch = pw_realloc(NULL, PW_SCRATCH_SIZE);
-    server->directory = pw_copy(directory, strlen(directory));
-    server->health = pw_copy(settings->health_path, strlen(settings->health_path));
+    server->directory = copy_text(directory, strlen(directory));
+    server->health = copy_text(settings->health_path, strlen(settings->health_path));
     if (server->fields == NULL || server->scratch == NULL || server->directory == NULL ||
-        server->health == NULL || !pw_access_open(&server->access, settings) ||
+        server->health == NULL || !access_open(&server->access, settings) ||
         !pw_notices_init(&server->notices))
         return false;
     server->store.directory = server->directory;
@@ -68,7 +68,7 @@ static bool pw_server_allocate(pw_server *server, const pw_settings *settings)
     return true;
 }
 
-static void pw_server_copy_settings(pw_server *server, const pw_settings *settings)
+static void server_copy_settings(pw_server *server, const pw_settings *settings)
 {
     server->limits = (pw_limits){
         .max_head_size = (size_t)settings->max_head_size,
@@ -129,14 +129,14 @@ pw_server *pw_server_new(const pw_settings *settings)
     server->references = 1;
     server->news_said = -1;
     pw_condition_init(&server->watch.wake);
-    pw_server_copy_settings(server, settings);
+    server_copy_settings(server, settings);
     pw_timers_init(&server->timers);
     pw_clock_tick(&server->clock);
     int error = ENOMEM;
     server->watch.thread = pw_thread_new(server, -1);
-    if (server->watch.thread == NULL || !pw_server_allocate(server, settings))
+    if (server->watch.thread == NULL || !server_allocate(server, settings))
         goto fail;
-    error = pw_poll_begin(server, settings->poller);
+    error = poll_begin(server, settings->poller);
     if (error == 0)
         return server;
 fail:

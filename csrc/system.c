@@ -26,7 +26,7 @@
 
 #if !PW_LINUX
 /* False with errno set. */
-static bool pw_make_own(int fd)
+static bool make_own(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
     return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
@@ -50,7 +50,7 @@ int pw_pipe(int ends[2])
 #else
     if (pipe(ends) != 0)
         return errno;
-    if (pw_make_own(ends[0]) && pw_make_own(ends[1]))
+    if (make_own(ends[0]) && make_own(ends[1]))
         return 0;
     int error = errno;
     close(ends[0]);
@@ -69,7 +69,7 @@ int pw_accept_from(int listener, struct sockaddr_storage *peer, socklen_t *size)
     if (fd < 0)
         return fd;
     pw_no_pipe_signal(fd);
-    if (pw_make_own(fd))
+    if (make_own(fd))
         return fd;
     pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);
     errno = ECONNABORTED;
@@ -165,7 +165,7 @@ int pw_unsent(int fd)
 }
 
 /* What the peer has not taken yet is lost. */
-static void pw_reset_connection(int fd)
+static void reset_connection(int fd)
 {
 #if PW_LINUX
     const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
@@ -182,7 +182,7 @@ void pw_end_connection(int fd, int family, pw_ending ending)
     switch (ending) {
     case PW_ENDING_RESET:
         if (family != AF_UNIX) {
-            pw_reset_connection(fd);
+            reset_connection(fd);
             break;
         }
         shutdown(fd, SHUT_RDWR);
@@ -300,20 +300,20 @@ int32_t pw_die_with_parent(int32_t signal)
 }
 
 /* Those that a call which writes may raise, in the thread that makes it. */
-static const int pw_write_signals[] = {SIGPIPE, SIGXFSZ};
-enum { PW_WRITE_SIGNALS = sizeof pw_write_signals / sizeof pw_write_signals[0] };
+static const int write_signals[] = {SIGPIPE, SIGXFSZ};
+enum { PW_WRITE_SIGNALS = sizeof write_signals / sizeof write_signals[0] };
 
 sigset_t pw_write_signals_hold(void)
 {
     sigset_t set, before;
     sigemptyset(&set);
     for (int i = 0; i < PW_WRITE_SIGNALS; i++)
-        sigaddset(&set, pw_write_signals[i]);
+        sigaddset(&set, write_signals[i]);
     pthread_sigmask(SIG_BLOCK, &set, &before);
     return before;
 }
 
-static void pw_signal_discard(int number)
+static void signal_discard(int number)
 {
     sigset_t set;
     sigemptyset(&set);
@@ -333,8 +333,8 @@ void pw_write_signals_release(const sigset_t *before, bool whole)
 {
     int error = errno;
     for (int i = 0; i < PW_WRITE_SIGNALS && !whole; i++)
-        if (!sigismember(before, pw_write_signals[i]))
-            pw_signal_discard(pw_write_signals[i]);
+        if (!sigismember(before, write_signals[i]))
+            signal_discard(write_signals[i]);
     pthread_sigmask(SIG_SETMASK, before, NULL);
     errno = error;
 }

@@ -18,7 +18,7 @@ void pw_timers_tick(pw_timers *timers)
     timers->now = pw_now();
 }
 
-static void pw_timer_unlink(pw_timer *timer)
+static void timer_unlink(pw_timer *timer)
 {
     timer->next->previous = timer->previous;
     timer->previous->next = timer->next;
@@ -27,7 +27,7 @@ static void pw_timer_unlink(pw_timer *timer)
 void pw_timer_start(pw_timers *timers, pw_timer *timer, pw_timer_kind kind)
 {
     if (timer->kind != PW_TIMER_NONE)
-        pw_timer_unlink(timer);
+        timer_unlink(timer);
     pw_timer *ring = &timers->rings[kind];
     timer->kind = kind;
     timer->due = timers->now + timers->length[kind];
@@ -41,7 +41,7 @@ void pw_timer_stop(pw_timer *timer)
 {
     if (timer->kind == PW_TIMER_NONE)
         return;
-    pw_timer_unlink(timer);
+    timer_unlink(timer);
     timer->kind = PW_TIMER_NONE;
 }
 

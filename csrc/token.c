@@ -9,7 +9,7 @@
  * Time is counted in ticks by pw_watch alone, and only while there is something to watch. All of this is
  * under the server's lock, but for what a thread measures of itself (pw_token_leave, pw_token_back).
  *
- * What holds whenever the lock is free (pw_token_check):
+ * What holds whenever the lock is free (token_check):
  *
  *   1. The holder is one of the threads, or the watcher, or nobody.
  *   2. An idle thread is in the stack once, is not at a request, and is the holder only once it was
@@ -42,7 +42,7 @@
 #define PW_COMPANY_MS 20 /* a thread that is at a request for longer disturbs no measurement */
 
 #ifdef PW_SANITIZERS
-static void pw_token_check(const pw_server *server)
+static void token_check(const pw_server *server)
 {
     int32_t taken = 0, idle = 0, stack = 0;
     bool known = server->token.holder == NULL || server->token.holder == server->watch.thread;
@@ -63,7 +63,7 @@ static void pw_token_check(const pw_server *server)
         assert(conn->state == PW_CONN_READY || conn->state == PW_CONN_CLOSED);
 }
 #else
-static void pw_token_check(const pw_server *server)
+static void token_check(const pw_server *server)
 {
     (void)server;
 }
@@ -71,7 +71,7 @@ static void pw_token_check(const pw_server *server)
 
 /* Whether a thread that goes to the application leaves the token to another one, if there is one that
  * waits. Where nobody counts ticks (simple_server) it always does: nobody would take it later. */
-static bool pw_token_is_yielded(const pw_server *server)
+static bool token_is_yielded(const pw_server *server)
 {
     return !server->watch.has_begun ||
            (server->threads.most > 1 && pw_yield_pays(&server->token.rule));
@@ -99,7 +99,7 @@ void pw_token_give(pw_server *server, pw_thread *thread)
 }
 
 /* Threads that may be there: one more for each that a slow client holds, up to as many again. */
-static int32_t pw_token_threads_most(const pw_server *server)
+static int32_t token_threads_most(const pw_server *server)
 {
     if (server->threads.most == 1)
         return 1; /* an application that may be called by one thread alone */
@@ -110,11 +110,11 @@ static int32_t pw_token_threads_most(const pw_server *server)
 
 bool pw_token_may_grow(const pw_server *server)
 {
-    return server->watch.has_begun && server->threads.count < pw_token_threads_most(server) &&
+    return server->watch.has_begun && server->threads.count < token_threads_most(server) &&
            server->watch.ticks >= server->watch.start_tick;
 }
 
-static pw_thread *pw_idle_pop(pw_server *server)
+static pw_thread *idle_pop(pw_server *server)
 {
     pw_thread *thread = server->token.idle;
     if (thread != NULL) {
@@ -124,7 +124,7 @@ static pw_thread *pw_idle_pop(pw_server *server)
     return thread;
 }
 
-static void pw_idle_remove(pw_server *server, pw_thread *thread)
+static void idle_remove(pw_server *server, pw_thread *thread)
 {
     for (pw_thread **at = &server->token.idle; *at != NULL; at = &(*at)->next_idle)
         if (*at == thread) {
@@ -136,7 +136,7 @@ static void pw_idle_remove(pw_server *server, pw_thread *thread)
 
 bool pw_token_wake_idle(pw_server *server)
 {
-    pw_thread *thread = pw_idle_pop(server);
+    pw_thread *thread = idle_pop(server);
     if (thread == NULL)
         return false;
     pw_token_give(server, thread);
@@ -144,7 +144,7 @@ bool pw_token_wake_idle(pw_server *server)
     return true;
 }
 
-static void pw_watch_wake(pw_server *server)
+static void watch_wake(pw_server *server)
 {
     if (server->watch.sleeps)
         pthread_cond_signal(&server->watch.wake);
@@ -153,7 +153,7 @@ static void pw_watch_wake(pw_server *server)
 /* ------------------------------------------------------------------ what the rule is told */
 
 /* Threads that are in the application beside this one, but for those that stay there for long. */
-static int32_t pw_token_company(const pw_server *server, const pw_thread *self)
+static int32_t token_company(const pw_server *server, const pw_thread *self)
 {
     int32_t count = server->threads.arrived < server->threads.count; /* one is being started */
     for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
@@ -186,7 +186,7 @@ void pw_token_back(pw_thread *thread)
 }
 
 /* What the request that this thread has finished tells of the application. */
-static void pw_token_learn(pw_server *server, const pw_thread *thread)
+static void token_learn(pw_server *server, const pw_thread *thread)
 {
     if (thread->measure == PW_YIELD_NOTHING)
         return;
@@ -201,7 +201,7 @@ static void pw_token_learn(pw_server *server, const pw_thread *thread)
         if (sample.others < 0)
             sample.others = 0;
         sample.waited = thread->in.switches != thread->out.switches;
-        int32_t now = pw_token_company(server, thread);
+        int32_t now = token_company(server, thread);
         sample.company = thread->company > now ? thread->company : now;
         if (sample.company == 0 && server->token.has_gil && server->threads.takes != thread->take)
             sample.company = 1; /* it has come and gone meanwhile */
@@ -212,7 +212,7 @@ static void pw_token_learn(pw_server *server, const pw_thread *thread)
 /* ------------------------------------------------------------------ threads */
 
 /* The thread goes to the application with a request. */
-static void pw_token_note_taken(pw_thread *thread)
+static void token_note_taken(pw_thread *thread)
 {
     pw_server *server = thread->server;
     atomic_store_explicit(&thread->back, false, memory_order_relaxed);
@@ -222,13 +222,13 @@ static void pw_token_note_taken(pw_thread *thread)
     if (server->threads.most > 1) {
         thread->measure = pw_yield_begin(&server->token.rule);
         thread->take = server->threads.takes;
-        thread->company = thread->measure == PW_YIELD_USAGE ? pw_token_company(server, thread) : 0;
+        thread->company = thread->measure == PW_YIELD_USAGE ? token_company(server, thread) : 0;
     }
     thread->taken = true;
     server->threads.taken++;
 }
 
-static void pw_token_arrive(pw_thread *thread)
+static void token_arrive(pw_thread *thread)
 {
     pw_server *server = thread->server;
     if (!thread->has_arrived) {
@@ -239,24 +239,24 @@ static void pw_token_arrive(pw_thread *thread)
     if (thread->taken) {
         thread->taken = false;
         server->threads.taken--;
-        pw_token_learn(server, thread);
+        token_learn(server, thread);
     }
 }
 
 /* The thread is one too many, as slow clients hold fewer now: it ends, and others go on. */
-static bool pw_token_retire(pw_thread *thread)
+static bool token_retire(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    if (server->threads.count <= pw_token_threads_most(server))
+    if (server->threads.count <= token_threads_most(server))
         return false;
-    pw_idle_remove(server, thread); /* a nudge may have woken it: it must not be given the token */
+    idle_remove(server, thread); /* a nudge may have woken it: it must not be given the token */
     server->threads.count--;
     server->threads.arrived--;
     thread->has_arrived = false;
     if ((server->token.holder == thread || server->token.holder == NULL) &&
         !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
-    pw_watch_wake(server);
+    watch_wake(server);
     assert(server->token.holder != thread);
     return true;
 }
@@ -264,18 +264,18 @@ static bool pw_token_retire(pw_thread *thread)
 bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
 {
     pw_server *server = thread->server;
-    pw_token_arrive(thread);
+    token_arrive(thread);
     *number = PW_STOP;
-    while (!server->stopped && !(picks && pw_token_retire(thread))) {
+    while (!server->stopped && !(picks && token_retire(thread))) {
         if (server->token.holder == thread) {
             server->token.is_out = false;
             return true;
         }
         if (server->token.holder == NULL || pw_token_is_stalled(server) ||
-            (server->token.is_out && pw_token_is_yielded(server))) {
-            pw_idle_remove(server, thread);
+            (server->token.is_out && token_is_yielded(server))) {
+            idle_remove(server, thread);
             pw_token_give(server, thread);
-            pw_token_check(server);
+            token_check(server);
             return true;
         }
         if (thread->nudged) {
@@ -287,7 +287,7 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
         if (conn != NULL) { /* the holder does not serve, or is at another request */
             pw_timers_tick(&server->timers);
             *number = pw_thread_take(thread, conn);
-            pw_token_note_taken(thread);
+            token_note_taken(thread);
             break;
         }
         if (picks && server->news_count > 0) { /* nobody else may come for long */
@@ -299,11 +299,11 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
             thread->next_idle = server->token.idle;
             server->token.idle = thread;
         }
-        pw_token_check(server);
+        token_check(server);
         pthread_cond_wait(&thread->wake, &server->lock);
     }
-    pw_idle_remove(server, thread);
-    pw_token_check(server);
+    idle_remove(server, thread);
+    token_check(server);
     return false;
 }
 
@@ -322,13 +322,13 @@ void pw_thread_nudge(pw_thread *thread)
 void pw_token_keep(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    pw_token_note_taken(thread);
+    token_note_taken(thread);
     server->token.is_out = true;
     server->token.tick = server->watch.ticks;
-    pw_watch_wake(server);
-    if (!pw_token_is_yielded(server))
+    watch_wake(server);
+    if (!token_is_yielded(server))
         return;
-    pw_thread *next = pw_idle_pop(server);
+    pw_thread *next = idle_pop(server);
     if (next != NULL) { /* it is warm, but the first thread that comes has the token */
         pw_token_give(server, NULL);
         pthread_cond_signal(&next->wake);
@@ -356,20 +356,20 @@ void pw_token_carry(pw_thread *thread)
         return;
     server->token.is_out = true;
     server->token.tick = server->watch.ticks;
-    pw_watch_wake(server);
+    watch_wake(server);
 }
 
 void pw_token_drop(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    pw_idle_remove(server, thread);
+    idle_remove(server, thread);
     if (thread->has_arrived)
         server->threads.arrived--;
     if (thread->taken)
         server->threads.taken--;
     if (server->token.holder == thread && !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
-    pw_watch_wake(server);
+    watch_wake(server);
 }
 
 void pw_token_stop(pw_server *server)

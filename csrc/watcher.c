@@ -18,7 +18,7 @@
 #define PW_RUNS_NS 200000  /* of CPU time in a tick: the thread has not waited in it */
 
 /* Runs the loop until a thread wants it, or all is over. */
-static void pw_watch_loop(pw_server *server)
+static void watch_loop(pw_server *server)
 {
     pw_batch_flush(server, true);
     pw_token_give(server, server->watch.thread);
@@ -27,7 +27,7 @@ static void pw_watch_loop(pw_server *server)
 }
 
 /* A thread whose request takes too long; NULL: none. Each is named twice at most. */
-static pw_thread *pw_watch_slow(pw_server *server)
+static pw_thread *watch_slow(pw_server *server)
 {
     int64_t now = pw_now();
     if (server->watch.timeout_request == 0 || now < server->watch.looked_at + PW_LOOK_MS)
@@ -46,7 +46,7 @@ static pw_thread *pw_watch_slow(pw_server *server)
  * The holder is out for a tick or more. If it and all others in the application have been off the CPU
  * for the last tick, they wait for something else than the GIL, which one of them would have.
  */
-static void pw_watch_look(pw_server *server)
+static void watch_look(pw_server *server)
 {
     if (pw_yield_pays(&server->token.rule) || server->threads.most == 1)
         return;
@@ -66,7 +66,7 @@ static void pw_watch_look(pw_server *server)
 }
 
 /* What a stalled holder, one that yields, or a free token calls for. True: one more thread. */
-static bool pw_watch_acts(pw_server *server)
+static bool watch_acts(pw_server *server)
 {
     bool wanted = pw_token_is_unheld(server) || pw_token_is_stalled(server) ||
                   (server->watch.wants_thread && server->token.is_out);
@@ -77,7 +77,7 @@ static bool pw_watch_acts(pw_server *server)
         server->threads.count++;
         return true;
     }
-    pw_watch_loop(server);
+    watch_loop(server);
     return false;
 }
 
@@ -90,7 +90,7 @@ void pw_watch_failed(pw_server *server)
 }
 
 /* Whether something goes on that the watcher must not sleep through. */
-static bool pw_watch_is_busy(const pw_server *server)
+static bool watch_is_busy(const pw_server *server)
 {
     return server->token.holder == NULL || server->token.is_out || server->batch.count > 0 ||
            (server->watch.timeout_request > 0 && server->threads.taken > 0);
@@ -108,17 +108,17 @@ int32_t pw_watch(pw_server *server)
             outcome = PW_WATCH_NOTICE;
             break;
         }
-        if (pw_watch_acts(server)) {
+        if (watch_acts(server)) {
             outcome = PW_WATCH_START;
             break;
         }
-        pw_thread *slow = pw_watch_slow(server);
+        pw_thread *slow = watch_slow(server);
         if (slow != NULL) {
             outcome = slow->number << PW_WATCH_SHIFT;
             outcome |= slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK;
             break;
         }
-        bool busy = pw_watch_is_busy(server) || server->threads.takes != seen;
+        bool busy = watch_is_busy(server) || server->threads.takes != seen;
         quiet = busy ? 0 : quiet + 1;
         seen = server->threads.takes;
         if (server->stopped)
@@ -127,7 +127,7 @@ int32_t pw_watch(pw_server *server)
             if (!pw_condition_wait(&server->watch.wake, &server->lock, PW_TICK_NS)) {
                 server->watch.ticks++;
                 if (server->token.is_out)
-                    pw_watch_look(server);
+                    watch_look(server);
             }
             if (server->batch.count > 0)
                 pw_batch_flush(server, server->stopped);
@@ -148,7 +148,7 @@ int32_t pw_watch(pw_server *server)
 
 /* ------------------------------------------------------------------ a server without a watcher */
 
-static int32_t pw_count_unsent(const pw_server *server)
+static int32_t count_unsent(const pw_server *server)
 {
     int32_t count = 0;
     for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next)
@@ -170,12 +170,12 @@ int32_t pw_settle(pw_thread *thread, int32_t patience)
         server->watch.thread->patience = 0;
         pw_loop(server->watch.thread);
         server->watch.thread->patience = patience;
-        if (patience > 0 && !server->stopped && pw_count_unsent(server) > 0)
+        if (patience > 0 && !server->stopped && count_unsent(server) > 0)
             pw_loop(server->watch.thread);
         server->watch.thread->patience = -1;
         if (!pw_token_wake_idle(server))
             pw_token_give(server, NULL);
-        unsent = server->stopped ? 0 : pw_count_unsent(server);
+        unsent = server->stopped ? 0 : count_unsent(server);
         if (server->ready.first != NULL)
             pw_server_wake(server); /* of these the poller tells nobody any more */
     }

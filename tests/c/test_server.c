@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cache.h"
+#include "conn_pool.h"
 #include "site.h"
 
 static test_site site;

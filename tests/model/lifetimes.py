@@ -248,7 +248,7 @@ class Model:
         return self._finished(state._replace(conn=conn).with_thread(number, over))
 
     def _finished(self, state: State) -> State:
-        """pw_conn_finished; and once all is written, pw_conn_next."""
+        """pw_conn_finished; and once all is written, conn_next."""
         conn = state.conn
         if conn.gone:
             return self._close(state)

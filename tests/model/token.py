@@ -107,7 +107,7 @@ class Model:
         self.start = State((Thread("python"), *unborn), news_to_come=news, to_hold=slow)
 
     def _most(self, state: State) -> int:
-        """pw_token_threads_most."""
+        """token_threads_most."""
         if self._threads == 1:
             return 1
         return self._threads + min(_held(state), self._threads)
@@ -239,7 +239,7 @@ class Model:
                 yield "waits", waits
 
     def _retire(self, state: State, number: int) -> State:
-        """pw_token_retire."""
+        """token_retire."""
         state = state.with_thread(number, Thread())._replace(count=state.count - 1)
         if self._rule.retiring_passes_on and state.holder in (number, NOBODY):
             if state.idle:
@@ -339,7 +339,7 @@ class Model:
                 yield from self._watch_loop(state)
 
     def _act(self, state: State, why: str) -> Iterator[tuple[str, State]]:
-        """pw_watch_acts, and then the wait."""
+        """watch_acts, and then the wait."""
         if state.stopped:
             yield f"{why}, ends", state._replace(watch="ended")
             return
@@ -364,7 +364,7 @@ class Model:
         return self._signal(given, state.idle[-1])
 
     def _watch_loop(self, state: State) -> Iterator[tuple[str, State]]:
-        """pw_loop by the watcher, one turn, and the end of pw_watch_loop."""
+        """pw_loop by the watcher, one turn, and the end of watch_loop."""
         if state.stopped:
             yield "ends", state._replace(watch="ended")
         elif state.poller:

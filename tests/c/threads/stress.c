@@ -1,6 +1,8 @@
 /* Starts and ends the servers and the clients: see stress.h. */
 #include "stress.h"
 
+#include "../audit.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -178,6 +180,7 @@ int main(void)
         for (int each = 0; each < LOOPS; each++) {
             pw_server_log_to(loops[each].server, logs[i % 2]);
             pw_server_hold(loops[each].server); /* as around fork(2) */
+            audit(loops[each].server);
             pw_server_unhold(loops[each].server);
         }
         MUST(count_requests() >= requests);
