@@ -41,7 +41,7 @@ class LineRelay:
         #: Locked as long as the thread runs.
         self._runs = _thread.allocate_lock()
         #: Lines that the thread is at, those it has written, and those that it could not write.
-        self._at_hand = 0
+        self._current = 0
         self._written = 0
         self._lost = 0
         self._is_over = False
@@ -80,7 +80,7 @@ class LineRelay:
                 self._close_all()
                 return self._lost
         self._is_over = True
-        lost = self._lost + self._at_hand + self._count_unread()
+        lost = self._lost + self._current + self._count_unread()
         if self._runs.acquire(blocking=False):  # it has ended without having seen that
             self._close_all()
         return lost
@@ -98,7 +98,7 @@ class LineRelay:
 
     def _note(self, lines: bytes) -> None:
         count = lines.count(b"\n")
-        self._at_hand -= count
+        self._current -= count
         self._written += count
 
     def _close_all(self) -> None:
@@ -134,9 +134,9 @@ class LineRelay:
 
     def _pass_on(self, lines: bytes) -> None:
         self._close_files(1)
-        self._at_hand = lines.count(b"\n")
+        self._current = lines.count(b"\n")
         failed = self._write(self._descriptors[-1], lines, self._note)
-        self._at_hand = 0
+        self._current = 0
         self._lost += failed
         if self._lost and not failed:
             lost, self._lost = self._lost, 0
