@@ -36,14 +36,15 @@
 
 /* ------------------------------------------------------------------ programs */
 
-/* One atom of a program: its code, and the text that belongs to it. */
+/* One atom of a program: its code and its text. */
 typedef struct {
     char code;
     const char *data;
     size_t size;
 } pw_atom;
 
-/* The next atom; false at the end. What Python gave and what is made here is well-formed. */
+/* Reads the next atom. False: the end. Both Python and this file
+ * write well-formed programs only. */
 static bool atom_next(const char **at, const char *end, pw_atom *atom)
 {
     if (end - *at < PW_ATOM_HEAD)
@@ -63,7 +64,7 @@ static void atom_copy(pw_text *to, const pw_atom *atom)
     pw_text_put(to, atom->data - PW_ATOM_HEAD, atom->size + PW_ATOM_HEAD);
 }
 
-/* Adds a literal atom with a value from outside, or "-" where there is none. False: out of memory. */
+/* Adds a literal atom with a value from outside. No value: "-". False: out of memory. */
 static bool atom_literal(pw_text *to, pw_span value, bool json)
 {
     size_t from = to->size;
@@ -81,7 +82,8 @@ static bool atom_literal(pw_text *to, pw_span value, bool json)
     return true;
 }
 
-/* The user name of HTTP Basic authentication (RFC 7617), decoded; its size, 0 for none. */
+/* Decodes the user name of HTTP Basic authentication (RFC 7617).
+ * Returns its size; 0: there is none. */
 static size_t basic_user(pw_span value, char *to, size_t room)
 {
     static const char letters[] =
@@ -108,7 +110,7 @@ static size_t basic_user(pw_span value, char *to, size_t room)
     return 0;
 }
 
-/* The value of an atom that the request alone decides; false: the response has to come first. */
+/* Adds the value of an atom of the request. False: the atom belongs to the response. */
 static bool atom_request(const pw_atom *atom, const pw_head *head, const pw_peer *peer,
                          char *scratch, size_t room, pw_span *value)
 {
@@ -177,7 +179,7 @@ static void access_time(pw_access *access)
         access->time_size = strftime(access->time, sizeof access->time, "%Y-%m-%dT%H:%M:%S%z", &tm);
         return;
     }
-    char *to = access->time; /* not %b, whose names depend on the locale */
+    char *to = access->time; /* %b would take names of months from the locale */
     size_t size = strftime(to, sizeof access->time, "%d/", &tm);
     memcpy(to + size, months + (size_t)tm.tm_mon * 3, 3);
     size += 3;
@@ -185,7 +187,7 @@ static void access_time(pw_access *access)
     access->time_size = size;
 }
 
-/* The field of a response's head, as its bytes were given by Python. */
+/* A field of a response's head, with the bytes that Python gave. */
 static pw_span response_field(const char *head, size_t size, const pw_atom *atom)
 {
     const char *end = head + size;
@@ -233,7 +235,7 @@ static void put_seconds(pw_text *to, int64_t microseconds)
     pw_text_put(to, fraction, sizeof fraction);
 }
 
-/* For a person: "0.4 ms", or "1.25 s" from one second on. */
+/* Adds a duration for people: "0.4 ms", or "1.25 s" from one second on. */
 static void put_duration(pw_text *to, int64_t microseconds)
 {
     bool seconds = microseconds >= 1000000;
@@ -244,7 +246,7 @@ static void put_duration(pw_text *to, int64_t microseconds)
     pw_text_put(to, seconds ? " s" : " ms", seconds ? 2 : 3);
 }
 
-/* The text of an atom that has a condition before it. */
+/* Adds the text of an atom without the condition before it. */
 static void put_after(pw_text *to, const pw_atom *atom, size_t condition)
 {
     if (atom->size > condition)
@@ -319,7 +321,7 @@ static void atom_response(pw_access *access, const pw_atom *atom, const pw_acces
         if (is_slow(atom, what->duration))
             put_after(to, atom, PW_ATOM_SLOW_SIZE);
         break;
-    default: /* an atom of the request, which was refused before it could be read */
+    default: /* an atom of a request that was refused before it was parsed */
         pw_text_put(to, "-", 1);
         break;
     }
@@ -529,7 +531,7 @@ void pw_access_response(pw_thread *thread, const pw_conn *conn)
              });
 }
 
-/* What came of a request line that could not be read. */
+/* The received part of a request line that is not valid. */
 static pw_span first_line(const pw_conn *conn)
 {
     if (conn->in == NULL)

@@ -1,4 +1,4 @@
-/* csrc/access.c: the lines of the access log, and that nothing from outside can shape them. */
+/* csrc/access.c: the lines of the access log. No bytes from outside can change their form. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -33,19 +33,19 @@ static void end(void)
     close(file);
 }
 
-/* What was logged since the last time. */
+/* Takes the lines that were logged since the last call. */
 static void take_lines(test_text *to)
 {
     char part[4096];
     text_clear(to);
-    pw_server_log_to(site.server, file); /* which writes what waits */
+    pw_server_log_to(site.server, file); /* which writes the waiting lines */
     off_t at = 0;
     for (ssize_t size; (size = pread(file, part, sizeof part, at)) > 0; at += size)
         text_add(to, part, (size_t)size);
     REQUIRE(ftruncate(file, 0) == 0 && lseek(file, 0, SEEK_SET) == 0);
 }
 
-/* The one line of a connection that sends this. */
+/* The only log line of a connection that sends this request. */
 static void line_of(test_text *to, const char *request, size_t size)
 {
     test_client client = site_connect(&site);
@@ -133,7 +133,7 @@ static void a_refused_request_is_logged_with_what_is_known(void)
     text_free(&line);
 }
 
-/* A client that is too slow has no head yet, and must not be logged with that of another. */
+/* A client that is too slow has no head yet. Its line must not show the head of another. */
 static void a_timeout_is_not_logged_as_the_request_of_another(void)
 {
     static const char *const slow[] = {"GET /slow HT",
@@ -149,7 +149,7 @@ static void a_timeout_is_not_logged_as_the_request_of_another(void)
         client_close(&other);
         CHECK_INT(site_serve(&site), 0);
         take_lines(&line);
-        site.server->all->timer.due = 0; /* whatever the machine's pace */
+        site.server->all->timer.due = 0; /* does not depend on the speed of the machine */
         CHECK_INT(site_serve(&site), 0);
         take_lines(&line);
         CHECK_HOLDS(&line, " 408 0 - ");
@@ -164,7 +164,7 @@ static void a_timeout_is_not_logged_as_the_request_of_another(void)
     text_free(&line);
 }
 
-/* A program of its own, whose lines do not wait. */
+/* Begins with another format, whose lines do not wait. */
 static void begin_prompt(const char *program, size_t size)
 {
     pw_settings settings = site_settings();
@@ -195,7 +195,7 @@ static void a_text_depends_on_the_status_or_the_duration(void)
     text_free(&line);
 }
 
-/* What Python makes is well-formed; what is not must do no harm all the same. */
+/* Python makes well-formed programs only. Others must do no harm. */
 static void an_atom_that_lacks_its_condition_is_left_out(void)
 {
     static const char program[] = "\26\0\0"

@@ -1,4 +1,4 @@
-/* csrc/access.c alone: what each atom of a format makes of a request and a response. */
+/* csrc/access.c alone: the text that each atom of a format makes of a request and a response. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@ static test_text program;
 static pw_field fields[FIELDS_MOST];
 static pw_head head;
 static pw_peer peer;
-static pw_text text; /* what a request has made of the program */
+static pw_text text; /* the program after the request */
 static int file;
 
 static void add_atom(int code, const char *data, size_t size)
@@ -70,7 +70,7 @@ static void add_field(const char *name, const char *value)
 
 static const pw_access_facts nothing = {.status = 200};
 
-/* The line of a request and its response, without the newline. */
+/* The line of a request and its response, without the LF. */
 static const pw_text *line_of(const char *response_head, const pw_access_facts *what)
 {
     pw_access_request(server, &text, &head, &peer);
@@ -181,7 +181,7 @@ static void a_user_of_255_bytes_is_named_and_no_longer_one(void)
     }
 }
 
-/* What stands in a log for one byte from outside. */
+/* The text in a log for one byte from outside. */
 static size_t escaped(char to[8], unsigned char c, bool json)
 {
     if (c >= 32 && c <= 126 && c != '"' && c != '\\')
@@ -257,7 +257,7 @@ static void a_program_that_ends_too_soon_ends_there(void)
     end();
 }
 
-/* ------------------------------------------------------------------ of the response */
+/* ------------------------------------------------------------------ atoms of the response */
 
 static void numbers_of_a_response(void)
 {
