@@ -157,7 +157,8 @@ int32_t pw_server_share(pw_server *server, int32_t from, int32_t to);
  *               connections that wait now and for which it has room, and leaves the rest to them.
  *     PW_END    The server closes all connections at once.
  *
- * PW_DRAIN and PW_LEAVE end after timeout_graceful at the latest.
+ * PW_DRAIN and PW_LEAVE end after timeout_graceful at the latest, and sooner if every open request is
+ * stuck (PW_WATCH_STUCK). The requests that wait for those threads get a 503.
  */
 #define PW_DRAIN 1
 #define PW_LEAVE 2
