@@ -429,6 +429,9 @@ void pw_server_forked(pw_server *server);
 /* The system sends this process the signal when its parent dies. Returns 0 or an errno. */
 int32_t pw_die_with_parent(int32_t signal);
 
+/* Whether the system gives this process the children of others whose parents have ended. */
+int32_t pw_gets_orphans(void);
+
 /*
  * For a process that is the server's own: one heap for all threads. glibc would give each thread its
  * own, and they grow to the most that each has ever held; Python's lock lets one allocate at a time

@@ -294,6 +294,16 @@ bool pw_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t
 
 /* ------------------------------------------------------------------ a process */
 
+int32_t pw_gets_orphans(void)
+{
+    int subreaper = 0;
+#ifdef __linux__
+    if (prctl(PR_GET_CHILD_SUBREAPER, (unsigned long)&subreaper, 0, 0, 0) != 0)
+        subreaper = 0;
+#endif
+    return subreaper != 0 || getpid() == 1;
+}
+
 int32_t pw_die_with_parent(int32_t signal)
 {
 #ifdef __linux__

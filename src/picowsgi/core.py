@@ -170,6 +170,11 @@ def die_with_parent(number: int) -> None:
     lib.pw_die_with_parent(number)
 
 
+def gets_orphans() -> bool:
+    """Tell whether the system gives this process children of others, as it does to process 1."""
+    return bool(lib.pw_gets_orphans())
+
+
 def share_heap() -> None:
     """Give this process one heap, where Python lets one thread allocate at a time anyway."""
     if has_gil():

@@ -27,6 +27,7 @@ from picowsgi.process.service import Service
 from picowsgi.process.spawner import Spawner, freeze
 from picowsgi.process.upgrade import Upgrade
 from picowsgi.process.workers import Workers
+from picowsgi.system import orphans
 from picowsgi.system.signals import ALL, FEW, STOP, Signals
 from picowsgi.system.sockets import close_backlog
 from picowsgi.system.terminal import is_foreground
@@ -78,6 +79,8 @@ class _Supervisor:
         self._interrupted = -math.inf
         self._announced = False
         self._reloading = False
+        #: Children of this process that the application has started.
+        self._application_children: set[int] = set()
         self._last_heartbeat = -math.inf
         #: What serves here was found to be stuck, and another asked for.
         self._replaced = False
@@ -88,6 +91,14 @@ class _Supervisor:
         self._signals = Signals(
             ALL if service.command is not None or service.has_workers or forked else FEW,
             whole_process=forked or (service.command is not None and service.command.is_running),
+        )
+        #: Orphans are reaped. If the application runs in this process, its children are not known.
+        self._reaps = (
+            not forked
+            and service.command is not None
+            and service.command.is_running
+            and (service.has_workers or self._is_keeper)
+            and core.gets_orphans()
         )
         self._spawner = Spawner(service, self._signals, self._be_worker)
         self._upgrade = Upgrade(service, self._spawner)
@@ -130,7 +141,9 @@ class _Supervisor:
         if service.has_workers and not self._forked:
             ending.mark()
             if settings.preload:
+                before = orphans.children()
                 application = service.load()
+                self._application_children = orphans.children() - before
                 service.load = lambda: application
             service.balance = core.Balance()
             freeze()
@@ -245,6 +258,7 @@ class _Supervisor:
         if service.reloader is not None and not self._forked:
             self._reload_changes(service.reloader, now)
         workers.step(now)
+        self._reap_orphans()
         if workers.ready and not self._announced:
             self._announced = True
             service.on_ready(service.sockets)
@@ -263,6 +277,11 @@ class _Supervisor:
             self._replaced = True  # a thread cannot be ended, but a process can be replaced
             if pipe is not None or service.command is not None:
                 self._reload()
+
+    def _reap_orphans(self) -> None:
+        if self._reaps:
+            own = {one.pid for one in (*self._workers.processes(), *self._upgrade.processes())}
+            orphans.reap(self._application_children | own)
 
     def _send_heartbeat(self, now: float) -> None:
         """Show that this process lives, and those that it answers for."""
