@@ -442,7 +442,9 @@ void pw_access_flush(pw_server *server)
     pw_access *access = &server->access;
     pw_text *lines = &access->lines;
     access->due = 0;
-    if (lines->size == 0 || access->fd < 0)
+    if (access->fd < 0)
+        lines->size = 0;
+    if (lines->size == 0)
         return;
     int error;
     size_t done = access_write(access, &error);
