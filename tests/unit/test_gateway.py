@@ -102,7 +102,7 @@ class Site:
         }.items():
             monkeypatch.setattr(core, name, stub)
         self.thread = SimpleNamespace(
-            pointer=self, request=self.request, block=b"", owner=ref(self)
+            pointer=self, request=self.request, block=b"", block_size=[0], owner=ref(self)
         )
         self.kept = SharedState(SimpleNamespace(loans=self.loans))  # type: ignore[arg-type]
         self.gateway: Gateway = RecordedGateway(None, self.thread, [{}], self.kept)  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def test_a_silent_worker_writes_its_stacks_and_is_killed_a_second_later(
     assert (one.silent, one.sent, one.kill_at) == (True, [signal.SIGQUIT], 1005.5)
     assert (other.silent, other.sent, other.kill_at) == (False, [], math.inf)
     (message,) = caplog.messages
-    assert message.startswith("worker 1 has given no sign of life for 4 s and will be killed; ")
+    assert message.startswith("worker 1 has sent no heartbeat for 4 s and will be killed; ")
 
 
 def test_one_that_is_to_be_killed_sooner_is(caplog: pytest.LogCaptureFixture) -> None:
