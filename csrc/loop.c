@@ -156,7 +156,7 @@ static void server_wait(pw_server *server, int most)
 }
 
 /* Whether what is left, while the server drains, are requests that do not end. */
-static bool server_waits_in_vain(const pw_server *server)
+static bool server_waits_for_stuck(const pw_server *server)
 {
     if (server->watch.timeout_request == 0 || server->conn_count > server->threads.taken)
         return false;
@@ -169,12 +169,12 @@ static bool server_is_over(pw_server *server)
 {
     if (!server->draining)
         return false;
-    bool none_left = server->conn_count == 0 || server_waits_in_vain(server);
+    bool none_left = server->conn_count == 0 || server_waits_for_stuck(server);
     return (none_left && !pw_accept_is_open(server)) || pw_server_is_late(server);
 }
 
 /* Whether requests wait, while the server drains, for threads of which none comes back. */
-static bool ready_waits_in_vain(const pw_server *server)
+static bool ready_waits_for_stuck(const pw_server *server)
 {
     int32_t conns;
     return server->draining && server->ready.first != NULL && server->watch.timeout_request > 0 &&
@@ -234,7 +234,7 @@ int64_t pw_loop(pw_thread *thread)
             server_event(server, &server->events[server->event_next++]);
         } else if (pw_accept_drain_is_due(server)) {
             pw_accept_drain(server);
-        } else if (!serves && ready_waits_in_vain(server)) {
+        } else if (!serves && ready_waits_for_stuck(server)) {
             pw_ready_expire(server, NULL, PW_INCIDENT_STUCK);
         } else if (server_is_over(server)) {
             server_end(server);

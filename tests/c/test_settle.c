@@ -175,7 +175,7 @@ static void a_server_that_has_stopped_has_nothing_unsent(void)
     end();
 }
 
-static void to_settle_abandons_the_request_at_hand(void)
+static void to_settle_abandons_the_current_request(void)
 {
     begin();
     CHECK_INT(actor_call(serving[0], call_next), AT_POLL);
@@ -214,7 +214,7 @@ int main(void)
     RUN(what_is_unsent_is_counted_and_sent);
     RUN(a_request_that_comes_meanwhile_is_kept_and_keeps_the_descriptor_readable);
     RUN(a_server_that_has_stopped_has_nothing_unsent);
-    RUN(to_settle_abandons_the_request_at_hand);
+    RUN(to_settle_abandons_the_current_request);
     RUN(without_a_watcher_the_token_is_yielded_to_a_thread_that_waits);
     return check_end();
 }

@@ -187,7 +187,7 @@ static int end_of(int family, pw_ending ending)
     return error;
 }
 
-static void a_connection_ends_for_its_peer_though_somebody_else_has_it(void)
+static void a_connection_ends_for_its_peer_although_another_process_has_it(void)
 {
     CHECK_INT(end_of(AF_INET, PW_ENDING_ORDERLY), 0);
     CHECK_INT(end_of(AF_UNIX, PW_ENDING_ORDERLY), 0);
@@ -308,7 +308,7 @@ int main(void)
     RUN(a_part_of_a_file_is_sent_from_its_offset);
     RUN(how_much_is_on_its_way_is_known);
     RUN(a_peer_that_has_gone_is_told_from_one_that_has_half_closed);
-    RUN(a_connection_ends_for_its_peer_though_somebody_else_has_it);
+    RUN(a_connection_ends_for_its_peer_although_another_process_has_it);
     RUN(all_clocks_show_the_same_time);
     RUN(a_thread_knows_what_it_has_used);
     RUN(the_cpu_time_of_a_thread_that_has_ended_is_not_known);

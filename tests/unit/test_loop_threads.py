@@ -181,7 +181,7 @@ def test_what_the_core_has_noticed_is_logged_when_it_says_so_and_at_the_end(site
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no room"), MemoryError("no room")])
-def test_a_thread_that_cannot_be_had_is_told_to_the_core(
+def test_the_core_is_told_of_a_thread_that_cannot_be_started(
     site: Make, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     one = site()

@@ -85,7 +85,7 @@ def test_a_changed_file_is_told_once(make: Make, project: Path) -> None:
     assert one.read_changes() == []
 
 
-def test_a_change_may_mend_what_could_not_be_loaded(
+def test_a_change_may_fix_an_application_that_could_not_be_loaded(
     make: Make, project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = make()

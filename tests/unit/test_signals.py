@@ -119,7 +119,7 @@ def test_signals_of_others_are_not_taken() -> None:
     """)
 
 
-def test_before_all_is_loaded_a_stop_ends_the_process_as_ever() -> None:
+def test_before_all_is_loaded_a_stop_ends_the_process_as_usual() -> None:
     ended = run("""
         one = Signals(ALL)
         one.expect()
@@ -413,7 +413,7 @@ def test_handlers_that_are_gone_are_not_for_children() -> None:
     """)
 
 
-def test_a_worker_lets_go_of_the_pipe_of_its_parent() -> None:
+def test_a_worker_closes_the_pipe_of_its_parent() -> None:
     passes("""
         from picowsgi.system import fork_guard
         one = Signals(ALL)
@@ -436,7 +436,7 @@ def test_a_worker_lets_go_of_the_pipe_of_its_parent() -> None:
     """)
 
 
-def test_without_handlers_there_is_nothing_to_let_go_of() -> None:
+def test_without_handlers_there_is_nothing_to_close() -> None:
     passes("""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         one = Signals(ALL)
