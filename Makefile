@@ -196,7 +196,9 @@ C_TESTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%,$(wildcard tests/c/test_*.c))
 # What the C tests and the fuzzers share; it stands between the core and its poller (tests/c/site.h).
 C_HELPERS := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
 C_HELPER_OBJECTS := $(patsubst tests/c/%.c,$(SANITIZED)/c/%.o,$(C_HELPERS))
-C_LINK := -Wl,--wrap=pw_poll_wait -Wl,--wrap=pthread_mutex_lock -Wl,--wrap=pthread_mutex_unlock
+C_WRAPPED := pw_poll_wait pw_condition_wait pthread_mutex_lock pthread_mutex_unlock \
+    pthread_cond_wait pthread_cond_signal pthread_cond_broadcast clock_gettime poll
+C_LINK := $(C_WRAPPED:%=-Wl,--wrap=%)
 C_HEADERS := $(wildcard csrc/*.h tests/c/*.h tests/kqueue/sys/*.h)
 
 .PHONY: sanitize-c sanitize-threads sanitize-python sanitize-stress sanitized-core
@@ -251,8 +253,8 @@ $(THREADS)/core/%.o: tests/kqueue/%.c $(C_HEADERS) tools/flags.py $(BUILT)
 	@mkdir -p $(@D)
 	$(CC) $$($(THREADS_FLAGS) $<) -c -o $@ $<
 
-STRESS_SOURCES := $(wildcard tests/c/threads/*.c)
-$(THREADS)/stress: $(STRESS_SOURCES) $(THREADS_OBJECTS) tests/c/threads/stress.h
+STRESS_SOURCES := $(wildcard tests/c/threads/*.c) tests/c/audit.c tests/c/check.c
+$(THREADS)/stress: $(STRESS_SOURCES) $(THREADS_OBJECTS) $(wildcard tests/c/*.h tests/c/threads/*.h)
 	@mkdir -p $(@D)
 	$(CC) $$($(THREADS_FLAGS) $<) -Icsrc -o $@ $(STRESS_SOURCES) $(THREADS_OBJECTS) \
 	    $$($(THREADS_FLAGS)) -pthread

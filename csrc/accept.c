@@ -32,7 +32,7 @@ static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *p
 {
     pw_conn *conn = pw_conn_take(server);
     if (conn == NULL) {
-        pw_notice_lost(server);
+        pw_incident_lost(server);
         pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);
         return;
     }
@@ -141,7 +141,7 @@ static void accept_step_back(pw_server *server)
         pw_accept_listen(server);
 }
 
-int pw_accept_patience(pw_server *server)
+int pw_accept_timeout(pw_server *server)
 {
     if (server->accept.aside && !accept_is_ahead(server)) {
         server->accept.turn = 1;
@@ -188,7 +188,7 @@ static bool accept_some(pw_server *server, pw_listener *listener, int most)
         }
         struct sockaddr_storage peer;
         uint8_t number = (uint8_t)(listener - server->accept.listeners);
-        int fd = listener->is_channel ? pw_take_over(listener->fd, &peer, &number, number)
+        int fd = listener->is_channel ? pw_transfer_receive(listener->fd, &peer, &number, number)
                                       : accept_one(listener->fd, &peer);
         if (fd >= 0) {
             conn_new(server, fd, &peer, number);
@@ -235,7 +235,7 @@ void pw_accept_drain(pw_server *server)
             continue;
         /* What waits in a channel that is open is for the next process, which also gets what this one
          * hands over there. */
-        bool done = listener->is_channel && pw_handover_is_open(server);
+        bool done = listener->is_channel && pw_transfer_is_open(server);
         /* The system may have told this process alone of a connection; so what waits is accepted
          * first even where others accept. At its maximum of connections it was told of none, but
          * without a free descriptor it may have been. */

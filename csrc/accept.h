@@ -11,7 +11,7 @@ void pw_accept_event(pw_server *server, pw_listener *listener);
 void pw_accept_look(pw_server *server);
 
 /* While this process leaves new connections to the others: for how long at most, in ms; else -1. */
-int pw_accept_patience(pw_server *server);
+int pw_accept_timeout(pw_server *server);
 /* The wait is over: it may be this process's turn after all. */
 void pw_accept_waited(pw_server *server);
 /* No new connections are for this process any more. */

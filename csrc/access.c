@@ -262,7 +262,7 @@ static bool is_slow(const pw_atom *atom, int64_t microseconds)
     return microseconds / 1000 >= least;
 }
 
-static void atom_response(pw_access *access, const pw_atom *atom, const pw_exchange *what)
+static void atom_response(pw_access *access, const pw_atom *atom, const pw_access_facts *what)
 {
     pw_text *to = &access->lines;
     switch (atom->code) {
@@ -320,7 +320,8 @@ static void atom_response(pw_access *access, const pw_atom *atom, const pw_excha
     }
 }
 
-void pw_access_line(pw_server *server, const char *program, size_t size, const pw_exchange *what)
+void pw_access_line(pw_server *server, const char *program, size_t size,
+                    const pw_access_facts *what)
 {
     pw_access *access = &server->access;
     if (program == NULL)
@@ -367,17 +368,17 @@ void pw_parse_again(pw_server *server, const pw_conn *conn)
                   &server->head, &error);
 }
 
-static void log_line(pw_server *server, const pw_text *program, const pw_exchange *what)
+static void log_line(pw_server *server, const pw_text *program, const pw_access_facts *what)
 {
     pw_access_line(server, program->at, program->size, what);
 }
 
-void pw_thread_log(pw_thread *thread, const pw_conn *conn)
+void pw_access_response(pw_thread *thread, const pw_conn *conn)
 {
     if (thread->server->access.fd < 0)
         return;
     log_line(thread->server, &thread->log,
-             &(pw_exchange){
+             &(pw_access_facts){
                  .status = conn->response.status,
                  .bytes = conn->response.bytes,
                  .duration = pw_microseconds() - thread->taken_us,
@@ -398,7 +399,7 @@ static pw_span first_line(const pw_conn *conn)
     return (pw_span){from, size};
 }
 
-void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
+void pw_access_refusal(pw_server *server, pw_conn *conn, int status)
 {
     if (server->access.fd < 0)
         return;
@@ -411,6 +412,6 @@ void pw_log_refusal(pw_server *server, pw_conn *conn, int status)
     pw_peer_name(conn, &peer);
     pw_text program = {NULL, 0, 0};
     pw_access_request(server, &program, &server->head, &peer);
-    log_line(server, &program, &(pw_exchange){.status = status, .bytes = 0});
+    log_line(server, &program, &(pw_access_facts){.status = status, .bytes = 0});
     pw_free(program.at);
 }

@@ -174,7 +174,7 @@ void pw_thread_nudge(pw_thread *thread);
 /*
  * Looks after the serving threads: to be called again and again by a thread of its own that serves
  * nothing, where there may be more than one. Blocks, and returns what is to be done, with PW_WATCH_MASK:
- * PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_NOTICE, notices are to be taken;
+ * PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_INCIDENT, incidents are to be taken;
  * PW_WATCH_SLOW or PW_WATCH_STUCK, a request has run for longer than timeout_request, or twice that, in
  * the thread whose number is in the bits from PW_WATCH_SHIFT on; PW_WATCH_STOP, nothing any more, and
  * in these bits how many threads will not come back, where all that are at a request are such as
@@ -186,7 +186,7 @@ void pw_thread_nudge(pw_thread *thread);
 #define PW_WATCH_START 1
 #define PW_WATCH_SLOW 2
 #define PW_WATCH_STUCK 3
-#define PW_WATCH_NOTICE 4
+#define PW_WATCH_INCIDENT 4
 int32_t pw_watch(pw_server *server);
 /* The thread of PW_WATCH_START could not be started; for a second no other is asked for. */
 void pw_watch_failed(pw_server *server);
@@ -195,29 +195,29 @@ void pw_watch_failed(pw_server *server);
  * A request that was accepted and not answered in full, or answered with 503 or 507, for the error
  * log: what has happened, and where it was.
  */
-#define PW_NOTICE_STORAGE 1       /* its content could not be stored: 507 */
-#define PW_NOTICE_MEMORY 2        /* no memory: 503, or the end of the connection */
-#define PW_NOTICE_WRITE_TIMEOUT 3 /* the client has taken nothing for timeout_write */
-#define PW_NOTICE_STOP 4          /* the server has stopped without waiting any longer */
-#define PW_NOTICE_SHORT 5         /* a file had fewer bytes than when it was to be sent */
-#define PW_NOTICE_ERROR 6         /* another error of the system */
-#define PW_NOTICE_LOST 7          /* so many more, `unsent`, for which there was no memory */
-#define PW_NOTICE_ABANDONED 8     /* an exception came between the application and the response */
-#define PW_NOTICE_BACKLOG 9       /* at the end connections were waiting to be accepted */
-#define PW_NOTICE_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
-#define PW_NOTICE_QUEUE 11 /* no thread was free for timeout_queue: 503; told now and then */
-#define PW_NOTICE_STUCK 12 /* no thread will be free, and the server stops: the same */
-#define PW_NOTICE_LINE 1024
+#define PW_INCIDENT_STORAGE 1       /* its content could not be stored: 507 */
+#define PW_INCIDENT_MEMORY 2        /* no memory: 503, or the end of the connection */
+#define PW_INCIDENT_WRITE_TIMEOUT 3 /* the client has taken nothing for timeout_write */
+#define PW_INCIDENT_STOP 4          /* the server has stopped without waiting any longer */
+#define PW_INCIDENT_SHORT 5         /* a file had fewer bytes than when it was to be sent */
+#define PW_INCIDENT_ERROR 6         /* another error of the system */
+#define PW_INCIDENT_LOST 7          /* so many more, `unsent`, for which there was no memory */
+#define PW_INCIDENT_ABANDONED 8     /* an exception came between the application and the response */
+#define PW_INCIDENT_BACKLOG 9       /* at the end connections were waiting to be accepted */
+#define PW_INCIDENT_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
+#define PW_INCIDENT_QUEUE 11 /* no thread was free for timeout_queue: 503; told now and then */
+#define PW_INCIDENT_STUCK 12 /* no thread will be free, and the server stops: the same */
+#define PW_INCIDENT_LINE 1024
 typedef struct {
     int32_t what;
     int32_t error;    /* errno, where there is one */
     int64_t unsent;   /* bytes of the response that are known and not sent */
     char address[46]; /* of the client; empty for a unix socket */
     char port[6];
-    char line[PW_NOTICE_LINE]; /* method and target, as received and as far as known */
-} pw_notice;
+    char line[PW_INCIDENT_LINE]; /* method and target, as received and as far as known */
+} pw_incident;
 /* The next one; 0: there is none. May be called from any thread. */
-int32_t pw_notice_take(pw_server *server, pw_notice *to);
+int32_t pw_incident_take(pw_server *server, pw_incident *to);
 
 /* The block of values of the thread's request; its length is request.block_size. */
 const char *pw_thread_block(pw_thread *thread);
@@ -260,7 +260,7 @@ const char *pw_key(int32_t number);
 
 /*
  * The next complete request, or PW_IDLE or PW_STOP. Blocks. A request that the thread has not finished
- * is abandoned (an exception came between two calls): its connection is closed, with a notice.
+ * is abandoned (an exception came between two calls): its connection is closed, and there is an incident.
  */
 int64_t pw_next(pw_thread *thread);
 
@@ -278,8 +278,8 @@ int64_t pw_next(pw_thread *thread);
  * has none, which is so for poll(2).
  * pw_server_wake ends a wait; from any thread, or a signal handler.
  */
-int64_t pw_next_within(pw_thread *thread, int32_t patience);
-int32_t pw_settle(pw_thread *thread, int32_t patience);
+int64_t pw_next_within(pw_thread *thread, int32_t timeout_ms);
+int32_t pw_settle(pw_thread *thread, int32_t timeout_ms);
 int32_t pw_server_descriptor(pw_server *server);
 void pw_server_wake(pw_server *server);
 

@@ -70,7 +70,7 @@ void pw_batch_flush(pw_server *server, bool all)
             continue;
         bool progress = false;
         if (pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
-            pw_response_fail_locked(thread, PW_NOTICE_ERROR);
+            pw_response_fail_locked(thread, PW_INCIDENT_ERROR);
         if (conn->output.first == NULL)
             pw_batch_end(server, conn);
         else

@@ -30,8 +30,8 @@ bool pw_cache_store(pw_cache *cache, int at, const char *data, const pw_facts *f
     entry->misses = 0;
     pw_free(entry->log);
     entry->log = NULL;
-    pw_free(entry->kept);
-    entry->kept = NULL;
+    pw_free(entry->template);
+    entry->template = NULL;
     pw_free(entry->lines);
     entry->lines = NULL;
     if (facts->size > PW_CACHE_HEAD_MOST)
@@ -52,7 +52,7 @@ void pw_cache_release(pw_cache *cache, int at)
 {
     pw_entry *entry = &cache->entries[at];
     pw_free(entry->log);
-    pw_free(entry->kept);
+    pw_free(entry->template);
     pw_free(entry->lines);
     pw_free(entry->head);
     memset(entry, 0, sizeof *entry);

@@ -14,12 +14,12 @@
 typedef struct {
     char *log; /* owned: log_size bytes, what the access log says of such a request; or NULL */
     size_t log_size;
-    char *head;      /* owned: facts.size bytes */
-    pw_kept *kept;   /* owned: the values there; or NULL */
-    pw_lines *lines; /* owned: the lines there; or NULL */
-    void *owner;     /* borrowed: the connection, or NULL: free */
-    int64_t used;    /* ms */
-    bool busy;       /* a thread is at a request of its owner, and may look at the template yet */
+    char *head;            /* owned: facts.size bytes */
+    pw_template *template; /* owned: the values there; or NULL */
+    pw_lines *lines;       /* owned: the lines there; or NULL */
+    void *owner;           /* borrowed: the connection, or NULL: free */
+    int64_t used;          /* ms */
+    bool busy; /* a thread is at a request of its owner, and may look at the template yet */
     uint32_t misses;
     pw_facts facts;
 } pw_entry;

@@ -55,7 +55,7 @@ static pw_step step_idle(pw_server *server, pw_conn *conn)
 {
     if ((conn->what & PW_READABLE) == 0)
         pw_conn_release_buffer(server, conn);
-    if (server->draining && pw_hand_over(server, conn)) {
+    if (server->draining && pw_transfer_send(server, conn)) {
         pw_conn_leave(server, conn);
         return PW_STEP_WAIT;
     }
@@ -315,7 +315,7 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
             step = step_sending(server, conn);
             break;
         case PW_CONN_LINGER:
-            step = pw_step_linger(server, conn);
+            step = pw_conn_linger(server, conn);
             break;
         case PW_CONN_READY:
         case PW_CONN_APP:
@@ -347,7 +347,7 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
                 (conn->end == PW_CONN_FAILED && pw_peer_is_gone(conn->fd));
     if (gone || server->stopped) {
         if (!gone && conn->output.first != NULL)
-            pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
+            pw_incident_conn(server, conn, PW_INCIDENT_STOP, 0);
         pw_conn_close(server, conn);
         return;
     }

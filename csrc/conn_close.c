@@ -7,6 +7,7 @@
 #include "buffer.h"
 #include "cache.h"
 #include "conn_close.h"
+#include "conn_pool.h"
 #include "content.h"
 #include "error_response.h"
 #include "incident.h"
@@ -31,6 +32,8 @@ void pw_conn_release_buffer(pw_server *server, pw_conn *conn)
     conn->in = NULL;
     conn->used = 0;
     conn->progress = (pw_head_progress){0};
+    if (server->parsed == conn)
+        server->parsed = NULL; /* its spans were in the buffer */
 }
 
 size_t pw_conn_unused(const pw_conn *conn)
@@ -43,14 +46,14 @@ void pw_conn_forget(pw_server *server, pw_conn *conn)
     if (conn->entry < 0)
         return;
     pw_cache_release(&server->cache, conn->entry);
-    pw_tell(server, conn->entry, PW_NEWS_ENTRY);
+    pw_news_add(server, conn->entry, PW_NEWS_ENTRY);
     conn->entry = -1;
 }
 
 void pw_conn_sent(pw_server *server, pw_conn *conn)
 {
     if (conn->loan != 0)
-        pw_tell(server, conn->loan, PW_NEWS_SENT);
+        pw_news_add(server, conn->loan, PW_NEWS_SENT);
     conn->loan = 0;
     pw_output_close_spool(&conn->output);
     pw_free(conn->line);
@@ -73,8 +76,6 @@ static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
     conn->content = NULL;
     pw_conn_release_buffer(server, conn);
     pw_conn_forget(server, conn);
-    if (server->parsed == conn)
-        server->parsed = NULL;
     if (conn->next != NULL)
         conn->next->previous = conn->previous;
     if (conn->previous != NULL)
@@ -82,10 +83,8 @@ static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
     else
         server->all = conn->next;
     pw_accept_count(server, -1);
-    if (!conn->queued) { /* else pw_next finds it in the run queue, and defers the free */
-        conn->run_next = server->dead;
-        server->dead = conn;
-    }
+    if (!conn->queued) /* else the loop finds it in the queue, and does this then */
+        pw_conn_defer_free(server, conn);
     if (server->accept.paused)
         pw_accept_resume(server);
 }
@@ -112,7 +111,7 @@ pw_step pw_conn_break_off(pw_server *server, pw_conn *conn)
 pw_step pw_conn_fail(pw_server *server, pw_conn *conn)
 {
     bool is_ours = errno == ENODATA; /* and the connection as good as before */
-    pw_notice_conn(server, conn, PW_NOTICE_ERROR, errno);
+    pw_incident_conn(server, conn, PW_INCIDENT_ERROR, errno);
     if (is_ours)
         return pw_conn_break_off(server, conn);
     pw_conn_close(server, conn);
@@ -161,10 +160,10 @@ void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
     char answer[PW_REFUSAL_MOST];
     bool is_told = error == PW_E_STORAGE || error == PW_E_MEMORY;
     if (is_told)
-        pw_notice_conn(server, conn, error == PW_E_STORAGE ? PW_NOTICE_STORAGE : PW_NOTICE_MEMORY,
-                       errno);
-    pw_log_refusal(server, conn, pw_error_status(error));
-    size_t size = pw_answer_refusal(&server->clock, answer, error, conn->facts.is_head);
+        pw_incident_conn(server, conn,
+                         error == PW_E_STORAGE ? PW_INCIDENT_STORAGE : PW_INCIDENT_MEMORY, errno);
+    pw_access_refusal(server, conn, pw_error_status(error));
+    size_t size = pw_error_response(&server->clock, answer, error, conn->facts.is_head);
     pw_conn_ends(conn, PW_CONN_CLOSES);
     conn->what |= PW_READABLE; /* so that the end is a lingering one */
     conn->state = PW_CONN_SENDING;
@@ -173,7 +172,7 @@ void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
     if (pw_output_copy(&conn->output, answer, size))
         return;
     if (!is_told)
-        pw_notice_conn(server, conn, PW_NOTICE_MEMORY, ENOMEM);
+        pw_incident_conn(server, conn, PW_INCIDENT_MEMORY, ENOMEM);
     pw_conn_close(server, conn);
 }
 
@@ -197,7 +196,7 @@ int32_t pw_response_fail_locked(pw_thread *thread, int what)
 {
     pw_conn *conn = thread->conn;
     if (conn->end != PW_CONN_FAILED)
-        pw_notice_thread(thread, conn, what, errno);
+        pw_incident_thread(thread, conn, what, errno);
     pw_conn_ends(conn, PW_CONN_FAILED);
     pw_output_free(&conn->output);
     return PW_GONE;

@@ -39,7 +39,7 @@ bool pw_conn_is_served(const pw_conn *conn);
 /* How much is on its way that would be lost with a reset. */
 int pw_conn_unsent(const pw_conn *conn);
 
-/* The response cannot go on: `what` has happened, for PW_NOTICE_ERROR errno says it. With the lock.
+/* The response cannot go on: `what` has happened, for PW_INCIDENT_ERROR errno says it. With the lock.
  * Returns PW_GONE. */
 int32_t pw_response_fail_locked(pw_thread *thread, int what);
 

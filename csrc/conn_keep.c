@@ -22,7 +22,7 @@ static size_t conn_holds(const pw_conn *conn)
  * be answered any more. */
 static void conn_give_up(pw_server *server, pw_conn *conn)
 {
-    pw_notice_often(server, conn, PW_NOTICE_HEADS, &server->told_heads);
+    pw_incident_often(server, conn, PW_INCIDENT_HEADS, &server->told_heads);
     if (conn->state == PW_CONN_SENDING) {
         pw_conn_ends(conn, PW_CONN_CLOSES); /* RFC 9112 section 9.3.2: its client has to be ready */
         conn->what |= PW_READABLE;          /* so that the end is a lingering one */

@@ -29,15 +29,15 @@ static void message_init(pw_message *message, uint8_t *number)
     message->header.msg_controllen = sizeof message->beside;
 }
 
-bool pw_handover_is_open(const pw_server *server)
+bool pw_transfer_is_open(const pw_server *server)
 {
-    struct pollfd channel = {.fd = server->handover};
-    return server->handover >= 0 && poll(&channel, 1, 0) == 0;
+    struct pollfd channel = {.fd = server->transfer};
+    return server->transfer >= 0 && poll(&channel, 1, 0) == 0;
 }
 
-bool pw_hand_over(const pw_server *server, const pw_conn *conn)
+bool pw_transfer_send(const pw_server *server, const pw_conn *conn)
 {
-    if (server->handover < 0)
+    if (server->transfer < 0)
         return false;
     uint8_t number = conn->listener;
     pw_message message;
@@ -47,10 +47,10 @@ bool pw_hand_over(const pw_server *server, const pw_conn *conn)
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN(sizeof conn->fd);
     memcpy(CMSG_DATA(header), &conn->fd, sizeof conn->fd);
-    return pw_send_message(server->handover, &message.header, MSG_DONTWAIT) == 1;
+    return pw_send_message(server->transfer, &message.header, MSG_DONTWAIT) == 1;
 }
 
-int pw_take_over(int channel, struct sockaddr_storage *peer, uint8_t *number, int count)
+int pw_transfer_receive(int channel, struct sockaddr_storage *peer, uint8_t *number, int count)
 {
     pw_message message;
     message_init(&message, number);

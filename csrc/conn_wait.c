@@ -62,7 +62,7 @@ void pw_ready_expire(pw_server *server, const pw_conn *last, int why)
         conn = pw_queue_pop(&server->ready);
         if (conn == NULL || pw_conn_defer_free(server, conn))
             continue;
-        pw_notice_often(server, conn, why, &server->told_queue);
+        pw_incident_often(server, conn, why, &server->told_queue);
         pw_conn_refuse_waiting(server, conn, PW_E_QUEUE);
     } while (conn != NULL && conn != last);
 }
@@ -77,7 +77,7 @@ static bool conn_reads(pw_conn *conn)
     return conn->unsent < before;
 }
 
-pw_step pw_step_linger(pw_server *server, pw_conn *conn)
+pw_step pw_conn_linger(pw_server *server, pw_conn *conn)
 {
     if (pw_conn_resets(conn)) /* what it sends does not matter any more */
         return pw_conn_wait(server, conn, PW_TIMER_RESET, false);
@@ -143,7 +143,7 @@ void pw_conn_drain(pw_server *server, pw_conn *conn)
         return;
     const pw_timer *timer = &conn->timer;
     bool idle = conn->state == PW_CONN_IDLE && timer->kind == PW_TIMER_KEEP_ALIVE;
-    if (idle && !pw_handover_is_open(server)) {
+    if (idle && !pw_transfer_is_open(server)) {
         int64_t since = timer->due - server->timers.length[PW_TIMER_KEEP_ALIVE];
         if (server->timers.now - since >= server->timers.length[PW_TIMER_DRAIN] &&
             conn_is_quiet(conn)) {
@@ -162,7 +162,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
     case PW_CONN_READY:
     case PW_CONN_APP:
         if (conn->state == PW_CONN_READY && conn->timer.kind == PW_TIMER_QUEUE)
-            pw_ready_expire(server, conn, PW_NOTICE_QUEUE);
+            pw_ready_expire(server, conn, PW_INCIDENT_QUEUE);
         else
             pw_timer_stop(
                 &conn->timer); /* left running because most requests are over in no time */
@@ -186,7 +186,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
             pw_timer_start(&server->timers, &conn->timer, PW_TIMER_WRITE);
             return;
         }
-        pw_notice_conn(server, conn, PW_NOTICE_WRITE_TIMEOUT, 0);
+        pw_incident_conn(server, conn, PW_INCIDENT_WRITE_TIMEOUT, 0);
         pw_conn_close(server, conn);
         return;
     case PW_CONN_LINGER:

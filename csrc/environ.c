@@ -179,7 +179,7 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
 
 /* ------------------------------------------------------------------ what has changed */
 
-pw_kept *pw_kept_new(const pw_head *head, const char *data)
+pw_template *pw_template_new(const pw_head *head, const char *data)
 {
     pw_index index;
     pw_index_make(&index, head);
@@ -190,43 +190,43 @@ pw_kept *pw_kept_new(const pw_head *head, const char *data)
         count++;
     if (index.other_count > 0 || head->authority.at != NULL || count > UINT8_MAX)
         return NULL;
-    pw_kept *kept = pw_alloc(sizeof *kept + count * sizeof kept->values[0]);
-    if (kept == NULL)
+    pw_template *template = pw_alloc(sizeof *template + count * sizeof template->values[0]);
+    if (template == NULL)
         return NULL;
-    kept->method = (uint32_t)(head->method.at - data);
-    kept->method_size = (uint32_t)head->method.size;
-    kept->minor = head->facts.minor;
-    kept->has_length = head->facts.chunked || head->facts.content_length >= 0;
+    template->method = (uint32_t)(head->method.at - data);
+    template->method_size = (uint32_t)head->method.size;
+    template->minor = head->facts.minor;
+    template->has_length = head->facts.chunked || head->facts.content_length >= 0;
     for (int number; (number = pw_index_pop(index.numbers)) >= 0;) {
         uint16_t at = index.first[number];
         pw_span value = head->fields[at].value;
         bool repeated = index.next[at] != PW_NO_FIELD;
-        kept->values[kept->count].at = (uint32_t)(value.at - data);
-        kept->values[kept->count].size = repeated ? UINT32_MAX : (uint32_t)value.size;
-        kept->place[number] = ++kept->count;
+        template->values[template->count].at = (uint32_t)(value.at - data);
+        template->values[template->count].size = repeated ? UINT32_MAX : (uint32_t)value.size;
+        template->place[number] = ++template->count;
     }
-    return kept;
+    return template;
 }
 
-static bool kept_has(const pw_kept *kept, const char *data, int number, pw_span value)
+static bool template_has(const pw_template *template, const char *data, int number, pw_span value)
 {
-    uint8_t place = kept->place[number];
-    return kept->values[place - 1].size == value.size &&
-           memcmp(data + kept->values[place - 1].at, value.at, value.size) == 0;
+    uint8_t place = template->place[number];
+    return template->values[place - 1].size == value.size &&
+           memcmp(data + template->values[place - 1].at, value.at, value.size) == 0;
 }
 
 bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content_length,
-                           const pw_kept *kept, const char *data)
+                           const pw_template *template, const char *data)
 {
-    if (head->authority.at != NULL || head->facts.minor != kept->minor ||
-        (kept->has_length && content_length < 0))
+    if (head->authority.at != NULL || head->facts.minor != template->minor ||
+        (template->has_length && content_length < 0))
         return false;
     pw_index index;
     pw_index_make(&index, head);
     if (index.other_count > 0)
         return false;
-    bool same_method = kept->method_size == head->method.size &&
-                       memcmp(data + kept->method, head->method.at, head->method.size) == 0;
+    bool same_method = template->method_size == head->method.size &&
+                       memcmp(data + template->method, head->method.at, head->method.size) == 0;
     char *to = block->at;
     if (!same_method)
         *to++ = PW_KEY_METHOD;
@@ -238,15 +238,15 @@ bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content
     uint64_t changed[4] = {0, 0, 0, 0};
     for (int number; (number = pw_index_pop(index.numbers)) >= 0;) {
         uint16_t at = index.first[number];
-        bool known = kept->place[number] != 0;
+        bool known = template->place[number] != 0;
         found += known;
         if (known && index.next[at] == PW_NO_FIELD &&
-            kept_has(kept, data, number, head->fields[at].value))
+            template_has(template, data, number, head->fields[at].value))
             continue;
         changed[number >> 6] |= pw_index_bit((uint8_t)number);
         *to++ = (char)number;
     }
-    if (found != kept->count)
+    if (found != template->count)
         return false;
     to = end_numbers(block, to);
     if (!same_method)

@@ -37,15 +37,15 @@ typedef struct {
     struct {
         uint32_t at, size; /* UINT32_MAX: of a name that came more than once */
     } values[];
-} pw_kept;
+} pw_template;
 
 /* What is kept of the head at data. NULL: nothing can be said of its like, or out of memory. */
-pw_kept *pw_kept_new(const pw_head *head, const char *data);
+pw_template *pw_template_new(const pw_head *head, const char *data);
 /*
  * The values that are not in the environ made of the kept head, which stands at data. False: no
  * values can make the one of the other, for a name is missing.
  */
 bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content_length,
-                           const pw_kept *kept, const char *data);
+                           const pw_template *template, const char *data);
 
 #endif

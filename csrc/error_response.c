@@ -61,7 +61,7 @@ static const char *status_reason(int status)
     }
 }
 
-size_t pw_answer_refusal(const pw_clock *clock, char *to, pw_error error, bool is_head)
+size_t pw_error_response(const pw_clock *clock, char *to, pw_error error, bool is_head)
 {
     const char *text = error_text(error);
     int status = pw_error_status(error);

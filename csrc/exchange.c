@@ -53,7 +53,7 @@ void pw_exchange_end(pw_thread *thread)
         if (conn->output.borrowed > 0)
             conn->loan = thread->request.exchange;
         else
-            pw_tell(server, thread->request.exchange, PW_NEWS_SENT);
+            pw_news_add(server, thread->request.exchange, PW_NEWS_SENT);
     }
     pw_batch_end(server, conn);
     thread->conn = NULL;
@@ -71,7 +71,7 @@ void pw_exchange_abandon(pw_thread *thread)
     if (conn == NULL)
         return;
     if (conn->end != PW_CONN_FAILED)
-        pw_notice_thread(thread, conn, PW_NOTICE_ABANDONED, 0);
+        pw_incident_thread(thread, conn, PW_INCIDENT_ABANDONED, 0);
     /* It is cut, and what its client is owed of earlier responses goes out. */
     pw_conn_ends(conn, conn->response.framing == PW_FRAMING_END ? PW_CONN_RESETS : PW_CONN_CLOSES);
     thread->request.sent = conn->response.bytes;

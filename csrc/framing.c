@@ -5,8 +5,8 @@
 #include "state.h"
 #include "text.h"
 
-void pw_response_begin(pw_server *server, pw_conn *conn, const char *head, size_t size, bool framed,
-                       int32_t flags)
+void pw_framing_begin(pw_server *server, pw_conn *conn, const char *head, size_t size, bool framed,
+                      int32_t flags)
 {
     static const size_t at = sizeof "HTTP/1.1 " - 1;
     int status = 0;
@@ -27,7 +27,7 @@ void pw_response_begin(pw_server *server, pw_conn *conn, const char *head, size_
         pw_conn_ends(conn, PW_CONN_CLOSES);
 }
 
-size_t pw_response_allowed(const pw_conn *conn, size_t size)
+size_t pw_framing_allowed(const pw_conn *conn, size_t size)
 {
     if (conn->response.promised < 0)
         return size;
@@ -35,8 +35,8 @@ size_t pw_response_allowed(const pw_conn *conn, size_t size)
     return size < left ? size : left;
 }
 
-int pw_response_frame(const pw_conn *conn, struct iovec parts[3], char line[20], const char *data,
-                      size_t size)
+int pw_framing_chunk(const pw_conn *conn, struct iovec parts[3], char line[20], const char *data,
+                     size_t size)
 {
     int count = 0;
     if (conn->response.framing == PW_FRAMING_CHUNKED) {
@@ -58,8 +58,8 @@ int pw_response_frame(const pw_conn *conn, struct iovec parts[3], char line[20],
 
 #define PW_PUT(to, literal) pw_put((to), (literal), sizeof(literal) - 1)
 
-size_t pw_answer_tail(const pw_clock *clock, char *to, const pw_conn *conn, int32_t flags,
-                      int64_t length)
+size_t pw_framing_tail(const pw_clock *clock, char *to, const pw_conn *conn, int32_t flags,
+                       int64_t length)
 {
     char *at = to;
     if (flags & PW_ADD_SERVER)

@@ -35,7 +35,7 @@ static size_t answer_health(const pw_clock *clock, char *to, const pw_conn *conn
                         unready ? "503 Service Unavailable" : "200 OK");
     size_t head = (size_t)size;
     head +=
-        pw_answer_tail(clock, to + head, conn, PW_ADD_DATE | PW_ADD_SERVER, (int64_t)strlen(text));
+        pw_framing_tail(clock, to + head, conn, PW_ADD_DATE | PW_ADD_SERVER, (int64_t)strlen(text));
     if (conn->facts.is_head)
         return head;
     memcpy(to + head, text, strlen(text));

@@ -1,6 +1,6 @@
 /*
  * What became of requests that were accepted and not answered in full, for the error log. A client
- * that disconnects, or sends something else than a request, is no notice.
+ * that disconnects, or sends something else than a request, is no incident.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -11,31 +11,31 @@
 #include "queue.h"
 #include "text.h"
 
-#define PW_NOTICES_ROOM 16   /* from the start: one of them tells that there is no memory */
-#define PW_NOTICES_MOST 8192 /* that wait for pw_notice_take; of more only the number is told */
-#define PW_OFTEN_MS 10000    /* between two notices of what meets many */
+#define PW_INCIDENTS_ROOM 16   /* from the start: one of them tells that there is no memory */
+#define PW_INCIDENTS_MOST 8192 /* that wait for pw_incident_take; of more only the number is told */
+#define PW_OFTEN_MS 10000      /* between two incidents of what meets many */
 
-bool pw_notices_init(pw_notices *notices)
+bool pw_incidents_init(pw_incidents *incidents)
 {
-    notices->room = PW_NOTICES_ROOM;
-    notices->at = pw_realloc(NULL, notices->room * sizeof *notices->at);
-    return notices->at != NULL;
+    incidents->room = PW_INCIDENTS_ROOM;
+    incidents->at = pw_realloc(NULL, incidents->room * sizeof *incidents->at);
+    return incidents->at != NULL;
 }
 
 /* ------------------------------------------------------------------ the request line */
 
 /* Adds to a text that is ended by NUL; what has no room is left out. */
-static void line_add(char line[PW_NOTICE_LINE], const char *data, size_t size)
+static void line_add(char line[PW_INCIDENT_LINE], const char *data, size_t size)
 {
     size_t before = strlen(line);
-    if (size > PW_NOTICE_LINE - 1 - before)
-        size = PW_NOTICE_LINE - 1 - before;
+    if (size > PW_INCIDENT_LINE - 1 - before)
+        size = PW_INCIDENT_LINE - 1 - before;
     memcpy(line + before, data, size);
     line[before + size] = '\0';
 }
 
 /* Method and target, as far as they are here. */
-static void line_of_head(char line[PW_NOTICE_LINE], const char *data, size_t size)
+static void line_of_head(char line[PW_INCIDENT_LINE], const char *data, size_t size)
 {
     const char *end = data + size;
     while (data < end && (*data == '\r' || *data == '\n'))
@@ -59,7 +59,7 @@ void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn)
 
 void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn)
 {
-    char line[PW_NOTICE_LINE] = "";
+    char line[PW_INCIDENT_LINE] = "";
     line_of_head(line, thread->line, thread->line_size);
     pw_free(conn->line);
     conn->line = pw_alloc(strlen(line) + 1);
@@ -67,7 +67,7 @@ void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn)
         memcpy(conn->line, line, strlen(line));
 }
 
-/* ------------------------------------------------------------------ notices */
+/* ------------------------------------------------------------------ incidents */
 
 void pw_peer_name(const pw_conn *conn, pw_peer *peer)
 {
@@ -92,23 +92,23 @@ void pw_peer_name(const pw_conn *conn, pw_peer *peer)
 }
 
 /* A place in the list, or NULL. */
-static pw_notice *notice_new(pw_notices *notices)
+static pw_incident *incident_new(pw_incidents *incidents)
 {
-    if (notices->count == notices->room) {
-        size_t room = notices->room * 2;
-        pw_notice *at = NULL;
-        if (room <= PW_NOTICES_MOST)
-            at = pw_realloc(notices->at, room * sizeof *at);
+    if (incidents->count == incidents->room) {
+        size_t room = incidents->room * 2;
+        pw_incident *at = NULL;
+        if (room <= PW_INCIDENTS_MOST)
+            at = pw_realloc(incidents->at, room * sizeof *at);
         if (at == NULL) {
-            notices->lost++;
+            incidents->lost++;
             return NULL;
         }
-        notices->at = at;
-        notices->room = room;
+        incidents->at = at;
+        incidents->room = room;
     }
-    pw_notice *notice = &notices->at[notices->count++];
-    memset(notice, 0, sizeof *notice);
-    return notice;
+    pw_incident *incident = &incidents->at[incidents->count++];
+    memset(incident, 0, sizeof *incident);
+    return incident;
 }
 
 /* Whether what has been received begins with the current request. */
@@ -119,24 +119,24 @@ static bool conn_is_receiving(const pw_conn *conn)
 }
 
 /* Tells what the request that `thread` is at, or where that is NULL the connection's own, has met. */
-static void notice_add(pw_server *server, const pw_thread *thread, const pw_conn *conn, int what,
-                       int error)
+static void incident_add(pw_server *server, const pw_thread *thread, const pw_conn *conn, int what,
+                         int error)
 {
-    pw_notice *notice = notice_new(&server->notices);
-    if (notice != NULL) {
-        notice->what = what;
-        notice->error = error;
-        notice->unsent = conn->output.size;
+    pw_incident *incident = incident_new(&server->incidents);
+    if (incident != NULL) {
+        incident->what = what;
+        incident->error = error;
+        incident->unsent = conn->output.size;
         pw_peer peer;
         pw_peer_name(conn, &peer);
-        memcpy(notice->address, peer.address, sizeof notice->address);
-        memcpy(notice->port, peer.port, sizeof notice->port);
+        memcpy(incident->address, peer.address, sizeof incident->address);
+        memcpy(incident->port, peer.port, sizeof incident->port);
         if (thread != NULL)
-            line_of_head(notice->line, thread->line, thread->line_size);
+            line_of_head(incident->line, thread->line, thread->line_size);
         else if (conn->line != NULL)
-            line_add(notice->line, conn->line, strlen(conn->line));
+            line_add(incident->line, conn->line, strlen(conn->line));
         else if (conn->in != NULL && conn_is_receiving(conn))
-            line_of_head(notice->line, conn->in->data + conn->in->start,
+            line_of_head(incident->line, conn->in->data + conn->in->start,
                          conn->in->end - conn->in->start);
     }
     pthread_cond_signal(&server->watch.wake);
@@ -144,30 +144,30 @@ static void notice_add(pw_server *server, const pw_thread *thread, const pw_conn
         pw_loop_wake(server, true);
 }
 
-void pw_notice_often(pw_server *server, const pw_conn *conn, int what, int64_t *told)
+void pw_incident_often(pw_server *server, const pw_conn *conn, int what, int64_t *told)
 {
     if (*told != 0 && server->timers.now - *told < PW_OFTEN_MS)
         return;
     *told = server->timers.now;
-    pw_notice_conn(server, conn, what, 0);
+    pw_incident_conn(server, conn, what, 0);
 }
 
-void pw_notice_lost(pw_server *server)
+void pw_incident_lost(pw_server *server)
 {
-    server->notices.lost++;
+    server->incidents.lost++;
     pthread_cond_signal(&server->watch.wake);
 }
 
-void pw_notice_backlog(pw_server *server)
+void pw_incident_backlog(pw_server *server)
 {
-    pw_notice *notice = notice_new(&server->notices);
-    if (notice != NULL)
-        notice->what = PW_NOTICE_BACKLOG;
+    pw_incident *incident = incident_new(&server->incidents);
+    if (incident != NULL)
+        incident->what = PW_INCIDENT_BACKLOG;
     pthread_cond_signal(&server->watch.wake);
 }
 
 /* What an error of reading or writing is; 0: the client has gone. */
-static int notice_of(int error)
+static int incident_of(int error)
 {
     switch (error) {
     case EPIPE:
@@ -182,42 +182,42 @@ static int notice_of(int error)
         return 0;
     case ENOMEM:
     case ENOBUFS:
-        return PW_NOTICE_MEMORY;
+        return PW_INCIDENT_MEMORY;
     case ENODATA:
-        return PW_NOTICE_SHORT;
+        return PW_INCIDENT_SHORT;
     default:
-        return PW_NOTICE_ERROR;
+        return PW_INCIDENT_ERROR;
     }
 }
 
-void pw_notice_conn(pw_server *server, const pw_conn *conn, int what, int error)
+void pw_incident_conn(pw_server *server, const pw_conn *conn, int what, int error)
 {
-    if (what == PW_NOTICE_ERROR)
-        what = notice_of(error);
+    if (what == PW_INCIDENT_ERROR)
+        what = incident_of(error);
     if (what != 0)
-        notice_add(server, NULL, conn, what, error);
+        incident_add(server, NULL, conn, what, error);
 }
 
-void pw_notice_thread(const pw_thread *thread, const pw_conn *conn, int what, int error)
+void pw_incident_thread(const pw_thread *thread, const pw_conn *conn, int what, int error)
 {
-    if (what == PW_NOTICE_ERROR)
-        what = notice_of(error);
+    if (what == PW_INCIDENT_ERROR)
+        what = incident_of(error);
     if (what != 0)
-        notice_add(thread->server, thread, conn, what, error);
+        incident_add(thread->server, thread, conn, what, error);
 }
 
-int32_t pw_notice_take(pw_server *server, pw_notice *to)
+int32_t pw_incident_take(pw_server *server, pw_incident *to)
 {
     pthread_mutex_lock(&server->lock);
-    pw_notices *notices = &server->notices;
+    pw_incidents *incidents = &server->incidents;
     bool any = true;
-    if (notices->first < notices->count) {
-        *to = notices->at[notices->first++];
-        if (notices->first == notices->count)
-            notices->first = notices->count = 0;
-    } else if (notices->lost > 0) {
-        *to = (pw_notice){.what = PW_NOTICE_LOST, .unsent = notices->lost};
-        notices->lost = 0;
+    if (incidents->first < incidents->count) {
+        *to = incidents->at[incidents->first++];
+        if (incidents->first == incidents->count)
+            incidents->first = incidents->count = 0;
+    } else if (incidents->lost > 0) {
+        *to = (pw_incident){.what = PW_INCIDENT_LOST, .unsent = incidents->lost};
+        incidents->lost = 0;
     } else {
         any = false;
     }
@@ -225,7 +225,7 @@ int32_t pw_notice_take(pw_server *server, pw_notice *to)
     return any;
 }
 
-bool pw_notices_wait(const pw_notices *notices)
+bool pw_incidents_wait(const pw_incidents *incidents)
 {
-    return notices->count > 0 || notices->lost > 0;
+    return incidents->count > 0 || incidents->lost > 0;
 }

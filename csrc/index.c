@@ -83,11 +83,10 @@ static void hash_word(uint64_t v[4], uint64_t word)
     v[0] ^= word;
 }
 
-/* SipHash-1-3 (Aumasson and Bernstein) of the key that a name becomes. */
-static uint64_t hash_name(pw_span name)
+uint64_t pw_hash_name(const uint64_t key[2], pw_span name)
 {
-    uint64_t v[4] = {hash_key[0] ^ 0x736f6d6570736575, hash_key[1] ^ 0x646f72616e646f6d,
-                     hash_key[0] ^ 0x6c7967656e657261, hash_key[1] ^ 0x7465646279746573};
+    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d,
+                     key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573};
     uint64_t word = 0;
     for (size_t i = 0; i < name.size; i++) {
         word |= (uint64_t)(unsigned char)pw_key_char(name.at[i]) << (i % 8 * 8);
@@ -129,7 +128,7 @@ static size_t others_find(pw_others *others, const pw_index *index, const pw_fie
             place++;
         return place;
     }
-    uint64_t hash = hash_name(name);
+    uint64_t hash = pw_hash_name(hash_key, name);
     for (size_t slot = (size_t)hash & others->mask;; slot = (slot + 1) & others->mask) {
         place = others->slots[slot];
         if (place == PW_NO_FIELD) {

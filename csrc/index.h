@@ -21,6 +21,8 @@ void pw_index_make(pw_index *index, const pw_head *head);
 int pw_index_pop(uint64_t numbers[4]);
 /* Field names are compared as the keys they become: without case, "-" and "_" the same. */
 char pw_key_char(char c);
+/* SipHash-1-3 (Aumasson and Bernstein) of the key that a name becomes. */
+uint64_t pw_hash_name(const uint64_t key[2], pw_span name);
 
 static inline uint64_t pw_index_bit(uint8_t number)
 {

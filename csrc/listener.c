@@ -31,10 +31,10 @@ int32_t pw_server_listen(pw_server *server, int32_t descriptor)
 
 int32_t pw_server_share(pw_server *server, int32_t from, int32_t to)
 {
-    server->handover = fcntl(to, F_DUPFD_CLOEXEC, 0);
-    if (server->handover < 0)
+    server->transfer = fcntl(to, F_DUPFD_CLOEXEC, 0);
+    if (server->transfer < 0)
         return errno;
-    pw_no_pipe_signal(server->handover);
+    pw_no_pipe_signal(server->transfer);
     int32_t error = pw_server_listen(server, from);
     if (error == 0)
         server->accept.listeners[server->accept.listener_count - 1].is_channel = true;

@@ -60,14 +60,14 @@ static void server_end(pw_server *server)
 {
     bool others_accept = atomic_load(&server->stopping) == PW_LEAVE;
     if (pw_accept_close(server) && !others_accept)
-        pw_notice_backlog(server);
+        pw_incident_backlog(server);
     pw_accept_leave(server);
     for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
         next = conn->next;
         if (conn->state == PW_CONN_APP)
             continue;
         if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
-            pw_notice_conn(server, conn, PW_NOTICE_STOP, 0);
+            pw_incident_conn(server, conn, PW_INCIDENT_STOP, 0);
         pw_conn_close(server, conn);
     }
     pw_access_flush(&server->access);
@@ -93,7 +93,7 @@ static void server_event(pw_server *server, const pw_event *event)
     pw_conn_event(server, event->tag, event->what);
 }
 
-static int server_patience(pw_server *server)
+static int poll_timeout(pw_server *server)
 {
     int64_t wait = pw_timers_wait(&server->timers);
     const int64_t others[] = {atomic_load(&server->drain_until), server->accept.resume_at,
@@ -108,7 +108,7 @@ static int server_patience(pw_server *server)
     if (server->batch.count > 0 && server->token.holder == server->watch.thread &&
         (wait < 0 || wait > PW_BATCH_LOOK_MS))
         wait = PW_BATCH_LOOK_MS;
-    int aside = pw_accept_patience(server);
+    int aside = pw_accept_timeout(server);
     if (aside >= 0 && (wait < 0 || aside < wait))
         wait = aside;
     return wait > 60000 ? 60000 : (int)wait;
@@ -128,13 +128,13 @@ static void server_wait(pw_server *server, int most)
     if (server->accept.paused)
         pw_accept_look(server);
     server->event_next = 0;
-    int patience = server->spent.first != NULL ? 0 : server_patience(server);
-    if (most >= 0 && (patience < 0 || patience > most))
-        patience = most;
+    int timeout_ms = server->spent.first != NULL ? 0 : poll_timeout(server);
+    if (most >= 0 && (timeout_ms < 0 || timeout_ms > most))
+        timeout_ms = most;
     server->polling = true;
-    server->polling_until = patience < 0 ? -1 : server->timers.now + patience;
+    server->polling_until = timeout_ms < 0 ? -1 : server->timers.now + timeout_ms;
     pthread_mutex_unlock(&server->lock);
-    int count = pw_poll_wait(&server->poll, server->events, patience);
+    int count = pw_poll_wait(&server->poll, server->events, timeout_ms);
     pthread_mutex_lock(&server->lock);
     server->polling = false;
     server->event_count = count;
@@ -234,7 +234,7 @@ int64_t pw_loop(pw_thread *thread)
         } else if (pw_accept_drain_is_due(server)) {
             pw_accept_drain(server);
         } else if (!serves && ready_waits_in_vain(server)) {
-            pw_ready_expire(server, NULL, PW_NOTICE_STUCK);
+            pw_ready_expire(server, NULL, PW_INCIDENT_STUCK);
         } else if (server_is_over(server)) {
             server_end(server);
             pw_token_stop(server);
@@ -242,12 +242,12 @@ int64_t pw_loop(pw_thread *thread)
         } else if (serves ? server->news_count > 0 || thread->nudged : pw_watch_is_wanted(server)) {
             thread->nudged = false;
             return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
-        } else if (waited && thread->patience >= 0) {
+        } else if (waited && thread->timeout_ms >= 0) {
             if (server->spent.first != NULL)
                 pw_server_wake(server); /* of these the poller does not tell */
             return PW_IDLE;
         } else {
-            server_wait(server, thread->patience);
+            server_wait(server, thread->timeout_ms);
             waited = true;
         }
     }

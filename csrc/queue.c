@@ -3,7 +3,6 @@
  * that waits for events is woken.
  */
 #include <errno.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "alloc.h"
@@ -52,7 +51,7 @@ void pw_slice_end(pw_server *server, pw_conn *conn)
 
 /* ------------------------------------------------------------------ news */
 
-void pw_tell(pw_server *server, int64_t value, int kind)
+void pw_news_add(pw_server *server, int64_t value, int kind)
 {
     if (server->news_count == server->news_room) {
         size_t room = server->news_room == 0 ? 64 : server->news_room * 2;

@@ -34,7 +34,7 @@ void pw_slice_end(pw_server *server, pw_conn *conn);
 /* Whether what is not over has to end now, because the server was stopped. */
 bool pw_server_is_late(pw_server *server);
 /* For pw_news. */
-void pw_tell(pw_server *server, int64_t value, int kind);
+void pw_news_add(pw_server *server, int64_t value, int kind);
 
 /* Another thread has, perhaps, given the loop something to do. */
 void pw_loop_wake(pw_server *server, bool always);

@@ -35,7 +35,7 @@ static void remember_head(pw_server *server, pw_conn *conn, const char *data)
     }
     conn->kind = PW_STORE;
     pw_entry *entry = &server->cache.entries[conn->entry];
-    entry->kept = pw_kept_new(&server->head, data);
+    entry->template = pw_template_new(&server->head, data);
     entry->lines = pw_lines_new(&server->head, data);
 }
 
@@ -45,8 +45,8 @@ static bool compare_head(pw_thread *thread, pw_conn *conn, int64_t length)
     if (conn->entry < 0)
         return false;
     pw_entry *entry = &thread->server->cache.entries[conn->entry];
-    if (entry->kept == NULL || !pw_block_make_changes(&thread->block, &thread->server->head, length,
-                                                      entry->kept, entry->head))
+    if (entry->template == NULL || !pw_block_make_changes(&thread->block, &thread->server->head,
+                                                          length, entry->template, entry->head))
         return false;
     conn->kind = PW_CHANGED;
     return true;

@@ -29,7 +29,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
         pthread_mutex_unlock(&server->lock);
         return conn != NULL ? PW_STARTED : PW_STOP;
     }
-    pw_response_begin(server, conn, head, (size_t)head_size, true, flags);
+    pw_framing_begin(server, conn, head, (size_t)head_size, true, flags);
     pw_access_head(server, &thread->log, head, (size_t)head_size);
     bool no_content = conn->response.framing == PW_FRAMING_NONE;
     int64_t length = body_size;
@@ -38,7 +38,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     char tail[PW_TAIL_MOST];
     struct iovec parts[3] = {
         {(void *)(uintptr_t)head, (size_t)head_size},
-        {tail, pw_answer_tail(&server->clock, tail, conn, flags, length)},
+        {tail, pw_framing_tail(&server->clock, tail, conn, flags, length)},
         {(void *)(uintptr_t)body, no_content ? 0 : (size_t)body_size},
     };
     size_t size = parts[0].iov_len + parts[1].iov_len + parts[2].iov_len;
@@ -64,11 +64,11 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     if (!loop_is_ours)
         pthread_mutex_lock(&server->lock);
     if (error != 0 && conn->end != PW_CONN_FAILED)
-        pw_notice_thread(thread, conn, PW_NOTICE_ERROR, error);
+        pw_incident_thread(thread, conn, PW_INCIDENT_ERROR, error);
     if (error != 0)
         pw_conn_ends(conn, PW_CONN_FAILED);
     conn->response.bytes = thread->request.sent = (int64_t)parts[2].iov_len;
-    pw_thread_log(thread, conn);
+    pw_access_response(thread, conn);
     if (conn->output.first != NULL && !waits)
         pw_conn_keep_line(thread, conn);
     pw_exchange_end(thread);
@@ -92,19 +92,19 @@ static int response_wait_on(pw_server *server, pw_conn *conn)
         struct pollfd poll_fd = {.fd = conn->fd, .events = POLLOUT, .revents = 0};
         int ready = poll(&poll_fd, 1, step);
         if (ready < 0 && errno != EINTR)
-            return PW_NOTICE_ERROR;
+            return PW_INCIDENT_ERROR;
         bool progress = false;
         if (ready > 0 && pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
-            return PW_NOTICE_ERROR;
+            return PW_INCIDENT_ERROR;
         int before = unsent;
         unsent = pw_unsent(conn->fd);
         int64_t now = pw_now();
         if (progress || unsent < before)
             since = now;
         if (now - since >= server->timers.length[PW_TIMER_WRITE])
-            return PW_NOTICE_WRITE_TIMEOUT;
+            return PW_INCIDENT_WRITE_TIMEOUT;
         if (pw_server_is_late(server))
-            return PW_NOTICE_STOP;
+            return PW_INCIDENT_STOP;
     }
     return 0;
 }
@@ -129,13 +129,13 @@ static int32_t response_head(pw_thread *thread, pw_conn *conn, const char *head,
     char tail[PW_TAIL_MOST];
     if (length >= 0)
         flags |= PW_HAS_LENGTH;
-    pw_response_begin(server, conn, head, size, length >= 0, flags);
+    pw_framing_begin(server, conn, head, size, length >= 0, flags);
     conn->response.promised = conn->response.framing == PW_FRAMING_NONE ? -1 : length;
     pw_access_head(server, &thread->log, head, size);
-    size_t tail_size = pw_answer_tail(&server->clock, tail, conn, flags, -1);
+    size_t tail_size = pw_framing_tail(&server->clock, tail, conn, flags, -1);
     if (pw_output_copy(&conn->output, head, size) && pw_output_copy(&conn->output, tail, tail_size))
         return 0;
-    return pw_response_fail_locked(thread, PW_NOTICE_ERROR);
+    return pw_response_fail_locked(thread, PW_INCIDENT_ERROR);
 }
 
 static size_t parts_size(const struct iovec *parts, int count)
@@ -159,18 +159,18 @@ static int response_stream(pw_thread *thread, pw_conn *conn, struct iovec *parts
     bool progress = false;
     if (flushes && output->first != NULL &&
         pw_output_flush(output, conn->fd, &progress) == PW_IO_ERROR)
-        return PW_NOTICE_ERROR;
+        return PW_INCIDENT_ERROR;
     pw_io outcome = pw_output_try(output, conn->fd, &parts, &count);
     if (outcome != PW_IO_RETRY)
-        return outcome == PW_IO_OK ? 0 : PW_NOTICE_ERROR;
+        return outcome == PW_IO_OK ? 0 : PW_INCIDENT_ERROR;
     int64_t size = (int64_t)parts_size(parts, count);
     bool fits = output->unsent_spool == 0 && output->size + size <= server->response_buffer;
     if (!fits && pw_output_spool(output, &server->store, parts, count))
         return 0;
     if (!pw_output_keep(output, parts, count))
-        return PW_NOTICE_ERROR;
+        return PW_INCIDENT_ERROR;
     int what = fits ? 0 : response_wait(thread, conn);
-    return what == 0 && !pw_output_own(output) ? PW_NOTICE_ERROR : what;
+    return what == 0 && !pw_output_own(output) ? PW_INCIDENT_ERROR : what;
 }
 
 /* The same for one that is in memory. */
@@ -178,7 +178,7 @@ static int response_finished(pw_thread *thread, pw_conn *conn, struct iovec *par
 {
     if (pw_output_write(&conn->output, conn->fd, parts, count) == PW_IO_ERROR ||
         (thread->request.lends == 0 && !pw_output_own(&conn->output)))
-        return PW_NOTICE_ERROR;
+        return PW_INCIDENT_ERROR;
     return 0;
 }
 
@@ -188,12 +188,12 @@ static int32_t response_part(pw_thread *thread, pw_conn *conn, const char *data,
 {
     pw_server *server = thread->server;
     if (conn->end != PW_CONN_FAILED && pw_server_is_late(server))
-        pw_response_fail_locked(thread, PW_NOTICE_STOP);
+        pw_response_fail_locked(thread, PW_INCIDENT_STOP);
     if (conn->end == PW_CONN_FAILED)
         return PW_GONE;
     if (conn->response.framing == PW_FRAMING_NONE)
         return PW_UNWANTED;
-    size_t size = pw_response_allowed(conn, given);
+    size_t size = pw_framing_allowed(conn, given);
     conn->response.bytes += (int64_t)size;
     bool complete = conn->response.promised >= 0 && conn->response.bytes == conn->response.promised;
     int32_t outcome = size < given ? PW_OVERFLOW : complete ? PW_COMPLETE : 0;
@@ -201,11 +201,11 @@ static int32_t response_part(pw_thread *thread, pw_conn *conn, const char *data,
         return outcome;
     char line[20];
     struct iovec parts[3];
-    int count = pw_response_frame(conn, parts, line, data, size);
+    int count = pw_framing_chunk(conn, parts, line, data, size);
     if (pw_batch_takes(server, conn, size)) {
         for (int i = 0; i < count; i++)
             if (!pw_output_copy(&conn->output, parts[i].iov_base, parts[i].iov_len))
-                return pw_response_fail_locked(thread, PW_NOTICE_ERROR);
+                return pw_response_fail_locked(thread, PW_INCIDENT_ERROR);
         pw_batch_begin(server, conn);
         return outcome;
     }
@@ -265,7 +265,7 @@ int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int6
     int32_t outcome = PW_OVER;
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
     if (conn != NULL) {
-        size_t size = pw_response_allowed(conn, (size_t)given);
+        size_t size = pw_framing_allowed(conn, (size_t)given);
         outcome = 0;
         pw_batch_end(thread->server, conn);
         if (conn->end == PW_CONN_FAILED)
@@ -301,7 +301,7 @@ void pw_send_end(pw_thread *thread, int32_t cut)
         pw_conn_ends(conn, by_end ? PW_CONN_RESETS : PW_CONN_CLOSES);
     } else if (conn->response.framing == PW_FRAMING_CHUNKED && conn->end != PW_CONN_FAILED &&
                !pw_output_copy(&conn->output, "0\r\n\r\n", 5)) {
-        pw_response_fail_locked(thread, PW_NOTICE_ERROR);
+        pw_response_fail_locked(thread, PW_INCIDENT_ERROR);
     }
     if (conn->end != PW_CONN_FAILED && conn->output.first != NULL) {
         bool progress = false;
@@ -311,10 +311,10 @@ void pw_send_end(pw_thread *thread, int32_t cut)
         pthread_mutex_lock(&server->lock);
         errno = error;
         if (outcome == PW_IO_ERROR)
-            pw_response_fail_locked(thread, PW_NOTICE_ERROR);
+            pw_response_fail_locked(thread, PW_INCIDENT_ERROR);
     }
     thread->request.sent = conn->response.bytes;
-    pw_thread_log(thread, conn);
+    pw_access_response(thread, conn);
     if (conn->output.first != NULL)
         pw_conn_keep_line(thread, conn);
     pw_exchange_end(thread);
@@ -333,7 +333,7 @@ int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
     else if (conn->response.state == PW_RESPONSE_NONE && conn->facts.minor != 0 &&
              (!pw_output_copy(&conn->output, head, (size_t)head_size) ||
               pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR))
-        outcome = pw_response_fail_locked(thread, PW_NOTICE_ERROR);
+        outcome = pw_response_fail_locked(thread, PW_INCIDENT_ERROR);
     if (conn != NULL)
         pw_turn_give(thread);
     pthread_mutex_unlock(&thread->server->lock);

@@ -63,7 +63,7 @@ static bool server_allocate(pw_server *server, const pw_settings *settings)
     server->has_probes = settings->health_path[0] != '\0' || settings->live_path[0] != '\0';
     if (server->fields == NULL || server->scratch == NULL || server->directory == NULL ||
         server->health == NULL || server->live == NULL || !access_open(&server->access, settings) ||
-        !pw_notices_init(&server->notices))
+        !pw_incidents_init(&server->incidents))
         return false;
     server->store.directory = server->directory;
     server->head.fields = server->fields;
@@ -123,7 +123,7 @@ pw_server *pw_server_new(const pw_settings *settings)
         errno = ENOMEM;
         return NULL;
     }
-    server->wake[0] = server->wake[1] = server->handover = -1;
+    server->wake[0] = server->wake[1] = server->transfer = -1;
     pthread_mutex_init(&server->lock, NULL);
     server->references = 1;
     server->news_said = -1;
@@ -202,13 +202,13 @@ void pw_server_forked(pw_server *server)
     for (int i = 0; i < 2; i++)
         close(server->wake[i]);
     server->wake[0] = server->wake[1] = -1;
-    if (server->handover >= 0)
-        close(server->handover);
+    if (server->transfer >= 0)
+        close(server->transfer);
     pw_poll_forked(&server->poll);
     server->access.fd = -1;
     server->access.lines.size = 0; /* the parent writes them */
-    server->notices.first = server->notices.count = 0;
-    server->notices.lost = 0;
+    server->incidents.first = server->incidents.count = 0;
+    server->incidents.lost = 0;
     server->news_count = 0;
     server->news_said = -1;
     pthread_mutex_unlock(&server->lock);
@@ -234,14 +234,14 @@ void pw_server_free(pw_server *server)
     for (int i = 0; i < 2; i++)
         if (server->wake[i] >= 0)
             close(server->wake[i]);
-    if (server->handover >= 0)
-        close(server->handover);
+    if (server->transfer >= 0)
+        close(server->transfer);
     pw_cache_free(&server->cache);
     pw_pool_free(&server->pool);
     pw_free(server->fields);
     pw_free(server->scratch);
     pw_free(server->news);
-    pw_free(server->notices.at);
+    pw_free(server->incidents.at);
     pw_free(server->directory);
     pw_thread_free(server->watch.thread);
     pw_server_release(server);

@@ -99,12 +99,12 @@ typedef struct pw_conn {
     pw_facts facts;            /* of the current request */
     pw_response response;
     pw_output output;
-    int64_t loan;     /* the exchange whose lent bytes the output may hold; 0: it holds none */
-    char *line;       /* owned: of the request whose response is on its way, for notices; or NULL */
-    int unsent;       /* pw_unsent when it was last asked for */
-    int64_t left_at;  /* ms: when pw_check_client first found half a close; 0: never */
-    int64_t ready_us; /* when it became PW_CONN_READY; with an access log only */
-    int64_t slice;    /* server->polls when its slice of the loop's time began */
+    int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
+    char *line;   /* owned: of the request whose response is on its way, for incidents; or NULL */
+    int unsent;   /* pw_unsent when it was last asked for */
+    int64_t left_at;        /* ms: when pw_check_client first found half a close; 0: never */
+    int64_t ready_us;       /* when it became PW_CONN_READY; with an access log only */
+    int64_t slice;          /* server->polls when its slice of the loop's time began */
     int64_t slice_since;    /* ms: the same */
     int32_t slice_requests; /* what it has had of it */
     int64_t slice_bytes;
@@ -153,10 +153,10 @@ typedef struct {
 } pw_access;
 
 typedef struct {
-    pw_notice *at; /* owned: at[first, count) are waiting */
+    pw_incident *at; /* owned: at[first, count) are waiting */
     size_t first, count, room;
     int64_t lost; /* because there was no memory */
-} pw_notices;
+} pw_incidents;
 
 typedef struct {
     int fd;          /* owned, a duplicate; -1 once closed, which happens while the server drains */
@@ -180,8 +180,8 @@ struct pw_server {
     pw_store store;
     int64_t response_buffer;
     size_t head_memory; /* most bytes of pool.held that connections may keep while they wait */
-    int64_t told_heads; /* ms: when PW_NOTICE_HEADS was last told; 0: never */
-    int64_t told_queue; /* the same of PW_NOTICE_QUEUE */
+    int64_t told_heads; /* ms: when PW_INCIDENT_HEADS was last told; 0: never */
+    int64_t told_queue; /* the same of PW_INCIDENT_QUEUE */
     int32_t timeout_graceful;
     bool queue_ends; /* a request that waits for a thread is refused in the end */
     char *directory; /* owned */
@@ -212,7 +212,7 @@ struct pw_server {
         int64_t aside_until; /* ms */
         int turn; /* how many connections it accepts before it looks at the others again */
     } accept;
-    int handover; /* owned, a duplicate; -1: connections are closed at the end */
+    int transfer; /* owned, a duplicate; -1: connections are closed at the end */
 
     pw_conn *all; /* owned: the list of connections */
     int32_t conn_count;
@@ -241,7 +241,7 @@ struct pw_server {
     int64_t *news; /* owned: what pw_news will tell */
     size_t news_count, news_room;
     int64_t news_said; /* what pw_news has said last, and nobody has acted upon yet; -1: none */
-    pw_notices notices;
+    pw_incidents incidents;
 
     pw_access access;
     int64_t polled_us; /* when the poller was last asked; with an access log only */
@@ -317,16 +317,16 @@ struct pw_thread {
 
     /* What the rule is told of the request (yield_rule.h). The thread's own but for the first three. */
     pw_yield_measure measure;
-    int64_t take;              /* server->threads.takes when it was taken */
-    int32_t company;           /* others in the application then */
-    pw_usage out, in;          /* when it left the core and when it came back */
-    int64_t taken_us;          /* with an access log only, like the next two */
-    int64_t queued_us;         /* from complete to here */
-    pw_text log;               /* what the access log says of the request */
-    char line[PW_NOTICE_LINE]; /* its request line, or the beginning of it */
+    int64_t take;                /* server->threads.takes when it was taken */
+    int32_t company;             /* others in the application then */
+    pw_usage out, in;            /* when it left the core and when it came back */
+    int64_t taken_us;            /* with an access log only, like the next two */
+    int64_t queued_us;           /* from complete to here */
+    pw_text log;                 /* what the access log says of the request */
+    char line[PW_INCIDENT_LINE]; /* its request line, or the beginning of it */
     size_t line_size;
     int32_t number;             /* the caller's */
-    int32_t patience;           /* ms that it waits, once; -1: for ever, as often as need be */
+    int32_t timeout_ms;         /* ms that it waits, once; -1: for ever, as often as need be */
     int warned;                 /* how often pw_watch has named the current request */
     pw_thread *next, *previous; /* borrowed: server->threads.first */
     bool nudged;                /* it is to return PW_IDLE */

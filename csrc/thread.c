@@ -12,7 +12,7 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number)
     pw_thread *thread = pw_alloc(sizeof *thread);
     if (thread != NULL) {
         thread->server = server;
-        thread->patience = -1;
+        thread->timeout_ms = -1;
         pthread_cond_init(&thread->wake, NULL);
         pthread_cond_init(&thread->turn, NULL);
         thread->block.at = pw_realloc(NULL, pw_block_most(&server->limits));
@@ -35,16 +35,20 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number)
     return NULL;
 }
 
+static void server_destroy(pw_server *server)
+{
+    pthread_cond_destroy(&server->watch.wake);
+    pthread_mutex_destroy(&server->lock);
+    pw_free(server);
+}
+
 void pw_server_release(pw_server *server)
 {
     pthread_mutex_lock(&server->lock);
     bool last = --server->references == 0;
     pthread_mutex_unlock(&server->lock);
-    if (!last)
-        return;
-    pthread_cond_destroy(&server->watch.wake);
-    pthread_mutex_destroy(&server->lock);
-    pw_free(server);
+    if (last)
+        server_destroy(server);
 }
 
 void pw_thread_free(pw_thread *thread)
@@ -63,13 +67,15 @@ void pw_thread_free(pw_thread *thread)
         thread->previous->next = thread->next;
     else
         server->threads.first = thread->next;
+    bool last = --server->references == 0;
     pthread_mutex_unlock(&server->lock);
     pw_free(thread->log.at);
     pthread_cond_destroy(&thread->turn);
     pthread_cond_destroy(&thread->wake);
     pw_free(thread->block.at);
     pw_free(thread);
-    pw_server_release(server);
+    if (last)
+        server_destroy(server);
 }
 
 const char *pw_thread_block(pw_thread *thread)

@@ -405,7 +405,7 @@ int64_t pw_watch_due(const pw_server *server)
 bool pw_watch_is_wanted(const pw_server *server)
 {
     bool all_are_out = server->threads.taken >= server->threads.count;
-    return server->token.idle != NULL || pw_notices_wait(&server->notices) ||
+    return server->token.idle != NULL || pw_incidents_wait(&server->incidents) ||
            (all_are_out && pw_token_may_grow(server)) ||
            (server->watch.timeout_request > 0 &&
             server->timers.now >= server->watch.looked_at + PW_LOOK_MS);

@@ -125,9 +125,9 @@ int32_t pw_watch(pw_server *server)
     int32_t outcome = PW_WATCH_STOP;
     pthread_mutex_lock(&server->lock);
     server->watch.has_begun = server->watch.is_here = true;
-    while (!server->stopped || pw_notices_wait(&server->notices)) {
-        if (pw_notices_wait(&server->notices)) {
-            outcome = PW_WATCH_NOTICE;
+    while (!server->stopped || pw_incidents_wait(&server->incidents)) {
+        if (pw_incidents_wait(&server->incidents)) {
+            outcome = PW_WATCH_INCIDENT;
             break;
         }
         if (watch_acts(server)) {
@@ -188,7 +188,7 @@ static int32_t count_unsent(const pw_server *server)
     return count;
 }
 
-int32_t pw_settle(pw_thread *thread, int32_t patience)
+int32_t pw_settle(pw_thread *thread, int32_t timeout_ms)
 {
     pw_server *server = thread->server;
     int32_t unsent = 0;
@@ -199,12 +199,12 @@ int32_t pw_settle(pw_thread *thread, int32_t patience)
     if (pw_token_take(thread, false, &number)) {
         /* As the watcher it takes no request. What can be done at once may be all there is to do. */
         pw_token_give(server, server->watch.thread);
-        server->watch.thread->patience = 0;
+        server->watch.thread->timeout_ms = 0;
         pw_loop(server->watch.thread);
-        server->watch.thread->patience = patience;
-        if (patience > 0 && !server->stopped && count_unsent(server) > 0)
+        server->watch.thread->timeout_ms = timeout_ms;
+        if (timeout_ms > 0 && !server->stopped && count_unsent(server) > 0)
             pw_loop(server->watch.thread);
-        server->watch.thread->patience = -1;
+        server->watch.thread->timeout_ms = -1;
         if (!pw_token_wake_idle(server))
             pw_token_give(server, NULL);
         unsent = server->stopped ? 0 : count_unsent(server);

@@ -44,7 +44,7 @@ WORDS = {
     "seldom": "rarely",
     "amiss": "wrong",
     "lest": "so that ... not",
-    "hence|thence|whence": "therefore, so, from which",
+    "hence|thence": "therefore, so",
     "thereof|therein|whereof|wherein|hereby|forthwith": "of it, in it, at once",
     "perish|perishes|perished": "exit, fail",
     "bury|buries|buried": "defer the free",
@@ -90,8 +90,10 @@ EXCEPTIONS: tuple[tuple[str, str, str], ...] = (
     ("bench/services.py", "nobody", "the name of a user of the system"),
 )
 
+# A name is made of words, too: pw_sign_of_life.
+_BEGIN, _END = r"(?<![^\W_])", r"(?![^\W_])"
 # Between two words of a phrase: white space, a new line, and the marks of a comment there.
-_BETWEEN = r"(?:[ \t]+|[ \t]*\n[ \t]*(?:(?:\*|#:?|//|>)[ \t]*)?)"
+_BETWEEN = r"(?:_|[ \t]+|[ \t]*\n[ \t]*(?:(?:\*|#:?|//|>)[ \t]*)?)"
 
 
 class Found(NamedTuple):
@@ -108,7 +110,7 @@ class Found(NamedTuple):
 
 def _compile(words: dict[str, str]) -> list[tuple[re.Pattern[str], str]]:
     return [
-        (re.compile(rf"\b(?:{key.replace(' ', _BETWEEN)})\b", re.IGNORECASE), instead)
+        (re.compile(rf"{_BEGIN}(?:{key.replace(' ', _BETWEEN)}){_END}", re.IGNORECASE), instead)
         for key, instead in words.items()
     ]
 
@@ -123,7 +125,7 @@ def find(path: Path, text: str, *, everywhere: bool = False) -> Iterator[Found]:
     strict = everywhere or path.parts[0] not in NOT_YET
     for pattern, instead in _STRICTLY if strict else _EVERYWHERE:
         for match in pattern.finditer(text):
-            word = " ".join(re.sub(r"\n[ \t]*[*#:/>]*", " ", match[0]).split())
+            word = " ".join(re.sub(r"\n[ \t]*[*#:/>]*|_", " ", match[0]).split())
             if word.lower() not in excepted:
                 yield Found(path, text.count("\n", 0, match.start()) + 1, word, instead)
 

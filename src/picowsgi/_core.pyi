@@ -18,7 +18,7 @@ class _Text: ...
 
 class pw_balance: ...
 
-class pw_notice:
+class pw_incident:
     what: int
     error: int
     unsent: int
@@ -116,6 +116,19 @@ class _Lib:
     PW_HALF_CLOSED_MS: int
     PW_HAS_LENGTH: int
     PW_IDLE: int
+    PW_INCIDENT_ABANDONED: int
+    PW_INCIDENT_BACKLOG: int
+    PW_INCIDENT_ERROR: int
+    PW_INCIDENT_HEADS: int
+    PW_INCIDENT_LINE: int
+    PW_INCIDENT_LOST: int
+    PW_INCIDENT_MEMORY: int
+    PW_INCIDENT_QUEUE: int
+    PW_INCIDENT_SHORT: int
+    PW_INCIDENT_STOP: int
+    PW_INCIDENT_STORAGE: int
+    PW_INCIDENT_STUCK: int
+    PW_INCIDENT_WRITE_TIMEOUT: int
     PW_IN_FILE: int
     PW_KIND: int
     PW_LEAVE: int
@@ -125,19 +138,6 @@ class _Lib:
     PW_NEWS_MASK: int
     PW_NEWS_SENT: int
     PW_NEWS_SHIFT: int
-    PW_NOTICE_ABANDONED: int
-    PW_NOTICE_BACKLOG: int
-    PW_NOTICE_ERROR: int
-    PW_NOTICE_HEADS: int
-    PW_NOTICE_LINE: int
-    PW_NOTICE_LOST: int
-    PW_NOTICE_MEMORY: int
-    PW_NOTICE_QUEUE: int
-    PW_NOTICE_SHORT: int
-    PW_NOTICE_STOP: int
-    PW_NOTICE_STORAGE: int
-    PW_NOTICE_STUCK: int
-    PW_NOTICE_WRITE_TIMEOUT: int
     PW_OTHER_NAME: int
     PW_OTHER_NAMES: int
     PW_OVER: int
@@ -155,8 +155,8 @@ class _Lib:
     PW_UNDERSCORE_DROP: int
     PW_UNDERSCORE_REFUSE: int
     PW_UNWANTED: int
+    PW_WATCH_INCIDENT: int
     PW_WATCH_MASK: int
-    PW_WATCH_NOTICE: int
     PW_WATCH_SHIFT: int
     PW_WATCH_SLOW: int
     PW_WATCH_START: int
@@ -172,12 +172,12 @@ class _Lib:
     def pw_die_with_parent(self, _0: int, /) -> int: ...
     def pw_finish(self, _0: pw_thread, _1: int, /) -> int: ...
     def pw_gets_orphans(self) -> int: ...
+    def pw_incident_take(self, _0: pw_server, _1: pw_incident, /) -> int: ...
     def pw_key(self, _0: int, /) -> _Text: ...
     def pw_news(self, _0: pw_thread, /) -> int: ...
     def pw_news_done(self, _0: pw_thread, /) -> None: ...
     def pw_next(self, _0: pw_thread, /) -> int: ...
     def pw_next_within(self, _0: pw_thread, _1: int, /) -> int: ...
-    def pw_notice_take(self, _0: pw_server, _1: pw_notice, /) -> int: ...
     def pw_poller_name(self, _0: int, /) -> _Text: ...
     def pw_request_state(self, _0: pw_thread, /) -> int: ...
     def pw_respond(

@@ -48,18 +48,18 @@ WATCH_STOP: int = lib.PW_WATCH_STOP
 WATCH_START: int = lib.PW_WATCH_START
 WATCH_SLOW: int = lib.PW_WATCH_SLOW
 WATCH_STUCK: int = lib.PW_WATCH_STUCK
-WATCH_NOTICE: int = lib.PW_WATCH_NOTICE
-NOTICE_STORAGE: int = lib.PW_NOTICE_STORAGE
-NOTICE_MEMORY: int = lib.PW_NOTICE_MEMORY
-NOTICE_WRITE_TIMEOUT: int = lib.PW_NOTICE_WRITE_TIMEOUT
-NOTICE_STOP: int = lib.PW_NOTICE_STOP
-NOTICE_SHORT: int = lib.PW_NOTICE_SHORT
-NOTICE_LOST: int = lib.PW_NOTICE_LOST
-NOTICE_HEADS: int = lib.PW_NOTICE_HEADS
-NOTICE_QUEUE: int = lib.PW_NOTICE_QUEUE
-NOTICE_STUCK: int = lib.PW_NOTICE_STUCK
-NOTICE_BACKLOG: int = lib.PW_NOTICE_BACKLOG
-NOTICE_ABANDONED: int = lib.PW_NOTICE_ABANDONED
+WATCH_INCIDENT: int = lib.PW_WATCH_INCIDENT
+INCIDENT_STORAGE: int = lib.PW_INCIDENT_STORAGE
+INCIDENT_MEMORY: int = lib.PW_INCIDENT_MEMORY
+INCIDENT_WRITE_TIMEOUT: int = lib.PW_INCIDENT_WRITE_TIMEOUT
+INCIDENT_STOP: int = lib.PW_INCIDENT_STOP
+INCIDENT_SHORT: int = lib.PW_INCIDENT_SHORT
+INCIDENT_LOST: int = lib.PW_INCIDENT_LOST
+INCIDENT_HEADS: int = lib.PW_INCIDENT_HEADS
+INCIDENT_QUEUE: int = lib.PW_INCIDENT_QUEUE
+INCIDENT_BACKLOG: int = lib.PW_INCIDENT_BACKLOG
+INCIDENT_ABANDONED: int = lib.PW_INCIDENT_ABANDONED
+INCIDENT_STUCK: int = lib.PW_INCIDENT_STUCK
 DRAIN: int = lib.PW_DRAIN
 LEAVE: int = lib.PW_LEAVE
 END: int = lib.PW_END
@@ -212,8 +212,8 @@ class Balance:
         lib.pw_balance_forget(self.pointer, pid)
 
 
-class Notice(NamedTuple):
-    """What has happened to a request (`pw_notice`)."""
+class Incident(NamedTuple):
+    """What has happened to a request (`pw_incident`)."""
 
     what: int
     error: int
@@ -334,7 +334,7 @@ class CoreServer:
     def watch(self) -> tuple[int, int]:
         """Look after the serving threads; blocks until there is something to do.
 
-        Returns WATCH_START, WATCH_NOTICE, WATCH_SLOW or WATCH_STUCK and the number of a thread, or
+        Returns WATCH_START, WATCH_INCIDENT, WATCH_SLOW or WATCH_STUCK and the number of a thread, or
         WATCH_STOP and how many threads will not come back, where none but these is at a request.
         To be called by one thread that serves nothing.
         """
@@ -345,15 +345,15 @@ class CoreServer:
         """Say that the thread of WATCH_START could not be started."""
         lib.pw_watch_failed(self.pointer)
 
-    def notices(self) -> Iterator[Notice]:
+    def incidents(self) -> Iterator[Incident]:
         """Take what has happened to requests that are not answered in full."""
-        notice = ffi.new("pw_notice *")
-        while lib.pw_notice_take(self.pointer, notice):
+        incident = ffi.new("pw_incident *")
+        while lib.pw_incident_take(self.pointer, incident):
             address, port, line = (
                 ffi.string(text).decode("latin-1")
-                for text in (notice.address, notice.port, notice.line)
+                for text in (incident.address, incident.port, incident.line)
             )
-            yield Notice(notice.what, notice.error, notice.unsent, address, port, line)
+            yield Incident(incident.what, incident.error, incident.unsent, address, port, line)
 
     def log_to(self, descriptor: int) -> None:
         """Write the access log to this descriptor from now on."""

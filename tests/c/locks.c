@@ -1,11 +1,12 @@
 /*
- * Every lock of the core is checked: only its holder gives it back, and no holder takes it again. The
- * linker puts these functions in the place of those of the system (see the Makefile).
+ * Every lock of the core is checked: only its holder gives it back, no holder takes it again, and none
+ * is held when a call comes back. The linker puts these functions in the place of those of the system (see the Makefile).
  */
 #include <pthread.h>
 #include <unistd.h>
 
 #include "check.h"
+#include "locks.h"
 
 int __real_pthread_mutex_lock(pthread_mutex_t *mutex);
 int __real_pthread_mutex_unlock(pthread_mutex_t *mutex);
@@ -13,6 +14,12 @@ int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex);
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex);
 
 static pid_t process;
+static _Thread_local int held; /* locks of this thread */
+
+int locks_held(void)
+{
+    return held;
+}
 
 __attribute__((constructor)) static void remember_process(void)
 {
@@ -34,11 +41,18 @@ static bool is_held(const pthread_mutex_t *mutex, bool unknown)
 int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex)
 {
     REQUIRE(!is_held(mutex, false));
+    held++;
     return __real_pthread_mutex_lock(mutex);
 }
 
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex)
 {
     REQUIRE(is_held(mutex, true));
+    held--;
     return __real_pthread_mutex_unlock(mutex);
+}
+
+__attribute__((destructor)) static void check_none_is_left(void)
+{
+    REQUIRE(process != getpid() || held == 0);
 }

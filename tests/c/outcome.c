@@ -161,12 +161,12 @@ static void require_block_fits(const pw_limits *limits, const pw_head *head, con
     pw_free(lines);
     pw_block_make_line(&block, head, false, &changes);
     REQUIRE(block.size <= most);
-    pw_kept *kept = pw_kept_new(head, data);
-    if (kept != NULL) {
-        REQUIRE(pw_block_make_changes(&block, head, INT64_MAX, kept, data));
+    pw_template *template = pw_template_new(head, data);
+    if (template != NULL) {
+        REQUIRE(pw_block_make_changes(&block, head, INT64_MAX, template, data));
         REQUIRE(block.size <= most);
     }
-    pw_free(kept);
+    pw_free(template);
     free(block.at);
 }
 

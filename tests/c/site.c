@@ -1,5 +1,9 @@
 #include "site.h"
 
+#include "audit.h"
+#include "cast.h"
+#include "locks.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -29,13 +33,18 @@ static bool is_due(pw_server *server)
     int64_t now = server->timers.now;
     return pw_timers_wait(&server->timers) == 0 ||
            (server->accept.resume_at != 0 && server->accept.resume_at <= now) ||
+           (server->access.due != 0 && server->access.due <= now) ||
+           (server->accept.aside && server->accept.aside_until <= now) ||
            (server->draining && server->drain_until <= now);
 }
 
 int __wrap_pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout)
 {
     pw_server *server = (pw_server *)(void *)((char *)poll - offsetof(pw_server, poll));
-    int count = __real_pw_poll_wait(poll, events, 0);
+    int count;
+    if (cast_poll_wait(poll, events, timeout, &count))
+        return count;
+    count = __real_pw_poll_wait(poll, events, 0);
     due_in_a_row = count == 0 && is_due(server) ? due_in_a_row + 1 : 0;
     REQUIRE(due_in_a_row < 1000); /* or what is due is never done */
     if (count > 0 || due_in_a_row > 0 || server->spent.first != NULL)
@@ -116,6 +125,7 @@ void site_open(test_site *site, const pw_settings *settings, int family)
 
 void site_close(test_site *site)
 {
+    REQUIRE(locks_held() == 0);
     pw_thread_free(site->thread);
     pw_server_free(site->server);
     close(site->listener);
@@ -136,12 +146,21 @@ void site_sleep(int ms)
 
 /* ------------------------------------------------------------------ requests */
 
+/* Where the server would wait for events. */
+static int64_t site_waits(test_site *site)
+{
+    REQUIRE(locks_held() == 0);
+    audit_at_rest(site->server);
+    return SITE_WAITS;
+}
+
 int64_t site_next(test_site *site)
 {
     if (setjmp(idle) != 0)
-        return SITE_WAITS;
+        return site_waits(site);
     for (;;) {
         int64_t number = pw_next(site->thread);
+        audit(site->server);
         if (number != PW_IDLE)
             return number;
         site_news(site);
@@ -324,9 +343,10 @@ test_seen *site_request(test_site *site)
 int64_t site_answer(test_site *site, const char *head, const char *body, size_t size, int32_t flags)
 {
     if (setjmp(idle) != 0)
-        return SITE_WAITS;
+        return site_waits(site);
     int64_t number =
         pw_respond(site->thread, head, (int64_t)strlen(head), body, (int64_t)size, flags);
+    audit(site->server);
     return number == PW_IDLE ? site_next(site) : number;
 }
 
@@ -360,8 +380,9 @@ int32_t site_send_head(test_site *site, const char *head, int64_t length)
 int64_t site_finish(test_site *site, bool cut)
 {
     if (setjmp(idle) != 0)
-        return SITE_WAITS;
+        return site_waits(site);
     int64_t number = pw_finish(site->thread, cut);
+    audit(site->server);
     return number == PW_IDLE ? site_next(site) : number;
 }
 

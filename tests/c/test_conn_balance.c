@@ -22,7 +22,7 @@ static void open_balance(void)
     REQUIRE(balance != NULL);
 }
 
-static void whoever_has_more_than_another_is_ahead(void)
+static void a_server_with_more_than_another_is_ahead(void)
 {
     static const struct {
         int mine, least;
@@ -81,7 +81,7 @@ static void a_place_is_taken_once_and_again_when_it_is_free(void)
 
 int main(void)
 {
-    RUN(whoever_has_more_than_another_is_ahead);
+    RUN(a_server_with_more_than_another_is_ahead);
     RUN(only_the_living_count);
     RUN(a_place_is_taken_once_and_again_when_it_is_free);
     return check_end();

@@ -120,10 +120,10 @@ static void check_many(const char *method, const char *content_length)
     CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
     client_receive(&clients[0]);
     CHECK_TEXT(&clients[0].got, OK("ok", "2"));
-    pw_notice notice;
-    CHECK(pw_notice_take(site.server, &notice));
-    CHECK_INT(notice.what, PW_NOTICE_HEADS);
-    CHECK(!pw_notice_take(site.server, &notice)); /* not one for each */
+    pw_incident incident;
+    CHECK(pw_incident_take(site.server, &incident));
+    CHECK_INT(incident.what, PW_INCIDENT_HEADS);
+    CHECK(!pw_incident_take(site.server, &incident)); /* not one for each */
     end();
 }
 

@@ -130,8 +130,8 @@ static void at_the_maximum_those_that_wait_are_accepted_one_after_the_other(void
     ABOUT("%s", "");
     CHECK_INT(site_respond(&site, LITERAL("ok"), 0), PW_STOP);
     check_gets_the_last_response(&clients[WAITING]);
-    pw_notice notice;
-    CHECK_INT(pw_notice_take(site.server, &notice), 0);
+    pw_incident incident;
+    CHECK_INT(pw_incident_take(site.server, &incident), 0);
     site_close(&site);
 }
 
@@ -201,8 +201,8 @@ static void where_others_accept_those_that_wait_for_room_are_left_to_them(void)
     CHECK(theirs >= 0);
     close(theirs);
     client_close(&clients[1]);
-    pw_notice notice;
-    CHECK_INT(pw_notice_take(site.server, &notice), 0);
+    pw_incident incident;
+    CHECK_INT(pw_incident_take(site.server, &incident), 0);
     site_close(&site);
 }
 
@@ -228,12 +228,12 @@ static void those_that_wait_when_the_time_is_over_are_told_of(void)
     CHECK_INT(site_next(&site), SITE_WAITS);
     site_sleep(50);
     CHECK_INT(site_next(&site), PW_STOP);
-    pw_notice notice;
-    CHECK_INT(pw_notice_take(site.server, &notice), 1);
-    CHECK_INT(notice.what, PW_NOTICE_BACKLOG);
-    CHECK_INT(pw_notice_take(site.server, &notice), 1);
-    CHECK_INT(notice.what, PW_NOTICE_STOP); /* of the first client's request */
-    CHECK_INT(pw_notice_take(site.server, &notice), 0);
+    pw_incident incident;
+    CHECK_INT(pw_incident_take(site.server, &incident), 1);
+    CHECK_INT(incident.what, PW_INCIDENT_BACKLOG);
+    CHECK_INT(pw_incident_take(site.server, &incident), 1);
+    CHECK_INT(incident.what, PW_INCIDENT_STOP); /* of the first client's request */
+    CHECK_INT(pw_incident_take(site.server, &incident), 0);
     client_close(&clients[0]);
     client_close(&clients[1]);
     site_close(&site);

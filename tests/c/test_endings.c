@@ -260,9 +260,9 @@ static void a_file_that_became_shorter_ends_its_response_and_not_those_before(vo
     pw_send_end(site.thread, 0);
     CHECK_INT(read_to_the_end(), ECONNRESET);
     CHECK_INT(client.got.size, sizeof OK("ok", "2") - 1 + sizeof HEAD_OK "\r\n" - 1 + 300000);
-    pw_notice notice;
-    CHECK(pw_notice_take(site.server, &notice));
-    CHECK_INT(notice.what, PW_NOTICE_SHORT);
+    pw_incident incident;
+    CHECK(pw_incident_take(site.server, &incident));
+    CHECK_INT(incident.what, PW_INCIDENT_SHORT);
     close(file);
     end();
 }

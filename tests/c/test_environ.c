@@ -277,17 +277,17 @@ static void changes_of(test_text *to, const char *before, const char *data, int6
     pw_error error;
     REQUIRE(pw_head_parse(&limits, before, strlen(before), &progress, &head, &error) ==
             PW_PARSE_DONE);
-    pw_kept *kept = pw_kept_new(&head, before);
+    pw_template *template = pw_template_new(&head, before);
     progress = (pw_head_progress){0};
     head = (pw_head){.fields = fields};
     REQUIRE(pw_head_parse(&limits, data, strlen(data), &progress, &head, &error) == PW_PARSE_DONE);
     pw_block block = {.at = malloc(pw_block_most(&limits))};
     text_clear(to);
-    if (kept != NULL && pw_block_make_changes(&block, &head, length, kept, before))
+    if (template != NULL && pw_block_make_changes(&block, &head, length, template, before))
         read_block(to, &block, false);
     else
         text_add(to, LITERAL("whole"));
-    pw_free(kept);
+    pw_free(template);
     free(block.at);
 }
 

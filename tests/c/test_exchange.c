@@ -220,11 +220,11 @@ static void an_abandoned_exchange_is_cut_and_what_it_lent_is_named(void)
         client_receive(&client);
         CHECK(client.ended);
         CHECK(begun == (client.got.size > 20000));
-        pw_notice notice;
-        CHECK_INT(pw_notice_take(site.server, &notice), 1);
-        CHECK_INT(notice.what, PW_NOTICE_ABANDONED);
-        CHECK_INT(strcmp(notice.line, "GET /a"), 0);
-        CHECK_INT(pw_notice_take(site.server, &notice), 0);
+        pw_incident incident;
+        CHECK_INT(pw_incident_take(site.server, &incident), 1);
+        CHECK_INT(incident.what, PW_INCIDENT_ABANDONED);
+        CHECK_INT(strcmp(incident.line, "GET /a"), 0);
+        CHECK_INT(pw_incident_take(site.server, &incident), 0);
         end();
     }
 }

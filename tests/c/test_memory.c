@@ -139,13 +139,13 @@ static void check_server_lives(void)
 }
 
 /* How many requests the error log is told of. */
-static int64_t count_notices(void)
+static int64_t count_incidents(void)
 {
     int64_t count = 0;
-    for (pw_notice notice; pw_notice_take(site.server, &notice);) {
-        CHECK(notice.what == PW_NOTICE_MEMORY || notice.what == PW_NOTICE_LOST ||
-              notice.what == PW_NOTICE_STORAGE);
-        count += notice.what == PW_NOTICE_LOST ? notice.unsent : 1;
+    for (pw_incident incident; pw_incident_take(site.server, &incident);) {
+        CHECK(incident.what == PW_INCIDENT_MEMORY || incident.what == PW_INCIDENT_LOST ||
+              incident.what == PW_INCIDENT_STORAGE);
+        count += incident.what == PW_INCIDENT_LOST ? incident.unsent : 1;
     }
     return count;
 }
@@ -169,7 +169,7 @@ static void check_all_allocations(bool for_good)
             cut += clients[i].got.size != expected[i];
         }
         ABOUT("allocation %ld, %d clients are cut", n, cut);
-        CHECK_INT(count_notices(), cut);
+        CHECK_INT(count_incidents(), cut);
         ABOUT("allocation %ld", n);
         check_server_lives();
     }

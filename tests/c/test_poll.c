@@ -381,7 +381,7 @@ static void a_level_is_told_before_what_came_later(void)
         pair_close(&pairs[i]);
 }
 
-static void a_listener_is_told_as_long_as_somebody_waits(void)
+static void a_listener_is_told_as_long_as_a_client_waits(void)
 {
     test_pair pair, listening = {.told = 0};
     int listener;
@@ -704,7 +704,7 @@ static void with(void (*test)(void))
     X(a_descriptor_that_is_used_again_has_the_new_tag)                                             \
     X(a_level_is_told_as_long_as_it_lasts)                                                         \
     X(a_level_is_told_before_what_came_later)                                                      \
-    X(a_listener_is_told_as_long_as_somebody_waits)                                                \
+    X(a_listener_is_told_as_long_as_a_client_waits)                                                \
     X(more_than_fit_into_one_wait_are_all_told)                                                    \
     X(a_wait_ends_in_time)                                                                         \
     X(a_limit_of_descriptors_that_is_lowered_later_hides_nothing)                                  \

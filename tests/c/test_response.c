@@ -209,8 +209,8 @@ static void a_part_that_follows_at_once_waits_only_while_another_thread_can_send
     CHECK_INT(site_send(&site, LITERAL(" world"), 0), 0);
     client_receive(&client);
     CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n");
-    pw_notice_lost(site.server);
-    CHECK_INT(pw_watch(site.server), PW_WATCH_NOTICE); /* and leaves, for Python's lock */
+    pw_incident_lost(site.server);
+    CHECK_INT(pw_watch(site.server), PW_WATCH_INCIDENT); /* and leaves, for Python's lock */
     client_receive(&client);
     CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n6\r\n world\r\n");
     CHECK_INT(site_send(&site, LITERAL(" again"), 0), 0);

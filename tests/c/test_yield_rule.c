@@ -99,6 +99,20 @@ static void with_company_a_wait_counts_only_once_it_pays_and_less_what_the_other
     CHECK_INT(rule.off_mean, 0);                 /* by doubt */
 }
 
+/* A wait in which the others have computed all the time says nothing, not even that it was short. */
+static void a_wait_that_the_others_explain_to_the_last_ns_changes_nothing(void)
+{
+    const int64_t others = 4 * MS, explained = others + others / PW_YIELD_MARGIN;
+    for (int64_t more = 0; more < 2; more++) {
+        begin();
+        pw_yield_learn_stall(&rule, now);
+        int64_t mean = rule.off_mean, sure = rule.sure_at;
+        learn_beside(1, others, explained + MS + more * US, MS);
+        CHECK(more ? rule.off_mean < mean : rule.off_mean == mean);
+        CHECK_INT(rule.sure_at, more ? now : sure);
+    }
+}
+
 static void it_stops_to_pay_when_requests_become_short(void)
 {
     begin();
@@ -397,6 +411,7 @@ int main(void)
     RUN(two_requests_that_wait_are_enough_and_one_is_not);
     RUN(requests_that_compute_never_make_it_pay);
     RUN(with_company_a_wait_counts_only_once_it_pays_and_less_what_the_others_compute);
+    RUN(a_wait_that_the_others_explain_to_the_last_ns_changes_nothing);
     RUN(it_stops_to_pay_when_requests_become_short);
     RUN(a_stall_makes_it_pay_at_once_and_lowers_no_mean);
     RUN(hello_never_yields);

@@ -312,7 +312,7 @@ def test_a_request_that_runs_while_a_file_is_saved_is_finished(runserver, survey
 
 
 @pytest.mark.parametrize("name", ["views", "models"])
-def test_a_syntax_error_is_shown_until_it_is_mended(runserver, surveys, name):
+def test_a_syntax_error_is_shown_until_it_is_fixed(runserver, surveys, name):
     server = runserver()
     file, good = surveys / "survey" / f"{name}.py", "from django."
     edit(server, file, good, f"def {good}")
@@ -334,7 +334,7 @@ def test_without_debug_the_page_of_an_error_tells_nothing(runserver, surveys):
     assert get(server)[1] == "The project cannot be loaded.\n"
 
 
-def test_started_with_a_syntax_error_it_serves_once_that_is_mended(runserver, surveys):
+def test_started_with_a_syntax_error_it_serves_once_that_is_fixed(runserver, surveys):
     models = surveys / "survey" / "models.py"
     good = models.read_text()
     models.write_text(good.replace("class Question", "class class Question"))

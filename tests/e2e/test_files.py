@@ -205,7 +205,7 @@ def test_pipelined_files_and_other_answers_arrive_in_order(serve, path):
     assert [answer.content for answer in answers] == [CONTENT, b"pong", b"pong"] * 30
 
 
-def test_a_file_of_8_gib_is_announced_whole_and_let_go_when_the_client_leaves(serve, tmp_path):
+def test_a_file_of_8_gib_is_announced_whole_and_released_when_the_client_leaves(serve, tmp_path):
     path = tmp_path / "sparse"
     with path.open("wb") as file:
         file.write(CONTENT)

@@ -213,7 +213,7 @@ def test_requests_overlap_unless_without_threads_says_otherwise(flask):
     assert json.loads(get(server, "/server")[1])["threads"] is False
 
 
-def test_the_debugger_can_be_had_alone_or_left_out(flask):
+def test_the_debugger_can_be_used_alone_or_left_out(flask):
     alone = flask("--debug", "--no-reload")
     assert "Werkzeug Debugger" in get(alone, "/broken")[1]
     assert "Restarting" not in alone.log
@@ -262,7 +262,7 @@ def test_a_request_that_runs_while_a_file_is_saved_is_finished(flask, journal):
     wait_until(lambda: "New" in get(server)[1], "the new motto", 20)
 
 
-def test_a_syntax_error_is_shown_until_it_is_mended(flask, journal):
+def test_a_syntax_error_is_shown_until_it_is_fixed(flask, journal):
     server = flask("--debug")
     file = journal / "journal" / "entries.py"
     edit(server, file, "def overview", "def def overview")

@@ -313,7 +313,7 @@ import os, signal, sys, urllib.request
 from picowsgi import Server
 from picowsgi.system.signals import DefaultInChildren
 
-OWN = ("forked.py", "core.py", "signals.py")
+OWN = ("fork_guard.py", "core.py", "signals.py")
 left = 0
 
 class Interrupt(BaseException):

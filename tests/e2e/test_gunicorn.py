@@ -149,7 +149,7 @@ def test_max_requests_replaces_a_worker_without_a_lost_request(gunicorn):
 
 
 @needs_gil
-def test_a_worker_that_gives_no_sign_of_life_is_killed(gunicorn):
+def test_a_worker_that_sends_no_heartbeat_is_killed(gunicorn):
     server = gunicorn("--timeout", "2")
     [first] = workers(server)
     with RawClient(server.port) as client:

@@ -119,7 +119,7 @@ def test_a_list_returned_after_a_thread_has_begun_to_write_follows_what_it_wrote
     assert exchange(serve(site(answer)), GET)[0].content == b"firstsecond"
 
 
-def test_write_beyond_the_content_length_is_cut_whoever_writes(serve):
+def test_write_beyond_the_content_length_is_cut_in_every_thread(serve):
     def answer(environ, start_response):
         write = start_response("200 OK", [TEXT, ("Content-Length", "10")])
         writers = [threading.Thread(target=write, args=(b"12345",)) for _ in range(3)]

@@ -242,7 +242,7 @@ def test_a_worker_that_dies_while_it_imports_ends_the_start(tmp_path):
 
 
 @needs_gil
-def test_a_worker_without_a_sign_of_life_writes_its_stacks_and_is_replaced(serve_app):
+def test_a_worker_without_a_heartbeat_writes_its_stacks_and_is_replaced(serve_app):
     command = serve_app(*TWO, "--timeout-worker", "2", "--timeout-graceful", "1")
     before = set(workers(command))
     ask_in_thread(command.port, "/spin")
@@ -309,7 +309,7 @@ def test_a_worker_that_takes_too_much_memory_is_replaced(serve_app):
     assert ask(command.port) == "1"
 
 
-def test_a_worn_worker_serves_on_while_no_other_can_be_had(serve_app, tmp_path):
+def test_a_worker_that_is_due_for_replacement_serves_while_no_other_can_start(serve_app, tmp_path):
     command = serve_app("--max-requests", "3")
     (first,) = workers(command)
     write_app(tmp_path, "raise LookupError('broken meanwhile')\n")

@@ -212,7 +212,7 @@ def test_files_that_change_together_are_one_change(start, tmp_path):
 # --- what is broken ------------------------------------------------------------------------------
 
 
-def test_a_syntax_error_is_shown_until_it_is_mended(start, tmp_path):
+def test_a_syntax_error_is_shown_until_it_is_fixed(start, tmp_path):
     command = start()
     save(tmp_path / "app.py", BROKEN)
     command.wait_for_log("importing app failed with SyntaxError")

@@ -94,7 +94,7 @@ def test_an_exception_in_the_block_stops_the_server():
         server.start()
 
 
-def test_a_server_whose_threads_cannot_be_had_leaves_nothing(monkeypatch):
+def test_a_server_whose_threads_cannot_start_leaves_nothing(monkeypatch):
     before = descriptors_at_rest()
 
     def refuse(self):
@@ -192,7 +192,7 @@ except OSError as error:
 """
 
 
-def test_a_core_that_cannot_be_had_says_what_the_system_has_refused():
+def test_a_core_that_cannot_be_made_says_what_the_system_has_refused():
     result = subprocess.run(
         [sys.executable, "-c", FULL],
         capture_output=True,

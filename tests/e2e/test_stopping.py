@@ -219,11 +219,11 @@ def test_serve_gives_a_program_its_handlers_back(tmp_path):
 def wear_out(command):
     first = set(children(command.process.pid))
 
-    def are_worn():
+    def are_due():
         ask(command.port)
         return all(f"worker {pid} is to be replaced" in command.log for pid in first)
 
-    eventually(are_worn, "both workers to have had enough requests")
+    eventually(are_due, "both workers to have had enough requests")
     eventually(lambda: len(set(children(command.process.pid)) - first) >= 2, "others to serve")
 
 

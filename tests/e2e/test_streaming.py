@@ -179,7 +179,7 @@ LARGE_DIGEST = hashlib.sha256(LARGE).hexdigest()
 @pytest.mark.parametrize("ending", ["read all", "close", "reset"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("count", [1, 2])
-def test_large_bytes_are_exact_and_let_go_when_they_are_sent(serve, way, count, ending):
+def test_large_bytes_are_exact_and_released_when_they_are_sent(serve, way, count, ending):
     server = serve(giving(way, [LARGE] * count))
     before = references(LARGE)
     with slow_client(server) as client:
@@ -242,7 +242,7 @@ def test_large_heads_arrive_whole_however_late(serve):
             assert client.read_response().content == b"pong"
 
 
-def test_fifty_clients_have_large_responses_at_once_and_all_is_let_go(serve):
+def test_fifty_clients_have_large_responses_at_once_and_all_is_released(serve):
     server = serve(giving(as_list, [LARGE]))
     before = references(LARGE)
     clients = [slow_client(server) for _ in range(50)]

@@ -185,7 +185,7 @@ def test_a_request_that_never_ends_is_named_and_left_at_the_end_of_the_drain(ser
     gate.opened.set()
 
 
-def test_large_answers_of_many_threads_arrive_whole_and_are_let_go(serve):
+def test_large_answers_of_many_threads_arrive_whole_and_are_released(serve):
     size = 3_000_000
     alive = []
 

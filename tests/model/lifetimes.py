@@ -275,7 +275,7 @@ class Model:
         return state._replace(conn=conn._replace(loan=False, holder=-1))
 
     def _tell(self, state: State, exchange: int) -> State:
-        """pw_tell."""
+        """pw_news_add."""
         if self._rule.by_exchange and exchange in state.told:
             raise WrongError(f"exchange {exchange} is told of twice")
         news = state.news | {self._number(exchange)}

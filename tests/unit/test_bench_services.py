@@ -216,7 +216,7 @@ def test_the_application_asks_for_twenty_rows_on_a_connection_of_the_pool(
     assert len(made) == 2, "expected one pool for four first requests at the same time"
 
 
-def test_a_service_that_cannot_be_had_leaves_its_scenario_out(
+def test_a_service_that_cannot_start_leaves_its_scenario_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[str] = []
@@ -315,7 +315,7 @@ def test_a_run_has_the_share_of_the_ideal_and_what_was_left_out(
     assert left_out == {"compute_1ms": "it is not wanted here"}
 
 
-def test_the_command_gives_the_run_what_cannot_be_had(
+def test_the_command_gives_the_run_what_cannot_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []

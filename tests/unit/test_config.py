@@ -126,6 +126,12 @@ def test_a_name_that_resembles_nothing_is_refused_without_a_suggestion() -> None
     assert refusal({"zzz": 1}) == "unknown option 'zzz'"
 
 
+def test_a_name_of_another_server_is_answered_with_ours() -> None:
+    assert refusal({"listen": "a:1"}) == "unknown option 'listen'; its name here is bind"
+    message = refusal({"connection_limit": 5})
+    assert message == "unknown option 'connection_limit'; its name here is max_connections"
+
+
 def test_an_unknown_variable_is_refused_with_a_suggestion() -> None:
     message = refusal(environ={"PICOWSGI_PROT": "1"})
     assert message == (
@@ -331,9 +337,24 @@ def test_bind_wins_over_host_and_port_of_a_place_below() -> None:
     assert settings.binds() == [Bind("tcp", host="127.0.0.1", port=1)]
 
 
+def test_bind_passes_over_host_and_port_of_a_place_below_and_nothing_else() -> None:
+    below = {"PICOWSGI_PORT": "2", "PICOWSGI_THREADS": "3", "PICOWSGI_HOST": "::"}
+    settings = load({"bind": ["127.0.0.1:1"]}, below)
+    assert settings.threads == 3
+    assert settings.port == 8000
+
+
 def test_a_port_wins_over_bind_of_a_place_below() -> None:
-    settings = load({"port": 2}, {"PICOWSGI_BIND": "127.0.0.1:1"})
+    settings = load({"port": 2}, {"PICOWSGI_BIND": "127.0.0.1:1", "PICOWSGI_THREADS": "3"})
     assert settings.binds() == [Bind("tcp", host="127.0.0.1", port=2)]
+    assert settings.threads == 3
+
+
+def test_an_empty_list_in_the_file_means_that_none_was_given(tmp_path: Path) -> None:
+    write_project(tmp_path, "bind = []\nport = 7")
+    assert load(directory=tmp_path).binds() == [Bind("tcp", host="127.0.0.1", port=7)]
+    path = write_project(tmp_path, "port = []")
+    assert refusal(directory=tmp_path).startswith(f"port in {path}: expected a whole number")
 
 
 def test_an_empty_bind_means_that_none_was_given() -> None:

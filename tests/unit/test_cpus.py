@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from picowsgi.system.cpus import usable_cpus
+from picowsgi.system.cpus import has_gil, usable_cpus
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,15 @@ def test_where_the_system_knows_no_affinity_all_cpus_count(
 
 @pytest.mark.parametrize(
     ("maximum", "expected"),
-    [("max 100000", 8), ("200000 100000", 2), ("250000 100000", 3), ("1000 100000", 1), ("x", 8)],
+    [
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("250000 100000", 3),
+        ("1000 100000", 1),
+        ("x", 8),
+        ("x 100000", 8),
+        ("9 0", 8),
+    ],
 )
 def test_a_quota_of_version_2_bounds_them(tmp_path: Path, maximum: str, expected: int) -> None:
     files = {"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": maximum + "\n"}
@@ -67,3 +76,49 @@ def test_a_quota_of_version_1_bounds_them(tmp_path: Path, quota: str, expected: 
         "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
     }
     assert usable_cpus(write(tmp_path, files)) == expected
+
+
+@pytest.mark.parametrize("period", ["", "0", "x"])
+def test_a_quota_without_a_period_is_none(tmp_path: Path, period: str) -> None:
+    files = {
+        "proc/self/cgroup": "4:cpu:/a\n",
+        "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "100000\n",
+        "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": period,
+    }
+    assert usable_cpus(write(tmp_path, files)) == 8
+
+
+def test_a_file_that_is_no_text_says_nothing(tmp_path: Path) -> None:
+    write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": ""})
+    (tmp_path / "sys/fs/cgroup/cpu.max").write_bytes(b"\xff\xfe")
+    assert usable_cpus(tmp_path) == 8
+
+
+def test_groups_that_do_not_govern_cpus_are_passed_over(tmp_path: Path) -> None:
+    files = {
+        "proc/self/cgroup": "9:memory:/a\n8:name=systemd:/a\n4:cpu:/a\n0::/a\n",
+        "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "300000\n",
+        "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
+        "sys/fs/cgroup/a/cpu.max": "500000 100000\n",
+    }
+    assert usable_cpus(write(tmp_path, files)) == 3
+
+
+def test_files_above_the_control_groups_are_not_looked_at(tmp_path: Path) -> None:
+    files = {
+        "proc/self/cgroup": "0::/a\n",
+        "sys/fs/cgroup/a/x": "",
+        "sys/fs/cpu.max": "1000 100000",
+    }
+    assert usable_cpus(write(tmp_path, files)) == 8
+
+
+@pytest.mark.parametrize(("enabled", "expected"), [(None, True), (True, True), (False, False)])
+def test_a_python_that_does_not_say_otherwise_has_the_lock(
+    monkeypatch: pytest.MonkeyPatch, enabled: bool | None, expected: bool
+) -> None:
+    if enabled is None:
+        monkeypatch.delattr(sys, "_is_gil_enabled", raising=False)
+    else:
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda: enabled, raising=False)
+    assert has_gil() is expected

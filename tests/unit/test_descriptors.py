@@ -124,3 +124,35 @@ def test_each_standard_descriptor_that_is_closed_becomes_the_null_device(
         expected[number] = os.devnull
     told = (tmp_path / "told").read_text()
     assert told == f"{[*expected, True, True, True, len(closed)]}\n"
+
+
+RESTORE = """
+import os, sys
+from picowsgi.system.descriptors import restore_standard_streams
+before = [sys.stdin, sys.stdout, sys.stderr]
+restore_standard_streams()
+after = [sys.stdin, sys.stdout, sys.stderr]
+kept = [one is None or one is two for one, two in zip(before, after)]
+modes = [one.readable() and not one.writable() for one in after]
+told = [[one is None for one in before], kept, modes, [one.fileno() for one in after]]
+with open("told", "w") as file:
+    print(told, file=file)
+"""
+
+
+@pytest.mark.parametrize("closed", [(), (0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_streams_that_python_leaves_out_are_opened_and_others_stay(
+    tmp_path: Path, closed: tuple[int, ...]
+) -> None:
+    closing = " ".join(f"{number}>&-" for number in closed)
+    subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -c "$1" {closing}', sys.executable, RESTORE],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+        timeout=60,
+    )
+    missing = [number in closed for number in range(3)]
+    told = (tmp_path / "told").read_text()
+    assert told == f"{[missing, [True] * 3, [True, False, False], [0, 1, 2]]}\n"

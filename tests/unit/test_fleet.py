@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
-from picowsgi.process.members import ChildProcess
+from picowsgi.process.members import ChildProcess, Member
 from picowsgi.process.respawn import Respawn
 from picowsgi.process.workers import Workers
 
@@ -21,7 +23,7 @@ class Fake(ChildProcess):
         self.over = False
         self.asked = 0
         self.others_accept: bool | None = None
-        self.is_supervisor_gone = False
+        self.was_cut = False
 
     def signal(self, number: int) -> None:
         pass
@@ -31,7 +33,7 @@ class Fake(ChildProcess):
         self.others_accept = others_accept
 
     def _cut(self) -> None:
-        self.is_supervisor_gone = True
+        self.was_cut = True
 
     def kill(self) -> None:
         self.over = True
@@ -165,7 +167,7 @@ def test_the_delay_is_bounded_and_forgotten_after_a_good_minute() -> None:
     assert respawn.due == 161.0
 
 
-def test_a_worn_one_is_stopped_when_another_is_ready() -> None:
+def test_a_worker_that_is_due_is_stopped_when_another_is_ready() -> None:
     site = Site()
     site.step()
     site.serve()
@@ -209,7 +211,7 @@ def test_a_stop_that_is_repeated_changes_nothing() -> None:
     for _ in range(5):
         site.workers.stop(site.now)
         site.step(1.0)
-    assert not any(one.is_supervisor_gone or one.over for one in site.started)
+    assert not any(one.was_cut or one.over for one in site.started)
     site.step(9.0)  # 14 s after the first stop: its limit counts from there
     assert not site.started[0].over
     site.step(1.0)
@@ -227,7 +229,7 @@ def test_a_stop_does_not_shorten_the_time_of_one_that_drains_already() -> None:
     assert (old.asked, old.others_accept) == (1, True), "the new one accepts"
     site.workers.stop(site.now)
     assert (new.asked, new.others_accept) == (1, False), "nobody accepts after it"
-    assert not old.is_supervisor_gone
+    assert not old.was_cut
     site.step(14.0)
     assert not old.over
 
@@ -238,7 +240,7 @@ def test_what_is_to_end_now_is_cut_and_killed_soon() -> None:
     site.serve()
     site.workers.stop(site.now)
     site.workers.stop_now(site.now, within=1.0)
-    assert all(one.is_supervisor_gone and not one.over for one in site.started)
+    assert all(one.was_cut and not one.over for one in site.started)
     site.step(1.5)
     assert all(one.over for one in site.started)
 
@@ -318,7 +320,7 @@ def test_a_restart_does_not_wait_for_the_new_ones() -> None:
     )
 
 
-def test_a_failure_that_somebody_is_told_of_ends_nothing() -> None:
+def test_a_failure_that_is_reported_ends_nothing() -> None:
     site = Site(target=1)
     told: list[AppImportError] = []
     site.workers.on_failure = told.append
@@ -333,3 +335,299 @@ def test_a_failure_that_somebody_is_told_of_ends_nothing() -> None:
     site.step(SECOND)
     assert running(site) == [3]
     assert not site.workers.over
+
+
+# What else follows from an end
+
+
+class Threads(Member):
+    """Threads of this process, which cannot be started again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = False
+        self.asked = 0
+        self.is_killed = False
+
+    def _drain(self, *, others_accept: bool) -> None:  # noqa: ARG002
+        self.asked += 1
+
+    def _cut(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+    def has_ended(self) -> bool:
+        return self.over
+
+
+def test_a_new_fleet_neither_reloads_nor_stops_nor_has_failed() -> None:
+    fleet = Site().workers
+    flags = (fleet.ready, fleet.reloading, fleet.stopping, fleet.failed, fleet.over)
+    assert not any(flags)
+
+
+def test_what_exists_already_counts_and_ends_all_by_its_accident() -> None:
+    fleet = Workers(Settings(), None, 1)
+    threads, child = Threads(), Fake(1)
+    fleet.adopt(threads)
+    fleet.adopt(child)
+    assert fleet.processes() == [child]
+    threads.ready = True
+    fleet.step(0.0)
+    assert fleet.ready
+    threads.over = True
+    fleet.step(1.0)
+    assert (fleet.failed, fleet.stopping, child.asked) == (True, True, 1)
+    assert not fleet.over
+    child.over = True
+    fleet.step(1.0)
+    assert fleet.over
+
+
+def test_the_end_of_threads_that_were_stopped_is_no_failure() -> None:
+    fleet = Workers(Settings(), None, 1)
+    threads = Threads()
+    fleet.adopt(threads)
+    fleet.stop(0.0)
+    threads.over = True
+    fleet.step(1.0)
+    assert (fleet.over, fleet.failed) == (True, False)
+
+
+def test_an_end_at_once_stops_the_fleet_and_limits_its_time() -> None:
+    site = Site(target=1)
+    site.step()
+    site.serve()
+    site.workers.stop_now(site.now, within=3.0)
+    assert site.workers.stopping
+    assert site.started[0].kill_at == site.now + 3.0
+    site.workers.stop_now(site.now, within=9.0)
+    assert site.started[0].kill_at == site.now + 3.0, "expected the sooner of the two"
+
+
+def test_killing_all_waits_for_the_processes_and_not_for_threads() -> None:
+    waited: list[bool] = []
+
+    class Waited(Fake):
+        def has_ended(self, *, wait: bool = False) -> bool:
+            waited.append(wait)
+            return super().has_ended()
+
+    fleet = Workers(Settings(), None, 1)
+    threads, child = Threads(), Waited(1)
+    fleet.adopt(threads)
+    fleet.adopt(child)
+    fleet.kill()
+    assert (threads.is_killed, child.over, waited) == (True, True, [True])
+    assert fleet.over
+
+
+@pytest.mark.parametrize("again", ["reload", "restart"])
+def test_a_new_application_is_not_made_to_wait_for_the_accidents_of_the_old(again: str) -> None:
+    site = Site(target=1)
+    site.step()
+    for _ in range(4):
+        site.serve()
+        site.started[-1].over = True
+        site.step()
+    assert running(site) == []
+    if again == "reload":
+        site.workers.reload()
+    else:
+        site.workers.restart(site.now)
+    site.step()
+    assert len(running(site)) == 1
+
+
+def test_a_reload_by_another_way_has_one_of_it_and_comes_back_if_it_fails() -> None:
+    site = Site(target=3)
+    site.step()
+    site.serve()
+    others: list[Fake] = []
+
+    def other() -> Fake:
+        others.append(Fake(100 + len(others)))
+        return others[-1]
+
+    site.workers.reload(other)
+    site.step()
+    assert (len(others), len(site.started)) == (1, 3)
+    others[0].over = True
+    site.step()
+    assert running(site) == [1, 2, 3]
+    site.started[0].over = True
+    site.step()
+    assert running(site) == [2, 3, 4], "expected workers of the old kind, as many as before"
+    assert len(others) == 1
+
+
+def test_a_reload_that_was_asked_for_twice_is_not_tried_after_it_has_failed() -> None:
+    site = Site(target=1)
+    site.step()
+    site.serve()
+    site.workers.reload()
+    site.workers.reload()
+    site.step()
+    site.started[1].over = True
+    site.step()
+    assert not site.workers.reloading
+    site.workers.reload()
+    site.step()
+    site.serve()
+    site.step()
+    assert not site.workers.reloading
+    assert running(site) == [3]
+
+
+def test_a_restart_leaves_alone_what_drains_already() -> None:
+    site = Site(target=2)
+    site.step()
+    site.serve()
+    first, second = site.started
+    first.stopped_by_signal = True
+    site.step()
+    site.workers.restart(site.now)
+    assert (first.asked, second.asked) == (0, 1)
+
+
+def test_what_loads_in_vain_has_a_second_after_a_restart_and_what_serves_its_full_time() -> None:
+    site = Site(target=2, settings=Settings(timeout_worker=0, timeout_graceful=30.0))
+    site.step()
+    site.started[0].ready = True
+    site.workers.restart(site.now)
+    limits = [one.kill_at - site.now for one in site.started]
+    assert limits == [35.0, 1.0]
+
+
+# When something is due
+
+
+def test_without_anything_due_the_wait_has_no_end() -> None:
+    fleet = Workers(Settings(), None, 1)
+    assert fleet.wait_for(1000.0) == math.inf
+    fleet.adopt(Threads())
+    assert fleet.wait_for(1000.0) == math.inf
+
+
+def test_processes_are_looked_at_every_second() -> None:
+    site = Site(target=1)
+    site.step()
+    assert site.workers.wait_for(site.now) == 1.0
+
+
+def test_the_time_of_a_kill_ends_the_wait_and_one_that_is_past_is_no_wait() -> None:
+    fleet = Workers(Settings(), None, 1)
+    one = Threads()
+    fleet.adopt(one)
+    one.kill_at = 1007.0
+    assert fleet.wait_for(1000.0) == 7.0
+    assert fleet.wait_for(1008.0) == 0.0
+
+
+def test_what_is_missing_ends_the_wait_when_it_may_be_started() -> None:
+    site = Site(target=1)
+    assert site.workers.wait_for(site.now) == 0.0
+    site.step()
+    for _ in range(2):
+        site.serve()
+        site.started[-1].over = True
+        site.step()
+    assert running(site) == []
+    assert round(site.workers.wait_for(site.now), 6) == 0.1
+    site.workers.stop(site.now)
+    assert site.workers.wait_for(site.now) == math.inf, "expected nothing more to be started"
+
+
+# What is logged
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    found = [(one.levelname, one.getMessage()) for one in caplog.records]
+    caplog.clear()
+    return found
+
+
+def test_the_log_names_what_becomes_of_each(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "picowsgi")
+    site = Site(target=2, settings=Settings(timeout_worker=0, timeout_graceful=10.0))
+    site.step()
+    site.serve()
+    site.started[0].needs_replacement = True
+    site.step()
+    site.step()
+    assert lines(caplog) == [("INFO", "worker 1 is to be replaced")]
+    site.serve()
+    site.started[1].stopped_by_signal = True
+    site.step()
+    assert lines(caplog) == [("INFO", "worker 2 has been sent a signal to stop")]
+    site.serve()
+    site.started[2].over = True
+    site.step()
+    assert lines(caplog) == [("ERROR", "worker 3 has died")]
+    site.step(20)
+    assert lines(caplog) == [
+        ("ERROR", f"worker {pid} did not end in time: its open requests are cut off")
+        for pid in (1, 2)
+    ]
+    site.serve()
+    site.workers.change(2, site.now)
+    assert lines(caplog) == [("INFO", "workers: 4")]
+    site.step()
+    site.serve()
+    site.workers.reload()
+    site.step()
+    site.serve()
+    assert lines(caplog) == [("INFO", "reloading"), ("INFO", "reloaded")]
+
+
+def test_the_log_says_why_a_worker_could_not_load_the_application(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = Site(target=1)
+    site.step()
+    site.serve()
+    site.started[0].over = True
+    site.step()
+    lines(caplog)
+    site.started[1].failure = AppImportError("broken", "the traceback\n")
+    site.started[1].over = True
+    site.step()
+    assert lines(caplog) == [("ERROR", "no new worker: broken")]
+    assert running(site) == []
+    site.step(SECOND)
+    site.workers.reload()
+    site.step()
+    site.started[-1].over = True
+    site.step()
+    ((level, text),) = lines(caplog)
+    assert level == "ERROR"
+    assert text.startswith("nothing is reloaded: worker ")
+    assert text.endswith(" has died before it had loaded the application")
+
+
+def test_a_worker_that_cannot_be_started_is_logged_and_tried_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site = Site(target=2)
+    site.step()
+    site.serve()
+    refusals = 0
+
+    def refuse() -> Fake:
+        nonlocal refusals
+        refusals += 1
+        raise OSError("no more processes")
+
+    site.workers._spawn = refuse
+    site.workers.change(1, site.now)
+    site.step()
+    assert refusals == 1, "expected one attempt"
+    assert lines(caplog)[-1] == ("ERROR", "cannot start a process: no more processes")
+    site.step()
+    assert refusals == 2
+    site.step()
+    assert refusals == 2, "expected a delay"
+    site.step(SECOND)
+    assert refusals == 3

@@ -65,7 +65,7 @@ def test_connections_are_shared_out_to_the_last(cpus):
         ({"loops": 3, "max_connections": 1}, False, "--loops is lowered from 3 to 1"),
     ],
 )
-def test_loops_that_are_of_no_use_or_cannot_be_had_are_told_of(cpus, caplog, options, gil, told):
+def test_loops_of_no_use_or_that_cannot_start_are_logged(cpus, caplog, options, gil, told):
     cpus(4, gil=gil)
     with caplog.at_level(logging.WARNING, logger="picowsgi"):
         loop.warn(replace(Settings(), **options))

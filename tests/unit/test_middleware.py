@@ -133,3 +133,71 @@ def test_a_server_in_code_opens_the_browser_too(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(webbrowser, "open", lambda url: opened.put(url) or True)
     with picowsgi.Server(application, port=0, open=True) as server:
         assert opened.get(timeout=TIMEOUT) == server.url
+
+
+# Static files
+
+
+def answer(application: Any, path: str, **environ: str) -> tuple[str, dict[str, str], bytes]:
+    """The response of an application to a request for a path."""
+    given: list[Any] = []
+    result = application(
+        {"REQUEST_METHOD": "GET", "PATH_INFO": path, "SCRIPT_NAME": "", **environ},
+        lambda status, headers, _exc_info=None: given.append((status, dict(headers))),
+    )
+    body = b"".join(result)
+    if hasattr(result, "close"):
+        result.close()
+    return (*given[-1], body)
+
+
+def not_found(_environ: Any, start_response: Any) -> list[bytes]:
+    start_response("404 Not Found", [])
+    return [b"the application"]
+
+
+def test_a_directory_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    middleware.check(Settings(static=(f"/={tmp_path}",)))
+    with pytest.raises(ConfigError, match="--static: /nonexistent is not a directory"):
+        middleware.check(Settings(static=(f"/={tmp_path}", "/b=/nonexistent")))
+
+
+def test_the_longest_path_has_its_files_whatever_the_order_and_the_directory(
+    tmp_path: Path, local: socket.socket
+) -> None:
+    pytest.importorskip("whitenoise")
+    outer, inner = tmp_path / "a-directory-with-a-long-name", tmp_path / "b"
+    for folder in (outer, inner):
+        folder.mkdir()
+        (folder / "index.html").write_text(folder.name)
+    (outer / "x").mkdir()
+    (outer / "x" / "page.txt").write_text("outer")
+    (inner / "page.txt").write_text("inner")
+    texts = (f"/s/={outer}", f"/s/x/={inner}")
+    for static in (texts, texts[::-1]):
+        wrapped = middleware.wrap(not_found, Settings(static=static), [local])
+        assert answer(wrapped, "/s/x/page.txt")[2] == b"inner"
+        status, headers, body = answer(wrapped, "/s/")
+        assert (status, body) == ("200 OK", outer.name.encode()), "expected the index page"
+        assert "Access-Control-Allow-Origin" not in headers, "expected no other site to read it"
+        assert answer(wrapped, "/other")[2] == b"the application"
+
+
+@pytest.mark.parametrize(
+    ("options", "seen"), [({}, False), ({"debug": True}, True), ({"reload": True}, True)]
+)
+def test_files_that_come_later_are_seen_while_somebody_develops(
+    tmp_path: Path, local: socket.socket, options: dict[str, bool], seen: bool
+) -> None:
+    pytest.importorskip("whitenoise")
+    settings = Settings(static=(f"/={tmp_path}",), **options)
+    wrapped = middleware._with_files(not_found, settings)
+    (tmp_path / "late.txt").write_text("late")
+    assert (answer(wrapped, "/late.txt")[2] == b"late") == seen
+
+
+def test_a_unix_socket_is_of_this_machine(tmp_path: Path, caplog: Any) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s"))
+        middleware.warn(Settings(debug=True), [sock])
+    assert caplog.text == ""

@@ -8,8 +8,9 @@ from textwrap import dedent
 
 import pytest
 
-from tools.mutants import c_source, likely, python_source, sample
+from tools.mutants import builder, c_source, likely, python_source, sample
 from tools.mutants.known import equivalents
+from tools.mutants.mutation import plain
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -172,22 +173,29 @@ def test_every_file_has_likely_tests_and_all_tables_name_tests_that_exist() -> N
             assert (PROJECT / "tests" / "c" / f"test_{program}.c").exists(), (stem, program)
         for test in names.split():
             assert (PROJECT / "tests" / test).exists(), (stem, test)
-    for stem, tests in likely.PYTHON_TESTS.items():
-        for test in tests.split():
+    stems = {path.stem for path in PROJECT.glob("src/picowsgi/**/*.py")}
+    for stem, (units, tests) in likely.PYTHON_TESTS.items():
+        assert stem in stems
+        for test in [*(f"unit/test_{name}.py" for name in units.split()), *tests.split()]:
             assert (PROJECT / "tests" / test).exists(), (stem, test)
 
 
 def test_the_tests_of_a_file_come_first() -> None:
     first, rest = likely.c_tests(PROJECT, "csrc/timer.c")
     assert first == ["test_timer"]
-    everything = {path.stem for path in PROJECT.glob("tests/c/test_*.c")}
+    everything = {path.stem for path in PROJECT.glob("tests/c/test_*.c")} | {builder.THREADS}
     assert {*first, *rest, "test_head"} == everything
     assert set(likely.c_tests(PROJECT, "")[1]) == everything
 
 
-def test_unit_tests_that_import_a_module_come_first() -> None:
-    first, _ = likely.python_tests(PROJECT, "src/picowsgi/system/systemd.py")
-    assert first[0] == "tests/unit/test_process_files.py"
+def test_the_unit_tests_of_a_module_come_before_what_shows_from_outside() -> None:
+    units = ["tests/unit/test_systemd.py", "tests/unit/test_process_files.py"]
+    assert likely.unit_tests(PROJECT, "src/picowsgi/system/systemd.py") == units
+    first, rest = likely.python_tests(PROJECT, "src/picowsgi/system/systemd.py")
+    assert first[:3] == [*units, "tests/e2e/test_systemd.py"]
+    assert not {*first} & {*rest}
+    first, _ = likely.python_tests(PROJECT, "src/picowsgi/errors.py")
+    assert "tests/unit/test_importer.py" in first, "expected a unit test that imports the module"
 
 
 def test_an_equivalent_has_a_reason() -> None:
@@ -201,14 +209,18 @@ def test_an_equivalent_has_a_reason() -> None:
 def test_the_committed_equivalents_are_mutations_of_the_sources() -> None:
     pytest.importorskip("cosmic_ray")
     listed = equivalents((PROJECT / "tools" / "mutants" / "equivalent.txt").read_text())
-    for file, function, old, new in listed:
-        found = c_source if file.endswith(".c") else python_source
+    for file in {name for name, *_ in listed}:
+        language = c_source if file.endswith(".c") else python_source
+        source = (PROJECT / file).read_text()
+        begins = [plain(line) for line in source.splitlines()]
+        wanted = {key[1:] for key in listed if key[0] == file}
         lines = {
             (one.function, one.old_line, one.new_line)
-            for candidate in found.candidates(file, (PROJECT / file).read_text())
-            if (one := candidate.make()) is not None and one.function == function
+            for candidate in language.candidates(file, source)
+            if any(begins[candidate.line - 1] in old for _, old, _ in wanted)
+            and (one := candidate.make()) is not None
         }
-        assert (function, old, new) in lines, f"{file}: {function}: {new}"
+        assert wanted <= lines, f"{file}: {wanted - lines}"
 
 
 # ---------------------------------------------------------------- the sample

@@ -138,6 +138,27 @@ def test_a_python_mutant_survives(runner: Runner) -> None:
     assert runner.test(python_mutation("size = 11")).status == SURVIVED
 
 
+def test_the_unit_tests_of_a_python_file_run_alone_and_first(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[list[str], int]] = []
+
+    def note(_runner: Runner, tests: list[str], workers: int, _seconds: float) -> process.Ended:
+        ran.append((tests, workers))
+        return process.Ended(0, "", 0)
+
+    for name in ("tests/e2e/test_thing.py", "tests/unit/test_other.py"):
+        (runner.tree.root / name).parent.mkdir(exist_ok=True)
+        (runner.tree.root / name).write_text("import thing\n")
+    monkeypatch.setattr(Runner, "_run_pytest", note)
+    runner.options = Options(workers=2)
+    assert runner.test(python_mutation("size = 11")).status == SURVIVED
+    assert ran == [
+        (["tests/unit/test_thing.py"], 0),
+        (["tests/e2e/test_thing.py", "tests/unit/test_other.py"], 2),
+    ]
+
+
 def test_a_test_that_fails_without_the_mutation_does_not_count(runner: Runner) -> None:
     broken = "\n\ndef test_of_something_else():\n    assert False\n"
     with (runner.tree.root / "tests/unit/test_thing.py").open("a") as file:
@@ -168,6 +189,19 @@ def test_a_survivor_is_tested_again_after_a_new_test(runner: Runner) -> None:
 def test_after_the_deadline_a_mutant_is_unfinished(runner: Runner) -> None:
     runner.options = Options(deadline=time.monotonic())
     assert runner.test(c_mutation("return a > 6;")).status == UNFINISHED
+
+
+def test_a_mutant_whose_time_is_over_is_unfinished_and_shown(
+    runner: Runner, run: command_line.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner.options = Options(each=1e-9)
+    result = runner.test(c_mutation("return a > 6;"))
+    assert result.status == UNFINISHED
+    run.results = [result, Result(c_mutation("return a >= 5;"), NOTICED)]
+    command_line.report(run)
+    printed = capsys.readouterr().out
+    assert "out of time: csrc/thing.c:4 f" in printed
+    assert "csrc: 1 of 1 noticed (100 %)" in printed
 
 
 def test_a_hang_ends_and_leaves_no_process(tmp_path: Path) -> None:

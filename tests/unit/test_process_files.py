@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,10 @@ from picowsgi.process import restart
 from picowsgi.process.members import ChildProcess
 from picowsgi.process.status_pipe import StatusPipe, make_pair
 from picowsgi.system.pidfile import PidFile
-from picowsgi.system.privileges import find_identity
+from picowsgi.system.privileges import Identity, find_identity
 from picowsgi.system.sockets import is_ours
 from picowsgi.system.systemd import Notifier, take_sockets
+from support import open_descriptors
 
 # The pid file
 
@@ -53,7 +55,7 @@ def test_a_pid_file_that_names_a_living_process_is_an_error(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["link", "endless", "pipe", "directory"])
-def test_a_pid_file_that_somebody_has_put_there_is_not_read(tmp_path: Path, kind: str) -> None:
+def test_a_pid_file_that_is_no_plain_file_is_not_read(tmp_path: Path, kind: str) -> None:
     path, other = tmp_path / "pid", tmp_path / "other"
     other.write_text(f"{os.getppid()}\n")
     if kind == "link":
@@ -96,7 +98,62 @@ def test_a_pid_file_makes_room_for_a_successors_and_comes_back(tmp_path: Path) -
     assert (path.exists(), old.exists()) == (True, False)
 
 
+def test_a_pid_file_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    before = open_descriptors()
+    for _ in range(3):
+        file = PidFile(str(tmp_path / "pid"))
+        file.write()
+        file.remove()
+    assert open_descriptors() == before
+
+
 # User and group
+
+
+class System:
+    """Notes what a process would become."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, uid: int, gid: int) -> None:
+        self.calls: list[Any] = []
+        self.refuses = False
+        for name, value in (("geteuid", uid), ("getuid", uid), ("getegid", gid)):
+            monkeypatch.setattr(os, name, lambda value=value: value)
+        for name in ("initgroups", "setgroups", "setgid", "setuid"):
+            monkeypatch.setattr(os, name, lambda *what, name=name: self._note(name, *what))
+
+    def _note(self, *what: Any) -> None:
+        if self.refuses:
+            raise PermissionError(1, "Operation not permitted")
+        self.calls.append(what)
+
+
+def test_root_becomes_a_user_with_the_groups_of_that_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = System(monkeypatch, 0, 0)
+    Identity(5, 6, "eva").assume()
+    assert system.calls == [("initgroups", "eva", 6), ("setgid", 6), ("setuid", 5)]
+    assert Identity(5, 6, "eva").owner == (5, 6)
+
+
+def test_root_becomes_a_group_without_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = System(monkeypatch, 0, 0)
+    Identity(0, 6, "").assume()
+    assert system.calls == [("setgroups", [6]), ("setgid", 6), ("setuid", 0)]
+
+
+def test_a_process_that_is_it_already_becomes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = System(monkeypatch, 5, 6)
+    Identity(5, 6, "eva").assume()
+    assert system.calls == []
+    assert Identity(5, 6, "eva").owner is None
+    for other in (Identity(5, 7, ""), Identity(7, 6, "")):
+        with pytest.raises(ConfigError, match="started as root"):
+            other.assume()
+
+
+def test_what_the_system_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    System(monkeypatch, 0, 0).refuses = True
+    with pytest.raises(ConfigError, match="cannot become user 5, group 6: Operation not permitted"):
+        Identity(5, 6, "eva").assume()
 
 
 def test_nobody_is_meant_by_empty_names() -> None:
@@ -121,7 +178,7 @@ def test_users_and_groups_that_do_not_exist_are_refused(name: str) -> None:
         find_identity("", name)
 
 
-def test_only_root_may_become_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_root_may_become_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
     identity = find_identity("root", "root" if sys.platform == "linux" else "wheel")
     assert identity is not None
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -318,7 +318,7 @@ def test_a_stale_socket_is_replaced(opened: Open, tmp_path: Path) -> None:
     assert answers(sock)
 
 
-def test_a_socket_that_somebody_listens_on_is_left_alone(opened: Open, tmp_path: Path) -> None:
+def test_a_socket_with_a_listener_is_left_alone(opened: Open, tmp_path: Path) -> None:
     path = tmp_path / "s"
     (sock,) = opened(bind=f"unix:{path}")
     with pytest.raises(BindError, match="another program listens there") as caught:

@@ -23,7 +23,7 @@ from picowsgi.system.terminal import is_terminal, wants_colour
         ({"TERM": "dumb", "FORCE_COLOR": "1"}, True, True, False),
     ],
 )
-def test_colours_are_for_terminals_unless_somebody_says_otherwise(
+def test_colours_are_for_terminals_unless_the_environment_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
     environ: dict[str, str],
     terminal: bool,

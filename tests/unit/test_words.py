@@ -32,7 +32,6 @@ def test_a_word_is_found_in_any_case_with_its_line_and_its_replacement() -> None
         "def beard():",
         "lessons",
         "a newborn",
-        "pw_is_born_here",
         "the whole",
     ],
 )
@@ -48,10 +47,12 @@ def test_a_part_of_another_word_is_not_found(text: str) -> None:
         "/* a worker without a sign of\n * life */",
         "> a sign\n> of life",
         "a  sign of\tlife",
+        "def test_a_worker_without_a_sign_of_life() -> None:",
+        "#define PW_SIGN_OF_LIFE 1",
     ],
 )
-def test_a_phrase_is_found_across_the_lines_of_a_comment(text: str) -> None:
-    assert [word for _, word in found(text)] == ["sign of life"]
+def test_a_phrase_is_found_across_the_lines_of_a_comment_and_in_a_name(text: str) -> None:
+    assert [word.lower() for _, word in found(text)] == ["sign of life"]
 
 
 def test_the_second_part_of_the_list_is_found_in_the_core_only_where_that_is_asked_for() -> None:

@@ -8,20 +8,23 @@ changes has no test.
     make mutants NEWEST=40 BUDGET=360  the newest lines first, for at most six minutes
 
 More options: FULL=1 runs the whole suite on each mutant that survives the likely tests. JOBS=2
-tests two mutants at a time. EACH=30 stops after 30 seconds for one mutant. ARGS=--again ignores
-earlier results, ARGS=--list shows the mutations. `python -m tools.mutants --help` has all options.
+tests two mutants at a time. EACH=30 gives 30 seconds to each mutant; one that needs more is shown
+as out of time, and does not count. ARGS=--again ignores earlier results, ARGS=--list shows the
+mutations. `python -m tools.mutants --help` has all options.
 
 How it works:
 
 - `c_source` and `python_source` find the possible mutations of a file. Those of Python come from
   cosmic-ray. Comments, strings, assertions, annotations and log texts are left alone.
-- `builder` copies the checkout to build/mutants/, once for each job, and builds the core there. A
-  mutant of a C file costs two compilations (with sanitizers for the C tests, without for Python):
-  programs and the extension module are linked from objects. A mutant does not count if it does not
-  compile, or if its object code is that of the original.
-- `likely` names the tests that are most likely to notice a mutant of a file. `runner` runs the
-  tests that noticed a mutant of that file before, and then the likely ones. A hang counts as
-  noticed. A test that notices its first mutant must pass without the mutation, too.
+- `builder` copies the checkout to build/mutants/, once for each job, and builds the core there (for
+  mutants of Python alone it takes that of the checkout). A mutant of a C file costs two
+  compilations (with sanitizers for the C tests, without for Python): programs and the extension
+  module are linked from objects. A mutant does not count if it does not compile, or if its object
+  code is that of the original.
+- `likely` names the tests that are most likely to notice a mutant of a file, the unit tests of a
+  Python module before those that run a server. `runner` runs the unit tests, the tests that noticed
+  a mutant of that file before, and then the other likely ones. A hang counts as noticed. A test
+  that notices its first mutant must pass without the mutation, too.
 - `known` keeps results in build/mutants/known.json. A result holds as long as neither the function
   nor its tests change. equivalent.txt lists mutants that do not change the behaviour, with reasons.
 

@@ -98,16 +98,20 @@ class Run:
         self.sound, self.results = Sound(), list[Result]()
         self.started = 0
         self._left = iter(candidates)
+        self._needs_c = any(name.endswith(".c") for name, _ in candidates)
         self._lock = threading.Lock()
 
     def all(self) -> None:
         """Test the mutants, as many at a time as there are jobs."""
         trees = [Tree(number) for number in range(self.jobs)]
         for tree in trees:
-            tree.build()
+            if self._needs_c:
+                tree.build()
+            else:
+                tree.take_extension()
         memory = Memory(BUILD / "known.json", trees[0].root)
         runners = [Runner(tree, memory, self.options, self.sound) for tree in trees]
-        runners[0].check_unchanged()
+        runners[0].check_unchanged(with_programs=self._needs_c)
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 for done in [pool.submit(self._work, runner) for runner in runners]:
@@ -161,9 +165,11 @@ def report(run: Run) -> int:
         for status in (NOTICED, SURVIVED, NONE, EQUIVALENT, UNFINISHED)
     }
     print()
-    for result in sorted(of[SURVIVED], key=lambda one: (one.mutation.file, one.mutation.line)):
+    shown = [*of[SURVIVED], *of[UNFINISHED]]
+    for result in sorted(shown, key=lambda one: (one.mutation.file, one.mutation.line)):
         one = result.mutation
-        print(f"survived: {one.place} {one.function} ({one.kind})")
+        what = "survived" if result.status == SURVIVED else "out of time"
+        print(f"{what}: {one.place} {one.function} ({one.kind})")
         print(f"  - {one.old_line}\n  + {one.new_line}")
     for test in sorted(run.sound.failed):
         print(f"error: {test} fails without a mutation: it was left out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +23,10 @@ _CC = os.environ.get("CC", "cc")
 # A function without its `return`, or a variable without a value, has an undefined effect.
 _REFUSED = ["-Werror=return-type", "-Werror=uninitialized"]
 _PLAIN, _CHECKED, COVERED = "plain", "checked", "covered"
+THREADS = "threads/stress"  # the one C test of several files: those in tests/c/threads, and
+_WITH_THREADS = ("audit.c", "check.c")
 _SANITIZERS = "address,undefined"
+_HEADERS = ("csrc", "tests/c")  # the core includes the first alone
 _COVERAGE = ["-O0", "-g", "--coverage", "-fprofile-update=atomic"]
 
 
@@ -49,15 +55,16 @@ class Tree:
         self.objects = BUILD / "objects"
         self.mutated: dict[str, Path] = {}  # kind of object -> the mutated one
         self.source = ""
-        self.extension = self.root / "src" / "picowsgi" / _extension_name()
+        self._linked: dict[Path, tuple[object, ...]] = {}  # file -> what it was linked of
+        self._lock = threading.Lock()
+        self.extension = self.root / "src" / "picowsgi" / _extension().name
         for folder in (self.root, self.programs, self.objects):
             folder.mkdir(parents=True, exist_ok=True)
         self._copy()
         sources = sorted((self.root / "csrc").glob("*.c"))
         self.core = [str(file.relative_to(self.root)) for file in sources]
-        self.headers = digest(
-            *(file.read_text() for name in ("csrc", "tests/c") for file in self._headers(name))
-        )
+        headers = {name: digest(*map(Path.read_text, self._headers(name))) for name in _HEADERS}
+        self.headers = {True: headers["csrc"], False: digest(*headers.values())}
 
     def _headers(self, folder: str) -> list[Path]:
         return sorted((self.root / folder).rglob("*.h"))
@@ -87,7 +94,8 @@ class Tree:
         if source == self.source and kind in self.mutated:
             return self.mutated[kind]
         text = (self.root / source).read_text()
-        key = digest(text, self.headers, *_flags(self.root, source, kind))
+        headers = self.headers[source.startswith("csrc/")]
+        key = digest(text, headers, *_flags(self.root, source, kind))
         target = self.objects / f"{Path(source).stem}-{kind}-{key}.o"
         if not target.exists():
             made = target.with_name(f"{target.name}.{os.getpid()}.{id(self)}")
@@ -97,6 +105,10 @@ class Tree:
                 raise BuildError(self.errors)
             made.replace(target)
         return target
+
+    def take_extension(self) -> None:
+        """Take the extension module of the checkout: enough where no C file is to change."""
+        shutil.copy2(_extension(), self.extension)
 
     def build(self) -> None:
         """Build the unchanged core and its extension module."""
@@ -131,17 +143,49 @@ class Tree:
 
     def program(self, name: str, kind: str = _CHECKED) -> list[str]:
         """The command that runs tests/c/NAME.c, linked with the core as it is now."""
-        helpers = [
-            str(file.relative_to(self.root))
-            for file in sorted((self.root / "tests" / "c").glob("*.c"))
-            if not file.name.startswith("test_")
+        threads = name == THREADS
+        folder = self.root / "tests" / "c"
+        files = sorted(folder.glob("*.c"))
+        if threads:
+            files = [*folder.glob("threads/*.c"), *(folder / name for name in _WITH_THREADS)]
+        sources = [str(file.relative_to(self.root)) for file in files]
+        sources = [
+            one for one in sources if threads or "/test_" not in one or one.endswith(f"/{name}.c")
         ]
-        sources = [f"tests/c/{name}.c", *helpers, *self.core]
-        objects = [str(self.object(source, kind)) for source in sources]
-        target = self.programs / name
-        extra = [f"-fsanitize={_SANITIZERS}"] if kind == _CHECKED else ["--coverage", "-pthread"]
-        self._link([_CC, *extra, "-o", str(target), *objects, *_c_link(self.root)])
-        return [str(target), str(self._corpus())]
+        target = self.programs / Path(name).name
+        with self._lock:
+            if kind == COVERED:
+                objects = [str(self.object(source, kind)) for source in [*sources, *self.core]]
+                extra = ["--coverage", "-pthread", *([] if threads else _c_link(self.root))]
+            else:
+                wraps = [] if threads else _c_link(self.root)
+                core = self._link_core(wraps)
+                objects = [*(str(self.object(source, kind)) for source in sources), str(core)]
+                extra = [f"-fsanitize={_SANITIZERS}", "-pthread", "-Wl,-rpath,$ORIGIN", *wraps]
+            self._link_once(target, [*objects, *extra])
+            return [str(target), str(self._corpus())]
+
+    def _link_core(self, extra: list[str]) -> Path:
+        """The core as a library, so that a mutant costs one link, and not one for each program."""
+        target = self.programs / ("libwrapped.so" if extra else "libcore.so")
+        objects = [str(self.object(source, _CHECKED)) for source in self.core]
+        self._link_once(target, ["-shared", *objects, f"-fsanitize={_SANITIZERS}", *extra])
+        return target
+
+    def _link_once(self, target: Path, words: list[str]) -> None:
+        """Link it unless it was linked of the same. A library does not change what uses it."""
+        made = (*words, *self._versions(words))
+        if self._linked.get(target) != made or not target.exists():
+            new = target.with_name(f"{target.name}.new")
+            soname = [f"-Wl,-soname,{target.name}"] if target.suffix == ".so" else []
+            self._link([_CC, "-o", str(new), *words, *soname])
+            new.replace(target)
+            self._linked[target] = made
+
+    def _versions(self, words: list[str]) -> Iterator[int]:
+        """Mutated objects have the same name, and other contents each time."""
+        mutated = {str(path) for path in self.mutated.values()}
+        yield from (Path(word).stat().st_mtime_ns for word in words if word in mutated)
 
     def link_extension(self, kind: str = _PLAIN) -> None:
         """Link the extension module into the copy."""
@@ -179,26 +223,39 @@ class Tree:
 
 def _c_link(root: Path) -> list[str]:
     """What the Makefile links the C tests with."""
-    found = re.search(r"^C_LINK := (.*)$", (root / "Makefile").read_text(), re.MULTILINE)
-    return shlex.split(found.group(1)) if found else []
+    text = (root / "Makefile").read_text().replace("\\\n", " ")
+    found = re.search(r"^C_WRAPPED := (.*)$", text, re.MULTILINE)
+    return [f"-Wl,--wrap={name}" for name in (found.group(1).split() if found else ())]
 
 
-def _extension_name() -> str:
+def _extension() -> Path:
     import picowsgi._core
 
-    return Path(picowsgi._core.__file__).name
+    return Path(picowsgi._core.__file__)
+
+
+@cache
+def _printed_flags(root: Path, kind: str) -> dict[str, list[str]]:
+    """What tools/flags.py says of each C file, by its name."""
+    environ = {**os.environ, "PICOWSGI_DEV": "0", "PICOWSGI_EMULATE": "", "PYTHONPATH": "tools"}
+    environ["PICOWSGI_SANITIZE"] = _SANITIZERS if kind == _CHECKED else ""
+    names = ["picowsgi._core.c", *(path.name for path in root.glob("*/**/*.c"))]
+    asked = "import flags, json, sys; names = sys.argv[1:]; "
+    asked += "print(json.dumps({name: flags.compile_flags(name) for name in names}))"
+    command = [sys.executable, "-c", asked, *sorted(set(names))]
+    printed = subprocess.run(
+        command, cwd=root, check=True, capture_output=True, text=True, env=environ
+    ).stdout
+    found: dict[str, list[str]] = json.loads(printed)
+    return found
 
 
 @cache
 def _flags(root: Path, source: str, kind: str) -> tuple[str, ...]:
-    environ = {**os.environ, "PICOWSGI_DEV": "0", "PICOWSGI_EMULATE": ""}
-    environ["PICOWSGI_SANITIZE"] = _SANITIZERS if kind == _CHECKED else ""
-    command = [sys.executable, "tools/flags.py", Path(source).name]
-    printed = subprocess.run(
-        command, cwd=root, check=True, capture_output=True, text=True, env=environ
-    ).stdout
-    flags = [*shlex.split(printed), "-Icsrc", *_REFUSED]
-    if kind != _CHECKED:  # as setuptools compiles an extension
+    flags = [*_printed_flags(root, kind)[Path(source).name], "-Icsrc", *_REFUSED]
+    if kind == _CHECKED:  # for a library
+        flags += ["-fPIC", "-fvisibility=default"]
+    else:  # as setuptools compiles an extension
         flags = [*shlex.split(sysconfig.get_config_var("CFLAGS") or ""), "-fPIC", *flags]
         flags.append(f"-I{sysconfig.get_path('include')}")
     if kind == COVERED:

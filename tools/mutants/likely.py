@@ -7,10 +7,11 @@ tests whose names resemble its own, and the general ones.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 # C tests that take longer than a second come last; one of them only for the parsers that it tests.
-_SLOW = ("test_endings", "test_lifetime", "test_memory", "test_corpus")
+_SLOW = ("test_endings", "test_lifetime", "test_memory", "threads/stress", "test_corpus")
 _PARSERS = {
     *("head", "host", "request_line", "fields", "index", "chunked"),
     *("parser", "parser_plain", "parser_sse42"),
@@ -18,22 +19,37 @@ _PARSERS = {
 
 # C file -> C tests first, then files and folders of pytest, in tests/.
 C_TESTS: dict[str, tuple[str, str]] = {
-    "accept": ("server drain memory", "e2e/test_connection_limit.py unit/test_sockets.py"),
-    "access": ("access", "e2e/test_access_log.py"),
+    "accept": (
+        "turns clock server drain memory",
+        "e2e/test_connection_limit.py unit/test_sockets.py",
+    ),
+    "access": ("access_lines access", "e2e/test_access_log.py"),
     "alloc": ("buffer memory", "e2e/test_server_api.py"),
-    "batch": ("output response", "e2e/test_streaming.py"),
+    "batch": ("batching response output", "e2e/test_streaming.py"),
     "buffer": ("buffer conn_keep memory", "e2e/test_head_memory.py"),
     "build": ("", "unit/test_cli.py"),
     "cache": ("cache", "e2e/test_heads_again.py"),
     "chunked": ("chunked content", "wire"),
-    "clock": ("timer response access", "e2e/test_timeouts.py"),
-    "conn": ("exchange server cache conn_keep", "wire/test_pipelining.py e2e/test_timeouts.py"),
-    "conn_balance": ("conn_balance", "e2e/test_loops.py"),
-    "conn_close": ("endings drain lifetime", "e2e/test_timeout_queue.py e2e/test_late_writes.py"),
+    "clock": ("system timer response access", "e2e/test_timeouts.py"),
+    "conn": (
+        "exchange server edges clock history conn_keep",
+        "wire/test_pipelining.py e2e/test_timeouts.py",
+    ),
+    "conn_balance": ("conn_balance turns", "e2e/test_loops.py"),
+    "conn_close": (
+        "endings clock drain lifetime",
+        "e2e/test_timeout_queue.py e2e/test_late_writes.py",
+    ),
     "conn_keep": ("conn_keep buffer", "e2e/test_head_memory.py"),
-    "conn_pool": ("server lifetime", "e2e/test_connection_limit.py"),
-    "conn_transfer": ("conn_transfer drain", "e2e/test_loops.py e2e/test_draining.py"),
-    "conn_wait": ("endings drain server", "e2e/test_timeouts.py e2e/test_timeout_queue.py"),
+    "conn_pool": ("turns server lifetime", "e2e/test_connection_limit.py"),
+    "conn_transfer": (
+        "conn_transfer edges descriptors drain",
+        "e2e/test_loops.py e2e/test_draining.py",
+    ),
+    "conn_wait": (
+        "ready clock endings drain server",
+        "e2e/test_timeouts.py e2e/test_timeout_queue.py",
+    ),
     "content": ("content", "e2e/test_uploads.py"),
     "environ": ("environ", "e2e/test_pep3333.py"),
     "error_response": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
@@ -41,33 +57,45 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "fields": ("fields head", "wire"),
     "framing": ("response", "e2e/test_pep3333.py wire"),
     "head": ("head fields environ", "wire"),
-    "health": ("response fairness", "e2e/test_health.py"),
+    "health": ("health batching fairness", "e2e/test_health.py"),
     "host": ("head", "wire"),
-    "incident": ("lifetime server", "e2e/test_notices.py"),
-    "index": ("environ", "unit/test_head.py"),
+    "incident": ("incident holding clock server", "e2e/test_incidents.py"),
+    "index": ("hash environ", "unit/test_head.py"),
     "lines": ("lines", "e2e/test_heads_again.py"),
-    "listener": ("drain server", "e2e/test_draining.py unit/test_sockets.py"),
-    "loop": ("server fairness exchange drain", "e2e/test_timeout_queue.py e2e/test_draining.py"),
-    "next": ("server exchange", "e2e/test_server_api.py"),
-    "output": ("output response fairness", "e2e/test_slow_clients.py e2e/test_files.py"),
+    "listener": ("drain descriptors turns server", "e2e/test_draining.py unit/test_sockets.py"),
+    "loop": (
+        "server token clock fairness exchange drain",
+        "e2e/test_timeout_queue.py e2e/test_draining.py",
+    ),
+    "next": ("settle server exchange", "e2e/test_server_api.py"),
+    "output": ("output holding response fairness", "e2e/test_slow_clients.py e2e/test_files.py"),
     "parser": ("head", "wire"),
     "poll_epoll": ("poll", "e2e/test_poller.py"),
     "poll_kqueue": ("poll", ""),
     "poll_poll": ("poll", "e2e/test_poller.py"),
     "poller": ("poll", "e2e/test_poller.py"),
-    "queue": ("fairness server exchange", "e2e/test_timeout_queue.py e2e/test_fairness.py"),
+    "queue": ("fairness token server exchange", "e2e/test_timeout_queue.py e2e/test_fairness.py"),
     "recv": ("exchange endings", "e2e/test_disconnect.py"),
-    "request": ("environ exchange lifetime", "e2e/test_pep3333.py e2e/test_uploads.py"),
+    "request": ("server history exchange", "e2e/test_pep3333.py e2e/test_uploads.py"),
     "request_line": ("head lines", "wire"),
-    "response": ("response output", "e2e/test_streaming.py e2e/test_slow_clients.py"),
-    "server": ("server memory lifetime", "e2e/test_timeout_queue.py e2e/test_server_api.py"),
-    "store": ("content output", "e2e/test_spool.py e2e/test_uploads.py"),
-    "system": ("server access", "e2e/test_files.py unit/test_process_files.py"),
+    "response": (
+        "response holding batching output",
+        "e2e/test_streaming.py e2e/test_slow_clients.py",
+    ),
+    "server": (
+        "server descriptors clock lifetime",
+        "e2e/test_timeout_queue.py e2e/test_server_api.py",
+    ),
+    "store": ("content holding output", "e2e/test_spool.py e2e/test_uploads.py"),
+    "system": (
+        "system descriptors server access endings",
+        "e2e/test_files.py unit/test_process_files.py",
+    ),
     "text": ("access environ", "e2e/test_access_log.py"),
-    "thread": ("server lifetime", "e2e/test_threads.py"),
+    "thread": ("token server lifetime", "e2e/test_threads.py"),
     "timer": ("timer", "e2e/test_timeouts.py"),
-    "token": ("server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
-    "watcher": ("server", "e2e/test_threads.py e2e/test_request_timeout.py"),
+    "token": ("token server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
+    "watcher": ("token settle batching server", "e2e/test_threads.py e2e/test_request_timeout.py"),
     "yield_rule": ("yield_rule", "e2e/test_fairness.py"),
 }
 # After those, for every C file: files that take few seconds.
@@ -79,60 +107,78 @@ _C_GENERAL = """
     wire/test_pipelining.py e2e/test_uploads.py e2e/test_errors.py
 """
 
-# Python file -> files and folders of pytest, in tests/.
-PYTHON_TESTS: dict[str, str] = {
-    "access_log": "e2e/test_access_log.py",
-    "arguments": "unit/test_arguments.py unit/test_cli.py",
-    "browser": "e2e/test_debug.py",
-    "main": "unit/test_cli.py unit/test_arguments.py e2e/test_mount.py e2e/test_examples.py",
-    "settings": "unit/test_config.py unit/test_arguments.py",
-    "core": "e2e/test_server_api.py e2e/test_pep3333.py",
-    "demo": "unit/test_demo.py",
-    "development": "e2e/test_flask_picowsgi.py e2e/test_django_runserver.py e2e/test_reload.py",
-    "apps": "e2e/test_django_runserver.py",
-    "runserver": "e2e/test_django_runserver.py",
-    "server": "e2e/test_server_api.py",
-    "testing": "e2e/test_django.py",
-    "environ": "e2e/test_pep3333.py",
-    "error": "e2e/test_debug.py e2e/test_errors.py",
-    "errors": "e2e/test_errors.py unit/test_cli.py",
-    "workers": "unit/test_fleet.py e2e/test_processes.py",
-    "fork_guard": "e2e/test_fork.py e2e/test_processes.py",
-    "gateway": "e2e/test_pep3333.py e2e/test_errors.py e2e/test_simple_server.py",
-    "restart": "e2e/test_reload.py e2e/test_loops.py",
-    "input": "e2e/test_uploads.py",
-    "status_pipe": "e2e/test_processes.py unit/test_fleet.py",
-    "loop": "unit/test_loop.py e2e/test_threads.py",
-    "incidents": "e2e/test_notices.py",
-    "stepping": "e2e/test_notices.py e2e/test_errors.py",
-    "option": "unit/test_config.py unit/test_arguments.py unit/test_cli.py",
-    "template": "e2e/test_debug.py unit/test_demo.py",
-    "pidfile": "unit/test_process_files.py",
-    "privileges": "unit/test_process_files.py",
-    "files": "unit/test_reload.py e2e/test_reload.py",
-    "modules": "unit/test_reload.py e2e/test_reload.py",
-    "reloader": "unit/test_reload.py e2e/test_reload.py",
-    "snapshot": "unit/test_reload.py e2e/test_reload.py",
-    "watcher": "unit/test_reload.py e2e/test_reload.py",
-    "load": "unit/test_sockets.py unit/test_config.py",
-    "values": "unit/test_sockets.py unit/test_config.py unit/test_middleware.py e2e/test_mount.py",
-    "log_format": "e2e/test_access_log.py unit/test_docs.py unit/test_config.py",
-    "log_config": "unit/test_log.py unit/test_cli.py",
-    "respawn": "unit/test_fleet.py e2e/test_processes.py",
-    "response": "e2e/test_pep3333.py e2e/test_files.py",
-    "run": "e2e/test_signals.py e2e/test_stopping.py unit/test_cli.py",
-    "exit": "e2e/test_processes.py e2e/test_stopping.py",
-    "processes": "unit/test_process_files.py unit/test_gunicorn.py",
-    "service": "e2e/test_signals.py e2e/test_stopping.py",
-    "members": "e2e/test_signals.py e2e/test_stopping.py",
-    "signals": "e2e/test_signals.py e2e/test_stopping.py unit/test_interrupt.py",
-    "spawner": "e2e/test_processes.py",
-    "supervisor": "e2e/test_processes.py e2e/test_signals.py",
-    "toml": "unit/test_config.py",
-    "upgrade": "e2e/test_processes.py e2e/test_signals.py",
-    "watchdog": "unit/test_cli.py e2e/test_reload.py",
-    "pool": "e2e/test_server_api.py e2e/test_stopping.py e2e/test_signals.py",
-    "import_error": "e2e/test_reload.py",
+# Python file -> its unit tests, which run first, then other files and folders of pytest, in tests/.
+# A unit test whose name is that of the file need not be named.
+PYTHON_TESTS: dict[str, tuple[str, str]] = {
+    "access_log": ("access_log_format", "e2e/test_access_log.py"),
+    "apps": ("", "e2e/test_django_runserver.py"),
+    "arguments": ("arguments cli", ""),
+    "browser": ("middleware", "e2e/test_debug.py"),
+    "cgi": ("", "e2e/test_cgi.py"),
+    "core": ("", "e2e/test_server_api.py e2e/test_pep3333.py e2e/test_incidents.py"),
+    "development": (
+        "",
+        "e2e/test_flask_picowsgi.py e2e/test_django_runserver.py e2e/test_reload.py",
+    ),
+    "environ": ("", "e2e/test_pep3333.py"),
+    "error": ("", "e2e/test_debug.py e2e/test_errors.py"),
+    "errors": ("cli", "e2e/test_errors.py"),
+    "exit": ("service", "e2e/test_processes.py e2e/test_stopping.py"),
+    "files": ("reload", "e2e/test_reload.py"),
+    "flask": ("", "e2e/test_flask_picowsgi.py"),
+    "fork_guard": ("", "e2e/test_fork.py e2e/test_processes.py"),
+    "gateway": ("", "e2e/test_pep3333.py e2e/test_errors.py e2e/test_simple_server.py"),
+    "gunicorn": ("", "e2e/test_gunicorn.py"),
+    "import_error": ("", "e2e/test_reload.py"),
+    "incidents": ("", "e2e/test_incidents.py"),
+    "input": ("", "e2e/test_uploads.py e2e/test_spool.py"),
+    "key_order": ("order environ", "e2e/test_pep3333.py"),
+    "load": ("config cli", ""),
+    "log": ("log_records", ""),
+    "log_config": ("log log_records cli", ""),
+    "log_format": ("access_log_format config docs", "e2e/test_access_log.py"),
+    "loop": ("loop_threads", "e2e/test_threads.py e2e/test_request_timeout.py e2e/test_loops.py"),
+    "main": ("cli arguments", "e2e/test_mount.py e2e/test_examples.py e2e/test_terminal.py"),
+    "members": ("fleet process_files", "e2e/test_signals.py e2e/test_stopping.py"),
+    "middleware": ("", "e2e/test_static.py e2e/test_debug.py"),
+    "modules": ("reload reloader", "e2e/test_reload.py"),
+    "monkey": ("", "e2e/test_monkey.py"),
+    "mount": ("cli", "e2e/test_mount.py"),
+    "option": ("config option_promises arguments cli", ""),
+    "pidfile": ("process_files", "e2e/test_processes.py"),
+    "pool": ("", "e2e/test_server_api.py e2e/test_stopping.py e2e/test_signals.py"),
+    "privileges": ("process_files", "e2e/test_deployment.py"),
+    "processes": ("process_files gunicorn", "e2e/test_gunicorn.py"),
+    "pytest_plugin": ("", "e2e/test_pytest_plugin.py"),
+    "reloader": ("reload", "e2e/test_reload.py"),
+    "request_timeout": ("interrupt", "e2e/test_request_timeout.py e2e/test_simple_server.py"),
+    "respawn": ("fleet", "e2e/test_processes.py"),
+    "response": ("", "e2e/test_pep3333.py e2e/test_files.py"),
+    "response_head": ("head", "e2e/test_pep3333.py"),
+    "restart": ("process_files", "e2e/test_processes.py e2e/test_reload.py e2e/test_signals.py"),
+    "runserver": ("", "e2e/test_django_runserver.py"),
+    "server": ("", "e2e/test_server_api.py e2e/test_django_runserver.py"),
+    "run": ("service cli", "e2e/test_signals.py e2e/test_stopping.py e2e/test_processes.py"),
+    "service": ("", "e2e/test_signals.py e2e/test_stopping.py e2e/test_processes.py"),
+    "settings": ("option_promises config arguments", ""),
+    "signals": ("", "e2e/test_signals.py e2e/test_stopping.py"),
+    "simple_server": ("", "e2e/test_simple_server.py"),
+    "snapshot": ("reload", "e2e/test_reload.py"),
+    "sockets": ("listeners", "e2e/test_processes.py e2e/test_signals.py"),
+    "spawner": ("", "e2e/test_processes.py e2e/test_signals.py"),
+    "status_pipe": ("process_files", "e2e/test_processes.py"),
+    "stepping": ("", "e2e/test_simple_server.py e2e/test_gunicorn.py"),
+    "supervisor": ("", "e2e/test_processes.py e2e/test_signals.py e2e/test_reload.py"),
+    "systemd": ("process_files", "e2e/test_systemd.py"),
+    "template": ("demo", "e2e/test_debug.py"),
+    "terminal": ("", "e2e/test_terminal.py e2e/test_signals.py"),
+    "testing": ("", "e2e/test_django.py"),
+    "toml": ("config", ""),
+    "upgrade": ("", "e2e/test_processes.py e2e/test_signals.py"),
+    "values": ("sockets config middleware option_promises", "e2e/test_mount.py"),
+    "watchdog": ("fleet", "e2e/test_processes.py"),
+    "watcher": ("reload reloader", "e2e/test_reload.py"),
+    "workers": ("fleet", "e2e/test_processes.py"),
 }
 _PYTHON_GENERAL = """
     unit/test_config.py unit/test_loop.py unit/test_log.py unit/test_fleet.py unit/test_importer.py
@@ -153,6 +199,8 @@ Ordered = tuple[list[str], list[str]]  # the tests of a file itself, and the oth
 def c_tests(root: Path, file: str) -> Ordered:
     """The names of the C tests."""
     everything = sorted(path.stem for path in (root / "tests" / "c").glob("test_*.c"))
+    if (root / "tests" / "c" / "threads" / "stress.c").exists():
+        everything.append("threads/stress")
     stem = Path(file).stem
     first = [f"test_{name}" for name in C_TESTS.get(stem, ("", ""))[0].split()]
     first = [name for name in first if name in everything]
@@ -161,18 +209,29 @@ def c_tests(root: Path, file: str) -> Ordered:
     return first, [*rest, *(name for name in _SLOW if name in everything and name not in first)]
 
 
+def unit_tests(root: Path, file: str) -> list[str]:
+    """The unit tests of a Python file itself, which take seconds."""
+    stem = Path(file).stem
+    names = [stem, *PYTHON_TESTS.get(stem, ("", ""))[0].split()]
+    return _existing(root, (f"unit/test_{name}.py" for name in names))
+
+
 def python_tests(root: Path, file: str) -> Ordered:
     """The files and folders for pytest."""
     stem = Path(file).stem
     if file.endswith(".c"):
         first, rest = C_TESTS.get(stem, ("", ""))[1].split(), _C_GENERAL.split()
     else:
-        resembling = (f"{folder}/test_{stem}.py" for folder in ("unit", "e2e"))
-        first = [*_importing(root, file), *PYTHON_TESTS.get(stem, "").split(), *resembling]
+        others = PYTHON_TESTS.get(stem, ("", ""))[1].split()
+        first = [*others, f"e2e/test_{stem}.py", *_importing(root, file)]
         rest = _PYTHON_GENERAL.split()
-    first = [name for name in dict.fromkeys(first) if (root / "tests" / name).exists()]
-    rest = [name for name in rest if name not in first and (root / "tests" / name).exists()]
-    return [f"tests/{name}" for name in first], [f"tests/{name}" for name in rest]
+    units = [] if file.endswith(".c") else unit_tests(root, file)
+    first = list(dict.fromkeys([*units, *_existing(root, first)]))
+    return first, [name for name in _existing(root, rest) if name not in first]
+
+
+def _existing(root: Path, names: Iterable[str]) -> list[str]:
+    return [f"tests/{name}" for name in names if (root / "tests" / name).exists()]
 
 
 def _importing(root: Path, file: str) -> list[str]:

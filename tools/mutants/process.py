@@ -8,6 +8,7 @@ import resource
 import select
 import signal
 import subprocess
+import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def run(
     if checked:
         environ["ASAN_OPTIONS"] = "hard_rss_limit_mb=2000:max_allocation_size_mb=2000"
     began = time.monotonic()
-    output = folder / "build" / "output.txt"
+    output = folder / "build" / f"output-{threading.get_ident()}.txt"
     output.parent.mkdir(exist_ok=True)
     with output.open("w+", errors="replace") as file:
         process = subprocess.Popen(

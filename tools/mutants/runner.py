@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -17,11 +19,14 @@ from .builder import BuildError, Tree
 from .known import Memory
 from .mutation import Mutation
 
-_PROGRAM_LIMIT = 30  # seconds for a C test; the slowest takes six
+_PROGRAM_LIMIT = 30  # seconds for a C test without a mutation; the slowest takes six
+_PROGRAM_LEAST = 5  # seconds that each has with one: some times as many as it takes without
+_PROGRAM_TIMES = 6
+_UNIT_LIMIT = 90  # for the unit tests of a Python file
 _LEARNED_LIMIT = 90  # for the tests that noticed something before
 _SET_LIMIT = 400  # for the likely tests
 _FULL_LIMIT = 1800
-_TEST_LIMIT = 30  # for one test of pytest
+_TEST_LIMIT = 20  # for one test of pytest; less than what CI gives to a mutant
 _TRIES = 2  # for a test without a mutation, as the machine may be busy
 _FAILED_MOST = 5  # tests that may fail without a mutation before the run ends
 _OURS = "not measured and not browser"  # those depend on the machine
@@ -55,6 +60,7 @@ class Sound:
 
     passed: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
+    seconds: dict[str, float] = field(default_factory=dict)  # of a C test that passes
 
 
 class Runner:
@@ -101,15 +107,14 @@ class Runner:
         if by:
             self.memory.keep(one, NOTICED, [by], seconds=seconds)
             return Result(one, NOTICED, by, seconds)
-        if self.options.deadline and time.monotonic() >= self.options.deadline:
+        if self._is_late():  # a test that hangs would have noticed it
             return Result(one, UNFINISHED, "", seconds)
-        if not self._is_late():
-            self.memory.keep(one, SURVIVED, tests, seconds=seconds)
+        self.memory.keep(one, SURVIVED, tests, seconds=seconds)
         return Result(one, SURVIVED, "", seconds)
 
-    def check_unchanged(self) -> None:
-        """Run a few tests without a mutation: does anything work here?"""
-        if not self._is_sound("test_buffer"):
+    def check_unchanged(self, *, with_programs: bool) -> None:
+        """Run a few tests without a mutation, also one in C: does anything work here?"""
+        if with_programs and not self._is_sound("test_buffer"):
             raise BuildError("tests/c/test_buffer.c fails")
         where = "import picowsgi._core as core; print(core.__file__)"
         command, environ = [sys.executable, "-c", where], _environ(self.tree.root)
@@ -151,13 +156,18 @@ class Runner:
         learned = self.memory.learned(one.file)
         programs = likely.c_tests(root, one.file) if one.file.endswith(".c") else ([], [])
         python = likely.python_tests(root, one.file)
-        before = [Path(test).stem for test in learned if "::" not in test]
+        before = [test.removeprefix("tests/c/").removesuffix(".c") for test in learned]
         before = [name for name in before if name in programs[0] + programs[1]]
         first = list(dict.fromkeys([*before, *programs[0]]))
-        yield self._programs(first)
-        yield self._pytest(one, self.memory.learned_python(one.file), 0, _LEARNED_LIMIT)
-        yield self._pytest(one, python[0], workers, _SET_LIMIT)
-        yield self._programs([name for name in programs[1] if name not in first])
+        yield self._programs([*first, *(name for name in programs[1] if name not in first)])
+        units = [] if one.file.endswith(".c") else likely.unit_tests(root, one.file)
+        yield self._pytest(one, units, 0, _UNIT_LIMIT)
+        noticed = self.memory.learned_python(one.file)
+        others = [test for test in noticed if test.split("::")[0] not in units]
+        yield self._pytest(one, others, 0, _LEARNED_LIMIT)
+        yield self._pytest(
+            one, [name for name in python[0] if name not in units], workers, _SET_LIMIT
+        )
         yield self._pytest(one, python[1], workers, _SET_LIMIT)
         if self.options.full:
             tests = likely.all_python_tests(root)
@@ -165,17 +175,41 @@ class Runner:
             yield self._pytest(one, rest, workers, _FULL_LIMIT)
 
     def _programs(self, names: list[str]) -> Iterator[str]:
-        for name in names:
-            if self._is_late() or f"tests/c/{name}.c" in self.sound.failed:
-                continue
-            if not self._program_passes(name) and self._is_sound(name):
+        """The C tests, several at a time: they take seconds, all others minutes."""
+        names = [name for name in names if f"tests/c/{name}.c" not in self.sound.failed]
+        left, failed = iter(names), list[str]()
+        lock = threading.Lock()
+
+        def work() -> None:
+            while not failed and not self._is_late():
+                with lock:
+                    name = next(left, None)
+                if name is None:
+                    return
+                if not self._program_passes(name):
+                    failed.append(name)
+
+        with ThreadPoolExecutor(max(self.options.workers, 1)) as pool:
+            for done in [pool.submit(work) for _ in range(max(self.options.workers, 1))]:
+                done.result()
+        for name in failed:
+            if self._is_sound(name):
                 yield f"tests/c/{name}.c"
+        if failed:  # none is sound: the tests after them have not run
+            yield from self._programs([name for name in names if name not in failed])
 
     def _program_passes(self, name: str) -> bool:
         command = self.tree.program(name)
+        seconds = self.sound.seconds.get(name)
         ended = process.run(
-            command, self.tree.root, _PROGRAM_LIMIT, environ=_environ(self.tree.root), checked=True
+            command,
+            self.tree.root,
+            _PROGRAM_LIMIT if seconds is None else max(_PROGRAM_LEAST, _PROGRAM_TIMES * seconds),
+            environ=_environ(self.tree.root),
+            checked=True,
         )
+        if ended.code == 0:
+            self.sound.seconds[name] = max(ended.seconds, self.sound.seconds.get(name, 0))
         return ended.code == 0
 
     def _is_sound(self, name: str) -> bool:

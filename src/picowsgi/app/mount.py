@@ -17,18 +17,24 @@ if TYPE_CHECKING:
 
 
 class Mount:
-    """A WSGI application that passes a request on to the application below whose prefix it is.
+    """Combine several WSGI applications: each gets the requests below its prefix.
 
-    `applications` is by prefix: `{"/api": api, "/api/v2": newer}`. The longest prefix that ends
-    where a segment of the path does wins, so `/apinews` is not below `/api`. The application finds
-    the prefix at the end of `SCRIPT_NAME` and the rest of the path in `PATH_INFO`, which is empty
-    for the prefix itself (PEP 3333, "environ Variables"). What is below none of them goes to
-    `default`, or is 404.
+        picowsgi.Mount({"/api": api, "/api/v2": newer}, default=mysite)
 
-    Prefixes are compared with the decoded path, of which `PATH_INFO` is made: `/%61pi` is below
-    `/api`, and so is `/api%2Fx`. Other characters than ASCII stand for their UTF-8 bytes.
+    The longest prefix wins. A prefix matches whole segments of the path, so `/apinews` is not below
+    `/api`. The mount appends the prefix to `SCRIPT_NAME` and removes it from `PATH_INFO`, which is
+    empty for the prefix itself (PEP 3333, "environ Variables").
 
-    Raises ConfigError for a prefix that is none.
+    The mount compares a prefix with the decoded path: `/%61pi` is below `/api`, and so is
+    `/api%2Fx`. A character outside of ASCII matches its UTF-8 bytes.
+
+    Args:
+        applications: WSGI applications by their prefixes. A prefix is a path such as `/api`, with a
+            slash before each segment and none at the end.
+        default: the application for all other paths; None: they get a 404.
+
+    Raises:
+        ConfigError: a prefix is not valid.
     """
 
     def __init__(

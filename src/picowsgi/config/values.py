@@ -87,7 +87,7 @@ def parse_mount(text: str) -> tuple[str, str]:
     except ConfigError:
         equals = ""
     if not equals or not spec:
-        raise ValueError("PREFIX=APP, such as /api=site:api, without a slash before the =")
+        raise ValueError("PREFIX=APP, such as /api=mysite:api, without a slash before the =")
     return prefix, spec
 
 

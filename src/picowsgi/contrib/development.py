@@ -1,6 +1,6 @@
-"""What the development servers of the frameworks share: to serve until the process is replaced.
+"""A development server for the command of a framework: it serves until a reloader ends the process.
 
-Never watches a file and never restarts anything: that is the framework's reloader.
+Never watches a file and never restarts a process: the framework's reloader does.
 """
 
 from __future__ import annotations
@@ -38,10 +38,18 @@ _PRINTABLE = re.compile(r"\\x(22|5c)")
 
 
 class Exchange(NamedTuple):
-    """What a development server says of a request.
+    """One request and its response, for the log of a development server.
 
-    Where the request line could not be read, the method is `-` and the target what came instead,
-    of which all but printable ASCII is a backslash escape.
+    If the server could not read the request line, the method is `-`, and the target has the bytes
+    that came instead, with a backslash escape for all but printable ASCII.
+
+    Attributes:
+        status: the status of the response.
+        size: the size of its body, in bytes.
+        address: the address of the client.
+        version: the version of the request, as `HTTP/1.1`.
+        method: the method of the request.
+        target: the target of the request, as the client sent it.
     """
 
     status: int
@@ -53,32 +61,43 @@ class Exchange(NamedTuple):
 
     @property
     def request_line(self) -> str:
-        """As it was sent (RFC 9112 section 3)."""
+        """The request line, as the client sent it (RFC 9112 section 3)."""
         if self.method == "-":
             return self.target
         return f"{self.method} {self.target} {self.version}"
 
 
 def keep_listener(sock: socket.socket) -> None:
-    """Leave a listening socket to the processes that are started from this one, in turn.
+    """Leave a listening socket to the processes that this one starts, one after the other.
 
-    While there is none, clients wait; nobody is refused. It has to stay open here.
+    Between two of them clients wait, and no request is refused. Keep the socket open here.
     """
     sock.set_inheritable(True)
     os.environ[_VARIABLE] = str(sock.fileno())
 
 
 def kept_listener() -> socket.socket | None:
-    """Return the listening socket that was left to this process; None, also the second time."""
+    """Return the listening socket from `keep_listener` in the process that started this one.
+
+    Returns:
+        The socket; None if there is none, or at the second call.
+    """
     number = os.environ.pop(_VARIABLE, "")
     return adopt_listener(int(number), None) if number else None
 
 
 class DevelopmentServer:
-    """Serves `application` on `sock`, which is its own from then on, and tells `log` about it.
+    """Serve an application on a listening socket, and pass each request to a log.
 
-    `options` are the command's; of those that are not given, the environment and the file decide.
-    Raises ConfigError, PatchedError.
+    Args:
+        application: a WSGI application (PEP 3333).
+        sock: a listening socket, which the server closes at its end.
+        log: a function that gets each request; None: there is no log.
+        **options: the options of `picowsgi.Server`.
+
+    Raises:
+        ConfigError: an option is unknown, or has a wrong value.
+        PatchedError: gevent or eventlet has patched `threading`, `socket` or `select`.
     """
 
     def __init__(
@@ -117,19 +136,19 @@ class DevelopmentServer:
         self._stopped = False
 
     def start(self) -> None:
-        """Begin to serve, and return; at the end of the process open requests are finished."""
+        """Begin to serve, and return. The exit of the process waits for open requests."""
         with self._lock:
             if not self._stopped:
                 atexit.register(self.stop)
                 self._server.start()
 
     def wait(self) -> None:
-        """Return when serving has ended."""
+        """Wait until the server has stopped."""
         self._server.join()
         self.stop()
 
     def stop(self) -> None:
-        """Finish open requests and end; from any thread, and at any time."""
+        """Finish open requests and stop. Any thread may call this, at any time."""
         with self._lock:
             self._stopped = True
             atexit.unregister(self.stop)

@@ -1,7 +1,7 @@
 """`flask picowsgi`: the options and the debugger of `flask run`, on picowsgi.
 
-Never watches a file: werkzeug's reloader does. In the process that it starts again, the listening
-socket is the same, so that nobody is refused meanwhile.
+Never watches a file: werkzeug's reloader does. The process that the reloader starts has the same
+listening socket, so no request is refused during a restart.
 """
 
 from __future__ import annotations

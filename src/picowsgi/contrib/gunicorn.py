@@ -2,15 +2,17 @@
 
     gunicorn --worker-class picowsgi.contrib.gunicorn.Worker mysite:app
 
-gunicorn's `threads`, `worker_connections`, `keepalive`, `graceful_timeout`, `max_requests`,
-`limit_request_*`, `header_map`, `sendfile`, `secure_scheme_headers` with `forwarded_allow_ips`, the
-hooks of a request and `SCRIPT_NAME` in the environment mean what they mean to its own workers. The
-limits of lines and fields bound the head as a whole. What it has no setting for is read from
-`PICOWSGI_<NAME>` and `[tool.picowsgi]`: the limits of content and the timeouts of clients.
+These settings of gunicorn have the same effect as for its own workers: `threads`,
+`worker_connections`, `keepalive`, `graceful_timeout`, `max_requests`, `limit_request_*`,
+`header_map`, `sendfile`, `secure_scheme_headers` with `forwarded_allow_ips`, the hooks of a
+request, and `SCRIPT_NAME` in the environment. The limits of lines and fields are one limit for the
+whole head. gunicorn has no settings for the limits of bodies and the timeouts of clients: they come
+from `PICOWSGI_<NAME>` and `[tool.picowsgi]`.
 
-As with gunicorn's threads, `timeout` is for a worker that sends no heartbeat, not for a request;
-`PICOWSGI_TIMEOUT_REQUEST` is. Both logs are gunicorn's; a request that the core refuses is in
-neither. Without an access log or a hook a request never passes through gunicorn's code.
+As with gunicorn's threads, `timeout` is for a worker that sends no heartbeat.
+`PICOWSGI_TIMEOUT_REQUEST` is the limit for one request. gunicorn writes both logs. They do not have
+the requests that the core refuses. Without an access log or a hook, a request does not run any code
+of gunicorn.
 
 Never serves TLS or the PROXY protocol: gunicorn does not start with a setting that has no
 equivalent here.

@@ -75,7 +75,10 @@ class StatusPipe:
         self._in_children = fork_guard.ClosedInChildren(self._close)
 
     def _close(self) -> None:
-        os.close(self._descriptor)
+        """Close it in a forked child, once: in a child of that the number may be another file's."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def fileno(self) -> int:
         """Return what is readable when the supervisor has said something; -1: it is gone."""

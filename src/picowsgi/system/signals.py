@@ -69,10 +69,13 @@ class DefaultInChildren:
         self._close = close
         self._mask: set[int] | set[signal.Signals] = set()
         self._is_held = False
+        self._is_child = False  # whose own children have what it gives them
         fork_guard.guard(self)
 
     def before_fork(self) -> None:
         """Hold them back in the thread that forks."""
+        if self._is_child:
+            return
         if not self._is_held:
             self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
             self._is_held = True
@@ -86,6 +89,8 @@ class DefaultInChildren:
 
     def after_fork_in_child(self) -> None:
         """Give them their defaults, and let them come again."""
+        if self._is_child:
+            return
         signal.set_wakeup_fd(-1)
         faulthandler.unregister(signal.SIGQUIT)
         for number in self._numbers:
@@ -94,6 +99,7 @@ class DefaultInChildren:
         self._close()
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask - self._numbers)
         self._is_held = False
+        self._is_child = True
 
 
 class Signals:

@@ -17,46 +17,46 @@ if TYPE_CHECKING:
 
 
 def log_incidents(server: core.CoreServer, settings: Settings) -> None:
-    """Write a line for each notice that the core has."""
-    for notice in server.notices():
-        level, text = _describe(notice, settings)
-        if notice.line:
-            text += f": {printable(notice.line)}"
-        if notice.address:
-            text += f", from {notice.address} port {notice.port}"
+    """Write a line for each incident that the core has."""
+    for incident in server.incidents():
+        level, text = _describe(incident, settings)
+        if incident.line:
+            text += f": {printable(incident.line)}"
+        if incident.address:
+            text += f", from {incident.address} port {incident.port}"
         get_logger().log(level, "%s", text)
 
 
-def _describe(notice: core.Notice, settings: Settings) -> tuple[int, str]:
-    why = os.strerror(notice.error)
-    unsent = f"; at least {notice.unsent} bytes are not sent" if notice.unsent else ""
-    if notice.what == core.NOTICE_STORAGE:
+def _describe(incident: core.Incident, settings: Settings) -> tuple[int, str]:
+    why = os.strerror(incident.error)
+    unsent = f"; at least {incident.unsent} bytes are not sent" if incident.unsent else ""
+    if incident.what == core.INCIDENT_STORAGE:
         return logging.ERROR, f"the content of a request cannot be stored, so it gets a 507: {why}"
-    if notice.what == core.NOTICE_MEMORY:
+    if incident.what == core.INCIDENT_MEMORY:
         return logging.ERROR, f"out of memory for a request, so it gets a 503 or no answer: {why}"
-    if notice.what == core.NOTICE_WRITE_TIMEOUT:
+    if incident.what == core.INCIDENT_WRITE_TIMEOUT:
         text = f"a client has taken nothing for {settings.timeout_write:g} s (--timeout-write)"
         return logging.WARNING, f"{text}, so its response is cut{unsent}"
-    if notice.what == core.NOTICE_STOP:
+    if incident.what == core.INCIDENT_STOP:
         text = "the server stops before a request is answered in full"
         return logging.WARNING, f"{text}{unsent}"
-    if notice.what == core.NOTICE_SHORT:
+    if incident.what == core.INCIDENT_SHORT:
         text = "a file has become shorter while it is sent, so its response is cut"
         return logging.ERROR, f"{text}{unsent}"
-    if notice.what == core.NOTICE_HEADS:
+    if incident.what == core.INCIDENT_HEADS:
         text = "the heads of requests that are not complete take more than --head-memory-total"
         return logging.WARNING, f"{text}, so some of these requests get a 503"
-    if notice.what == core.NOTICE_QUEUE:
+    if incident.what == core.INCIDENT_QUEUE:
         text = f"no thread was free for {settings.timeout_queue:g} s (--timeout-queue)"
         return logging.WARNING, f"{text}, so some requests get a 503"
-    if notice.what == core.NOTICE_STUCK:
+    if incident.what == core.INCIDENT_STUCK:
         text = "no request of this process has ended in twice the time of --timeout-request"
         return logging.WARNING, f"{text}, so those that wait for a thread get a 503"
-    if notice.what == core.NOTICE_ABANDONED:
+    if incident.what == core.INCIDENT_ABANDONED:
         text = "an exception came between the application and its response, which is cut"
         return logging.ERROR, f"{text}{unsent}"
-    if notice.what == core.NOTICE_LOST:
-        return logging.ERROR, f"{notice.unsent} more requests are not answered in full"
-    if notice.what == core.NOTICE_BACKLOG:
+    if incident.what == core.INCIDENT_LOST:
+        return logging.ERROR, f"{incident.unsent} more requests are not answered in full"
+    if incident.what == core.INCIDENT_BACKLOG:
         return logging.WARNING, "the server stops while connections wait to be accepted"
     return logging.ERROR, f"a request cannot be answered in full: {why}{unsent}"

@@ -167,7 +167,7 @@ class Loop:
                 get_logger().error("an error in the watching thread, which goes on", exc_info=error)
 
     def _act(self, start_thread: StartThread, what: int, number: int) -> None:
-        if what == core.WATCH_NOTICE:
+        if what == core.WATCH_INCIDENT:
             log_incidents(self.core, self._settings)
         elif what == core.WATCH_START:
             try:

@@ -1,6 +1,8 @@
 /* Starts and ends the servers and the clients: see stress.h. */
 #include "stress.h"
 
+#include "../audit.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -17,7 +19,7 @@ static loop loops[LOOPS];
 struct sockaddr_un address;
 socklen_t address_size;
 atomic_bool stopping;
-atomic_int served, lent, dropped, births, slow, notices, abandoned, too_late, together;
+atomic_int served, lent, dropped, births, slow, incidents, abandoned, too_late, together;
 atomic_int answered, of_pieces;
 
 _Noreturn void fail(const char *file, int line, const char *what)
@@ -81,9 +83,9 @@ static void *watch(void *its_loop)
 {
     loop *self = its_loop;
     for (int32_t told; (told = pw_watch(self->server) & PW_WATCH_MASK) != PW_WATCH_STOP;) {
-        if (told == PW_WATCH_NOTICE) {
-            for (pw_notice notice; pw_notice_take(self->server, &notice);)
-                atomic_fetch_add(&notices, 1);
+        if (told == PW_WATCH_INCIDENT) {
+            for (pw_incident incident; pw_incident_take(self->server, &incident);)
+                atomic_fetch_add(&incidents, 1);
         } else if (told == PW_WATCH_START) {
             atomic_fetch_add(&births, 1);
             start_thread(self);
@@ -179,6 +181,7 @@ int main(void)
         for (int each = 0; each < LOOPS; each++) {
             pw_server_log_to(loops[each].server, logs[i % 2]);
             pw_server_hold(loops[each].server); /* as around fork(2) */
+            audit(loops[each].server);
             pw_server_unhold(loops[each].server);
         }
         MUST(count_requests() >= requests);
@@ -207,9 +210,9 @@ int main(void)
     close(logs[1]);
     printf(
         "  %d requests, %d lent and %d dropped, %d by several threads, %d writes too late, "
-        "%d abandoned; %d answers, %d in pieces; %d threads started, %d named slow, %d notices\n",
+        "%d abandoned; %d answers, %d in pieces; %d threads started, %d named slow, %d incidents\n",
         served, lent, dropped, together, too_late, abandoned, answered, of_pieces, births, slow,
-        notices);
+        incidents);
     /* Or it has not tried what it is for. */
     MUST(lent > 0 && together > 0 && too_late > 0 && abandoned > 0 && answered > 0);
     MUST(of_pieces > 0 && births > 0 && slow > 0 && lent == dropped);

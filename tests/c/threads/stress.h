@@ -54,7 +54,7 @@ extern struct sockaddr_un address;
 extern socklen_t address_size;
 
 /* What has been tried. */
-extern atomic_int served, lent, dropped, births, slow, notices; /* of the servers */
+extern atomic_int served, lent, dropped, births, slow, incidents; /* of the servers */
 extern atomic_int abandoned, too_late, together;
 extern atomic_int answered, of_pieces; /* of the clients */
 

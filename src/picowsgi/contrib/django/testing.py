@@ -1,6 +1,6 @@
-"""Test cases with a live server that is picowsgi; their interface is that of Django's own.
+"""Test cases with picowsgi as the live server; their interface is that of Django's own.
 
-Never takes a port that another may take meanwhile: it is bound once, and kept.
+Never gives a port back before its end: the server binds the port once and keeps it.
 """
 
 from __future__ import annotations

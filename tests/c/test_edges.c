@@ -1,0 +1,224 @@
+/* Cases at the edge of what each file does. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cast.h"
+#include "conn_transfer.h"
+#include "poller.h"
+#include "site.h"
+#include "timer.h"
+
+static test_site site;
+
+static void open_site(int family)
+{
+    pw_settings settings = site_settings();
+    settings.max_body_size = 64 << 20;
+    settings.body_memory = settings.body_memory_total = 64 << 20;
+    site_open(&site, &settings, family);
+}
+
+static void a_client_of_ipv6_is_named(void)
+{
+    struct sockaddr_in6 name = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    socklen_t size = sizeof name;
+    int listener = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (listener < 0 || bind(listener, (struct sockaddr *)&name, size) != 0)
+        return; /* a system without IPv6 */
+    REQUIRE(listen(listener, 5) == 0);
+    REQUIRE(getsockname(listener, (struct sockaddr *)&name, &size) == 0);
+    open_site(AF_UNIX);
+    CHECK_INT(pw_server_listen(site.server, listener), 0);
+    test_client client = {.fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    REQUIRE(connect(client.fd, (struct sockaddr *)&name, size) == 0);
+    fcntl(client.fd, F_SETFL, O_NONBLOCK);
+    REQUIRE(getsockname(client.fd, (struct sockaddr *)&name, &size) == 0);
+    SEND(&client, GET("/"));
+    site_request(&site);
+    CHECK_INT(pw_thread_request(site.thread)->listener, 1);
+    char expected[64];
+    snprintf(expected, sizeof expected, "REMOTE_PORT: %d\n", ntohs(name.sin6_port));
+    CHECK_HOLDS(&site.request.fields, "REMOTE_ADDR: ::1\n");
+    check_holds(__FILE__, __LINE__, "fields", &site.request.fields, expected, strlen(expected));
+    CHECK_INT(site_respond(&site, "ok", 2, 0), SITE_WAITS);
+    client_close(&client);
+    close(listener);
+    site_close(&site);
+}
+
+static void an_upload_leaves_the_others_their_turn(void)
+{
+    static char upload[1500000];
+    open_site(AF_INET);
+    test_client greedy = site_connect(&site), other = site_connect(&site);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    int size = snprintf(upload, sizeof upload,
+                        "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", 1000000);
+    client_send(&greedy, upload, (size_t)size);
+    CHECK_INT(site_next(&site), SITE_WAITS); /* its head alone */
+    CHECK_INT(site.server->all->next == NULL, 0);
+    client_send(&greedy, upload + size, 1000000);
+    SEND(&other, GET("/other"));
+    site_request(&site);
+    CHECK_HOLDS(&site.request.line, "PATH_INFO: /other\n");
+    int64_t number = site_respond(&site, "ok", 2, 0);
+    while (number == SITE_WAITS) {
+        site_sleep(1);
+        number = site_next(&site);
+    }
+    REQUIRE(number >= 0);
+    site_see(&site, number);
+    CHECK_HOLDS(&site.request.line, "PATH_INFO: /upload\n");
+    CHECK_INT(site.request.content.size, 1000000);
+    CHECK(memcmp(site.request.content.at, upload + size, 1000000) == 0);
+    CHECK_INT(site_respond(&site, "ok", 2, 0), SITE_WAITS);
+    client_close(&greedy);
+    client_close(&other);
+    site_close(&site);
+}
+
+/* A connection that comes from another process, as pw_transfer_send sends it with this number. */
+static int take_over_with(uint8_t number, int count, bool client_goes)
+{
+    int pair[2];
+    struct sockaddr_storage peer;
+    uint8_t got = 99;
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+    open_site(AF_INET);
+    test_client client = site_connect(&site);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    pw_conn *conn = site.server->all;
+    conn->listener = number;
+    site.server->transfer = pair[1];
+    CHECK(pw_transfer_send(site.server, conn));
+    site.server->transfer = -1;
+    conn->listener = 0;
+    if (client_goes) {
+        client_reset(&client);
+        site_sleep(5);
+    }
+    errno = 0;
+    int fd = pw_transfer_receive(pair[0], &peer, &got, count);
+    int error = errno;
+    if (fd >= 0) {
+        CHECK_INT(got, number);
+        CHECK_INT(peer.ss_family, AF_INET);
+        CHECK((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+        close(fd);
+    }
+    if (!client_goes)
+        client_close(&client);
+    close(pair[0]);
+    close(pair[1]);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    site_close(&site);
+    errno = error;
+    return fd >= 0;
+}
+
+static void what_comes_from_another_process_is_looked_at(void)
+{
+    CHECK_INT(take_over_with(0, 1, false), 1);
+    CHECK_INT(take_over_with(3, 4, false), 1);
+    CHECK_INT(take_over_with(4, 4, false), 0); /* a listener that this process does not have */
+    CHECK_INT(errno, ECONNABORTED);
+    CHECK_INT(take_over_with(0, 1, true), 0);
+    CHECK_INT(errno, ECONNABORTED);
+}
+
+static void a_descriptor_is_known_to_a_poller_once(void)
+{
+    for (int32_t i = 0; pw_poller_name(i) != NULL; i++) {
+        pw_poll poll;
+        int ends[2];
+        REQUIRE(pw_poll_open(&poll, pw_poller_name(i)) == 0);
+        REQUIRE(pipe(ends) == 0);
+        ABOUT("%s", pw_poller_name(i));
+        CHECK_INT(pw_poll_add(&poll, ends[0], ends, PW_POLL_LEVEL), 0);
+        CHECK_INT(pw_poll_add(&poll, ends[0], ends, PW_POLL_LEVEL), EEXIST);
+        pw_poll_remove(&poll, ends[0]);
+        CHECK_INT(pw_poll_add(&poll, ends[0], ends, PW_POLL_LEVEL), 0);
+        pw_poll_close(&poll);
+        pw_poll_close(&poll); /* a second time is nothing */
+        close(ends[0]);
+        close(ends[1]);
+    }
+    CHECK(pw_poller_name(-1) == NULL);
+}
+
+static void without_a_request_nothing_is_sent_and_no_lock_kept(void)
+{
+    static const char head[] = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    open_site(AF_UNIX);
+    for (int i = 0; i < 2; i++) {
+        pw_send_end(site.thread, i);
+        CHECK_INT(pw_send_interim(site.thread, head, sizeof head - 1), PW_GONE);
+        CHECK_INT(pw_send_file(site.thread, 0, 0, 1), PW_OVER);
+        CHECK_INT(pw_send_data(site.thread, 0, "x", 1, 0), PW_OVER);
+        CHECK_INT(pw_send_data(site.thread, 1, "x", 1, 0), PW_OVER);
+        CHECK_INT(pw_content_missing(site.thread), 0);
+        CHECK_INT(pw_client_gone(site.thread), 1);
+        CHECK_INT(pw_check_client(site.thread, 1), PW_OVER);
+        CHECK_INT(pw_request_state(site.thread), PW_REQUEST_NONE);
+        CHECK_INT(pw_respond(site.thread, LITERAL(HEAD_OK), "x", 1, 0), PW_STOP);
+        test_client client = site_connect(&site);
+        SEND(&client, GET("/"));
+        site_request(&site);
+        CHECK_INT(pw_request_state(site.thread), PW_REQUEST_WAITS);
+        CHECK_INT(pw_send_data(site.thread, site.request.exchange, "x", 1, 0), PW_OVER);
+        CHECK_INT(pw_content_missing(site.thread), 0); /* nothing is promised yet */
+        CHECK_INT(site_respond(&site, "ok", 2, 0), SITE_WAITS);
+        client_close(&client);
+        CHECK_INT(site_next(&site), SITE_WAITS);
+    }
+    site_close(&site);
+}
+
+/* One whose client still reads goes only where all do. */
+static void the_connection_that_goes_for_a_new_one_has_been_served(void)
+{
+    static char large[4 << 20];
+    pw_settings settings = site_settings();
+    settings.max_connections = 2;
+    clock_stop();
+    site_open(&site, &settings, AF_INET);
+    test_client reading = site_connect(&site);
+    SEND(&reading, GET("/large"));
+    site_request(&site);
+    CHECK_INT(site_respond(&site, large, 1 << 20, 0), SITE_WAITS);
+    bool idle = site.server->all->state == PW_CONN_IDLE; /* the system has taken all of it */
+    clock_forward_ms(10);
+    test_client served = site_connect(&site);
+    SEND(&served, GET("/small"));
+    CHECK_INT(site_serve(&site), 1);
+    clock_forward_ms(1000);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    test_client next = site_connect(&site);
+    SEND(&next, GET("/next"));
+    CHECK_INT(site_serve(&site), 1);
+    client_receive(&served);
+    CHECK(served.ended || !idle);
+    client_receive(&next);
+    CHECK_HOLDS(&next.got, "200 OK");
+    client_close(&reading);
+    client_close(&served);
+    client_close(&next);
+    site_close(&site);
+    clock_go();
+}
+
+int main(void)
+{
+    RUN(a_client_of_ipv6_is_named);
+    RUN(an_upload_leaves_the_others_their_turn);
+    RUN(what_comes_from_another_process_is_looked_at);
+    RUN(a_descriptor_is_known_to_a_poller_once);
+    RUN(without_a_request_nothing_is_sent_and_no_lock_kept);
+    RUN(the_connection_that_goes_for_a_new_one_has_been_served);
+    return check_end();
+}

@@ -1,0 +1,268 @@
+/* csrc/incident.c: what the error log is told of a request, and how much of it. */
+#include "incident.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "alloc.h"
+#include "site.h"
+
+enum { MOST = 8192 };
+
+static test_site site;
+static test_client client;
+
+static void begin(const char *request)
+{
+    pw_settings settings = site_settings();
+    site_open(&site, &settings, AF_INET);
+    client = site_connect(&site);
+    client_send(&client, request, strlen(request));
+}
+
+static void end(void)
+{
+    client_close(&client);
+    site_close(&site);
+}
+
+static pw_incident take(void)
+{
+    pw_incident incident;
+    memset(&incident, 'x', sizeof incident);
+    if (!pw_incident_take(site.server, &incident))
+        memset(&incident, 0, sizeof incident);
+    return incident;
+}
+
+static void check_line(const char *request, const char *expected)
+{
+    begin(request);
+    ABOUT("%s", expected);
+    site_next(&site);
+    REQUIRE(site.server->all != NULL);
+    pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STORAGE, ENOSPC);
+    pw_incident incident = take();
+    CHECK_INT(incident.what, PW_INCIDENT_STORAGE);
+    CHECK_INT(incident.error, ENOSPC);
+    check_bytes(__FILE__, __LINE__, "line", incident.line, strlen(incident.line), expected,
+                strlen(expected));
+    CHECK(strcmp(incident.address, "127.0.0.1") == 0);
+    struct sockaddr_in name;
+    socklen_t size = sizeof name;
+    REQUIRE(getsockname(client.fd, (struct sockaddr *)&name, &size) == 0);
+    CHECK_INT(atoi(incident.port), ntohs(name.sin_port));
+    CHECK_INT(take().what, 0);
+    end();
+}
+
+static void method_and_target_are_told_as_far_as_they_are_here(void)
+{
+    check_line("", "");
+    check_line("GE", "GE");
+    check_line("GET ", "GET ");
+    check_line("GET /a", "GET /a");
+    check_line("GET /a HTTP/1.1", "GET /a");
+    check_line("\r\nGET /a HTTP/1.1", "GET /a");
+    check_line("GET /a HTTP/1.1\r\nHost: a\r\nX: y", "GET /a");
+    check_line("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n123", "POST /p");
+}
+
+static void a_long_line_is_cut(void)
+{
+    for (size_t size = PW_INCIDENT_LINE - 2; size <= PW_INCIDENT_LINE + 1; size++) {
+        char request[PW_INCIDENT_LINE + 20] = "GET /";
+        memset(request + 5, 'p', size - 5);
+        size_t told = size < PW_INCIDENT_LINE - 1 ? size : PW_INCIDENT_LINE - 1;
+        begin(request);
+        site_next(&site);
+        pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, 0);
+        pw_incident incident = take();
+        CHECK_INT(strlen(incident.line), told);
+        CHECK(memcmp(incident.line, request, told) == 0);
+        end();
+        /* The same of a request that the application is at, and of one whose response is on its way. */
+        memcpy(request + size, LITERAL(" HTTP/1.0\r\n\r\n"));
+        begin(request);
+        site_request(&site);
+        pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_SHORT, 0);
+        incident = take();
+        CHECK_INT(incident.what, PW_INCIDENT_SHORT);
+        CHECK_INT(strlen(incident.line), told);
+        CHECK(memcmp(incident.line, request, told) == 0);
+        pw_conn *conn = site.server->all;
+        pw_conn_keep_line(site.thread, conn);
+        REQUIRE(conn->line != NULL);
+        CHECK_INT(strlen(conn->line), told);
+        CHECK(memcmp(conn->line, request, told) == 0);
+        site_respond(&site, "", 0, 0);
+        end();
+    }
+}
+
+static void the_line_of_a_request_after_an_empty_line_is_its_own(void)
+{
+    begin("\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+    site_request(&site);
+    pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_ABANDONED, 0);
+    pw_incident incident = take();
+    CHECK(strcmp(incident.line, "GET /a") == 0);
+    site_respond(&site, "ok", 2, 0);
+    end();
+}
+
+static void a_request_that_waits_behind_a_response_is_not_named_for_it(void)
+{
+    begin(GET("/first") GET("/second"));
+    site_request(&site);
+    pw_conn *conn = site.server->all;
+    pw_incident_conn(site.server, conn, PW_INCIDENT_STOP, 0);
+    CHECK(take().line[0] == '\0'); /* what has been received is not the request at hand */
+    site_respond(&site, "ok", 2, 0);
+    site_respond(&site, "ok", 2, 0);
+    end();
+}
+
+static void what_is_unsent_is_told(void)
+{
+    begin(GET("/"));
+    site_request(&site);
+    pw_conn *conn = site.server->all;
+    REQUIRE(pw_output_copy(&conn->output, "12345", 5));
+    pw_incident_thread(site.thread, conn, PW_INCIDENT_STOP, 0);
+    CHECK_INT(take().unsent, 5);
+    site_respond(&site, "ok", 2, 0);
+    end();
+}
+
+static void an_error_is_told_by_what_it_means(void)
+{
+    static const struct {
+        int error, what;
+    } cases[] = {
+        {EPIPE, 0},
+        {ECONNRESET, 0},
+        {ECONNABORTED, 0},
+        {ENOTCONN, 0},
+        {ETIMEDOUT, 0},
+        {EHOSTUNREACH, 0},
+        {EHOSTDOWN, 0},
+        {ENETUNREACH, 0},
+        {ENETDOWN, 0},
+        {ENOMEM, PW_INCIDENT_MEMORY},
+        {ENOBUFS, PW_INCIDENT_MEMORY},
+        {ENODATA, PW_INCIDENT_SHORT},
+        {EIO, PW_INCIDENT_ERROR},
+        {EBADF, PW_INCIDENT_ERROR},
+    };
+    begin(GET("/"));
+    site_request(&site);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ABOUT("%s", strerror(cases[i].error));
+        pw_incident_conn(site.server, site.server->all, PW_INCIDENT_ERROR, cases[i].error);
+        CHECK_INT(take().what, cases[i].what);
+        pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_ERROR, cases[i].error);
+        CHECK_INT(take().what, cases[i].what);
+        /* Another kind says by itself what has happened. */
+        pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_STOP, cases[i].error);
+        CHECK_INT(take().what, PW_INCIDENT_STOP);
+    }
+    site_respond(&site, "ok", 2, 0);
+    end();
+}
+
+static void of_too_many_only_the_number_is_told(void)
+{
+    begin(GET("/"));
+    site_request(&site);
+    CHECK(!pw_incidents_wait(&site.server->incidents));
+    for (int i = 0; i < MOST + 3; i++)
+        pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, i);
+    CHECK(pw_incidents_wait(&site.server->incidents));
+    for (int i = 0; i < MOST; i++) {
+        pw_incident incident = take();
+        CHECK_INT(incident.what, PW_INCIDENT_STOP);
+        CHECK_INT(incident.error, i);
+    }
+    CHECK(pw_incidents_wait(&site.server->incidents));
+    pw_incident incident = take();
+    CHECK_INT(incident.what, PW_INCIDENT_LOST);
+    CHECK_INT(incident.unsent, 3);
+    CHECK_INT(take().what, 0);
+    CHECK(!pw_incidents_wait(&site.server->incidents));
+    pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, 1); /* there is room again */
+    CHECK_INT(take().what, PW_INCIDENT_STOP);
+    pw_incident_lost(site.server);
+    CHECK(pw_incidents_wait(&site.server->incidents));
+    CHECK_INT(take().unsent, 1);
+    pw_incident_backlog(site.server);
+    incident = take();
+    CHECK_INT(incident.what, PW_INCIDENT_BACKLOG);
+    CHECK_INT(incident.unsent, 0);
+    CHECK(incident.line[0] == '\0' && incident.address[0] == '\0');
+    site_respond(&site, "ok", 2, 0);
+    end();
+}
+
+static void without_memory_sixteen_have_room(void)
+{
+    begin(GET("/"));
+    site_request(&site);
+    pw_alloc_fail_after(1);
+    for (int i = 0; i < 20; i++)
+        pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, i);
+    pw_alloc_fail_after(0);
+    for (int i = 0; i < 16; i++)
+        CHECK_INT(take().error, i);
+    CHECK_INT(take().unsent, 4);
+    site_respond(&site, "ok", 2, 0);
+    end();
+}
+
+static void addresses_are_text(void)
+{
+    static const struct {
+        const char *address;
+        int port;
+    } cases[] = {
+        {"0.0.0.0", 0},
+        {"255.255.255.255", 65535},
+        {"10.0.200.1", 80},
+        {"1.2.3.4", 10000},
+    };
+    pw_peer peer;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        pw_conn conn = {
+            .peer.v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)cases[i].port)}};
+        REQUIRE(inet_pton(AF_INET, cases[i].address, &conn.peer.v4.sin_addr) == 1);
+        memset(&peer, 'x', sizeof peer);
+        pw_peer_name(&conn, &peer);
+        CHECK(strcmp(peer.address, cases[i].address) == 0);
+        CHECK_INT(atoi(peer.port), cases[i].port);
+        CHECK(strlen(peer.port) <= 5);
+    }
+    pw_conn conn = {.peer.v6 = {.sin6_family = AF_INET6, .sin6_port = htons(443)}};
+    REQUIRE(inet_pton(AF_INET6, "fe80::1:2", &conn.peer.v6.sin6_addr) == 1);
+    pw_peer_name(&conn, &peer);
+    CHECK(strcmp(peer.address, "fe80::1:2") == 0 && strcmp(peer.port, "443") == 0);
+    pw_conn local = {.peer.any.sa_family = AF_UNIX};
+    pw_peer_name(&local, &peer);
+    CHECK(peer.address[0] == '\0' && peer.port[0] == '\0');
+}
+
+int main(void)
+{
+    RUN(method_and_target_are_told_as_far_as_they_are_here);
+    RUN(a_long_line_is_cut);
+    RUN(the_line_of_a_request_after_an_empty_line_is_its_own);
+    RUN(a_request_that_waits_behind_a_response_is_not_named_for_it);
+    RUN(what_is_unsent_is_told);
+    RUN(an_error_is_told_by_what_it_means);
+    RUN(of_too_many_only_the_number_is_told);
+    RUN(without_memory_sixteen_have_room);
+    RUN(addresses_are_text);
+    return check_end();
+}

@@ -1,0 +1,152 @@
+/* csrc/accept.c between servers that share their sockets: one that is ahead leaves the others their turn. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "accept.h"
+#include "cast.h"
+#include "conn_balance.h"
+#include "site.h"
+
+enum { CLIENTS = 150, ASIDE_MS = 8, BATCH = 64 };
+
+static test_site site;
+static test_client clients[CLIENTS];
+static int connected;
+static pw_balance *balance;
+static pw_place *other; /* of another server */
+
+static void begin(void)
+{
+    pw_settings settings = site_settings();
+    clock_stop();
+    balance = pw_balance_new();
+    REQUIRE(balance != NULL);
+    other = pw_balance_join(balance);
+    settings.balance = balance;
+    settings.max_connections = 1000;
+    site_open(&site, &settings, AF_UNIX);
+    connected = 0;
+}
+
+static void end(void)
+{
+    for (int i = 0; i < connected; i++)
+        client_close(&clients[i]);
+    site_close(&site);
+    pw_balance_leave(other);
+    pw_balance_free(balance);
+    clock_go();
+}
+
+static void connect_more(int count)
+{
+    for (; count > 0; count--) {
+        REQUIRE(connected < CLIENTS);
+        clients[connected++] = site_connect(&site);
+    }
+}
+
+/* How many connections it has after so many ms. */
+static int after(int64_t ms)
+{
+    clock_forward_ms(ms);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    CHECK_INT(atomic_load(&site.server->accept.place->connections), site.server->conn_count);
+    return site.server->conn_count;
+}
+
+static void it_takes_one_and_steps_aside(void)
+{
+    begin();
+    connect_more(100);
+    CHECK_INT(after(0), 1);
+    CHECK(site.server->accept.aside);
+    CHECK(!site.server->accept.listeners[0].is_polled);
+    CHECK_INT(after(ASIDE_MS - 1), 1);
+    end();
+}
+
+static void where_the_others_take_none_it_takes_twice_as_many_each_time(void)
+{
+    begin();
+    connect_more(128);
+    int expected = 1, turn = 1;
+    CHECK_INT(after(0), 1);
+    for (int i = 0; i < 6; i++) {
+        CHECK_INT(after(ASIDE_MS - 1), expected);
+        turn = turn < BATCH ? turn * 2 : BATCH;
+        expected += turn;
+        if (expected > 128)
+            expected = 128;
+        after(1);
+        CHECK_INT(after(0), expected);
+    }
+    CHECK_INT(expected, 127);
+    end();
+}
+
+static void when_the_others_have_caught_up_it_takes_one_again(void)
+{
+    begin();
+    connect_more(50);
+    CHECK_INT(after(0), 1);
+    after(ASIDE_MS);
+    CHECK_INT(after(0), 3);
+    CHECK_INT(site.server->accept.turn, 2);
+    atomic_store(&other->connections, 3);
+    CHECK_INT(after(0), 4); /* at once, and not only when its time aside is over */
+    CHECK_INT(site.server->accept.turn, 1);
+    CHECK(site.server->accept.aside);
+    end();
+}
+
+static void one_that_is_not_ahead_takes_what_comes(void)
+{
+    begin();
+    atomic_store(&other->connections, 40);
+    connect_more(20);
+    CHECK_INT(after(0), 20); /* one at a time, but each time at once */
+    CHECK(!site.server->accept.aside);
+    atomic_store(&other->connections, 20);
+    connect_more(10);
+    CHECK_INT(after(0), 26); /* a quarter more than the other has, and one */
+    CHECK(site.server->accept.aside);
+    end();
+}
+
+static void one_that_has_nobody_beside_it_takes_all(void)
+{
+    begin();
+    pw_balance_forget(balance, atomic_load(&other->process) + 1); /* another one */
+    connect_more(5);
+    CHECK_INT(after(0), 1);
+    pw_balance_leave(other);
+    CHECK_INT(after(0), 5);
+    other = pw_balance_join(balance);
+    end();
+}
+
+static void one_that_stops_has_no_place(void)
+{
+    begin();
+    connect_more(5);
+    CHECK_INT(after(0), 1);
+    pw_place *own = site.server->accept.place;
+    pw_server_stop(site.server, PW_DRAIN);
+    CHECK_INT(site_next(&site), PW_STOP); /* those that wait are its own then */
+    CHECK(site.server->accept.place == NULL);
+    CHECK_INT(atomic_load(&own->process), 0);
+    CHECK(!site.server->accept.aside);
+    end();
+}
+
+int main(void)
+{
+    RUN(it_takes_one_and_steps_aside);
+    RUN(where_the_others_take_none_it_takes_twice_as_many_each_time);
+    RUN(when_the_others_have_caught_up_it_takes_one_again);
+    RUN(one_that_is_not_ahead_takes_what_comes);
+    RUN(one_that_has_nobody_beside_it_takes_all);
+    RUN(one_that_stops_has_no_place);
+    return check_end();
+}

@@ -1,0 +1,128 @@
+"""What the error log says of requests that are not answered in full."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from picowsgi import core
+from picowsgi.config.settings import Settings
+from picowsgi.threads.incidents import log_incidents
+
+
+class Told:
+    """Stands for a server whose core has noticed something."""
+
+    def __init__(self, *incidents: core.Incident) -> None:
+        self._incidents = incidents
+
+    def incidents(self) -> Any:
+        return iter(self._incidents)
+
+
+def incident(what: int, **more: Any) -> core.Incident:
+    return core.Incident(what, 0, 0, "", "", "")._replace(**more)
+
+
+WRITE = "a client has taken nothing for 2.5 s (--timeout-write), so its response is cut"
+
+
+@pytest.mark.parametrize(
+    ("one", "level", "text"),
+    [
+        (
+            incident(core.INCIDENT_STORAGE, error=errno.ENOSPC),
+            logging.ERROR,
+            "the content of a request cannot be stored, so it gets a 507: No space left on device",
+        ),
+        (
+            incident(core.INCIDENT_MEMORY, error=errno.ENOMEM),
+            logging.ERROR,
+            "out of memory for a request, so it gets a 503 or no answer: Cannot allocate memory",
+        ),
+        (incident(core.INCIDENT_WRITE_TIMEOUT), logging.WARNING, WRITE),
+        (
+            incident(core.INCIDENT_WRITE_TIMEOUT, unsent=7),
+            logging.WARNING,
+            f"{WRITE}; at least 7 bytes are not sent",
+        ),
+        (
+            incident(core.INCIDENT_STOP, unsent=1),
+            logging.WARNING,
+            "the server stops before a request is answered in full; at least 1 bytes are not sent",
+        ),
+        (
+            incident(core.INCIDENT_SHORT, unsent=3),
+            logging.ERROR,
+            (
+                "a file has become shorter while it is sent, so its response is cut; "
+                "at least 3 bytes are not sent"
+            ),
+        ),
+        (
+            incident(core.INCIDENT_HEADS),
+            logging.WARNING,
+            (
+                "the heads of requests that are not complete take more than --head-memory-total, "
+                "so some of these requests get a 503"
+            ),
+        ),
+        (
+            incident(core.INCIDENT_QUEUE),
+            logging.WARNING,
+            "no thread was free for 4 s (--timeout-queue), so some requests get a 503",
+        ),
+        (
+            incident(core.INCIDENT_ABANDONED, unsent=9),
+            logging.ERROR,
+            (
+                "an exception came between the application and its response, which is cut; "
+                "at least 9 bytes are not sent"
+            ),
+        ),
+        (
+            incident(core.INCIDENT_LOST, unsent=12),
+            logging.ERROR,
+            "12 more requests are not answered in full",
+        ),
+        (
+            incident(core.INCIDENT_BACKLOG),
+            logging.WARNING,
+            "the server stops while connections wait to be accepted",
+        ),
+        (
+            incident(0, error=errno.EIO, unsent=5),
+            logging.ERROR,
+            (
+                "a request cannot be answered in full: Input/output error; "
+                "at least 5 bytes are not sent"
+            ),
+        ),
+    ],
+)
+def test_each_has_its_level_and_its_words(
+    caplog: pytest.LogCaptureFixture, one: core.Incident, level: int, text: str
+) -> None:
+    log_incidents(Told(one), replace(Settings(), timeout_write=2.5, timeout_queue=4.0))  # type: ignore[arg-type]
+    assert [(each.levelno, each.getMessage()) for each in caplog.records] == [(level, text)]
+
+
+def test_the_request_and_its_client_are_named_where_they_are_known(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ones = [
+        incident(core.INCIDENT_BACKLOG, line="GET /\x1b\\ HTTP/1.1", address="::1", port="80"),
+        incident(core.INCIDENT_BACKLOG, line="GET / HTTP/1.1"),
+        incident(core.INCIDENT_BACKLOG, address="192.0.2.1", port="9"),
+    ]
+    log_incidents(Told(*ones), Settings())  # type: ignore[arg-type]
+    what = "the server stops while connections wait to be accepted"
+    assert [each.getMessage() for each in caplog.records] == [
+        rf"{what}: GET /\x1b\\ HTTP/1.1, from ::1 port 80",
+        f"{what}: GET / HTTP/1.1",
+        f"{what}, from 192.0.2.1 port 9",
+    ]

@@ -1,0 +1,298 @@
+"""What a supervisor knows of those that serve: children of the test in a worker's place."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picowsgi.config.settings import Settings
+from picowsgi.process import members
+from picowsgi.process.members import ChildProcess, OwnThreads
+from picowsgi.process.status_pipe import make_pair
+from support import TIMEOUT, wait_until
+
+Start = Callable[..., tuple[ChildProcess, int]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """`start(code)` runs Python code as a child; returns it and the worker's end of its channel."""
+    made: list[tuple[subprocess.Popen[bytes], ChildProcess, int]] = []
+
+    def run(code: str = "import time; time.sleep(60)", **options: Any) -> tuple[ChildProcess, int]:
+        ours, its = make_pair()
+        child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+        one = ChildProcess(child.pid, ours, **options)
+        made.append((child, one, its))
+        return one, its
+
+    yield run
+    for child, one, its in made:
+        child.kill()
+        child.wait()
+        child.stdin.close()  # type: ignore[union-attr]
+        one.close()
+        os.close(its)
+
+
+def test_a_new_one_is_neither_ready_nor_to_be_replaced(start: Start) -> None:
+    before = time.monotonic()
+    one, _ = start()
+    assert not any(
+        (one.ready, one.retiring, one.stopping, one.stopped_by_signal, one.needs_replacement)
+    )
+    assert before <= one.last_heartbeat <= time.monotonic()
+    assert (one.silent, one.program, one.failure) == (False, False, None)
+    assert one.kill_at == math.inf
+    assert (str(one), one.end) == (f"worker {one.pid}", "runs")
+    assert not one.has_ended()
+
+
+def test_a_program_of_its_own_has_more_time_than_a_fork() -> None:
+    assert ChildProcess(0, -1, program=True).extra_time > ChildProcess(0, -1).extra_time
+    assert ChildProcess(0, -1, program=True).program
+
+
+def test_each_word_of_a_worker_is_a_sign_of_life(start: Start) -> None:
+    one, its = start()
+    one.last_heartbeat = 0.0
+    one.read()
+    assert one.last_heartbeat == 0.0, "expected no life without a word"
+    for word in (b".", b"R", b"X", b"T"):
+        one.last_heartbeat = 0.0
+        os.write(its, word)
+        one.read()
+        assert one.last_heartbeat > 0.0
+    assert (one.ready, one.needs_replacement, one.stopped_by_signal) == (True, True, True)
+
+
+def test_what_follows_a_word_that_is_unknown_is_not_understood(start: Start) -> None:
+    one, its = start()
+    os.write(its, b"..?RX")
+    one.read()
+    assert (one.ready, one.needs_replacement) == (False, False)
+    os.write(its, b"R")
+    one.read()
+    assert one.ready
+
+
+def test_an_end_is_noticed_once_and_told(start: Start) -> None:
+    ended: list[int] = []
+    one, its = start("raise SystemExit(3)", on_end=ended.append)
+    os.write(its, b"R")
+    wait_until(one.has_ended, "the end")
+    assert one.has_ended()
+    assert ended == [one.pid]
+    assert one.end == "ended with status 3"
+    assert one.ready, "expected the last words to be read"
+    assert one.channel == -1
+    assert one.failure is None
+    one.signal(signal.SIGTERM)  # which may be another process's number by now
+    one.read()
+    one.close()
+
+
+def test_a_failure_is_read_after_the_end(start: Start) -> None:
+    one, its = start("pass")
+    os.write(its, b'.F["it failed", ')
+    one.read()
+    assert one.failure is None
+    os.write(its, b'"Traceback"]')
+    wait_until(one.has_ended, "the end")
+    assert (str(one.failure), one.failure.application_traceback) == ("it failed", "Traceback")  # type: ignore[union-attr]
+
+
+def test_a_failure_that_is_cut_is_one_all_the_same(start: Start) -> None:
+    for text in (b"F", b'F["it', b'F["a"]'):
+        one, its = start("pass")
+        os.write(its, text)
+        wait_until(one.has_ended, "the end")
+        assert "the application could not be loaded" in str(one.failure), text
+
+
+def test_the_end_can_be_waited_for(start: Start) -> None:
+    one, _ = start("import sys; sys.stdin.read()")
+    assert not one.has_ended()
+    one.kill()
+    assert one.has_ended(wait=True)
+    assert one.end == "was killed by signal 9 (Killed)"
+    other, _ = start()
+    channel = other.channel
+    other.signal(signal.SIGHUP)
+    assert other.has_ended(wait=True)
+    assert other.end == "was killed by signal 1 (Hangup)"
+    with pytest.raises(OSError):  # noqa: PT011
+        os.fstat(channel)
+
+
+def test_a_signal_ends_what_has_not_loaded_its_application_and_no_other(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading, its = start()
+    loading.stop(others_accept=True)
+    assert loading.has_ended(wait=True)
+    assert loading.end.startswith("was killed by signal 15")
+    assert os.read(its, 10) == b"L"
+    assert loading.stopping
+    serving, its = start()
+    serving.ready = True
+    sent: list[int] = []
+    monkeypatch.setattr(serving, "signal", sent.append)
+    serving.stop(others_accept=False)
+    serving.stop(others_accept=True)
+    serving.stop_now()
+    assert os.read(its, 10) == b"DLN"
+    assert sent == []
+    serving.close()
+    serving.stop(others_accept=False)
+    assert sent == [signal.SIGTERM], "expected a signal to one that cannot be told"
+
+
+def test_stopping_at_once_says_so_and_nothing_else(start: Start) -> None:
+    one, its = start()
+    one.stop_now()
+    assert one.stopping
+    assert os.read(its, 10) == b"N"
+
+
+def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    one = ChildProcess(child.pid, -1)
+    one.signal(signal.SIGTERM)
+    assert one.has_ended()
+    assert one.end == "ended with status 0"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_memory_is_that_of_the_process_and_0_where_nobody_says() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    size = pages * os.sysconf("SC_PAGESIZE")
+    assert size / 2 < ChildProcess(os.getpid(), -1).memory() < size * 2
+    assert ChildProcess(2**30, -1).memory() == 0
+
+
+# Threads of this process
+
+
+class Pool:
+    """Stands for the threads that serve."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.arguments, self.options = arguments, options
+        self.calls: list[Any] = []
+        self.error: BaseException | None = None
+        self.ends = False
+        self.requests = 7
+        self.is_stuck = False
+        self.on_end: Callable[[], object] = lambda: None
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def share(self, *connections: Any) -> None:
+        self.calls.append(("share", *connections))
+
+    def stop(self, *, others_accept: bool) -> None:
+        self.calls.append(("stop", others_accept))
+
+    def stop_now(self) -> None:
+        self.calls.append("stop now")
+
+    def reopen_logs(self) -> None:
+        self.calls.append("reopen")
+
+    def join(self, timeout: float | None) -> bool:
+        self.calls.append(("join", timeout))
+        return self.ends
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[Pool]:
+    made: list[Pool] = []
+
+    def make(*arguments: Any, **options: Any) -> Pool:
+        made.append(Pool(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(members, "ThreadPool", make)
+    return made
+
+
+def inline(workers: int = 1, connections: Any = None) -> tuple[OwnThreads, list[str]]:
+    told: list[str] = []
+    settings = Settings(workers=workers)
+    one = OwnThreads("app", [], settings, lambda: told.append("end"), None, connections)  # type: ignore[arg-type]
+    return one, told
+
+
+def test_threads_serve_as_they_are_told(pools: list[Pool]) -> None:
+    one, told = inline()
+    (pool,) = pools
+    assert pool.options == {"multiprocess": False, "balance": None}
+    assert not one.ready
+    one.start()
+    assert one.ready
+    one.reopen_logs()
+    one.stop(others_accept=True)
+    one.stop_now()
+    assert pool.calls == ["start", "reopen", ("stop", True), "stop now"]
+    assert (one.requests, one.is_stuck, one.failed, str(one)) == (7, False, False, "the server")
+    pool.is_stuck = True
+    pool.error = ValueError()
+    assert (one.is_stuck, one.failed) == (True, True)
+    assert told == []
+
+
+def test_threads_of_one_process_of_several_say_so_and_may_share_connections(
+    pools: list[Pool],
+) -> None:
+    inline(workers=2, connections=("a", "b"))
+    assert pools[0].options["multiprocess"] is True
+    assert pools[0].calls == [("share", "a", "b")]
+
+
+def test_threads_that_run_are_not_waited_for(pools: list[Pool]) -> None:
+    one, _ = inline()
+    assert not one.has_ended()
+    assert pools[0].calls == [("join", 0)]
+    assert not one.abandoned
+
+
+def test_threads_that_say_that_they_end_are_waited_for(pools: list[Pool]) -> None:
+    one, told = inline()
+    pools[0].on_end()
+    assert told == ["end"]
+    pools[0].ends = True
+    assert one.has_ended()
+    assert pools[0].calls == [("join", None)]
+    assert not one.abandoned
+
+
+def test_threads_that_were_given_up_are_abandoned(pools: list[Pool]) -> None:
+    one, _ = inline()
+    pools[0].ends = True
+    assert one.has_ended()
+    assert one.abandoned, "expected that their requests run on"
+    other, _ = inline()
+    other.kill()
+    assert other.abandoned
+    assert other.has_ended()
+    assert pools[1].calls == ["stop now"]
+
+
+def test_the_threads_of_a_process_have_little_more_time_than_their_requests(
+    pools: list[Pool],
+) -> None:
+    one, _ = inline()
+    assert pools
+    assert 0 < one.extra_time <= 1 < TIMEOUT

@@ -1,0 +1,178 @@
+"""Starting the command again: real programs that say what they were given."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from picowsgi.process import restart
+from picowsgi.process.restart import Command, Inherited, describe, take_inherited
+from picowsgi.process.status_pipe import READY, make_pair, read
+from picowsgi.system.sockets import adopt_listener
+
+# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
+SAY = """
+import json, os
+
+# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+given = json.loads(os.environ["PICOWSGI_INHERITED"])
+numbers = [one[0] for one in given["listeners"]] + [given["channel"]]
+os.write({0}, json.dumps([
+    given["role"], os.getcwd(), os.environ["X"], [os.fstat(one).st_ino for one in numbers]
+]).encode())
+"""
+
+
+def command(code: str, directory: Path) -> Command:
+    environ = {**os.environ, "X": "of the start"}
+    return Command((sys.executable, "-c", code), str(directory), environ, is_running=True)
+
+
+def test_a_program_has_its_directory_its_environment_and_the_descriptors(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    ours, its = make_pair()
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        given = Inherited("worker", os.getpid(), ((sock.fileno(), None, True),), channel=its)
+        pid = command(SAY.format(writer), tmp_path).start(given, [its, writer])
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        said = json.loads(os.read(reader, 4096))
+        inodes = [os.fstat(one).st_ino for one in (sock.fileno(), its)]
+    assert said == ["worker", str(tmp_path), "of the start", inodes]
+    for end in (reader, writer, ours, its):
+        os.close(end)
+
+
+def test_a_program_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
+    absent = Command(("/nonexistent",), str(tmp_path), {}, is_running=True)
+    with pytest.raises(OSError, match="nonexistent"):
+        absent.start(Inherited("worker", 1, ()), [])
+
+
+def test_a_process_becomes_the_program_with_the_same_number(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    ours, its = make_pair()
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        given = Inherited("keeper", os.getpid(), ((sock.fileno(), None, True),), channel=its)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                command(SAY.format(writer), tmp_path).become(given, [its, writer])
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        said = json.loads(os.read(reader, 4096))
+        inodes = [os.fstat(one).st_ino for one in (sock.fileno(), its)]
+    assert said == ["keeper", str(tmp_path), "of the start", inodes]
+    for end in (reader, writer, ours, its):
+        os.close(end)
+
+
+# What was handed over
+
+
+def test_its_descriptors_are_those_that_there_are() -> None:
+    listeners = ((5, None, True), (6, "/s", False))
+    assert Inherited("worker", 1, listeners, channel=7).descriptors() == [5, 6, 7]
+    assert Inherited("keeper", 1, listeners, child=(99, 0)).descriptors() == [5, 6, 0]
+
+
+def test_only_a_worker_has_a_link() -> None:
+    ours, its = make_pair()
+    for role in ("successor", "keeper"):
+        assert Inherited(role, os.getppid(), (), channel=its).status_pipe() is None  # type: ignore[arg-type]
+    link = Inherited("worker", os.getppid(), (), channel=its).status_pipe()
+    assert link is not None
+    assert link.fileno() == its
+    assert not link.is_supervisor_gone()
+    os.close(ours)
+    os.close(its)
+
+
+def test_only_a_successor_says_that_it_serves_and_closes_its_end() -> None:
+    ours, its = make_pair()
+    for role in ("worker", "keeper"):
+        Inherited(role, 1, (), channel=its).report_ready()  # type: ignore[arg-type]
+    assert read(ours) is None
+    Inherited("successor", 1, (), channel=its).report_ready()
+    assert [read(ours), read(ours)] == [bytes([READY]), b""]
+    os.close(ours)
+
+
+def test_settings_are_a_keepers() -> None:
+    assert Inherited("worker", 1, ()).read_settings() is None
+
+
+def test_the_file_of_a_socket_is_named_for_who_is_to_remove_it(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        sock.listen()
+        one = adopt_listener(os.dup(sock.fileno()), str(path), is_ours=True)
+    with one:
+        assert describe([one], with_files=True) == ((one.fileno(), str(path), True),)
+        assert describe([one], with_files=False) == ((one.fileno(), None, True),)
+
+
+def test_a_descriptor_that_is_closed_by_now_is_passed_over() -> None:
+    end = os.open(os.devnull, os.O_RDONLY)
+    os.close(end)
+    fields = {"role": "worker", "parent": 1, "listeners": [], "channel": end, "child": [-1, -1]}
+    given = take_inherited({restart.VARIABLE: json.dumps(fields)})
+    assert given is not None
+    assert (given.channel, given.listeners, given.child) == (end, (), (-1, -1))
+
+
+# The command
+
+
+def printed(code: str, directory: Path, **environ: str) -> str:
+    begin = "from picowsgi.process.restart import Command\nimport os, sys\n"
+    return subprocess.run(
+        [sys.executable, "-c", begin + code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=directory,
+        env={**os.environ, **environ},
+        timeout=60,
+    ).stdout.strip()
+
+
+def test_only_the_programs_own_command_ends_with_the_server(tmp_path: Path) -> None:
+    code = "print([Command.of_this_process(argv).is_running for argv in (None, [])])"
+    assert printed(code, tmp_path) == "[True, False]"
+
+
+def test_a_python_that_does_not_tell_its_arguments_is_started_as_a_module(tmp_path: Path) -> None:
+    code = """
+del sys.orig_argv
+sys.argv = ["x", "a:b"]
+print(Command.of_this_process().arguments == (sys.executable, "-m", "picowsgi", "a:b"))
+"""
+    assert printed(code, tmp_path) == "True"
+
+
+@pytest.mark.parametrize("pwd", ["", "relative", "/nonexistent", "/"])
+def test_a_directory_that_the_shell_does_not_know_is_asked_for(tmp_path: Path, pwd: str) -> None:
+    code = "print(Command.of_this_process().directory)"
+    (tmp_path / "relative").symlink_to(".")
+    assert printed(code, tmp_path, PWD=pwd) == str(tmp_path)
+
+
+def test_a_directory_that_is_gone_is_the_root(tmp_path: Path) -> None:
+    code = """
+os.mkdir("gone")
+os.chdir("gone")
+os.rmdir("../gone")
+print(Command.of_this_process().directory)
+"""
+    assert printed(code, tmp_path, PWD=str(tmp_path / "gone")) == "/"
