@@ -22,7 +22,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn);
 /* The connection with the first complete request, or NULL. */
 pw_conn *pw_ready_pop(pw_server *server);
 /* This connection's request has waited for too long, and so have those before it, or all (NULL): 503.
- * `why` is a incident. */
+ * `why` is an incident. */
 void pw_ready_expire(pw_server *server, const pw_conn *last, int why);
 
 #endif
