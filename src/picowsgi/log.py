@@ -96,12 +96,25 @@ def write_standard_error(text: str) -> None:
     """
     stream = sys.stderr  # once: the application may replace it at any time
     with suppress(Exception):
-        if type(stream) is io.TextIOWrapper:
-            data = text.encode(stream.encoding, "backslashreplace")
-            _output.write(stream.fileno(), data)
-        else:  # an object of the program's own: only it knows where that goes
+        descriptor = _descriptor_of(stream)
+        if descriptor >= 0:
+            _output.write(descriptor, text.encode(stream.encoding, "backslashreplace"))
+        else:
             stream.write(text)
             stream.flush()
+
+
+def _descriptor_of(stream: Any) -> int:
+    """Return what a stream writes to; -1 for an object of the program's own, which alone knows."""
+    if type(stream) is io.TextIOWrapper:
+        with suppress(OSError, ValueError):  # above a buffer in memory, or closed
+            return stream.fileno()
+    return -1
+
+
+def writes_lines() -> bool:
+    """Tell whether the error log is a descriptor, to which lines are best written whole."""
+    return has_error_log() or _descriptor_of(sys.stderr) >= 0
 
 
 class _File:

@@ -35,6 +35,7 @@ VALUES = {
     core.ATOM_QUEUE: "7",
     core.ATOM_CLOCK: "12:00:00",
     core.ATOM_DURATION: "1.50 s",
+    core.ATOM_REQUEST_ID: "an-id",
     core.ATOM_TIME: "30/Nov/2026:12:00:00 +0000",
 }
 DURATION = 1500  # milliseconds
@@ -77,6 +78,7 @@ def line(program: bytes, status: str = "404") -> str:
         ("%(s)s %(B)s %(b)s", "404 0 -"),
         ("%(T)s %(L)s %(M)s %(D)s", "1 1.500000 1500 1500000"),
         ("%(d)s %(Q)s %(c)s", "1.50 s 7 12:00:00"),
+        ("%(I)s", "an-id"),
         ("%(p)s", "<PID>"),
         ('"%(f)s" "%(a)s"', '"http://b/" "curl"'),
         ("%({X-Y}i)s %({x-y}o)s", "in out"),
@@ -118,7 +120,10 @@ def test_each_atom_is_what_the_documentation_says(text: str, expected: str) -> N
         ("50%", "%% for a percent sign; not '50%'"),
         ("%(h)s %(m)", "%% for a percent sign"),
         ("%(hh)s", "%% for a percent sign"),
-        ("%(z)s", "one of the atoms B, D, H, L, M, Q, R, T, U, a, b, c, d, f, h, l, m, p, q, r, s"),
+        (
+            "%(z)s",
+            "one of the atoms B, D, H, I, L, M, Q, R, T, U, a, b, c, d, f, h, l, m, p, q, r, s",
+        ),
         ("%({x}e)s", "a field's name; not {x}e"),
         ("%({a b}i)s", "a field's name; not {a b}i"),
         ("%({" + "a" * 257 + "}i)s", "a field's name"),

@@ -214,11 +214,12 @@ def test_incidents_are_texts_and_numbers(
             return False
         incident.what, incident.error, incident.unsent = left.pop(0), 5, 2**40
         incident.address, incident.port, incident.line = b"::1", b"80", b"GET /\xe9"
+        incident.id = b"an-id"
         return True
 
     monkeypatch.setattr(core, "lib", Library(core.lib, pw_incident_take=take))
     assert list(server.incidents()) == [
-        core.Incident(what, 5, 2**40, "::1", "80", "GET /\xe9") for what in (1, 2)
+        core.Incident(what, 5, 2**40, "::1", "80", "GET /\xe9", "an-id") for what in (1, 2)
     ]
 
 

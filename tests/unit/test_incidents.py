@@ -25,7 +25,7 @@ class Told:
 
 
 def incident(what: int, **more: Any) -> core.Incident:
-    return core.Incident(what, 0, 0, "", "", "")._replace(**more)
+    return core.Incident(what, 0, 0, "", "", "", "")._replace(**more)
 
 
 WRITE = "a client has taken nothing for 2.5 s (--timeout-write), so its response is cut"

@@ -17,6 +17,7 @@ from picowsgi.threads.loop import Loop
 from picowsgi.wsgi.request_timeout import CAN_INTERRUPT, Guard
 from support import TIMEOUT, wait_until
 
+ACCESS = core.AccessOutput()
 STOP = core.WATCH_STOP, 0
 
 
@@ -79,7 +80,7 @@ class Site:
             "app",  # type: ignore[arg-type]
             [],
             replace(Settings(), **options),
-            access="access",  # type: ignore[arg-type]
+            access=ACCESS,
             balance=None,
             common={},
             make_gateway=self.make_gateway,  # type: ignore[arg-type]
@@ -237,7 +238,7 @@ def test_a_request_that_takes_too_long_is_logged_with_its_stack(
     one.do(core.WATCH_INCIDENT)
     wait_until(lambda: one.core.taken == 1, "the watcher")
     (message,) = caplog.messages
-    assert "in hold\n" in message
+    assert "in hold\n" in str(caplog.records[0].stack_info)
     stuck = what == core.WATCH_STUCK
     assert one.loop.is_stuck == stuck
     if stuck:
@@ -305,8 +306,8 @@ def test_threads_that_have_not_ended_are_named_with_their_stacks(
     one.gateways[0].thread.join(TIMEOUT)
     one.loop.log_stuck()
     (message,) = caplog.messages
-    assert message.startswith("name-1 has not ended and is left behind at:\n")
-    assert "in hold\n" in message
+    assert message == "name-1 has not ended and is left behind at:"
+    assert "in hold\n" in str(caplog.records[0].stack_info)
 
 
 def test_the_parts_of_memory_are_shared_out_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,7 @@ class Pool:
         self.ends = False
         self.requests = 7
         self.is_stuck = False
+        self.gave_up = False
         self.on_end: Callable[[], object] = lambda: None
 
     def start(self) -> None:
@@ -210,6 +211,9 @@ class Pool:
 
     def reopen_logs(self) -> None:
         self.calls.append("reopen")
+
+    def close(self) -> None:
+        self.calls.append("close")
 
     def join(self, timeout: float | None) -> bool:
         self.calls.append(("join", timeout))
@@ -280,14 +284,14 @@ def test_threads_that_say_that_they_end_are_waited_for(pools: list[Pool]) -> Non
 
 def test_threads_that_were_given_up_are_abandoned(pools: list[Pool]) -> None:
     one, _ = inline()
-    pools[0].ends = True
+    pools[0].ends = pools[0].gave_up = True
     assert one.has_ended()
     assert one.abandoned, "expected that their requests run on"
     other, _ = inline()
     other.kill()
     assert other.abandoned
     assert other.has_ended()
-    assert pools[1].calls == ["stop now"]
+    assert pools[1].calls == ["stop now", "close"]
 
 
 def test_the_threads_of_a_process_have_little_more_time_than_their_requests(

@@ -27,6 +27,7 @@ class StubLoop:
         self.calls: list[Any] = []
         self.stopped = threading.Event()
         self.is_stuck = False
+        self.left_behind = 0
         self.start_thread: Callable[..., threading.Thread] | None = None
         self.target: Callable[[], object] = lambda: self.stopped.wait(TIMEOUT)
         self.core = SimpleNamespace(
@@ -34,6 +35,8 @@ class StubLoop:
             requests=3,
             share=lambda *pair: self.calls.append(("share", *pair)),
             log_to=lambda descriptor: self.calls.append(("log to", descriptor)),
+            end_log=lambda _most, _quiet: 0,
+            dropped_headers=0,
         )
         self.leaves = True
         StubLoop.made.append(self)
@@ -275,8 +278,12 @@ class Log:
         self.calls: list[Any] = []
         self.output = core.AccessOutput()
 
-    def close(self) -> None:
+    def start(self) -> None:
+        pass
+
+    def close(self, _most: float, _quiet: float) -> int:
         self.calls.append("close")
+        return 0
 
     def reopen(self, log_to: Callable[[int], object]) -> None:
         log_to(7)

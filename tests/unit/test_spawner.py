@@ -13,6 +13,7 @@ import pytest
 
 from picowsgi import core
 from picowsgi.config.settings import Settings
+from picowsgi.log import configure
 from picowsgi.process import spawner as module
 from picowsgi.process.members import ChildProcess
 from picowsgi.process.spawner import Spawner
@@ -142,6 +143,7 @@ def test_a_worker_that_fails_ends_with_status_1_and_its_traceback(
     site: Callable[..., Site], capfd: pytest.CaptureFixture[str]
 ) -> None:
     def work(_link: StatusPipe) -> int:
+        configure("info")
         raise KeyError("broken")
 
     child = site(work).spawner.fork([])

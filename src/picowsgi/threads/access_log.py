@@ -148,7 +148,7 @@ class AccessLog:
             log_to(self._for_core)
             os.close(old)
 
-    def close(self, most: float, quiet: float) -> int:
+    def close(self, most: float = 2.0, quiet: float = 0.3) -> int:
         """Close the file, once the core does not write any more; returns how many lines are lost.
 
         What has not been written is waited for, as `LineRelay.close` does.

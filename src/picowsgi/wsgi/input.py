@@ -10,7 +10,7 @@ import os
 import threading
 from typing import Any, BinaryIO, NoReturn
 
-from picowsgi.log import write_complaint
+from picowsgi.log import write_complaint, writes_lines
 
 
 class _NoContent:
@@ -117,7 +117,7 @@ _BEGUN_MOST = 8192  # characters; of a longer line that much is written without 
 class ErrorStream:
     """`wsgi.errors`: a part of the error log, which never holds up the application.
 
-    Lines are written as they are complete, or flushed. A closed or full log loses them: an
+    Lines are written when they are complete, or flushed. A closed or full log loses them: an
     application that reports an error does not fail. It takes no attributes, because all requests
     have the same one.
     """
@@ -126,6 +126,9 @@ class ErrorStream:
 
     def write(self, text: str) -> int:
         """Write `text`; returns its length."""
+        if not writes_lines():
+            write_complaint(text)
+            return len(text)
         thread = threading.get_ident()
         begun = _begun.pop(thread, "") + text
         if "\n" in text or len(begun) > _BEGUN_MOST:
