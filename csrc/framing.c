@@ -1,4 +1,4 @@
-/* How a client knows where a response ends (RFC 9112 section 6.3), and the fields that say so. */
+/* The framing of a response (RFC 9112 section 6.3), and the fields that announce it. */
 #include <string.h>
 
 #include "framing.h"
@@ -21,9 +21,9 @@ void pw_framing_begin(pw_server *server, pw_conn *conn, const char *head, size_t
         response->framing = PW_FRAMING_NONE;
     else if (!framed)
         response->framing = conn->facts.minor != 0 ? PW_FRAMING_CHUNKED : PW_FRAMING_END;
-    if (!conn->facts.keep_alive || (flags & PW_CLOSE) != 0 || server->draining ||
-        atomic_load(&server->stopping) != 0 || response->framing == PW_FRAMING_END ||
-        status / 100 == 1)
+    if (!conn->facts.keep_alive || (flags & PW_CLOSE) != 0 ||
+        atomic_load_explicit(&server->closing, memory_order_relaxed) ||
+        response->framing == PW_FRAMING_END || status / 100 == 1)
         pw_conn_ends(conn, PW_CONN_CLOSES);
 }
 

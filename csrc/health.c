@@ -1,4 +1,5 @@
-/* A load balancer's question, whether this server is well: the core answers it (--health). */
+/* A load balancer's question, whether this server is well: the core answers it (--health), and whether
+ * the process lives (--health-live). */
 #include <stdio.h>
 #include <string.h>
 
@@ -18,20 +19,20 @@ static bool span_is(pw_span span, const char *text)
 bool pw_conn_is_health(const pw_server *server, const pw_conn *conn)
 {
     const pw_head *head = &server->head;
-    return server->health[0] != '\0' && conn->kind != PW_SAME &&
-           span_is(head->path, server->health) &&
+    return server->has_probes && conn->kind != PW_SAME && /* an empty path is no request's */
+           (span_is(head->path, server->health) || span_is(head->path, server->live)) &&
            (span_is(head->method, "GET") || span_is(head->method, "HEAD")) &&
            !conn->facts.chunked && conn->facts.content_length <= 0;
 }
 
-static size_t answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool draining)
+static size_t answer_health(const pw_clock *clock, char *to, const pw_conn *conn, bool unready)
 {
-    const char *text = draining ? "draining\n" : "ok\n";
+    const char *text = unready ? "draining\n" : "ok\n";
     int size = snprintf(to, PW_REFUSAL_MOST,
                         "HTTP/1.1 %s\r\n"
                         "Content-Type: text/plain; charset=utf-8\r\n"
                         "Cache-Control: no-store\r\n",
-                        draining ? "503 Service Unavailable" : "200 OK");
+                        unready ? "503 Service Unavailable" : "200 OK");
     size_t head = (size_t)size;
     head +=
         pw_framing_tail(clock, to + head, conn, PW_ADD_DATE | PW_ADD_SERVER, (int64_t)strlen(text));
@@ -44,10 +45,11 @@ static size_t answer_health(const pw_clock *clock, char *to, const pw_conn *conn
 pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
 {
     char answer[PW_REFUSAL_MOST];
-    if (!conn->facts.keep_alive || server->draining)
+    bool unready = atomic_load(&server->unready) && span_is(server->head.path, server->health);
+    if (!conn->facts.keep_alive || atomic_load(&server->closing))
         pw_conn_ends(conn, PW_CONN_CLOSES);
     conn->response = (pw_response){.promised = -1};
-    size_t size = answer_health(&server->clock, answer, conn, server->draining);
+    size_t size = answer_health(&server->clock, answer, conn, unready);
     conn->in->start += conn->used;
     conn->used = 0;
     conn->progress = (pw_head_progress){0};

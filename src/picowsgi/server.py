@@ -22,9 +22,9 @@ from picowsgi.process.run import run
 from picowsgi.system.browser import open_page
 from picowsgi.system.monkey import refuse_patched
 from picowsgi.system.sockets import (
-    FilePermissions,
     close_backlog,
     close_sockets,
+    find_permissions,
     open_sockets,
     url_of,
 )
@@ -95,7 +95,9 @@ class Server:
         self._process = os.getpid()
         application = _with_mounts(application, settings)
         self.sockets: list[socket.socket] = open_sockets(
-            settings.binds(), settings.backlog, FilePermissions(settings.unix_socket_mode)
+            settings.binds(),
+            settings.backlog,
+            find_permissions(settings.unix_socket_mode, settings.unix_socket_group),
         )
         try:
             middleware.warn(settings, self.sockets)

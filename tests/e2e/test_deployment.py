@@ -94,3 +94,16 @@ def test_the_service_has_options_that_picowsgi_knows():
         timeout=PATIENCE,
     )
     assert checked.returncode == 0, f"expected options that are right, got:\n{checked.stderr}"
+
+
+def test_it_starts_beside_a_kubernetes_service_of_its_name_and_says_so_once(picowsgi):
+    environ = {
+        "PICOWSGI_SERVICE_HOST": "10.0.0.1",
+        "PICOWSGI_PORT": "tcp://10.0.0.1:8000",
+        "PICOWSGI_PORT_8000_TCP_ADDR": "10.0.0.1",
+    }
+    command = picowsgi("examples/function.py", "--workers", "2", environ=environ)
+    assert command.stop() == 0
+    lines = [line for line in command.log.splitlines() if "PICOWSGI_" in line]
+    assert len(lines) == 1
+    assert "PICOWSGI_SERVICE_HOST and the like are ignored" in lines[0]

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import termios
 import time
 
 import pytest
 
 from held import HELD, HOLDING_APP, Held, hold_on
 from processes import PATIENCE, ask, children, eventually, is_refused, listens, lives, write_app
-from support import outer_environ
+from stops import (
+    INT,
+    MODES,
+    TERM,
+    TWO,
+    Terminal,
+    can_be_first,
+    reload,
+    start_as_first,
+    to_group,
+    to_process,
+    to_workers,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-
-TWO = ("--workers", "2")
-MODES = pytest.mark.parametrize(
-    "options",
-    [(), TWO, (*TWO, "--preload")],
-    ids=["one process", "two workers", "preload"],
-)
 
 
 @pytest.fixture
@@ -40,22 +43,6 @@ def serve_app(picowsgi, tmp_path):
 
 
 # --- signals --------------------------------------------------------------------------------------
-
-
-def to_process(command, number):
-    command.process.send_signal(number)
-
-
-def to_group(command, number):
-    os.killpg(command.process.pid, number)
-
-
-def to_workers(command, number):
-    for pid in children(command.process.pid):
-        os.kill(pid, number)
-
-
-TERM, INT = signal.SIGTERM, signal.SIGINT
 
 
 @MODES
@@ -103,22 +90,6 @@ def test_under_dumb_init_running_requests_are_answered(command, tmp_path, option
         hold_on(command)
         held.check_that_all_are_answered()
     assert command.wait() == 0, command.log
-
-
-UNSHARE = ("unshare", "--pid", "--fork", "--kill-child")
-
-
-def can_be_first():
-    """Tell whether this process may start another one as the first of a container."""
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
-
-
-def start_as_first(command, directory, *options, **more):
-    run = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
-    picowsgi = (sys.executable, "-m", "picowsgi", "--port", "0", "app:app", *options)
-    return command("-c", run, *UNSHARE, *picowsgi, directory=directory, **more)
 
 
 @pytest.mark.skipif(not can_be_first(), reason="needs the right to make a PID namespace")
@@ -245,11 +216,6 @@ def test_serve_gives_a_program_its_handlers_back(tmp_path):
 # --- while a worker retires -----------------------------------------------------------------------
 
 
-def reload(command):
-    command.process.send_signal(signal.SIGHUP)
-    command.wait_for_log("info: reloaded")
-
-
 def wear_out(command):
     first = set(children(command.process.pid))
 
@@ -326,41 +292,6 @@ def test_a_worker_that_a_signal_stops_is_replaced_and_answers_its_requests(serve
 
 
 # --- in a terminal --------------------------------------------------------------------------------
-
-
-class Terminal:
-    """The command in the foreground of a terminal of its own; Ctrl-C is what the terminal makes."""
-
-    def __init__(self, directory, *options):
-        write_app(directory, HOLDING_APP)
-        self._keyboard, inner = os.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "picowsgi", "--port", "0", "app:app", *options],
-            cwd=directory,
-            env=outer_environ(),
-            stdin=inner,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(inner)
-        self.log = ""
-        while "Ctrl-C" not in self.log:
-            self.log += self.process.stderr.readline().decode()
-        self.port = int(self.log.partition("http://127.0.0.1:")[2].split()[0])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_error):
-        self.process.kill()
-        self.process.wait()
-        self.process.stderr.close()
-        os.close(self._keyboard)
-
-    def press_ctrl_c(self):
-        os.write(self._keyboard, b"\x03")
 
 
 @MODES

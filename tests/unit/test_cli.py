@@ -110,7 +110,8 @@ def test_the_application_may_stand_before_or_behind_the_options(served: Served) 
 
 def test_every_option_of_the_table_is_an_option_of_the_command(served: Served) -> None:
     for option in OPTIONS.values():
-        examples = {"bind": "fd://3", "health": "/up", "static": "/s/=."}
+        examples = {"bind": "fd://3", "health": "/up", "health_live": "/live", "static": "/s/=."}
+        examples["hooks"] = "hooks_of_served"
         examples["mount"] = "/below=served:app"
         value = option.show(option.default) or examples.get(option.name, "7")
         argv = [option.flag, value]

@@ -50,8 +50,8 @@ def test_every_default_is_a_value_that_its_own_option_accepts() -> None:
         assert option.convert(option.show(option.default)) == option.default
 
 
-def test_every_field_but_the_sources_is_an_option_with_help_and_group() -> None:
-    assert set(OPTIONS) == {name for name in Settings.__dataclass_fields__ if name != "sources"}
+def test_every_field_but_two_is_an_option_with_help_and_group() -> None:
+    assert set(OPTIONS) == set(Settings.__dataclass_fields__) - {"sources", "ignored"}
     for option in OPTIONS.values():
         assert option.help
         assert option.group
@@ -424,3 +424,46 @@ def test_a_mode_is_octal_as_text_and_a_number_otherwise() -> None:
     assert OPTIONS["umask"].show(0o22) == "022"
     for value in ("8", "1000", 0o1000, -2, "rw"):
         assert "expected octal digits from 0 to 777" in refusal({"umask": value})
+
+
+def test_a_proxy_that_keeps_idle_connections_for_a_minute_closes_them_first() -> None:
+    assert load().timeout_keep_alive >= 75
+
+
+#: As Kubernetes makes them for a Service with two ports, and for one without a name.
+OF_SERVICES = {
+    "PICOWSGI_SERVICE_HOST": "10.0.0.1",
+    "PICOWSGI_SERVICE_PORT": "8000",
+    "PICOWSGI_SERVICE_PORT_HTTP": "8000",
+    "PICOWSGI_PORT": "tcp://10.0.0.1:8000",
+    "PICOWSGI_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    "PICOWSGI_PORT_8000_TCP_PROTO": "tcp",
+    "PICOWSGI_PORT_8000_TCP_PORT": "8000",
+    "PICOWSGI_PORT_8000_TCP_ADDR": "10.0.0.1",
+    "PICOWSGI_WEB_SERVICE_HOST": "fd00::1",
+    "PICOWSGI_WEB_PORT": "udp://[fd00::1]:53",
+    "PICOWSGI_WEB_PORT_53_UDP": "udp://[fd00::1]:53",
+}
+
+
+def test_variables_of_a_kubernetes_service_are_no_options() -> None:
+    environ = {**OF_SERVICES, "PICOWSGI_THREADS": "3", "PORT": "5000"}
+    settings = load(environ=environ)
+    assert (settings.threads, settings.port) == (3, 5000)
+    assert settings.ignored == tuple(OF_SERVICES)
+    assert load(environ={"PICOWSGI_PORT": "8001"}).port == 8001
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PICOWSGI_PORT", "10.0.0.1:8000"),
+        ("PICOWSGI_PORT", "http://10.0.0.1:8000"),
+        ("PICOWSGI_PORT_8000_TCP_ADDRESS", "10.0.0.1"),
+        ("PICOWSGI_PORT_8000_TCP_PORT", "8001"),
+        ("PICOWSGI_SERVICE_PORT", "x"),
+        ("PICOWSGI_SERVICE_HOSTS", "10.0.0.1"),
+    ],
+)
+def test_what_only_resembles_these_variables_is_refused(variable: str, value: str) -> None:
+    assert variable in refusal(environ={variable: value})

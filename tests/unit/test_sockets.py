@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import grp
 import os
 import socket
 import stat
@@ -15,14 +16,14 @@ import pytest
 
 from picowsgi.config.load import load_settings
 from picowsgi.config.values import parse_bind, parse_host
-from picowsgi.errors import BindError
+from picowsgi.errors import BindError, ConfigError
 from picowsgi.system import sockets
 from picowsgi.system.sockets import (
     Bind,
-    FilePermissions,
     Owner,
     UnixListener,
     close_sockets,
+    find_permissions,
     open_sockets,
     url_of,
 )
@@ -38,7 +39,7 @@ def opened() -> Iterator[Open]:
 
     def open_(owner: Owner | None = None, /, **options: Any) -> list[socket.socket]:
         settings = load_settings(options, {}, Path("/nonexistent"))
-        permissions = FilePermissions(settings.unix_socket_mode, owner)
+        permissions = find_permissions(settings.unix_socket_mode, settings.unix_socket_group, owner)
         new = open_sockets(settings.binds(), settings.backlog, permissions)
         made.extend(new)
         return new
@@ -397,6 +398,48 @@ def test_a_unix_socket_gets_the_mode_and_the_owner_before_anybody_can_connect(
     assert not path.exists()
 
 
+@needs_root
+@pytest.mark.parametrize("with_capability", [True, False])
+@pytest.mark.parametrize(
+    ("owner", "mode", "expected"),
+    [
+        (None, {}, (0, 65534, 0o660)),
+        (None, {"unix_socket_mode": "666"}, (0, 65534, 0o666)),
+        ((1, 1), {}, (1, 65534, 0o660)),
+    ],
+)
+def test_a_unix_socket_gets_its_own_group(
+    opened: Open,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    with_capability: bool,
+    owner: tuple[int, int] | None,
+    mode: dict[str, str],
+    expected: tuple[int, int, int],
+) -> None:
+    if not with_capability:
+        monkeypatch.setattr(fcntl, "ioctl", refuse)
+    path = tmp_path / "s"
+    name = grp.getgrgid(65534).gr_name
+    (sock,) = opened(owner, bind=f"unix:{path}", unix_socket_group=name, **mode)
+    assert state_of(path) == expected
+    assert answers(sock)
+
+
+def test_a_group_that_does_not_exist_is_refused(opened: Open, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--unix-socket-group: there is no group 'absent'"):
+        opened(bind=f"unix:{tmp_path / 's'}", unix_socket_group="absent")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_group_that_cannot_be_given_is_refused(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(BindError, match="owner or group cannot be set; only root, or a member"):
+        opened(bind=f"unix:{tmp_path / 's'}", unix_socket_group="0")
+
+
 def attacks(directory: Path) -> dict[str, Callable[[Path], object]]:
     """What a user who may write in the directory can do once the socket is there."""
     secret = directory / "secret"
@@ -436,6 +479,7 @@ def attacks(directory: Path) -> dict[str, Callable[[Path], object]]:
 @pytest.mark.parametrize("with_capability", [True, False])
 @pytest.mark.parametrize("moment", ["bind", "remember_file"])
 @pytest.mark.parametrize("kind", attacks(Path("/")))
+@pytest.mark.parametrize("option", [{"unix_socket_mode": "666"}, {"unix_socket_group": "65534"}])
 def test_a_file_that_replaces_a_unix_socket_keeps_its_owner_and_mode(
     opened: Open,
     tmp_path: Path,
@@ -443,6 +487,7 @@ def test_a_file_that_replaces_a_unix_socket_keeps_its_owner_and_mode(
     kind: str,
     moment: str,
     with_capability: bool,
+    option: dict[str, str],
 ) -> None:
     if with_capability and not has_capability(tmp_path):
         pytest.skip("needs CAP_NET_ADMIN")
@@ -467,12 +512,12 @@ def test_a_file_that_replaces_a_unix_socket_keeps_its_owner_and_mode(
     def open_(**options: Any) -> list[socket.socket]:
         return opened(LIKE_NOBODY, **options)
 
-    refused = attempt(open_, bind=f"unix:{path}", unix_socket_mode="666")
+    refused = attempt(open_, bind=f"unix:{path}", **option)
     assert isinstance(refused, BindError)
     for each in tmp_path.iterdir():
         uid, gid, mode = state_of(each)
         assert (uid, gid) == (0, 0), f"{each} was given away"
-        assert mode != 0o666 or each.is_symlink(), f"{each} was opened to all"
+        assert mode not in (0o666, 0o660) or each.is_symlink(), f"{each} was opened to all"
 
 
 # Descriptors

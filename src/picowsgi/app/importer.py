@@ -64,6 +64,12 @@ def load_application(spec: str) -> WSGIApplication:
     return _check(_call_factory(found, f"{name}:{match[1]}"), f"{name}:{match[1]}()")
 
 
+def load_module(name: str) -> ModuleType:
+    """Import and return a module, from the current directory first. Raises AppImportError."""
+    _search_first(_current_directory())
+    return _import_module(name)
+
+
 def _fail(message: str) -> NoReturn:
     raise AppImportError(message)
 

@@ -6,6 +6,7 @@ Never opens a socket and never loads an application: it only says what was asked
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +31,17 @@ _NO_OPTIONS_OF_OURS = frozenset(
         "PICOWSGI_INHERITED",
         "PICOWSGI_LISTENER",
     }
+)
+
+
+# A variable that Kubernetes puts into every container for a Service whose name begins with
+# "picowsgi", and its value. A port of an option is a number.
+_SERVICE = re.compile(
+    r"\w+_SERVICE_HOST=.*"
+    r"|\w+_SERVICE_PORT(_\w+)?=\d{1,5}"
+    r"|\w+_PORT=(tcp|udp|sctp)://.+:\d{1,5}"
+    r"|\w+_PORT_(?P<port>\d{1,5})_(?P<proto>TCP|UDP|SCTP)"
+    r"(=(tcp|udp|sctp)://.+:(?P=port)|_ADDR=.+|_PORT=(?P=port)|_PROTO=(tcp|udp|sctp))"
 )
 
 
@@ -85,7 +97,20 @@ def load_settings(
         except ValueError as error:
             message = f"{given.origin}: expected {error}, got {given.value!r}"
             raise ConfigError(message) from None
-    return Settings(**values, sources={name: given.origin for name, given in chosen.items()})
+    return Settings(
+        **values,
+        sources={name: given.origin for name, given in chosen.items()},
+        ignored=tuple(
+            variable
+            for variable, value in environ.items()
+            if variable.startswith(PREFIX) and is_of_service(variable, value)
+        ),
+    )
+
+
+def is_of_service(variable: str, value: str) -> bool:
+    """Tell whether it describes a Service of Kubernetes, and is no option."""
+    return _SERVICE.fullmatch(f"{variable}={value}") is not None
 
 
 def _refuse_both_addresses(level: _Level) -> None:
@@ -116,6 +141,8 @@ def _from_environ(environ: Mapping[str, str]) -> _Level:
     level: _Level = {}
     for variable, value in environ.items():
         if not variable.startswith(PREFIX) or variable in _NO_OPTIONS_OF_OURS:
+            continue
+        if is_of_service(variable, value):
             continue
         if variable not in by_variable:
             hint = did_you_mean(variable, by_variable)

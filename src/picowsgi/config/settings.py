@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from picowsgi.config.log_format import check_format
 from picowsgi.config.option import GIB, KIB, MIB, UNSET, Option, Section
-from picowsgi.config.values import check_health, parse_bind, parse_host, parse_mount, parse_static
+from picowsgi.config.values import (
+    check_health,
+    check_module,
+    parse_bind,
+    parse_host,
+    parse_mount,
+    parse_static,
+)
 from picowsgi.system.sockets import Bind
 
 if TYPE_CHECKING:
@@ -68,6 +75,9 @@ class Settings:
         minimum=UNSET,
         maximum=0o777,
         help="permissions of unix sockets, such as 660",
+    )
+    unix_socket_group: str = _ADDRESS.option(
+        "", kind="str", metavar="GROUP", help="group that may use unix sockets (mode 660)"
     )
     poller: str = _ADDRESS.option(
         "auto",
@@ -133,6 +143,13 @@ class Settings:
     )
     preload: bool = _PROCESSES.option(
         False, kind="flag", help="load the application before the fork"
+    )
+    hooks: str = _PROCESSES.option(
+        "",
+        kind="str",
+        metavar="MODULE",
+        check=check_module,
+        help="functions to call as processes start and end",
     )
     max_requests: int = _PROCESSES.option(
         0, kind="int", minimum=0, maximum=2**62, help="replace a worker after N requests; 0: never"
@@ -222,7 +239,7 @@ class Settings:
         30.0, kind="seconds", minimum=0.001, maximum=86400, help="without progress of a response"
     )
     timeout_keep_alive: float = _TIMEOUTS.option(
-        15.0, kind="seconds", minimum=0.001, maximum=86400, help="an idle connection stays open"
+        75.0, kind="seconds", minimum=0.001, maximum=86400, help="an idle connection stays open"
     )
     timeout_drain: float = _TIMEOUTS.option(
         0.25, kind="seconds", minimum=0, maximum=3600, help="idle, while the server shuts down"
@@ -231,6 +248,13 @@ class Settings:
         30.0, kind="seconds", minimum=0, maximum=86400, help="to finish open requests at shutdown"
     )
 
+    drain_delay: float = _TIMEOUTS.option(
+        0.0,
+        kind="seconds",
+        minimum=0,
+        maximum=86400,
+        help="keep serving after SIGTERM, but unready",
+    )
     timeout_request: float = _TIMEOUTS.option(
         0.0, kind="seconds", minimum=0, maximum=86400, help="in the application; 0: no limit"
     )
@@ -251,6 +275,13 @@ class Settings:
         metavar="PATH",
         check=check_health,
         help="answer this path without the application",
+    )
+    health_live: str = _LOGS.option(
+        "",
+        kind="str",
+        metavar="PATH",
+        check=check_health,
+        help="the same, and 200 during a shutdown too",
     )
     access_log: str = _LOGS.option(
         "auto",
@@ -287,7 +318,13 @@ class Settings:
         kind="choice",
         metavar="FORMAT",
         choices=("text", "json"),
-        help="text or json, for the error log",
+        help="text or json, for all lines",
+    )
+    request_id: bool = _LOGS.option(
+        False, kind="flag", help="give each request an ID, or take X-Request-ID"
+    )
+    error_log: str = _LOGS.option(
+        "-", kind="str", metavar="FILE", help="file of the error log; -: standard error"
     )
     log_config: str = _LOGS.option(
         "", kind="str", metavar="FILE", help="TOML or JSON for logging.config.dictConfig"
@@ -295,6 +332,9 @@ class Settings:
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Where a value came from, in words, by the option's name; the defaults are not in it."""
+
+    ignored: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Variables of the environment that look like options, and describe a Service of Kubernetes."""
 
     def binds(self) -> list[Bind]:
         """Return the addresses to listen on: those of `bind`, or the one of host and port."""

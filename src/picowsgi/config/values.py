@@ -95,3 +95,9 @@ def check_health(path: str) -> None:
     """Raise ValueError, whose text says what was expected, where this is no path for `--health`."""
     if (path and not re.fullmatch(r"/[!-~]*", path)) or "?" in path or "#" in path:
         raise ValueError("a path of printable ASCII that begins with /, without ? and #")
+
+
+def check_module(name: str) -> None:
+    """Raise ValueError where a text cannot name a module; an empty one names none."""
+    if name and not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError("the name of a module, such as mysite.hooks")

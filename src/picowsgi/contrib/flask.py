@@ -23,7 +23,7 @@ from picowsgi import __version__
 from picowsgi.config.load import load_settings
 from picowsgi.contrib.development import DevelopmentServer, Exchange, keep_listener, kept_listener
 from picowsgi.errors import BindError, ConfigError, PatchedError
-from picowsgi.system.sockets import FilePermissions, close_sockets, open_sockets, url_of
+from picowsgi.system.sockets import close_sockets, find_permissions, open_sockets, url_of
 
 if TYPE_CHECKING:
     import socket
@@ -100,7 +100,7 @@ def _listen(host: str, port: int) -> socket.socket:
     if host.startswith("unix://"):
         address = {"bind": "unix:" + host.removeprefix("unix://")}
     settings = load_settings(address)
-    permissions = FilePermissions(settings.unix_socket_mode)
+    permissions = find_permissions(settings.unix_socket_mode, settings.unix_socket_group)
     [sock] = open_sockets(settings.binds(), settings.backlog, permissions)
     click.echo(f" * Running on {url_of(sock)} with picowsgi {__version__}", err=True)
     click.secho("Press CTRL+C to quit", fg="yellow", err=True)

@@ -37,6 +37,8 @@ class Member:
         self.ready = False
         #: It is to be stopped as soon as others take its place.
         self.retiring = False
+        #: It knows that it will be stopped soon.
+        self.is_warned = False
         #: It drains, or ends.
         self.stopping = False
         #: A signal that another program has sent makes it drain.
@@ -48,6 +50,12 @@ class Member:
         self.kill_at = float("inf")
         #: It has not shown for too long that it lives.
         self.silent = False
+
+    def warn(self) -> None:
+        """Make it unready for health checks; it serves as before. A repetition changes nothing."""
+        if not self.is_warned and not self.stopping:
+            self.is_warned = True
+            self._announce_stop()
 
     def stop(self, *, others_accept: bool) -> None:
         """Have it drain and end; a repetition changes nothing.
@@ -61,6 +69,9 @@ class Member:
         """Have it end at once, and cut what is open."""
         self.stopping = True
         self._cut()
+
+    def _announce_stop(self) -> None:
+        raise NotImplementedError
 
     def _drain(self, *, others_accept: bool) -> None:
         raise NotImplementedError
@@ -131,6 +142,9 @@ class OwnThreads(Member):
         """Whether it has ended by an error."""
         return self._pool.error is not None
 
+    def _announce_stop(self) -> None:
+        self._pool.announce_stop()
+
     def _drain(self, *, others_accept: bool) -> None:
         self._pool.stop(others_accept=others_accept)
 
@@ -141,13 +155,14 @@ class OwnThreads(Member):
         """Give the threads up: they cannot be ended."""
         self._pool.stop_now()
         self.abandoned = True
+        self._pool.close()
 
     def has_ended(self) -> bool:
         """Tell whether it has ended; never waits."""
         # The thread that has said so may need another moment; nothing would tell when it is over.
         if self.abandoned or not self._pool.join(None if self._over else 0):
             return self.abandoned
-        self.abandoned = not self._over  # then the worker has given its threads up
+        self.abandoned = self._pool.gave_up
         return True
 
     def _note_end(self) -> None:
@@ -219,6 +234,9 @@ class ChildProcess(Member):
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def _announce_stop(self) -> None:
+        self._order(status_pipe.WARN)
+
     def _drain(self, *, others_accept: bool) -> None:
         told = self._order(status_pipe.LEAVE if others_accept else status_pipe.DRAIN)
         if not told or not self.ready:  # while it loads the application the signal ends it
@@ -258,11 +276,19 @@ class ChildProcess(Member):
             self.channel = -1
 
     @property
+    def status(self) -> int:
+        """Its exit status, or the number of the signal that has killed it, negative.
+
+        Of one that has not ended it is 0.
+        """
+        return 0 if self._exit is None else os.waitstatus_to_exitcode(self._exit)
+
+    @property
     def end(self) -> str:
         """How it has ended, in words."""
         if self._exit is None:
             return "runs"
-        code = os.waitstatus_to_exitcode(self._exit)
+        code = self.status
         if code >= 0:
             return f"ended with status {code}"
         return f"was killed by signal {-code} ({signal.strsignal(-code)})"

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 from picowsgi import core
 from picowsgi.app import middleware
 from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.log import get_logger
+from picowsgi.process import ending
+from picowsgi.process.hooks import load_hooks
 from picowsgi.process.service import OnReady, Service
 from picowsgi.system import fork_guard
 from picowsgi.system.browser import open_page
@@ -24,7 +27,7 @@ from picowsgi.system.descriptors import make_room
 from picowsgi.system.monkey import refuse_patched
 from picowsgi.system.pidfile import PidFile
 from picowsgi.system.privileges import find_identity
-from picowsgi.system.sockets import FilePermissions, close_sockets, open_sockets
+from picowsgi.system.sockets import close_sockets, find_permissions, open_sockets
 from picowsgi.system.systemd import Notifier, take_sockets
 from picowsgi.threads import loop
 
@@ -56,6 +59,10 @@ def run(
     from picowsgi.process.supervisor import supervise  # not for --help
 
     refuse_patched()
+    if settings.ignored and inherited is None:
+        get_logger().info(
+            "%s and the like are ignored: Kubernetes sets them for a Service", settings.ignored[0]
+        )
     pipe = inherited.status_pipe() if inherited is not None else None
     identity = check(settings)
     settings = replace(settings, max_connections=make_room(settings.max_connections))
@@ -78,8 +85,9 @@ def run(
             prepare()
         if pipe is not None:
             core.die_with_parent(signal.SIGTERM)
-        with _reloading(service):
-            return supervise(service)
+        service.hooks = load_hooks(settings.hooks)
+        with _serving(service), _reloading(service):
+            status = supervise(service)
     except AppImportError as error:
         if pipe is None:
             raise
@@ -91,6 +99,11 @@ def run(
             close_sockets(sockets)
         if service.pid_file is not None:
             service.pid_file.remove()
+    if command is not None:
+        is_held_up = command.is_running and ending.has_threads()
+        if service.left_threads or is_held_up:  # they could disturb an ordinary end, or prevent it
+            ending.leave(status)
+    return status
 
 
 def _load_here(load: Callable[[], WSGIApplication]) -> WSGIApplication:
@@ -126,6 +139,24 @@ def _greet(settings: Settings, on_ready: OnReady, sockets: list[socket.socket]) 
 
 
 @contextmanager
+def _serving(service: Service) -> Iterator[None]:
+    """Call the hooks of a server's start and end, in its first process.
+
+    A keeper is the same process as before, where the hook of the start was called.
+    """
+    inherited = service.inherited
+    if service.status_pipe is not None:
+        yield
+        return
+    if inherited is None or inherited.role != "keeper":
+        service.hooks.call("on_start")
+    try:
+        yield
+    finally:
+        service.hooks.call("on_stop")
+
+
+@contextmanager
 def _reloading(service: Service) -> Iterator[None]:
     """Watch the application's files, where that is asked for."""
     if not service.settings.reload:
@@ -154,6 +185,7 @@ def check(settings: Settings) -> Identity | None:
         os.umask(settings.umask)
     core.check_poller(settings)
     middleware.check(settings)
+    find_permissions(settings.unix_socket_mode, settings.unix_socket_group)
     return find_identity(settings.user, settings.group)
 
 
@@ -170,5 +202,5 @@ def _listen(
 
 
 def _open(settings: Settings, owner: Owner | None) -> list[socket.socket]:
-    permissions = FilePermissions(settings.unix_socket_mode, owner)
+    permissions = find_permissions(settings.unix_socket_mode, settings.unix_socket_group, owner)
     return open_sockets(settings.binds(), settings.backlog, permissions)

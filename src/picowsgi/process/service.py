@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from picowsgi.process.hooks import Hooks
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
@@ -39,12 +41,15 @@ class Service:
     #: To the supervisor, where this process is a worker.
     status_pipe: StatusPipe | None = None
     pid_file: PidFile | None = None
+    hooks: Hooks = field(default_factory=Hooks)
     #: What this process was started with, where a former one has started it.
     inherited: Inherited | None = None
     #: What looks for changed files, where the application is to be loaded again after a change.
     reloader: Reloader | None = None
     #: Shared with forked workers.
     balance: core.Balance | None = None
+    #: Threads were given up while they ran a request.
+    left_threads: bool = False
     #: Whose turn it is to remove the sockets' files.
     files_are_ours: bool = field(default=True)
 

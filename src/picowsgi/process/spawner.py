@@ -10,13 +10,13 @@ import dataclasses
 import gc
 import os
 import signal
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 from picowsgi import core
-from picowsgi.process.exit import leave
+from picowsgi.log import get_logger
+from picowsgi.process import ending
 from picowsgi.process.members import ChildProcess, Member
 from picowsgi.process.restart import Command, Inherited, Role, describe
 from picowsgi.process.service import Service
@@ -75,15 +75,15 @@ class Spawner:
             self._signals.forget()
             self._signals.unblock()
             core.die_with_parent(signal.SIGTERM)
-            atexit._clear()  # what the parent has to do at its end is not this process's
+            ending.begin_forked()
             for other in others:
                 if isinstance(other, ChildProcess):
                     other.close()
             status = self._work(pipe)
         except BaseException:
-            traceback.print_exc()
+            get_logger().critical("a worker has failed", exc_info=True)
         finally:
-            leave(status)
+            ending.leave(status)
 
     def start(self, role: Role) -> ChildProcess:
         """Start the service's command. Raises OSError."""

@@ -21,6 +21,7 @@ REPLACE = ord("X")  # "give me a successor, and stop me when it is ready"
 STOPPING = ord("T")  # "a signal stops me, not you"
 FAILED = ord("F")  # "the application cannot be loaded": JSON follows, up to the end
 # The supervisor says; what a worker has begun of these it can only end sooner:
+WARN = ord("W")  # "a stop comes soon: health checks are to see that; serve as before"
 DRAIN = ord("D")  # "finish, also what waits to be accepted"
 LEAVE = ord("L")  # "finish; other workers go on accepting"
 NOW = ord("N")  # "end now, and cut what is open"

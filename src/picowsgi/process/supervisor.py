@@ -15,18 +15,19 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING
 
 from picowsgi import core, log
 from picowsgi.errors import AppImportError
 from picowsgi.log import get_logger
-from picowsgi.process import status_pipe
-from picowsgi.process.exit import leave
+from picowsgi.process import ending, status_pipe
 from picowsgi.process.members import ChildProcess, OwnThreads
 from picowsgi.process.service import Service
 from picowsgi.process.spawner import Spawner, freeze
 from picowsgi.process.upgrade import Upgrade
 from picowsgi.process.workers import Workers
+from picowsgi.system import orphans
 from picowsgi.system.signals import ALL, FEW, STOP, Signals
 from picowsgi.system.sockets import close_backlog
 from picowsgi.system.terminal import is_foreground
@@ -51,6 +52,19 @@ def supervise(service: Service) -> int:
     return _Supervisor(service).run()
 
 
+class _Phase(IntEnum):
+    """How near its end a supervisor is. It only moves down this list."""
+
+    #: Nothing has asked it to stop.
+    SERVING = auto()
+    #: It stops as soon as its successor serves, or has failed.
+    AWAITING_SUCCESSOR = auto()
+    #: It serves for --drain-delay, and health checks are told that it will stop.
+    DELAYED = auto()
+    #: All that serves drains, or ends.
+    STOPPING = auto()
+
+
 class _Supervisor:
     """`forked`: this process is a worker, and serves itself."""
 
@@ -58,14 +72,15 @@ class _Supervisor:
         self._service = service
         self._forked = forked
         self._is_keeper = service.inherited is not None and service.inherited.role == "keeper"
-        #: All that serves drains, or ends.
-        self._stopping = False
-        #: To stop as soon as the successor serves.
-        self._stop_wanted = False
+        self._phase = _Phase.SERVING
+        #: When the phase DELAYED ends.
+        self._stop_at = math.inf
         #: When SIGINT came.
         self._interrupted = -math.inf
         self._announced = False
         self._reloading = False
+        #: Children of this process that the application has started.
+        self._application_children: set[int] = set()
         self._last_heartbeat = -math.inf
         #: What serves here was found to be stuck, and another asked for.
         self._replaced = False
@@ -76,6 +91,14 @@ class _Supervisor:
         self._signals = Signals(
             ALL if service.command is not None or service.has_workers or forked else FEW,
             whole_process=forked or (service.command is not None and service.command.is_running),
+        )
+        #: Orphans are reaped. If the application runs in this process, its children are not known.
+        self._reaps = (
+            not forked
+            and service.command is not None
+            and service.command.is_running
+            and (service.has_workers or self._is_keeper)
+            and core.gets_orphans()
         )
         self._spawner = Spawner(service, self._signals, self._be_worker)
         self._upgrade = Upgrade(service, self._spawner)
@@ -109,19 +132,22 @@ class _Supervisor:
         service, settings = self._service, self._service.settings
         inherited = service.inherited
         if inherited is not None and self._is_keeper:
-            workers = Workers(settings, self._start_program, 1)
+            workers = Workers(settings, self._start_program, 1, self._note_exit)
             child = ChildProcess(*inherited.child, program=True)
             child.ready = workers.ready = self._announced = True
             workers.adopt(child)
             return workers
         reloader = service.reloader
         if service.has_workers and not self._forked:
+            ending.mark()
             if settings.preload:
+                before = orphans.children()
                 application = service.load()
+                self._application_children = orphans.children() - before
                 service.load = lambda: application
             service.balance = core.Balance()
             freeze()
-            workers = Workers(settings, self._fork, settings.workers)
+            workers = Workers(settings, self._fork, settings.workers, self._note_exit)
             workers.on_failure = None if reloader is None else reloader.note_failure
             return workers
         inline = OwnThreads(
@@ -132,15 +158,20 @@ class _Supervisor:
             service.balance,
             None if reloader is None else reloader.connections,
         )
-        workers = Workers(settings, None, 1)
+        workers = Workers(settings, None, 1, self._note_exit)
         workers.adopt(inline)
         self._inline = inline
         return workers
+
+    def _note_exit(self, pid: int, status: int) -> None:
+        self._service.hooks.call("worker_exit", pid, status)
 
     def _start_program(self) -> ChildProcess:
         return self._spawner.start("worker")
 
     def _fork(self) -> ChildProcess:
+        if not self._service.settings.preload:
+            ending.mark()  # nothing of the application is registered here
         return self._spawner.fork([*self._workers.members, *self._upgrade.processes()])
 
     # ---------------------------------------------------------------- the loop
@@ -151,6 +182,7 @@ class _Supervisor:
         self._signals.install()
         try:
             if self._inline is not None:
+                self._service.hooks.call("worker_start")
                 self._inline.start()
             while True:
                 self._step(time.monotonic())
@@ -161,14 +193,19 @@ class _Supervisor:
                     self._on_signal(number)
         finally:
             workers.kill()
+            self._end_inline()
             self._service.files_are_ours = not self._others_listen()
             self._signals.restore()
         if workers.failure is not None:
             raise workers.failure
-        status = 1 if workers.failed else 0
-        if self._inline is not None and self._inline.abandoned and self._service.command:
-            leave(status)  # the threads that were given up could disturb an ordinary end
-        return status
+        return 1 if workers.failed else 0
+
+    def _end_inline(self) -> None:
+        """Nothing is served in this process any more."""
+        if self._inline is not None:
+            self._service.left_threads = self._inline.abandoned
+            self._inline = None
+            self._service.hooks.call("worker_stop")
 
     def _others_listen(self) -> bool:
         inherited = self._service.inherited
@@ -194,7 +231,10 @@ class _Supervisor:
         reloader = self._service.reloader
         if reloader is not None and not self._forked and reloader.changes >= 0:
             poll.register(reloader.changes, select.POLLIN)
-        wait = self._workers.wait_for(time.monotonic())
+        now = time.monotonic()
+        wait = self._workers.wait_for(now)
+        if self._phase is _Phase.DELAYED:
+            wait = min(wait, max(0.0, self._stop_at - now))
         if pipe is not None:
             wait = min(wait, _COUNT if self._requests_most else _HEARTBEAT)
         if self._inline is not None and self._service.settings.timeout_request:
@@ -209,13 +249,16 @@ class _Supervisor:
         """Do what is due."""
         service, workers, pipe = self._service, self._workers, self._service.status_pipe
         self._upgrade.check()
-        if self._stop_wanted and not self._stopping and not self._upgrade.is_starting():
-            self._stop()
+        if self._phase is _Phase.AWAITING_SUCCESSOR and not self._upgrade.is_starting():
+            self._begin_stop(now)
+        if self._phase is _Phase.DELAYED and now >= self._stop_at:
+            self._stop(interrupted=self._interrupted > -math.inf)
         if pipe is not None:
             self._follow_orders(pipe)
         if service.reloader is not None and not self._forked:
             self._reload_changes(service.reloader, now)
         workers.step(now)
+        self._reap_orphans()
         if workers.ready and not self._announced:
             self._announced = True
             service.on_ready(service.sockets)
@@ -234,6 +277,11 @@ class _Supervisor:
             self._replaced = True  # a thread cannot be ended, but a process can be replaced
             if pipe is not None or service.command is not None:
                 self._reload()
+
+    def _reap_orphans(self) -> None:
+        if self._reaps:
+            own = {one.pid for one in (*self._workers.processes(), *self._upgrade.processes())}
+            orphans.reap(self._application_children | own)
 
     def _send_heartbeat(self, now: float) -> None:
         """Show that this process lives, and those that it answers for."""
@@ -265,7 +313,9 @@ class _Supervisor:
         elif number == signal.SIGHUP:
             if self._in_terminal and not os.isatty(_STANDARD_ERROR):
                 self._stop()
-            else:
+            elif self._phase < _Phase.DELAYED:
+                if self._service.status_pipe is None:
+                    self._service.hooks.call("on_reload")
                 self._reload()
         elif number == signal.SIGUSR1:
             log.reopen()
@@ -275,7 +325,7 @@ class _Supervisor:
         elif number == signal.SIGQUIT:
             self._forward(number)
         elif number == signal.SIGUSR2:
-            if not self._stopping:
+            if self._phase < _Phase.DELAYED:
                 self._upgrade.start()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             self._change(number)
@@ -290,18 +340,44 @@ class _Supervisor:
         pipe = self._service.status_pipe
         if pipe is not None:
             # SIGINT comes from the terminal, to the supervisor as well, and that decides.
-            if number == signal.SIGTERM and not self._stopping:
-                pipe.send(status_pipe.STOPPING)
-                self._stop()
+            if number == signal.SIGTERM and self._phase is not _Phase.STOPPING:
+                self._on_stop_of_worker(pipe)
             return
         interrupted = number == signal.SIGINT
         if interrupted and self._is_second_interrupt():
             self._stop_now()
-        elif self._upgrade.is_starting() and not self._stopping and not self._stop_wanted:
+        elif self._phase is _Phase.SERVING and self._upgrade.is_starting():
             get_logger().info("stopping when the successor serves")
-            self._stop_wanted = True
+            self._phase = _Phase.AWAITING_SUCCESSOR
         else:
+            self._begin_stop(time.monotonic(), interrupted=interrupted)
+
+    def _on_stop_of_worker(self, pipe: StatusPipe) -> None:
+        """Stop this worker alone, or leave it to the supervisor, which may have had the signal too.
+
+        With --drain-delay the supervisor starts another one first, or stops all of them together.
+        """
+        if (
+            self._service.settings.drain_delay
+            and self._announced
+            and pipe.send(status_pipe.REPLACE)
+        ):
+            return
+        pipe.send(status_pipe.STOPPING)
+        self._stop()
+
+    def _begin_stop(self, now: float, *, interrupted: bool = False) -> None:
+        """Stop, or first serve on for --drain-delay while health checks get a 503.
+
+        Where a successor serves on the same sockets, nobody has to be sent elsewhere.
+        """
+        delay = self._service.settings.drain_delay
+        if not delay or self._upgrade.serves():
             self._stop(interrupted=interrupted)
+        elif self._phase < _Phase.DELAYED:
+            get_logger().info("stopping in %g s; health checks get a 503 until then", delay)
+            self._phase, self._stop_at = _Phase.DELAYED, now + delay
+            self._workers.warn()
 
     def _is_second_interrupt(self) -> bool:
         now = time.monotonic()
@@ -316,16 +392,19 @@ class _Supervisor:
         for order in pipe.read_orders():
             if order == status_pipe.NOW:
                 self._stop_now()
+            elif order == status_pipe.WARN:
+                self._workers.warn()
             else:
                 self._stop(others_accept=order == status_pipe.LEAVE)
-        if not self._stopping and pipe.is_supervisor_gone():
+        if self._phase is not _Phase.STOPPING and pipe.is_supervisor_gone():
             get_logger().warning("the supervisor is gone")
             self._stop()
 
     def _stop(self, *, others_accept: bool = False, interrupted: bool = False) -> None:
         """Drain and end; a repetition changes nothing. `others_accept`: see ThreadPool.stop."""
-        if not self._stopping:
-            self._stopping = True
+        if self._phase is not _Phase.STOPPING:
+            self._phase = _Phase.STOPPING
+            ending.set_limit(time.monotonic() + self._service.settings.timeout_graceful)
             get_logger().debug("stopping")
             if not self._upgrade.succeed():
                 self._service.notifier.stopping()
@@ -350,7 +429,7 @@ class _Supervisor:
 
     def _change(self, number: int) -> None:
         """One worker more, or one less."""
-        if self._stopping:
+        if self._phase >= _Phase.DELAYED:
             return
         if self._inline is not None:
             get_logger().warning("this server has no workers; --workers 2 makes it one that has")
@@ -362,7 +441,7 @@ class _Supervisor:
     def _reload(self) -> None:
         """Have what serves replaced by the same, loaded again."""
         service, workers = self._service, self._workers
-        if self._stopping:
+        if self._phase >= _Phase.DELAYED:
             return
         if service.status_pipe is not None:
             service.status_pipe.send(status_pipe.REPLACE)  # the supervisor sees to it
@@ -384,7 +463,7 @@ class _Supervisor:
     def _reload_changes(self, reloader: Reloader, now: float) -> None:
         """Start again after a change, at once: nothing old is to be seen any more."""
         changed = reloader.read_changes()
-        if changed and not self._stopping:
+        if changed and self._phase is not _Phase.STOPPING:
             self._workers.restart(now)
             names = [os.path.relpath(path) for path in changed[:3]]
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -395,10 +474,11 @@ class _Supervisor:
     def _drop_application(self) -> None:
         """After such a reload, release the application, its threads and its memory."""
         workers = self._workers
-        if workers.reloading or self._stopping or self._upgrade.lives():
+        if workers.reloading or self._phase is _Phase.STOPPING or self._upgrade.lives():
             return
         programs = [one for one in workers.processes() if one.program]
         if not programs:
             self._application_is_stale = False  # the reload was given up
         elif len(workers.members) == 1 and not programs[0].stopping:
+            self._end_inline()
             self._spawner.become_keeper(programs[0])

@@ -24,8 +24,16 @@ _LOADING_TIME = 1.0  # seconds for a process that cannot load the application
 class Workers:
     """The servings of one process, kept at `target`; `spawn` makes one more, where any can be."""
 
-    def __init__(self, settings: Settings, spawn: Spawn | None, target: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        spawn: Spawn | None,
+        target: int,
+        on_exit: Callable[[int, int], object] = lambda _pid, _status: None,
+    ) -> None:
+        """`on_exit` is called with the number of each process that has ended, and its status."""
         self._settings = settings
+        self._on_exit = on_exit
         self._spawn = spawn
         self._target = target
         #: What there was before a reload, for the case that it fails.
@@ -37,6 +45,8 @@ class Workers:
         #: All that are wanted have been ready once.
         self.ready = False
         self.reloading = False
+        #: They will be stopped soon: see `warn`.
+        self.warned = False
         self.stopping = False
         #: Why nothing could start.
         self.failure: AppImportError | None = None
@@ -57,6 +67,10 @@ class Workers:
     def processes(self) -> list[ChildProcess]:
         """Return those that are processes."""
         return [one for one in self.members if isinstance(one, ChildProcess)]
+
+    def warn(self) -> None:
+        """Make all of them, and those still to come, unready for health checks."""
+        self.warned = True
 
     def stop(self, now: float, *, others_accept: bool = False, within: float = math.inf) -> None:
         """Have all of them drain and end, `within` so many seconds; a repetition changes nothing.
@@ -82,6 +96,7 @@ class Workers:
             one.kill()
             if isinstance(one, ChildProcess):
                 one.has_ended(wait=True)
+                self._on_exit(one.pid, one.status)
         self.members.clear()
 
     def change(self, by: int, now: float) -> None:
@@ -134,21 +149,31 @@ class Workers:
         for one in ended:
             if one in self.members:  # else the end of one before has ended all
                 self.members.remove(one)
+                if isinstance(one, ChildProcess):
+                    self._on_exit(one.pid, one.status)
                 if not one.stopping and not self.stopping:
                     self._on_unexpected_exit(one, now)
         self._watchdog.check(self.members, now)
         if not self.stopping:
-            for one in self.members:
-                if one.needs_replacement and not one.retiring and not one.stopping:
-                    get_logger().info("%s is to be replaced", one)
-                    one.retiring = True
-            self._fill(now)
-            self._settle(now)
+            self._keep_up(now)
         for one in self.members:
             if one.kill_at <= now:
                 if not one.silent:
                     get_logger().error("%s did not end in time: its open requests are cut off", one)
                 one.kill()
+
+    def _keep_up(self, now: float) -> None:
+        """Have as many serve as are wanted."""
+        for one in self.members:
+            # What is to be stopped soon needs nobody in its place.
+            if one.needs_replacement and not (one.retiring or one.stopping or self.warned):
+                get_logger().info("%s is to be replaced", one)
+                one.retiring = True
+        self._fill(now)
+        self._settle(now)
+        if self.warned:
+            for one in self.members:
+                one.warn()
 
     def _on_unexpected_exit(self, one: Member, now: float) -> None:
         """One has ended by an accident."""

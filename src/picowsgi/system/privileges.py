@@ -62,9 +62,17 @@ def find_identity(user: str, group: str) -> Identity | None:
             raise ConfigError(f"--user: there is no user {user!r}") from None
         uid, gid, name = found.pw_uid, found.pw_gid, found.pw_name
     if group:
-        try:
-            entry = grp.getgrgid(int(group)) if group.isdecimal() else grp.getgrnam(group)
-        except (KeyError, OverflowError):
-            raise ConfigError(f"--group: there is no group {group!r}") from None
-        gid = entry.gr_gid
+        gid = find_group(group, "--group")
     return Identity(uid, gid, name)
+
+
+def find_group(group: str, flag: str) -> int:
+    """Return the number of `group`, a name or a number, that the option `flag` has named.
+
+    Raises ConfigError for one that does not exist.
+    """
+    try:
+        entry = grp.getgrgid(int(group)) if group.isdecimal() else grp.getgrnam(group)
+    except (KeyError, OverflowError):
+        raise ConfigError(f"{flag}: there is no group {group!r}") from None
+    return entry.gr_gid

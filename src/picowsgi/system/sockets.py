@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from picowsgi.errors import BindError
 from picowsgi.system.descriptors import occupy_standard
+from picowsgi.system.privileges import find_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +29,8 @@ _SIOCUNIXFILE = 0x89E0  # Linux: opens the file that a unix socket is bound to (
 _REPLACED = (
     "another process has replaced the socket's file; restrict who can write to its directory"
 )
+_GROUP_MODE = 0o660
+_SAME = -1  # the user that a file has
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def open_sockets(
 
     They do not block and are not inherited by child processes. All of them are opened, or none
     and BindError is raised. A descriptor given as `fd://N` belongs to its socket from then on.
-    `access` is for the files of unix sockets.
+    `permissions` are for the files of unix sockets.
     """
     occupy_standard()
     sockets: list[socket.socket] = []
@@ -79,6 +82,19 @@ def open_sockets(
         close_sockets(sockets)
         raise
     return sockets
+
+
+def find_permissions(mode: int, group: str, owner: Owner | None = None) -> FilePermissions:
+    """Return who may connect to unix sockets: `owner`, and the group of this name where it has one.
+
+    Raises ConfigError for a group that does not exist.
+    """
+    if not group:
+        return FilePermissions(mode, owner)
+    number = find_group(group, "--unix-socket-group")
+    # The group is of use only where it may write.
+    user = _SAME if owner is None else owner[0]
+    return FilePermissions(_GROUP_MODE if mode < 0 else mode, (user, number))
 
 
 def close_sockets(sockets: Iterable[socket.socket]) -> None:
@@ -318,7 +334,11 @@ def _open_unix(bind: Bind, backlog: int, permissions: FilePermissions) -> socket
         except OSError as error:
             raise _unix_error(bind, error) from None
         sock.remember_file(bind.path)
-        sock.set_permissions(permissions)  # nobody can connect yet
+        try:
+            sock.set_permissions(permissions)  # nobody can connect yet
+        except PermissionError as error:
+            text = "the socket's owner or group cannot be set; only root, or a member, can do that"
+            raise BindError(f"cannot listen on {bind}: {text}", error.errno) from None
         sock.listen(backlog)
     except BaseException:
         sock.close()

@@ -16,6 +16,7 @@ from picowsgi import core
 from picowsgi.log import get_logger
 from picowsgi.threads import loop
 from picowsgi.threads.access_log import AccessLog
+from picowsgi.threads.incidents import describe_lost_lines
 from picowsgi.wsgi.gateway import EXTENSIONS, Gateway
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
 
 _NOTHING: Mapping[str, Any] = {}
+_LOG_MOST = 2.0  # seconds at the end for lines of the access log that have not been written
+_LOG_QUIET = 0.3  # seconds of these in which none can be written
 _LOOK = 0.25  # seconds: how soon join() sees that a stop was asked for
 
 
@@ -76,8 +79,11 @@ class ThreadPool:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._running = 0
+        self._is_closed = False
         self._over = threading.Event()
         self._deadline: float | None = None
+        #: Threads were left behind at requests that did not end.
+        self.gave_up = False
         #: Why a serving thread ended though nobody asked for it.
         self.error: BaseException | None = None
         #: Called by the last thread that ends.
@@ -117,10 +123,16 @@ class ThreadPool:
         with self._lock:
             self._running += 1  # this thread: what has begun may end before the rest begins
         try:
+            self._access.start()
             for one in self._loops:
                 one.start(self._start_thread)
         finally:
             self._note_end()
+
+    def announce_stop(self) -> None:
+        """Answer health checks with 503, and end connections after a response; serve as before."""
+        for one in self._loops:
+            one.core.announce_stop()
 
     def stop(self, *, others_accept: bool = False) -> None:
         """Drain and end; once it drains, another call changes nothing.
@@ -154,8 +166,10 @@ class ThreadPool:
         while not self._over.wait(_LOOK if timeout is None else min(_LOOK, timeout)):
             now = time.monotonic()
             if self._deadline is not None and now >= self._deadline + _LOOK:
+                self.gave_up = True
                 for one in self._loops:
                     one.log_stuck()
+                self.close()
                 return True
             if until is not None and now >= until:
                 return False
@@ -165,11 +179,25 @@ class ThreadPool:
         return True
 
     def close(self) -> None:
-        """Close the log; of a worker that was started, `join` does it."""
+        """Close the log; of a worker that was started, `join` does it.
+
+        Threads that were given up log nothing any more.
+        """
         if self._is_forked:
             return
         with self._lock:
-            self._access.close()
+            is_first = not self._is_closed
+            self._is_closed = True
+            lost = sum(one.core.end_log(_LOG_MOST, _LOG_QUIET) for one in self._loops)
+            lost += self._access.close(_LOG_MOST, _LOG_QUIET)
+        dropped = sum(one.core.dropped_headers for one in self._loops)
+        if dropped and is_first:
+            get_logger().warning(
+                "%d headers with an underscore in their name were dropped (--underscore-fields)",
+                dropped,
+            )
+        if lost:
+            get_logger().warning("%s", describe_lost_lines(lost, "nobody read it until the end"))
 
     def reopen_logs(self) -> None:
         """Open the access log's file again, as after a rotation."""
@@ -207,7 +235,10 @@ class ThreadPool:
     def _note_end(self) -> None:
         with self._lock:
             self._running -= 1
-            last = self._running == 0
-        if last:
+            left = self._running
+        if left == 0:
             self._over.set()
+            self.on_end()
+        elif left == sum(one.left_behind for one in self._loops):
+            self._deadline = time.monotonic()  # there is nothing to wait for
             self.on_end()

@@ -1,0 +1,94 @@
+"""The functions of `--hooks MODULE`, which are called as processes start and end.
+
+Never lets an error of one of them stop the server.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from picowsgi.errors import AppImportError, ConfigError, did_you_mean
+from picowsgi.log import get_logger
+from picowsgi.system import fork_guard
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+#: The name of each hook, with the names of its arguments.
+HOOKS: Mapping[str, tuple[str, ...]] = {
+    "on_start": (),
+    "worker_start": (),
+    "worker_stop": (),
+    "worker_exit": ("pid", "status"),
+    "on_reload": (),
+    "on_stop": (),
+}
+
+
+class Hooks:
+    """The hooks that a module has; without a module there are none."""
+
+    def __init__(self, functions: Mapping[str, Callable[..., object]] | None = None) -> None:
+        self._functions = functions or {}
+
+    def call(self, name: str, *arguments: object) -> None:
+        """Call the hook of this name, where there is one; what it raises is logged."""
+        function = self._functions.get(name)
+        if function is None:
+            return
+        process = os.getpid()
+        try:
+            function(*arguments)
+        except BaseException as error:
+            if os.getpid() != process:
+                fork_guard.leave_child(error)
+            get_logger().error("the hook %s has failed", name, exc_info=error)
+        if os.getpid() != process:
+            fork_guard.leave_child()
+
+
+def load_hooks(name: str) -> Hooks:
+    """Return the hooks of the module `name`; an empty name means none.
+
+    Raises AppImportError where it cannot be imported, and ConfigError where it has none, or a
+    function that looks like a hook and would not be called.
+    """
+    if not name:
+        return Hooks()
+    from picowsgi.app.importer import load_module  # only where it is asked for
+
+    try:
+        module = load_module(name)
+    except AppImportError as error:
+        raise AppImportError(f"--hooks: {error}", error.application_traceback) from None
+    functions = {
+        key: value
+        for key, value in vars(module).items()
+        if key in HOOKS or (key.startswith(("on_", "worker_")) and callable(value))
+    }
+    for key, value in functions.items():
+        _check(module, key, value)
+    if not functions:
+        raise ConfigError(f"--hooks: {name} has none of the functions {', '.join(HOOKS)}")
+    return Hooks(functions)
+
+
+def _check(module: ModuleType, name: str, function: Any) -> None:
+    label = f"--hooks: {module.__name__}.{name}"
+    if name not in HOOKS:
+        hint = did_you_mean(name, HOOKS) or f"; the hooks are {', '.join(HOOKS)}"
+        raise ConfigError(f"{label} is not a hook{hint}")
+    if not callable(function):
+        raise ConfigError(f"{label}: expected a function, got {function!r}")
+    import inspect
+
+    arguments = HOOKS[name]
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        expected = f"{name}({', '.join(arguments)})"
+        raise ConfigError(f"{label}: expected the function {expected}") from None
+    except ValueError:
+        pass  # of a function in C nothing is known
