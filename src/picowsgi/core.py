@@ -350,9 +350,9 @@ class CoreServer:
     def watch(self) -> tuple[int, int]:
         """Look after the serving threads; blocks until there is something to do.
 
-        Returns WATCH_START, WATCH_INCIDENT, WATCH_SLOW or WATCH_STUCK and the number of a thread, or
-        WATCH_STOP and how many threads will not come back, where none but these is at a request.
-        To be called by one thread that serves nothing.
+        Returns WATCH_START, WATCH_INCIDENT, WATCH_SLOW or WATCH_STUCK and the number of a thread,
+        or WATCH_STOP and how many threads will not come back, if only these have a request.
+        One thread that serves no request calls this.
         """
         answer: int = lib.pw_watch(self.pointer)
         return answer & lib.PW_WATCH_MASK, answer >> lib.PW_WATCH_SHIFT

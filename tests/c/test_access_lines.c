@@ -278,7 +278,8 @@ static void numbers_of_a_response(void)
                " 500 2 2 1 1.000000 1000 1000000 3 1.00 s");
     CHECK_LINE("", (&(pw_access_facts){500, 2, 61234567, 3, NULL}),
                " 500 2 2 61 61.234567 61234 61234567 3 61.23 s");
-    CHECK_LINE("", (&(pw_access_facts){500, 2, 450, -5, NULL}), " 500 2 2 0 0.000450 0 450 0 0.4 ms");
+    CHECK_LINE("", (&(pw_access_facts){500, 2, 450, -5, NULL}),
+               " 500 2 2 0 0.000450 0 450 0 0.4 ms");
     end();
 }
 
