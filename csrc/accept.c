@@ -1,6 +1,7 @@
 /*
- * New connections, in batches; a pause while there is no room for more, or they are others' turn. Where
- * all places are taken, the connection that has been idle longest goes for a new one.
+ * Accepting of new connections, in batches. It pauses while there is no room, or while it is
+ * another server's turn. At the maximum of connections, the one that has been idle longest is
+ * closed for a new one.
  */
 #include <errno.h>
 #include <limits.h>
@@ -22,10 +23,10 @@
 #include "timer.h"
 
 #define PW_BATCH 64
-#define PW_LOOK_AT 32      /* idle connections, for one that can go */
-#define PW_IDLE_MS 100     /* a client that had an answer more recently may be asking again now */
-#define PW_ASIDE_MS 8      /* for so long the others have their turn */
-#define PW_ASIDE_LOOK_MS 1 /* how often to look whether they have had it */
+#define PW_LOOK_AT 32 /* idle connections, for one that can go */
+#define PW_IDLE_MS 100
+#define PW_ASIDE_MS 8      /* how long this server leaves new connections to the others */
+#define PW_ASIDE_LOOK_MS 1 /* how often it compares again during that time */
 
 static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
                      uint8_t listener)
@@ -42,7 +43,7 @@ static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *p
     conn->entry = -1;
     conn->timer.kind = PW_TIMER_NONE;
     conn->state = PW_CONN_IDLE;
-    conn->what = PW_READABLE; /* most clients have sent something by now */
+    conn->what = PW_READABLE; /* most clients have sent bytes already */
     switch (peer->ss_family) {
     case AF_INET:
         memcpy(&conn->peer.v4, peer, sizeof conn->peer.v4);
@@ -61,8 +62,8 @@ static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *p
     pw_run(server, conn, false);
 }
 
-/* The connection that has been idle longest, or NULL; one that is still reading goes only where the
- * others do so too. */
+/* The connection that has been idle longest, or NULL. One whose client is still reading is returned
+ * only if all of them are. */
 static pw_conn *accept_longest_idle(pw_server *server)
 {
     pw_conn *reading = NULL;
@@ -71,7 +72,7 @@ static pw_conn *accept_longest_idle(pw_server *server)
         pw_conn *conn = pw_conn_of(timer);
         timer = pw_timers_next(&server->timers, PW_TIMER_KEEP_ALIVE, timer);
         if (conn->state == PW_CONN_READY || conn->state == PW_CONN_APP) {
-            pw_timer_stop(&conn->timer); /* as pw_conn_timeout does */
+            pw_timer_stop(&conn->timer); /* as in pw_conn_timeout */
         } else if (pw_conn_is_idle(server, conn)) {
             if (pw_conn_is_served(conn))
                 return conn;
@@ -81,17 +82,17 @@ static pw_conn *accept_longest_idle(pw_server *server)
     return reading;
 }
 
-/* When it may go, in ms. */
+/* The time from which the connection may be closed for a new one, in ms. */
 static int64_t accept_may_go(const pw_server *server, const pw_conn *conn)
 {
     return conn->timer.due - server->timers.length[PW_TIMER_KEEP_ALIVE] + PW_IDLE_MS;
 }
 
-/* What can be done where one more connection has no place. */
+/* The outcome of making room for one more connection at the maximum. */
 typedef enum {
     PW_ROOM_MADE,
-    PW_ROOM_UNWANTED, /* for there is no connection to accept: nobody has to go */
-    PW_ROOM_NONE,     /* resume_at is when there may be */
+    PW_ROOM_UNWANTED, /* no connection waits to be accepted, so none was closed */
+    PW_ROOM_NONE,     /* resume_at is when there may be room */
 } pw_room;
 
 static pw_room accept_make_room(pw_server *server, const pw_listener *listener)
@@ -124,7 +125,7 @@ static bool accept_is_ahead(const pw_server *server)
            pw_balance_is_ahead(server->accept.balance, server->accept.place);
 }
 
-/* The others are woken for connections that come from now on. */
+/* Stops accepting for a while: new connections wake the other servers. */
 static void accept_step_aside(pw_server *server)
 {
     if (server->accept.paused || server->accept.aside)
@@ -154,7 +155,7 @@ void pw_accept_waited(pw_server *server)
 {
     if (!server->accept.aside || server->timers.now < server->accept.aside_until)
         return;
-    /* Nothing is left lying because another process, which should have taken it, is stuck. */
+    /* If the other server is stuck, this one takes all connections that wait. */
     server->accept.turn = server->accept.turn < PW_BATCH ? server->accept.turn * 2 : PW_BATCH;
     accept_step_back(server);
 }
@@ -174,8 +175,8 @@ static int accept_one(int listener, struct sockaddr_storage *peer)
     return pw_accept_from(listener, peer, &size);
 }
 
-/* At most so many new connections, put into the run queue. Returns whether it found that no
- * more wait there now. */
+/* Accepts `most` new connections at most, and puts them into the run queue. Returns whether no more
+ * connections wait now. */
 static bool accept_some(pw_server *server, pw_listener *listener, int most)
 {
     for (int i = 0; i < most; i++) {
@@ -210,9 +211,9 @@ static bool accept_some(pw_server *server, pw_listener *listener, int most)
         case EINTR:
         case EPROTO:
         case EPERM:
-            continue; /* that connection is lost, the next may be good */
+            continue; /* the client has gone, the next connection may be good */
         default:
-            return true; /* EAGAIN: no more; the rest concern the listening socket and do not pass */
+            return true; /* EAGAIN: no more; the other errors of the socket are permanent */
         }
     }
     return false;
@@ -233,12 +234,12 @@ void pw_accept_drain(pw_server *server)
         pw_listener *listener = &server->accept.listeners[i];
         if (listener->fd < 0)
             continue;
-        /* What waits in a channel that is open is for the next process, which also gets what this one
-         * hands over there. */
+        /* Connections that wait in an open channel are for the next process, which also gets those
+         * that this one hands over there. */
         bool done = listener->is_channel && pw_transfer_is_open(server);
-        /* The system may have told this process alone of a connection; so what waits is accepted
-         * first even where others accept. At its maximum of connections it was told of none, but
-         * without a free descriptor it may have been. */
+        /* The system may have woken only this process for a connection. So this process accepts
+         * what waits first, even if others accept too. At the maximum of connections it was not
+         * woken, but without a free descriptor it may have been. */
         if (!done && !server->accept.paused)
             done = accept_some(server, listener, INT_MAX);
         if (!done && server->accept.paused) {

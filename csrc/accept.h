@@ -1,24 +1,25 @@
-/* New connections. */
+/* Accepting of new connections. */
 #ifndef PW_ACCEPT_H
 #define PW_ACCEPT_H
 
 #include "state.h"
 
-/* Accepts what the poller has reported. */
+/* Accepts the connections that the poller has told. */
 void pw_accept_event(pw_server *server, pw_listener *listener);
 
-/* While it pauses because there is no room: whether an idle connection can go for a new one, now or soon. */
+/* While accepting pauses because there is no room: finds out when an
+ * idle connection can be closed for a new one. */
 void pw_accept_look(pw_server *server);
 
-/* While this process leaves new connections to the others: for how long at most, in ms; else -1. */
+/* The wait of this server while it leaves new connections to the others, in ms. -1: no patience. */
 int pw_accept_timeout(pw_server *server);
-/* The wait is over: it may be this process's turn after all. */
+/* The wait is over: this server may accept again. */
 void pw_accept_waited(pw_server *server);
-/* No new connections are for this process any more. */
+/* This server accepts no more connections. */
 void pw_accept_leave(pw_server *server);
 
-/* Accepts what waits as far as there is room, and closes the sockets where nothing waits any more, or
- * others accept it. */
+/* Accepts waiting connections while there is room. Closes a socket if no connection waits there, or
+ * if other processes accept them. */
 void pw_accept_drain(pw_server *server);
 
 #endif

@@ -4,8 +4,14 @@
  * program with the atoms of the response alone; when the response is over, the rest. Lines are
  * gathered and written together.
  *
+ * Writing must not wait: the file is a regular one, or a socket of ours that does not block. What it
+ * does not take is kept to the byte and tried again, so a line is never written twice or in part. When
+ * too much is kept, further lines are dropped whole, and counted.
+ *
  * Every byte from outside is escaped, so no request can end a line, a quoted text or a JSON string.
  */
+#include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,22 +22,29 @@
 #include "fields.h"
 #include "head.h"
 #include "incident.h"
+#include "request_id.h"
 #include "system.h"
 #include "text.h"
 
 #define PW_LOG_SIZE 65536
-#define PW_LOG_DELAY_MS 100 /* how long a line may wait for others */
+#define PW_LOG_PART 98304     /* bytes written at once, more than usually wait */
+#define PW_LOG_MOST (1 << 20) /* bytes that wait; of further lines only the number is kept */
+#define PW_LOG_WAIT_MS 100 /* the most that the loop waits for a reader, of the time that follows */
+#define PW_LOG_WAIT_EVERY_MS 1000
+#define PW_LOG_TELL_MS 10000 /* between two incidents of lines that were dropped */
+#define PW_LOG_DELAY_MS 100  /* how long a line may wait for others */
 
 /* ------------------------------------------------------------------ programs */
 
-/* One atom of a program: its code, and the text that belongs to it. */
+/* One atom of a program: its code and its text. */
 typedef struct {
     char code;
     const char *data;
     size_t size;
 } pw_atom;
 
-/* The next atom; false at the end. What Python gave and what is made here is well-formed. */
+/* Reads the next atom. False: the end. Both Python and this file
+ * write well-formed programs only. */
 static bool atom_next(const char **at, const char *end, pw_atom *atom)
 {
     if (end - *at < PW_ATOM_HEAD)
@@ -51,7 +64,7 @@ static void atom_copy(pw_text *to, const pw_atom *atom)
     pw_text_put(to, atom->data - PW_ATOM_HEAD, atom->size + PW_ATOM_HEAD);
 }
 
-/* Adds a literal atom with a value from outside, or "-" where there is none. False: out of memory. */
+/* Adds a literal atom with a value from outside. No value: "-". False: out of memory. */
 static bool atom_literal(pw_text *to, pw_span value, bool json)
 {
     size_t from = to->size;
@@ -69,20 +82,8 @@ static bool atom_literal(pw_text *to, pw_span value, bool json)
     return true;
 }
 
-static pw_span find_field(const pw_head *head, const char *lower, size_t size)
-{
-    for (size_t i = 0; i < head->field_count; i++)
-        if (head->fields[i].name.size == size) {
-            size_t k = 0;
-            while (k < size && (char)(head->fields[i].name.at[k] | 32) == (char)(lower[k] | 32))
-                k++;
-            if (k == size)
-                return head->fields[i].value;
-        }
-    return (pw_span){NULL, 0};
-}
-
-/* The user name of HTTP Basic authentication (RFC 7617), decoded; its size, 0 for none. */
+/* Decodes the user name of HTTP Basic authentication (RFC 7617).
+ * Returns its size; 0: there is none. */
 static size_t basic_user(pw_span value, char *to, size_t room)
 {
     static const char letters[] =
@@ -109,7 +110,7 @@ static size_t basic_user(pw_span value, char *to, size_t room)
     return 0;
 }
 
-/* The value of an atom that the request alone decides; false: the response has to come first. */
+/* Adds the value of an atom of the request. False: the atom belongs to the response. */
 static bool atom_request(const pw_atom *atom, const pw_head *head, const pw_peer *peer,
                          char *scratch, size_t room, pw_span *value)
 {
@@ -134,10 +135,10 @@ static bool atom_request(const pw_atom *atom, const pw_head *head, const pw_peer
         return true;
     case PW_ATOM_USER:
         value->at = scratch;
-        value->size = basic_user(find_field(head, "authorization", 13), scratch, room);
+        value->size = basic_user(pw_find_field(head, "authorization", 13), scratch, room);
         return true;
     case PW_ATOM_FIELD:
-        *value = find_field(head, atom->data, atom->size);
+        *value = pw_find_field(head, atom->data, atom->size);
         return true;
     default:
         return false;
@@ -178,7 +179,7 @@ static void access_time(pw_access *access)
         access->time_size = strftime(access->time, sizeof access->time, "%Y-%m-%dT%H:%M:%S%z", &tm);
         return;
     }
-    char *to = access->time; /* not %b, whose names depend on the locale */
+    char *to = access->time; /* %b would take names of months from the locale */
     size_t size = strftime(to, sizeof access->time, "%d/", &tm);
     memcpy(to + size, months + (size_t)tm.tm_mon * 3, 3);
     size += 3;
@@ -186,7 +187,7 @@ static void access_time(pw_access *access)
     access->time_size = size;
 }
 
-/* The field of a response's head, as its bytes were given by Python. */
+/* A field of a response's head, with the bytes that Python gave. */
 static pw_span response_field(const char *head, size_t size, const pw_atom *atom)
 {
     const char *end = head + size;
@@ -234,7 +235,7 @@ static void put_seconds(pw_text *to, int64_t microseconds)
     pw_text_put(to, fraction, sizeof fraction);
 }
 
-/* For a person: "0.4 ms", or "1.25 s" from one second on. */
+/* Adds a duration for people: "0.4 ms", or "1.25 s" from one second on. */
 static void put_duration(pw_text *to, int64_t microseconds)
 {
     bool seconds = microseconds >= 1000000;
@@ -245,7 +246,7 @@ static void put_duration(pw_text *to, int64_t microseconds)
     pw_text_put(to, seconds ? " s" : " ms", seconds ? 2 : 3);
 }
 
-/* The text of an atom that has a condition before it. */
+/* Adds the text of an atom without the condition before it. */
 static void put_after(pw_text *to, const pw_atom *atom, size_t condition)
 {
     if (atom->size > condition)
@@ -306,6 +307,12 @@ static void atom_response(pw_access *access, const pw_atom *atom, const pw_acces
     case PW_ATOM_DURATION:
         put_duration(to, what->duration);
         break;
+    case PW_ATOM_REQUEST_ID:
+        if (what->id != NULL)
+            pw_text_put(to, what->id, strlen(what->id));
+        else
+            pw_text_put(to, "-", 1);
+        break;
     case PW_ATOM_IF_STATUS:
         if (atom->size > 0 && what->status / 100 == atom->data[0] - '0')
             put_after(to, atom, PW_ATOM_STATUS_SIZE);
@@ -314,10 +321,35 @@ static void atom_response(pw_access *access, const pw_atom *atom, const pw_acces
         if (is_slow(atom, what->duration))
             put_after(to, atom, PW_ATOM_SLOW_SIZE);
         break;
-    default: /* an atom of the request, which was refused before it could be read */
+    default: /* an atom of a request that was refused before it was parsed */
         pw_text_put(to, "-", 1);
         break;
     }
+}
+
+/*
+ * Too much is kept: waits a moment for a reader that is slower than the server, so that it gets on.
+ * False: a line has to be dropped. One that reads nothing is waited for once, until it has read again.
+ */
+static bool access_wait(pw_server *server)
+{
+    pw_access *access = &server->access;
+    int64_t now = pw_now();
+    if (access->stalled || access->error != EAGAIN)
+        return false;
+    if (now - access->wait_from >= PW_LOG_WAIT_EVERY_MS) {
+        access->wait_from = now;
+        access->waited = 0;
+    }
+    int64_t left = PW_LOG_WAIT_MS - access->waited;
+    if (left <= 0)
+        return false;
+    struct pollfd one = {.fd = access->fd, .events = POLLOUT};
+    access->stalled = poll(&one, 1, (int)left) == 0;
+    access->waited += pw_now() - now;
+    if (!access->stalled)
+        pw_access_flush(server);
+    return access->lines.size < PW_LOG_MOST;
 }
 
 void pw_access_line(pw_server *server, const char *program, size_t size,
@@ -326,6 +358,10 @@ void pw_access_line(pw_server *server, const char *program, size_t size,
     pw_access *access = &server->access;
     if (program == NULL)
         return; /* out of memory */
+    if (access->lines.size >= PW_LOG_MOST && !access_wait(server)) {
+        access->lost++;
+        return;
+    }
     const char *end = program + size;
     pw_atom atom;
     access_time(access);
@@ -334,28 +370,138 @@ void pw_access_line(pw_server *server, const char *program, size_t size,
     while (atom_next(&program, end, &atom))
         atom_response(access, &atom, what);
     pw_text_put(&access->lines, "\n", 1);
-    if (access->prompt || access->lines.size >= PW_LOG_SIZE)
-        pw_access_flush(access);
+    /* While the file takes nothing, trying with each line would cost a system call a request. */
+    if (!access->blocked && (access->prompt || access->lines.size >= PW_LOG_SIZE))
+        pw_access_flush(server);
 }
 
-void pw_access_flush(pw_access *access)
+/* ------------------------------------------------------------------ writing */
+
+/*
+ * How much to write at once: whole lines, so that what reads a socket gets whole lines in each message.
+ * A line that is longer than the most goes alone.
+ */
+static size_t access_part(const char *data, size_t size)
 {
-    access->due = 0;
-    if (access->lines.size == 0)
-        return;
-    size_t done = 0;
-    bool whole = true;
+    if (size <= PW_LOG_PART)
+        return size;
+    size_t part = PW_LOG_PART;
+    while (part > 0 && data[part - 1] != '\n')
+        part--;
+    if (part > 0)
+        return part;
+    const char *end = memchr(data, '\n', size);
+    return end != NULL ? (size_t)(end - data) + 1 : size;
+}
+
+static int64_t count_lines(const char *data, size_t size)
+{
+    int64_t count = 0;
+    for (size_t i = 0; i < size; i++)
+        count += data[i] == '\n';
+    return count;
+}
+
+/* Writes as much as the file takes now, and returns how much that was; *error is 0, or why not all. */
+static size_t access_write(pw_access *access, int *error)
+{
+    const char *data = access->lines.at;
+    size_t size = access->lines.size, done = 0;
+    *error = 0;
     sigset_t before = pw_write_signals_hold();
-    while (access->fd >= 0 && done < access->lines.size) {
-        size_t left = access->lines.size - done;
-        ssize_t size = write(access->fd, access->lines.at + done, left);
-        whole &= size == (ssize_t)left;
-        if (size <= 0)
-            break; /* a log that cannot be written must not disturb a request */
-        done += (size_t)size;
+    while (done < size && *error == 0) {
+        size_t part = access_part(data + done, size - done);
+        ssize_t written = write(access->fd, data + done, part);
+        if (written > 0) {
+            done += (size_t)written;
+        } else if (written < 0 && errno == EMSGSIZE) {
+            access->lost += count_lines(data + done, part);
+            done += part;
+        } else {
+            *error = written < 0 ? errno : EAGAIN;
+        }
     }
-    pw_write_signals_release(&before, whole);
+    pw_write_signals_release(&before, *error == 0);
+    return done;
+}
+
+/* Once the file takes lines again, the error log is told how many it has missed. */
+static void access_tell(pw_server *server, bool all)
+{
+    pw_access *access = &server->access;
+    if (access->lost == 0 ||
+        (!all && access->told != 0 && server->timers.now - access->told < PW_LOG_TELL_MS))
+        return;
+    access->told = server->timers.now;
+    pw_incident_log(server, access->lost, access->error);
+    access->lost = 0;
+}
+
+void pw_access_flush(pw_server *server)
+{
+    pw_access *access = &server->access;
+    pw_text *lines = &access->lines;
+    access->due = 0;
+    if (access->fd < 0)
+        lines->size = 0;
+    if (lines->size == 0)
+        return;
+    int error;
+    size_t done = access_write(access, &error);
+    access->blocked = error != 0;
+    if (done > 0) {
+        access->cut = lines->at[done - 1] != '\n';
+        access->stalled = false;
+    }
+    if (access->blocked) {
+        access->error = error;
+        access->due = server->timers.now + PW_LOG_DELAY_MS;
+        memmove(lines->at, lines->at + done, lines->size - done);
+        lines->size -= done;
+    } else {
+        lines->size = 0;
+        if (lines->room > (size_t)4 * PW_LOG_SIZE) { /* it was blocked: that much is not usual */
+            pw_free(lines->at);
+            *lines = (pw_text){NULL, 0, 0};
+        }
+    }
+    if (done > 0)
+        access_tell(server, !access->blocked);
+}
+
+void pw_access_move(pw_server *server, int fd)
+{
+    pw_access *access = &server->access;
+    pw_text *lines = &access->lines;
+    pw_access_flush(server);
+    if (access->cut && lines->size > 0) { /* the rest of a line is nothing for another file */
+        const char *end = memchr(lines->at, '\n', lines->size);
+        size_t rest = end != NULL ? (size_t)(end - lines->at) + 1 : lines->size;
+        memmove(lines->at, lines->at + rest, lines->size - rest);
+        lines->size -= rest;
+        access->lost++;
+    }
+    access->cut = access->blocked = false;
+    access->fd = fd;
+}
+
+int64_t pw_access_end(pw_server *server, int most, int quiet)
+{
+    pw_access *access = &server->access;
+    int64_t until = pw_now() + most;
+    pw_access_flush(server);
+    while (access->blocked && access->error == EAGAIN && pw_now() < until) {
+        struct pollfd one = {.fd = access->fd, .events = POLLOUT};
+        if (poll(&one, 1, quiet) == 0)
+            break;
+        pw_access_flush(server);
+    }
+    int64_t lost = access->lost + count_lines(access->lines.at, access->lines.size);
+    access->lost = 0;
     access->lines.size = 0;
+    access->due = 0;
+    access->fd = -1;
+    return lost;
 }
 
 /* ------------------------------------------------------------------ a request and its response */
@@ -383,10 +529,11 @@ void pw_access_response(pw_thread *thread, const pw_conn *conn)
                  .bytes = conn->response.bytes,
                  .duration = pw_microseconds() - thread->taken_us,
                  .queued = thread->queued_us,
+                 .id = thread->request.id[0] != '\0' ? thread->request.id : NULL,
              });
 }
 
-/* What came of a request line that could not be read. */
+/* The received part of a request line that is not valid. */
 static pw_span first_line(const pw_conn *conn)
 {
     if (conn->in == NULL)
@@ -412,6 +559,11 @@ void pw_access_refusal(pw_server *server, pw_conn *conn, int status)
     pw_peer_name(conn, &peer);
     pw_text program = {NULL, 0, 0};
     pw_access_request(server, &program, &server->head, &peer);
-    log_line(server, &program, &(pw_access_facts){.status = status, .bytes = 0});
+    char id[PW_REQUEST_ID_SIZE];
+    if (server->request_ids)
+        pw_request_id(server, conn, &server->head, id);
+    log_line(
+        server, &program,
+        &(pw_access_facts){.status = status, .bytes = 0, .id = server->request_ids ? id : NULL});
     pw_free(program.at);
 }

@@ -4,27 +4,34 @@
 
 #include "state.h"
 
-/* What a line says of a response; times are microseconds. */
+/* The response's part of a line. Times are in microseconds. */
 typedef struct {
     int status;
     int64_t bytes, duration, queued;
+    const char *id; /* borrowed; NULL: none */
 } pw_access_facts;
 
-/* Runs the program for a request; *to is what the response has to complete. */
+/* Runs the format for a request. *to is the program that the response completes. */
 void pw_access_request(pw_server *server, pw_text *to, const pw_head *head, const pw_peer *peer);
 /* Puts the fields of a response's head into a program that pw_access_request has made. */
 void pw_access_head(pw_server *server, pw_text *program, const char *head, size_t size);
 /* Adds a line. */
 void pw_access_line(pw_server *server, const char *program, size_t size,
                     const pw_access_facts *what);
-void pw_access_flush(pw_access *access);
+/* Writes what waits, as far as the file takes it now. */
+void pw_access_flush(pw_server *server);
+/* The lines go to another file from now on. */
+void pw_access_move(pw_server *server, int fd);
+/* Nothing is logged any more: waits at most so many ms for the file, and `quiet` ms for it to take
+ * something; returns how many lines were dropped since that was last told. */
+int64_t pw_access_end(pw_server *server, int most, int quiet);
 
-/* Parses the head of its request again, of which it went well before. */
+/* Parses the head of the connection's request again. The first parse was successful. */
 void pw_parse_again(pw_server *server, const pw_conn *conn);
 
-/* The access log's line for the response that the thread has finished. */
+/* Writes the line for the response that the thread has finished. */
 void pw_access_response(pw_thread *thread, const pw_conn *conn);
-/* The same for a request that the core refuses. */
+/* Writes the line for a request that the core refuses. */
 void pw_access_refusal(pw_server *server, pw_conn *conn, int status);
 
 #endif

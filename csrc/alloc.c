@@ -1,4 +1,4 @@
-/* The core's only way to the allocator, and the heap of a process. */
+/* All calls of the system's allocator, and the heap of a process. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 
 #include "alloc.h"
 
-static long allocations_left = -1; /* -1: no failure asked for; used by tests alone */
+static long allocations_left = -1; /* -1: none is to fail; only tests change it */
 
 static bool alloc_refused(void)
 {
@@ -60,7 +60,8 @@ void pw_share_heap(void)
 {
     if (is_unset("MALLOC_ARENA_MAX", "glibc.malloc.arena_max"))
         mallopt(M_ARENA_MAX, 1);
-    /* Content of a megabyte is not given back to the system and asked for again for each request. */
+    /* Keeps memory for content of a megabyte, instead of returning it to the system and asking for
+     * it again with each request. */
     if (is_unset("MALLOC_MMAP_THRESHOLD_", "glibc.malloc.mmap_threshold"))
         mallopt(M_MMAP_THRESHOLD, 2 << 20);
     heap_is_trimmed = is_unset("MALLOC_TRIM_THRESHOLD_", "glibc.malloc.trim_threshold");

@@ -12,7 +12,8 @@ void pw_free(void *memory);
  * Takes some ms for each 100 MiB of it. True: the heap is large, and may have more to give later.
  */
 bool pw_heap_trim(void);
-/* The n-th allocation from now on fails, and all after it; 0: none. Not thread-safe. */
+/* The n-th allocation from now on fails, and so do all later
+ * ones. 0: none fails. Not thread-safe. */
 void pw_alloc_fail_after(long n);
 
 #endif

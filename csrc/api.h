@@ -1,34 +1,35 @@
 /*
- * What Python sees of the core: the only declarations, read by cffi as its cdef and included by
- * the C files, so it holds declarations alone (cffi refuses #include and #ifdef).
+ * The functions and constants of the core that Python uses. cffi reads this file as its cdef, and
+ * the C files include it, so nothing is declared twice. It has declarations alone, because cffi
+ * refuses #include and #ifdef.
  *
- * Python pulls: a serving thread asks for the next complete request, runs the application and
- * hands back the response. Nothing calls from C into Python.
+ * Python pulls: a serving thread asks for the next complete request, runs the application and hands
+ * the response to the core. C never calls Python.
  */
 
-/* The sockets and their event loop: one a process, or several where Python has no GIL. */
+/* The sockets and their event loop. A process has one, or several if its Python has no GIL. */
 typedef struct pw_server pw_server;
-typedef struct pw_thread pw_thread; /* one serving thread and the request it is at */
-/* How many connections each of the servers has that share the listening sockets, in any process. */
+typedef struct pw_thread pw_thread; /* one serving thread and its current request */
+/* The number of connections of each server, in any process, that shares the listening sockets. */
 typedef struct pw_balance pw_balance;
 
-/* What is done with a field whose name holds an underscore. */
+/* The treatment of a field whose name contains an underscore. */
 enum { PW_UNDERSCORE_DROP = 0, PW_UNDERSCORE_REFUSE = 1, PW_UNDERSCORE_ALLOW = 2 };
 
-/* Sizes are bytes, times are milliseconds. Copied by pw_server_new. */
+/* Sizes are in bytes, times in milliseconds. pw_server_new copies the struct. */
 typedef struct {
     int64_t max_head_size;
-    int64_t head_memory_total; /* of what all connections wait with, until it is a request */
+    int64_t head_memory_total;
     int64_t max_body_size;     /* 0: no limit */
-    int64_t body_memory;       /* of one request */
-    int64_t body_memory_total; /* of all */
+    int64_t body_memory;       /* for the content of one request */
+    int64_t body_memory_total; /* for the content of all requests */
     int64_t response_buffer;
-    int64_t response_spool;       /* of one response */
-    int64_t response_spool_total; /* of all */
+    int64_t response_spool;       /* for one response */
+    int64_t response_spool_total; /* for all responses */
     int32_t max_fields;
     int32_t max_connections;
-    int32_t threads; /* the most serving threads there may be */
-    int32_t gil;     /* of these threads Python runs one at a time */
+    int32_t threads; /* largest number of serving threads */
+    int32_t gil;     /* 1: Python runs one of these threads at a time */
     int32_t underscore_fields;
     int32_t timeout_head;
     int32_t timeout_body;
@@ -36,28 +37,36 @@ typedef struct {
     int32_t timeout_keep_alive;
     int32_t timeout_drain;
     int32_t timeout_graceful;
-    int32_t timeout_request; /* 0: none */
-    int32_t timeout_queue;   /* that a complete request waits for a thread; 0: none */
-    int32_t access_file;     /* the descriptor that the access log goes to, or -1; the caller's */
-    int32_t access_json;     /* values are escaped for JSON strings */
-    int32_t access_prompt;   /* a line does not wait for others: for a terminal */
+    int32_t timeout_request; /* 0: no patience */
+    int32_t timeout_queue;   /* how long a complete request waits for a thread; 0: no patience */
+    /* The descriptor that the access log goes to, or -1; the caller's. Writing must not block; of a
+     * socket each message is whole lines. */
+    int32_t access_file;
+    int32_t access_json;   /* 1: values are escaped for JSON strings */
+    int32_t access_prompt; /* 1: each line is written at once, for a terminal */
     int64_t access_program_size;
+    int32_t request_ids;    /* each request gets an id: see pw_request.id */
+    int64_t request_seed_1; /* random, like the next: what the ids are made of */
+    int64_t request_seed_2;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
     /* The rest is borrowed during pw_server_new. */
-    const char *access_program; /* the lines of the access log: see PW_ATOM_LITERAL */
-    const char *health_path;    /* answered by the core; empty: none */
+    const char *access_program; /* the format of the access log: see PW_ATOM_LITERAL */
+    const char *health_path;    /* the core answers requests for it; empty: none */
     const char *live_path;      /* the same, and with 200 while the server stops, too */
     const char *temporary_directory;
-    const char *poller; /* pw_poller_name, or "auto" or NULL: the first of them */
+    const char *poller; /* a name from pw_poller_name; "auto" or NULL: the first one */
 } pw_settings;
 
 /*
- * A program of the access log is atoms, one after the other. An atom is PW_ATOM_HEAD bytes, its code
- * and the size of its text as a number of two bytes, and the text: of the two FIELD codes (a name, in
- * lower case), LITERAL and the two IF codes. The text of an IF code begins with its condition, and
- * what follows is in the line only if that holds: PW_ATOM_STATUS_SIZE byte, the first digit of the
- * status, or PW_ATOM_SLOW_SIZE bytes, a number, the least duration in milliseconds. The higher bytes
- * of a number come first.
+ * The access log's format is a program: atoms, one after the other. An atom has PW_ATOM_HEAD bytes
+ * and then its text. The first byte is its code; the other two are the size of the text. Only these
+ * atoms have a text: LITERAL, FIELD and RESPONSE_FIELD (a field name in lower case), IF_STATUS and
+ * IF_SLOW.
+ *
+ * The text of an IF atom begins with a condition. The rest of the text is in the line if the
+ * condition holds. The condition of IF_STATUS has PW_ATOM_STATUS_SIZE bytes: the first digit of the
+ * status. That of IF_SLOW has PW_ATOM_SLOW_SIZE bytes: the least duration in milliseconds. Numbers
+ * are big-endian.
  */
 #define PW_ATOM_HEAD 3
 #define PW_ATOM_STATUS_SIZE 1
@@ -79,68 +88,77 @@ typedef struct {
 #define PW_ATOM_DECIMAL_SECONDS 15
 #define PW_ATOM_MILLISECONDS 16
 #define PW_ATOM_MICROSECONDS 17
-#define PW_ATOM_QUEUE 18 /* microseconds from complete to the application */
+#define PW_ATOM_QUEUE 18 /* microseconds that the complete request waited for a thread */
 #define PW_ATOM_RESPONSE_FIELD 19
 #define PW_ATOM_CLOCK 20    /* the time of day: 12:00:00 */
-#define PW_ATOM_DURATION 21 /* with its unit: 0.4 ms, or 1.25 s */
+#define PW_ATOM_DURATION 21 /* with its unit: 0.4 ms or 1.25 s */
 #define PW_ATOM_IF_STATUS 22
 #define PW_ATOM_IF_SLOW 23
+#define PW_ATOM_REQUEST_ID 24 /* with request_ids only */
+#define PW_REQUEST_ID_SIZE 129
 
 /*
- * The request's facts that do not fit the number pw_next returns.
- * Valid until the thread's next call of pw_next or pw_respond.
+ * The facts about a request that do not fit into the number that pw_next returns. Valid until the
+ * thread's next call of pw_next or pw_respond.
  */
 typedef struct {
-    int64_t exchange;       /* the number of this request and its response: never used twice */
-    int64_t content_length; /* of the decoded content */
+    int64_t exchange;       /* number of this request and its response, never used again */
+    int64_t content_length; /* bytes of the decoded content */
     const char *content;    /* the content in memory, or NULL; borrowed until the response ends */
-    /* The temporary file with the content, or -1. Python sets it to -1 when it takes the file, and
-     * closes that; the core closes one that Python has not taken by the end of the response. */
+    /* The temporary file with the content, or -1. If Python takes the file, Python sets this to -1
+     * and closes the file. Otherwise the core closes it at the end of the response. */
     int32_t content_file;
-    int32_t listener; /* index of the listening socket, in the order of pw_server_listen */
-    int64_t sent;     /* content of the response that has ended last, in bytes */
+    int32_t listener;
+    int64_t sent; /* bytes of content in the response that ended last */
     /*
-     * Written by Python; the core sets it to 0 with each request. 1: Python lends bytes to the core
-     * for this response, and keeps them under the number `exchange` until PW_NEWS_SENT names it. The
-     * order is: set this, keep the bytes, hand them over. Then a signal handler that raises at any
-     * point leaves nothing behind: the core names the number once, whatever has become of the response.
+     * Python writes this; the core sets it to 0 with each request. 1: Python lends bytes to the
+     * core for this response, and keeps them under the number `exchange` until PW_NEWS_SENT names
+     * that number. Python first sets this, then stores the bytes, then hands them to the core. So a
+     * signal handler may raise at any point: the core names the number once, no matter how the
+     * response ends.
      */
     int32_t lends;
-    int64_t block_size; /* of the block of values: see pw_thread_block */
+    int64_t block_size;          /* bytes in the block of values: see pw_thread_block */
+    char id[PW_REQUEST_ID_SIZE]; /* printable ASCII; empty without request_ids */
 } pw_request;
 
-/* To be made before the processes are forked. Returns NULL with errno set. */
+/* Call it before the workers are forked. Returns NULL with errno set. */
 pw_balance *pw_balance_new(void);
 void pw_balance_free(pw_balance *balance);
-/* That process has ended: nobody is to leave connections to it. */
+/* The process has ended: the servers no longer leave connections to it. */
 void pw_balance_forget(pw_balance *balance, int32_t process);
 
-/* The pollers that this build has, by number, the best one first; NULL past the last one. */
+/* The name of a poller in this build. Number 0 is the best one. NULL: past the last one. */
 const char *pw_poller_name(int32_t number);
-/* Returns NULL with errno set; ENOTSUP: this build does not have the poller. */
+/* Returns NULL with errno set. ENOTSUP: this build does not have the poller. */
 pw_server *pw_server_new(const pw_settings *settings);
 /*
- * The descriptor is listening and non-blocking, and stays the caller's: it is duplicated, and the
- * duplicate closed while the server drains. Returns 0, or an errno.
+ * The descriptor listens and does not block. The caller keeps it: the core makes a duplicate, and
+ * closes the duplicate while the server drains. Returns 0 or an errno.
  */
 int32_t pw_server_listen(pw_server *server, int32_t descriptor);
 /*
- * For processes that replace each other on the same sockets: from is one end of a pair of sockets
- * (AF_UNIX, SOCK_STREAM) that they share, to the other one; both are non-blocking and stay the
- * caller's. When this server stops, it sends connections whose next request has not begun to `to`,
- * unless the pair has been shut down; what comes from `from` it serves as if it had accepted it. To
- * be called after pw_server_listen, once. Returns 0, or an errno.
+ * For processes that replace each other on the same sockets. They share pairs of sockets (AF_UNIX,
+ * SOCK_STREAM). `from` is this process's end of the pair from the previous process, `to` is its end
+ * of the pair to the next one. Both do not block, and the caller keeps them.
+ *
+ * When this server stops, it sends each connection whose next request has not begun through `to`,
+ * unless the pair has been shut down. It serves connections that come from `from` as if it had
+ * accepted them. Call it once, after pw_server_listen. Returns 0 or an errno.
  */
 int32_t pw_server_share(pw_server *server, int32_t from, int32_t to);
 /*
- * How a server stops, in the order of their urgency: the most urgent that was asked for holds.
+ * How a server stops, the least urgent way first. After several calls the most urgent one holds.
  *
- * PW_DRAIN answers every request on every connection that the system has accepted by then: it goes on
- * accepting while connections wait on the listening sockets, as room becomes free, and closes the
- * sockets once none waits. PW_LEAVE is for a server whose sockets others go on accepting from: it
- * takes what waits now and has room, and leaves the rest to them. Both end after timeout_graceful at
- * the latest, and sooner where nothing is left but requests of PW_WATCH_STUCK; requests that wait for
- * the threads of these get a 503. PW_END cuts what is not over.
+ *     PW_DRAIN  The server answers every request on every connection that the system has accepted
+ *               by then. It continues to accept while connections wait on the listening sockets
+ *               and it has room. It closes a socket when no connection waits there.
+ *     PW_LEAVE  The same, but other processes accept from the sockets too. The server accepts the
+ *               connections that wait now and for which it has room, and leaves the rest to them.
+ *     PW_END    The server closes all connections at once.
+ *
+ * PW_DRAIN and PW_LEAVE end after timeout_graceful at the latest, and sooner if every open request is
+ * stuck (PW_WATCH_STUCK). The requests that wait for those threads get a 503.
  */
 #define PW_DRAIN 1
 #define PW_LEAVE 2
@@ -153,32 +171,43 @@ void pw_server_stop(pw_server *server, int32_t how);
  * signal handler.
  */
 void pw_server_announce_stop(pw_server *server);
-/* The access log goes to this descriptor from now on; lines that wait go to the one before. */
+/* Writes the access log to this descriptor from now on. Lines that wait go to the previous one. */
 void pw_server_log_to(pw_server *server, int32_t descriptor);
-/* How many requests it has handed out. May be called from any thread. */
+/* Nothing is served any more: writes what waits of the access log, for `most` milliseconds at most, and
+ * for `quiet` in which the file takes nothing. Returns how many lines were dropped without a incident. */
+int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet);
+/* How many fields of requests were left out because of an underscore in their name. */
+int64_t pw_server_dropped(pw_server *server);
+/* The number of requests that the server has handed to Python. May be called from any thread. */
 int64_t pw_server_requests(pw_server *server);
-/* Ends all connections. No thread of the server may be in a call, or call again but pw_thread_free. */
+/* Ends all connections. No thread may be in a call of this server. Afterwards a thread may only
+ * call pw_thread_free. */
 void pw_server_free(pw_server *server);
 
-/* Returns NULL with errno set. Its calls may come from one thread at a time only. The number is the
- * caller's, for pw_watch to name it by. */
+/* Returns NULL with errno set. Only one thread at a time may call functions with the result. The
+ * number is the caller's: pw_watch returns it. */
 pw_thread *pw_thread_new(pw_server *server, int32_t number);
 void pw_thread_free(pw_thread *thread);
 /*
- * Has the thread return PW_IDLE if it waits for a request, or when it next would. From any thread. A
- * Python without the GIL has each thread itself free what it has made and another released, which
- * one that waits in the core does not get to.
+ * The thread returns PW_IDLE: at once if it waits for a request, else when it would next wait. May
+ * be called from any thread. In a Python without the GIL each thread frees the objects that it made
+ * and another thread released. A thread that waits in the core cannot do that.
  */
 void pw_thread_nudge(pw_thread *thread);
 
 /*
- * Looks after the serving threads: to be called again and again by a thread of its own that serves
- * nothing, where there may be more than one. Blocks, and returns what is to be done, with PW_WATCH_MASK:
- * PW_WATCH_START, one more thread that calls pw_next; PW_WATCH_INCIDENT, incidents are to be taken;
- * PW_WATCH_SLOW or PW_WATCH_STUCK, a request has run for longer than timeout_request, or twice that, in
- * the thread whose number is in the bits from PW_WATCH_SHIFT on; PW_WATCH_STOP, nothing any more, and
- * in these bits how many threads will not come back, where all that are at a request are such as
- * PW_WATCH_STUCK was told of.
+ * The watcher's function. If there may be more than one serving thread, one more thread calls it
+ * again and again. It blocks, and returns a number. number & PW_WATCH_MASK says what the caller
+ * does next:
+ *
+ *     PW_WATCH_STOP      end: the server has stopped
+ *     PW_WATCH_START     start one more thread that calls pw_next
+ *     PW_WATCH_INCIDENT  take the incidents by pw_incident_take
+ *     PW_WATCH_SLOW      a request has run for longer than timeout_request
+ *     PW_WATCH_STUCK     a request has run for twice timeout_request
+ *
+ * number >> PW_WATCH_SHIFT is the number of the thread with that request. With PW_WATCH_STOP it is how
+ * many threads will not come back, if every thread with a request is stuck.
  */
 #define PW_WATCH_MASK 7
 #define PW_WATCH_SHIFT 3
@@ -188,74 +217,79 @@ void pw_thread_nudge(pw_thread *thread);
 #define PW_WATCH_STUCK 3
 #define PW_WATCH_INCIDENT 4
 int32_t pw_watch(pw_server *server);
-/* The thread of PW_WATCH_START could not be started; for a second no other is asked for. */
+/* The caller could not start the thread. For a second pw_watch returns no PW_WATCH_START. */
 void pw_watch_failed(pw_server *server);
 
 /*
- * A request that was accepted and not answered in full, or answered with 503 or 507, for the error
- * log: what has happened, and where it was.
+ * An incident: a request that was accepted and not answered in full, or answered with 503 or 507.
+ * It becomes a line in the error log.
  */
-#define PW_INCIDENT_STORAGE 1       /* its content could not be stored: 507 */
-#define PW_INCIDENT_MEMORY 2        /* no memory: 503, or the end of the connection */
-#define PW_INCIDENT_WRITE_TIMEOUT 3 /* the client has taken nothing for timeout_write */
-#define PW_INCIDENT_STOP 4          /* the server has stopped without waiting any longer */
-#define PW_INCIDENT_SHORT 5         /* a file had fewer bytes than when it was to be sent */
+#define PW_INCIDENT_STORAGE 1       /* the content could not be stored: 507 */
+#define PW_INCIDENT_MEMORY 2        /* out of memory: 503, or the connection is closed */
+#define PW_INCIDENT_WRITE_TIMEOUT 3 /* the client has read nothing for timeout_write */
+#define PW_INCIDENT_STOP 4          /* the server has stopped and no longer waits */
+#define PW_INCIDENT_SHORT 5         /* a file has become shorter than the part to send */
 #define PW_INCIDENT_ERROR 6         /* another error of the system */
-#define PW_INCIDENT_LOST 7          /* so many more, `unsent`, for which there was no memory */
-#define PW_INCIDENT_ABANDONED 8     /* an exception came between the application and the response */
+#define PW_INCIDENT_LOST 7          /* `unsent` more incidents, for which there was no memory */
+#define PW_INCIDENT_ABANDONED 8     /* an exception between the application and the response */
 #define PW_INCIDENT_BACKLOG 9       /* at the end connections were waiting to be accepted */
-#define PW_INCIDENT_HEADS 10 /* head_memory_total is reached, some get 503; told now and then */
-#define PW_INCIDENT_QUEUE 11 /* no thread was free for timeout_queue: 503; told now and then */
-#define PW_INCIDENT_STUCK 12 /* no thread will be free, and the server stops: the same */
+#define PW_INCIDENT_HEADS                                                                          \
+    10 /* head_memory_total is reached: some requests get 503; logged now and then */
+#define PW_INCIDENT_QUEUE 11 /* no thread was free for timeout_queue: 503; logged now and then */
+#define PW_INCIDENT_LOG 12   /* so many lines, `unsent`, of the access log were dropped */
+#define PW_INCIDENT_UNDERSCORE 13 /* a field was left out, told once; `line` is its name */
+#define PW_INCIDENT_STUCK 14 /* the server stops and no thread will be free: 503; rate-limited */
 #define PW_INCIDENT_LINE 1024
 typedef struct {
     int32_t what;
-    int32_t error;    /* errno, where there is one */
-    int64_t unsent;   /* bytes of the response that are known and not sent */
-    char address[46]; /* of the client; empty for a unix socket */
+    int32_t error;    /* errno, or 0 */
+    int64_t unsent;   /* bytes of the response that the core has and has not sent */
+    char address[46]; /* the client's; empty for a unix socket */
     char port[6];
-    char line[PW_INCIDENT_LINE]; /* method and target, as received and as far as known */
+    char id[PW_REQUEST_ID_SIZE]; /* empty: there is none */
+    char line[PW_INCIDENT_LINE]; /* method and target as received; may be incomplete */
 } pw_incident;
-/* The next one; 0: there is none. May be called from any thread. */
+/* Copies the next incident. Returns 1, or 0: there is none. May be called from any thread. */
 int32_t pw_incident_take(pw_server *server, pw_incident *to);
 
-/* The block of values of the thread's request; its length is request.block_size. */
+/* The block of values of the thread's request, request.block_size bytes. The thread owns it. */
 const char *pw_thread_block(pw_thread *thread);
 int64_t pw_thread_block_size(pw_thread *thread);
 pw_request *pw_thread_request(pw_thread *thread);
 
 /*
- * The number that pw_next and pw_respond return: negative, such as PW_STOP, or
+ * The number that pw_next and pw_respond return. It is negative, such as PW_STOP, or
  *
- *     number & PW_KIND                            one of PW_SAME ... PW_STORE
- *     number & PW_CONTENT                         and the other bits below: PW_OTHER_NAMES, ...
- *     number >> PW_ENTRY_SHIFT & PW_ENTRY_MASK    the cache entry of PW_SAME, PW_CHANGED and PW_STORE
+ *     number & PW_KIND                          one of PW_SAME ... PW_STORE
+ *     number & PW_CONTENT                       and the other bits below: PW_OTHER_NAMES, ...
+ *     number >> PW_ENTRY_SHIFT & PW_ENTRY_MASK  the cache entry of PW_SAME, PW_CHANGED and PW_STORE
  *
- * It is small, because Python counts fastest with what is below 2**30. The block has
- * request.block_size bytes: one byte for each value that numbers its key (pw_key) and is never 0, then
- * NUL, then the values, latin-1, joined by NUL. The last value is PATH_INFO, the only one that may hold
- * NUL itself. A value whose number is PW_OTHER_NAME is its key, the byte 1, and the value proper.
- * Where a block is of a whole head, three values are only told if they are not the usual ones:
- * REQUEST_METHOD if it is not GET, SERVER_PROTOCOL if not HTTP/1.1, QUERY_STRING if not empty.
+ * It is less than 2**30, because Python is fastest with such numbers.
+ *
+ * The block has request.block_size bytes. It begins with one byte for each value, the number of its
+ * key (pw_key), which is never 0. A NUL and the values follow: latin-1, separated by NUL. The last
+ * value is PATH_INFO; no other value can contain NUL. If the number is PW_OTHER_NAME, the value is
+ * the key, the byte 1, and the value itself. A block of a whole head leaves out three values if
+ * they are the usual ones: REQUEST_METHOD if it is GET, SERVER_PROTOCOL if it is HTTP/1.1, an empty
+ * QUERY_STRING.
  */
 #define PW_KIND 3
-#define PW_SAME 0        /* the head is the one the entry's template was made of; no block */
-#define PW_CHANGED 1     /* the same but for the values in the block */
-#define PW_NEW 2         /* nothing is known of it */
-#define PW_STORE 3       /* the same, and the environ may be kept as the entry's template */
-#define PW_CONTENT 4     /* there is content: see pw_request */
-#define PW_OTHER_NAMES 8 /* the block holds keys without a number */
-#define PW_NEWS 16       /* pw_news has something to say */
+#define PW_SAME 0        /* the head equals that of the entry's template; no block */
+#define PW_CHANGED 1     /* the same, except for the values in the block */
+#define PW_NEW 2         /* a head without an entry */
+#define PW_STORE 3       /* a new head, and Python may keep the environ as the entry's template */
+#define PW_CONTENT 4     /* the request has content: see pw_request */
+#define PW_OTHER_NAMES 8 /* the block has keys without a number */
+#define PW_NEWS 16       /* pw_news has messages */
 #define PW_IN_FILE 32    /* the content is in a file */
 #define PW_ENTRY_SHIFT 6
 #define PW_ENTRY_MASK 2047
 #define PW_OTHER_NAME 255
 #define PW_STOP -1 /* the server has stopped: no more requests */
-#define PW_STARTED                                                                                 \
-    -2 /* pw_respond: the head has been sent already, by pw_send_first; nothing is done */
-#define PW_IDLE -3 /* no request, but news: see pw_news, then call pw_next */
+#define PW_STARTED -2
+#define PW_IDLE -3 /* no request: call pw_news, then pw_next again */
 
-/* The environ key with this number, or NULL past the last one. */
+/* The environ key with this number. NULL: past the last one. */
 const char *pw_key(int32_t number);
 
 /*
@@ -265,18 +299,20 @@ const char *pw_key(int32_t number);
 int64_t pw_next(pw_thread *thread);
 
 /*
- * For the only serving thread of a server, where that thread has other things to do as well. All of
- * them return at a signal, so that its handler can run.
+ * For a server with one serving thread that also does other work. A signal ends the wait of these
+ * functions, so that its handler can run.
  *
- * pw_next_within is pw_next that waits at most once, and at most so many milliseconds: then PW_IDLE.
+ * pw_next_within is pw_next, but it waits at most once, for at most patience. After that it
+ * returns PW_IDLE.
  *
- * pw_settle is for a thread that will not be back soon: it sends what is unsent, without handing out
- * a request, waits at most once for that, and returns how many responses are still unsent. What has
- * been received meanwhile keeps the descriptor readable.
+ * pw_settle is for a thread that will not call pw_next soon. It sends what is unsent and takes no
+ * request. It waits at most once, for at most patience. Returns the number of responses that are
+ * still unsent. Requests that arrive meanwhile keep the descriptor readable.
  *
- * The descriptor can be polled: readable when there is something for pw_next to do. -1: the poller
- * has none, which is so for poll(2).
- * pw_server_wake ends a wait; from any thread, or a signal handler.
+ * pw_server_descriptor returns a descriptor that the caller can poll: it is readable when pw_next
+ * has work. The caller must not close it. -1: the poller has no descriptor, as with poll(2).
+ *
+ * pw_server_wake ends a wait. It may be called from any thread and from a signal handler.
  */
 int64_t pw_next_within(pw_thread *thread, int32_t timeout_ms);
 int32_t pw_settle(pw_thread *thread, int32_t timeout_ms);
@@ -284,11 +320,13 @@ int32_t pw_server_descriptor(pw_server *server);
 void pw_server_wake(pw_server *server);
 
 /*
- * What Python need not keep any longer, one at a time; -1 when there is no more. Each is said again
- * until pw_news_done, for a signal handler may raise before it is acted upon. One thread at a time.
- * With PW_NEWS_MASK it is PW_NEWS_ENTRY: the entry's connection has ended, its template must go; or
- * PW_NEWS_SENT: nothing lent for the exchange is needed any more. The bits from PW_NEWS_SHIFT on are the
- * number of the entry, or of the exchange.
+ * The next message about an object that Python need not keep any longer, or -1: there is none. The
+ * same message comes again until pw_news_done, because a signal handler may raise before Python has
+ * acted on it. One thread at a time may take messages.
+ *
+ * message & PW_NEWS_MASK is PW_NEWS_ENTRY: the entry's connection has ended, so its template must
+ * be removed. Or it is PW_NEWS_SENT: the core needs no byte that was lent for the exchange any
+ * more. message >> PW_NEWS_SHIFT is the number of the entry or of the exchange.
  */
 #define PW_NEWS_MASK 1
 #define PW_NEWS_SHIFT 1
@@ -298,91 +336,97 @@ int64_t pw_news(pw_thread *thread);
 void pw_news_done(pw_thread *thread);
 
 /*
- * Response heads come as "HTTP/1.1 200 OK\r\nName: value\r\n", without the empty line. The core
- * adds the framing fields, and Date and Server where the flags ask for them.
+ * A response head is "HTTP/1.1 200 OK\r\nName: value\r\n", without the empty line. The core adds
+ * the framing fields, and Date and Server if the flags say so.
  */
 #define PW_ADD_DATE 1
 #define PW_ADD_SERVER 2
-#define PW_CLOSE 4      /* the connection is to be closed after this response */
-#define PW_HAS_LENGTH 8 /* the head has a Content-Length, passed as length */
-#define PW_FINISHED 16  /* the data is in memory already: no back-pressure */
-#define PW_RETURN 32    /* pw_respond: do not wait for the next request, return PW_IDLE */
+#define PW_CLOSE 4      /* close the connection after this response */
+#define PW_HAS_LENGTH 8 /* the head has a Content-Length already */
+#define PW_FINISHED 16  /* all data are in memory already: no back-pressure */
+#define PW_RETURN 32    /* pw_respond: return PW_IDLE instead of waiting for the next request */
 
 /*
- * A whole response, and then the next request, or PW_IDLE. Never waits for the client. With
- * request.lends the core may read `body` after the call has returned, and the call returns PW_IDLE at
- * once; otherwise it keeps a copy of what the client has not taken. Nothing else is ever borrowed.
+ * Sends a whole response, without waiting for the client. Then returns what pw_next returns. If
+ * request.lends is 1, the core may read `body` after the call has returned, and the call returns
+ * PW_IDLE at once. Otherwise the core copies the bytes that the client has not taken. It borrows
+ * nothing else.
  */
 int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,
                    int64_t body_size, int32_t flags);
 
 /*
- * A response in parts: pw_send_first, any number of pw_send_data or pw_send_file, pw_send_end, and
- * pw_next. pw_send_first and pw_send_data may be called from any thread, at once: one call waits for
- * the other, so that parts are never mixed. `exchange` says which response the caller means: after its
- * end they return PW_OVER and do nothing, whatever request the thread is at by then.
+ * A response in parts: pw_send_first, then any number of pw_send_data or pw_send_file, then
+ * pw_send_end and pw_next. Several threads may call pw_send_first and pw_send_data at once: a call
+ * waits until the other one has returned, so parts are never mixed. `exchange` is the number of the
+ * response that the caller means. If that response has ended, the calls return PW_OVER and do
+ * nothing.
  *
- * The data are sent or copied when a call returns, but for those with PW_FINISHED and request.lends,
- * which the core may read until PW_NEWS_SENT. Without PW_FINISHED what is more than response_buffer
- * goes to a file, up to response_spool; only beyond that the call waits for the client.
+ * When a call returns, the data are sent or copied. Only with PW_FINISHED and request.lends the
+ * core may read them until PW_NEWS_SENT. Without PW_FINISHED the core writes more than
+ * response_buffer to a file, up to response_spool. Beyond that the call waits for the client.
+ *
+ * The calls return 0 or one of these numbers:
  */
-#define PW_COMPLETE 1 /* as many bytes as the Content-Length says have been handed over */
-#define PW_OVERFLOW 2 /* more than that: the rest is dropped */
+#define PW_COMPLETE 1 /* all bytes that the Content-Length promises have been handed over */
+#define PW_OVERFLOW 2 /* more bytes than that: the rest is dropped */
 #define PW_UNWANTED 3 /* the client gets no content (RFC 9110 section 6.4.1): HEAD, 1xx, 204, 304 */
-#define PW_GONE -1    /* the client is not there any more */
-#define PW_REFUSED -2 /* pw_send_file: it cannot be sent so; the data can still be read and sent */
+#define PW_GONE -1    /* the client has disconnected, or the response cannot continue */
+#define PW_REFUSED -2 /* pw_send_file: not from this file; read the data and send them instead */
 #define PW_OVER -3    /* the response has ended */
-#define PW_COPY_MOST 16384 /* data not larger than this are never borrowed */
+#define PW_COPY_MOST 16384 /* bytes: the core copies data of this size or less */
 /*
- * The head, if it has not been sent, and data, which may be empty; the head leaves with the first data.
- * length is the Content-Length that the head has, or -1: chunked, or closed on HTTP/1.0.
+ * Sends the head, if it is not sent yet, together with the data, which may be empty. length is the
+ * Content-Length in the head. -1: the response is chunked, or in HTTP/1.0 ends with the connection.
  */
 int32_t pw_send_first(pw_thread *thread, int64_t exchange, const char *head, int64_t head_size,
                       int64_t length, int32_t head_flags, const char *data, int64_t size,
                       int32_t flags);
 int32_t pw_send_data(pw_thread *thread, int64_t exchange, const char *data, int64_t size,
                      int32_t flags);
-/* The descriptor is duplicated. No more is sent than the Content-Length allows. */
+/* Duplicates the descriptor. Sends no more than the Content-Length allows. */
 int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t size);
-/* How many bytes are missing from what the Content-Length says. */
+/* The number of bytes that the Content-Length promises and that have not been handed over. */
 int64_t pw_content_missing(pw_thread *thread);
-/* cut: the content is not complete, and the client must see that. */
+/* Ends the response. cut: 1: the content is not complete, and the client must incident that. */
 void pw_send_end(pw_thread *thread, int32_t cut);
-/* pw_send_end, and then the next request, or PW_IDLE: at once where bytes are lent. */
+/* pw_send_end, and then pw_next. If bytes are lent, returns PW_IDLE at once instead. */
 int64_t pw_finish(pw_thread *thread, int32_t cut);
-/* An interim response (1xx), head and empty line, for HTTP/1.1 clients; before pw_send_first. Returns
- * 0, or PW_GONE. */
+/* Sends an interim response (1xx), which is head and empty line, if the client speaks HTTP/1.1.
+ * Only before pw_send_first. Returns 0 or PW_GONE. */
 int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size);
 /*
- * How far the current request is, for a caller that has lost count by an error: there is none, or
- * nothing has been sent (pw_respond can answer it), or its head has (pw_send_end can end it).
+ * The state of the thread's current request, for a caller that an exception has interrupted. NONE:
+ * there is no request. WAITS: nothing has been sent, and pw_respond can answer. BEGUN: the head has
+ * been sent, and pw_send_end can end the response.
  */
 #define PW_REQUEST_NONE 0
 #define PW_REQUEST_WAITS 1
 #define PW_REQUEST_BEGUN 2
 int32_t pw_request_state(pw_thread *thread);
-/* 1 when the client has closed its side or is gone, else 0. */
+/* Returns 1 if the client has closed its side or has disconnected, else 0. */
 int32_t pw_client_gone(pw_thread *thread);
 /*
- * For a response in parts that has nothing to send at the moment. Returns 0, PW_OVER, PW_UNWANTED, or
- * PW_GONE: also where the client has closed its side for PW_HALF_CLOSED_MS, and so has most likely gone.
+ * For a response in parts that has nothing to send at the moment. Returns 0, PW_OVER, PW_UNWANTED
+ * or PW_GONE. PW_GONE also means that the client closed its side PW_HALF_CLOSED_MS ago: most likely
+ * it has disconnected.
  */
 #define PW_HALF_CLOSED_MS 3000
 int32_t pw_check_client(pw_thread *thread, int64_t exchange);
-/* The number of the exchange that the thread is at, or of its last one; from any thread. */
+/* The number of the thread's current or last exchange. May be called from any thread. */
 int64_t pw_thread_exchange(pw_thread *thread);
 
 /*
- * Around fork(2), in the process that has the server: pw_server_hold before it, then pw_server_unhold in
- * the parent, or pw_server_forked in the child. All by one thread; a second call of the same changes
- * nothing. The server is the parent's: in the child nothing of it
- * is open any more, and every call returns as if the server had stopped.
+ * Around fork(2), in the server's process: one thread calls pw_server_hold before the fork. After
+ * it the parent calls pw_server_unhold and the child calls pw_server_forked. A second call of the
+ * same function changes nothing. The server belongs to the parent. In the child nothing of it is
+ * open any more, and every call returns as if the server had stopped.
  */
 void pw_server_hold(pw_server *server);
 void pw_server_unhold(pw_server *server);
 void pw_server_forked(pw_server *server);
 
-/* Lets the system send this process a signal when its parent dies. 0, or an errno. */
+/* The system sends this process the signal when its parent dies. Returns 0 or an errno. */
 int32_t pw_die_with_parent(int32_t signal);
 
 /* Whether the system gives this process the children of others whose parents have ended. */
@@ -397,5 +441,6 @@ int32_t pw_gets_orphans(void);
  */
 void pw_share_heap(void);
 
-/* What this core was built of, and the SIMD it uses here: "gcc 12.2; epoll (or poll); ...; SSE4.2". */
+/* A description of the build, with the SIMD that it uses on this machine:
+ * "gcc 12.2; epoll (or poll); ...; SSE4.2". */
 const char *pw_build(void);

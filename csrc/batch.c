@@ -1,26 +1,28 @@
 /*
- * When a response leaves. Usually at once: the call that hands it over writes it to the socket. What the
- * client does not take then leaves as soon as the client reads. Two kinds of output wait on purpose, so
- * that one system call sends what would need several.
+ * When a response leaves. Usually at once: the call that hands it over writes it to the socket.
+ * Bytes that the socket does not take leave when the client reads. Two kinds of output wait on
+ * purpose, so that one system call sends what would need several.
  *
- * A whole response waits for the next one (pw_batch_waits), if the client's next request is here already:
- * the client has sent several together. The responses leave
+ * A whole response waits for the next one (pw_batch_waits) if the client's next request is already
+ * here: the client has sent several requests together. The responses leave
  *
  *     when no further request of the client is complete, or its time slice is over (conn.c),
- *     with a response that does not wait itself, for it is large or would make more than PW_BATCH_MOST,
+ *     with a response that does not wait, because it is large or would exceed PW_BATCH_MOST,
  *     or when the application takes long with the next request: the thread that takes the token,
- *     or runs the loop meanwhile, sends them (pw_batch_release).
+ *     or that runs the loop meanwhile, sends them (pw_batch_release).
  *
- * 16 responses at a time cost 2.9 us each so, and 7.7 us where each leaves alone.
+ * 16 responses in one call cost 2.9 us each, and 7.7 us each in calls of their own.
  *
- * A part of a response waits for the parts after it (pw_batch_takes), if another one of this response has
- * left in the same tick. Each part has to be on its way while the application makes the next (PEP 3333,
- * "Buffering and Streaming"), so the watcher sends what waits at its next tick (pw_batch_flush): no part is
- * late by more than that. The watcher also goes on with what the client did not take at once. A stream of
- * 100 parts of 100 bytes costs 72 us so, and 580 us where each part leaves alone.
+ * A part of a response waits for the next parts (pw_batch_takes) if another part of this response
+ * has left in the same tick. The server has to send each part while the application makes the next
+ * (PEP 3333, "Buffering and Streaming"), so the watcher sends the waiting bytes at its next tick
+ * (pw_batch_flush): no part is late by more than that. The watcher also continues with bytes that
+ * the socket did not take. A stream of 100 parts of 100 bytes costs 72 us, and 580 us if each part
+ * leaves alone.
  *
- * Both rely on a watcher, which sends the bytes that wait. So nothing waits where no watcher is in pw_watch, as in
- * simple_server, nor a part while the watcher runs the loop, for then it counts no ticks.
+ * Both rely on a watcher, which sends the waiting bytes. So nothing waits if no thread is in
+ * pw_watch, as in simple_server. No part waits while the watcher runs the loop, because then it
+ * counts no ticks.
  */
 #include "batch.h"
 #include "conn_close.h"
@@ -29,7 +31,7 @@
 #include "state.h"
 
 #define PW_BATCH_MOST 16384    /* bytes that wait */
-#define PW_BATCH_SLOW_TICKS 16 /* until the next try, with a client that takes nothing */
+#define PW_BATCH_SLOW_TICKS 16 /* between two tries with a client that reads nothing */
 
 void pw_batch_begin(pw_server *server, pw_conn *conn)
 {
@@ -91,7 +93,7 @@ void pw_batch_release(pw_thread *thread)
     bool progress = false;
     pw_conn *conn = thread->conn;
     if (conn == NULL || conn->response.state != PW_RESPONSE_NONE)
-        return; /* from its head on the output is the thread's own: not even to be looked at */
+        return; /* from its head on, another thread may be using the output */
     if (conn->output.first != NULL && conn->end != PW_CONN_FAILED &&
         pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
         pw_conn_ends(conn, PW_CONN_FAILED);

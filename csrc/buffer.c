@@ -8,7 +8,7 @@ static pw_buffer *buffer_new(size_t size)
 {
     if (size > SIZE_MAX - sizeof(pw_buffer))
         return NULL;
-    pw_buffer *buffer = pw_realloc(NULL, sizeof(pw_buffer) + size); /* its data need no zeros */
+    pw_buffer *buffer = pw_realloc(NULL, sizeof(pw_buffer) + size);
     if (buffer == NULL)
         return NULL;
     buffer->next = NULL;
@@ -18,7 +18,7 @@ static pw_buffer *buffer_new(size_t size)
     return buffer;
 }
 
-/* From the pool where it has that size. */
+/* Takes a buffer of this size from the pool, or allocates one. */
 static pw_buffer *buffer_take(pw_pool *pool, size_t size)
 {
     pw_buffer *buffer = size == PW_BUFFER_SIZE ? pool->first : NULL;
@@ -53,7 +53,7 @@ void pw_buffer_put(pw_pool *pool, pw_buffer *buffer)
     pool->count++;
 }
 
-/* False: out of memory. */
+/* Moves the bytes to a buffer of this size. False: out of memory. */
 static bool buffer_move(pw_pool *pool, pw_buffer **at, size_t size)
 {
     pw_buffer *old = *at, *new = buffer_take(pool, size);
@@ -89,7 +89,7 @@ bool pw_buffer_room(pw_pool *pool, pw_buffer **at, size_t want)
 bool pw_buffer_trim(pw_pool *pool, pw_buffer **at)
 {
     size_t held = (*at)->end - (*at)->start, size = PW_BUFFER_LEAST;
-    while (size < 2 * held) /* so that as much again is no reason to move it back */
+    while (size < 2 * held) /* room for as much again, so that the buffer is not enlarged soon */
         size *= 2;
     return size <= (*at)->size / 2 && buffer_move(pool, at, size);
 }

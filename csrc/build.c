@@ -1,4 +1,4 @@
-/* What this core was built of. */
+/* The description of this build. */
 #include "parser.h"
 #include "poller.h"
 
@@ -18,7 +18,7 @@
 #else
 #define PW_POLLERS "poll"
 #endif
-/* PW_PARSER_HASH and PW_SANITIZERS come from the build (tools/flags.py). */
+/* The build defines PW_PARSER_HASH and PW_SANITIZERS (tools/flags.py). */
 #ifdef PW_SANITIZERS
 #define PW_CHECKED "; sanitizers " PW_TEXT_OF(PW_SANITIZERS)
 #else

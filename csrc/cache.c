@@ -1,4 +1,4 @@
-/* Heads of recent requests: see cache.h. */
+/* The cache of request heads: see cache.h. */
 #include <string.h>
 
 #include "alloc.h"

@@ -4,22 +4,22 @@
 #include "environ.h"
 
 /*
- * Heads of recent requests, so that the same head again is recognised by one comparison. An entry
- * belongs to one connection and dies with it: what one client sent never reaches another.
+ * The cache of request heads: a repeated head is recognised by one comparison. An entry belongs to
+ * one connection and is freed with it, so no other client can see it.
  */
 #define PW_CACHE_SIZE 512
 #define PW_CACHE_HEAD_MOST 8192
-#define PW_CACHE_REST_MS 1000 /* an entry used within this time is not taken away */
+#define PW_CACHE_REST_MS 1000 /* an entry that was used within this time is kept */
 
 typedef struct {
-    char *log; /* owned: log_size bytes, what the access log says of such a request; or NULL */
+    char *log; /* owned: log_size bytes, the request's part of its access log line; or NULL */
     size_t log_size;
     char *head;            /* owned: facts.size bytes */
-    pw_template *template; /* owned: the values there; or NULL */
-    pw_lines *lines;       /* owned: the lines there; or NULL */
-    void *owner;           /* borrowed: the connection, or NULL: free */
-    int64_t used;          /* ms */
-    bool busy; /* a thread is at a request of its owner, and may look at the template yet */
+    pw_template *template; /* owned: the values of the head; or NULL */
+    pw_lines *lines;       /* owned: the lines of the head; or NULL */
+    void *owner;           /* borrowed: the connection; NULL: the entry is free */
+    int64_t used;          /* ms, of the last use */
+    bool busy; /* a thread has a request of the owner, and may still read the template */
     uint32_t misses;
     pw_facts facts;
 } pw_entry;
@@ -29,9 +29,10 @@ typedef struct {
     unsigned hand;
 } pw_cache;
 
-/* An entry for owner, or -1: all are in use. *evicted is the owner that lost it, or NULL. */
+/* An entry for the owner. -1: all are in use. *evicted is the owner
+ * that lost the entry, or NULL. */
 int pw_cache_take(pw_cache *cache, void *owner, int64_t now, void **evicted);
-/* Keeps a head in an entry. False: too large, or out of memory. */
+/* Stores a head in an entry. False: the head is too large, or out of memory. */
 bool pw_cache_store(pw_cache *cache, int entry, const char *data, const pw_facts *facts);
 void pw_cache_release(pw_cache *cache, int entry);
 void pw_cache_free(pw_cache *cache);

@@ -1,6 +1,6 @@
 /*
- * The chunked coding, strictly (RFC 9112 section 7.1). One byte, one step of the state, so how the
- * bytes were split cannot change the outcome. Trailers are checked and dropped.
+ * Decoder of the chunked coding, strict (RFC 9112 section 7.1). Each byte is one step of the state,
+ * so the result does not depend on how the bytes were split. Trailers are judged and dropped.
  *
  *     chunked-body   = *chunk last-chunk trailer-section CRLF
  *     chunk          = 1*HEXDIG [ chunk-ext ] CRLF chunk-data CRLF
@@ -11,10 +11,10 @@
 #include "fields.h"
 #include "text.h"
 
-#define PW_LINE_MOST 8192      /* bytes of one extension, and of the trailer section */
-#define PW_OVERHEAD_FREE 16384 /* extensions may cost this much more than there is content */
+#define PW_LINE_MOST 8192      /* bytes of one extension, or of the trailer section */
+#define PW_OVERHEAD_FREE 16384 /* overhead may exceed the size of the content by this */
 
-/* Where in an extension the next byte stands. */
+/* The next byte's position in an extension. */
 enum {
     PW_EXT_NAME_FIRST,
     PW_EXT_NAME,
@@ -40,7 +40,7 @@ static bool size_byte(pw_chunked *k, unsigned char c)
     int digit = pw_hex_digit((char)c);
     if (digit >= 0) {
         if (k->left == 0 && k->state == PW_CHUNKED_SIZE_DIGITS && !count_overhead(k))
-            return false; /* a flood of leading zeros */
+            return false; /* too many leading zeros */
         if (k->left > (INT64_MAX - digit) / 16)
             return false;
         k->left = k->left * 16 + digit;
@@ -126,7 +126,7 @@ static bool trailer_byte(pw_chunked *k, unsigned char c)
     return pw_is_tchar(c);
 }
 
-/* One byte that is not content. */
+/* Handles one byte that is not content. */
 static bool chunked_byte(pw_chunked *k, unsigned char c)
 {
     switch (k->state) {
@@ -186,7 +186,7 @@ pw_parse pw_chunked_parse(pw_chunked *chunked, const char *data, size_t size, si
         *content = (pw_span){data + at, here};
         at += here;
         chunked->left -= (int64_t)here;
-        chunked->total += (int64_t)here; /* cannot overflow before years of receiving */
+        chunked->total += (int64_t)here; /* an overflow would take years of receiving */
         if (chunked->left == 0)
             chunked->state = PW_CHUNKED_DATA_CR;
     }

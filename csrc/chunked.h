@@ -22,19 +22,20 @@ typedef enum {
     PW_CHUNKED_DONE,
 } pw_chunked_state;
 
-/* RFC 9112 section 7.1. All zero is the start. */
+/* State of the decoder (RFC 9112 section 7.1). All zero is the start. */
 typedef struct {
     pw_chunked_state state;
-    int64_t left;      /* of the current chunk */
-    int64_t total;     /* data bytes passed on */
-    int64_t overhead;  /* bytes of extensions and of leading zeros, in all */
+    int64_t left;      /* bytes left in the current chunk */
+    int64_t total;     /* bytes of data passed on */
+    int64_t overhead;  /* bytes of all extensions and leading zeros */
     uint32_t line;     /* bytes of this extension, or of the trailer section */
-    uint8_t extension; /* where in an extension: see chunked.c */
+    uint8_t extension; /* position in an extension: see chunked.c */
 } pw_chunked;
 
 /*
- * Decodes data[0, size) up to the next stretch of content: *used says how far it got, *content is
- * the stretch (size 0 when none). PW_PARSE_MORE: call again with what follows.
+ * Decodes data[0, size) up to the end of the next run of content. *used is the number of bytes
+ * read. *content is the run, with size 0 if there is none. PW_PARSE_MORE: call again with the bytes
+ * after these.
  */
 pw_parse pw_chunked_parse(pw_chunked *chunked, const char *data, size_t size, size_t *used,
                           pw_span *content);

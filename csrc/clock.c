@@ -1,4 +1,4 @@
-/* What time it is: for timers, for measurements, and for the Date of a response. */
+/* The monotonic clock, for timers and measurements, and the Date field of a response. */
 #include <stdio.h>
 
 #include "clock.h"
@@ -6,7 +6,7 @@
 int64_t pw_now(void)
 {
 #ifdef CLOCK_MONOTONIC_COARSE
-    const clockid_t clock = CLOCK_MONOTONIC_COARSE; /* some 4 ms are good enough, and it is cheap */
+    const clockid_t clock = CLOCK_MONOTONIC_COARSE; /* exact to about 4 ms, and cheap */
 #else
     const clockid_t clock = CLOCK_MONOTONIC;
 #endif
@@ -48,6 +48,6 @@ void pw_clock_tick(pw_clock *clock)
     int size =
         snprintf(clock->date, sizeof clock->date, "Date: %s, %02d %s %04d %02d:%02d:%02d GMT\r\n",
                  days[tm.tm_wday], tm.tm_mday, months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour,
-                 tm.tm_min, tm.tm_sec); /* not strftime: names of days depend on the locale */
+                 tm.tm_min, tm.tm_sec); /* strftime would take names of days from the locale */
     clock->size = size > 0 && (size_t)size < sizeof clock->date ? (size_t)size : 0;
 }

@@ -1,4 +1,4 @@
-/* What time it is. */
+/* The time of day and the monotonic clock. */
 #ifndef PW_CLOCK_H
 #define PW_CLOCK_H
 
@@ -6,13 +6,13 @@
 
 #include "types.h"
 
-/* Milliseconds of the monotonic clock, as exact as is cheap: some 4 ms. */
+/* Milliseconds of the monotonic clock, to about 4 ms where that is cheaper. */
 int64_t pw_now(void);
 int64_t pw_microseconds(void);
 int64_t pw_nanoseconds(void);
 int64_t pw_clock_ns(clockid_t clock);
 
-/* The date line, made again each second. */
+/* The Date field, made again each second. */
 typedef struct {
     int64_t second;
     char date[48]; /* "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n" */

@@ -1,6 +1,6 @@
 /*
- * One connection: pw_conn_drive takes it from state to state until it has a complete request, or
- * waits for its peer, or is closed.
+ * The states of a connection. pw_conn_drive takes it from state to state until it has a complete
+ * request, waits for its client, or is closed.
  */
 #include <string.h>
 
@@ -31,7 +31,7 @@ static pw_step conn_refused(pw_server *server, pw_conn *conn, pw_error error)
 
 /* ------------------------------------------------------------------ the states */
 
-/* More bytes for the head; what to do where none come now is the caller's. */
+/* Receives more bytes of the head. If there are none, waits with this kind of timer. */
 static pw_step conn_more(pw_server *server, pw_conn *conn, pw_timer_kind kind)
 {
     if ((conn->what & PW_READABLE) == 0)
@@ -62,8 +62,8 @@ static pw_step step_idle(pw_server *server, pw_conn *conn)
     return conn_more(server, conn, server->draining ? PW_TIMER_DRAIN : PW_TIMER_KEEP_ALIVE);
 }
 
-/* Whether the head is the one kept for the connection, or that but for its request line and the values
- * of some fields. */
+/* Whether the head equals the one that is kept for the connection, except perhaps for the request
+ * line and the values of some fields. */
 static bool conn_recognise(pw_server *server, pw_conn *conn)
 {
     if (conn->entry < 0)
@@ -93,12 +93,12 @@ static bool conn_recognise(pw_server *server, pw_conn *conn)
     pw_head *head = &server->head;
     if (line_size + fields_size > server->limits.max_head_size)
         return false;
-    server->parsed = NULL; /* the head of another connection is lost */
+    server->parsed = NULL; /* the head of another connection is overwritten */
     head->facts = entry->facts;
     if (pw_request_line(data, line_size, head) != PW_E_NONE)
-        return false; /* pw_head_parse will say why */
+        return false; /* pw_head_parse will find the error */
     if (head->facts.minor != entry->facts.minor || head->authority.at != NULL)
-        return false; /* the fields would mean something else */
+        return false; /* the fields would have another meaning */
     head->facts.size = (uint32_t)(line_size + fields_size);
     conn->kind = PW_CHANGED;
     conn->facts = head->facts;
@@ -107,7 +107,7 @@ static bool conn_recognise(pw_server *server, pw_conn *conn)
     return true;
 }
 
-/* The head is complete: what of its content is here, too? */
+/* The head is complete. Takes the part of the content that is here. */
 static pw_step conn_begin_content(pw_server *server, pw_conn *conn)
 {
     conn->used = conn->facts.size;
@@ -131,11 +131,11 @@ static pw_step conn_begin_content(pw_server *server, pw_conn *conn)
             return conn_refused(server, conn, error);
         if (outcome == PW_PARSE_DONE)
             return PW_STEP_REQUEST;
-        conn->used = conn->facts.size; /* what came of the content need not be kept twice */
+        conn->used = conn->facts.size; /* the content is copied, so its bytes are dropped here */
         conn->in->end = conn->in->start + conn->used;
         return PW_STEP_ON;
     }
-    if (conn->facts.expect_continue) { /* and the client waits: none of its content is here */
+    if (conn->facts.expect_continue) { /* no content is here: the client waits for this */
         static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
         bool progress = false;
         if (!pw_output_copy(&conn->output, interim, sizeof interim - 1) ||
@@ -145,7 +145,7 @@ static pw_step conn_begin_content(pw_server *server, pw_conn *conn)
     return PW_STEP_ON;
 }
 
-/* The others first; but answers that wait for its next request leave now. */
+/* Lets the other connections continue first. Responses that wait for its next request leave now. */
 static pw_step conn_yield(pw_server *server, pw_conn *conn)
 {
     if (conn->output.first != NULL) {
@@ -176,7 +176,7 @@ static pw_step step_head(pw_server *server, pw_conn *conn)
         server->parsed = conn;
         return conn_begin_content(server, conn);
     case PW_PARSE_MORE:
-        if (conn->output.first != NULL) { /* answers that waited for this request */
+        if (conn->output.first != NULL) { /* responses that waited for this request */
             conn->state = PW_CONN_SENDING;
             return PW_STEP_ON;
         }
@@ -188,7 +188,7 @@ static pw_step step_head(pw_server *server, pw_conn *conn)
     return conn_refused(server, conn, error);
 }
 
-/* What came after the end of chunked content is the next request. */
+/* Keeps the bytes after the end of chunked content: they belong to the next request. */
 static bool conn_keep_rest(pw_server *server, pw_conn *conn, const char *data, size_t size)
 {
     if (size == 0)
@@ -217,7 +217,7 @@ static pw_step step_content(pw_server *server, pw_conn *conn)
         pw_io io = pw_recv_into(conn, space != NULL ? space : server->scratch, room, &got);
         if (io == PW_IO_RETRY)
             break;
-        if (io != PW_IO_OK) { /* it will never be complete: RFC 9112 section 8 */
+        if (io != PW_IO_OK) { /* RFC 9112 section 8: the request is incomplete */
             pw_conn_close(server, conn);
             return PW_STEP_WAIT;
         }
@@ -246,7 +246,7 @@ static pw_step step_content(pw_server *server, pw_conn *conn)
     return pw_conn_wait(server, conn, PW_TIMER_BODY, progress);
 }
 
-/* After a response: the next request, or the end. */
+/* Continues after a response: with the next request, or with the end. */
 static pw_step conn_next(pw_server *server, pw_conn *conn)
 {
     pw_conn_sent(server, conn);
@@ -275,7 +275,7 @@ static pw_step step_sending(pw_server *server, pw_conn *conn)
         if (progress)
             conn->unsent = pw_unsent(conn->fd);
         return pw_conn_wait(server, conn, PW_TIMER_WRITE, progress);
-    case PW_IO_END: /* of receiving only */
+    case PW_IO_END: /* only a receiving call returns it */
     case PW_IO_ERROR:
         break;
     }
@@ -297,7 +297,7 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
             pw_conn_close(server, conn);
             return PW_DRIVE_WAIT;
         }
-        conn->what |= PW_READABLE; /* it may have closed its side like us, and sent more before */
+        conn->what |= PW_READABLE; /* the client may have closed its side and sent bytes before */
     }
     pw_step step = PW_STEP_ON;
     while (step == PW_STEP_ON) {
@@ -328,9 +328,9 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
 
 void pw_conn_event(pw_server *server, pw_conn *conn, int what)
 {
-    conn->what |= what & ~PW_WRITABLE; /* writing is tried first and needs no flag */
+    conn->what |= what & ~PW_WRITABLE; /* the loop tries to write first and needs no flag */
     if (conn->state == PW_CONN_APP || conn->state == PW_CONN_READY)
-        return; /* its thread sees to it when it is done */
+        return; /* the thread looks at it when it has finished */
     bool reads = (what & (PW_READABLE | PW_GONE_AWAY)) != 0;
     if (reads || conn->output.first != NULL)
         pw_run(server, conn, false);
@@ -338,7 +338,7 @@ void pw_conn_event(pw_server *server, pw_conn *conn, int what)
 
 void pw_conn_finished(pw_server *server, pw_conn *conn)
 {
-    pw_timers_tick(&server->timers); /* the application's time is not the client's */
+    pw_timers_tick(&server->timers); /* the time of the application must not count for the client */
     pw_content_free(conn->content, &server->store);
     conn->content = NULL;
     if (conn->entry >= 0)
@@ -358,7 +358,7 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     }
     if (conn->output.first == NULL && conn->in == NULL && conn->end == PW_CONN_STAYS &&
         (conn->what & PW_READABLE) == 0 && !server->draining) {
-        conn->state = PW_CONN_IDLE; /* the usual case, without a turn through the run queue */
+        conn->state = PW_CONN_IDLE; /* the usual case, without the run queue */
         pw_conn_wait(server, conn, PW_TIMER_KEEP_ALIVE, true);
         return;
     }

@@ -1,17 +1,17 @@
-/* How many connections each of the servers has that share the listening sockets, so that they
- * share the connections too: the system itself wakes whichever has waited for the longest. Each is
- * in a process of its own, or one of several loops in a process. */
+/* Shares connections evenly among the servers that accept from the same listening sockets: each
+ * server sees how many connections the others have. The kernel alone would wake the one that has
+ * waited longest. A server is a process, or one of several loops in a process. */
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "conn_balance.h"
 
-#define PW_PLACES 512 /* servers beyond that take what comes */
-#define PW_CLAIMED -1 /* taken by a process that is not there yet */
+#define PW_PLACES 512 /* servers without a place accept without regard to others */
+#define PW_CLAIMED -1 /* a server takes this place, and has not stored its process yet */
 
-/* In memory that all of them share. */
+/* In memory that all servers share. */
 struct pw_balance {
-    atomic_int_least32_t used; /* none of the places from here on was ever taken */
+    atomic_int_least32_t used; /* no place from here on was ever taken */
     pw_place places[PW_PLACES];
 };
 
@@ -68,7 +68,7 @@ bool pw_balance_is_ahead(const pw_balance *balance, const pw_place *own)
         int_least32_t found = atomic_load_explicit(&place->connections, memory_order_relaxed);
         least = found < least ? found : least;
     }
-    /* A quarter more is no matter: it spares many, who come at once, some of the waiting. */
+    /* A difference of a quarter is accepted: clients that connect at the same time wait less. */
     int_least32_t mine = atomic_load_explicit(&own->connections, memory_order_relaxed);
     return least != INT32_MAX && mine > least + least / 4;
 }

@@ -1,4 +1,4 @@
-/* How many connections the servers have that share listening sockets. */
+/* Connections of each server that shares the listening sockets. */
 #ifndef PW_CONN_BALANCE_H
 #define PW_CONN_BALANCE_H
 
@@ -6,16 +6,16 @@
 
 #include "types.h"
 
-/* One server; written by itself, but for the end of process. */
+/* The place of one server. Only that server writes to it, except when its process has ended. */
 typedef struct {
     atomic_int_least32_t process; /* its number; 0: the place is free */
     atomic_int_least32_t connections;
 } pw_place;
 
-/* NULL: there is none free. */
+/* NULL: no place is free. */
 pw_place *pw_balance_join(pw_balance *balance);
 void pw_balance_leave(pw_place *place);
-/* Whether another server has so few connections that new ones should be its. */
+/* Whether another server has so many fewer connections that it should get the new ones. */
 bool pw_balance_is_ahead(const pw_balance *balance, const pw_place *own);
 
 #endif

@@ -1,4 +1,4 @@
-/* A connection ends: with an answer that its client can read, in silence, or by a reset. */
+/* The end of a connection: after an error response, in an orderly way, or by a reset. */
 #include <errno.h>
 #include <unistd.h>
 
@@ -19,10 +19,11 @@
 #include "system.h"
 #include "timer.h"
 
-#define PW_LINGER_MOST ((int64_t)64 << 20) /* bytes thrown away before a client is cut off */
+#define PW_LINGER_MOST ((int64_t)64 << 20)
 #define PW_LINGER_MOST_MS 30000
-/* With more than this on its way a connection is not closed before the client has it: bytes that it
- * sends meanwhile would have its system throw that away. Less is there before anything comes back. */
+/* A connection with more unacknowledged bytes is not closed yet. If the client sends bytes
+ * meanwhile, a close would reset the connection, and the client's system would discard the
+ * response. Fewer bytes reach the client before any byte of it can arrive here. */
 #define PW_UNSENT_MOST 16384
 
 void pw_conn_release_buffer(pw_server *server, pw_conn *conn)
@@ -64,7 +65,8 @@ static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
 {
     if (conn->state == PW_CONN_CLOSED)
         return;
-    /* close alone would leave it with the poller while a forked child has the descriptor, too. */
+    /* close(2) alone would leave it with the poller while a forked
+     * child has the descriptor, too. */
     if (conn->registered)
         pw_poll_remove(&server->poll, conn->fd);
     pw_end_connection(conn->fd, conn->peer.any.sa_family, ending);
@@ -110,7 +112,7 @@ pw_step pw_conn_break_off(pw_server *server, pw_conn *conn)
 
 pw_step pw_conn_fail(pw_server *server, pw_conn *conn)
 {
-    bool is_ours = errno == ENODATA; /* and the connection as good as before */
+    bool is_ours = errno == ENODATA;
     pw_incident_conn(server, conn, PW_INCIDENT_ERROR, errno);
     if (is_ours)
         return pw_conn_break_off(server, conn);
@@ -126,18 +128,20 @@ int pw_conn_unsent(const pw_conn *conn)
 }
 
 /*
- * RFC 9112 section 9.6: to close with bytes unread resets the connection, and so does what the client
- * sends later, and the client might never see what it was sent. So with bytes unread, or much on its
- * way, our side is shut, and the client's rest thrown away until it has closed its own.
- * Where the end is to be a reset, that waits until the client has what was sent before: other
- * responses, too, and the part that there is of this one.
+ * RFC 9112 section 9.6: closing with unread bytes resets the connection, and so do bytes that the
+ * client sends later. The client may then never see the response. So if there are unread bytes, or
+ * many unacknowledged ones, the server shuts its side, and drops the client's bytes until the
+ * client closes its side.
+ *
+ * A reset waits until the client has the bytes that were sent before it: earlier responses, and the
+ * sent part of this one.
  */
 pw_step pw_conn_part(pw_server *server, pw_conn *conn)
 {
     int unsent = 0;
     if (pw_conn_resets(conn) ? !pw_peer_is_gone(conn->fd)
                              : conn->response.bytes > PW_UNSENT_MOST || conn->served > 1)
-        unsent = pw_conn_unsent(conn); /* or it cannot be much, or nobody is there to take it */
+        unsent = pw_conn_unsent(conn); /* else few bytes, or the peer has disconnected */
     bool unread = pw_conn_unused(conn) > 0 || (conn->what & PW_READABLE) != 0;
     if (pw_conn_resets(conn) ? unsent == 0 : !unread && unsent <= PW_UNSENT_MOST) {
         pw_conn_close(server, conn);
@@ -165,7 +169,7 @@ void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
     pw_access_refusal(server, conn, pw_error_status(error));
     size_t size = pw_error_response(&server->clock, answer, error, conn->facts.is_head);
     pw_conn_ends(conn, PW_CONN_CLOSES);
-    conn->what |= PW_READABLE; /* so that the end is a lingering one */
+    conn->what |= PW_READABLE; /* makes pw_conn_part choose PW_CONN_LINGER */
     conn->state = PW_CONN_SENDING;
     pw_content_free(conn->content, &server->store);
     conn->content = NULL;
@@ -180,7 +184,7 @@ void pw_conn_refuse_waiting(pw_server *server, pw_conn *conn, pw_error error)
 {
     if (conn->state != PW_CONN_CONTENT && conn->state != PW_CONN_READY) {
         server->parsed = NULL;
-        server->head = (pw_head){.fields = server->fields}; /* not to log that of another */
+        server->head = (pw_head){.fields = server->fields};
     }
     pw_conn_refuse(server, conn, error);
     pw_timer_stop(&conn->timer);

@@ -4,43 +4,44 @@
 
 #include "state.h"
 
-/* The outcome of a step; each state has one. */
+/* The outcome of a step of the states: continue, wait, or a complete request. */
 typedef enum { PW_STEP_ON, PW_STEP_WAIT, PW_STEP_REQUEST } pw_step;
 
 void pw_conn_release_buffer(pw_server *server, pw_conn *conn);
-/* How many bytes are received and not taken yet. */
+/* The number of received bytes that are not used yet. */
 size_t pw_conn_unused(const pw_conn *conn);
-/* Gives up its entry in the cache of heads. */
+/* Frees the connection's entry in the cache of heads. */
 void pw_conn_forget(pw_server *server, pw_conn *conn);
-/* Nothing of the response is left in the output: Python need not keep what it has lent for it. */
+/* No byte of the response is left in the output: Python need not keep lent bytes. */
 void pw_conn_sent(pw_server *server, pw_conn *conn);
 
-/* Ends it now: by a reset where that is asked for, or where output is left, so that no client takes a
- * part for the whole; otherwise in an orderly way. */
+/* Closes the connection now. It ends by a reset if that was requested or output is left, so that no
+ * client takes a part for the whole. Otherwise it ends in an orderly way. */
 void pw_conn_close(pw_server *server, pw_conn *conn);
-/* Another process has it now, and goes on with it. */
+/* Frees the connection here and closes its descriptor, without a shutdown: another process
+ * continues with it. */
 void pw_conn_leave(pw_server *server, pw_conn *conn);
-/* Ends it as soon as its client can have all that was sent: now, or in PW_CONN_LINGER. */
+/* Ends the connection when its client can have all sent bytes: now, or after PW_CONN_LINGER. */
 pw_step pw_conn_part(pw_server *server, pw_conn *conn);
-/* Its response ends here, though its client is still there: that gets what was sent before, and then a
- * reset. What pw_conn_part returns. */
+/* Breaks off the response while the client is still connected. The client gets the bytes that were
+ * sent before, and then a reset. Returns what pw_conn_part returns. */
 pw_step pw_conn_break_off(pw_server *server, pw_conn *conn);
-/* The end of a connection that cannot go on; errno says why. */
+/* Ends a connection after an error; errno says which. */
 pw_step pw_conn_fail(pw_server *server, pw_conn *conn);
 
-/* Answers with an error, and nothing more is read as a request. */
+/* Answers with an error. No more bytes are read as a request. */
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error);
-/* The same for one that waits, and is not the connection that the loop is at. */
+/* The same for a connection that waits and that the loop is not driving. */
 void pw_conn_refuse_waiting(pw_server *server, pw_conn *conn, pw_error error);
 
-/* Whether its client has what it was sent, or will have it though the connection is closed. */
+/* Whether the client has its bytes, or will get them although the connection is closed. */
 bool pw_conn_is_served(const pw_conn *conn);
 
-/* How much is on its way that would be lost with a reset. */
+/* The number of sent bytes that a reset could destroy. */
 int pw_conn_unsent(const pw_conn *conn);
 
-/* The response cannot go on: `what` has happened, for PW_INCIDENT_ERROR errno says it. With the lock.
- * Returns PW_GONE. */
+/* Ends the response, which cannot continue. `what` is the incident; for PW_INCIDENT_ERROR errno is
+ * the error. With the lock. Returns PW_GONE. */
 int32_t pw_response_fail_locked(pw_thread *thread, int what);
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * What a connection keeps in memory while it waits: what it has received and nobody has taken yet. It
- * comes from anybody, so there is a limit to it for all connections together, and past that some of
- * them have to go.
+ * The memory that connections keep while they wait: received bytes that no request has used yet.
+ * They come from any client, so there is a patience for all connections together. Above it some of
+ * them are refused.
  */
 #include "conn_keep.h"
 #include "buffer.h"
@@ -10,29 +10,30 @@
 #include "state.h"
 #include "timer.h"
 
-#define PW_LOOK_AT 32 /* connections, for the one that is to go next */
-#define PW_GO_MOST 64 /* connections that go for one that comes */
+#define PW_LOOK_AT 32 /* connections looks, to find the one to refuse */
+#define PW_GO_MOST 64 /* connections refused at most for a new one */
 
 static size_t conn_holds(const pw_conn *conn)
 {
     return conn->in != NULL ? conn->in->size : 0;
 }
 
-/* It has to go on with less: a request that is not complete is refused, one that has not begun will not
- * be answered any more. */
+/* Frees the connection's received bytes. Refuses an incomplete request, and does not answer one
+ * that has not begun. */
 static void conn_give_up(pw_server *server, pw_conn *conn)
 {
     pw_incident_often(server, conn, PW_INCIDENT_HEADS, &server->told_heads);
     if (conn->state == PW_CONN_SENDING) {
-        pw_conn_ends(conn, PW_CONN_CLOSES); /* RFC 9112 section 9.3.2: its client has to be ready */
-        conn->what |= PW_READABLE;          /* so that the end is a lingering one */
+        pw_conn_ends(conn, PW_CONN_CLOSES);
+        conn->what |= PW_READABLE; /* makes pw_conn_part choose PW_CONN_LINGER */
     } else {
         pw_conn_refuse_waiting(server, conn, PW_E_HEAD_MEMORY);
     }
     pw_conn_release_buffer(server, conn);
 }
 
-/* Of those that have waited longest in this state the one that holds most, if more than `than` does. */
+/* Of the connections that have waited longest in this state, returns the one that holds most, if it
+ * holds more than `than`. */
 static pw_conn *conn_largest(pw_server *server, pw_timer_kind kind, pw_conn_state state,
                              pw_conn *than)
 {
@@ -41,14 +42,14 @@ static pw_conn *conn_largest(pw_server *server, pw_timer_kind kind, pw_conn_stat
         pw_conn *conn = pw_conn_of(timer);
         timer = pw_timers_next(&server->timers, kind, timer);
         if (conn->state != state)
-            pw_timer_stop(&conn->timer); /* a request by now: see pw_conn_timeout */
+            pw_timer_stop(&conn->timer); /* it has a complete request: see pw_conn_timeout */
         else if (conn_holds(conn) > (than != NULL ? conn_holds(than) : 0))
             than = conn;
     }
     return than;
 }
 
-/* The one that is to go next, or NULL. */
+/* The connection to refuse next, or NULL. */
 static pw_conn *conn_to_go(pw_server *server)
 {
     pw_conn *conn = conn_largest(server, PW_TIMER_HEAD, PW_CONN_HEAD, NULL);

@@ -4,11 +4,12 @@
 #include "state.h"
 
 /*
- * The connection waits with what it has received, and keeps no more memory than that takes. Where all
- * keep more than head_memory, others give theirs up, or it does: it is then in another state.
+ * Reduces the memory of a connection that waits to what its received bytes need. If all connections
+ * together keep more than head_memory, other connections free theirs, or this one does. In that
+ * case its state has changed.
  */
 void pw_conn_keep(pw_server *server, pw_conn *conn);
-/* The same where it need not wait long, or is wanted as it is: only while there is little left. */
+/* The same for a short wait, or for a buffer that is in use: only if little memory is left. */
 void pw_conn_keep_shortly(pw_server *server, pw_conn *conn);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * The memory of connections. One that is closed is freed only when no event of it can be left, and a
- * few pieces of memory are kept for the next ones.
+ * The memory of connections. A closed connection is freed only when no event of it can be left. The
+ * pool keeps some freed memory for new connections.
  */
 #include <string.h>
 

@@ -1,4 +1,5 @@
-/* Connections that pass between processes which replace each other, each with its listener. */
+/* Transfer of connections between processes that replace each other. Each connection comes with the
+ * number of its listener. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -9,7 +10,7 @@
 #include "conn_transfer.h"
 #include "system.h"
 
-/* A message is the number of the listener, and one descriptor beside it (unix(7)). */
+/* A message is the number of the listener. One descriptor is attached to it (unix(7)). */
 typedef struct {
     struct iovec data;
     union {
@@ -67,12 +68,12 @@ int pw_transfer_receive(int channel, struct sockaddr_storage *peer, uint8_t *num
     socklen_t size = sizeof *peer;
     peer->ss_family = AF_UNSPEC;
     if (fd < 0) {
-        errno = EMFILE; /* the descriptor is lost when this process has no room for it */
+        errno = EMFILE; /* this process has no free descriptor, so the connection is lost */
         return -1;
     }
     if (*number < count && getpeername(fd, (struct sockaddr *)peer, &size) == 0)
         return fd;
-    pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY); /* its client has gone */
+    pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY); /* the client has disconnected */
     errno = ECONNABORTED;
     return -1;
 }

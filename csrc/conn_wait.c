@@ -1,6 +1,6 @@
 /*
- * A connection waits: for its peer, with a timer, or in `ready` for a thread that takes its request. What
- * becomes of it when the time is over, or the server drains.
+ * Waiting of connections: for the client, with a timer, or in `ready` for a thread. Also the end of
+ * a wait, by a timeout or because the server drains.
  */
 #include <errno.h>
 #include <sys/socket.h>
@@ -40,7 +40,7 @@ pw_step pw_conn_wait(pw_server *server, pw_conn *conn, pw_timer_kind kind, bool 
     return PW_STEP_WAIT;
 }
 
-/* ------------------------------------------------------------------ its request is complete */
+/* ------------------------------------------------------------------ a complete request */
 
 pw_conn *pw_ready_pop(pw_server *server)
 {
@@ -67,9 +67,10 @@ void pw_ready_expire(pw_server *server, const pw_conn *last, int why)
     } while (conn != NULL && conn != last);
 }
 
-/* ------------------------------------------------------------------ it ends */
+/* ------------------------------------------------------------------ a slow client, and the end */
 
-/* Room to write is told of in large steps; a client that reads slowly takes long for one. */
+/* Whether the client reads. The poller reports room to write in large steps, and a slow client
+ * takes long for one step. */
 static bool conn_reads(pw_conn *conn)
 {
     int before = conn->unsent;
@@ -79,7 +80,7 @@ static bool conn_reads(pw_conn *conn)
 
 pw_step pw_conn_linger(pw_server *server, pw_conn *conn)
 {
-    if (pw_conn_resets(conn)) /* what it sends does not matter any more */
+    if (pw_conn_resets(conn)) /* bytes of the client do not matter any more */
         return pw_conn_wait(server, conn, PW_TIMER_RESET, false);
     bool progress = false;
     for (; (conn->what & PW_READABLE) != 0 && !pw_slice_is_over(server, conn); progress = true) {
@@ -100,7 +101,7 @@ pw_step pw_conn_linger(pw_server *server, pw_conn *conn)
                         progress);
 }
 
-/* Nothing has come for a while: whether there is still something to wait for. */
+/* No byte has come for a while. Returns whether to wait longer. */
 static bool conn_lingers_on(const pw_server *server, pw_conn *conn)
 {
     bool reads = conn_reads(conn);
@@ -112,9 +113,9 @@ static bool conn_lingers_on(const pw_server *server, pw_conn *conn)
            !pw_peer_is_gone(conn->fd);
 }
 
-/* ------------------------------------------------------------------ its client has nothing to ask */
+/* ------------------------------------------------------------------ an idle connection */
 
-/* Whether nothing has come that nobody has read; events fetched later may say otherwise. */
+/* Whether there are no unread bytes. Events that are fetched later may report new ones. */
 static bool conn_is_quiet(const pw_conn *conn)
 {
     char unused;
@@ -133,9 +134,10 @@ bool pw_conn_is_idle(pw_server *server, pw_conn *conn)
 }
 
 /*
- * A client that had an answer a moment ago may be asking again just now, and a close would cross with
- * its request. So who was in use this recently is closed when it has been quiet for that long. (RFC
- * 9112 section 9.5: a client may always meet a closed connection; those that do should be few.)
+ * A client that got a response a moment ago may be sending its next request now, and a close would
+ * cross with it. So a connection that was in use within PW_TIMER_DRAIN is closed after that time
+ * without a byte. (RFC 9112 section 9.5: a client may always find the connection closed; this
+ * should be rare.)
  */
 void pw_conn_drain(pw_server *server, pw_conn *conn)
 {
@@ -151,10 +153,10 @@ void pw_conn_drain(pw_server *server, pw_conn *conn)
             return;
         }
     }
-    pw_run(server, conn, false); /* with another timer now */
+    pw_run(server, conn, false); /* which starts another timer */
 }
 
-/* ------------------------------------------------------------------ its time is over */
+/* ------------------------------------------------------------------ timeouts */
 
 void pw_conn_timeout(pw_server *server, pw_conn *conn)
 {
@@ -164,8 +166,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         if (conn->state == PW_CONN_READY && conn->timer.kind == PW_TIMER_QUEUE)
             pw_ready_expire(server, conn, PW_INCIDENT_QUEUE);
         else
-            pw_timer_stop(
-                &conn->timer); /* left running because most requests are over in no time */
+            pw_timer_stop(&conn->timer); /* it was not stopped, because most requests are short */
         return;
     case PW_CONN_HEAD:
         pw_conn_refuse_waiting(server, conn, PW_E_HEAD_TIMEOUT);
@@ -179,7 +180,7 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
                 pw_run(server, conn, false);
             return;
         }
-        conn->what |= PW_READABLE; /* a request has come in the last moment */
+        conn->what |= PW_READABLE; /* a request has just arrived */
         break;
     case PW_CONN_SENDING:
         if (conn_reads(conn)) {

@@ -1,6 +1,6 @@
 /*
- * Where a request's content is kept until it is complete: in memory, and past a limit of its own or
- * of all together in a temporary file that has no name.
+ * Stores a request's content until it is complete: in memory, or in a temporary file without a name
+ * if it exceeds its own patience or the patience for all requests.
  */
 #include <string.h>
 #include <unistd.h>
@@ -20,7 +20,7 @@ pw_content *pw_content_new(int64_t length)
     return content;
 }
 
-/* The memory is given back, to the others too. */
+/* Frees the memory, so that other requests can use it. */
 static void content_forget(pw_content *content, pw_store *store)
 {
     store->held -= (int64_t)content->room;
@@ -39,7 +39,7 @@ void pw_content_free(pw_content *content, pw_store *store)
     pw_free(content);
 }
 
-/* How much memory it has with `needed` bytes; grows by doubling, never past what is still to come. */
+/* The memory to allocate for `needed` bytes. It doubles, up to the announced size. */
 static size_t content_room(const pw_content *content, const pw_store *store, size_t needed)
 {
     if (content->room >= needed)
@@ -52,7 +52,7 @@ static size_t content_room(const pw_content *content, const pw_store *store, siz
     return room < needed ? needed : room;
 }
 
-/* Whether `more` bytes, and all that is announced, can be in memory as well. */
+/* Whether `more` bytes, and all announced bytes, fit into memory. */
 static bool content_fits(const pw_content *content, const pw_store *store, size_t more)
 {
     int64_t needed = content->size + (int64_t)more;
@@ -83,7 +83,7 @@ static bool content_write(const pw_content *content, const char *data, size_t si
     return pw_write_parts(content->file, &part, 1, (off_t)at);
 }
 
-/* From memory to the file. */
+/* Moves the content from memory to the file. */
 static pw_error content_spill(pw_content *content, pw_store *store)
 {
     content->file = pw_temporary_file(store->directory);
@@ -124,7 +124,7 @@ char *pw_content_space(pw_content *content, pw_store *store, size_t size)
     return content->memory + content->size;
 }
 
-/* Small stretches of content on their way to pw_content_add, which may write to a file. */
+/* Collects small runs of content for pw_content_add, which may write them to a file. */
 typedef struct {
     size_t size;
     char bytes[8192];
@@ -137,7 +137,7 @@ static pw_error gathered_add(pw_gathered *gathered, pw_content *content, pw_stor
     return size > 0 ? pw_content_add(content, store, gathered->bytes, size) : PW_E_NONE;
 }
 
-/* Adds a stretch: what is small waits for what follows it. */
+/* Adds a run of content. A small run waits for the next one. */
 static pw_error gather(pw_gathered *gathered, pw_content *content, pw_store *store, pw_span span)
 {
     if (span.size > sizeof gathered->bytes - gathered->size) {
@@ -172,7 +172,7 @@ static pw_parse content_take_chunked(pw_content *content, pw_store *store, const
         if (content->chunked.state == PW_CHUNKED_DATA)
             coming += content->chunked.left;
         if (store->size_most != 0 && here > store->size_most - coming) {
-            *error = PW_E_BODY_SIZE; /* what a chunk announces counts before it comes */
+            *error = PW_E_BODY_SIZE;
             return PW_PARSE_ERROR;
         }
         *error = gather(&gathered, content, store, span);

@@ -1,6 +1,6 @@
 /*
- * The block of values from which Python makes the environ at once (PEP 3333, RFC 3875): a byte for
- * each that numbers its key, NUL, and the values in latin-1, joined by NUL.
+ * The block of values from which Python makes the environ in one step (PEP 3333, RFC 3875): a byte
+ * for each value with the number of its key, NUL, and the values in latin-1, separated by NUL.
  */
 #include <string.h>
 
@@ -10,13 +10,13 @@
 #include "index.h"
 #include "text.h"
 
-/* Values that are no field's: those of the enum up to PW_KEY_PORT, and CONTENT_LENGTH. */
+/* Values that come from no field: the keys of the enum up to PW_KEY_PORT, and CONTENT_LENGTH. */
 #define PW_OWN_VALUES 8
 
 size_t pw_block_most(const pw_limits *limits)
 {
-    /* The target may stand three times: whole, as path, as query. A field costs its name and value,
-     * "HTTP_", a number, a separator and the NUL. */
+    /* The target may be in the block three times: whole, as path, as query. A field needs its name
+     * and value, "HTTP_", a number, a separator and the NUL. */
     return 3 * limits->max_head_size + 9 * limits->max_fields + 256;
 }
 
@@ -32,7 +32,7 @@ static char *put_span(char *to, pw_span span)
     return put_value(to, span.at, span.size);
 }
 
-/* Decodes once; a "%" that no two digits follow stays as it is. */
+/* Decodes once. A "%" without two digits after it is not changed. */
 static char *put_decoded(char *to, pw_span text)
 {
     const char *at = text.at, *end = text.at + text.size;
@@ -58,10 +58,10 @@ static char *put_protocol(char *to, const pw_head *head)
     return put_value(to, head->facts.minor == 0 ? "HTTP/1.0" : "HTTP/1.1", 8);
 }
 
-/* The last number, and the NUL that ends them all; the values begin behind it. */
+/* Writes the last number, and the NUL after the numbers. Returns where the values begin. */
 static char *end_numbers(pw_block *block, char *to)
 {
-    *to++ = PW_KEY_PATH; /* the last value, for it may hold NUL */
+    *to++ = PW_KEY_PATH; /* PATH_INFO is the last value because it may contain NUL */
     block->values = (uint32_t)(to - block->at);
     *to++ = '\0';
     return to;
@@ -102,7 +102,8 @@ static char *put_length(char *to, int64_t length)
 
 /* ------------------------------------------------------------------ fields by number */
 
-/* One field, and all later ones with the same name (RFC 9110 section 5.3; RFC 9113 8.2.3). */
+/* Writes one field and all later ones with the same name (RFC 9110
+ * section 5.3, RFC 9113 section 8.2.3). */
 static char *put_field(char *to, const pw_head *head, const pw_index *index, uint16_t at)
 {
     const pw_field *field = &head->fields[at];
@@ -135,7 +136,7 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
     bool is_get = head->method.size == 3 && memcmp(head->method.at, "GET", 3) == 0;
     pw_index index;
     pw_index_make(&index, head);
-    if (head->authority.at != NULL) /* it replaces Host: RFC 9112 section 3.2.2 */
+    if (head->authority.at != NULL) /* RFC 9112 section 3.2.2: the authority replaces Host */
         index.numbers[PW_KEY_HOST >> 6] |= pw_index_bit(PW_KEY_HOST);
 
     char *to = block->at;
@@ -177,7 +178,7 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
     end_values(block, to, head);
 }
 
-/* ------------------------------------------------------------------ what has changed */
+/* ------------------------------------------------------------------ changed values */
 
 pw_template *pw_template_new(const pw_head *head, const char *data)
 {

@@ -1,4 +1,4 @@
-/* What a client is told whose request is refused. */
+/* The response to a request that the core refuses. */
 #include <stdio.h>
 #include <string.h>
 

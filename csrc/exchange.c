@@ -1,17 +1,18 @@
 /*
- * An exchange: one request that a thread has taken, and the response to it. It begins in pw_thread_take
- * with a number that is never used twice, and is over for the thread with pw_respond or pw_send_end;
- * what the client has not read by then is the connection's, and its output goes on.
+ * An exchange: one request that a thread has taken, and its response. It begins in pw_thread_take,
+ * with a number that is never used again. For the thread it is over after pw_respond or
+ * pw_send_end. Bytes that the client has not read by then belong to the connection, which continues
+ * to send them.
  *
- * Who may send. The application may hand over parts from several threads, and a thread of it may do so
- * when the exchange is over and the serving thread is at another request. So every part names its
- * exchange, and is sent by the thread with the turn, which is taken and given back under the server's lock:
- * with the turn, and until it is given back, the connection's output is that thread's own.
+ * The turn to send. Several threads of the application may hand over parts, and one of them may do
+ * so after the exchange is over, when the serving thread has another request. So every part names
+ * its exchange. The thread that has the turn sends it. Threads take and give the turn under the
+ * server's lock. While a thread has the turn, it alone uses the connection's output.
  *
- * What is lent. Python says before it hands bytes over that it keeps them (pw_request.lends), and under
- * which number. Once the exchange is over for the thread, the connection has the loan until no
- * borrowed piece is left in its output, and only then has the next request of that connection a turn.
- * So a connection has one loan at most, and PW_NEWS_SENT names the number of that loan, once.
+ * The loan. Before Python hands bytes to the core it says that it keeps them (pw_request.lends),
+ * and under which number. When the exchange is over for the thread, the connection has the loan
+ * until no borrowed piece is left in its output. Only then the connection's next request begins. So
+ * a connection has one loan at most, and PW_NEWS_SENT names the number of that loan, once.
  */
 #include <unistd.h>
 
@@ -37,7 +38,8 @@ pw_conn *pw_turn_take(pw_thread *thread, int64_t exchange)
 void pw_turn_give(pw_thread *thread)
 {
     thread->sending = false;
-    /* All of them: some may wait for an exchange that is over, and would not pass a signal on. */
+    /* Wakes all threads. Some may wait for an exchange that is over,
+     * and would not pass a signal on. */
     pthread_cond_broadcast(&thread->turn);
 }
 
@@ -72,7 +74,7 @@ void pw_exchange_abandon(pw_thread *thread)
         return;
     if (conn->end != PW_CONN_FAILED)
         pw_incident_thread(thread, conn, PW_INCIDENT_ABANDONED, 0);
-    /* It is cut, and what its client is owed of earlier responses goes out. */
+    /* The response is cut off. The output of earlier responses is still sent. */
     pw_conn_ends(conn, conn->response.framing == PW_FRAMING_END ? PW_CONN_RESETS : PW_CONN_CLOSES);
     thread->request.sent = conn->response.bytes;
     pw_exchange_end(thread);
@@ -86,7 +88,7 @@ int64_t pw_thread_exchange(pw_thread *thread)
     return exchange;
 }
 
-/* ------------------------------------------------------------------ how far it is */
+/* ------------------------------------------------------------------ state of the exchange */
 
 int64_t pw_content_missing(pw_thread *thread)
 {

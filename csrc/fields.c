@@ -1,6 +1,6 @@
 /*
- * The names that a request can give to the environ: a number for each key known beforehand, so
- * that Python turns a byte into a key object it already has instead of decoding a name.
+ * The environ keys that have a number. Python turns a byte with the number into a key object that
+ * it already has, instead of decoding a name.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -9,11 +9,11 @@
 #include "fields.h"
 
 typedef struct {
-    const char *name; /* of the field, in lower case; NULL where the key is no field's */
+    const char *name; /* of the field, lower-case; NULL: the key belongs to no field */
     const char *key;
 } pw_name;
 
-/* The first rows stand in the order of the enum in fields.h. */
+/* The first rows are in the order of the enum in fields.h. */
 static const pw_name names[] = {
     {"transfer-encoding", "HTTP_TRANSFER_ENCODING"},
     {NULL, "REQUEST_METHOD"},
@@ -29,7 +29,7 @@ static const pw_name names[] = {
     {"connection", "HTTP_CONNECTION"},
     {"expect", "HTTP_EXPECT"},
     {"cookie", "HTTP_COOKIE"},
-    /* the rest in any order */
+    /* in any order */
     {"accept", "HTTP_ACCEPT"},
     {"accept-charset", "HTTP_ACCEPT_CHARSET"},
     {"accept-encoding", "HTTP_ACCEPT_ENCODING"},
@@ -146,13 +146,14 @@ _Static_assert(PW_NAME_COUNT < PW_OTHER_NAME, "a key's number is one byte");
 
 #define PW_TABLE_SIZE 1024 /* a power of two, several times PW_NAME_COUNT */
 
-/* Open addressing; written once by table_make, then only read. */
+/* Open addressing. table_make writes it once; afterwards it is only read. */
 static uint8_t table[PW_TABLE_SIZE];
 static uint8_t name_sizes[PW_NAME_COUNT];
 static pthread_once_t table_once = PTHREAD_ONCE_INIT;
-static atomic_bool table_made; /* pthread_once alone is a call more for each field */
+static atomic_bool table_made; /* avoids the call of pthread_once for each field */
 
-/* | 32 makes letters lower-case and leaves digits and '-' alone; no other tchar becomes one. */
+/* | 32 makes letters lower-case and does not change digits and '-'.
+ * No other tchar becomes one of them. */
 static unsigned name_hash(const char *name, size_t size)
 {
     unsigned first = (unsigned char)name[0] | 32u;
@@ -190,8 +191,8 @@ bool pw_equals(const char *text, size_t size, const char *lower)
     return i == size && lower[i] == '\0';
 }
 
-/* The bits in which a name may differ from one in lower case: 32 where that has a letter, for of all
- * characters in names only letters have 64. */
+/* The bits in which a name may differ from a lower-case name: 32 for each letter. Of all characters
+ * in names only letters have the bit 64. */
 static uint64_t case_bits(uint64_t lower)
 {
     return (lower & 0x4040404040404040) >> 1;
@@ -213,14 +214,14 @@ static bool same_four(const char *name, const char *lower)
     return ((a ^ b) & ~case_bits(b)) == 0;
 }
 
-/* Both have this size. */
+/* Both names have this size. */
 static bool same_name(const char *name, const char *lower, size_t size)
 {
     size_t i = 0;
     for (; size - i >= 8; i += 8)
         if (!same_eight(name + i, lower + i))
             return false;
-    if (size >= 8) /* the last eight, of which some have been compared */
+    if (size >= 8) /* the last eight bytes; some are looks again */
         return same_eight(name + size - 8, lower + size - 8);
     if (size >= 4)
         return same_four(name, lower) && same_four(name + size - 4, lower + size - 4);

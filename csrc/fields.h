@@ -1,12 +1,12 @@
-/* The names that a request can give to the environ, each with a number. */
+/* The environ keys that have a number. */
 #ifndef PW_FIELDS_H
 #define PW_FIELDS_H
 
 #include "types.h"
 
-/* Numbers of the keys that the core itself looks at; the rest are in fields.c only. */
+/* The numbers of the keys that the core itself reads. fields.c has the others. */
 enum {
-    PW_KEY_TRANSFER_ENCODING, /* never in a block, so that no number there is NUL */
+    PW_KEY_TRANSFER_ENCODING, /* never in a block, so no number there is NUL */
     PW_KEY_METHOD,
     PW_KEY_QUERY,
     PW_KEY_PROTOCOL,
@@ -23,12 +23,12 @@ enum {
     PW_KEY_FIRST_OTHER,
 };
 
-/* The number of a field name (a token, any case), or PW_OTHER_NAME. */
+/* The number of a field name, which is a token in any case. PW_OTHER_NAME: it has none. */
 uint8_t pw_field_number(const char *name, size_t size);
-/* RFC 9110 section 5.6.2: tchar. */
+/* Whether the text is a token: 1*tchar (RFC 9110 section 5.6.2). */
 bool pw_is_token(const char *text, size_t size);
 bool pw_is_tchar(unsigned char c);
-/* Compares ASCII text without case; lower is in lower case. */
+/* Compares ASCII text without regard to case. `lower` is lower-case. */
 bool pw_equals(const char *text, size_t size, const char *lower);
 
 #endif

@@ -1,4 +1,4 @@
-/* How a client knows where a response ends (RFC 9112 section 6.3), and the fields that say so. */
+/* The framing of a response (RFC 9112 section 6.3), and the fields that announce it. */
 #include <string.h>
 
 #include "framing.h"

@@ -1,6 +1,6 @@
 /*
- * A request head: picohttpparser finds the spans, the rest of this file decides whether they are a
- * valid message (RFC 9112 sections 2 to 6) with exactly one meaning.
+ * Parsing of a request head. picohttpparser finds the spans. The rest of this file decides whether
+ * they are a valid message (RFC 9112 sections 2 to 6) with exactly one meaning.
  */
 #include <string.h>
 
@@ -12,7 +12,7 @@
 #include "text.h"
 #include "vendor/picohttpparser/picohttpparser.h"
 
-/* Content-Length = 1*DIGIT, within 63 bits */
+/* Content-Length = 1*DIGIT, less than 2**63 */
 static bool parse_length(pw_span value, int64_t *length)
 {
     int64_t sum = 0;
@@ -30,7 +30,7 @@ static bool parse_length(pw_span value, int64_t *length)
     return true;
 }
 
-/* The next element of a #list (RFC 9110 section 5.6.1), its blanks cut off; false at the end. */
+/* The next element of a #list (RFC 9110 section 5.6.1) without blanks around it. False: the end. */
 static bool list_next(pw_span *rest, pw_span *element)
 {
     if (rest->at == NULL)
@@ -47,7 +47,7 @@ static bool list_next(pw_span *rest, pw_span *element)
     return true;
 }
 
-/* Only `chunked` alone is understood; a well-formed list with other codings is 501. */
+/* Accepts only `chunked` alone. A well-formed list with other codings is answered with 501. */
 static pw_error transfer_coding(pw_span value, bool *chunked, bool *other)
 {
     if (pw_equals(value.at, value.size, "chunked")) {
@@ -55,7 +55,7 @@ static pw_error transfer_coding(pw_span value, bool *chunked, bool *other)
         return PW_E_NONE;
     }
     pw_span rest = value, element;
-    bool ended = false; /* chunked has been seen: it must be the last */
+    bool ended = false; /* chunked was found: it must be the last coding */
     while (list_next(&rest, &element)) {
         const char *semicolon = memchr(element.at, ';', element.size);
         size_t size = semicolon != NULL ? (size_t)(semicolon - element.at) : element.size;
@@ -71,7 +71,7 @@ typedef struct {
     bool host, type, length, coding, other_coding, close, keep_alive;
 } pw_seen;
 
-/* What one field means to the connection. */
+/* Applies the meaning that one field has for the connection. */
 static pw_error field_meaning(const pw_field *field, pw_head *head, pw_seen *seen)
 {
     pw_span rest = field->value, element;
@@ -114,13 +114,13 @@ static pw_error field_meaning(const pw_field *field, pw_head *head, pw_seen *see
     }
 }
 
-/* The first line, with its LF, which is there. */
+/* The size of the first line with its LF, which has arrived. */
 static size_t first_line_size(const char *data, size_t size)
 {
     return (size_t)((const char *)memchr(data, '\n', size) + 1 - data);
 }
 
-/* Everything about the head that picohttpparser let pass; data[0, size) is complete. */
+/* Checks everything that picohttpparser does not. data[0, size) is complete. */
 static pw_error judge_head(const pw_limits *limits, const char *data, size_t size, pw_head *head,
                            const struct phr_header *found, size_t count)
 {
@@ -131,11 +131,12 @@ static pw_error judge_head(const pw_limits *limits, const char *data, size_t siz
     head->facts.content_length = -1;
     head->facts.chunked = false;
     head->facts.expect_continue = false;
+    head->facts.dropped = 0;
     head->field_count = 0;
     pw_seen seen = {.host = false};
     for (size_t i = 0; i < count; i++)
         if (found[i].name == NULL)
-            return PW_E_FOLD; /* before all else, as in lines_judge */
+            return PW_E_FOLD; /* judged first, as in lines_judge */
     for (size_t i = 0; i < count; i++) {
         const char *after = found[i].value + found[i].value_len;
         while (after < end && (*after == ' ' || *after == '\t'))
@@ -150,6 +151,8 @@ static pw_error judge_head(const pw_limits *limits, const char *data, size_t siz
             memchr(found[i].name, '_', found[i].name_len) != NULL) {
             if (limits->underscore_fields == PW_UNDERSCORE_REFUSE)
                 return PW_E_UNDERSCORE;
+            head->facts.dropped++; /* at most PW_FIELDS_MOST */
+            head->dropped = field->name;
             continue;
         }
         error = field_meaning(field, head, &seen);
@@ -172,9 +175,10 @@ static pw_error judge_head(const pw_limits *limits, const char *data, size_t siz
 }
 
 /*
- * What is wrong with lines of a head that is not complete, or that picohttpparser has refused. The
- * field lines from `at` on follow `before` others; `good` of them it has taken. Obsolete folding
- * (RFC 9112 section 5.2) it takes as well, and what comes after that is not waited for.
+ * Finds the error in lines of a head that is not complete, or that picohttpparser has refused. The
+ * field lines from `at` on follow `before` others. picohttpparser has accepted `good` of them. It
+ * also accepts obsolete folding (RFC 9112 section 5.2), which is an error here: this does not wait
+ * for the rest.
  */
 static pw_error lines_judge(const pw_limits *limits, const char *data, size_t size, size_t at,
                             size_t before, size_t good, bool refused, pw_head *head)
@@ -195,7 +199,7 @@ static pw_error lines_judge(const pw_limits *limits, const char *data, size_t si
     return before + good == limits->max_fields ? PW_E_FIELD_COUNT : PW_E_FIELD;
 }
 
-/* A head that has not ended within the limit. */
+/* The error of a head that is larger than the patience. */
 static pw_error too_large(const char *data, size_t size)
 {
     const char *line_end = memchr(data, '\n', size);
@@ -208,8 +212,8 @@ static pw_error too_large(const char *data, size_t size)
     return target_size > PW_TARGET_MOST ? PW_E_TARGET_SIZE : PW_E_HEAD_SIZE;
 }
 
-/* Lines of a head have come whose others, up to progress->judged, are good, and this is not all of it
- * yet, unless PW_PARSE_DONE. data[0, size) ends with a line. */
+/* Parses more lines of a head. Its lines up to progress->judged are valid. Unless this returns
+ * PW_PARSE_DONE, the head is not complete. data[0, size) ends with a line. */
 static pw_parse more_lines(const pw_limits *limits, const char *data, size_t size,
                            pw_head_progress *progress, pw_head *head, pw_error *error)
 {
@@ -224,7 +228,7 @@ static pw_parse more_lines(const pw_limits *limits, const char *data, size_t siz
     return *error == PW_E_NONE ? PW_PARSE_MORE : PW_PARSE_ERROR;
 }
 
-/* The head from its start; data[0, size) ends with a line. */
+/* Parses the head from its start. data[0, size) ends with a line. */
 static pw_parse all_lines(const pw_limits *limits, const char *data, size_t size,
                           pw_head_progress *progress, pw_head *head, pw_error *error)
 {
@@ -241,7 +245,7 @@ static pw_parse all_lines(const pw_limits *limits, const char *data, size_t size
     }
     *error =
         lines_judge(limits, data, size, first_line_size(data, size), 0, count, parsed == -1, head);
-    if (minor >= 0) { /* or it was too little of a request line to be judged */
+    if (minor >= 0) { /* or too little of the request line to check it */
         progress->judged = size;
         progress->fields = count;
     }
@@ -251,14 +255,14 @@ static pw_parse all_lines(const pw_limits *limits, const char *data, size_t size
 pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
                        pw_head_progress *progress, pw_head *head, pw_error *error)
 {
-    /* RFC 9112 section 2.2: one empty line before the request line is passed over */
+    /* RFC 9112 section 2.2: one empty line before the request line is ignored */
     size_t lead = 0;
     if (size > 0 && data[0] == '\r') {
         if (size < 2)
             return PW_PARSE_MORE;
         lead = 2;
     }
-    /* No method begins so (a TLS client waits for an answer before it sends a line end). */
+    /* No method begins like this. A TLS client waits for an answer before it sends a line end. */
     if ((lead != 0 && data[1] != '\n') || (size > lead && !pw_is_token(data + lead, 1))) {
         *error = PW_E_REQUEST_LINE;
         return PW_PARSE_ERROR;
@@ -271,7 +275,7 @@ pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
         whole--;
     if (whole > progress->scanned) {
         pw_parse outcome = PW_PARSE_DONE;
-        if (progress->judged > 0) /* none is looked at again before all are here */
+        if (progress->judged > 0) /* the others are judged again only when the head is complete */
             outcome = more_lines(limits, from, whole, progress, head, error);
         if (outcome == PW_PARSE_DONE)
             outcome = all_lines(limits, from, whole, progress, head, error);
@@ -286,4 +290,17 @@ pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
     }
     progress->scanned = most;
     return PW_PARSE_MORE;
+}
+
+pw_span pw_find_field(const pw_head *head, const char *lower, size_t size)
+{
+    for (size_t i = 0; i < head->field_count; i++)
+        if (head->fields[i].name.size == size) {
+            size_t k = 0;
+            while (k < size && (char)(head->fields[i].name.at[k] | 32) == (char)(lower[k] | 32))
+                k++;
+            if (k == size)
+                return head->fields[i].value;
+        }
+    return (pw_span){NULL, 0};
 }

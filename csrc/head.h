@@ -1,4 +1,4 @@
-/* A request head. */
+/* Parsing of a request head. */
 #ifndef PW_HEAD_H
 #define PW_HEAD_H
 
@@ -11,21 +11,23 @@ typedef struct {
     int underscore_fields;
 } pw_limits;
 
-#define PW_FIELDS_MOST 1024 /* of --max-fields */
+#define PW_FIELDS_MOST 1024 /* the most that --max-fields allows */
 
-/* How far earlier calls of pw_head_parse have come with a head, so that none looks at all of it again:
- * offsets are from the request line. All zero at first. */
+/* How much of a head earlier calls of pw_head_parse have seen, so that no call reads all of it
+ * again. Offsets count from the request line. All zero at first. */
 typedef struct {
-    size_t scanned; /* every LF in so many bytes is known */
-    size_t judged;  /* so many bytes are whole lines with nothing wrong so far; 0: none is */
-    size_t fields;  /* how many of these lines are fields */
+    size_t scanned; /* bytes in which every LF is known */
+    size_t judged;  /* bytes of whole, valid lines; 0: none yet */
+    size_t fields;  /* number of field lines among them */
 } pw_head_progress;
 
 /*
- * The head at data[0, size). The answer depends on the bytes alone, never on how they were split: a
- * line is judged when its LF is there.
+ * Parses the head at data[0, size). The result depends on the bytes alone, never on how they were
+ * split: a line is judged when its LF has arrived.
  */
 pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
                        pw_head_progress *progress, pw_head *head, pw_error *error);
+/* The value of the first field with this name; a size of 0: there is none. */
+pw_span pw_find_field(const pw_head *head, const char *lower, size_t size);
 
 #endif

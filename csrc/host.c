@@ -1,12 +1,12 @@
-/* Host, and the authority of a target (RFC 3986 section 3.2). */
+/* The host and port in the Host field and in an absolute target (RFC 3986 section 3.2). */
 #include <arpa/inet.h>
 #include <string.h>
 
 #include "host.h"
 #include "text.h"
 
-/* RFC 3986 section 3.2.2: unreserved / sub-delims, which are ALPHA / DIGIT and "-._~!$&'()*+,;=", as
- * one bit a byte */
+/* RFC 3986 section 3.2.2: unreserved / sub-delims, which are ALPHA / DIGIT and "-._~!$&'()*+,;=".
+ * One bit for each byte. */
 static const uint32_t name_chars[8] = {0, 0x2bff7fd2, 0x87fffffe, 0x47fffffe, 0, 0, 0, 0};
 
 static bool is_name_char(char c)
@@ -30,7 +30,7 @@ static bool is_future(const char *at, const char *end)
     return at == end;
 }
 
-/* IP-literal = "[" ( IPv6address / IPvFuture ) "]". Returns past it, or NULL. */
+/* IP-literal = "[" ( IPv6address / IPvFuture ) "]". Returns its end, or NULL. */
 static const char *ip_literal(const char *at, const char *end)
 {
     char text[INET6_ADDRSTRLEN];

@@ -1,6 +1,6 @@
 /*
- * What became of requests that were accepted and not answered in full, for the error log. A client
- * that disconnects, or sends something else than a request, is no incident.
+ * Incidents for the error log: requests that were accepted and not answered in full. It is no
+ * incident if a client disconnects, or sends bytes that are no request.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -11,9 +11,9 @@
 #include "queue.h"
 #include "text.h"
 
-#define PW_INCIDENTS_ROOM 16   /* from the start: one of them tells that there is no memory */
-#define PW_INCIDENTS_MOST 8192 /* that wait for pw_incident_take; of more only the number is told */
-#define PW_OFTEN_MS 10000      /* between two incidents of what meets many */
+#define PW_INCIDENTS_ROOM 16   /* from the start: one of them reports that there is no memory */
+#define PW_INCIDENTS_MOST 8192 /* that wait for pw_incident_take; the others are only counted */
+#define PW_OFTEN_MS 10000      /* between two incidents that may come in large numbers */
 
 bool pw_incidents_init(pw_incidents *incidents)
 {
@@ -24,7 +24,7 @@ bool pw_incidents_init(pw_incidents *incidents)
 
 /* ------------------------------------------------------------------ the request line */
 
-/* Adds to a text that is ended by NUL; what has no room is left out. */
+/* Appends to a text that ends with NUL. Leaves out what has no room. */
 static void line_add(char line[PW_INCIDENT_LINE], const char *data, size_t size)
 {
     size_t before = strlen(line);
@@ -34,7 +34,7 @@ static void line_add(char line[PW_INCIDENT_LINE], const char *data, size_t size)
     line[before + size] = '\0';
 }
 
-/* Method and target, as far as they are here. */
+/* Writes method and target, as far as they are received. */
 static void line_of_head(char line[PW_INCIDENT_LINE], const char *data, size_t size)
 {
     const char *end = data + size;
@@ -50,7 +50,7 @@ static void line_of_head(char line[PW_INCIDENT_LINE], const char *data, size_t s
 void pw_thread_keep_line(pw_thread *thread, const pw_conn *conn)
 {
     const char *data = conn->in->data + conn->in->start;
-    if (data[0] == '\r') /* an empty line that was passed over */
+    if (data[0] == '\r') /* skips an empty line */
         data += 2;
     size_t size = conn->facts.line_size;
     thread->line_size = size < sizeof thread->line ? size : sizeof thread->line;
@@ -62,9 +62,12 @@ void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn)
     char line[PW_INCIDENT_LINE] = "";
     line_of_head(line, thread->line, thread->line_size);
     pw_free(conn->line);
-    conn->line = pw_alloc(strlen(line) + 1);
-    if (conn->line != NULL)
-        memcpy(conn->line, line, strlen(line));
+    size_t size = strlen(line) + 1, id_size = strlen(thread->request.id) + 1;
+    conn->line = pw_alloc(size + id_size);
+    if (conn->line != NULL) {
+        memcpy(conn->line, line, size);
+        memcpy(conn->line + size, thread->request.id, id_size);
+    }
 }
 
 /* ------------------------------------------------------------------ incidents */
@@ -91,7 +94,7 @@ void pw_peer_name(const pw_conn *conn, pw_peer *peer)
     peer->port[pw_digits(peer->port, port)] = '\0';
 }
 
-/* A place in the list, or NULL. */
+/* A new place in the list, or NULL. */
 static pw_incident *incident_new(pw_incidents *incidents)
 {
     if (incidents->count == incidents->room) {
@@ -111,14 +114,14 @@ static pw_incident *incident_new(pw_incidents *incidents)
     return incident;
 }
 
-/* Whether what has been received begins with the current request. */
+/* Whether the received bytes begin with the current request. */
 static bool conn_is_receiving(const pw_conn *conn)
 {
     return conn->state == PW_CONN_HEAD || conn->state == PW_CONN_CONTENT ||
            conn->state == PW_CONN_READY;
 }
 
-/* Tells what the request that `thread` is at, or where that is NULL the connection's own, has met. */
+/* Adds an incident of the thread's request. thread NULL: of the connection's request. */
 static void incident_add(pw_server *server, const pw_thread *thread, const pw_conn *conn, int what,
                          int error)
 {
@@ -131,6 +134,10 @@ static void incident_add(pw_server *server, const pw_thread *thread, const pw_co
         pw_peer_name(conn, &peer);
         memcpy(incident->address, peer.address, sizeof incident->address);
         memcpy(incident->port, peer.port, sizeof incident->port);
+        const char *id = thread != NULL       ? thread->request.id
+                         : conn->line != NULL ? conn->line + strlen(conn->line) + 1
+                                              : "";
+        memcpy(incident->id, id, strlen(id) + 1);
         if (thread != NULL)
             line_of_head(incident->line, thread->line, thread->line_size);
         else if (conn->line != NULL)
@@ -166,7 +173,32 @@ void pw_incident_backlog(pw_server *server)
     pthread_cond_signal(&server->watch.wake);
 }
 
-/* What an error of reading or writing is; 0: the client has gone. */
+void pw_incident_dropped(pw_server *server, const pw_conn *conn, pw_span name)
+{
+    pw_incident *incident = incident_new(&server->incidents);
+    if (incident != NULL) {
+        pw_peer peer;
+        pw_peer_name(conn, &peer);
+        incident->what = PW_INCIDENT_UNDERSCORE;
+        memcpy(incident->address, peer.address, sizeof incident->address);
+        memcpy(incident->port, peer.port, sizeof incident->port);
+        line_add(incident->line, name.at, name.size);
+    }
+    pthread_cond_signal(&server->watch.wake);
+}
+
+void pw_incident_log(pw_server *server, int64_t lines, int error)
+{
+    pw_incident *incident = incident_new(&server->incidents);
+    if (incident != NULL) {
+        incident->what = PW_INCIDENT_LOG;
+        incident->error = error;
+        incident->unsent = lines;
+    }
+    pthread_cond_signal(&server->watch.wake);
+}
+
+/* The incident for an error of a read or write. 0: none, because the client has disconnected. */
 static int incident_of(int error)
 {
     switch (error) {

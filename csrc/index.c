@@ -1,6 +1,6 @@
 /*
- * Which fields of a head have the same name. A client may choose names that have much in common, and as
- * many as there may be: the time that this takes grows with the bytes of the head, and no faster.
+ * Index of the fields of a head by name. A client may choose names with long common parts, and as
+ * many names as the patience allows. The time is linear in the size of the head.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -11,15 +11,15 @@
 #include "fields.h"
 #include "index.h"
 
-#define PW_FEW_NAMES 8 /* are compared with each other; among more they are found by a hash */
+#define PW_FEW_NAMES 8 /* compares that many names one by one; finds more by a hash */
 #define PW_SLOTS (2 * PW_FIELDS_MOST)
 
-/* The field names without a number that have been met. */
+/* The field names without a number that were found so far. */
 typedef struct {
-    uint16_t last[PW_FIELDS_MOST]; /* by the place in index->others: the last field of that name */
+    uint16_t last[PW_FIELDS_MOST]; /* by position in index->others: the last field of that name */
     uint64_t hashes[PW_FIELDS_MOST];
-    size_t mask;              /* of the slots in use, a power of two less one */
-    uint16_t slots[PW_SLOTS]; /* open addressing: places in index->others, or PW_NO_FIELD */
+    size_t mask;              /* number of used slots less one; the number is a power of two */
+    uint16_t slots[PW_SLOTS]; /* open addressing: positions in index->others, or PW_NO_FIELD */
 } pw_others;
 
 char pw_key_char(char c)
@@ -39,9 +39,9 @@ static bool same_key(pw_span a, pw_span b)
     return true;
 }
 
-/* ------------------------------------------------------------------ a hash nobody can foresee */
+/* ------------------------------------------------------------------ a hash with a random key */
 
-static uint64_t hash_key[2]; /* written once by hash_key_make, then only read */
+static uint64_t hash_key[2]; /* hash_key_make writes it once; then it is only read */
 static pthread_once_t hash_once = PTHREAD_ONCE_INIT;
 
 static void hash_key_make(void)
@@ -52,7 +52,7 @@ static void hash_key_make(void)
         close(source);
     if (got == (ssize_t)sizeof hash_key)
         return;
-    struct timespec now; /* where there is none, such as in a chroot: what is hard to guess */
+    struct timespec now; /* without the random device, as in a chroot: hard to guess */
     clock_gettime(CLOCK_MONOTONIC, &now);
     hash_key[0] = (uint64_t)(uintptr_t)&now ^ (uint64_t)now.tv_nsec << 32;
     hash_key[1] = (uint64_t)(uintptr_t)&hash_key ^ (uint64_t)now.tv_sec << 32 ^ (uint64_t)getpid();
@@ -117,8 +117,7 @@ static void others_begin(pw_others *others, size_t count)
     memset(others->slots, 0xff, size * sizeof others->slots[0]);
 }
 
-/* The place of a name in index->others; where it is new, the one behind them all, which becomes its
- * own. */
+/* The position of a name in index->others. A new name gets the position after the last one. */
 static size_t others_find(pw_others *others, const pw_index *index, const pw_field *fields,
                           pw_span name)
 {
@@ -164,7 +163,7 @@ void pw_index_make(pw_index *index, const pw_head *head)
     size_t others = 0;
     memset(index->numbers, 0, sizeof index->numbers);
     index->other_count = 0;
-    /* From the last to the first, so that each finds the next one with its name. */
+    /* From last to first, so that each field finds the next field with its name. */
     for (size_t i = head->field_count; i-- > 0;) {
         uint8_t number = head->fields[i].number;
         index->next[i] = PW_NO_FIELD;
@@ -177,7 +176,7 @@ void pw_index_make(pw_index *index, const pw_head *head)
         index->numbers[number >> 6] |= pw_index_bit(number);
         index->first[number] = (uint16_t)i;
     }
-    /* The content is complete and decoded: RFC 9112 section 7.1.3. */
+    /* RFC 9112 section 7.1.3: the content is complete and decoded. */
     index->numbers[0] &=
         ~(pw_index_bit(PW_KEY_CONTENT_LENGTH) | pw_index_bit(PW_KEY_TRANSFER_ENCODING));
     if (others > 0)

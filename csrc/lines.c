@@ -1,11 +1,11 @@
 /*
- * A head that follows one of the same connection, and is like it but for the request line and the values
- * of some fields. What is the same, byte for byte, need not be parsed and checked again: only lines that
- * differ are looked at. Where in doubt the answer is no, and the head is parsed as any other one.
+ * Comparison of a head with the previous head of the same connection. If only the request line and
+ * the values of some fields differ, the core parses and checks only these lines: the others are the
+ * same, byte for byte. In doubt the answer is no, and the core parses the whole head.
  *
- * A line may differ in its value alone. So the names, their number and their order are those of a valid
- * head, and what depends on them holds again: that no name with one meaning only comes twice, how many
- * fields there are, and which of them are one value.
+ * A line may differ only in its value. So the names, their number and their order are those of a
+ * valid head, and the checks that depend on them hold again: no field that must be unique comes
+ * twice, the number of fields is allowed, and the same fields form one value.
  */
 #include <string.h>
 
@@ -13,7 +13,7 @@
 #include "fields.h"
 #include "lines.h"
 
-/* Whether another value of this field means nothing to the connection itself. */
+/* Whether the connection itself does not use the value of this field. */
 static bool line_may_change(uint8_t number)
 {
     switch (number) {
@@ -41,7 +41,8 @@ pw_lines *pw_lines_new(const pw_head *head, const char *data)
     uint16_t times[256] = {0};
     for (size_t i = 0; i < head->field_count; i++)
         times[head->fields[i].number]++;
-    /* Between two fields there may be lines of others, which were dropped: they are one. */
+    /* Between two fields of the head there may be dropped fields. Their
+     * lines together are one pw_line. */
     pw_lines *lines = pw_alloc(sizeof *lines + (2 * head->field_count + 1) * sizeof(pw_line));
     if (lines == NULL)
         return NULL;
@@ -68,7 +69,7 @@ pw_lines *pw_lines_new(const pw_head *head, const char *data)
 /* field-value = *( HTAB / SP / VCHAR / obs-text ), as picohttpparser takes it */
 static bool is_value(const char *at, const char *end)
 {
-    for (; end - at >= 8; at += 8) { /* as long as there is nothing special in eight bytes */
+    for (; end - at >= 8; at += 8) { /* skips eight bytes if none of them is special */
         uint64_t bytes;
         memcpy(&bytes, at, sizeof bytes);
         uint64_t is_del = bytes ^ PW_EACH_BYTE(0x7f);
@@ -85,7 +86,7 @@ static bool is_value(const char *at, const char *end)
     return true;
 }
 
-/* The value that stands at `at`, without the blanks around it. Returns past its CRLF, or NULL. */
+/* The value at `at`, without the blanks around it. Returns the position after its CRLF, or NULL. */
 static const char *line_value(const char *at, const char *end, pw_span *value)
 {
     const char *stop = memchr(at, '\r', (size_t)(end - at));

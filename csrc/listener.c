@@ -1,6 +1,6 @@
 /*
- * The listening sockets. The poller has them while there is room for more connections, and it is this
- * process's turn; they are closed one by one while the server drains.
+ * The listening sockets. The poller has them while there is room for more connections and it is
+ * this process's turn to accept. While the server drains it closes them one by one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -105,7 +105,7 @@ bool pw_listener_has_waiting(const pw_listener *listener)
     return poll(&asked, 1, 0) > 0 && (asked.revents & POLLIN) != 0;
 }
 
-/* ------------------------------------------------------------------ while the server drains */
+/* otherwise pw_accept_drain is due */
 
 bool pw_accept_is_open(const pw_server *server)
 {

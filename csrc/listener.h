@@ -11,26 +11,26 @@
 void pw_accept_count(pw_server *server, int change);
 void pw_accept_pause(pw_server *server);
 
-/* Accepts again when it may. */
+/* Accepts again if there is room. */
 void pw_accept_resume(pw_server *server);
 
-/* Has the poller tell of connections, where it does not. */
+/* Adds the listening sockets to the poller, if it does not have them. */
 void pw_accept_listen(pw_server *server);
 void pw_accept_unlisten(pw_server *server);
-/* Takes a socket from the poller. Closing it would not do: other processes have the same one open. */
+/* Removes a socket from the poller. Closing it is not enough: other processes have it open. */
 void pw_listener_unpoll(pw_server *server, pw_listener *listener);
 void pw_listener_close(pw_server *server, pw_listener *listener);
-/* Whether connections wait there; unlike accepting them, asking needs no descriptor. */
+/* Whether connections wait on the socket. Unlike accept, this needs no free descriptor. */
 bool pw_listener_has_waiting(const pw_listener *listener);
 
 /*
- * While the server drains. A listening socket that is open then has connections waiting for which
+ * Whether a listening socket is open while the server drains. Then connections wait there for which
  * there is no room, and accepting is paused; or pw_accept_drain is due.
  */
 bool pw_accept_is_open(const pw_server *server);
 bool pw_accept_drain_is_due(const pw_server *server);
 
-/* Closes the sockets. Returns whether connections were waiting there, which are lost unless another
+/* Closes the sockets. Returns whether connections waited there. They are lost unless another
  * process has the sockets too. */
 bool pw_accept_close(pw_server *server);
 

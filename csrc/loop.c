@@ -1,4 +1,5 @@
-/* The loop: what is ready goes on, up to a complete request, and else events are waited for. */
+/* The event loop: it drives the connections that can continue until one has a complete request. If
+ * none can continue, it waits for events. */
 #include <unistd.h>
 
 #include "accept.h"
@@ -24,7 +25,7 @@
 void pw_loop_clear(pw_server *server)
 {
     for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
-        thread->conn = NULL; /* it never came back with it */
+        thread->conn = NULL; /* the thread never came back with it */
     while (server->all != NULL)
         pw_conn_close(server, server->all);
     pw_queue *const queues[] = {&server->run, &server->again, &server->spent, &server->ready};
@@ -37,14 +38,14 @@ void pw_loop_clear(pw_server *server)
 
 /* ------------------------------------------------------------------ draining and the end */
 
-/* Follows what pw_server_stop has been asked for. */
+/* Does what pw_server_stop has requested. */
 static void server_drain(pw_server *server)
 {
     if (atomic_load(&server->stopping) == 0)
         return;
     bool begins = !server->draining;
     server->draining = true;
-    if (pw_server_is_late(server)) /* which sets drain_until */
+    if (pw_server_is_late(server)) /* this sets drain_until */
         return;
     if (begins)
         pw_accept_leave(server);
@@ -55,7 +56,8 @@ static void server_drain(pw_server *server)
     }
 }
 
-/* Nothing goes on any more. What a thread still has ends when it comes back: pw_conn_finished. */
+/* Closes all connections. One that a thread still has ends when the
+ * thread comes back: pw_conn_finished. */
 static void server_end(pw_server *server)
 {
     bool others_accept = atomic_load(&server->stopping) == PW_LEAVE;
@@ -70,7 +72,7 @@ static void server_end(pw_server *server)
             pw_incident_conn(server, conn, PW_INCIDENT_STOP, 0);
         pw_conn_close(server, conn);
     }
-    pw_access_flush(&server->access);
+    pw_access_flush(server);
 }
 
 /* ------------------------------------------------------------------ the loop */
@@ -114,7 +116,7 @@ static int poll_timeout(pw_server *server)
     return wait > 60000 ? 60000 : (int)wait;
 }
 
-/* Waits for events when there is nothing else to do; at most so many ms, -1: for ever. */
+/* Handles timeouts, then waits for events for at most `most` ms; -1: no patience. */
 static void server_wait(pw_server *server, int most)
 {
     bool any = false;
@@ -123,7 +125,7 @@ static void server_wait(pw_server *server, int most)
     if (any)
         return;
     if (server->access.due != 0 && server->access.due <= server->timers.now)
-        pw_access_flush(&server->access);
+        pw_access_flush(server);
     pw_reap(server);
     if (server->accept.paused)
         pw_accept_look(server);
@@ -139,8 +141,7 @@ static void server_wait(pw_server *server, int most)
     server->polling = false;
     server->event_count = count;
     server->polls++;
-    server->again =
-        server->spent; /* of these there is none left, or it would not have been asked */
+    server->again = server->spent; /* `again` is empty: otherwise the loop would not poll */
     server->spent = (pw_queue){.first = NULL, .last = NULL};
     pw_timers_tick(&server->timers);
     server->timers.polled = server->timers.now;
@@ -155,7 +156,7 @@ static void server_wait(pw_server *server, int most)
 }
 
 /* Whether what is left, while the server drains, are requests that do not end. */
-static bool server_waits_in_vain(const pw_server *server)
+static bool server_waits_for_stuck(const pw_server *server)
 {
     if (server->watch.timeout_request == 0 || server->conn_count > server->threads.taken)
         return false;
@@ -168,12 +169,12 @@ static bool server_is_over(pw_server *server)
 {
     if (!server->draining)
         return false;
-    bool none_left = server->conn_count == 0 || server_waits_in_vain(server);
+    bool none_left = server->conn_count == 0 || server_waits_for_stuck(server);
     return (none_left && !pw_accept_is_open(server)) || pw_server_is_late(server);
 }
 
 /* Whether requests wait, while the server drains, for threads of which none comes back. */
-static bool ready_waits_in_vain(const pw_server *server)
+static bool ready_waits_for_stuck(const pw_server *server)
 {
     int32_t conns;
     return server->draining && server->ready.first != NULL && server->watch.timeout_request > 0 &&
@@ -181,7 +182,7 @@ static bool ready_waits_in_vain(const pw_server *server)
            pw_token_count_stuck(server, &conns) >= server->threads.count;
 }
 
-/* A connection that can go on. Returns a request's number, or PW_IDLE when it made none. */
+/* Drives a connection that can continue. Returns a request's number; PW_IDLE: there is none. */
 static int64_t loop_drive(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
@@ -195,7 +196,7 @@ static int64_t loop_drive(pw_thread *thread, pw_conn *conn)
     if (!ready && pw_conn_drive(server, conn) != PW_DRIVE_REQUEST)
         return PW_IDLE;
     if (thread == server->watch.thread) {
-        bool progress = false; /* answers before it do not wait until a thread is free */
+        bool progress = false; /* earlier responses must not wait for a free thread */
         if (conn->output.first != NULL)
             pw_output_flush(&conn->output, conn->fd, &progress);
         conn->state = PW_CONN_READY;
@@ -233,7 +234,7 @@ int64_t pw_loop(pw_thread *thread)
             server_event(server, &server->events[server->event_next++]);
         } else if (pw_accept_drain_is_due(server)) {
             pw_accept_drain(server);
-        } else if (!serves && ready_waits_in_vain(server)) {
+        } else if (!serves && ready_waits_for_stuck(server)) {
             pw_ready_expire(server, NULL, PW_INCIDENT_STUCK);
         } else if (server_is_over(server)) {
             server_end(server);
@@ -241,10 +242,10 @@ int64_t pw_loop(pw_thread *thread)
             return PW_STOP;
         } else if (serves ? server->news_count > 0 || thread->nudged : pw_watch_is_wanted(server)) {
             thread->nudged = false;
-            return PW_IDLE; /* for Python, not to keep for long what is not needed any more */
+            return PW_IDLE; /* Python has news to take, so that it frees objects soon */
         } else if (waited && thread->timeout_ms >= 0) {
             if (server->spent.first != NULL)
-                pw_server_wake(server); /* of these the poller does not tell */
+                pw_server_wake(server); /* the poller does not report these */
             return PW_IDLE;
         } else {
             server_wait(server, thread->timeout_ms);

@@ -1,4 +1,4 @@
-/* The next request, for a thread that comes from Python. */
+/* Taking the next request, for a thread that comes from Python. */
 
 #include "exchange.h"
 #include "loop.h"

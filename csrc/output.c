@@ -1,4 +1,4 @@
-/* Bytes out: written at once, and only what the socket did not take is kept. */
+/* Output of a connection: sent at once, and only what the socket does not take is kept. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 #define PW_PARTS_MOST 64
 #define PW_FEW_BYTES 1024
 #define PW_FILE_STEP ((size_t)1 << 20)
-#define PW_STEPS_MOST 4 /* so that one fast reader does not hold the loop */
+#define PW_STEPS_MOST 4 /* one fast reader must not occupy the loop */
 
 static pw_piece *piece_new(pw_output *output, size_t room)
 {
@@ -82,11 +82,11 @@ bool pw_output_file(pw_output *output, int fd, off_t offset, size_t size)
     return true;
 }
 
-/* All of it is sent: the disk is free again. */
+/* Frees the disk, because all of the spool is sent. */
 static void output_empty_spool(pw_output *output)
 {
     if (ftruncate(output->spool, 0) != 0)
-        return; /* it grows on */
+        return; /* then the file continues to grow */
     atomic_fetch_sub(&output->store->spooled, output->spool_size);
     output->spool_size = 0;
 }
@@ -125,10 +125,10 @@ bool pw_output_spool(pw_output *output, pw_store *store, const struct iovec *par
         !output_open_spool(output, store))
         goto no_room;
     if (!pw_write_parts(output->spool, left, count, (off_t)output->spool_size))
-        goto no_room; /* what of it is in the file will be written over */
+        goto no_room; /* the next call writes over what has reached the file */
     pw_piece *last = output->last;
     if (last == NULL || !last->spooled) {
-        last = piece_new(output, 0); /* not sooner: one without bytes could not be sent */
+        last = piece_new(output, 0); /* only now, because an empty piece could not be sent */
         if (last == NULL)
             goto no_room;
         last->file = output->spool;
@@ -196,7 +196,7 @@ static pw_io io_failure(void)
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? PW_IO_RETRY : PW_IO_ERROR;
 }
 
-/* The kernel takes a copy of a few bytes sooner than a list of where they are: 2 % of a small response. */
+/* The kernel copies a few bytes faster than it reads a list of parts: 2 % of a small response. */
 static ssize_t send_parts(int fd, struct iovec *parts, int count)
 {
     if (count == 1)
@@ -215,7 +215,7 @@ static ssize_t send_parts(int fd, struct iovec *parts, int count)
     return pw_send_message(fd, &message, 0);
 }
 
-/* The pieces up to the first file. */
+/* Sends the pieces before the first file. */
 static pw_io flush_bytes(pw_output *output, int fd, bool *progress)
 {
     struct iovec parts[PW_PARTS_MOST];
@@ -312,7 +312,7 @@ bool pw_output_keep(pw_output *output, const struct iovec *parts, int count)
 
 pw_io pw_output_write(pw_output *output, int fd, struct iovec *parts, int count)
 {
-    bool waits = output->first != NULL; /* then nothing is tried yet */
+    bool waits = output->first != NULL; /* then nothing is sent now */
     pw_io outcome = pw_output_try(output, fd, &parts, &count);
     if (outcome != PW_IO_RETRY)
         return outcome;

@@ -1,4 +1,4 @@
-/* Which picohttpparser: the one with SSE4.2 where the processor has it. */
+/* Chooses the picohttpparser with SSE4.2 if the processor supports it. */
 
 #include "parser.h"
 

@@ -1,6 +1,6 @@
 /*
- * picohttpparser, built twice from its one file: for any processor, and with SSE4.2 where the
- * compiler can. parser.c chooses by the processor.
+ * picohttpparser, built twice from its one file: for any processor, and with SSE4.2 if the compiler
+ * supports it. parser.c chooses one for the processor.
  */
 #ifndef PW_PARSER_H
 #define PW_PARSER_H
@@ -23,7 +23,7 @@ pw_parse_request_function pw_sse42_parse_request;
 pw_parse_headers_function pw_plain_parse_headers;
 pw_parse_headers_function pw_sse42_parse_headers;
 
-/* Whether heads are parsed with SIMD instructions: this processor and this build have them. */
+/* Whether this build and this processor parse heads with SIMD instructions. */
 bool pw_parser_has_simd(void);
 pw_parse_request_function *pw_request_parser(void);
 pw_parse_headers_function *pw_fields_parser(void);

@@ -1,4 +1,5 @@
-/* picohttpparser with SSE4.2; compiled with -msse4.2, called only where the processor has it. */
+/* picohttpparser with SSE4.2. Compiled with -msse4.2, and called
+ * only if the processor supports it. */
 #include "parser.h"
 
 #if PW_HAVE_SSE42

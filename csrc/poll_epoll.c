@@ -1,4 +1,4 @@
-/* Readiness by epoll(7). A connection is registered once, edge-triggered, and never changed. */
+/* The poller for epoll(7). A connection is registered once, edge-triggered, and never changed. */
 #include "poller.h"
 
 #if PW_HAS_EPOLL
@@ -26,7 +26,7 @@ static int poll_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind)
         break;
     case PW_POLL_LEVEL:
         break;
-    case PW_POLL_LISTENER: /* one of the processes that wait is enough for a connection */
+    case PW_POLL_LISTENER: /* a connection has to wake one of the waiting processes only */
         event.events |= EPOLLEXCLUSIVE;
         break;
     }
@@ -63,7 +63,7 @@ const pw_poller pw_poller_epoll = {
     .name = "epoll",
     .open = poll_open,
     .close = poll_close,
-    .forked = poll_close, /* of this process's descriptor alone */
+    .forked = poll_close, /* closes this process's descriptor only */
     .add = poll_add,
     .want = NULL,
     .remove = poll_remove,

@@ -1,7 +1,7 @@
 /*
- * Readiness by kqueue(2). A connection's reading is registered once, its edges told (EV_CLEAR);
- * its writing each time that it has to wait for room, for otherwise every acknowledgement of its
- * peer would be an event.
+ * The poller for kqueue(2). A connection is registered for reading once, by wants (EV_CLEAR). It is
+ * registered for writing each time that its socket is full, because otherwise each acknowledgement
+ * of the peer would be an event.
  */
 #include "poller.h"
 
@@ -24,7 +24,7 @@ static int poll_open(pw_poll *poll)
 
 static void poll_forked(pw_poll *poll)
 {
-    (void)poll; /* a child does not have the descriptor */
+    (void)poll; /* a child does not inherit the descriptor */
 }
 
 static void poll_close(pw_poll *poll)
@@ -51,7 +51,7 @@ static int poll_want(pw_poll *poll, int fd, void *tag, int what)
 
 static void poll_remove(pw_poll *poll, int fd)
 {
-    struct kevent changes[2]; /* the second may not be there, and the list ends with an error */
+    struct kevent changes[2]; /* the second one may not exist, and an error ends the list */
     EV_SET(&changes[0], (uintptr_t)fd, EVFILT_READ, EV_DELETE, 0, 0, NULL);
     EV_SET(&changes[1], (uintptr_t)fd, EVFILT_WRITE, EV_DELETE, 0, 0, NULL);
     kevent(poll->fd, changes, 2, NULL, 0, NULL);
@@ -64,7 +64,7 @@ static int poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout
     int count = kevent(poll->fd, NULL, 0, found, PW_EVENTS_MOST, timeout < 0 ? NULL : &wait);
     for (int i = 0; i < count; i++) {
         bool ends = (found[i].flags & EV_EOF) != 0;
-        int what = PW_WRITABLE; /* at its end, too: writing will say what has happened */
+        int what = PW_WRITABLE; /* also at its end: a write will report the error */
         if (found[i].filter == EVFILT_READ)
             what = ends ? PW_READABLE | PW_HALF_CLOSED : PW_READABLE;
         if (ends && found[i].fflags != 0) /* the error of the socket */

@@ -1,9 +1,10 @@
 /*
- * Readiness by poll(2), which every system has. It knows levels only, so what was told of a
- * connection is asked for again when the core has met the end of it (pw_poll_want); until then it
- * is still there, and would be told without end.
+ * The poller for poll(2), which every system has. poll(2) reports states, not wants. After a report
+ * the poller does not ask for that state again until the loop has met the end of it (pw_poll_want).
+ * Until then poll(2) would report it without end.
  *
- * The table is asked for as it is when a wait begins. What another thread adds to it ends the wait.
+ * A wait uses the table as it was when the wait began. If another thread adds to the table, the
+ * wait ends.
  */
 #include <errno.h>
 #include <poll.h>
@@ -20,24 +21,24 @@ typedef struct {
     void *tag; /* borrowed */
     bool used;
     pw_poll_kind kind;
-    bool gone;      /* that has been told; poll(2) would not stop telling it */
-    short events;   /* what it wants, as poll(2) has it */
-    uint64_t since; /* the wait that began before it was added */
+    bool gone;      /* the end was told; poll(2) would repeat it */
+    short events;   /* that the connection wants, for poll(2) */
+    uint64_t since; /* number of the wait that began before it was added */
 } pw_poll_entry;
 
 struct pw_poll_table {
-    pthread_mutex_t lock;   /* over all but asked and asked_room */
-    pw_poll_entry *entries; /* owned: by descriptor */
+    pthread_mutex_t lock;   /* guards all members except asked and asked_room */
+    pw_poll_entry *entries; /* owned; the index is the descriptor */
     size_t room;            /* of entries */
     struct pollfd *asked;   /* owned: of the thread that waits */
-    struct pollfd *larger;  /* owned: for the next wait, as entries have grown; or NULL */
-    int wake[2];            /* owned: a pipe; ends a wait */
+    struct pollfd *larger;
+    int wake[2]; /* owned: the pipe that ends a wait */
     bool waiting;
-    uint64_t waits; /* begun so far */
-    size_t turn;    /* where the next wait begins, so that low descriptors do not starve others */
+    uint64_t waits; /* waits begun so far */
+    size_t turn;    /* where the next wait begins, so that low descriptors do not delay others */
 };
 
-/* Not under the table's lock, which a thread of the parent may hold. */
+/* Does not take the table's lock, which a thread of the parent may hold. */
 static void table_forked(pw_poll *poll)
 {
     for (int i = 0; i < 2; i++)
@@ -57,7 +58,7 @@ static void table_close(pw_poll *poll)
     poll->table = NULL;
 }
 
-/* With the lock, as all that follow but table_wait. False: out of memory. */
+/* With the lock, like all functions below except table_wait. False: out of memory. */
 static bool table_grow(struct pw_poll_table *table, size_t want)
 {
     if (want <= table->room)
@@ -95,14 +96,14 @@ static int table_open(pw_poll *poll)
     return error;
 }
 
-/* The thread that waits has asked for less than is wanted now. */
+/* Ends the current wait, which does not include what is wanted now. */
 static void table_wake(struct pw_poll_table *table)
 {
     if (!table->waiting)
         return;
-    table->waiting = false; /* once is enough */
+    table->waiting = false; /* one byte is enough */
     int saved = errno;
-    if (write(table->wake[1], "", 1) < 0) /* it is full, which does as well */
+    if (write(table->wake[1], "", 1) < 0) /* a full pipe ends the wait too */
         errno = saved;
 }
 
@@ -157,7 +158,7 @@ static void table_remove(pw_poll *poll, int fd)
     pthread_mutex_unlock(&table->lock);
 }
 
-/* Fills asked, the wake-up first; returns how many. */
+/* Fills `asked`, with the pipe first. Returns the number of descriptors. */
 static size_t table_ask(struct pw_poll_table *table)
 {
     size_t count = 0;
@@ -173,7 +174,7 @@ static size_t table_ask(struct pw_poll_table *table)
         if (!entry->used || entry->gone || ((PW_POLL_GONE & POLLHUP) == 0 && entry->events == 0))
             continue;
         struct pollfd *place = &table->asked[count++];
-        if (entry->kind == PW_POLL_LEVEL) { /* to be told first */
+        if (entry->kind == PW_POLL_LEVEL) { /* told before the others */
             *place = table->asked[1];
             place = &table->asked[1];
         }
@@ -184,13 +185,14 @@ static size_t table_ask(struct pw_poll_table *table)
     return count;
 }
 
-/* What has been found for a descriptor, with what it no longer wants; 0: nothing. */
+/* Returns the events to report for a descriptor, and removes
+ * what it no longer wants. 0: nothing. */
 static int table_tell(pw_poll_entry *entry, short found)
 {
     int what = 0;
     if (found & PW_POLL_GONE)
         what |= PW_GONE_AWAY;
-    if (found & (POLLIN | POLLHUP)) /* the end, too, is to be read */
+    if (found & (POLLIN | POLLHUP)) /* the loop has to read the end too */
         what |= PW_READABLE;
     if (found & POLLOUT)
         what |= PW_WRITABLE;
@@ -200,8 +202,8 @@ static int table_tell(pw_poll_entry *entry, short found)
     return what;
 }
 
-/* poll(2); where more is asked for than the limit of descriptors allows, because that has been
- * lowered since, in parts, and not for long. */
+/* poll(2). The patience of descriptors may have been lowered below `count`. Then this polls in parts,
+ * each for a short time. */
 static int poll_parts(struct pollfd *asked, size_t count, int timeout)
 {
     int found = poll(asked, (nfds_t)count, timeout);
@@ -244,7 +246,7 @@ static int table_wait(pw_poll *self, pw_event events[PW_EVENTS_MOST], int timeou
         found--;
         pw_poll_entry *entry = &table->entries[one->fd];
         if (!entry->used || entry->since >= table->waits)
-            continue; /* another thread has removed it meanwhile, and perhaps added its like */
+            continue; /* another thread has removed it meanwhile, and may have added it again */
         events[count++] = (pw_event){entry->tag, table_tell(entry, one->revents)};
         table->turn = (size_t)one->fd + 1;
     }

@@ -1,4 +1,4 @@
-/* Which poller: the first that the build has, or the one that was asked for. */
+/* Chooses a poller: the first one of the build, or the one with a given name. */
 #include <errno.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@ static const pw_poller *const pollers[] = {
 #if PW_HAS_KQUEUE
     &pw_poller_kqueue,
 #endif
-    &pw_poller_poll, /* which every system has */
+    &pw_poller_poll, /* available on every system */
 };
 
 #define PW_POLLER_COUNT ((int32_t)(sizeof pollers / sizeof pollers[0]))

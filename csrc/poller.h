@@ -1,4 +1,4 @@
-/* Readiness: a way to wait for sockets, and the one that is chosen. */
+/* Pollers: the ways to wait for sockets, and the one that was chosen. */
 #ifndef PW_POLLER_H
 #define PW_POLLER_H
 
@@ -18,41 +18,43 @@
 enum { PW_READABLE = 1, PW_WRITABLE = 2, PW_HALF_CLOSED = 4, PW_GONE_AWAY = 8 };
 
 typedef struct {
-    void *tag; /* borrowed: what was given to pw_poll_add */
+    void *tag; /* borrowed: the tag given to pw_poll_add */
     int what;  /* PW_READABLE ... */
 } pw_event;
 
 #define PW_EVENTS_MOST 256
 
 typedef enum {
-    PW_POLL_EDGES, /* a connection: both directions; each change is told once */
-    /* The wake-up: reading only, told as long as there is something, and before what came later. */
+    PW_POLL_EDGES, /* a connection: both directions; each edge is told once */
+    /* The pipe that wakes the loop. Only reading, told while there
+     * are bytes, and before later events. */
     PW_POLL_LEVEL,
-    /* A listening socket, level too. Where several processes wait for it a connection may wake only
-     * one of them, and who was woken has to accept it: nobody else will be told. */
+    /* A listening socket, told while connections wait. If several processes wait for it, a
+     * connection may wake only one of them. That process has to accept it, because no other is
+     * woken. */
     PW_POLL_LISTENER,
 } pw_poll_kind;
 
 typedef struct pw_poll pw_poll;
 
-/* A way to wait; what each does is said below. */
+/* A kind of poller. The functions below explain what each member does. */
 typedef struct {
     const char *name;
     int (*open)(pw_poll *poll);
     void (*close)(pw_poll *poll);
-    void (*forked)(pw_poll *poll); /* in a forked child: closes, and leaves what is the parent's */
+    void (*forked)(pw_poll *poll); /* in a forked child: closes the child's descriptors only */
     int (*add)(pw_poll *poll, int fd, void *tag, pw_poll_kind kind);
-    int (*want)(pw_poll *poll, int fd, void *tag, int what); /* NULL: it tells all unasked */
+    int (*want)(pw_poll *poll, int fd, void *tag, int what);
     void (*remove)(pw_poll *poll, int fd);
     int (*wait)(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 } pw_poller;
 
-/* One of them, open. One thread at a time may wait; the rest is for one thread at a time too, which
- * may be another one, and takes effect while the first one waits. All zero is closed. */
+/* An open poller. One thread at a time may wait. One thread at a time may call the other functions,
+ * also while the first one waits: their effect is immediate. All zero is closed. */
 struct pw_poll {
     const pw_poller *poller;     /* borrowed; NULL: not open */
-    int fd;                      /* owned: of epoll(7) or kqueue(2); -1: there is none */
-    struct pw_poll_table *table; /* owned: of poll(2) */
+    int fd;                      /* owned: of epoll(7) or kqueue(2); -1: none */
+    struct pw_poll_table *table; /* owned: of poll(2); NULL: none */
 };
 
 #if PW_HAS_EPOLL
@@ -63,21 +65,22 @@ extern const pw_poller pw_poller_kqueue;
 #endif
 extern const pw_poller pw_poller_poll;
 
-/* By its name, or the best one for NULL and "auto"; ENOTSUP: this build has none of that name. All
- * return 0, or an errno. */
+/* Opens the poller with this name, or the best one for NULL and "auto". ENOTSUP: this build has
+ * no poller with this name. All functions that return int, except pw_poll_wait, return 0 or an
+ * errno. */
 int pw_poll_open(pw_poll *poll, const char *name);
 void pw_poll_close(pw_poll *poll);
 void pw_poll_forked(pw_poll *poll);
 int pw_poll_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind);
-/* A connection has met the end of what it could read (PW_READABLE) or write (PW_WRITABLE), or
- * neither: only of these it need be told from now on, and when its peer has gone away. */
+/* The loop has read (PW_READABLE) or written (PW_WRITABLE) until the call would block. From now on
+ * the poller has to report only these wants, and that the peer has disconnected. */
 static inline int pw_poll_want(pw_poll *poll, int fd, void *tag, int what)
 {
     return poll->poller->want != NULL ? poll->poller->want(poll, fd, tag, what) : 0;
 }
 void pw_poll_remove(pw_poll *poll, int fd);
-/* Waits; timeout in ms, -1 for ever. Returns how many events; 0 also after a signal, or when it has
- * to be asked again. */
+/* Waits for timeout ms; -1: no patience. Returns the number of events. It is 0 also after a signal, or
+ * when the caller has to wait again. */
 int pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * The queues: which connections go on, and in which order; what Python is to be told; and how the thread
- * that waits for events is woken.
+ * The queues of connections that the loop drives next, the messages for Python (news), and the
+ * functions that wake the thread that runs the loop.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -57,7 +57,7 @@ void pw_news_add(pw_server *server, int64_t value, int kind)
         size_t room = server->news_room == 0 ? 64 : server->news_room * 2;
         int64_t *news = pw_realloc(server->news, room * sizeof *news);
         if (news == NULL)
-            return; /* Python keeps it until the server ends */
+            return; /* out of memory: Python keeps the object until the server ends */
         server->news = news;
         server->news_room = room;
     }
@@ -87,9 +87,9 @@ void pw_news_done(pw_thread *thread)
 void pw_server_wake(pw_server *server)
 {
     int saved = errno;
-    /* A full pipe wakes as well as one byte does. */
+    /* A full pipe wakes the thread, too. */
     if (write(server->wake[1], "", 1) < 0)
-        errno = saved; /* in a forked child there is none */
+        errno = saved; /* a forked child has no pipe */
 }
 
 void pw_loop_wake(pw_server *server, bool always)

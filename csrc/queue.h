@@ -1,25 +1,25 @@
 /*
- * The connections that go on, each in one queue at most, and the news for Python. Functions here
- * also wake the thread that has to go on with them.
+ * The queues of connections that the loop drives next, the messages for Python (news), and the
+ * functions that wake the thread that runs the loop. A connection is in one queue at most.
  */
 #ifndef PW_QUEUE_H
 #define PW_QUEUE_H
 
 #include "state.h"
 
-/* Goes on with a connection soon: first or last of those that wait for it. */
+/* Puts a connection into the run queue, as the first or the last one. */
 void pw_run(pw_server *server, pw_conn *conn, bool first);
 void pw_queue_push(pw_queue *queue, pw_conn *conn, bool first);
-/* NULL: it is empty. */
+/* NULL: the queue is empty. */
 pw_conn *pw_queue_pop(pw_queue *queue);
 
 /*
- * One client cannot have all of the loop's time: when its connection has had so much since the poller
- * was last asked, its time slice is over: the poller is asked again first, and the others go on. While
- * the application takes little time a slice is many requests, whose responses leave together.
+ * One client must not take all of the loop's time. A connection's time slice ends when it has used
+ * this much since the last poll. The loop then polls and drives the other connections first. While
+ * the application is fast, a slice is many requests, whose responses leave together.
  */
 #define PW_SLICE_REQUESTS 32
-#define PW_SLICE_BYTES 262144 /* received, and sent as content */
+#define PW_SLICE_BYTES 262144 /* received bytes and sent content */
 #define PW_SLICE_MS 4
 
 static inline bool pw_slice_is_over(const pw_server *server, const pw_conn *conn)
@@ -28,15 +28,16 @@ static inline bool pw_slice_is_over(const pw_server *server, const pw_conn *conn
            server->timers.now - conn->slice_since >= server->slice_ms;
 }
 
-/* Goes on with a connection that could go on now, but whose slice is over: after the others. */
+/* Ends the slice of a connection that could continue: the loop drives the others first. */
 void pw_slice_end(pw_server *server, pw_conn *conn);
 
-/* Whether what is not over has to end now, because the server was stopped. */
+/* Whether the server was stopped, and its time to finish is over. */
 bool pw_server_is_late(pw_server *server);
-/* For pw_news. */
+/* Adds a message for pw_news. */
 void pw_news_add(pw_server *server, int64_t value, int kind);
 
-/* Another thread has, perhaps, given the loop something to do. */
+/* Wakes the thread that waits for events if there is work for the loop: a queued connection, a
+ * message or an earlier timer. always: in any case. */
 void pw_loop_wake(pw_server *server, bool always);
 
 #endif

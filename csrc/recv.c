@@ -1,4 +1,5 @@
-/* Bytes in. A read that fills less than its room has emptied the socket: the next edge will tell. */
+/* Receiving. A read that does not fill the buffer has emptied the socket:
+ * the poller will report the next edge. */
 #include <errno.h>
 #include <unistd.h>
 
@@ -15,7 +16,7 @@ pw_io pw_recv_into(pw_conn *conn, char *to, size_t room, size_t *got)
     if (size > 0) {
         *got = (size_t)size;
         conn->slice_bytes += size;
-        /* After a half-close the end is still to be read, and no edge will come for it. */
+        /* After a half-close the end is still to be read, and no edge will report it. */
         if (*got < room && (conn->what & PW_HALF_CLOSED) == 0)
             conn->what &= ~PW_READABLE;
         return PW_IO_OK;

@@ -1,4 +1,4 @@
-/* A complete request on its way to Python: see pw_next in api.h. */
+/* Handing a complete request to Python: see pw_next in api.h. */
 #include <string.h>
 
 #include "access.h"
@@ -11,23 +11,24 @@
 #include "incident.h"
 #include "lines.h"
 #include "request.h"
+#include "request_id.h"
 
-/* Decides whether this head is worth remembering for its connection. */
+/* Stores the head in the connection's cache entry, if it is likely to come again. */
 static void remember_head(pw_server *server, pw_conn *conn, const char *data)
 {
     if (conn->facts.chunked || server->head.authority.at != NULL || data[0] == '\r')
         return;
     if (conn->entry < 0) {
         if (conn->served == 0)
-            return; /* many connections bring one request only */
+            return; /* many connections send one request only */
         void *evicted;
         conn->entry = (int16_t)pw_cache_take(&server->cache, conn, server->timers.now, &evicted);
         if (evicted != NULL)
-            ((pw_conn *)evicted)->entry = -1; /* seen in thread_describe */
+            ((pw_conn *)evicted)->entry = -1; /* thread_describe handles the lost entry */
         if (conn->entry < 0)
             return;
     } else if (++server->cache.entries[conn->entry].misses % 8 != 0) {
-        return; /* a client whose heads are always new */
+        return; /* the heads of this client always differ */
     }
     if (!pw_cache_store(&server->cache, conn->entry, data, &conn->facts)) {
         pw_conn_forget(server, conn);
@@ -39,7 +40,7 @@ static void remember_head(pw_server *server, pw_conn *conn, const char *data)
     entry->lines = pw_lines_new(&server->head, data);
 }
 
-/* Whether the block now tells what is not as in the head kept for the connection. */
+/* Fills the block with the differences from the connection's kept head. False: it cannot. */
 static bool compare_head(pw_thread *thread, pw_conn *conn, int64_t length)
 {
     if (conn->entry < 0)
@@ -52,7 +53,7 @@ static bool compare_head(pw_thread *thread, pw_conn *conn, int64_t length)
     return true;
 }
 
-/* Finds again what has changed since the head kept for the connection; false: nothing can be said. */
+/* Finds the differences from the connection's kept head again. False: it cannot. */
 static bool follow_again(pw_server *server, const pw_conn *conn)
 {
     const pw_entry *entry = &server->cache.entries[conn->entry];
@@ -63,7 +64,7 @@ static bool follow_again(pw_server *server, const pw_conn *conn)
                            &server->changes) != 0;
 }
 
-/* The values that are not as in the head kept for the connection, which it follows. */
+/* Fills the block with the differences found by pw_lines_follow. */
 static void describe_changes(pw_thread *thread, const pw_conn *conn)
 {
     const pw_head *head = &thread->server->head;
@@ -74,7 +75,7 @@ static void describe_changes(pw_thread *thread, const pw_conn *conn)
     pw_block_make_line(&thread->block, head, same_method, &thread->server->changes);
 }
 
-/* What the access log says of the request; the head that was parsed last is its own. */
+/* Runs the access log's format for the request. Its head was parsed last. */
 static void thread_log_request(pw_thread *thread, pw_conn *conn, const pw_peer *peer)
 {
     pw_server *server = thread->server;
@@ -111,12 +112,12 @@ static void thread_describe(pw_thread *thread, pw_conn *conn)
         (!logs || thread_log_again(thread, &server->cache.entries[conn->entry])))
         return;
     if (conn->kind != PW_NEW && conn->entry < 0)
-        conn->kind = PW_NEW; /* the entry was taken away while the content came, or a thread */
+        conn->kind = PW_NEW;
     if (conn->kind == PW_CHANGED && server->parsed != conn && !follow_again(server, conn))
         conn->kind = PW_NEW;
-    bool whole = conn->kind == PW_NEW; /* and not of the request line alone */
+    bool whole = conn->kind == PW_NEW; /* the whole head was parsed, not only the request line */
     if (server->parsed != conn || (!whole && logs)) {
-        pw_parse_again(server, conn); /* of this head it went well before */
+        pw_parse_again(server, conn); /* the first parse was successful */
         whole = true;
     }
     server->parsed = NULL;
@@ -133,10 +134,36 @@ static void thread_describe(pw_thread *thread, pw_conn *conn)
         thread_log_request(thread, conn, &peer);
 }
 
-/* Hands a complete request over: from here on the connection is the thread's. */
+static void name_request(pw_thread *thread, const pw_conn *conn)
+{
+    pw_server *server = thread->server;
+    if (pw_peer_is_trusted(conn)) { /* of others the head says nothing about the id */
+        if (server->parsed != conn)
+            server->parsed = NULL;
+        pw_parse_again(server, conn); /* of a head like the one before, perhaps no field was */
+    }
+    pw_request_id(server, conn, &server->head, thread->request.id);
+}
+
+/* Counts the fields that the application does not get, and tells of the first one. */
+static void count_dropped(pw_server *server, const pw_conn *conn)
+{
+    if (server->dropped == 0) {
+        if (server->parsed != conn)
+            server->parsed = NULL;
+        pw_parse_again(server, conn);
+        pw_incident_dropped(server, conn, server->head.dropped);
+    }
+    server->dropped += conn->facts.dropped;
+}
+
 int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
+    if (conn->facts.dropped > 0)
+        count_dropped(server, conn);
+    if (server->request_ids)
+        name_request(thread, conn);
     thread_describe(thread, conn);
     if (conn->entry >= 0)
         server->cache.entries[conn->entry].busy = true;
@@ -155,7 +182,7 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
     }
     conn->state = PW_CONN_APP;
     conn->served++;
-    /* One writer: no need for a locked addition. */
+    /* Only the holder of the lock writes, so the addition need not be atomic. */
     atomic_store_explicit(&server->requests, pw_server_requests(server) + 1, memory_order_relaxed);
     conn->response = (pw_response){.promised = -1};
     thread->conn = conn;
@@ -173,7 +200,7 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
         request->content_length = conn->content->size;
         request->content = conn->content->memory;
         request->content_file = conn->content->file;
-        conn->content->file = -1; /* Python's now */
+        conn->content->file = -1; /* Python owns the file now */
         number |= PW_CONTENT;
         if (request->content_file >= 0)
             number |= PW_IN_FILE;

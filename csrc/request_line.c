@@ -1,4 +1,5 @@
-/* The request line (RFC 9112 section 3), with exactly one meaning. */
+/* The request line (RFC 9112 section 3). A line that two programs
+ * could read in two ways is refused. */
 #include <string.h>
 
 #include "fields.h"
@@ -40,16 +41,18 @@ static pw_error parse_absolute_form(pw_head *head)
     return PW_E_NONE;
 }
 
-/* A bit for each byte. Everywhere in a target: controls, SP, "#" (a fragment) and bytes beyond ASCII.
- * In a path also " < > \ ^ ` { }, which RFC 3986 allows nowhere and programs read in several ways.
- * "[", "]" and "|" are no pchar either, but clients send them as they are, and in a query all of
- * these. */
+/*
+ * The bytes that a target must not contain, one bit for each byte: controls, SP, "#" (a fragment)
+ * and bytes beyond ASCII. A path must not contain " < > \ ^ ` { } either: RFC 3986 allows them
+ * nowhere, and programs read them in several ways. "[", "]" and "|" are no pchar, but clients send
+ * them unencoded. In a query clients send all of these.
+ */
 static const uint32_t not_in_target[8] = {0xffffffff, 0x00000009, 0x00000000, 0x80000000,
                                           0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff};
 static const uint32_t not_in_path[8] = {0xffffffff, 0x5000000d, 0x50000000, 0xa8000001,
                                         0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff};
 
-/* Whether none of the bytes is in the set. */
+/* Whether no byte of the text is in the set. */
 static bool is_free_of(const uint32_t set[8], const char *at, const char *end)
 {
     for (; at < end; at++) {
@@ -88,7 +91,7 @@ static pw_error parse_target(pw_head *head)
     if (mark != NULL)
         head->path.size = (size_t)(mark - head->path.at);
     if (head->path.size == 0)
-        head->path = (pw_span){"/", 1}; /* RFC 9112 section 3.2.1, of http://host and ?query */
+        head->path = (pw_span){"/", 1}; /* RFC 9112 section 3.2.1, for http://host and ?query */
     return PW_E_NONE;
 }
 

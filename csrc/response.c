@@ -1,4 +1,4 @@
-/* A response on its way from Python: see pw_respond and pw_send_head in api.h. */
+/* Sending a response from Python: see pw_respond and pw_send_first in api.h. */
 #include <errno.h>
 #include <poll.h>
 
@@ -48,9 +48,9 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
         conn->response.state = PW_RESPONSE_WAITS;
     int error = 0;
     bool loop_is_ours = server->token.holder == thread;
-    if (!loop_is_ours) /* the thread that has it need not wait for this write */
+    if (!loop_is_ours) /* the thread that runs the loop need not wait for this write */
         pthread_mutex_unlock(&server->lock);
-    /* A head so large that it would be borrowed is copied too: Python keeps the body alone. */
+    /* A head that is large enough to be borrowed is copied, because Python keeps only the body. */
     int copied = waits ? 3 : head_size > PW_COPY_MOST ? 2 : 0;
     int count = parts[2].iov_len > 0 ? 3 : 2;
     for (int i = 0; i < copied && error == 0; i++)
@@ -80,13 +80,13 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     return number;
 }
 
-/* Holds the thread, as the application's own doing, until the client has taken enough. No other
- * thread touches the output: this one has the turn, and nothing is gathered. Returns 0, or what has
- * happened. */
+/* Blocks the thread until the client has taken enough of the application's output. No other
+ * thread touches the output: this thread has the turn, and nothing is batched. Returns 0 or the
+ * incident. */
 static int response_wait_on(pw_server *server, pw_conn *conn)
 {
-    const int step = 100;     /* ms: how soon a stop is seen */
-    int64_t since = pw_now(); /* signals may end a step early */
+    const int step = 100;     /* ms, the longest delay after a stop */
+    int64_t since = pw_now(); /* a signal may end a step early */
     int unsent = pw_unsent(conn->fd);
     while (conn->output.size > server->response_buffer) {
         struct pollfd poll_fd = {.fd = conn->fd, .events = POLLOUT, .revents = 0};
@@ -121,7 +121,7 @@ static int response_wait(pw_thread *thread, pw_conn *conn)
     return what;
 }
 
-/* The head goes into the output. With the lock and the turn; 0, or PW_GONE. */
+/* Puts the head into the output. With the lock and the turn. Returns 0 or PW_GONE. */
 static int32_t response_head(pw_thread *thread, pw_conn *conn, const char *head, size_t size,
                              int64_t length, int32_t flags)
 {
@@ -147,9 +147,9 @@ static size_t parts_size(const struct iovec *parts, int count)
 }
 
 /*
- * Sends or keeps a part of a stream; without the lock. What the client does not take at once is kept in
- * memory, then in a file, and only when there is no room in that holds the thread. flushes: what was kept
- * is tried first. Returns 0, or what has happened.
+ * Sends or keeps a part of a stream, without the lock. Bytes that the socket does not take are kept
+ * in memory, then in a file. If the file has no room, the thread waits. flushes: first tries to
+ * send what was kept. Returns 0 or the incident.
  */
 static int response_stream(pw_thread *thread, pw_conn *conn, struct iovec *parts, int count,
                            bool flushes)
@@ -173,7 +173,7 @@ static int response_stream(pw_thread *thread, pw_conn *conn, struct iovec *parts
     return what == 0 && !pw_output_own(output) ? PW_INCIDENT_ERROR : what;
 }
 
-/* The same for one that is in memory. */
+/* The same for a part of a response that is complete in memory. */
 static int response_finished(pw_thread *thread, pw_conn *conn, struct iovec *parts, int count)
 {
     if (pw_output_write(&conn->output, conn->fd, parts, count) == PW_IO_ERROR ||
@@ -182,7 +182,7 @@ static int response_finished(pw_thread *thread, pw_conn *conn, struct iovec *par
     return 0;
 }
 
-/* With the turn, and the lock, which it releases while it writes. */
+/* With the turn, and with the lock, which it releases while it writes. */
 static int32_t response_part(pw_thread *thread, pw_conn *conn, const char *data, size_t given,
                              int32_t flags)
 {
@@ -295,8 +295,8 @@ void pw_send_end(pw_thread *thread, int32_t cut)
     }
     pw_batch_end(server, conn);
     if (cut) {
-        /* No last chunk, or too few bytes: the client sees a message cut off. Where the end of the
-         * connection is all that ends the content, only a reset can tell it. */
+        /* The last chunk or some bytes are missing, so the client incidents that the message is cut
+         * off. If only the end of the connection ends the content, only a reset shows it. */
         bool by_end = conn->response.framing == PW_FRAMING_END;
         pw_conn_ends(conn, by_end ? PW_CONN_RESETS : PW_CONN_CLOSES);
     } else if (conn->response.framing == PW_FRAMING_CHUNKED && conn->end != PW_CONN_FAILED &&
@@ -326,7 +326,7 @@ int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size)
     int32_t outcome = 0;
     bool progress = false;
     pthread_mutex_lock(
-        &thread->server->lock); /* before the head another thread may flush the output */
+        &thread->server->lock); /* before the head, another thread may be flushing the output */
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
     if (conn == NULL || conn->end == PW_CONN_FAILED)
         outcome = PW_GONE;

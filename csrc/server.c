@@ -1,4 +1,4 @@
-/* A server from its making to its end; what it does in between is the loop's. */
+/* Making, stopping and freeing a server. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -20,7 +20,7 @@
 #include "thread.h"
 #include "timer.h"
 
-/* 0, or an errno. */
+/* Returns 0 or an errno. */
 static int poll_begin(pw_server *server, const char *poller)
 {
     int error = pw_poll_open(&server->poll, poller);
@@ -31,7 +31,7 @@ static int poll_begin(pw_server *server, const char *poller)
     return error;
 }
 
-/* A copy of size bytes and a NUL; NULL: out of memory. */
+/* A copy of size bytes with a NUL after them. NULL: out of memory. */
 static char *copy_text(const char *data, size_t size)
 {
     char *copy = pw_alloc(size + 1);
@@ -84,7 +84,8 @@ static void server_copy_settings(pw_server *server, const pw_settings *settings)
     server->store.spool_most = settings->response_spool;
     server->store.spool_total = settings->response_spool_total;
     server->response_buffer = settings->response_buffer;
-    /* A head that is as large as it may be can be received at least, and its buffer doubled for that. */
+    /* The patience allows at least one head of the largest size, whose
+     * buffer doubles while it grows. */
     size_t least = 2 * server->limits.max_head_size + PW_BUFFER_SIZE;
     bool enough = settings->head_memory_total > (int64_t)least;
     server->head_memory = enough ? (size_t)settings->head_memory_total : least;
@@ -92,6 +93,9 @@ static void server_copy_settings(pw_server *server, const pw_settings *settings)
     server->threads.most = settings->threads;
     server->token.has_gil = settings->gil != 0;
     server->watch.timeout_request = settings->timeout_request;
+    server->request_ids = settings->request_ids != 0;
+    server->request_seed[0] = (uint64_t)settings->request_seed_1;
+    server->request_seed[1] = (uint64_t)settings->request_seed_2;
     server->queue_ends = settings->timeout_queue > 0;
     server->threads.count = 1;
     server->accept.balance = settings->balance;
@@ -105,7 +109,7 @@ static void server_copy_settings(pw_server *server, const pw_settings *settings)
     server->timers.length[PW_TIMER_WRITE] = settings->timeout_write;
     server->timers.length[PW_TIMER_KEEP_ALIVE] = settings->timeout_keep_alive;
     server->timers.length[PW_TIMER_LINGER] = 2000;
-    server->timers.length[PW_TIMER_RESET] = 50; /* how often to look whether all has been taken */
+    server->timers.length[PW_TIMER_RESET] = 50;
     server->timers.length[PW_TIMER_DRAIN] = settings->timeout_drain;
     server->timers.length[PW_TIMER_QUEUE] = settings->timeout_queue;
 }
@@ -185,7 +189,8 @@ void pw_server_unhold(pw_server *server)
     pthread_mutex_unlock(&server->lock);
 }
 
-/* Closes and forgets; nothing is freed, because a thread that is not here may have been at it. */
+/* Closes all descriptors of the child. Frees nothing, because another thread of the parent may have
+ * been changing that memory. */
 void pw_server_forked(pw_server *server)
 {
     if (!server->held_for_fork)
@@ -220,13 +225,13 @@ void pw_server_free(pw_server *server)
 {
     if (server == NULL || server->forked)
         return;
-    server->draining = server->stopped = true; /* a thread that never came back may come yet */
+    server->draining = server->stopped = true;
     pw_loop_clear(server);
     server->news_count = 0;
     pw_accept_close(server);
     pw_accept_leave(server);
     pw_poll_close(&server->poll);
-    pw_access_flush(&server->access);
+    pw_access_flush(server);
     pw_free(server->access.lines.at);
     pw_free(server->access.program);
     pw_free(server->health);
@@ -244,13 +249,29 @@ void pw_server_free(pw_server *server)
     pw_free(server->incidents.at);
     pw_free(server->directory);
     pw_thread_free(server->watch.thread);
+    server->watch.thread = NULL;
     pw_server_release(server);
 }
 
 void pw_server_log_to(pw_server *server, int32_t descriptor)
 {
     pthread_mutex_lock(&server->lock);
-    pw_access_flush(&server->access);
-    server->access.fd = descriptor;
+    pw_access_move(server, descriptor);
     pthread_mutex_unlock(&server->lock);
+}
+
+int64_t pw_server_dropped(pw_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    int64_t dropped = server->dropped;
+    pthread_mutex_unlock(&server->lock);
+    return dropped;
+}
+
+int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet)
+{
+    pthread_mutex_lock(&server->lock);
+    int64_t lost = pw_access_end(server, most, quiet);
+    pthread_mutex_unlock(&server->lock);
+    return lost;
 }

@@ -1,16 +1,17 @@
 /*
- * What the files from queue.c on share: a connection, a server and a thread, with the parts of them.
+ * The structs that all files from queue.c on share: a connection, a server, a serving thread, and
+ * their parts.
  *
- * Threads: pw_server.lock guards the server and all that it owns, and is held by the thread that
- * runs the loop, except while it waits for events. The lock does not guard:
+ * pw_server.lock guards the server and everything that the server owns. The thread that runs the
+ * loop holds the lock, except while it waits for events. The lock does not guard these members:
  *
- *     a connection in PW_CONN_APP     belongs to the thread that has its exchange, but for `what`,
- *                                     `state`, `timer`, `queued` and the list pointers; `output`
- *                                     belongs to the thread that has the turn, from the response's head on
- *                                     (exchange.c)
- *     server->stopping, server->wake, may be touched by anyone
+ *     a connection in PW_CONN_APP      Its members belong to the thread that has its exchange,
+ *                                      except `what`, `state`, `timer`, `queued` and the list
+ *                                      pointers. From the response's head on, `output` belongs to
+ *                                      the thread that has the turn (exchange.c).
+ *     server->stopping, server->wake,  Any thread may use them.
  *     server->drain_until, requests
- *     limits, timers.length,          are not changed once the server listens
+ *     limits, timers.length,           They do not change after the server listens.
  *     head_memory, response_buffer,
  *     threads.most
  */
@@ -35,35 +36,36 @@
 /* ------------------------------------------------------------------ a connection */
 
 typedef enum {
-    PW_CONN_IDLE,    /* nothing of the next request is here; holds no buffer */
-    PW_CONN_HEAD,    /* some of its head is here */
-    PW_CONN_CONTENT, /* the head is here, its content is coming */
-    PW_CONN_READY,   /* it is complete, and all threads are busy: in server->ready */
-    PW_CONN_APP,     /* the application has it: only its thread touches the connection */
-    PW_CONN_SENDING, /* the application has finished, the client has not got everything */
-    PW_CONN_LINGER,  /* all is sent, and on its way; the client's rest is thrown away */
-    PW_CONN_CLOSED,  /* closed; freed when no event of it can be left */
+    PW_CONN_IDLE,    /* no byte of the next request is here; holds no buffer */
+    PW_CONN_HEAD,    /* a part of the head is here */
+    PW_CONN_CONTENT, /* the head is here, the content is arriving */
+    PW_CONN_READY,   /* the request is complete, all threads are busy: in server->ready */
+    PW_CONN_APP,     /* the application has the request; only its thread touches the connection */
+    PW_CONN_SENDING, /* the application has finished, the client has not received everything */
+    PW_CONN_LINGER,  /* all bytes are sent; the core drops the bytes that the client still sends */
+    PW_CONN_CLOSED,  /* freed when no event of it can be left */
 } pw_conn_state;
 
-/* What is to become of it after the response. The last in this list that was asked for holds. */
+/* What happens to the connection after the response. The last one in
+ * this list that was requested holds. */
 typedef enum {
-    PW_CONN_STAYS,  /* the next request of its client */
+    PW_CONN_STAYS,  /* it continues with the client's next request */
     PW_CONN_CLOSES, /* its end */
-    PW_CONN_RESETS, /* its end by a reset: an orderly one would pass for the end of the content */
-    PW_CONN_FAILED, /* the same, at once: writing has failed, or the response cannot go on */
+    PW_CONN_RESETS, /* it ends by a reset at once: a write has failed, or the response cannot continue */
+    PW_CONN_FAILED,
 } pw_conn_end;
 
 typedef enum {
-    PW_RESPONSE_NONE,    /* nothing of it is here */
-    PW_RESPONSE_BEGUN,   /* its head is handed over */
-    PW_RESPONSE_BATCHED, /* the same, and the watcher sends its output while more is made */
-    PW_RESPONSE_WAITS,   /* it is whole, and waits for the next one (batch.c) */
+    PW_RESPONSE_NONE,  /* no byte of it is here */
+    PW_RESPONSE_BEGUN, /* its head is handed over */
+    PW_RESPONSE_BATCHED,
+    PW_RESPONSE_WAITS, /* it is complete, and waits for the next response (batch.c) */
 } pw_response_state;
 
-/* How its client knows where its content ends (RFC 9112 section 6.3). */
+/* How the client finds the end of the content (RFC 9112 section 6.3). */
 typedef enum {
     PW_FRAMING_LENGTH,  /* by Content-Length */
-    PW_FRAMING_NONE,    /* there is none: HEAD, 204, 304 */
+    PW_FRAMING_NONE,    /* there is no content: HEAD, 204, 304 */
     PW_FRAMING_CHUNKED, /* by the last chunk */
     PW_FRAMING_END,     /* by the end of the connection */
 } pw_framing;
@@ -73,46 +75,48 @@ typedef struct {
     pw_response_state state;
     pw_framing framing;
     int status;
-    int64_t promised;  /* Content-Length of one in parts; -1: none */
-    int64_t bytes;     /* of its content */
-    int64_t sent_tick; /* when data was sent last; -1: none */
-    int64_t batch_due; /* tick: when the watcher sends its output, in PW_RESPONSE_BATCHED */
+    int64_t promised;  /* Content-Length of a response in parts; -1: none */
+    int64_t bytes;     /* bytes of content handed over */
+    int64_t sent_tick; /* tick in which data was sent last; -1: none */
+    int64_t batch_due; /* tick in which the watcher sends the output, in PW_RESPONSE_BATCHED */
 } pw_response;
 
-/* Made by accept, freed by the loop after the batch of events in which it was closed. */
+/* A connection. accept.c makes it. The loop frees it after the events that it had fetched when the
+ * connection was closed. */
 typedef struct pw_conn {
     int fd;
     pw_conn_state state;
     pw_conn_end end;
-    int what;        /* edges seen and not used up: PW_READABLE ... */
-    bool registered; /* with the poller */
-    bool queued;     /* in one of the server's queues */
+    int what;        /* wants that were told and not used up: PW_READABLE ... */
+    bool registered; /* the poller has it */
+    bool queued;     /* it is in a queue of the server */
     uint8_t kind;    /* of the request: PW_SAME ... */
     uint8_t listener;
-    int16_t entry;  /* of the cache, or -1 */
+    int16_t entry;  /* of the cache; -1: none */
     int32_t served; /* requests handed to Python */
     int64_t id;
-    pw_buffer *in;             /* owned; NULL: nothing received is left */
-    size_t used;               /* of in, from its start: the head and content already taken */
-    pw_head_progress progress; /* with the head there */
-    pw_content *content;       /* owned, from head to the end of the response */
-    pw_facts facts;            /* of the current request */
+    pw_buffer *in;             /* owned; NULL: no received bytes are left */
+    size_t used;               /* bytes at the start of `in` that are used: the head and content */
+    pw_head_progress progress; /* of the parser, in this head */
+    pw_content *content;       /* owned, from the head to the end of the response */
+    pw_facts facts;            /* about the current request */
     pw_response response;
     pw_output output;
     int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
-    char *line;   /* owned: of the request whose response is on its way, for incidents; or NULL */
-    int unsent;   /* pw_unsent when it was last asked for */
-    int64_t left_at;        /* ms: when pw_check_client first found half a close; 0: never */
-    int64_t ready_us;       /* when it became PW_CONN_READY; with an access log only */
-    int64_t slice;          /* server->polls when its slice of the loop's time began */
-    int64_t slice_since;    /* ms: the same */
-    int32_t slice_requests; /* what it has had of it */
+    char *line; /* owned: of the request whose response is on its way, for incidents, and behind its
+                       * NUL the request's id; or NULL */
+    int unsent; /* pw_unsent when it was last asked for */
+    int64_t left_at;
+    int64_t ready_us;       /* when it became PW_CONN_READY; only with an access log */
+    int64_t slice;          /* server->polls at the beginning of the time slice */
+    int64_t slice_since;    /* ms: beginning of the time slice */
+    int32_t slice_requests; /* used in the time slice */
     int64_t slice_bytes;
-    int64_t linger_left;  /* bytes that will still be thrown away */
-    int64_t linger_until; /* ms: not longer than this; where a reset is to come, without progress */
+    int64_t linger_left;  /* bytes that may still be dropped */
+    int64_t linger_until; /* ms: the end at the latest; before a reset: without progress */
     pw_timer timer;
     struct pw_conn *run_next;        /* borrowed */
-    struct pw_conn *next, *previous; /* borrowed: all connections of the server */
+    struct pw_conn *next, *previous; /* borrowed: neighbours in the list of all connections */
     union {
         struct sockaddr any;
         struct sockaddr_in v4;
@@ -142,11 +146,18 @@ typedef struct {
     int fd; /* borrowed; -1: no access log */
     bool json;
     bool prompt;     /* each line is written at once */
-    bool wants_head; /* the program has fields of the response */
+    bool wants_head; /* the format has fields of the response */
     char *program;   /* owned */
     size_t program_size;
-    pw_text lines; /* not written yet */
-    int64_t due;   /* ms: when they are to be; 0: there are none */
+    pw_text lines;             /* not yet written */
+    int64_t due;               /* ms: when to write the lines; 0: there are none */
+    int64_t lost;              /* lines that were dropped, which nobody has been told */
+    int64_t told;              /* ms: when that was told last */
+    int error;                 /* why the file has last taken less than all */
+    bool blocked;              /* it did so at the last try */
+    bool stalled;              /* it took nothing while it was waited for, nor since */
+    bool cut;                  /* what it has taken last does not end with a line */
+    int64_t wait_from, waited; /* ms: since wait_from so much was waited for it */
     char time[48];
     size_t time_size;
     int64_t second;
@@ -155,13 +166,13 @@ typedef struct {
 typedef struct {
     pw_incident *at; /* owned: at[first, count) are waiting */
     size_t first, count, room;
-    int64_t lost; /* because there was no memory */
+    int64_t lost; /* number of incidents for which there was no memory */
 } pw_incidents;
 
 typedef struct {
-    int fd;          /* owned, a duplicate; -1 once closed, which happens while the server drains */
-    bool is_channel; /* connections come from other processes: see conn_transfer.c */
-    bool is_over;    /* nothing comes any more */
+    int fd;          /* owned, a duplicate; -1: closed, because the server drains */
+    bool is_channel; /* connections come from another process: see conn_transfer.c */
+    bool is_over;    /* the other process sends no more connections */
     bool is_polled;  /* the poller has it */
 } pw_listener;
 
@@ -170,7 +181,7 @@ typedef struct {
 #define PW_LISTENERS_MOST 64
 #define PW_SCRATCH_SIZE 131072
 
-/* Linked by run_next: a connection is in one of them at most. */
+/* A list linked by run_next, so a connection is in one of them at most. */
 typedef struct {
     pw_conn *first, *last; /* borrowed */
 } pw_queue;
@@ -179,52 +190,55 @@ struct pw_server {
     pw_limits limits;
     pw_store store;
     int64_t response_buffer;
-    size_t head_memory; /* most bytes of pool.held that connections may keep while they wait */
-    int64_t told_heads; /* ms: when PW_INCIDENT_HEADS was last told; 0: never */
-    int64_t told_queue; /* the same of PW_INCIDENT_QUEUE */
+    size_t head_memory; /* patience of pool.held, for connections that wait */
+    int64_t told_heads; /* ms: when PW_INCIDENT_HEADS was last added; 0: never */
+    int64_t told_queue; /* ms: when PW_INCIDENT_QUEUE was last added; 0: never */
     int32_t timeout_graceful;
-    bool queue_ends; /* a request that waits for a thread is refused in the end */
-    char *directory; /* owned */
+    bool request_ids;         /* each request gets one */
+    uint64_t request_seed[2]; /* the state of two sequences of numbers */
+    bool queue_ends;          /* there is a timeout for requests that wait for a thread */
+    char *directory;          /* owned */
 
     pw_poll poll;
     pw_event events[PW_EVENTS_MOST];
     int event_count, event_next;
-    bool polling;              /* the holder of the token waits for events, without the lock */
-    int64_t polling_until;     /* ms; -1: for ever */
-    int wake[2];               /* a pipe: [1] written by pw_server_stop */
-    atomic_int stopping;       /* the most urgent that pw_server_stop was asked for; 0: nothing */
-    _Atomic(int64_t) requests; /* handed out; read by pw_server_requests from any thread */
+    bool polling;              /* the token's holder waits for events, without the lock */
+    int64_t polling_until;     /* ms: end of this wait; -1: no patience */
+    int wake[2];               /* owned: a pipe; pw_server_stop writes to [1] */
+    atomic_int stopping;       /* the most urgent request of pw_server_stop; 0: none */
+    int64_t dropped;           /* fields of requests that were left out for an underscore */
+    _Atomic(int64_t) requests; /* requests handed to Python; any thread may read it */
     atomic_bool closing;       /* each response is the last one of its connection */
     atomic_bool unready;       /* health_path is answered with 503 */
     bool draining;
-    atomic_int_least64_t drain_until; /* ms; 0: nobody has seen yet that it is to stop */
+    atomic_int_least64_t drain_until; /* ms: end of the drain; 0: no thread has seen the stop yet */
 
-    /* New connections: see listener.c and accept.c. */
+    /* Accepting new connections: see listener.c and accept.c. */
     struct {
         pw_listener listeners[PW_LISTENERS_MOST];
         int listener_count;
         int32_t max_connections;
-        bool paused;         /* there is no descriptor, or no room */
-        int64_t resume_at;   /* ms; 0: when a connection is closed, or idle */
+        bool paused;         /* no free descriptor, or the maximum of connections */
+        int64_t resume_at;   /* ms; 0: when a connection is closed or becomes idle */
         pw_balance *balance; /* borrowed; NULL: no other server has the listening sockets */
-        pw_place *place;     /* borrowed: its own in balance, or NULL */
-        bool aside;          /* it has left accepting to the others */
-        int64_t aside_until; /* ms */
-        int turn; /* how many connections it accepts before it looks at the others again */
+        pw_place *place;     /* borrowed: this server's place in balance, or NULL */
+        bool aside;          /* this server leaves new connections to the others */
+        int64_t aside_until; /* ms: end of that */
+        int turn;            /* connections to accept before comparing with the other servers */
     } accept;
-    int transfer; /* owned, a duplicate; -1: connections are closed at the end */
+    int transfer; /* owned, a duplicate; -1: connections are not handed over at the end */
 
-    pw_conn *all; /* owned: the list of connections */
+    pw_conn *all; /* owned: all open connections */
     int32_t conn_count;
     int64_t next_id;
-    pw_conn *dead;  /* owned: closed, to be freed (linked by run_next) */
+    pw_conn *dead;  /* owned: closed connections, to be freed (linked by run_next) */
     pw_conn *spare; /* owned: memory for the next connections (linked by run_next) */
     int spare_count;
-    pw_queue run;     /* connections to go on with */
-    pw_queue again;   /* the same, after the events: their time slice was over before */
-    pw_queue spent;   /* the same, when the poller has been asked again: their slice is over */
-    int64_t polls;    /* how often it was */
-    int32_t slice_ms; /* PW_SLICE_MS, but in tests */
+    pw_queue run; /* connections to go on with */
+    pw_queue again;
+    pw_queue spent;   /* connections to drive after the next poll: their time slice has ended */
+    int64_t polls;    /* number of polls */
+    int32_t slice_ms; /* PW_SLICE_MS, except in tests */
     pw_queue ready;   /* connections with a complete request, for the next thread */
 
     pw_timers timers;
@@ -234,104 +248,105 @@ struct pw_server {
     pw_field *fields; /* owned: max_fields, of the head parsed last */
     char *scratch;    /* owned: PW_SCRATCH_SIZE */
 
-    pw_head head;       /* the head parsed last; its spans are good while `parsed` has it */
-    pw_conn *parsed;    /* borrowed: the connection of head, or NULL */
-    pw_changes changes; /* the same of one with PW_CHANGED */
+    pw_head head;
+    pw_conn *parsed;    /* borrowed: the connection of `head`, or NULL */
+    pw_changes changes; /* the changed fields of that head, if it is PW_CHANGED */
 
-    int64_t *news; /* owned: what pw_news will tell */
+    int64_t *news; /* owned: the messages for pw_news */
     size_t news_count, news_room;
-    int64_t news_said; /* what pw_news has said last, and nobody has acted upon yet; -1: none */
+    int64_t news_said;
     pw_incidents incidents;
 
     pw_access access;
-    int64_t polled_us; /* when the poller was last asked; with an access log only */
+    int64_t polled_us; /* time of the last poll; only with an access log */
     char *health;      /* owned: the path that the core answers; empty: none */
     char *live;        /* owned: the same, of pw_settings.live_path */
     bool has_probes;   /* one of the two is not empty */
 
     pthread_mutex_t lock;
-    int32_t references; /* pw_server_free and the threads: the last one frees the memory */
+    int32_t references; /* pw_server_free and the threads; the last one frees the memory */
 
     struct {
-        pw_thread *first; /* borrowed: all of them */
-        int32_t count;    /* those that were asked for, and have not failed to start */
+        pw_thread *first; /* borrowed: all threads */
+        int32_t count;    /* threads that were requested, without those that failed to start */
         int32_t most;
-        int32_t held;    /* those whose response waits for its client to read */
-        int32_t arrived; /* those that have come to the core so far */
-        int32_t taken;   /* those that are at a request */
-        int64_t takes;   /* requests that they have taken */
+        int32_t held;    /* threads that wait for a client to read */
+        int32_t arrived; /* threads that have called the core so far */
+        int32_t taken;   /* threads that have a request */
+        int64_t takes;   /* requests taken by threads */
     } threads;
 
-    /* Which thread runs the loop: see token.c. */
+    /* The token, which decides which thread runs the loop: see token.c. */
     struct {
         pw_thread *holder; /* borrowed: a serving thread, or the watcher; NULL: it is free */
-        bool is_out;       /* the holder is in Python, and keeps the token */
-        int64_t tick;      /* when it went there, or when the token became free */
-        pw_thread *idle;   /* borrowed: threads that wait for the token, a stack */
+        bool is_out;       /* the holder is in Python and keeps the token */
+        int64_t tick;      /* in which the holder went to Python, or the token became free */
+        pw_thread *idle;   /* borrowed: a stack of threads that wait for the token */
         bool has_gil;
         pw_yield_rule rule;
     } token;
 
     /* The watcher: see watcher.c. */
     struct {
-        pw_thread *thread;       /* owned: stands for pw_watch as the holder; serves nothing */
-        pthread_cond_t wake;     /* with the lock: for pw_watch */
-        int64_t timeout_request; /* ms; 0: none */
+        pw_thread *thread;
+        pthread_cond_t wake;     /* with the server's lock: wakes pw_watch */
+        int64_t timeout_request; /* ms; 0: no patience */
         int64_t ticks;           /* counted by pw_watch */
-        int64_t start_tick;      /* no thread is asked for before this */
-        int64_t looked_at;       /* ms: when pw_watch last looked for slow requests */
+        int64_t start_tick;      /* no thread is requested before this tick */
+        int64_t looked_at;       /* ms: last search for slow requests */
         bool has_begun;          /* pw_watch has been called */
-        bool is_here;            /* in pw_watch, and not about to do what it returned */
+        bool is_here;            /* the watcher is in pw_watch, and will not return now */
         bool sleeps;             /* until the next request */
         int64_t trimmed_at;      /* ms: when it last gave free memory back, or had none to give */
         bool heap_is_large;      /* there may be more of it later */
-        bool wants_thread;       /* sooner than the next tick */
+        bool wants_thread;       /* start a thread without waiting for the next tick */
     } watch;
 
-    /* When a response leaves: see batch.c. */
+    /* Batching of output: see batch.c. */
     struct {
         int count; /* responses in PW_RESPONSE_BATCHED, whose output pw_watch sends */
     } batch;
 
     bool stopped;       /* pw_next returns PW_STOP from now on */
-    bool held_for_fork; /* of the thread that forks, which has the lock */
-    bool forked;        /* this is a child of the server's process: nothing is open */
+    bool held_for_fork; /* by the thread that forks, which has the lock */
+    bool forked;        /* this is a forked child: nothing of the server is open */
 };
 
 struct pw_thread {
     pw_server *server;  /* borrowed */
-    pw_conn *conn;      /* borrowed: of the current exchange, or NULL: there is none */
-    pw_request request; /* its number is the exchange's */
+    pw_conn *conn;      /* borrowed: of the current exchange; NULL: there is none */
+    pw_request request; /* request.exchange is the number of the exchange */
     pw_block block;     /* its memory is owned */
 
-    pthread_cond_t wake;  /* with the server's lock: it has been given the token, or the end */
+    pthread_cond_t wake;
     pw_thread *next_idle; /* borrowed */
-    bool is_idle;         /* in server->token.idle */
-    bool has_arrived;     /* counted in server->threads.arrived */
-    bool taken;           /* a request, and has not come back for the next */
-    atomic_bool back;     /* it has called the core again, but may wait for the lock yet */
-    bool held;            /* counted in server->threads.held */
+    bool is_idle;         /* it is in server->token.idle */
+    bool has_arrived;     /* it is counted in server->threads.arrived */
+    bool taken;           /* it has a request, and has not come back for the next one */
+    atomic_bool back;     /* it has called the core again, but may still wait for the lock */
+    bool held;            /* it is counted in server->threads.held */
     int64_t taken_at;     /* ms */
-    int64_t system;       /* pw_thread_id, once it has arrived */
-    int64_t stall_cpu;    /* ns of CPU time when the watcher last looked; -1: unknown */
+    int64_t system;       /* pw_thread_id, after the first call of the core */
+    int64_t stall_cpu;    /* ns: CPU time when the watcher last looked; -1: unknown */
 
-    /* What the rule is told of the request (yield_rule.h). The thread's own but for the first three. */
+    /* Measurements of the request for the yield rule (yield_rule.h). The
+     * lock guards only the first three. */
     pw_yield_measure measure;
-    int64_t take;                /* server->threads.takes when it was taken */
-    int32_t company;             /* others in the application then */
-    pw_usage out, in;            /* when it left the core and when it came back */
-    int64_t taken_us;            /* with an access log only, like the next two */
-    int64_t queued_us;           /* from complete to here */
-    pw_text log;                 /* what the access log says of the request */
-    char line[PW_INCIDENT_LINE]; /* its request line, or the beginning of it */
+    int64_t take;                /* server->threads.takes when the request was taken */
+    int32_t company;             /* other threads in the application at that time */
+    pw_usage out, in;            /* when it left the core, and when it came back */
+    int64_t taken_us;            /* only with an access log, like the next two */
+    int64_t queued_us;           /* microseconds from the complete request to this thread */
+    pw_text log;                 /* the request's part of the line in the access log */
+    char line[PW_INCIDENT_LINE]; /* the request line, or its beginning */
     size_t line_size;
-    int32_t number;             /* the caller's */
-    int32_t timeout_ms;         /* ms that it waits, once; -1: for ever, as often as need be */
-    int warned;                 /* how often pw_watch has named the current request */
-    pw_thread *next, *previous; /* borrowed: server->threads.first */
-    bool nudged;                /* it is to return PW_IDLE */
-    bool sending;               /* a thread has the turn: see exchange.c */
-    pthread_cond_t turn;        /* with the server's lock: the turn has been given back */
+    int32_t number;             /* the caller's number of the thread */
+    int32_t timeout_ms;         /* ms: waits once for at most this; -1: waits without a patience */
+    int warned;                 /* how often pw_watch has told the current request */
+    pw_thread *next, *previous; /* borrowed: neighbours in the list of server->threads.first */
+    bool nudged;                /* it has to return PW_IDLE */
+    bool sending;               /* a thread has the turn to send: see exchange.c */
+    pthread_cond_t turn;        /* with the server's lock: the turn is free */
 };
 
 #endif

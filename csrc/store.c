@@ -1,4 +1,4 @@
-/* Files without a name, and writing to them. */
+/* Temporary files without a name, and writing to them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

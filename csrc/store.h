@@ -1,4 +1,4 @@
-/* Files without a name, for content that does not stay in memory. */
+/* Temporary files without a name, for content that does not fit into memory. */
 #ifndef PW_STORE_H
 #define PW_STORE_H
 
@@ -8,21 +8,21 @@
 
 #include "types.h"
 
-/* Where content goes, of requests and of responses. */
+/* Limits and use of memory and files, for the content of requests and responses. */
 typedef struct {
-    int64_t memory_most;      /* of one request */
-    int64_t memory_total;     /* of all */
-    int64_t held;             /* of memory_total; guarded by the server's lock */
+    int64_t memory_most;      /* for one request */
+    int64_t memory_total;     /* for all requests */
+    int64_t held;             /* used of memory_total; the server's lock guards it */
     int64_t size_most;        /* of one request; 0: no limit */
-    int64_t spool_most;       /* of one response, in a file */
-    int64_t spool_total;      /* of all */
-    _Atomic(int64_t) spooled; /* of spool_total: the size of all files */
+    int64_t spool_most;       /* for one response, in a file */
+    int64_t spool_total;      /* for all responses */
+    _Atomic(int64_t) spooled; /* used of spool_total: the size of all files */
     const char *directory;    /* borrowed from the server */
 } pw_store;
 
-/* A file without a name, or -1 with errno set. */
+/* Makes a file without a name. Returns its descriptor, or -1 with errno set. */
 int pw_temporary_file(const char *directory);
-/* Writes all of the parts, which are used up, from this offset on. False with errno set. */
+/* Writes all parts from this offset on, and changes `parts`. False with errno set. */
 bool pw_write_parts(int fd, struct iovec *parts, int count, off_t offset);
 
 #endif

@@ -1,4 +1,5 @@
-/* What systems do differently, each in the form that this one has. */
+/* Functions whose implementation differs between systems; each
+ * is built in the form for this one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -22,7 +23,7 @@
 #include <sys/filio.h>
 #endif
 
-#define PW_COPY_PART 16384 /* of a file, where the system does not send from it */
+#define PW_COPY_PART 16384 /* bytes read from a file at a time, without sendfile */
 
 #if !PW_LINUX
 /* False with errno set. */
@@ -127,7 +128,7 @@ ssize_t pw_send_file_part(int fd, int file, off_t *offset, size_t size)
     pw_write_signals_release(&before, done == (ssize_t)size);
     return done;
 #else
-    /* Others have a sendfile too, each of another kind. */
+    /* Other systems have a sendfile too, each with another interface. */
     char part[PW_COPY_PART];
     ssize_t all = 0;
     while ((size_t)all < size) {
@@ -164,7 +165,7 @@ int pw_unsent(int fd)
     return size;
 }
 
-/* What the peer has not taken yet is lost. */
+/* Drops all bytes that the peer has not acknowledged. */
 static void reset_connection(int fd)
 {
 #if PW_LINUX
@@ -172,7 +173,7 @@ static void reset_connection(int fd)
     if (connect(fd, &nowhere, sizeof nowhere) == 0)
         return;
 #endif
-    /* Elsewhere the reset waits until the last process has closed it: nothing sends one before. */
+    /* On other systems the reset is sent when the last process closes the connection. */
     const struct linger none = {.l_onoff = 1, .l_linger = 0};
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
 }
@@ -249,7 +250,8 @@ int64_t pw_thread_id(void)
 int64_t pw_thread_cpu(int64_t thread)
 {
 #if PW_LINUX
-    /* As pthread_getcpuclockid makes it, which must not be asked about a thread that has ended. */
+    /* As pthread_getcpuclockid makes it. That function must not be
+     * called for a thread that has ended. */
     clockid_t clock = (clockid_t)(~(uint32_t)thread << 3 | 6);
     struct timespec used;
     if (thread > 0 && clock_gettime(clock, &used) == 0)
@@ -263,7 +265,7 @@ void pw_condition_init(pthread_cond_t *condition)
 {
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
-#ifndef __APPLE__ /* which has only the wall clock there, and waits otherwise */
+#ifndef __APPLE__ /* macOS has only the wall clock here, and waits in another way */
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 #endif
     pthread_cond_init(condition, &attributes);
@@ -312,7 +314,7 @@ int32_t pw_die_with_parent(int32_t signal)
 #endif
 }
 
-/* Those that a call which writes may raise, in the thread that makes it. */
+/* The signals that a write may raise in the thread that makes the call. */
 static const int write_signals[] = {SIGPIPE, SIGXFSZ};
 enum { PW_WRITE_SIGNALS = sizeof write_signals / sizeof write_signals[0] };
 
@@ -334,7 +336,7 @@ static void signal_discard(int number)
 #if PW_LINUX
     const struct timespec none = {0, 0};
     sigtimedwait(&set, NULL, &none);
-#else /* not every system has that */
+#else /* not every system has sigtimedwait */
     sigset_t pending;
     int unused;
     if (sigpending(&pending) == 0 && sigismember(&pending, number) == 1)

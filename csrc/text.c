@@ -8,7 +8,7 @@
 
 size_t pw_digits(char *to, int64_t value)
 {
-    if (value < 10) { /* as most parts of an address are, or nearly so */
+    if (value < 10) { /* most parts of an IP address are one digit */
         *to = (char)('0' + value);
         return 1;
     }

@@ -1,4 +1,4 @@
-/* Bytes of text: where some stand, digits, and bytes that grow. */
+/* Spans of text, digits, and text that grows. */
 #ifndef PW_TEXT_H
 #define PW_TEXT_H
 
@@ -21,37 +21,37 @@ static inline bool pw_is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-/* What a hexadecimal digit is worth; -1: it is none. */
+/* The value of a hexadecimal digit. -1: it is no digit. */
 static inline int pw_hex_digit(char c)
 {
     if (pw_is_digit(c))
         return c - '0';
-    c = (char)(c | 32); /* a letter in lower case; nothing else becomes one of these */
+    c = (char)(c | 32); /* makes a letter lower-case; no other byte becomes one of a to f */
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Copies text; returns past it. The caller knows that there is room. */
+/* Copies text and returns the end of the copy. The caller has made sure that there is room. */
 static inline char *pw_put(char *to, const char *data, size_t size)
 {
     memcpy(to, data, size);
     return to + size;
 }
 
-/* Writes the decimal digits of value (not negative); returns how many. */
+/* Writes the decimal digits of a value that is not negative. Returns their number. */
 size_t pw_digits(char *to, int64_t value);
 
-/* Bytes that grow. */
+/* Text that grows. */
 typedef struct {
     char *at; /* owned */
     size_t size, room;
 } pw_text;
 
-/* Room for `more` bytes, by growing. False: out of memory. */
+/* Makes room for `more` bytes. False: out of memory. */
 bool pw_text_room(pw_text *text, size_t more);
-/* Without memory these leave out what has no room. */
+/* Without memory these functions leave out what has no room. */
 void pw_text_put(pw_text *text, const char *data, size_t size);
 void pw_text_number(pw_text *text, int64_t number);
-/* A value from outside: latin-1 bytes, of which only printable ASCII stands as it is. */
+/* Adds a value from outside in latin-1. Escapes all bytes except printable ASCII. */
 void pw_text_escape(pw_text *text, const char *data, size_t size, bool json);
 
 #endif

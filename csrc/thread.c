@@ -1,4 +1,4 @@
-/* A serving thread, from its making to its end. */
+/* Making and freeing a serving thread. */
 #include <errno.h>
 
 #include "alloc.h"

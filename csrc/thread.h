@@ -4,7 +4,7 @@
 
 #include "state.h"
 
-/* One reference less. */
+/* Removes one reference. The last one frees the memory. */
 void pw_server_release(pw_server *server);
 
 #endif

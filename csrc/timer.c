@@ -1,4 +1,4 @@
-/* Who has waited too long: one ring for each kind of timeout, in the order in which they run out. */
+/* The timeouts of connections: one ring for each kind, in the order in which its timers expire. */
 #include <time.h>
 
 #include "clock.h"

@@ -1,27 +1,30 @@
 /*
- * Which thread runs the loop. The holder of the token polls, reads and parses. A serving thread that has
- * taken a request goes to the application, and either keeps the token, so that an application which does
- * not block pays for no hand-over, or yields it: yield_rule.h says when that pays. When the holder stays
- * out for longer than a tick, another thread goes on. When all threads are in the application, the
- * watcher runs the loop: it reads, sends and keeps the times, and what becomes a complete request waits
- * in `ready` for the first thread that comes back.
+ * The token: which thread runs the loop. The holder of the token polls, reads and parses. A serving
+ * thread that has taken a request goes to the application with it. It keeps the token, so that an
+ * application that does not block pays for no hand-over, or it yields the token: yield_rule.h
+ * explains when that pays. If the holder stays in Python for longer than a tick, another thread
+ * takes the token. If all threads are in the application, the watcher runs the loop: it reads,
+ * sends and handles the timeouts. A request that is complete waits in `ready` for the first thread
+ * that comes back.
  *
- * Time is counted in ticks by pw_watch alone, and only while there is something to watch. All of this is
- * under the server's lock, but for what a thread measures of itself (pw_token_leave, pw_token_back).
+ * pw_watch counts the ticks, and only while there is something to watch. All functions are called
+ * with the server's lock, except those that measure a thread (pw_token_leave, pw_token_back).
  *
- * What holds whenever the lock is free (token_check):
+ * Invariants, whenever no thread has the lock (token_check). The holder is out if it is in
+ * Python.
  *
- *   1. The holder is one of the threads, or the watcher, or nobody.
- *   2. An idle thread is in the stack once, is not at a request, and is the holder only once it was
- *      taken out of the stack and signalled.
- *   3. threads.taken is the number of threads at a request. The watcher is never out, nor at a request.
- *   4. If nobody holds the token, a thread that was signalled is on its way to it, or the watcher is
- *      awake: it gives the token to a thread at its next tick (pw_token_is_unheld).
- *   5. If the holder is out, the watcher is awake: it gives the token to a thread when the holder has
- *      not come back after two ticks (pw_token_is_stalled). Without a watcher no thread waits then.
- *   6. What is in `ready` was put there in the order in which it was complete, and leaves in that order:
- *      a thread takes from there before it looks at anything else.
- *   7. Once the server has stopped every thread that waits is signalled, and none waits again.
+ *  1. The holder is one of the threads, or the watcher, or there is none.
+ *  2. An idle thread is in the stack once, and has no request. It becomes the holder only after it
+ *     was removed from the stack and signalled.
+ *  3. threads.taken is the number of threads with a request. The watcher is never out and never has
+ *     a request.
+ *  4. If there is no holder, a thread that was signalled will take the token, or the watcher is
+ *     awake: it gives the token to a thread at its next tick (pw_token_is_unheld).
+ *  5. If the holder is out, the watcher is awake: it gives the token to a thread if the holder has
+ *     not come back after two ticks (pw_token_is_stalled). Without a watcher no thread waits then.
+ *  6. Requests enter `ready` in the order in which they became complete, and leave it in that
+ *     order: a thread takes a request from there before it looks at anything else.
+ *  7. After the server has stopped, every waiting thread is signalled, and none waits again.
  *
  * tests/model explores all interleavings of these steps.
  */
@@ -38,8 +41,8 @@
 #include "token.h"
 #include "yield_rule.h"
 
-#define PW_STALL_TICKS 2 /* out for this many: between one tick and two */
-#define PW_COMPANY_MS 20 /* a thread that is at a request for longer disturbs no measurement */
+#define PW_STALL_TICKS 2 /* ticks that the holder is out: between one and two whole ones */
+#define PW_COMPANY_MS 20 /* a thread with a longer request does not disturb measurements */
 
 #ifdef PW_SANITIZERS
 static void token_check(const pw_server *server)
@@ -56,7 +59,8 @@ static void token_check(const pw_server *server)
     for (const pw_thread *thread = server->token.idle; thread != NULL; thread = thread->next_idle)
         stack += thread->is_idle ? 1 : 1000;
     assert(known && taken == server->threads.taken && idle == stack);
-    assert(!server->watch.thread->taken && !server->watch.thread->is_idle);
+    const pw_thread *watcher = server->watch.thread; /* NULL once the server is freed */
+    assert(watcher == NULL || (!watcher->taken && !watcher->is_idle));
     assert(!(server->token.is_out &&
              (server->token.holder == NULL || server->token.holder == server->watch.thread)));
     for (const pw_conn *conn = server->ready.first; conn != NULL; conn = conn->run_next)
@@ -69,8 +73,8 @@ static void token_check(const pw_server *server)
 }
 #endif
 
-/* Whether a thread that goes to the application leaves the token to another one, if there is one that
- * waits. Where nobody counts ticks (simple_server) it always does: nobody would take it later. */
+/* Whether a thread that goes to the application leaves the token to a waiting thread. Without a
+ * watcher (simple_server) it always does, because no thread would take the token later. */
 static bool token_is_yielded(const pw_server *server)
 {
     return !server->watch.has_begun ||
@@ -98,11 +102,12 @@ void pw_token_give(pw_server *server, pw_thread *thread)
         pw_batch_release(old);
 }
 
-/* Threads that may be there: one more for each that a slow client holds, up to as many again. */
+/* The largest number of threads now: one more for each thread that waits
+ * for a slow client, up to twice the setting. */
 static int32_t token_threads_most(const pw_server *server)
 {
     if (server->threads.most == 1)
-        return 1; /* an application that may be called by one thread alone */
+        return 1; /* only one thread may call the application */
     int32_t held =
         server->threads.held < server->threads.most ? server->threads.held : server->threads.most;
     return server->threads.most + held;
@@ -150,12 +155,12 @@ static void watch_wake(pw_server *server)
         pthread_cond_signal(&server->watch.wake);
 }
 
-/* ------------------------------------------------------------------ what the rule is told */
+/* ------------------------------------------------------------------ samples for the yield rule */
 
-/* Threads that are in the application beside this one, but for those that stay there for long. */
+/* The number of other threads in the application, without those that have been there for long. */
 static int32_t token_company(const pw_server *server, const pw_thread *self)
 {
-    int32_t count = server->threads.arrived < server->threads.count; /* one is being started */
+    int32_t count = server->threads.arrived < server->threads.count;
     for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
         count += thread != self && thread->taken && !atomic_load(&thread->back) &&
                  server->timers.now - thread->taken_at < PW_COMPANY_MS;
@@ -185,7 +190,7 @@ void pw_token_back(pw_thread *thread)
         thread->in = pw_thread_usage();
 }
 
-/* What the request that this thread has finished tells of the application. */
+/* Gives the yield rule the sample of the request that this thread has finished. */
 static void token_learn(pw_server *server, const pw_thread *thread)
 {
     if (thread->measure == PW_YIELD_NOTHING)
@@ -204,7 +209,7 @@ static void token_learn(pw_server *server, const pw_thread *thread)
         int32_t now = token_company(server, thread);
         sample.company = thread->company > now ? thread->company : now;
         if (sample.company == 0 && server->token.has_gil && server->threads.takes != thread->take)
-            sample.company = 1; /* it has come and gone meanwhile */
+            sample.company = 1; /* another request began and ended meanwhile */
     }
     pw_yield_learn(&server->token.rule, &sample);
 }
@@ -243,13 +248,14 @@ static void token_arrive(pw_thread *thread)
     }
 }
 
-/* The thread is one too many, as slow clients hold fewer now: it ends, and others go on. */
+/* Whether the thread has to end, because fewer threads wait for slow
+ * clients now. Others get its token. */
 static bool token_retire(pw_thread *thread)
 {
     pw_server *server = thread->server;
     if (server->threads.count <= token_threads_most(server))
         return false;
-    idle_remove(server, thread); /* a nudge may have woken it: it must not be given the token */
+    idle_remove(server, thread); /* a nudge may have woken it, and it must not get the token */
     server->threads.count--;
     server->threads.arrived--;
     thread->has_arrived = false;
@@ -284,13 +290,13 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
             break;
         }
         pw_conn *conn = picks ? pw_ready_pop(server) : NULL;
-        if (conn != NULL) { /* the holder does not serve, or is at another request */
+        if (conn != NULL) { /* the watcher holds the token, or a thread with another request */
             pw_timers_tick(&server->timers);
             *number = pw_thread_take(thread, conn);
             token_note_taken(thread);
             break;
         }
-        if (picks && server->news_count > 0) { /* nobody else may come for long */
+        if (picks && server->news_count > 0) { /* no other thread may take the news for long */
             *number = PW_IDLE;
             break;
         }
@@ -329,7 +335,7 @@ void pw_token_keep(pw_thread *thread)
     if (!token_is_yielded(server))
         return;
     pw_thread *next = idle_pop(server);
-    if (next != NULL) { /* it is warm, but the first thread that comes has the token */
+    if (next != NULL) { /* `next` is likely to take it, but the first thread that comes gets it */
         pw_token_give(server, NULL);
         pthread_cond_signal(&next->wake);
     } else if (pw_token_may_grow(server)) {
@@ -345,7 +351,7 @@ void pw_token_hold(pw_thread *thread, bool held)
     server->threads.held += held ? 1 : -1;
     thread->held = held;
     if (held)
-        pw_loop_wake(server, true); /* the watcher may be at it, and start a thread */
+        pw_loop_wake(server, true);
     pthread_mutex_unlock(&server->lock);
 }
 
@@ -393,7 +399,7 @@ void pw_token_stop(pw_server *server)
     pthread_cond_signal(&server->watch.wake);
 }
 
-/* ------------------------------------------------------------------ what the watcher looks for */
+/* ------------------------------------------------------------------ when the watcher acts */
 
 int64_t pw_watch_due(const pw_server *server)
 {

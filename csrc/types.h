@@ -1,4 +1,4 @@
-/* The outcomes that several files share. */
+/* The outcomes and errors that several files share. */
 #ifndef PW_TYPES_H
 #define PW_TYPES_H
 
@@ -15,7 +15,7 @@ typedef enum {
     PW_PARSE_ERROR,
 } pw_parse;
 
-/* Why a request is refused: name, status, what the client is told. The one list of them. */
+/* The reasons for refusing a request: name, status, text for the client. The only list of them. */
 #define PW_ERRORS(X)                                                                               \
     X(REQUEST_LINE, 400, "malformed request line")                                                 \
     X(METHOD, 400, "malformed or overlong method")                                                 \
@@ -56,10 +56,9 @@ typedef enum {
 /* The outcome of every call that does I/O. */
 typedef enum {
     PW_IO_OK,
-    PW_IO_RETRY, /* the socket would block: its edge will come */
+    PW_IO_RETRY, /* the socket would block; the poller will report the edge */
     PW_IO_END,   /* the peer has closed its sending side */
-    PW_IO_ERROR, /* the connection cannot be used any more; errno says why: ENOMEM also when
-                  * the server has no memory, ENODATA for a file that has become too short */
+    PW_IO_ERROR,
 } pw_io;
 
 #endif

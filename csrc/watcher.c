@@ -1,6 +1,7 @@
 /*
- * The watcher: a thread that serves nothing. It counts the ticks, gives the token to another thread when its
- * holder stays out, runs the loop where all threads are out, and names slow requests.
+ * The watcher: a thread that serves no request. It counts the ticks, gives the token to another
+ * thread when its holder stays in Python, runs the loop while all threads are in the application,
+ * and reports slow requests.
  */
 
 #include "alloc.h"
@@ -15,12 +16,12 @@
 #include "yield_rule.h"
 
 #define PW_TICK_NS 2000000
-#define PW_QUIET_TICKS 50              /* without a request for this many: the watcher sleeps */
+#define PW_QUIET_TICKS 50              /* ticks without a request until the watcher sleeps */
 #define PW_TRIM_NS INT64_C(5000000000) /* between two looks for memory to give back */
 #define PW_START_PAUSE 500             /* ticks after a thread could not be started */
-#define PW_RUNS_NS 200000              /* of CPU time in a tick: the thread has not waited in it */
+#define PW_RUNS_NS 200000              /* CPU time in one tick of a thread that has not waited */
 
-/* Runs the loop until a thread wants it, or all is over. */
+/* Runs the loop until a thread wants the token, or the server has stopped. */
 static void watch_loop(pw_server *server)
 {
     pw_batch_flush(server, true);
@@ -29,7 +30,7 @@ static void watch_loop(pw_server *server)
         pw_token_give(server, NULL);
 }
 
-/* A thread whose request takes too long; NULL: none. Each is named twice at most. */
+/* A thread whose request takes too long. NULL: none. Each request is told twice at most. */
 static pw_thread *watch_slow(pw_server *server)
 {
     int64_t now = pw_now();
@@ -48,8 +49,9 @@ static pw_thread *watch_slow(pw_server *server)
 }
 
 /*
- * The holder is out for a tick or more. If it and all others in the application have been off the CPU
- * for the last tick, they wait for something else than the GIL, which one of them would have.
+ * Called when the holder has been in Python for a tick or more. If it and all other threads in the
+ * application were off the CPU for the last tick, they do not wait for the GIL: one of them would
+ * have it.
  */
 static void watch_look(pw_server *server)
 {
@@ -70,7 +72,7 @@ static void watch_look(pw_server *server)
         pw_yield_learn_stall(&server->token.rule, pw_nanoseconds());
 }
 
-/* What a stalled holder, one that yields, or a free token calls for. True: one more thread. */
+/* Handles a stalled or free token, and one that the holder yields. True: start one more thread. */
 static bool watch_acts(pw_server *server)
 {
     bool wanted = pw_token_is_unheld(server) || pw_token_is_stalled(server) ||
@@ -94,7 +96,7 @@ void pw_watch_failed(pw_server *server)
     pthread_mutex_unlock(&server->lock);
 }
 
-/* Whether something goes on that the watcher must not sleep through. */
+/* Whether the watcher must not sleep now. */
 static bool watch_is_busy(const pw_server *server)
 {
     return server->token.holder == NULL || server->token.is_out || server->batch.count > 0 ||
@@ -144,7 +146,7 @@ int32_t pw_watch(pw_server *server)
         quiet = busy ? 0 : quiet + 1;
         seen = server->threads.takes;
         if (server->stopped)
-            continue; /* it was while the loop was run here: nothing would end the waiting */
+            continue; /* the loop has run here and stopped it: no thread would wake this one */
         if (quiet < PW_QUIET_TICKS) {
             if (!pw_condition_wait(&server->watch.wake, &server->lock, PW_TICK_NS)) {
                 server->watch.ticks++;
@@ -170,7 +172,7 @@ int32_t pw_watch(pw_server *server)
         int32_t conns, stuck = pw_token_count_stuck(server, &conns);
         outcome |= stuck == server->threads.taken ? stuck << PW_WATCH_SHIFT : 0;
     }
-    server->watch.is_here = false; /* in Python it may have to wait for the application */
+    server->watch.is_here = false;
     if (server->token.holder != NULL)
         pw_batch_release(server->token.holder);
     pw_batch_flush(server, true);
@@ -197,7 +199,7 @@ int32_t pw_settle(pw_thread *thread, int32_t timeout_ms)
     pthread_mutex_lock(&server->lock);
     pw_exchange_abandon(thread);
     if (pw_token_take(thread, false, &number)) {
-        /* As the watcher it takes no request. What can be done at once may be all there is to do. */
+        /* The watcher takes no request. Its first run does what is possible without waiting. */
         pw_token_give(server, server->watch.thread);
         server->watch.thread->timeout_ms = 0;
         pw_loop(server->watch.thread);
@@ -209,7 +211,7 @@ int32_t pw_settle(pw_thread *thread, int32_t timeout_ms)
             pw_token_give(server, NULL);
         unsent = server->stopped ? 0 : count_unsent(server);
         if (server->ready.first != NULL)
-            pw_server_wake(server); /* of these the poller tells nobody any more */
+            pw_server_wake(server); /* the poller does not report these again */
     }
     pthread_mutex_unlock(&server->lock);
     return unsent;

@@ -11,7 +11,7 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* Towards the sample by its weight, and all the way down to nothing. */
+/* Moves towards the sample by its weight, and can reach 0. */
 static int64_t mean(int64_t before, int64_t sample)
 {
     int64_t change = (sample - before) / PW_YIELD_WEIGHT;
@@ -24,16 +24,16 @@ pw_yield_measure pw_yield_begin(pw_yield_rule *rule)
     rule->looks -= looks;
     if (looks && !pw_yield_pays(rule))
         return PW_YIELD_USAGE;
-    /* While it pays there are more samples than are needed. */
+    /* While it pays there are more samples than the rule needs. */
     if (++rule->taken % (pw_yield_pays(rule) ? PW_YIELD_SPARSE : PW_YIELD_TIMED) != 0)
         return PW_YIELD_NOTHING;
     return looks ? PW_YIELD_USAGE : PW_YIELD_TIME;
 }
 
-/* Whether it was too long ago that a sample could be trusted. */
+/* Whether the last sample that could be trusted is too old. */
 static bool is_in_doubt(const pw_yield_rule *rule, const pw_yield_sample *sample)
 {
-    int64_t alone = rule->cpu_mean + rule->off_mean; /* what a request would take */
+    int64_t alone = rule->cpu_mean + rule->off_mean; /* time of one request that runs alone */
     int64_t long_ago = most(PW_YIELD_DOUBT_NS, alone * PW_YIELD_DOUBT_REQUESTS);
     return sample->now - rule->sure_at > long_ago ||
            sample->now - rule->clean_at > long_ago * PW_YIELD_DOUBT_CLEAN;
@@ -60,7 +60,7 @@ void pw_yield_learn(pw_yield_rule *rule, const pw_yield_sample *sample)
         }
         off -= sample->others + sample->others / PW_YIELD_MARGIN;
         if (off <= 0 || rule->off_mean == 0)
-            return; /* it may all have been for the GIL */
+            return; /* it may all have been waiting for the GIL */
     } else {
         rule->clean_at = sample->now;
     }

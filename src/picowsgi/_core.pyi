@@ -24,6 +24,7 @@ class pw_incident:
     unsent: int
     address: _Text
     port: _Text
+    id: _Text
     line: _Text
 
 class pw_request:
@@ -35,6 +36,7 @@ class pw_request:
     sent: int
     lends: int
     block_size: int
+    id: _Text
 
 class pw_server: ...
 
@@ -64,6 +66,9 @@ class pw_settings:
     access_json: int
     access_prompt: int
     access_program_size: int
+    request_ids: int
+    request_seed_1: int
+    request_seed_2: int
     balance: pw_balance
     access_program: _Text
     health_path: _Text
@@ -94,6 +99,7 @@ class _Lib:
     PW_ATOM_PROTOCOL: int
     PW_ATOM_QUERY: int
     PW_ATOM_QUEUE: int
+    PW_ATOM_REQUEST_ID: int
     PW_ATOM_RESPONSE_FIELD: int
     PW_ATOM_SECONDS: int
     PW_ATOM_SLOW_SIZE: int
@@ -121,6 +127,7 @@ class _Lib:
     PW_INCIDENT_ERROR: int
     PW_INCIDENT_HEADS: int
     PW_INCIDENT_LINE: int
+    PW_INCIDENT_LOG: int
     PW_INCIDENT_LOST: int
     PW_INCIDENT_MEMORY: int
     PW_INCIDENT_QUEUE: int
@@ -128,6 +135,7 @@ class _Lib:
     PW_INCIDENT_STOP: int
     PW_INCIDENT_STORAGE: int
     PW_INCIDENT_STUCK: int
+    PW_INCIDENT_UNDERSCORE: int
     PW_INCIDENT_WRITE_TIMEOUT: int
     PW_IN_FILE: int
     PW_KIND: int
@@ -144,6 +152,7 @@ class _Lib:
     PW_OVERFLOW: int
     PW_REFUSED: int
     PW_REQUEST_BEGUN: int
+    PW_REQUEST_ID_SIZE: int
     PW_REQUEST_NONE: int
     PW_REQUEST_WAITS: int
     PW_RETURN: int
@@ -194,10 +203,12 @@ class _Lib:
     def pw_send_interim(self, _0: pw_thread, _1: bytes | _Text, _2: int, /) -> int: ...
     def pw_server_announce_stop(self, _0: pw_server, /) -> None: ...
     def pw_server_descriptor(self, _0: pw_server, /) -> int: ...
+    def pw_server_dropped(self, _0: pw_server, /) -> int: ...
     def pw_server_forked(self, _0: pw_server, /) -> None: ...
     def pw_server_free(self, _0: pw_server, /) -> None: ...
     def pw_server_hold(self, _0: pw_server, /) -> None: ...
     def pw_server_listen(self, _0: pw_server, _1: int, /) -> int: ...
+    def pw_server_log_end(self, _0: pw_server, _1: int, _2: int, /) -> int: ...
     def pw_server_log_to(self, _0: pw_server, _1: int, /) -> None: ...
     def pw_server_new(self, _0: pw_settings, /) -> pw_server: ...
     def pw_server_requests(self, _0: pw_server, /) -> int: ...

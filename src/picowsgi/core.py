@@ -57,9 +57,11 @@ INCIDENT_SHORT: int = lib.PW_INCIDENT_SHORT
 INCIDENT_LOST: int = lib.PW_INCIDENT_LOST
 INCIDENT_HEADS: int = lib.PW_INCIDENT_HEADS
 INCIDENT_QUEUE: int = lib.PW_INCIDENT_QUEUE
-INCIDENT_BACKLOG: int = lib.PW_INCIDENT_BACKLOG
-INCIDENT_ABANDONED: int = lib.PW_INCIDENT_ABANDONED
 INCIDENT_STUCK: int = lib.PW_INCIDENT_STUCK
+INCIDENT_BACKLOG: int = lib.PW_INCIDENT_BACKLOG
+INCIDENT_LOG: int = lib.PW_INCIDENT_LOG
+INCIDENT_UNDERSCORE: int = lib.PW_INCIDENT_UNDERSCORE
+INCIDENT_ABANDONED: int = lib.PW_INCIDENT_ABANDONED
 DRAIN: int = lib.PW_DRAIN
 LEAVE: int = lib.PW_LEAVE
 END: int = lib.PW_END
@@ -101,6 +103,7 @@ ATOM_CLOCK: int = lib.PW_ATOM_CLOCK
 ATOM_DURATION: int = lib.PW_ATOM_DURATION
 ATOM_IF_STATUS: int = lib.PW_ATOM_IF_STATUS
 ATOM_IF_SLOW: int = lib.PW_ATOM_IF_SLOW
+ATOM_REQUEST_ID: int = lib.PW_ATOM_REQUEST_ID
 
 respond = lib.pw_respond
 next_request = lib.pw_next
@@ -121,6 +124,13 @@ check_client = lib.pw_check_client
 content_missing = lib.pw_content_missing
 current_exchange = lib.pw_thread_exchange
 unpack = ffi.unpack
+
+
+def request_id(request: Any) -> str:
+    """Return the id of the request that a thread is at; empty where requests get none."""
+    name: str = ffi.string(request.id).decode("latin-1")
+    return name
+
 
 #: Whether bytes may be moved in memory, as by PyPy's collector. There the core is given `pin(data)`
 #: for what it may still read after a call: as long as that lives, its bytes stay where they are.
@@ -221,18 +231,21 @@ class Incident(NamedTuple):
     address: str
     port: str
     line: str
+    request_id: str
 
 
 class AccessOutput(NamedTuple):
     """Where the access log goes, and the program of its lines; `descriptor` -1: nowhere.
 
-    `json`: the program makes JSON. `prompt`: a line is written at once.
+    `json`: the program makes JSON. `prompt`: a line is written at once. `request_ids`: each request
+    gets an id, whether a line has it or not.
     """
 
     descriptor: int = -1
     program: bytes = b""
     json: bool = False
     prompt: bool = False
+    request_ids: bool = False
 
 
 _NO_ACCESS_LOG = AccessOutput()
@@ -288,6 +301,9 @@ class CoreServer:
             "access_prompt": access.prompt,
             "access_program": access_program,
             "access_program_size": len(access.program),
+            "request_ids": access.request_ids,
+            "request_seed_1": int.from_bytes(os.urandom(8), "big", signed=True),
+            "request_seed_2": int.from_bytes(os.urandom(8), "big", signed=True),
             "health_path": health,
             "live_path": live,
             "temporary_directory": directory,
@@ -334,9 +350,9 @@ class CoreServer:
     def watch(self) -> tuple[int, int]:
         """Look after the serving threads; blocks until there is something to do.
 
-        Returns WATCH_START, WATCH_INCIDENT, WATCH_SLOW or WATCH_STUCK and the number of a thread, or
-        WATCH_STOP and how many threads will not come back, where none but these is at a request.
-        To be called by one thread that serves nothing.
+        Returns WATCH_START, WATCH_INCIDENT, WATCH_SLOW or WATCH_STUCK and the number of a thread,
+        or WATCH_STOP and how many threads will not come back, if no other thread has a request.
+        One thread that serves nothing calls it.
         """
         answer: int = lib.pw_watch(self.pointer)
         return answer & lib.PW_WATCH_MASK, answer >> lib.PW_WATCH_SHIFT
@@ -349,15 +365,30 @@ class CoreServer:
         """Take what has happened to requests that are not answered in full."""
         incident = ffi.new("pw_incident *")
         while lib.pw_incident_take(self.pointer, incident):
-            address, port, line = (
-                ffi.string(text).decode("latin-1")
-                for text in (incident.address, incident.port, incident.line)
+            texts = (incident.address, incident.port, incident.line, incident.id)
+            address, port, line, name = (ffi.string(text).decode("latin-1") for text in texts)
+            yield Incident(
+                incident.what, incident.error, incident.unsent, address, port, line, name
             )
-            yield Incident(incident.what, incident.error, incident.unsent, address, port, line)
 
     def log_to(self, descriptor: int) -> None:
         """Write the access log to this descriptor from now on."""
         lib.pw_server_log_to(self.pointer, descriptor)
+
+    @property
+    def dropped_headers(self) -> int:
+        """How many headers were not passed on because of an underscore in their name."""
+        number: int = lib.pw_server_dropped(self.pointer)
+        return number
+
+    def end_log(self, most: float, quiet: float) -> int:
+        """Write what waits of the access log, once nothing serves.
+
+        For `most` seconds at most, and `quiet` seconds in which nothing is taken. Returns how many
+        lines were dropped without a incident.
+        """
+        lost: int = lib.pw_server_log_end(self.pointer, _milliseconds(most), _milliseconds(quiet))
+        return lost
 
     @property
     def requests(self) -> int:

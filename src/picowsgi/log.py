@@ -1,11 +1,13 @@
-"""The error log: one logger, written to standard error as lines of text or of JSON.
+"""The error log: one logger, written to standard error or a file, as lines of text or of JSON.
 
 Never lets a byte from outside act on the terminal or begin a line of its own.
 """
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import re
 import sys
 import threading
@@ -13,8 +15,11 @@ import time
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
+from picowsgi.errors import ConfigError
+from picowsgi.line_output import LineOutput, open_log
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
     from types import TracebackType
 
     _Adapter = logging.LoggerAdapter[logging.Logger]
@@ -25,6 +30,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_NEWLINE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
+_RESET = "\x1b[0m"
+_COLOURS = {
+    logging.WARNING: "\x1b[33m",
+    logging.ERROR: "\x1b[1;31m",
+    logging.CRITICAL: "\x1b[1;31m",
+}
+
+
 class Logger(_Adapter):
     """The logger `picowsgi`. Its calls never raise an Exception, whatever the handlers do.
 
@@ -32,6 +45,12 @@ class Logger(_Adapter):
     standard error, without its traceback. In the main thread a KeyboardInterrupt or SystemExit may
     be a signal handler's, and is raised. In the threads of a server it would end the server.
     """
+
+    def process(
+        self, msg: object, kwargs: MutableMapping[str, Any]
+    ) -> tuple[object, MutableMapping[str, Any]]:
+        """Leave the record what it is given, such as the `request_id` that it is about."""
+        return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Write a record, if the logger is enabled for its level."""
@@ -67,31 +86,112 @@ def _write_lost(
         if isinstance(cause, BaseException):
             text += f": {type(cause).__name__}"
         name = logging.getLevelName(level).lower()
-        write_standard_error(f"picowsgi: {name}: {text} (logging it failed: {show(error)})\n")
+        write_error_log(f"picowsgi: {name}: {text} (logging it failed: {show(error)})\n")
 
 
 def write_standard_error(text: str) -> None:
-    """Write a text to standard error. A missing, closed, full or broken stream loses it."""
+    """Write whole lines to standard error, without waiting long for whatever reads there.
+
+    A missing, closed, full or broken stream loses them.
+    """
     stream = sys.stderr  # once: the application may replace it at any time
     with suppress(Exception):
-        stream.write(text)
-        stream.flush()
+        if type(stream) is io.TextIOWrapper:
+            data = text.encode(stream.encoding, "backslashreplace")
+            _output.write(stream.fileno(), data)
+        else:  # an object of the program's own: only it knows where that goes
+            stream.write(text)
+            stream.flush()
 
 
-def configure(level: str, form: str = "text") -> None:
-    """Write the logger's records from `level` (`debug` to `error`) on to standard error.
+class _File:
+    """The file that takes the place of standard error; a descriptor of -1: there is none."""
 
-    `form` is `text` or `json`. Calling it again changes the level and the form. Without it the
-    records go wherever the program that embeds picowsgi sends them.
+    def __init__(self) -> None:
+        self.path = ""
+        self.descriptor = -1
+
+    def open(self, path: str, mode: int) -> None:
+        self.path = path
+        self.descriptor = open_log(path, mode)
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def reopen(self) -> None:
+        _output.replace(self.descriptor, open_log(self.path))
+
+
+_file = _File()
+
+
+def open_error_log(path: str, mode: int = 0o644) -> None:
+    """Write the error log to this file from now on, which has this mode where it is new.
+
+    Raises ConfigError where it cannot be opened.
     """
+    try:
+        _file.open(path, mode)
+    except OSError as error:
+        raise ConfigError(f"--error-log: cannot open {path}: {error.strerror}") from None
+
+
+def has_error_log() -> bool:
+    """Tell whether the error log is a file of its own."""
+    return _file.descriptor >= 0
+
+
+def write_error_log(text: str) -> None:
+    """Write whole lines to the error log, without waiting long for whatever reads there."""
+    if _file.descriptor < 0:
+        write_standard_error(text)
+    else:
+        with suppress(Exception):
+            _output.write(_file.descriptor, text.encode("utf-8", "backslashreplace"))
+
+
+def write_complaint(text: str) -> None:
+    """Write what the application has written to `wsgi.errors`."""
+    if is_json():
+        text = "".join(format_json(line, level=logging.ERROR) for line in text.splitlines())
+    write_error_log(text)
+
+
+def _describe_lost(count: int) -> bytes:
+    """Return the line that says how many were dropped."""
+    message = "%d lines of the error log were dropped because its output was full"
     logger = _logger.logger
-    formatter = _JSONFormatter() if form == "json" else _TextFormatter()
+    record = logger.makeRecord(
+        logger.name, logging.WARNING, __file__, 0, message, (count,), None, "_describe_lost"
+    )
+    formatter = next((one.formatter for one in logger.handlers if isinstance(one, _ErrorLog)), None)
+    return f"{(formatter or _TextFormatter()).format(record)}\n".encode()
+
+
+_output = LineOutput(_describe_lost)
+
+
+def configure(
+    level: str, form: str = "text", *, terminal: bool = False, colour: bool = False
+) -> None:
+    """Write the logger's records from `level` (`debug` to `error`) on to the error log.
+
+    `form` is `text` or `json`. In a `terminal` a line of text begins with the time of day alone, as
+    those of the access log do there, and with `colour` a level above `info` is coloured. Calling it
+    again changes all that. Without it the records go wherever the program that embeds picowsgi
+    sends them. A file that `open_error_log` has opened is closed.
+    """
+    _file.close()
+    logger = _logger.logger
+    formatter = _JSONFormatter() if form == "json" else _TextFormatter(terminal, colour)
     for handler in logger.handlers:
-        if isinstance(handler, _StandardError):
+        if isinstance(handler, _ErrorLog):
             handler.setFormatter(formatter)
             break
     else:
-        handler = _StandardError()
+        handler = _ErrorLog()
         handler.setFormatter(formatter)
         logger.addHandler(handler)
     logger.propagate = False
@@ -102,21 +202,50 @@ def release() -> None:
     """Leave the logger's records to the program: take back what `configure` has done."""
     logger = _logger.logger
     for handler in logger.handlers[:]:
-        if isinstance(handler, _StandardError):
+        if isinstance(handler, _ErrorLog):
             logger.removeHandler(handler)
             logger.propagate = True
             logger.setLevel(logging.NOTSET)
 
 
-def log_failure(message: str, details: str) -> None:
-    """Write an error with details in lines of their own, such as another process's traceback."""
+def log_failure(message: str, traceback: str) -> None:
+    """Write an error with the traceback of another process."""
+    record = _make_error(message)
+    record.exc_text = printable_lines(traceback.rstrip("\n"))
+    _handle(record)
+
+
+def log_stack(message: str, stack: str, request_id: str = "") -> None:
+    """Write an error with the stack of another thread, and the id of the request that it is at."""
+    record = _make_error(message)
+    record.request_id = request_id
+    record.stack_info = printable_lines(stack.rstrip("\n"))
+    _handle(record)
+
+
+def _make_error(message: str) -> logging.LogRecord:
     logger = _logger.logger
+    return logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (message,), None)
+
+
+def _handle(record: logging.LogRecord) -> None:
     try:
-        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
-        record.exc_text = printable_lines(details.rstrip("\n"))
-        logger.handle(record)
+        _logger.logger.handle(record)
     except Exception as error:
-        _write_lost(logging.ERROR, message, (), None, error)
+        _write_lost(record.levelno, record.getMessage(), (), None, error)
+
+
+def is_json() -> bool:
+    """Tell whether `configure` has asked for JSON."""
+    return any(isinstance(one.formatter, _JSONFormatter) for one in _logger.logger.handlers)
+
+
+def format_json(message: str, *, level: int = logging.INFO, traceback: str = "") -> str:
+    """Return a line with one JSON object, such as the error log has."""
+    logger = _logger.logger
+    record = logger.makeRecord(logger.name, level, __file__, 0, "%s", (message,), None)
+    record.exc_text = printable_lines(traceback.rstrip("\n")) or None
+    return f"{_JSONFormatter().format(record)}\n"
 
 
 def reopen() -> None:
@@ -124,6 +253,11 @@ def reopen() -> None:
 
     A file that cannot be opened is logged, and the old one stays in use.
     """
+    if has_error_log():
+        try:
+            _file.reopen()
+        except OSError as error:
+            _logger.error("cannot open the error log again: %s", error)
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     for logger in loggers:
         for handler in getattr(logger, "handlers", ()):
@@ -168,15 +302,32 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class _TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00.123 +0000 [PID] level: message`, and tracebacks indented under it."""
+    """`2026-01-31 12:00:00.123 +0000 [PID] level: message`, and tracebacks indented under it.
+
+    In a terminal it is `12:00:00 level: message`.
+    """
+
+    def __init__(self, terminal: bool = False, colour: bool = False) -> None:
+        super().__init__()
+        self._terminal = terminal
+        self._colours = _COLOURS if colour else {}
 
     def format(self, record: logging.LogRecord) -> str:
         message = _CONTROL.sub(_escape, record.getMessage())
         seconds = time.localtime(record.created)
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", seconds)
-        zone = time.strftime("%z", seconds)
-        level = record.levelname.lower()
-        head = f"{stamp}.{int(record.msecs):03d} {zone} [{record.process}] {level}: {message}"
+        level = f"{record.levelname.lower()}:"
+        if record.levelno in self._colours:
+            level = f"{self._colours[record.levelno]}{level}{_RESET}"
+        if self._terminal:
+            head = f"{time.strftime('%H:%M:%S', seconds)} {level} {message}"
+        else:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S", seconds)
+            zone = time.strftime("%z", seconds)
+            milliseconds = int(record.msecs)
+            head = f"{stamp}.{milliseconds:03d} {zone} [{record.process}] {level} {message}"
+        request_id = getattr(record, "request_id", "")
+        if request_id:
+            head += f" (request {request_id})"
         details = ""
         if record.exc_info:
             details = self.formatException(record.exc_info)
@@ -196,7 +347,9 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JSONFormatter(_TextFormatter):
-    """One object a line: time (RFC 3339), level, pid, message and, of an error, its traceback."""
+    """One object a line: time (RFC 3339), level, pid, message and what belongs to it: its
+    traceback, or the stack of a thread.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,10 +364,15 @@ class _JSONFormatter(_TextFormatter):
             "pid": record.process,
             "message": record.getMessage(),
         }
+        request_id = getattr(record, "request_id", "")
+        if request_id:
+            entry["request_id"] = request_id
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         elif record.exc_text:
             entry["traceback"] = record.exc_text
+        if record.stack_info:
+            entry["stack"] = record.stack_info
         return self._dumps(entry)
 
 
@@ -222,8 +380,8 @@ def _indent(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.split("\n"))
 
 
-class _StandardError(logging.Handler):
-    """Writes to what `sys.stderr` is at that moment."""
+class _ErrorLog(logging.Handler):
+    """Writes to the file of the error log, or to what `sys.stderr` is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        write_standard_error(f"{self.format(record)}\n")
+        write_error_log(f"{self.format(record)}\n")

@@ -206,7 +206,7 @@ void audit(const pw_server *server)
     audit_threads(server);
 }
 
-/* ------------------------------------------------------------------ at rest */
+/* ------------------------------------------------------------------ while the loop waits */
 
 static void audit_output(const pw_conn *conn)
 {
@@ -230,7 +230,7 @@ static void audit_output(const pw_conn *conn)
     REQUIRE(conn->loan == 0 || output->first != NULL);
 }
 
-/* Which timer runs while a connection waits; PW_TIMER_NONE: any, or none. */
+/* The timer that runs while a connection waits. PW_TIMER_NONE: any timer, or none. */
 static pw_timer_kind timer_of(const pw_server *server, const pw_conn *conn)
 {
     switch (conn->state) {
@@ -278,7 +278,7 @@ static void audit_waiting(const pw_server *server, const pw_conn *conn)
     REQUIRE(conn->loan == 0 || conn->state == PW_CONN_SENDING);
     REQUIRE(conn->slice_requests <= PW_SLICE_REQUESTS);
     if (waits && conn->state != PW_CONN_SENDING && conn->state != PW_CONN_LINGER)
-        REQUIRE((conn->what & PW_READABLE) == 0); /* or it would have gone on */
+        REQUIRE((conn->what & PW_READABLE) == 0); /* or the loop would have driven it */
 }
 
 void audit_at_rest(const pw_server *server)

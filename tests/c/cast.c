@@ -27,7 +27,7 @@ int __real_pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int time
 static actor *actors[ACTORS_MOST];
 static bool active;
 static sem_t home;
-static _Thread_local actor *running; /* the actor of this thread; NULL: the test's own */
+static _Thread_local actor *running; /* the actor of this thread; NULL: the test's thread */
 
 /* ------------------------------------------------------------------ the clock */
 
@@ -39,7 +39,7 @@ void clock_stop(void)
     struct timespec now;
     __real_clock_gettime(CLOCK_MONOTONIC, &now);
     clock_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-    clock_ns -= clock_ns % 1000000; /* so that milliseconds are whole */
+    clock_ns -= clock_ns % 1000000; /* whole milliseconds */
     clock_stands = true;
 }
 
@@ -71,9 +71,9 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *to)
     return 0;
 }
 
-/* ------------------------------------------------------------------ where an actor waits */
+/* ------------------------------------------------------------------ the places where an actor waits */
 
-/* The test's turn, until it lets the actor go on. */
+/* Gives the turn to the test, until the test continues the actor. */
 static void actor_stop(actor *self, actor_place place)
 {
     self->at = place;
@@ -110,7 +110,7 @@ bool __wrap_pw_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, 
     return running->signalled;
 }
 
-/* The one that has waited longest would do, but so would any. */
+/* Wakes the thread that has waited longest; any other would be correct, too. */
 static void wake(const pthread_cond_t *condition, bool all)
 {
     for (int i = 0; i < ACTORS_MOST; i++) {
@@ -229,7 +229,7 @@ void cast_settle(void)
 {
     bool any = true;
     for (int rounds = 0; any; rounds++) {
-        REQUIRE(rounds < ROUNDS_MOST); /* or somebody spins */
+        REQUIRE(rounds < ROUNDS_MOST); /* or an actor never waits */
         any = false;
         for (int i = 0; i < ACTORS_MOST; i++)
             if (actors[i] != NULL && actor_is_ready(actors[i])) {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SHOWN_MOST 400 /* bytes of a value in a message */
+#define SHOWN_MOST 400 /* bytes of a value that a message shows */
 
 static int tests, checks, failures;
 static const char *running = "";
@@ -119,7 +119,7 @@ void check_required(const char *file, int line, const char *what, bool holds)
     if (check_true(file, line, what, holds))
         return;
     perror("  errno");
-    abort(); /* which a fuzzer and a debugger notice */
+    abort(); /* a fuzzer and a debugger incident it */
 }
 
 void check_about(const char *format, ...)

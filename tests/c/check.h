@@ -1,6 +1,6 @@
 /*
- * What every C test is made of. A test is a function whose name is a sentence; a check that fails
- * says where, what was expected and what was there, and the test goes on.
+ * The checks of the C tests. A test is a function whose name is a sentence. A failed check prints
+ * its place, the expected value and the actual one, and the test continues.
  */
 #ifndef PW_CHECK_H
 #define PW_CHECK_H
@@ -12,22 +12,22 @@
 #define CHECK(condition) check_true(__FILE__, __LINE__, #condition, (condition))
 #define CHECK_INT(got, expected)                                                                   \
     check_int(__FILE__, __LINE__, #got, (int64_t)(got), (int64_t)(expected))
-/* Bytes against a literal, which may hold NUL. */
+/* Compares bytes with a literal, which may contain NUL. */
 #define CHECK_BYTES(got, size, expected)                                                           \
     check_bytes(__FILE__, __LINE__, #got, (got), (size), (expected), sizeof(expected) - 1)
-/* What is in a test_text, against a literal. */
+/* Compares a test_text with a literal. */
 #define CHECK_TEXT(text, expected) CHECK_BYTES((text)->at, (text)->size, (expected))
-/* That a test_text holds a literal somewhere. */
+/* Checks that a test_text contains a literal. */
 #define CHECK_HOLDS(text, part)                                                                    \
     check_holds(__FILE__, __LINE__, #text, (text), (part), sizeof(part) - 1)
-/* Nothing after it would make sense: ends the program. */
+/* Ends the program if the condition is false, because the rest of the test would make no sense. */
 #define REQUIRE(condition) check_required(__FILE__, __LINE__, #condition, (condition))
-/* Adds to what a failing check says, until the next call: which case of many this is. */
+/* Adds this text to the messages of failed checks, until the next call: it names the case. */
 #define ABOUT(...) check_about(__VA_ARGS__)
 #define RUN(test) check_run(#test, (test))
 #define LITERAL(text) (text), sizeof(text) - 1
 
-/* Bytes that grow; all zero is empty. */
+/* Bytes that grow. All zero is empty. */
 typedef struct {
     char *at; /* owned */
     size_t size;
@@ -49,7 +49,7 @@ bool check_holds(const char *file, int line, const char *what, const test_text *
 void check_required(const char *file, int line, const char *what, bool holds);
 __attribute__((format(printf, 1, 2))) void check_about(const char *format, ...);
 void check_run(const char *name, void (*test)(void));
-/* What main returns. */
+/* The result for main. */
 int check_end(void);
 
 #endif

@@ -40,7 +40,7 @@ static void read_option(char *option, pw_settings *settings)
         REQUIRE(!"an option that the C tests know");
 }
 
-/* file, requests, statuses, alternatives, closed or kept, options */
+/* Fields: file, requests, statuses, alternatives, closed or kept, options. */
 static void read_line(const char *directory, char *line, test_case *one)
 {
     char *columns[6], *rest = line;

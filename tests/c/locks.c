@@ -1,6 +1,6 @@
 /*
- * Every lock of the core is checked: only its holder gives it back, no holder takes it again, and none
- * is held when a call comes back. The linker puts these functions in the place of those of the system (see the Makefile).
+ * Checks every lock of the core: only its holder releases it, no holder takes it again, and no call
+ * returns with a lock. The linker replaces the system's functions by these (see the Makefile).
  */
 #include <pthread.h>
 #include <unistd.h>
@@ -26,8 +26,8 @@ __attribute__((constructor)) static void remember_process(void)
     process = getpid();
 }
 
-/* glibc keeps the holder with the lock, also when a thread has waited for a condition. In a forked
- * process that is a thread of the parent. */
+/* glibc stores the holder in the lock, also after a thread has waited for a condition. In a forked
+ * process the holder is a thread of the parent. */
 static bool is_held(const pthread_mutex_t *mutex, bool unknown)
 {
 #ifdef __GLIBC__

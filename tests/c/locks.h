@@ -1,8 +1,8 @@
-/* See locks.c. */
+/* Checks every lock of the core: see locks.c. */
 #ifndef PW_LOCKS_H
 #define PW_LOCKS_H
 
-/* How many locks the calling thread holds. */
+/* The number of locks that the calling thread holds. */
 int locks_held(void);
 
 #endif

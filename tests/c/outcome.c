@@ -97,7 +97,7 @@ static void add_span(test_text *to, const char *name, pw_span span, const char *
         return;
     }
     size_t at = (size_t)(span.at - data);
-    if (span.at < data || at > size) { /* the path "/" that no byte stands for */
+    if (span.at < data || at > size) { /* the path "/", which is not in the data */
         REQUIRE(span.size == 1 && span.at[0] == '/' && strcmp(name, "path") == 0);
         add(to, "%s /\n", name);
         return;
@@ -106,7 +106,8 @@ static void add_span(test_text *to, const char *name, pw_span span, const char *
     add(to, "%s %zu+%zu\n", name, at, span.size);
 }
 
-/* CRLF at the end of each line and nowhere else, no control byte but HTAB, two CRLF at the end. */
+/* Each line ends with CRLF. There is no other CR or LF, and no control
+ * byte but HTAB. The last line is empty. */
 static void require_clean_lines(const char *data, size_t size)
 {
     REQUIRE(size >= 4 && memcmp(data + size - 4, "\r\n\r\n", 4) == 0);
@@ -143,7 +144,7 @@ static void add_head(test_text *to, const pw_head *head, const char *data, size_
     }
 }
 
-/* The block of this head, in memory of exactly the size that it may need. */
+/* Makes the block of this head in memory of exactly the size that it may need. */
 static void require_block_fits(const pw_limits *limits, const pw_head *head, const char *data)
 {
     static const pw_peer peer = {"ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255", "65535"};

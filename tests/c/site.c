@@ -23,10 +23,10 @@
 int __real_pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 int __wrap_pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 
-static jmp_buf idle; /* where pw_next is left */
+static jmp_buf idle; /* leaves pw_next */
 static int due_in_a_row;
 
-/* Whether the server only waits for the clock, and that has come. */
+/* Whether the server waits only for the clock, and that time has come. */
 static bool is_due(pw_server *server)
 {
     pw_timers_tick(&server->timers);
@@ -46,11 +46,11 @@ int __wrap_pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int time
         return count;
     count = __real_pw_poll_wait(poll, events, 0);
     due_in_a_row = count == 0 && is_due(server) ? due_in_a_row + 1 : 0;
-    REQUIRE(due_in_a_row < 1000); /* or what is due is never done */
+    REQUIRE(due_in_a_row < 1000); /* or the server never handles what is due */
     if (count > 0 || due_in_a_row > 0 || server->spent.first != NULL)
         return count;
-    REQUIRE(timeout != 0);   /* or the server spins */
-    server->event_count = 0; /* as after the return of pw_poll_wait, which is called unlocked */
+    REQUIRE(timeout != 0);   /* or the server never waits */
+    server->event_count = 0; /* as after pw_poll_wait, which is called without the lock */
     server->polling = false;
     longjmp(idle, 1);
 }
@@ -110,7 +110,7 @@ void site_open(test_site *site, const pw_settings *settings, int family)
     REQUIRE(site->thread != NULL);
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct sockaddr_un local = {.sun_family =
-                                    AF_UNIX}; /* without a path: the system picks a name */
+                                    AF_UNIX}; /* without a path, so the system chooses a name */
     site->listener = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     REQUIRE(site->listener >= 0);
     REQUIRE(family == AF_INET
@@ -146,7 +146,7 @@ void site_sleep(int ms)
 
 /* ------------------------------------------------------------------ requests */
 
-/* Where the server would wait for events. */
+/* Called where the server would wait for events. */
 static int64_t site_waits(test_site *site)
 {
     REQUIRE(locks_held() == 0);
@@ -186,7 +186,7 @@ static void text_set(test_text *to, const test_text *from)
     text_add(to, from->at, from->size);
 }
 
-/* One value and its key, as a line of the text where it belongs. */
+/* Adds a value and its key as a line to the text of its kind. */
 static void site_see_value(test_seen *request, uint8_t number, const char *value, size_t size)
 {
     const char *key = pw_key(number);
@@ -203,7 +203,7 @@ static void site_see_value(test_seen *request, uint8_t number, const char *value
         text_add_string(to, key);
     }
     text_add(to, LITERAL(": "));
-    for (size_t i = 0; i < size; i++) /* a line stays a line */
+    for (size_t i = 0; i < size; i++) /* keep it on one line */
         text_add(to, value[i] == '\n' ? "\\n" : value + i, value[i] == '\n' ? 2 : 1);
     text_add(to, LITERAL("\n"));
 }
@@ -216,7 +216,7 @@ static void site_see_block(test_site *site, bool whole, size_t size)
     const char *numbers_end = memchr(numbers, '\0', size);
     REQUIRE(numbers_end != NULL && numbers_end > numbers);
     size_t values = (size_t)(numbers_end - numbers);
-    /* What the block of a whole head leaves out where it is the usual value. */
+    /* The block of a whole head leaves out the usual values. */
     if (whole && memchr(numbers, PW_KEY_METHOD, values) == NULL)
         site_see_value(&site->request, PW_KEY_METHOD, LITERAL("GET"));
     if (whole && memchr(numbers, PW_KEY_QUERY, values) == NULL)
@@ -234,7 +234,7 @@ static void site_see_block(test_site *site, bool whole, size_t size)
     site_see_value(&site->request, PW_KEY_PATH, at, (size_t)(all_end - at));
 }
 
-/* Whether the text has a line that begins so. */
+/* Whether the text has a line that begins with `start`. */
 static bool has_line(const test_text *text, const char *start, size_t size)
 {
     for (size_t at = 0; at < text->size; at++)
@@ -244,7 +244,7 @@ static bool has_line(const test_text *text, const char *start, size_t size)
     return false;
 }
 
-/* The lines of a template whose keys the block has no values for. */
+/* Adds the lines of a template for whose keys the block has no values. */
 static void add_missing(test_text *to, const test_text *template)
 {
     test_text given = {NULL, 0, 0};
@@ -268,7 +268,7 @@ static int compare_lines(const void *a, const void *b)
     return order != 0 ? order : (one->size > other->size) - (one->size < other->size);
 }
 
-/* The order in which the values came says nothing. */
+/* Sorts the lines, because the order of the values does not matter. */
 static void sort_lines(test_text *text)
 {
     enum { MOST = 200 };
@@ -419,7 +419,7 @@ int site_serve(test_site *site)
     return site_serve_recorded(site, NULL);
 }
 
-/* From the answers to record, without what depends on the time. */
+/* Copies the answers to the record, without the parts that depend on the time. */
 static void record_answers(test_text *record, const test_text *answers)
 {
     static const char date[] = "\r\nDate: ", interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -478,7 +478,7 @@ size_t client_send_some(test_client *client, const char *data, size_t size)
 {
     ssize_t sent = send(client->fd, data, size, MSG_NOSIGNAL);
     if (sent < 0)
-        return errno == EAGAIN ? 0 : size; /* client_receive will tell of its end */
+        return errno == EAGAIN ? 0 : size; /* client_receive will incident the end */
     return (size_t)sent;
 }
 

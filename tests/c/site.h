@@ -1,6 +1,6 @@
 /*
- * A server and its clients in one thread. pw_poll_wait is wrapped by the linker (see the Makefile),
- * so that site_next comes back where pw_next would wait for events: then it is the clients' turn.
+ * A server and its clients in one thread. The linker wraps pw_poll_wait (see the Makefile). So
+ * site_next returns where pw_next would wait for events, and the test can act as the clients.
  */
 #ifndef PW_SITE_H
 #define PW_SITE_H
@@ -10,7 +10,7 @@
 #include "check.h"
 #include "state.h"
 
-#define SITE_WAITS -9 /* beside PW_STOP: the server has nothing to do */
+#define SITE_WAITS -9 /* besides PW_STOP: the server has nothing to do */
 
 /* A request as Python would see it. */
 typedef struct {
@@ -18,7 +18,7 @@ typedef struct {
     int entry;
     int64_t exchange;
     test_text line;   /* "KEY: value\n" for each value of the request line */
-    test_text fields; /* the same for the others */
+    test_text fields; /* the same for the other values */
     test_text content;
     bool in_file; /* the content was in a temporary file */
 } test_seen;
@@ -29,81 +29,84 @@ typedef struct {
     int listener;
     struct sockaddr_storage address;
     socklen_t address_size;
-    test_seen request; /* the last one that site_see has decoded */
+    test_seen request; /* the request that site_see decoded last */
     struct {
         test_text line, fields;
         bool stored;
     } templates[PW_CACHE_SIZE];
-    int64_t sent[16]; /* exchanges that PW_NEWS_SENT has named, the first of them */
+    int64_t sent[16]; /* first exchanges that PW_NEWS_SENT has named */
     int sent_count;
 } test_site;
 
 /* Large limits, and timeouts that no test reaches. */
 pw_settings site_settings(void);
-/* An access log of all atoms in the order of their codes, a blank behind each. */
+/* An access log with all atoms in the order of their codes, and a blank after each. */
 void site_log(pw_settings *settings, int descriptor);
 /* Listens on an abstract unix socket, or on a port of 127.0.0.1 (AF_INET). */
 void site_open(test_site *site, const pw_settings *settings, int family);
-/* Also ends all that is left, and so finds leaks. */
+/* Also ends everything that is left, and so finds leaks. */
 void site_close(test_site *site);
-/* pw_next, but SITE_WAITS instead of waiting. */
+/* pw_next, but returns SITE_WAITS instead of waiting. */
 int64_t site_next(test_site *site);
-/* Decodes into site->request what pw_next or pw_respond returned. */
+/* Decodes the result of pw_next or pw_respond into site->request. */
 test_seen *site_see(test_site *site, int64_t number);
 /* Takes all news. */
 void site_news(test_site *site);
-/* site_next and site_see: a request must be there. */
+/* site_next and site_see. Requires that there is a request. */
 test_seen *site_request(test_site *site);
-/* pw_respond, but SITE_WAITS instead of waiting. */
+/* pw_respond, but returns SITE_WAITS instead of waiting. */
 int64_t site_answer(test_site *site, const char *head, const char *body, size_t size,
                     int32_t flags);
-/* The same, with a head that says 200. */
+/* The same with a head of status 200. */
 int64_t site_respond(test_site *site, const char *body, size_t size, int32_t flags);
-/* As Python does before it hands over what it keeps. */
+/* Sets request.lends, as Python does before it passes bytes that it keeps. */
 void site_lend(test_site *site);
-/* Parts of the response to the request that site_see has decoded last. */
+/* Parts of the response to the request that site_see decoded last. */
 int32_t site_send_head(test_site *site, const char *head, int64_t length);
 int32_t site_send_first(test_site *site, const char *head, int64_t length, const char *data,
                         size_t size, int32_t flags);
 int32_t site_send(test_site *site, const char *data, size_t size, int32_t flags);
-/* Ends a response in parts; what site_respond returns. */
+/* Ends a response in parts. Returns what site_respond returns. */
 int64_t site_finish(test_site *site, bool cut);
-/* site_next as long as requests come, each answered with its PATH_INFO; how many there were. */
+/* Serves requests while there are any, each with its PATH_INFO as
+ * the response. Returns their number. */
 int site_serve(test_site *site);
-/* The same, and adds each request to record. */
+/* The same, and adds each request to the record. */
 int site_serve_recorded(test_site *site, test_text *record);
 /*
- * A whole connection: the data in these pieces, then a half-close. To record goes all that was
- * seen of it on both sides and does not depend on the time: requests, then answers without dates
- * and `100 Continue`. Checks that nothing of it is left at the end; returns how many requests.
+ * Feeds a whole connection: the data in these pieces, then a half-close. Adds to the record what
+ * both sides saw and what does not depend on the time: the requests, then the answers without dates
+ * and `100 Continue`. Checks that nothing of the connection is left. Returns the number of
+ * requests.
  */
 int site_feed(test_site *site, const char *data, const size_t *ends, size_t count,
               test_text *record);
 void site_sleep(int ms);
 
-/* What clients send, and what they get. */
+/* Clients. */
 #define SEND(client, text) client_send((client), LITERAL(text))
 #define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
 #define HEAD_OK "HTTP/1.1 200 OK\r\n"
 #define OK(body, size) HEAD_OK "Content-Length: " size "\r\n\r\n" body
 
-/* A client's side of one connection; never blocks. */
+/* The client's side of a connection. It never blocks. */
 typedef struct {
     int fd;
     test_text got;
-    bool ended; /* the server has closed, or reset it */
+    bool ended; /* the server has closed or reset it */
 } test_client;
 
 test_client site_connect(const test_site *site);
-/* As much as the system takes; returns how much. After an error, all counts as taken. */
+/* Sends as much as the system takes, and returns the size. After
+ * an error it returns the whole size. */
 size_t client_send_some(test_client *client, const char *data, size_t size);
-/* Requires that it takes all. */
+/* Requires that the system takes all bytes. */
 void client_send(test_client *client, const char *data, size_t size);
 void client_half_close(test_client *client);
-/* Adds all that is there to client->got. */
+/* Adds all bytes that have arrived to client->got. */
 void client_receive(test_client *client);
 void client_close(test_client *client);
-/* Closes with a reset (TCP only). */
+/* Closes with a reset. Only for TCP. */
 void client_reset(test_client *client);
 
 #endif

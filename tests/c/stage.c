@@ -33,7 +33,7 @@ void stage_take_news(void)
         pw_news_done(stage.thread);
 }
 
-static void take_notices(void)
+static void take_incidents(void)
 {
     for (pw_incident incident; pw_incident_take(stage.server, &incident);)
         continue;
@@ -45,7 +45,7 @@ static void watch_on(void)
         return;
     if (watcher->result == PW_WATCH_START)
         pw_watch_failed(stage.server);
-    take_notices();
+    take_incidents();
     actor_call(watcher, call_watch);
 }
 

@@ -7,30 +7,32 @@
 
 extern test_site stage;
 extern actor *watcher;
-extern actor *serving[ACTORS_MOST]; /* by number; the first has the thread of the site */
+extern actor *serving[ACTORS_MOST]; /* by number; the first one has the thread of the site */
 
-/* The best poller is taken, as its descriptor says whether it has something. Nobody is in a call yet. */
+/* Uses the best poller, because its descriptor shows whether there
+ * are events. No actor is in a call yet. */
 void stage_open(pw_settings *settings);
-/* Lets the watcher begin, and the first thread wait for a request. */
+/* Starts the watcher, and lets the first thread wait for a request. */
 void stage_begin(void);
-/* Stops the server, brings everybody home, checks that all have been told, and frees all. */
+/* Stops the server, waits until all actors are AT_HOME, checks that
+ * all have seen the stop, and frees all. */
 void stage_close(void);
 
-/* As Python does at PW_WATCH_START. */
+/* Starts a thread, as Python does at PW_WATCH_START. */
 actor *stage_start(int number);
-/* Lets the watcher ask for a thread, which begins. */
+/* Lets the watcher ask for a thread, and starts it. */
 actor *stage_start_wanted(int number);
-/* As Python does before it calls again. */
+/* Takes the news, as Python does before its next call. */
 void stage_take_news(void);
 
-/* The thread answers its request; where it is then. */
+/* Lets the thread answer its request. Returns its place after that. */
 actor_place respond(actor *one, const char *body);
 bool has_request(const actor *one);
-/* The path of the request that a thread is at; good until the next call. */
+/* The path of the thread's request. Valid until the next call. */
 const char *path_of(const actor *one);
-/* A client that has asked for a path. */
+/* A client that has requested a path. */
 test_client ask(const char *path);
-/* What the client has got ends so; it is closed. */
+/* Checks the end of the bytes that the client has received, and closes it. */
 void check_answer(test_client *client, const char *end);
 void ticks(int count);
 

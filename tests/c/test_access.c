@@ -1,4 +1,6 @@
-/* csrc/access.c: the lines of the access log, and that nothing from outside can shape them. */
+/* csrc/access.c: the lines of the access log. No bytes from outside can change their form. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -31,19 +33,19 @@ static void end(void)
     close(file);
 }
 
-/* What was logged since the last time. */
+/* Takes the lines that were logged since the last call. */
 static void take_lines(test_text *to)
 {
     char part[4096];
     text_clear(to);
-    pw_server_log_to(site.server, file); /* which writes what waits */
+    pw_server_log_to(site.server, file); /* which writes the waiting lines */
     off_t at = 0;
     for (ssize_t size; (size = pread(file, part, sizeof part, at)) > 0; at += size)
         text_add(to, part, (size_t)size);
     REQUIRE(ftruncate(file, 0) == 0 && lseek(file, 0, SEEK_SET) == 0);
 }
 
-/* The one line of a connection that sends this. */
+/* The only log line of a connection that sends this request. */
 static void line_of(test_text *to, const char *request, size_t size)
 {
     test_client client = site_connect(&site);
@@ -131,7 +133,7 @@ static void a_refused_request_is_logged_with_what_is_known(void)
     text_free(&line);
 }
 
-/* A client that is too slow has no head yet, and must not be logged with that of another. */
+/* A client that is too slow has no head yet. Its line must not show the head of another. */
 static void a_timeout_is_not_logged_as_the_request_of_another(void)
 {
     static const char *const slow[] = {"GET /slow HT",
@@ -147,7 +149,7 @@ static void a_timeout_is_not_logged_as_the_request_of_another(void)
         client_close(&other);
         CHECK_INT(site_serve(&site), 0);
         take_lines(&line);
-        site.server->all->timer.due = 0; /* whatever the machine's pace */
+        site.server->all->timer.due = 0; /* does not depend on the speed of the machine */
         CHECK_INT(site_serve(&site), 0);
         take_lines(&line);
         CHECK_HOLDS(&line, " 408 0 - ");
@@ -162,7 +164,7 @@ static void a_timeout_is_not_logged_as_the_request_of_another(void)
     text_free(&line);
 }
 
-/* A program of its own, whose lines do not wait. */
+/* Begins with another format, whose lines do not wait. */
 static void begin_prompt(const char *program, size_t size)
 {
     pw_settings settings = site_settings();
@@ -193,7 +195,7 @@ static void a_text_depends_on_the_status_or_the_duration(void)
     text_free(&line);
 }
 
-/* What Python makes is well-formed; what is not must do no harm all the same. */
+/* Python makes well-formed programs only. Others must do no harm. */
 static void an_atom_that_lacks_its_condition_is_left_out(void)
 {
     static const char program[] = "\26\0\0"
@@ -223,6 +225,146 @@ static void a_prompt_line_is_written_at_once(void)
     end();
 }
 
+/* ------------------------------------------------------------------ a file that takes nothing */
+
+#define LINE_SIZE 1000 /* of each line, with its end */
+
+static int ours, theirs; /* a pair of sockets: what the core writes to, and what reads */
+
+static void begin_socket(void)
+{
+    static const char program[] = "\6\0\0"; /* PW_ATOM_PATH */
+    int pair[2];
+    REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+    theirs = pair[0];
+    ours = pair[1];
+    pw_settings settings = site_settings();
+    settings.access_program = program;
+    settings.access_program_size = sizeof program - 1;
+    settings.access_file = ours;
+    site_open(&site, &settings, AF_UNIX);
+}
+
+static void end_socket(void)
+{
+    site_close(&site);
+    close(ours);
+    close(theirs);
+}
+
+static void ask(test_client *client, int count, char letter)
+{
+    char request[LINE_SIZE + 40] = "GET /";
+    memset(request + 5, letter, LINE_SIZE - 2);
+    memcpy(request + 5 + LINE_SIZE - 2, LITERAL(" HTTP/1.1\r\nHost: a\r\n\r\n"));
+    for (int i = 0; i < count; i++) {
+        client_send(client, request, strlen(request));
+        CHECK_INT(site_serve(&site), 1);
+        client_receive(client);
+        text_clear(&client->got);
+    }
+}
+
+/* Adds what is in the socket; each message is whole lines. */
+static void read_socket(test_text *to)
+{
+    static char part[512 * 1024];
+    for (ssize_t size; (size = recv(theirs, part, sizeof part, 0)) > 0;) {
+        CHECK_INT(part[size - 1], '\n');
+        CHECK_INT(size % LINE_SIZE, 0);
+        text_add(to, part, (size_t)size);
+    }
+}
+
+static void what_is_not_taken_is_written_when_it_can_be(void)
+{
+    test_text lines = {NULL, 0, 0};
+    begin_socket();
+    test_client client = site_connect(&site);
+    ask(&client, 600, 'a'); /* more than the socket has room for, and less than is kept */
+    for (int i = 0; i < 10; i++) {
+        read_socket(&lines);
+        pw_server_log_to(site.server, ours);
+    }
+    CHECK_INT(lines.size, 600 * LINE_SIZE);
+    pw_incident incident;
+    CHECK(!pw_incident_take(site.server, &incident));
+    CHECK_INT(pw_server_log_end(site.server, 0, 0), 0);
+    client_close(&client);
+    end_socket();
+    text_free(&lines);
+}
+
+static void what_has_no_room_is_dropped_in_whole_lines_and_counted(void)
+{
+    enum { MANY = 2000 };
+    test_text lines = {NULL, 0, 0};
+    begin_socket();
+    test_client client = site_connect(&site);
+    ask(&client, MANY, 'a');
+    pw_incident incident;
+    CHECK(!pw_incident_take(site.server, &incident)); /* not before it goes on */
+    read_socket(&lines);
+    pw_server_log_to(site.server, ours);
+    REQUIRE(pw_incident_take(site.server, &incident));
+    CHECK_INT(incident.what, PW_INCIDENT_LOG);
+    CHECK_INT(incident.error, EAGAIN);
+    for (int i = 0; i < 20; i++) {
+        read_socket(&lines);
+        pw_server_log_to(site.server, ours);
+    }
+    CHECK_INT(lines.size / LINE_SIZE + (size_t)incident.unsent, MANY);
+    ask(&client, 1, 'b');
+    pw_server_log_to(site.server, ours);
+    text_clear(&lines);
+    read_socket(&lines);
+    CHECK_INT(lines.size, LINE_SIZE);
+    client_close(&client);
+    end_socket();
+    text_free(&lines);
+}
+
+static void what_is_not_taken_until_the_end_is_counted(void)
+{
+    test_text lines = {NULL, 0, 0};
+    begin_socket();
+    test_client client = site_connect(&site);
+    ask(&client, 1500, 'a');
+    int64_t lost = pw_server_log_end(site.server, 100, 1);
+    read_socket(&lines);
+    CHECK_INT(lines.size / LINE_SIZE + (size_t)lost, 1500);
+    ask(&client, 10, 'a'); /* which nobody logs any more */
+    CHECK_INT(pw_server_log_end(site.server, 100, 1), 0);
+    client_close(&client);
+    end_socket();
+    text_free(&lines);
+}
+
+static void the_rest_of_a_line_is_not_written_to_another_file(void)
+{
+    char part[4 * LINE_SIZE];
+    int pair[2];
+    begin_socket();
+    REQUIRE(pipe(pair) == 0);
+    REQUIRE(fcntl(pair[1], F_SETPIPE_SZ, 4096) == 4096);
+    REQUIRE(fcntl(pair[1], F_SETFL, O_NONBLOCK) == 0);
+    pw_server_log_to(site.server, pair[1]);
+    test_client client = site_connect(&site);
+    ask(&client, 10, 'a');
+    pw_server_log_to(site.server, ours); /* the pipe takes four lines and a part of the fifth */
+    pw_server_log_to(site.server, ours);
+    ssize_t size = recv(theirs, part, sizeof part, MSG_TRUNC);
+    CHECK_INT(size, 5 * LINE_SIZE);
+    CHECK_INT(part[0], '/');
+    pw_incident incident;
+    REQUIRE(pw_incident_take(site.server, &incident));
+    CHECK_INT(incident.unsent, 1);
+    client_close(&client);
+    end_socket();
+    close(pair[0]);
+    close(pair[1]);
+}
+
 int main(void)
 {
     RUN(a_line_has_the_values_of_the_request_and_of_the_response);
@@ -233,6 +375,10 @@ int main(void)
     RUN(a_text_depends_on_the_status_or_the_duration);
     RUN(an_atom_that_lacks_its_condition_is_left_out);
     RUN(a_prompt_line_is_written_at_once);
+    RUN(what_is_not_taken_is_written_when_it_can_be);
+    RUN(what_has_no_room_is_dropped_in_whole_lines_and_counted);
+    RUN(what_is_not_taken_until_the_end_is_counted);
+    RUN(the_rest_of_a_line_is_not_written_to_another_file);
     RUN(a_timeout_is_not_logged_as_the_request_of_another);
     return check_end();
 }

@@ -1,4 +1,4 @@
-/* csrc/access.c alone: what each atom of a format makes of a request and a response. */
+/* csrc/access.c alone: the text that each atom of a format makes of a request and a response. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@ static test_text program;
 static pw_field fields[FIELDS_MOST];
 static pw_head head;
 static pw_peer peer;
-static pw_text text; /* what a request has made of the program */
+static pw_text text; /* the program after the request */
 static int file;
 
 static void add_atom(int code, const char *data, size_t size)
@@ -70,7 +70,7 @@ static void add_field(const char *name, const char *value)
 
 static const pw_access_facts nothing = {.status = 200};
 
-/* The line of a request and its response, without the newline. */
+/* The line of a request and its response, without the LF. */
 static const pw_text *line_of(const char *response_head, const pw_access_facts *what)
 {
     pw_access_request(server, &text, &head, &peer);
@@ -181,7 +181,7 @@ static void a_user_of_255_bytes_is_named_and_no_longer_one(void)
     }
 }
 
-/* What stands in a log for one byte from outside. */
+/* The text in a log for one byte from outside. */
 static size_t escaped(char to[8], unsigned char c, bool json)
 {
     if (c >= 32 && c <= 126 && c != '"' && c != '\\')
@@ -257,7 +257,7 @@ static void a_program_that_ends_too_soon_ends_there(void)
     end();
 }
 
-/* ------------------------------------------------------------------ of the response */
+/* ------------------------------------------------------------------ atoms of the response */
 
 static void numbers_of_a_response(void)
 {
@@ -271,14 +271,23 @@ static void numbers_of_a_response(void)
         ATOM(atoms[i], "");
     }
     CHECK_LINE("", (&(pw_access_facts){.status = 404}), " 404 0 - 0 0.000000 0 0 0 0.0 ms");
-    CHECK_LINE("", (&(pw_access_facts){200, 1, 1, 2}), " 200 1 1 0 0.000001 0 1 2 0.0 ms");
-    CHECK_LINE("", (&(pw_access_facts){201, 12345, 999999, 70}),
+    CHECK_LINE("", (&(pw_access_facts){200, 1, 1, 2, NULL}), " 200 1 1 0 0.000001 0 1 2 0.0 ms");
+    CHECK_LINE("", (&(pw_access_facts){201, 12345, 999999, 70, NULL}),
                " 201 12345 12345 0 0.999999 999 999999 70 999.9 ms");
-    CHECK_LINE("", (&(pw_access_facts){500, 2, 1000000, 3}),
+    CHECK_LINE("", (&(pw_access_facts){500, 2, 1000000, 3, NULL}),
                " 500 2 2 1 1.000000 1000 1000000 3 1.00 s");
-    CHECK_LINE("", (&(pw_access_facts){500, 2, 61234567, 3}),
+    CHECK_LINE("", (&(pw_access_facts){500, 2, 61234567, 3, NULL}),
                " 500 2 2 61 61.234567 61234 61234567 3 61.23 s");
-    CHECK_LINE("", (&(pw_access_facts){500, 2, 450, -5}), " 500 2 2 0 0.000450 0 450 0 0.4 ms");
+    CHECK_LINE("", (&(pw_access_facts){500, 2, 450, -5, NULL}), " 500 2 2 0 0.000450 0 450 0 0.4 ms");
+    end();
+}
+
+static void the_id_of_a_request_is_as_it_is(void)
+{
+    begin(false);
+    ATOM(PW_ATOM_REQUEST_ID, "");
+    CHECK_LINE("", (&(pw_access_facts){.id = "an-id"}), "an-id");
+    CHECK_LINE("", (&(pw_access_facts){.id = NULL}), "-");
     end();
 }
 
@@ -420,10 +429,10 @@ static void lines_wait_for_others_for_a_while_and_64_kib(void)
     CHECK_INT(server->access.due, 0);
     pw_access_line(server, program.at, program.size, &nothing);
     CHECK_INT(server->access.due, 5050 + DELAY_MS);
-    pw_access_flush(&server->access);
+    pw_access_flush(server);
     CHECK_INT(written(), WRITTEN_AT + 1024);
     CHECK_INT(server->access.due, 0);
-    pw_access_flush(&server->access); /* nothing is left */
+    pw_access_flush(server); /* nothing is left */
     CHECK_INT(written(), WRITTEN_AT + 1024);
     end();
 }
@@ -438,19 +447,36 @@ static void a_prompt_log_does_not_wait(void)
     end();
 }
 
-static void a_log_that_cannot_be_written_loses_lines_and_nothing_else(void)
+static void a_log_that_cannot_be_written_keeps_its_lines(void)
 {
     begin(false);
     ATOM(PW_ATOM_STATUS, "");
     int read_only = open("/dev/null", O_RDONLY | O_CLOEXEC);
     REQUIRE(read_only >= 0);
-    for (int i = 0; i < 2; i++) {
-        server->access.fd = i == 0 ? read_only : -1;
-        pw_access_line(server, program.at, program.size, &nothing);
-        pw_access_flush(&server->access);
-        CHECK_INT(server->access.lines.size, 0);
-    }
+    server->access.fd = read_only;
+    pw_access_line(server, program.at, program.size, &(pw_access_facts){.status = 201});
+    pw_access_flush(server);
+    CHECK_INT(server->access.lines.size, 4);
+    CHECK_INT(server->access.due, 5000 + DELAY_MS); /* it is tried again */
+    server->access.prompt = true;
+    pw_access_line(server, program.at, program.size, &(pw_access_facts){.status = 404});
+    CHECK_INT(server->access.lines.size, 8); /* and not with each line */
+    server->access.fd = file;
+    pw_access_flush(server);
+    CHECK_INT(written(), 8);
+    CHECK_INT(server->access.lines.size, 0);
     close(read_only);
+    end();
+}
+
+static void without_a_log_lines_are_dropped(void)
+{
+    begin(false);
+    ATOM(PW_ATOM_STATUS, "");
+    server->access.fd = -1;
+    pw_access_line(server, program.at, program.size, &nothing);
+    pw_access_flush(server);
+    CHECK_INT(server->access.lines.size, 0);
     end();
 }
 
@@ -464,7 +490,7 @@ static void a_pipe_that_takes_a_part_gets_the_rest_in_order(void)
     server->access.fd = ends[1];
     pw_access_line(server, program.at, program.size, &(pw_access_facts){.status = 201});
     pw_access_line(server, program.at, program.size, &(pw_access_facts){.status = 404});
-    pw_access_flush(&server->access);
+    pw_access_flush(server);
     CHECK_INT(read(ends[0], got, sizeof got), 8);
     CHECK_BYTES(got, 8, "201\n404\n");
     close(ends[0]);
@@ -502,6 +528,7 @@ int main(void)
     RUN(a_long_literal_is_whole);
     RUN(a_program_that_ends_too_soon_ends_there);
     RUN(numbers_of_a_response);
+    RUN(the_id_of_a_request_is_as_it_is);
     RUN(a_text_that_depends_on_the_status_is_for_its_class);
     RUN(a_text_for_slow_responses_begins_with_its_limit);
     RUN(a_field_of_the_response_is_found_by_its_whole_name);
@@ -510,7 +537,8 @@ int main(void)
     RUN(the_time_is_that_of_the_place_in_the_form_of_the_format);
     RUN(lines_wait_for_others_for_a_while_and_64_kib);
     RUN(a_prompt_log_does_not_wait);
-    RUN(a_log_that_cannot_be_written_loses_lines_and_nothing_else);
+    RUN(a_log_that_cannot_be_written_keeps_its_lines);
+    RUN(without_a_log_lines_are_dropped);
     RUN(a_pipe_that_takes_a_part_gets_the_rest_in_order);
     RUN(without_memory_a_line_is_short_or_missing_and_nothing_breaks);
     text_free(&program);

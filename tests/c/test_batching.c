@@ -1,4 +1,5 @@
-/* When a response leaves: with the next one, with the next part, or when the watcher sends it. */
+/* csrc/batch.c: a response leaves with the next one, with the next
+ * part, or when the watcher sends it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,7 @@ typedef struct {
     const char *data;
     size_t size;
     int32_t flags;
-    int64_t length; /* of the first part: the Content-Length */
+    int64_t length; /* the Content-Length, of the first part */
 } part;
 
 static int64_t call_first(actor *self)
@@ -54,7 +55,7 @@ static int64_t call_finish(actor *self)
     return pw_finish(self->thread, 0);
 }
 
-/* Chunks, of which the first comes with the head. */
+/* Sends chunks, the first one with the head. */
 static int64_t send_part(int64_t (*call)(actor *self), const char *data, size_t size)
 {
     const part what = {data, size, 0, -1};
@@ -70,7 +71,7 @@ static size_t got(test_client *client)
     return client->got.size;
 }
 
-/* A client whose request is at the first thread, and that has the head and the part "first". */
+/* A client whose request the first thread has. The client has the head and the part "first". */
 static test_client begin_stream(void)
 {
     test_client client = ask("/stream");
@@ -82,7 +83,7 @@ static test_client begin_stream(void)
     return client;
 }
 
-/* The same, where another thread has the loop. */
+/* The same, while another thread has the token. */
 static test_client begin_stream_beside(void)
 {
     settings = site_settings();
@@ -117,7 +118,7 @@ static void parts_of_one_tick_leave_together_in_the_next(void)
     CHECK_HOLDS(&client.got, "6\r\nsecond\r\n5\r\nthird\r\n");
     CHECK_INT(stage.server->batch.count, 0);
     before = client.got.size;
-    CHECK_INT(send_part(call_data, LITERAL("fourth")), 0); /* in the tick of the others */
+    CHECK_INT(send_part(call_data, LITERAL("fourth")), 0); /* in the same tick as the others */
     CHECK_INT(got(&client), before);
     ticks(1);
     CHECK(got(&client) > before);
@@ -127,6 +128,18 @@ static void parts_of_one_tick_leave_together_in_the_next(void)
     CHECK(got(&client) > before);
     end_stream(&client);
     stage_close();
+}
+
+static void the_first_part_of_a_response_leaves_at_once_in_any_tick(void)
+{
+    for (int count = 0; count < 4; count++) {
+        begin();
+        ticks(count);
+        CHECK_INT(stage.server->watch.ticks, count);
+        test_client client = begin_stream();
+        end_stream(&client);
+        stage_close();
+    }
 }
 
 static void what_is_gathered_leaves_with_the_end(void)
@@ -145,7 +158,7 @@ static void no_more_than_16_kib_are_gathered(void)
 {
     for (int more = 0; more < 2; more++) {
         settings = site_settings();
-        settings.response_buffer = 100; /* beyond that the thread waits for the client */
+        settings.response_buffer = 100; /* above that the thread waits for the client */
         begin_with(1);
         test_client client = begin_stream();
         size_t before = got(&client);
@@ -176,7 +189,7 @@ static void a_client_that_takes_nothing_is_tried_again_16_ticks_later(void)
     CHECK_INT(got(&client), before);
     ticks(1);
     CHECK(got(&client) > before);
-    CHECK_INT(conn->response.batch_due, stage.server->watch.ticks + 1); /* it takes something */
+    CHECK_INT(conn->response.batch_due, stage.server->watch.ticks + 1);
     for (int i = 0; i < 100 && (conn->response.state == PW_RESPONSE_BATCHED); i++) {
         ticks(1);
         got(&client);
@@ -192,11 +205,11 @@ static void the_watcher_that_runs_the_loop_sends_parts_every_20_ms(void)
     begin();
     test_client client = begin_stream();
     ticks(3);
-    CHECK_INT(watcher->at, AT_POLL); /* there is one thread alone, which is out */
+    CHECK_INT(watcher->at, AT_POLL); /* there is only one thread, and it is in the application */
     CHECK(stage.server->token.holder == stage.server->watch.thread);
     CHECK(watcher->due < 0 || watcher->due > pw_now() + LOOK_MS);
     size_t before = got(&client);
-    CHECK_INT(send_part(call_data, LITERAL("second")), 0); /* nothing is gathered: nobody counts */
+    CHECK_INT(send_part(call_data, LITERAL("second")), 0);
     CHECK(got(&client) > before);
     CHECK_INT(send_part(call_data, large, sizeof large), 0);
     CHECK((stage.server->all->response.state == PW_RESPONSE_BATCHED));
@@ -252,7 +265,7 @@ static void a_client_that_resets_while_parts_are_kept_ends_its_response(void)
     CHECK_INT(actor_call(serving[0], call_finish), AT_SLEEP);
     cast_settle();
     CHECK_INT(stage.server->conn_count, 0);
-    CHECK_INT(watcher->at, AT_TICK); /* that a client goes is nothing to tell */
+    CHECK_INT(watcher->at, AT_TICK); /* a client that disconnects is no incident */
     stage_close();
 }
 
@@ -311,7 +324,7 @@ static void an_answer_leaves_when_the_next_request_takes_long(void)
     CHECK_INT(respond(serving[0], "1"), AT_HOME);
     ticks(1);
     CHECK_INT(count_answers(&client), 0);
-    ticks(1); /* the watcher takes the loop, and sends what the holder has left */
+    ticks(1); /* the watcher takes the token, and sends the holder's output */
     CHECK_INT(count_answers(&client), 1);
     respond(serving[0], "2");
     CHECK_INT(count_answers(&client), 2);
@@ -329,7 +342,7 @@ static void an_answer_leaves_before_the_watcher_is_away(void)
     cast_settle();
     CHECK_INT(respond(serving[0], "1"), AT_HOME);
     CHECK_INT(count_answers(&client), 0);
-    pw_incident_lost(stage.server); /* something that Python is to be told */
+    pw_incident_lost(stage.server); /* something for Python */
     cast_settle();
     CHECK_INT(watcher->at, AT_HOME);
     CHECK_INT(watcher->result, PW_WATCH_INCIDENT);
@@ -497,6 +510,7 @@ int main(void)
 {
     memset(large, 'l', sizeof large);
     RUN(parts_of_one_tick_leave_together_in_the_next);
+    RUN(the_first_part_of_a_response_leaves_at_once_in_any_tick);
     RUN(what_is_gathered_leaves_with_the_end);
     RUN(no_more_than_16_kib_are_gathered);
     RUN(a_client_that_takes_nothing_is_tried_again_16_ticks_later);

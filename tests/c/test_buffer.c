@@ -12,7 +12,7 @@ static void the_nth_allocation_fails_and_all_after_it(void)
     CHECK(first != NULL);
     CHECK(pw_alloc(8) == NULL);
     CHECK(pw_alloc(8) == NULL);
-    CHECK(pw_realloc(first, 16) == NULL); /* which leaves it alone */
+    CHECK(pw_realloc(first, 16) == NULL); /* a failed call does not change it */
     pw_alloc_fail_after(0);
     void *moved = pw_realloc(first, 16);
     CHECK(moved != NULL);
@@ -82,7 +82,7 @@ static void room_is_made_behind_by_moving_and_by_growing(void)
     CHECK(buffer != same);
     CHECK_BYTES(buffer->data + buffer->start, buffer->end - buffer->start, "hello");
     CHECK(buffer->size - buffer->end >= PW_BUFFER_SIZE - 4);
-    CHECK_INT(pool.count, 1); /* the small one has gone back */
+    CHECK_INT(pool.count, 1); /* the small one is back in the pool */
     memset(buffer->data + buffer->end, 'b', buffer->size - buffer->end);
     pw_buffer_put(&pool, buffer);
     pw_pool_free(&pool);

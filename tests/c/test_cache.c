@@ -1,11 +1,11 @@
-/* csrc/cache.c: who has which entry, and for how long. */
+/* csrc/cache.c: which connection has which entry, and for how long. */
 #include <stdlib.h>
 
 #include "alloc.h"
 #include "cache.h"
 #include "check.h"
 
-static int owners[PW_CACHE_SIZE + 1]; /* their addresses stand for connections */
+static int owners[PW_CACHE_SIZE + 1]; /* their addresses represent connections */
 
 static pw_cache *full_cache(int64_t now)
 {
@@ -52,7 +52,7 @@ static void an_entry_at_rest_goes_to_another_owner_who_is_named(void)
     CHECK_INT(entry, 0);
     CHECK(evicted == &owners[0]);
     CHECK(cache->entries[0].owner == &owners[PW_CACHE_SIZE]);
-    CHECK(cache->entries[0].head == NULL); /* the other's head is gone */
+    CHECK(cache->entries[0].head == NULL); /* the head of the other one is gone */
     end(cache);
 }
 

@@ -1,11 +1,11 @@
-/* csrc/chunked.c: what is valid, what is not, where it ends, and that splits do not matter. */
+/* csrc/chunked.c: valid and invalid content, and its end, independent of how it is split. */
 #include <stdio.h>
 #include <string.h>
 
 #include "chunked.h"
 #include "outcome.h"
 
-/* The outcome of the whole: content, a blank, the outcome and how many bytes it took. */
+/* Checks content, a blank, the outcome and the number of bytes used. */
 static void check_outcome(const char *data, size_t size, const char *expected)
 {
     test_text whole = {NULL, 0, 0}, split = {NULL, 0, 0};
@@ -33,7 +33,7 @@ static void check_outcome(const char *data, size_t size, const char *expected)
         check_outcome(LITERAL(data "GET / HTTP/1.1\r\n"), expected);                               \
     } while (0)
 
-/* The byte at `at` is the first that cannot be. */
+/* The byte at `at` is the first invalid one. */
 #define INVALID(data, content, at) check_outcome(LITERAL(data), content " error " #at)
 
 static void chunks_are_joined_and_what_follows_is_left(void)
@@ -130,7 +130,7 @@ static void content_that_has_not_ended_asks_for_more(void)
     }
 }
 
-/* How many bytes of before, then `filler` for ever, are taken before the refusal. */
+/* The number of bytes of `before` and a repeated `filler` that are taken before the refusal. */
 static size_t refused_after(const char *before, const char *filler)
 {
     static char data[200000];

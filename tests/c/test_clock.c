@@ -1,4 +1,5 @@
-/* What happens when a time is over, and not a millisecond sooner: the clock is moved by hand. */
+/* Timeouts: each acts when its time is over, and not a millisecond
+ * sooner. The tests move the clock. */
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -55,14 +56,14 @@ static void end(void)
     clock_go();
 }
 
-/* The clock goes forward, and the server does what is due. */
+/* Moves the clock, and lets the server do what is due. */
 static void wait_ms(int64_t ms)
 {
     clock_forward_ms(ms);
     CHECK_INT(site_next(&site), SITE_WAITS);
 }
 
-static pw_incident take_notice(void)
+static pw_incident take_incident(void)
 {
     pw_incident incident = {0};
     pw_incident_take(site.server, &incident);
@@ -104,7 +105,7 @@ static void a_head_has_its_time_from_its_first_byte(void)
     SEND(&client, "GET / HTTP/1.1\r\n");
     wait_ms(0);
     wait_ms(HEAD_MS - 100);
-    SEND(&client, "Host: a\r\n"); /* more of it gives no more time */
+    SEND(&client, "Host: a\r\n"); /* more bytes give no more time */
     wait_ms(0);
     wait_ms(99);
     CHECK_INT(site.server->all->state, PW_CONN_HEAD);
@@ -140,10 +141,10 @@ static void a_client_that_takes_nothing_is_cut_off(void)
     CHECK(left > 0);
     wait_ms(WRITE_MS - 1);
     CHECK_OPEN();
-    CHECK_INT(take_notice().what, 0);
+    CHECK_INT(take_incident().what, 0);
     wait_ms(1);
     CHECK_CLOSED();
-    pw_incident incident = take_notice();
+    pw_incident incident = take_incident();
     CHECK_INT(incident.what, PW_INCIDENT_WRITE_TIMEOUT);
     CHECK_INT(incident.unsent, left);
     CHECK(strcmp(incident.line, "GET /large") == 0);
@@ -161,7 +162,7 @@ static void a_client_that_takes_something_has_more_time(void)
     for (int i = 0; i < 3; i++) {
         wait_ms(WRITE_MS - 2);
         CHECK(recv(client.fd, part, sizeof part, 0) > 0);
-        site_sleep(5); /* the system tells of it */
+        site_sleep(5); /* until the system reports it */
         wait_ms(2);
         CHECK_OPEN();
     }
@@ -216,7 +217,7 @@ static void a_reset_waits_for_what_was_sent_before_and_looks_each_50_ms(void)
     CHECK_INT(site_send_head(&site, HEAD_OK, -1), 0);
     for (int i = 0; i < 40; i++)
         CHECK_INT(site_send(&site, large, 100000, 0), 0);
-    site.server->all->end = PW_CONN_FAILED; /* as where a file has become shorter */
+    site.server->all->end = PW_CONN_FAILED; /* as if a file had become shorter */
     pw_output_free(&site.server->all->output);
     site_finish(&site, true);
     CHECK_INT(site.server->all->state, PW_CONN_LINGER);
@@ -246,7 +247,7 @@ static void a_reset_does_not_wait_longer_than_a_write(void)
     pw_output_free(&site.server->all->output);
     site_finish(&site, true);
     CHECK_INT(site.server->all->state, PW_CONN_LINGER);
-    site_sleep(20); /* the client's system takes what it has room for */
+    site_sleep(20); /* the client's system takes as much as fits */
     wait_ms(RESET_MS);
     for (int i = 0; i < WRITE_MS / RESET_MS - 2; i++)
         wait_ms(RESET_MS);
@@ -303,7 +304,7 @@ static void what_meets_many_is_told_every_ten_seconds(void)
     for (int ms = 0; ms <= 2 * OFTEN_MS; ms++) {
         pw_timers_tick(&server->timers);
         pw_incident_often(server, server->all, PW_INCIDENT_QUEUE, &told);
-        if (take_notice().what == PW_INCIDENT_QUEUE) {
+        if (take_incident().what == PW_INCIDENT_QUEUE) {
             CHECK_INT(ms, count * OFTEN_MS);
             count++;
         }
@@ -379,7 +380,7 @@ static void a_drain_is_over_after_its_time(void)
     clock_forward_ms(1);
     CHECK_INT(site_next(&site), PW_STOP);
     CHECK_CLOSED();
-    pw_incident incident = take_notice();
+    pw_incident incident = take_incident();
     CHECK_INT(incident.what, PW_INCIDENT_STOP);
     CHECK(strcmp(incident.line, "GET /a") == 0);
     end();
@@ -388,7 +389,7 @@ static void a_drain_is_over_after_its_time(void)
 static void a_request_that_comes_in_the_last_moment_is_served(void)
 {
     begin(AF_UNIX);
-    clock_forward_ms(IDLE_MS); /* it is due, and its request is here: it was not looked at yet */
+    clock_forward_ms(IDLE_MS); /* it is due, but its request has come and was not read yet */
     SEND(&client, GET("/"));
     CHECK_INT(site_serve(&site), 1);
     client_receive(&client);
@@ -398,7 +399,7 @@ static void a_request_that_comes_in_the_last_moment_is_served(void)
     begin(AF_UNIX);
     wait_ms(DRAIN_MS);
     SEND(&client, GET("/"));
-    pw_server_stop(site.server, PW_DRAIN); /* its request was here before */
+    pw_server_stop(site.server, PW_DRAIN); /* its request had come before */
     CHECK_INT(site_serve(&site), 1);
     client_receive(&client);
     CHECK_HOLDS(&client.got, "200 OK");
@@ -406,7 +407,7 @@ static void a_request_that_comes_in_the_last_moment_is_served(void)
     end();
 }
 
-/* A slice is 4 ms, also where fewer requests than it may have were answered. */
+/* A slice is 4 ms, even if fewer requests than its maximum were answered. */
 static void a_slice_of_the_loops_time_is_four_ms(void)
 {
     test_text many = {NULL, 0, 0};

@@ -1,4 +1,4 @@
-/* Whose turn a new connection is, among processes that share the listening sockets. */
+/* csrc/conn_balance.c: which of several processes takes a new connection. */
 #include <unistd.h>
 
 #include "check.h"
@@ -6,7 +6,7 @@
 
 static pw_balance *balance;
 
-/* Another process, as this one sees it. */
+/* Makes a place of another process. */
 static pw_place *join_as(int process, int connections)
 {
     pw_place *place = pw_balance_join(balance);

@@ -1,4 +1,4 @@
-/* What connections keep while they wait, and what becomes of them when that is too much. */
+/* csrc/conn_keep.c: the memory of connections that wait, and its patience. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +32,7 @@ static void end(void)
     site_close(&site);
 }
 
-/* A head of some 60,000 bytes; content_length NULL: and not its end. */
+/* Sends a head of about 60,000 bytes. content_length NULL: without its end. */
 static void send_large_head(test_client *client, const char *method, const char *content_length)
 {
     test_text text = {NULL, 0, 0};
@@ -66,14 +66,14 @@ static void an_incomplete_head_takes_little_more_memory_than_its_bytes(void)
         SEND(&clients[0], "\r\n");
         CHECK_INT(site_next(&site), SITE_WAITS);
         CHECK(site.server->pool.held <= PW_BUFFER_LEAST + 4 * (size + 500));
-        if (size % 10000 == 16) /* a byte at a time as well */
+        if (size % 10000 == 16) /* also byte by byte */
             for (int i = 0; i < 20; i++) {
                 SEND(&clients[0], "Y");
                 CHECK_INT(site_next(&site), SITE_WAITS);
             }
     }
     SEND(&clients[0], "Z:z\r\nHost: a\r\n\r\n");
-    CHECK_INT(site_serve(&site), 0); /* it has more fields than it may have */
+    CHECK_INT(site_serve(&site), 0); /* it has more fields than the patience */
     CHECK_INT(site.server->pool.held, 0);
     client_receive(&clients[0]);
     CHECK_HOLDS(&clients[0].got, "HTTP/1.1 431 ");
@@ -84,7 +84,7 @@ static void an_upload_keeps_its_head_and_not_its_content_twice(void)
 {
     begin();
     SEND(&clients[0], "PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 12000\r\n\r\n");
-    client_send(&clients[0], large, 8000); /* that comes with the head */
+    client_send(&clients[0], large, 8000); /* content in the same bytes as the head */
     CHECK_INT(site_next(&site), SITE_WAITS);
     CHECK_INT(site.server->pool.held, PW_BUFFER_LEAST);
     client_send(&clients[0], large, 4000);
@@ -98,7 +98,7 @@ static void an_upload_keeps_its_head_and_not_its_content_twice(void)
     end();
 }
 
-/* Many send so much and no more; a small one came before all of them. */
+/* Many clients send that much and wait. One that sent little came before them. */
 static void check_many(const char *method, const char *content_length)
 {
     begin();
@@ -114,7 +114,7 @@ static void check_many(const char *method, const char *content_length)
     for (int i = 1; i < MANY; i++)
         refused += is_refused(&clients[i]);
     CHECK(refused < MANY - LIMIT / 2 / HEAD && refused > MANY - LIMIT / HEAD - 2);
-    CHECK(!is_refused(&clients[MANY - 1])); /* the one that has waited least */
+    CHECK(!is_refused(&clients[MANY - 1])); /* the one that has waited for the shortest time */
     SEND(&clients[0], "Host: a\r\n\r\n");
     CHECK_HOLDS(&site_request(&site)->line, "PATH_INFO: /small\n");
     CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
@@ -148,7 +148,7 @@ static void requests_that_wait_behind_a_response_have_one_too(void)
         int64_t number = site_next(&site);
         REQUIRE(number >= 0);
         site_see(&site, number);
-        number = site_respond(&site, large, sizeof large, 0); /* which nobody reads */
+        number = site_respond(&site, large, sizeof large, 0); /* the client does not read it */
         CHECK_INT(number, SITE_WAITS);
         CHECK(site.server->pool.held <= LIMIT);
     }

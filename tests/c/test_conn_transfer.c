@@ -1,4 +1,5 @@
-/* Connections that pass from one server to the next: none is lost, and each is served once. */
+/* csrc/conn_transfer.c: connections that pass from one server to the next.
+ * None is lost, and each is served once. */
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -106,7 +107,7 @@ static void who_waits_to_be_accepted_is_served_by_the_next(void)
     close_both();
 }
 
-/* What was sent while nobody else was there is not left lying, either. */
+/* Connections that were sent while no server received are not lost either. */
 static void what_waits_in_the_channel_is_passed_on(void)
 {
     open_both(AF_UNIX);
@@ -135,7 +136,7 @@ static void without_a_next_one_all_is_as_at_any_stop(void)
     test_client idle = site_connect(&old);
     CHECK_INT(site_next(&old), SITE_WAITS);
     REQUIRE(shutdown(channel[0], SHUT_RDWR) == 0);
-    CHECK_INT(site_next(&old), SITE_WAITS); /* and does not spin */
+    CHECK_INT(site_next(&old), SITE_WAITS); /* it waits */
     CHECK_INT(site_next(&new), SITE_WAITS);
     pw_server_stop(old.server, PW_DRAIN);
     test_client late = site_connect(&old);

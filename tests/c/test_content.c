@@ -1,4 +1,4 @@
-/* csrc/content.c: memory, the temporary file, limits, and a disk that is full. */
+/* csrc/content.c: memory, the temporary file, limits, and a full disk. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@ static char pattern[200000];
 static pw_store small = {
     .memory_most = 1000, .memory_total = 5000, .size_most = 50000, .directory = "/tmp"};
 
-/* Feeds in pieces of `step`; the last outcome. *at is how many bytes were taken. */
+/* Feeds pieces of `step` bytes. Returns the last outcome. *at is the number of bytes taken. */
 static pw_parse feed(pw_content *content, pw_store *store, const char *data, size_t size,
                      size_t step, size_t *at, pw_error *error)
 {
@@ -53,7 +53,7 @@ static void content_with_a_length_is_kept_in_memory_up_to_the_limit(void)
         pw_error error;
         ABOUT("length %d", (int)length);
         CHECK_INT(feed(content, &small, pattern, 5000, 77, &at, &error), PW_PARSE_DONE);
-        CHECK_INT(at, length); /* and nothing of what follows */
+        CHECK_INT(at, length); /* and no later byte */
         CHECK((content->file >= 0) == (length > 1000));
         check_is_pattern(content, length);
         pw_content_free(content, &small);
@@ -73,7 +73,7 @@ static void the_temporary_file_has_no_name(void)
     pw_content_free(content, &store);
 }
 
-/* With a length and chunked by turns. */
+/* With a length and chunked in turn. */
 static void memory_is_shared_by_all(void)
 {
     pw_store store = small;
@@ -87,15 +87,15 @@ static void memory_is_shared_by_all(void)
         CHECK_INT(store.held, 1000 * (i < 5 ? i + 1 : 5));
         check_is_pattern(contents[i], 900);
     }
-    CHECK(pw_content_space(contents[0], &store, 100) != NULL); /* has its room */
+    CHECK(pw_content_space(contents[0], &store, 100) != NULL); /* it has its memory already */
     CHECK(pw_content_space(contents[6], &store, 100) == NULL);
     pw_content_free(contents[0], &store);
     CHECK_INT(store.held, 4000);
-    pw_content *next = pw_content_new(1000); /* takes the place of what has ended */
+    pw_content *next = pw_content_new(1000); /* uses the memory of the one that has ended */
     CHECK(pw_content_space(next, &store, 1000) != NULL);
     pw_content_free(next, &store);
     CHECK_INT(pw_content_add(contents[6], &store, pattern + 900, 100), PW_E_NONE);
-    check_is_pattern(contents[6], 1000); /* what has begun in a file stays there */
+    check_is_pattern(contents[6], 1000); /* content that began in a file stays there */
     CHECK_INT(pw_content_add(contents[1], &store, pattern + 900, 101), PW_E_NONE);
     check_is_pattern(contents[1], 1001);
     CHECK(contents[1]->file >= 0);
@@ -163,7 +163,7 @@ static void chunked_content_moves_to_a_file_when_it_has_grown(void)
         }
 }
 
-/* How often this process has called write(2) and its like; -1: the system does not say. */
+/* The number of write(2) and similar calls of this process. -1: the system does not say. */
 static long count_writes(void)
 {
     FILE *file = fopen("/proc/self/io", "r");
@@ -241,13 +241,13 @@ static void a_full_disk_is_an_error(void)
     getrlimit(RLIMIT_FSIZE, &before);
     full = before;
     full.rlim_cur = 3000;
-    signal(SIGXFSZ, SIG_DFL); /* as an application may do, which is not to end the process */
+    signal(SIGXFSZ, SIG_DFL); /* an application may do this; the signal must not end the process */
     setrlimit(RLIMIT_FSIZE, &full);
     pw_content *content = pw_content_new(10000);
     CHECK_INT(pw_content_add(content, &small, pattern, 2000), PW_E_NONE);
     CHECK_INT(pw_content_add(content, &small, pattern, 2000), PW_E_STORAGE);
     pw_content_free(content, &small);
-    content = pw_content_new(-1); /* and while what was in memory is moved */
+    content = pw_content_new(-1); /* the disk is full when the memory is moved to the file */
     full.rlim_cur = 500;
     setrlimit(RLIMIT_FSIZE, &full);
     CHECK_INT(pw_content_add(content, &small, pattern, 1000), PW_E_NONE);

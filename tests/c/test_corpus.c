@@ -1,6 +1,6 @@
 /*
- * The wire corpus through a whole server, each case whole and in pieces: the requests and the
- * refusal that it names, and the same answers in all splits.
+ * The wire corpus through a whole server, each case whole and in pieces. The requests and the
+ * refusal must be those of the case, and the answers the same for all splits.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -12,9 +12,9 @@
 
 static const char *directory;
 static test_site site;
-static int null; /* where the access log goes */
+static int null; /* for the access log */
 
-/* The status of the refusal among the answers, or 0. */
+/* The status of the refusal in the answers. 0: there is none. */
 static int refusal_of(const test_text *record)
 {
     static const char start[] = "HTTP/1.1 ";
@@ -34,7 +34,7 @@ static bool is_as_named(const test_case *one, int served, int status)
         return false;
     if (strcmp(one->statuses, "-") == 0)
         return status == 0;
-    /* Where only a timeout would refuse it, the half-close ends it before. */
+    /* If only a timeout would refuse it, the half-close ends it before. */
     return corpus_allows(one->statuses, status) ||
            (status == 0 && corpus_allows(one->statuses, 408));
 }

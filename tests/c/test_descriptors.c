@@ -1,4 +1,4 @@
-/* Without free descriptors: what is given up, and that none is left open. */
+/* Behaviour without free descriptors. No descriptor is left open. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -26,7 +26,7 @@ static int count_open(void)
     return count;
 }
 
-/* From here on so many can be opened. */
+/* From here on this many can be opened. */
 static void leave(int free)
 {
     struct rlimit limit;
@@ -80,7 +80,7 @@ static void the_application_reads_the_file_itself(void)
     leave(0);
     CHECK_INT(pw_send_file(site.thread, file, 0, 5), PW_REFUSED);
     leave_all();
-    CHECK_INT(pw_content_missing(site.thread), 5); /* nothing of it is counted */
+    CHECK_INT(pw_content_missing(site.thread), 5); /* no byte of it counts as sent */
     CHECK_INT(site_send(&site, LITERAL("hello"), 0), PW_COMPLETE);
     CHECK_INT(site_finish(&site, false), SITE_WAITS);
     client_receive(&client);
@@ -127,7 +127,7 @@ static void content_that_needs_a_file_is_refused(void)
     site_close(&site);
 }
 
-/* With each number of free descriptors a server is made whole, or not at all. */
+/* With each number of free descriptors, pw_server_new makes a whole server or none. */
 static void a_server_that_cannot_be_made_leaves_none_open(void)
 {
     pw_settings settings = site_settings();
@@ -162,7 +162,7 @@ static void a_socket_is_not_listened_on_in_part(void)
     CHECK_INT(site.server->transfer, -1);
     CHECK_INT(pw_server_listen(site.server, 999), EBADF);
     int file = open("/dev/null", O_RDONLY | O_CLOEXEC), before = count_open();
-    if (pw_server_listen(site.server, file) == EPERM) { /* epoll(7) does not take a file */
+    if (pw_server_listen(site.server, file) == EPERM) { /* epoll(7) does not accept a file */
         CHECK_INT(count_open(), before);
         CHECK_INT(site.server->accept.listener_count, count);
     }

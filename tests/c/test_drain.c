@@ -1,5 +1,5 @@
-/* A server that stops: every connection that the system has accepted gets its answers, and the end
- * comes with the last of them. */
+/* A server that stops. Every connection that the system has accepted gets its answers, and the
+ * drain ends with the last one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -24,7 +24,8 @@ static void open_site(int32_t max_connections, int32_t timeout_graceful)
     site_open(&site, &settings, AF_UNIX);
 }
 
-/* The application has the request of the first client, and as many others wait for its place. */
+/* The application has the request of the first client. `waiting`
+ * more clients wait for its place. */
 static void fill(int waiting)
 {
     clients[0] = site_connect(&site);
@@ -36,7 +37,7 @@ static void fill(int waiting)
     }
 }
 
-/* The only place is taken by a client whose request does not come to its end, and another waits. */
+/* A client whose request is not complete has the only place, and another client waits. */
 static void fill_and_wait(int32_t timeout_graceful)
 {
     open_site(1, timeout_graceful);
@@ -77,7 +78,7 @@ static struct rlimit take_descriptors(void)
     return before;
 }
 
-/* ------------------------------------------------------------------ how urgent a stop is */
+/* ------------------------------------------------------------------ ways to stop */
 
 static void another_stop_of_the_same_kind_changes_nothing(void)
 {
@@ -105,7 +106,7 @@ static void the_end_is_not_waited_for(void)
     pw_server_stop(site.server, PW_DRAIN);
     CHECK_INT(site_next(&site), SITE_WAITS);
     pw_server_stop(site.server, PW_END);
-    pw_server_stop(site.server, PW_DRAIN); /* comes too late to save anything */
+    pw_server_stop(site.server, PW_DRAIN); /* too late to change anything */
     CHECK_INT(site_next(&site), PW_STOP);
     check_gets_nothing(&client);
     site_close(&site);
@@ -156,7 +157,7 @@ static void without_descriptors_those_that_wait_are_accepted_once_there_are_some
     clients[0] = site_connect(&site);
     SEND(&clients[0], GET("/waits"));
     struct rlimit before = take_descriptors();
-    pw_server_stop(site.server, PW_LEAVE); /* nobody else may have been told of it */
+    pw_server_stop(site.server, PW_LEAVE); /* the system may have woken only this server */
     CHECK_INT(site_next(&site), SITE_WAITS);
     CHECK(listens());
     site_sleep(150);
@@ -179,7 +180,7 @@ static void without_descriptors_and_with_nobody_waiting_the_end_comes_at_once(vo
     CHECK(site.server->accept.paused);
     client_close(&clients[0]);
     setrlimit(RLIMIT_NOFILE, &before);
-    int last = accept(site.listener, NULL, NULL); /* by another process */
+    int last = accept(site.listener, NULL, NULL); /* taken by another process */
     CHECK(last >= 0);
     close(last);
     before = take_descriptors();
@@ -241,8 +242,8 @@ static void those_that_wait_when_the_time_is_over_are_told_of(void)
 
 /* ------------------------------------------------------------------ the last connection */
 
-/* While one thread waits for events, another closes a connection: with bytes in the wake pipe the
- * first one looks again whether all is over. */
+/* While one thread waits for events, another one closes a connection. The byte in the wake pipe
+ * makes the first one check again whether the drain is over. */
 static void a_thread_that_closes_the_last_connection_wakes_the_one_that_waits(void)
 {
     open_site(10, 3600 * 1000);
@@ -256,10 +257,10 @@ static void a_thread_that_closes_the_last_connection_wakes_the_one_that_waits(vo
     site.thread = other;
     CHECK_INT(site_next(&site), SITE_WAITS);
     CHECK(server->token.holder == other && server->draining);
-    server->polling = true; /* as it is while `other` waits */
+    server->polling = true; /* as while `other` waits */
     char byte;
     CHECK(read(server->wake[0], &byte, 1) < 0 && errno == EAGAIN);
-    client_close(&clients[0]); /* the client leaves, which the first thread notices */
+    client_close(&clients[0]); /* the first thread incidents that the client disconnects */
     static const char head[] = HEAD_OK;
     int64_t exchange = site.request.exchange;
     pw_send_first(first, exchange, LITERAL(head), -1, 0, LITERAL("data"), 0);
@@ -276,7 +277,8 @@ static void a_thread_that_closes_the_last_connection_wakes_the_one_that_waits(vo
 
 /* ------------------------------------------------------------------ lingering */
 
-/* Closing while it sends would reset its connection, and it might never see the refusal. */
+/* A close while the client sends would reset the connection, and the
+ * client might never see the refusal. */
 static void a_client_that_still_sends_is_not_cut_off_after_its_refusal(void)
 {
     pw_settings settings = site_settings();
@@ -318,7 +320,7 @@ static void a_client_that_neither_sends_nor_closes_does_not_delay_the_end(void)
     site_close(&site);
 }
 
-/* A client that has got its refusal and sends on; returns its connection. */
+/* A client that has its refusal and still sends. Returns its connection. */
 static pw_conn *linger(test_client *client)
 {
     pw_settings settings = site_settings();

@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "cast.h"
 #include "conn_transfer.h"
 #include "poller.h"
@@ -105,6 +107,7 @@ static int take_over_with(uint8_t number, int count, bool client_goes)
     errno = 0;
     int fd = pw_transfer_receive(pair[0], &peer, &got, count);
     int error = errno;
+    CHECK(fd >= 0 || fd == -1);
     if (fd >= 0) {
         CHECK_INT(got, number);
         CHECK_INT(peer.ss_family, AF_INET);
@@ -149,6 +152,110 @@ static void a_descriptor_is_known_to_a_poller_once(void)
         close(ends[1]);
     }
     CHECK(pw_poller_name(-1) == NULL);
+}
+
+/* As where the limit is lowered while connections are open: poll(2) refuses so many at once. */
+static void a_wait_for_more_than_the_limit_allows_comes_back_to_look_again(void)
+{
+    enum { MANY = 60 };
+    pw_poll poll;
+    int ends[2], many[MANY];
+    pw_event events[PW_EVENTS_MOST];
+    struct rlimit limit;
+    REQUIRE(pw_poll_open(&poll, "poll") == 0);
+    REQUIRE(pipe(ends) == 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    for (int i = 0; i < MANY; i++) {
+        many[i] = dup(ends[0]);
+        REQUIRE(many[i] >= 0);
+        CHECK_INT(pw_poll_add(&poll, many[i], &many[i], PW_POLL_LEVEL), 0);
+    }
+    const struct rlimit lower = {.rlim_cur = MANY / 3, .rlim_max = limit.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &lower) == 0);
+    const int timeouts[] = {-1, 60000, 0, 5};
+    for (int i = 0; i < 4; i++)
+        CHECK_INT(poll.poller->wait(&poll, events, timeouts[i]), 0); /* none waits for a minute */
+    CHECK_INT(write(ends[1], "x", 1), 1);
+    CHECK_INT(poll.poller->wait(&poll, events, -1), MANY);
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    for (int i = 0; i < MANY; i++)
+        close(many[i]);
+    close(ends[0]);
+    close(ends[1]);
+    pw_poll_close(&poll);
+}
+
+static void a_thread_that_comes_after_its_server_is_told_to_stop(void)
+{
+    open_site(AF_UNIX);
+    pw_thread *late = pw_thread_new(site.server, 1);
+    REQUIRE(late != NULL);
+    pw_server_free(site.server); /* nobody has stopped it */
+    CHECK_INT(pw_next(late), PW_STOP);
+    CHECK_INT(pw_request_state(late), PW_REQUEST_NONE);
+    pw_thread_free(late);
+    pw_thread_free(site.thread); /* the last one frees the memory */
+    close(site.listener);
+}
+
+static void who_has_had_a_slice_keeps_no_more_than_there_is_memory_for(void)
+{
+    test_text many = {NULL, 0, 0};
+    open_site(AF_UNIX);
+    test_client client = site_connect(&site);
+    CHECK_INT(site_next(&site), SITE_WAITS);
+    site.server->slice_ms = 3600000;
+    site.server->head_memory = 100;
+    for (int i = 0; i < 40; i++)
+        text_add_string(&many, GET("/"));
+    client_send(&client, many.at, many.size);
+    CHECK_INT(site_serve(&site), 32);
+    client_receive(&client);
+    CHECK_HOLDS(&client.got, "HTTP/1.1 503 ");
+    CHECK_INT(site.server->pool.held, 0);
+    text_free(&many);
+    client_close(&client);
+    site_close(&site);
+}
+
+static void the_head_of_a_stream_gets_what_its_flags_ask_for(void)
+{
+    for (int64_t length = -1; length <= 2; length += 3) {
+        open_site(AF_UNIX);
+        test_client client = site_connect(&site);
+        SEND(&client, GET("/"));
+        site_request(&site);
+        const char *head = length < 0 ? HEAD_OK : HEAD_OK "Content-Length: 2\r\n";
+        CHECK_INT(pw_send_first(site.thread, site.request.exchange, head, (int64_t)strlen(head),
+                                length, PW_ADD_DATE | PW_ADD_SERVER | PW_CLOSE, "ok", 2, 0),
+                  length < 0 ? 0 : PW_COMPLETE);
+        CHECK_INT(site_finish(&site, false), SITE_WAITS);
+        client_receive(&client);
+        CHECK_HOLDS(&client.got, "\r\nServer: picowsgi\r\nDate: ");
+        CHECK_HOLDS(&client.got, "\r\nConnection: close\r\n\r\n");
+        CHECK(client.ended);
+        client_close(&client);
+        site_close(&site);
+    }
+}
+
+/* Without memory the client is not left waiting: it is told to go on, or its connection ends. */
+static void who_waits_to_continue_hears_something(void)
+{
+    for (long n = 1; n < 20; n++) {
+        open_site(AF_UNIX);
+        test_client client = site_connect(&site);
+        CHECK_INT(site_next(&site), SITE_WAITS);
+        SEND(&client, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+                      "Content-Length: 2\r\n\r\n");
+        pw_alloc_fail_after(n);
+        CHECK_INT(site_next(&site), SITE_WAITS);
+        pw_alloc_fail_after(0);
+        client_receive(&client);
+        ABOUT("allocation %ld", n);
+        CHECK(client.ended || client.got.size > 0);
+        client_close(&client);
+        site_close(&site);
+    }
 }
 
 static void without_a_request_nothing_is_sent_and_no_lock_kept(void)
@@ -218,6 +325,11 @@ int main(void)
     RUN(an_upload_leaves_the_others_their_turn);
     RUN(what_comes_from_another_process_is_looked_at);
     RUN(a_descriptor_is_known_to_a_poller_once);
+    RUN(a_wait_for_more_than_the_limit_allows_comes_back_to_look_again);
+    RUN(a_thread_that_comes_after_its_server_is_told_to_stop);
+    RUN(who_has_had_a_slice_keeps_no_more_than_there_is_memory_for);
+    RUN(the_head_of_a_stream_gets_what_its_flags_ask_for);
+    RUN(who_waits_to_continue_hears_something);
     RUN(without_a_request_nothing_is_sent_and_no_lock_kept);
     RUN(the_connection_that_goes_for_a_new_one_has_been_served);
     return check_end();

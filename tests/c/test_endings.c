@@ -1,4 +1,5 @@
-/* How a connection ends: what its client reads, also where another process has the descriptor. */
+/* How a connection ends: the bytes that its client reads, also if
+ * another process has the descriptor. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@ static void begin(int family, int32_t timeout)
     settings.timeout_write = timeout;
     site_open(&site, &settings, family);
     client = (test_client){.fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
-    const int room = 65536; /* what does not fit stays with the server's system */
+    const int room = 65536; /* the server's system keeps what does not fit */
     setsockopt(client.fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
     connect(client.fd, (const struct sockaddr *)&site.address, site.address_size);
 }
@@ -37,7 +38,8 @@ static void end(void)
     site_close(&site);
 }
 
-/* Reads a part at a time, in turns with the server, to the end; returns the errno of a reset, or 0. */
+/* Reads to the end, one part at a time, in turn with the server.
+ * Returns the errno of a reset, or 0. */
 static int read_to_the_end(void)
 {
     char part[20000];
@@ -56,7 +58,8 @@ static int read_to_the_end(void)
     return got == 0 ? 0 : errno;
 }
 
-/* A response of a mebibyte after which the connection is closed, all of it with the system. */
+/* Sends a response of a mebibyte, after which the connection is
+ * closed. The system has all of it. */
 static void answer_large_and_last(void)
 {
     SEND(&client, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -87,7 +90,7 @@ static void a_client_that_sends_more_reads_its_response_to_the_end(void)
         ABOUT("more %d, half-closed %d, later %d", more, half_closes, later);
         begin(AF_INET, 3600000);
         answer_large_and_last();
-        if (later) /* the server sees each by itself */
+        if (later) /* the server gets each of them alone */
             CHECK_INT(site_next(&site), SITE_WAITS);
         if (more)
             client_send(&client, large, 30000);
@@ -101,7 +104,7 @@ static void a_client_that_sends_more_reads_its_response_to_the_end(void)
     }
 }
 
-/* As when a child that the application has forked lives on. */
+/* As if a child that the application has forked were still running. */
 static int duplicate(void)
 {
     int fd = dup(site.server->all->fd);
@@ -148,7 +151,7 @@ static void a_closed_connection_ends_for_its_client_though_another_process_has_i
     }
 }
 
-/* The beginning of a response that only the end of the connection would end. */
+/* Sends the beginning of a response that the end of the connection would end. */
 static void answer_in_part(void)
 {
     CHECK_INT(site_send_first(&site, HEAD_OK, -1, LITERAL("hello"), 0), 0);
@@ -158,7 +161,7 @@ static void answer_in_part(void)
 static void a_reset_reaches_the_client_though_another_process_has_its_connection(void)
 {
     if (!PW_LINUX)
-        return; /* other systems have no such thing */
+        return; /* other systems cannot send this reset */
     begin(AF_INET, 3600000);
     SEND(&client, OLD);
     site_request(&site);
@@ -169,7 +172,7 @@ static void a_reset_reaches_the_client_though_another_process_has_its_connection
     close(fd);
     end();
 
-    begin(AF_INET, 20); /* a response that its client does not take */
+    begin(AF_INET, 20); /* a response that the client does not read */
     SEND(&client, OLD);
     site_request(&site);
     fd = duplicate();
@@ -190,7 +193,7 @@ static void a_unix_socket_ends_though_another_process_has_it(void)
     SEND(&client, OLD);
     site_request(&site);
     int fd = duplicate();
-    answer_in_part(); /* which is not to be told from the whole there */
+    answer_in_part(); /* on a unix socket the client cannot tell it from the whole */
     CHECK_INT(read_to_the_end(), 0);
     close(fd);
     end();
@@ -216,7 +219,7 @@ static void responses_before_one_that_is_reset_arrive_in_full(void)
         answer_in_part();
         CHECK_INT(site_next(&site), SITE_WAITS);
         CHECK_INT(site.server->conn_count, 1);
-        site_sleep(100); /* the client has other things to do */
+        site_sleep(100); /* the client does not read meanwhile */
         CHECK_INT(site_next(&site), SITE_WAITS);
         CHECK_INT(read_to_the_end(), ECONNRESET);
         static const char head[] =

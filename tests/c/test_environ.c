@@ -14,7 +14,7 @@
 static const pw_limits usual = {.max_head_size = 65536, .max_fields = 100};
 static const pw_peer nobody = {"", ""};
 
-/* What the block of a whole head leaves out, in the order in which it would begin. */
+/* The usual values, which the block of a whole head leaves out, in the order of the block. */
 static const struct {
     uint8_t number;
     const char *value;
@@ -25,7 +25,7 @@ static const struct {
 };
 enum { USUAL_VALUES = 3 };
 
-/* Adds those that stand before this number. */
+/* Adds the usual values whose number is smaller than this one. */
 static void add_usual(test_text *to, size_t *next, uint8_t number)
 {
     while (*next < USUAL_VALUES && usual_values[*next].number != number) {
@@ -63,7 +63,7 @@ static void read_block(test_text *to, const pw_block *block, bool whole)
     }
 }
 
-/* The block of a head. */
+/* Makes the block of a head. */
 static void environ_of(test_text *to, const char *data, size_t size, const pw_peer *peer,
                        int64_t length, bool line_only)
 {
@@ -93,7 +93,7 @@ static void environ_of(test_text *to, const char *data, size_t size, const pw_pe
         text_free(&text);                                                                          \
     } while (0)
 
-/* What comes first where the peer has no name. */
+/* The first values if the peer has no name. */
 #define LINE(method, query, version, uri)                                                          \
     "REQUEST_METHOD=" method "|QUERY_STRING=" query "|SERVER_PROTOCOL=HTTP/" version               \
     "|REQUEST_URI=" uri "|REMOTE_ADDR=|REMOTE_PORT=|"
@@ -146,7 +146,7 @@ static void repeated_fields_are_joined(void)
              "/") "HTTP_COOKIE=a=b; c=d|HTTP_ACCEPT=a,,c|HTTP_X_A=1,2,4|HTTP_X_B=3|PATH_INFO=/");
 }
 
-/* Names that begin alike, in all cases and with repetitions, beside the plain way to join them. */
+/* Names with a common beginning, in all cases and with repetitions, looks with a simple join. */
 static void many_repeated_fields_are_joined_too(void)
 {
     for (int names = 1; names <= 90; names++) {
@@ -187,7 +187,7 @@ static int64_t cpu_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* The largest head that the options allow, with as many fields: to compare each name with each other
+/* The largest head that the options allow, with as many fields. Comparing all names with each other
  * would take many seconds. */
 static void names_that_begin_alike_take_no_more_time_than_others(void)
 {
@@ -267,7 +267,7 @@ static void the_order_of_the_fields_does_not_matter(void)
         -1, expected);
 }
 
-/* What is told of `data` after `before`; "whole" where all values have to be. */
+/* The changes of `data` since `before`. "whole": all values are needed. */
 static void changes_of(test_text *to, const char *before, const char *data, int64_t length)
 {
     static pw_field fields[100];
@@ -309,18 +309,18 @@ static void only_what_has_changed_is_told(void)
          -1, COMMON "HTTP_COOKIE=d|PATH_INFO=/"},
         {HEAD("GET /", "Accept: ab\r\n"), HEAD("GET /", "Accept: a\r\n"), -1,
          COMMON "HTTP_ACCEPT=a|PATH_INFO=/"},
-        /* one more, one less */
+        /* one field more, one field less */
         {HEAD("GET /", ""), HEAD("GET /", "Accept: a\r\n"), -1, COMMON "HTTP_ACCEPT=a|PATH_INFO=/"},
         {HEAD("GET /", "Accept: a\r\n"), HEAD("GET /", ""), -1, "whole"},
         {HEAD("GET /", "Accept: a\r\n"), HEAD("GET /", "Cookie: c\r\n"), -1, "whole"},
-        /* what came more than once is always told */
+        /* a value is always sent if its name came more than once */
         {HEAD("GET /", "Accept: a\r\nAccept: b\r\n"), HEAD("GET /", "Accept: a\r\nAccept: b\r\n"),
          -1, COMMON "HTTP_ACCEPT=a,b|PATH_INFO=/"},
         {HEAD("GET /", "Accept: a\r\nAccept: b\r\n"), HEAD("GET /", "Accept: a\r\n"), -1,
          COMMON "HTTP_ACCEPT=a|PATH_INFO=/"},
         {HEAD("GET /", "Accept: a\r\n"), HEAD("GET /", "Accept: a\r\nAccept: b\r\n"), -1,
          COMMON "HTTP_ACCEPT=a,b|PATH_INFO=/"},
-        /* the length is that of the content */
+        /* the length is the size of the content */
         {HEAD("PUT /", "Content-Length: 1\r\n"), HEAD("PUT /", "Content-Length: 02\r\n"), 2,
          COMMON "CONTENT_LENGTH=2|PATH_INFO=/"},
         {HEAD("PUT /", "Content-Length: 1\r\n"), HEAD("PUT /", "Transfer-Encoding: chunked\r\n"), 3,
@@ -356,20 +356,20 @@ static void digits_are_written_in_full(void)
     CHECK_BYTES(digits, pw_digits(digits, INT64_MAX), "9223372036854775807");
 }
 
-/* The worst of each kind within limits that it fills; memory past the end is guarded. */
+/* The largest head of each kind within these limits. The memory after the block is guarded. */
 static void a_block_is_never_larger_than_its_most(void)
 {
     static const pw_peer peer = {"ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255", "65535"};
     for (int kind = 0; kind < 3; kind++) {
         pw_limits limits = {.max_head_size = 700, .max_fields = 100};
         char data[800] = "";
-        if (kind == 0) { /* the target stands for itself, path and query */
+        if (kind == 0) { /* the target is sent whole, as path and as query */
             strcat(data, "A http://a/");
             memset(data + strlen(data), '%', 300);
             strcat(data, "?");
             memset(data + strlen(data), 'q', 300);
             strcat(data, " HTTP/1.1\r\nHost:a\r\n\r\n");
-        } else { /* as many fields as there may be, with a number and without */
+        } else { /* the largest number of fields, with and without a number */
             strcat(data, "A / HTTP/1.1\r\nHost:a\r\n");
             for (int i = 0; i < 99; i++) {
                 char line[] = "x:\r\n";

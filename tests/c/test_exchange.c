@@ -1,4 +1,4 @@
-/* One request and its response: who may send for it, what it has lent, and how it ends. */
+/* csrc/exchange.c: who may send for an exchange, its loan, and its end. */
 #include <string.h>
 
 #include "site.h"
@@ -30,7 +30,7 @@ static void fill(void)
         large[i] = (char)(i * 31 + i / 251);
 }
 
-/* The client reads until nothing comes any more. */
+/* Reads until no more bytes come. */
 static void read_all(void)
 {
     for (size_t before = 1; before != client.got.size;) {
@@ -78,7 +78,7 @@ static void a_lent_body_that_is_sent_at_once_is_named_before_the_next_request(vo
     site_lend(&site);
     CHECK_INT(pw_respond(site.thread, LITERAL(HEAD_OK), large, 20000, 0), PW_IDLE);
     CHECK_INT(pw_news(site.thread), exchange * 2 + PW_NEWS_SENT);
-    CHECK_INT(pw_news(site.thread), exchange * 2 + PW_NEWS_SENT); /* nobody has acted upon it */
+    CHECK_INT(pw_news(site.thread), exchange * 2 + PW_NEWS_SENT); /* Python has not acted on it */
     pw_news_done(site.thread);
     CHECK_INT(pw_news(site.thread), -1);
     site_request(&site);
@@ -165,7 +165,7 @@ static void a_whole_response_after_a_part_is_refused(void)
     CHECK_INT(site_send_first(&site, HEAD_OK, -1, LITERAL("part"), 0), 0);
     CHECK_INT(pw_respond(site.thread, LITERAL(HEAD_OK), LITERAL("whole"), 0), PW_STARTED);
     CHECK_INT(site_send_first(&site, HEAD_OK "X: y\r\n", -1, LITERAL("more"), 0),
-              0); /* no 2nd head */
+              0); /* no second head */
     CHECK_INT(site_finish(&site, false), SITE_WAITS);
     client_receive(&client);
     CHECK_TEXT(&client.got, HEAD_OK "Transfer-Encoding: chunked\r\n\r\n4\r\npart\r\n4\r\nmore\r\n"
@@ -200,12 +200,12 @@ static void a_file_is_no_longer_than_its_response(void)
     end();
     begin(GET("/"));
     CHECK_INT(site_send_head(&site, HEAD_OK, -1), 0);
-    CHECK_INT(pw_send_file(site.thread, site.listener, 0, 9), PW_REFUSED); /* no chunks of a file */
+    CHECK_INT(pw_send_file(site.thread, site.listener, 0, 9), PW_REFUSED);
     CHECK_INT(site_finish(&site, false), SITE_WAITS);
     end();
 }
 
-/* As when a signal handler raises in Python between two calls. */
+/* As if a signal handler raised in Python between two calls. */
 static void an_abandoned_exchange_is_cut_and_what_it_lent_is_named(void)
 {
     for (int begun = 0; begun < 2; begun++) {
@@ -232,7 +232,7 @@ static void an_abandoned_exchange_is_cut_and_what_it_lent_is_named(void)
 static void responses_before_an_abandoned_exchange_are_sent(void)
 {
     begin(GET("/a") GET("/b"));
-    site.server->watch.is_here = true; /* so that the first one waits for the second */
+    site.server->watch.is_here = true; /* makes the first response wait for the second */
     site_see(&site, site_respond(&site, LITERAL("first"), 0));
     CHECK(site.server->all->output.first != NULL);
     CHECK_INT(site_next(&site), SITE_WAITS);
@@ -267,7 +267,7 @@ static void a_client_without_news_is_looked_at(void)
 {
     begin(GET("/"));
     CHECK_INT(pw_check_client(site.thread, site.request.exchange), 0);
-    client_half_close(&client); /* it may still read */
+    client_half_close(&client); /* the client may still read */
     CHECK_INT(pw_check_client(site.thread, site.request.exchange), 0);
     site.server->all->left_at -= PW_HALF_CLOSED_MS;
     CHECK_INT(pw_check_client(site.thread, site.request.exchange), PW_GONE);
@@ -282,7 +282,8 @@ static void a_client_without_news_is_looked_at(void)
     end();
 }
 
-/* The end of a server frees what a thread never came back with; the thread may come late. */
+/* The end of a server frees the exchange of a thread that has not
+ * come back. The thread may come later. */
 static void a_thread_that_comes_after_the_end_finds_no_server(void)
 {
     begin(GET("/"));

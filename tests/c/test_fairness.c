@@ -1,4 +1,4 @@
-/* What one client can have of the loop's time, while others wait. */
+/* Time slices: how much of the loop's time one client gets while others wait. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,8 +17,8 @@ static char large[1 << 20];
 static void begin_with(pw_settings *settings, bool is_watched)
 {
     site_open(&site, settings, AF_INET);
-    site.server->slice_ms = 3600000;         /* but in the test that is about it */
-    site.server->watch.is_here = is_watched; /* answers to pipelined requests wait for each other */
+    site.server->slice_ms = 3600000; /* but in the test that is about it */
+    site.server->watch.is_here = is_watched;
     greedy = site_connect(&site);
     CHECK_INT(site_next(&site), SITE_WAITS);
     other = site_connect(&site);
@@ -56,8 +56,8 @@ static int count_answers(test_client *client)
     return count;
 }
 
-/* How many requests are answered before that of the other client, which is sent when `before` of
- * them have been; -1: that never is. Each is answered with so many bytes. */
+/* The number of requests that are answered before the request of another client. That one is sent
+ * after `before` of them. -1: it is never sent. Each response has `size` bytes. */
 static int served_before_the_other(int before, size_t size)
 {
     int64_t number = site_next(&site);
@@ -100,7 +100,7 @@ static void a_slice_is_short_where_the_application_takes_long(void)
         test_seen *request = site_see(&site, number);
         if (memmem(request->line.at, request->line.size, LITERAL("/other")) != NULL)
             break;
-        CHECK_INT(count_answers(&greedy), served); /* none waits for others that take long */
+        CHECK_INT(count_answers(&greedy), served); /* none waits for requests that take long */
         site_sleep(5 * PW_SLICE_MS);
         number = site_respond(&site, LITERAL("ok"), 0);
         REQUIRE(number >= 0);
@@ -199,13 +199,13 @@ static void an_answer_about_health_does_not_wait_for_the_application(void)
     begin_with(&settings, true);
     SEND(&greedy, GET("/up") GET("/up") GET("/a"));
     site_request(&site);
-    CHECK_INT(count_answers(&greedy), 0); /* as a watcher would see to it */
+    CHECK_INT(count_answers(&greedy), 0); /* as the watcher does */
     CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
     CHECK_INT(count_answers(&greedy), 3);
     end();
 }
 
-/* As much as its system and the server's take, while the server does nothing. */
+/* Sends as much as the client's and the server's system take, while the server does nothing. */
 static size_t fill(void)
 {
     size_t sent = 0;

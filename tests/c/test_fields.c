@@ -1,10 +1,10 @@
-/* csrc/fields.c: names to numbers, numbers to keys, tokens. */
+/* csrc/fields.c: the numbers of names, the keys of numbers, tokens. */
 #include <string.h>
 
 #include "check.h"
 #include "fields.h"
 
-/* The field name that a key is made of, in lower case. False: the key is no field's. */
+/* The field name of a key, in lower case. False: the key belongs to no field. */
 static bool name_of(int number, char name[64])
 {
     const char *key = pw_key(number);
@@ -29,7 +29,7 @@ static void every_key_is_found_by_its_name_in_any_case(void)
         size_t size = strlen(name);
         ABOUT("%s", name);
         CHECK_INT(pw_field_number(name, size), number);
-        for (unsigned turn = 0; turn < 3; turn++) { /* all upper case, then every other letter */
+        for (unsigned turn = 0; turn < 3; turn++) { /* all upper case, then every second letter */
             char odd[64];
             for (size_t i = 0; i < size; i++)
                 odd[i] = (char)(name[i] >= 'a' && (turn == 0 || (i + turn) % 2 == 0) ? name[i] - 32

@@ -1,6 +1,6 @@
 /*
- * csrc/index.c: the hash of a name is SipHash, so that nobody who does not know the key can choose names
- * that meet in one slot. The test has a SipHash of its own, which gives the authors' test vector.
+ * csrc/index.c: the hash of a name is SipHash, so only with the key can a client choose names that
+ * collide. The test has an implementation of its own, which gives the authors' test vector.
  */
 #include <stdint.h>
 #include <string.h>
@@ -13,7 +13,7 @@ static uint64_t left(uint64_t x, unsigned bits)
     return (x << bits) | (x >> (64 - bits));
 }
 
-/* The four additions of a round, as its figure has them: two halves, one after the other. */
+/* The four additions of a round, as in the figure of the paper: two halves, one after the other. */
 static void half_round(uint64_t *a, uint64_t *b, uint64_t *c, uint64_t *d, unsigned s, unsigned t)
 {
     *a += *b;
@@ -37,7 +37,7 @@ static uint64_t siphash(int c, int d, const unsigned char key[16], const char *d
     uint64_t k[2] = {0, 0}, v[4] = {0, 0, 0, 0};
     for (unsigned i = 0; i < 16; i++)
         k[i / 8] |= (uint64_t)key[i] << 8 * (i % 8);
-    for (unsigned i = 0; i < 32; i++) /* written with the highest byte first */
+    for (unsigned i = 0; i < 32; i++) /* big-endian */
         v[i / 8] = v[i / 8] << 8 | words[i];
     for (unsigned i = 0; i < 4; i++)
         v[i] ^= k[i % 2];

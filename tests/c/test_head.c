@@ -1,4 +1,4 @@
-/* csrc/head.c: the rules of a request head, and the wire corpus in all splits. */
+/* csrc/head.c: the rules for a request head, and the wire corpus in all splits. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -12,7 +12,7 @@
 static const pw_limits usual = {.max_head_size = 65536, .max_fields = 100};
 static const char *corpus;
 
-/* Parses a whole head; fills head with at most 100 fields. */
+/* Parses a whole head into `head`, which has at most 100 fields. */
 static pw_error parse(const pw_limits *limits, const char *data, size_t size, pw_head *head)
 {
     static pw_field fields[100];
@@ -26,7 +26,7 @@ static pw_error parse(const pw_limits *limits, const char *data, size_t size, pw
 }
 
 #define PARSE(text, head) parse(&usual, LITERAL(text), (head))
-/* Whether a head of exactly this size is valid; what is wrong with it is not said. */
+/* Whether a head of exactly this size is valid. Does not say which error it has. */
 #define PARSE_ANY(text, head) (parse(&usual, (text), sizeof(text) - 1, (head)) == PW_E_NONE)
 #define CHECK_SPAN(span, expected) CHECK_BYTES((span).at, (span).size, expected)
 
@@ -72,7 +72,7 @@ static void the_forms_of_a_target_are_told_apart(void)
     CHECK_INT(PARSE("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", &head), PW_E_CONNECT);
 }
 
-/* Each byte in a path and in a query. */
+/* Tries each byte in a path and in a query. */
 static void a_target_has_only_the_bytes_that_it_may_have(void)
 {
     static const char never_in_path[] = "\"<>\\^`{}";
@@ -206,7 +206,7 @@ static void limits_hold_to_the_byte(void)
                     LITERAL("\r\nGET / HTTP/1.1\r\nHost: a\r\nB: c\r\nContent-Length: 10"
                             "\r\n\r\n"),
                     &head),
-              PW_E_NONE); /* the empty line in front is no part of it */
+              PW_E_NONE); /* the empty line before it does not count */
     limits.max_fields = 2;
     CHECK_INT(parse(&limits, LITERAL(text), &head), PW_E_FIELD_COUNT);
     limits.max_fields = 3;
@@ -223,7 +223,7 @@ static int64_t cpu_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-/* Feeds a head in pieces, and says how long that took. */
+/* Feeds a head in pieces. Returns the time. */
 static int64_t feed(const pw_limits *limits, const test_text *text, size_t step, pw_error expected)
 {
     static pw_field fields[PW_FIELDS_MOST];
@@ -241,12 +241,12 @@ static int64_t feed(const pw_limits *limits, const test_text *text, size_t step,
     return took;
 }
 
-/* To parse it from its start for each line would take hundreds of times as long. */
+/* Parsing it from its start for each line would take hundreds of times as long. */
 static void a_head_that_comes_line_by_line_is_not_parsed_from_its_start_each_time(void)
 {
     enum { LINE = 4000, LINES = 1000 };
     const pw_limits limits = {.max_head_size = 4 << 20, .max_fields = PW_FIELDS_MOST};
-    for (int kind = 0; kind < 3; kind++) { /* good, with a bad line at the end, with too many */
+    for (int kind = 0; kind < 3; kind++) {
         test_text text = {NULL, 0, 0};
         char line[LINE];
         memset(line, 'a', sizeof line);
@@ -314,7 +314,7 @@ static void a_target_over_its_limit_is_told_from_a_long_head(void)
     CHECK_INT(parse(&usual, text, sizeof text, &head), PW_E_HEAD_SIZE);
 }
 
-/* Every split has the outcome of the whole, and a refusal is one that the case names. */
+/* Every split has the same outcome as the whole, and a refusal is one that the case allows. */
 static void check_case(const test_case *one)
 {
     const pw_limits limits = {

@@ -1,7 +1,7 @@
 /*
- * What the application sees of a request, and what the log says of it, depends on the request alone: not
- * on what the same connection sent before, nor on what others sent meanwhile. Each request of a server
- * with a history is compared with the same one, sent to a second server on a connection of its own.
+ * A request in the application and in the log depends on the request alone. It does not depend on
+ * earlier requests of the connection, or on those of other connections. The test compares each
+ * request of a server with a history with the same request on a new connection to a second server.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +39,8 @@ static const char *pick(const char *const *texts, uint32_t count)
 
 static void open_logged(logged_site *self, bool logs)
 {
-    /* method, target, path, query, protocol, user, a field, a field of the response, status, bytes */
+    /* Method, target, path, query, protocol, user, a field, a field
+     * of the response, status, bytes. */
     static const char program[] =
         "\4\0\0\1\0\1 \5\0\0\1\0\1 \6\0\0\1\0\1 \7\0\0\1\0\1 \10\0\0\1\0\1 "
         "\3\0\0\1\0\1 \11\0\6cookie\1\0\1 \23\0\1a\13\0\0\15\0\0";
@@ -66,14 +67,14 @@ static void take_log(logged_site *self, test_text *to)
     text_clear(to);
     if (self->site.server->access.fd < 0)
         return;
-    pw_server_log_to(self->site.server, self->log); /* which writes what waits */
+    pw_server_log_to(self->site.server, self->log); /* which writes the waiting lines */
     off_t at = 0;
     for (ssize_t size; (size = pread(self->log, part, sizeof part, at)) > 0; at += size)
         text_add(to, part, (size_t)size);
     REQUIRE(ftruncate(self->log, 0) == 0 && lseek(self->log, 0, SEEK_SET) == 0);
 }
 
-/* A request of few choices, so that the same and nearly the same come again and again. */
+/* A random request of few kinds, so that equal and similar requests repeat. */
 static void make_request(test_text *to, size_t *head_size)
 {
     static const char *const bodies[] = {"", "abc", "hello"};
@@ -99,7 +100,7 @@ static void make_request(test_text *to, size_t *head_size)
     else
         snprintf(line, sizeof line, "\r\n");
     if (chunked && has_body && memmem(to->at, to->size, LITERAL("HTTP/1.0")) != NULL) {
-        make_request(to, head_size); /* which HTTP/1.0 does not know */
+        make_request(to, head_size); /* HTTP/1.0 does not have it */
         return;
     }
     text_add_string(to, line);
@@ -130,7 +131,7 @@ static void check_same(const test_seen *seen, const test_seen *expected, const t
     REQUIRE(same);
 }
 
-/* The server with a history is at this request. */
+/* The server with a history has this request. */
 static void compare(const test_text *request)
 {
     test_text log = {NULL, 0, 0}, expected = {NULL, 0, 0};
@@ -168,7 +169,7 @@ static void what_is_seen_of_a_request_depends_on_nothing_else(void)
             ABOUT("episode %d, step %d, client %d", episode, step, which);
             if (sent[which] == 0) {
                 make_request(request, &head_size);
-                /* The content may come later, when others have been parsed. */
+                /* The content may come later, after other requests were parsed. */
                 bool whole = head_size == request->size || draw(2) == 0;
                 sent[which] = whole ? request->size : head_size + draw(2);
                 client_send(&clients[which], request->at, sent[which]);

@@ -1,4 +1,5 @@
-/* A stream that is made faster than its client reads: memory, then a file, then the thread waits. */
+/* A stream that is made faster than its client reads: bytes wait in
+ * memory, then in a file; then the thread waits. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,7 +62,7 @@ static void end(void)
     stage_close();
 }
 
-/* Hands parts over until the thread has to wait; false: it never does. */
+/* Sends parts until the thread has to wait. False: it never does. */
 static bool fill(int most)
 {
     for (int i = 0; i < most; i++) {
@@ -74,7 +75,7 @@ static bool fill(int most)
     return false;
 }
 
-static pw_incident last_notice(void)
+static pw_incident last_incident(void)
 {
     pw_incident incident = {0};
     while (pw_incident_take(stage.server, &incident))
@@ -95,7 +96,7 @@ static void a_thread_waits_for_its_client_only_beyond_the_buffer(void)
     CHECK_INT(serving[0]->at, AT_HOME);
     CHECK_INT(serving[0]->result, 0);
     CHECK(conn->output.size <= 300000);
-    CHECK_INT(conn->output.borrowed, 0); /* what is kept is a copy */
+    CHECK_INT(conn->output.borrowed, 0); /* the bytes are copied */
     CHECK_INT(stage.server->threads.held, 0);
     CHECK(!serving[0]->thread->held);
     audit(stage.server);
@@ -170,7 +171,7 @@ static void a_file_that_is_empty_again_is_used_from_its_beginning(void)
     CHECK_INT(conn->output.size, 0);
     CHECK_INT(conn->output.spool_size, 0);
     CHECK_INT(atomic_load(&stage.server->store.spooled), 0);
-    CHECK(conn->output.store != NULL); /* it stays open for the rest of the response */
+    CHECK(conn->output.store != NULL); /* the file is open until the end of the response */
     for (int i = 0; i < 100 && conn->output.spool_size == 0; i++)
         REQUIRE(actor_call(serving[0], call_data) == AT_HOME);
     const pw_piece *last = conn->output.last;
@@ -190,13 +191,13 @@ static void a_client_that_takes_nothing_ends_its_response_after_the_timeout(void
     CHECK_INT(serving[0]->result, PW_GONE);
     CHECK_INT(stage.server->threads.held, 0);
     CHECK(stage.server->all->end == PW_CONN_FAILED && pw_conn_resets(stage.server->all));
-    pw_incident incident = last_notice();
+    pw_incident incident = last_incident();
     CHECK_INT(incident.what, PW_INCIDENT_WRITE_TIMEOUT);
     CHECK(strcmp(incident.line, "GET /stream") == 0);
     CHECK(incident.unsent > 300000);
     CHECK_INT(actor_call(serving[0], call_data), AT_HOME);
     CHECK_INT(serving[0]->result, PW_GONE);
-    CHECK_INT(last_notice().what, 0); /* it is told once */
+    CHECK_INT(last_incident().what, 0); /* told once */
     end();
 }
 
@@ -222,12 +223,12 @@ static void a_stop_that_does_not_wait_frees_the_thread(void)
 {
     begin(300000, 0, 0);
     REQUIRE(fill(100));
-    pw_server_stop(stage.server, PW_DRAIN); /* which waits for an hour */
+    pw_server_stop(stage.server, PW_DRAIN); /* it would wait for an hour */
     CHECK_INT(actor_go(serving[0]), AT_CLIENT);
     pw_server_stop(stage.server, PW_END);
     CHECK_INT(actor_go(serving[0]), AT_HOME);
     CHECK_INT(serving[0]->result, PW_GONE);
-    CHECK_INT(last_notice().what, PW_INCIDENT_STOP);
+    CHECK_INT(last_incident().what, PW_INCIDENT_STOP);
     end();
 }
 
@@ -239,7 +240,7 @@ static void a_client_that_goes_frees_the_thread(void)
     client.fd = -1;
     CHECK_INT(actor_go(serving[0]), AT_HOME);
     CHECK_INT(serving[0]->result, PW_GONE);
-    CHECK_INT(last_notice().what, 0); /* its own affair */
+    CHECK_INT(last_incident().what, 0); /* a client that disconnects is no incident */
     CHECK_INT(stage.server->threads.held, 0);
     end();
 }
@@ -250,7 +251,7 @@ static void a_part_after_a_late_stop_is_not_sent(void)
     pw_server_stop(stage.server, PW_END);
     CHECK_INT(actor_call(serving[0], call_data), AT_HOME);
     CHECK_INT(serving[0]->result, PW_GONE);
-    CHECK_INT(last_notice().what, PW_INCIDENT_STOP);
+    CHECK_INT(last_incident().what, PW_INCIDENT_STOP);
     end();
 }
 

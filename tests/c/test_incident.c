@@ -1,4 +1,4 @@
-/* csrc/incident.c: what the error log is told of a request, and how much of it. */
+/* csrc/incident.c: the incidents of requests, and their texts. */
 #include "incident.h"
 
 #include <arpa/inet.h>
@@ -84,7 +84,7 @@ static void a_long_line_is_cut(void)
         CHECK_INT(strlen(incident.line), told);
         CHECK(memcmp(incident.line, request, told) == 0);
         end();
-        /* The same of a request that the application is at, and of one whose response is on its way. */
+        /* The same for a request in the application, and for one whose response is being sent. */
         memcpy(request + size, LITERAL(" HTTP/1.0\r\n\r\n"));
         begin(request);
         site_request(&site);
@@ -120,7 +120,7 @@ static void a_request_that_waits_behind_a_response_is_not_named_for_it(void)
     site_request(&site);
     pw_conn *conn = site.server->all;
     pw_incident_conn(site.server, conn, PW_INCIDENT_STOP, 0);
-    CHECK(take().line[0] == '\0'); /* what has been received is not the request at hand */
+    CHECK(take().line[0] == '\0'); /* the received bytes are not the current request */
     site_respond(&site, "ok", 2, 0);
     site_respond(&site, "ok", 2, 0);
     end();
@@ -166,7 +166,7 @@ static void an_error_is_told_by_what_it_means(void)
         CHECK_INT(take().what, cases[i].what);
         pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_ERROR, cases[i].error);
         CHECK_INT(take().what, cases[i].what);
-        /* Another kind says by itself what has happened. */
+        /* Another incident does not depend on the error. */
         pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_STOP, cases[i].error);
         CHECK_INT(take().what, PW_INCIDENT_STOP);
     }

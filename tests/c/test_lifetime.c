@@ -12,7 +12,7 @@ static void open_site(void)
     site_open(&site, &settings, AF_UNIX);
 }
 
-/* Answers with "ok" when there is nothing to come. */
+/* Answers with "ok" until no request is left. */
 static void answer(void)
 {
     CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
@@ -20,7 +20,7 @@ static void answer(void)
 
 #define LAST_OK "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
-enum { MOMENT = 150 }; /* ms: a connection that was idle for longer may go for a new one */
+enum { MOMENT = 150 }; /* ms: a connection that was idle for longer may be closed for a new one */
 
 static bool has_ended(test_client *client)
 {
@@ -41,10 +41,10 @@ static void connections_over_the_limit_wait_their_turn(void)
         else
             SEND(&clients[i], GET("/a"));
     }
-    site_request(&site); /* the two that it has are at work */
+    site_request(&site); /* both of its connections have a request */
     CHECK_INT(site.server->conn_count, 2);
     CHECK_INT(site_respond(&site, LITERAL("/a"), 0), SITE_WAITS);
-    for (int i = 1; i < 3; i++) { /* the next one comes in the place of this */
+    for (int i = 1; i < 3; i++) { /* the next one takes the place of this one */
         site_sleep(MOMENT);
         CHECK_INT(site_serve(&site), 1);
         CHECK_INT(site.server->conn_count, 2);
@@ -59,7 +59,7 @@ static void connections_over_the_limit_wait_their_turn(void)
     site_close(&site);
 }
 
-/* So many connections as there may be, all idle, in the order of their numbers. */
+/* Opens the maximum of connections, all idle. The first one has been idle longest. */
 static void fill_with_idle(test_client *clients, int count)
 {
     pw_settings settings = site_settings();
@@ -80,7 +80,7 @@ static void the_connection_that_was_idle_longest_goes_for_a_new_one(void)
     enum { MOST = 5 };
     test_client clients[MOST], fresh[MOST];
     fill_with_idle(clients, MOST);
-    SEND(&clients[0], GET("/b")); /* so that the next one is idle longest */
+    SEND(&clients[0], GET("/b")); /* now the next one has been idle longest */
     CHECK_INT(site_serve(&site), 1);
     site_sleep(MOMENT);
     for (int i = 0; i < 3; i++) {
@@ -120,16 +120,16 @@ static void a_connection_with_a_request_does_not_go_for_a_new_one(void)
     site_request(&site);
     fresh = site_connect(&site);
     SEND(&fresh, GET("/fresh"));
-    SEND(&clients[4], GET("/just-now")); /* which the server has not been told of */
-    SEND(&clients[5], "G");              /* nor of this */
+    SEND(&clients[4], GET("/just-now")); /* the poller has not told it yet */
+    SEND(&clients[5], "G");              /* nor this */
     int64_t number = site_respond(&site, LITERAL("ok"), 0);
     REQUIRE(number >= 0);
     CHECK_HOLDS(&site_see(&site, number)->line, "PATH_INFO: /just-now\n");
     CHECK_INT(site.server->conn_count, MOST);
     CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
     site_sleep(MOMENT);
-    SEND(&clients[4], GET("/again")); /* which the server has not been told of either */
-    CHECK_INT(site_serve(&site), 2);  /* that, and the fresh one, which came for the fourth */
+    SEND(&clients[4], GET("/again")); /* the poller has not told it either */
+    CHECK_INT(site_serve(&site), 2);  /* this one, and the new one that replaced the fourth */
     for (int i = 0; i < MOST; i++) {
         ABOUT("client %d", i);
         CHECK_INT(has_ended(&clients[i]), i == 3);
@@ -199,7 +199,7 @@ static void without_descriptors_accepting_pauses_and_goes_on(void)
     CHECK_INT(site_serve(&site), 1);
     CHECK(!site.server->accept.paused);
 
-    test_client second = site_connect(&site); /* a stop in a pause: it is accepted later */
+    test_client second = site_connect(&site); /* a stop during the pause: it is accepted later */
     setrlimit(RLIMIT_NOFILE, &none);
     SEND(&client, "GET /slow HTTP/1.1\r\n");
     CHECK_INT(site_serve(&site), 0);
@@ -232,7 +232,7 @@ static void a_client_that_resets_its_connection_is_forgotten(void)
         CHECK_INT(site_serve(&site), 0);
         CHECK_INT(site.server->conn_count, 0);
     }
-    test_client client = site_connect(&site); /* while the application is at work */
+    test_client client = site_connect(&site); /* while the application works */
     SEND(&client, GET("/"));
     site_request(&site);
     CHECK_INT(pw_client_gone(site.thread), 0);
@@ -280,7 +280,7 @@ static void a_stop_ends_idle_connections_and_finishes_the_others(void)
     client_receive(&half);
     CHECK_TEXT(&half.got, LAST_OK);
     CHECK(half.ended);
-    CHECK_INT(site_next(&site), PW_STOP); /* and for ever */
+    CHECK_INT(site_next(&site), PW_STOP); /* also in later calls */
     client_close(&idle);
     client_close(&busy);
     client_close(&half);
@@ -303,7 +303,7 @@ static void draining_ends_when_its_time_is_over(void)
     site_close(&site);
 }
 
-/* A client that sends this and then nothing. */
+/* Sends this text and then nothing. */
 static void check_is_timed_out(const char *text)
 {
     test_client client = site_connect(&site);
@@ -327,7 +327,7 @@ static void a_client_that_is_too_slow_is_cut_off(void)
     site_open(&site, &settings, AF_UNIX);
     check_is_timed_out("GET / HTTP/1.1\r\nHo");
     check_is_timed_out("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe");
-    test_client client = site_connect(&site); /* idle: closed, and nothing said */
+    test_client client = site_connect(&site); /* idle: closed without a response */
     CHECK_INT(site_serve(&site), 0);
     site_sleep(60);
     CHECK_INT(site_serve(&site), 0);

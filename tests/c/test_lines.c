@@ -1,4 +1,5 @@
-/* csrc/lines.c: a head that is like the one before it. What follows it must be what a parser finds. */
+/* csrc/lines.c: a head that is similar to the previous one. The
+ * values must be those that the parser finds. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +30,7 @@ static bool same_span(pw_span a, pw_span b)
     return a.size == b.size && memcmp(a.at, b.at, a.size) == 0;
 }
 
-/* The value that a field has in the new head, if that follows the one before. */
+/* The value of a field in the new head, if that head follows the previous one. */
 static pw_span expected_value(const pw_field *before, const pw_changes *changes)
 {
     for (size_t i = 0; i < changes->count; i++)
@@ -38,7 +39,7 @@ static pw_span expected_value(const pw_field *before, const pw_changes *changes)
     return before->value;
 }
 
-/* Returns the number of changes, or -1: it does not follow. Both begin with LINE. */
+/* Returns the number of changes, or -1: the head does not follow. Both begin with LINE. */
 static int follow(const char *before, const char *data, size_t size)
 {
     static parsed old, new;
@@ -47,7 +48,7 @@ static int follow(const char *before, const char *data, size_t size)
     REQUIRE(parse(&old, before, strlen(before)));
     pw_lines *lines = pw_lines_new(&old.head, before);
     REQUIRE(lines != NULL);
-    char *exact = malloc(size - line + 1); /* so that a sanitizer sees what is read beyond it */
+    char *exact = malloc(size - line + 1); /* lets a sanitizer find a read beyond it */
     REQUIRE(exact != NULL);
     memcpy(exact, data + line, size - line);
     size_t got = pw_lines_follow(lines, before + line, exact, size - line, &changes);
@@ -138,7 +139,7 @@ static void every_part_of_a_head_is_too_little(void)
         CHECK_INT(follow(BEFORE, BEFORE, size), -1);
 }
 
-/* Bytes that mean something are put in, taken out and put in the place of others. */
+/* Inserts, removes and replaces bytes that have a meaning. */
 static void whatever_follows_is_what_the_parser_finds(void)
 {
     static const char bytes[] = "\0\t\n\r :,;=_-aA19~\x7f\x80\xff\x1f";

@@ -1,6 +1,6 @@
 /*
- * Out of memory: a fixed script of connections is run with the n-th allocation of the core failing,
- * for n = 1, 2, 3, ... until none is left to fail. Each time the server lives on: the connections
+ * Out of memory. A fixed script of connections runs with the n-th allocation of the core failing,
+ * for n = 1, 2, 3, ... until no allocation fails. The server survives each run: the connections
  * concerned end by a 503 or a close, nothing leaks, and the next client is served.
  */
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 enum { CLIENTS = 9 };
 
-/* What client `client` sends when its turn comes. */
+/* The bytes that client `client` sends in its turn. */
 static const struct {
     int client;
     const char *text;
@@ -23,18 +23,18 @@ static const struct {
     {0, GET("/a")},
     {0, GET("/a")}, /* its head is stored, */
     {0, GET("/a")}, /* recognised, */
-    {0, GET("/b")}, /* and recognised but for its line */
+    {0, GET("/b")}, /* and recognised with another request line */
     {1, GET("/a") GET("/b") GET("/c")},
     {2, "POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello"},
     {3, "PUT /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
         "5\r\nhello\r\n"},
     {2, "hello" GET("/next")},
-    {3, "20;a=b\r\n0123456789abcdef0123456789abcdef\r\n"}, /* moves to a file */
+    {3, "20;a=b\r\n0123456789abcdef0123456789abcdef\r\n"}, /* is moved to a file */
     {4, "GET / HTTP/9.9\r\n\r\n" GET("/never")},
     {3, "0\r\nT: r\r\n\r\n" GET("/after")},
     {5, "POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"},
     {5, "hi"},
-    {6, NULL}, /* a head that is larger than a buffer */
+    {6, NULL}, /* a head larger than a buffer */
     {6, "\r\n\r\n"},
     {7, GET("/parts") GET("/next")},
     {8, GET("/large")},
@@ -46,7 +46,7 @@ static test_client clients[CLIENTS];
 static char large[2 << 20];
 static int file, null;
 
-/* A response in every kind of part. */
+/* A response in parts of every kind. */
 static void answer_in_parts(void)
 {
     pw_send_interim(site.thread, LITERAL("HTTP/1.1 103 Early Hints\r\n\r\n"));
@@ -77,7 +77,7 @@ static void serve(void)
     site_news(&site);
 }
 
-/* The server and the clients go on until neither can. */
+/* Runs the server and the clients until neither can continue. */
 static void settle(void)
 {
     for (size_t before = 1, after = 0; before != after;) {
@@ -91,14 +91,14 @@ static void settle(void)
     }
 }
 
-/* Runs the script; whether an allocation has failed. for_good: and all later ones, too. */
+/* Runs the script. Returns whether an allocation has failed. for_good: all later ones fail, too. */
 static bool run(long n, bool for_good)
 {
     pw_settings settings = site_settings();
     settings.body_memory = 20;
     site_log(&settings, null);
     site_open(&site, &settings, AF_UNIX);
-    site.server->watch.is_here = true; /* so that answers wait for each other */
+    site.server->watch.is_here = true; /* responses wait for each other */
     for (int i = 0; i < CLIENTS; i++)
         clients[i] = site_connect(&site);
     bool has_failed = false;
@@ -122,7 +122,7 @@ static bool run(long n, bool for_good)
     return has_failed;
 }
 
-/* The server is as good as new, and all is freed. */
+/* The server works as before, and all memory is freed. */
 static void check_server_lives(void)
 {
     test_client fresh = site_connect(&site);
@@ -138,7 +138,7 @@ static void check_server_lives(void)
     site_close(&site);
 }
 
-/* How many requests the error log is told of. */
+/* The number of requests that the error log reports. */
 static int64_t count_incidents(void)
 {
     int64_t count = 0;
@@ -156,7 +156,7 @@ static void check_all_allocations(bool for_good)
     CHECK(!run(0, for_good));
     for (int i = 0; i < CLIENTS; i++)
         expected[i] = clients[i].got.size;
-    CHECK(expected[7] > 301005 && expected[8] > sizeof large); /* it went to its end */
+    CHECK(expected[7] > 301005 && expected[8] > sizeof large); /* the script ran to its end */
     check_server_lives();
     long n = 1;
     for (bool has_failed = true; has_failed && n < 10000; n++) {

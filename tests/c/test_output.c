@@ -1,4 +1,4 @@
-/* csrc/output.c over a socket pair whose buffers are small: nothing lost, doubled or out of order. */
+/* csrc/output.c over a socket pair with small buffers: no byte is lost, doubled or out of order. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -41,7 +41,7 @@ static void pair_close(test_pair *pair)
     text_free(&pair->got);
 }
 
-/* At most `most` bytes. */
+/* Receives `most` bytes at most. */
 static void pair_receive(test_pair *pair, size_t most)
 {
     char part[5000];
@@ -54,7 +54,7 @@ static void pair_receive(test_pair *pair, size_t most)
     }
 }
 
-/* Flushes and receives by turns, until all has arrived. */
+/* Flushes and receives in turn until all bytes have arrived. */
 static void pair_finish(test_pair *pair, size_t step)
 {
     for (int turns = 0; pair->output.first != NULL && turns < 100000; turns++) {
@@ -106,7 +106,7 @@ static void copies_are_added_behind_what_is_partly_sent(void)
     pair_close(&pair);
 }
 
-/* Copied, borrowed and file pieces arrive in the order in which they were given. */
+/* Copied, borrowed and file pieces arrive in their order. */
 static void pieces_of_all_kinds_keep_their_order(void)
 {
     char name[] = "/tmp/picowsgi-test-XXXXXX";
@@ -134,7 +134,7 @@ static void pieces_of_all_kinds_keep_their_order(void)
         text_free(&expected);
         pair_close(&pair);
     }
-    CHECK_INT(lseek(file, 0, SEEK_CUR), 100000); /* the descriptor's position was not used */
+    CHECK_INT(lseek(file, 0, SEEK_CUR), 100000); /* the descriptor's position has not moved */
     close(file);
 }
 
@@ -213,7 +213,7 @@ static void a_file_that_has_become_shorter_is_an_error(void)
     REQUIRE(file >= 0 && unlink(name) == 0);
     REQUIRE(write(file, pattern, 100) == 100);
     CHECK(pw_output_file(&pair.output, file, 0, 200));
-    close(file); /* the output has its own */
+    close(file); /* the output has a duplicate */
     bool progress = false;
     CHECK_INT(pw_output_flush(&pair.output, pair.ours, &progress), PW_IO_ERROR);
     pair_receive(&pair, SIZE_MAX);
@@ -221,13 +221,13 @@ static void a_file_that_has_become_shorter_is_an_error(void)
     pair_close(&pair);
 }
 
-/* The disk is full at the first byte, in the middle of a part, and again after there was room. */
+/* The disk is full at the first byte, in the middle of a part, and again after it had room. */
 static void what_does_not_fit_on_the_disk_leaves_the_output_as_it_was(void)
 {
     struct rlimit before, full;
     getrlimit(RLIMIT_FSIZE, &before);
     full = before;
-    signal(SIGXFSZ, SIG_DFL); /* as an application may do, which is not to end the process */
+    signal(SIGXFSZ, SIG_DFL); /* an application may do this; the signal must not end the process */
     for (rlim_t room = 0; room <= 3000; room += 1000) {
         pw_store store = {.spool_most = 1 << 20, .spool_total = 1 << 20, .directory = "/tmp"};
         test_pair pair = pair_open();

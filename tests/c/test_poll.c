@@ -1,4 +1,4 @@
-/* csrc/poll*.c: all that a poller is to tell, with each that this build has. */
+/* csrc/poll*.c: the events that a poller has to report, with each poller of this build. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -20,13 +20,13 @@
 
 #define PATIENCE_MS 10000
 
-static const char *name; /* of the current poller */
+static const char *name; /* the current poller */
 static pw_poll poller;
 
-/* A connection: its own address is its tag. */
+/* A connection. Its address is its tag. */
 typedef struct {
     int ours, theirs;
-    int told; /* since it was looked at last */
+    int told; /* events since the last look */
 } test_pair;
 
 static int64_t now_ms(void)
@@ -53,7 +53,7 @@ static void pair_want(test_pair *pair, int what)
     REQUIRE(pw_poll_want(&poller, pair->ours, pair, what) == 0);
 }
 
-/* Registered, and waiting to read. */
+/* Adds a connection that waits to read. */
 static void pair_open(test_pair *pair)
 {
     pair_make(pair);
@@ -74,7 +74,7 @@ static void pair_send(test_pair *pair)
     REQUIRE(send(pair->theirs, "x", 1, MSG_NOSIGNAL) == 1);
 }
 
-/* Until there is nothing left, as the core does it. */
+/* Reads until the socket is empty, as the core does. */
 static void pair_read(test_pair *pair)
 {
     char data[4096];
@@ -92,7 +92,7 @@ static void wait_once(int timeout)
         ((test_pair *)events[i].tag)->told |= events[i].what;
 }
 
-/* Whether this is told before long. */
+/* Whether this event is told soon. */
 static bool is_told(test_pair *pair, int what)
 {
     int64_t end = now_ms() + PATIENCE_MS;
@@ -103,7 +103,7 @@ static bool is_told(test_pair *pair, int what)
     return told;
 }
 
-/* Whether none of this is told, now that what was there has been. */
+/* Whether no such event is told after those that were pending. */
 static bool is_quiet(test_pair *pair, int what)
 {
     pair->told = 0;
@@ -121,7 +121,7 @@ static void an_edge_is_told_once(void)
     CHECK(is_quiet(&pair, PW_READABLE | PW_GONE_AWAY));
     pair_send(&pair);
     CHECK(is_told(&pair, PW_READABLE));
-    CHECK(is_quiet(&pair, PW_READABLE | PW_GONE_AWAY)); /* though nobody has read it */
+    CHECK(is_quiet(&pair, PW_READABLE | PW_GONE_AWAY)); /* although the bytes were not read */
     pair_close(&pair);
 }
 
@@ -185,7 +185,7 @@ static void room_to_write_is_told_when_it_was_waited_for(void)
     for (int i = 0; i < 3; i++) {
         fill(&pair);
         pair_want(&pair, PW_READABLE | PW_WRITABLE);
-        is_quiet(&pair, 0); /* an edge of the time before */
+        is_quiet(&pair, 0); /* takes earlier wants */
         CHECK(is_quiet(&pair, PW_WRITABLE));
         drain(&pair);
         CHECK(is_told(&pair, PW_WRITABLE));
@@ -239,7 +239,7 @@ static void half_a_close_after_data_is_told_too(void)
     pair_close(&pair);
 }
 
-/* Connected over TCP, where there are resets, but not accepted yet. */
+/* Connects over TCP, which has resets. The connection is not accepted yet. */
 static void pair_connect(test_pair *pair, int *listener)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -294,7 +294,7 @@ static void what_is_removed_is_not_told(void)
     pair_send(&other);
     CHECK(is_told(&other, PW_READABLE));
     CHECK(is_quiet(&one, ~0));
-    pair_add(&one); /* and it can come back */
+    pair_add(&one); /* and can be added again */
     pair_want(&one, PW_READABLE);
     CHECK(is_told(&one, PW_READABLE));
     pair_close(&one);
@@ -461,7 +461,7 @@ static void a_limit_of_descriptors_that_is_lowered_later_hides_nothing(void)
 
 static void want_of_memory_is_said(void)
 {
-    static test_pair pairs[200]; /* more than there is room for at first */
+    static test_pair pairs[200]; /* more than fit at first */
     int error = 0, count = 0;
     for (; count < 200 && error == 0; count++) {
         pair_make(&pairs[count]);
@@ -469,7 +469,7 @@ static void want_of_memory_is_said(void)
         error = pw_poll_add(&poller, pairs[count].ours, &pairs[count], PW_POLL_EDGES);
         pw_alloc_fail_after(0);
     }
-    CHECK_INT(error, strcmp(name, "poll") == 0 ? ENOMEM : 0); /* the others have it in the system */
+    CHECK_INT(error, strcmp(name, "poll") == 0 ? ENOMEM : 0);
     for (int i = 0; i < count; i++) {
         if (i == count - 1 && error != 0)
             pair_add(&pairs[i]);
@@ -488,7 +488,7 @@ static void want_of_memory_is_said(void)
 
 typedef struct {
     pthread_t thread;
-    atomic_long number; /* of the thread, to the system */
+    atomic_long number; /* the system's number of the thread */
     test_pair *pair;
     int what;
     bool told;
@@ -505,7 +505,7 @@ static void *waiter_run(void *argument)
     return NULL;
 }
 
-/* Returns once the thread sleeps in its wait. */
+/* Returns when the thread waits in the poller. */
 static void waiter_start(test_waiter *waiter, test_pair *pair, int what)
 {
     *waiter = (test_waiter){.pair = pair, .what = what};
@@ -523,7 +523,7 @@ static void waiter_start(test_waiter *waiter, test_pair *pair, int what)
     }
 }
 
-/* Within much less than its wait would take by itself. */
+/* The wait must end much sooner than its timeout. */
 static void waiter_finish(test_waiter *waiter)
 {
     int64_t begin = now_ms();
@@ -619,7 +619,7 @@ static void a_descriptor_used_again_during_a_wait_has_the_new_tag(void)
     pair_close(&new);
 }
 
-/* A second end closes nothing: the number may be that of another descriptor by now. */
+/* A second close closes nothing: its number may belong to another descriptor. */
 static bool closes_nothing_after(void (*end)(pw_poll *))
 {
     test_pair pair;
@@ -671,7 +671,7 @@ static void descriptor_0_is_like_all_others(void)
     }
 }
 
-/* ------------------------------------------------------------------ all of them */
+/* ------------------------------------------------------------------ all pollers */
 
 static void with(void (*test)(void))
 {

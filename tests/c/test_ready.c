@@ -53,7 +53,7 @@ static bool is_refused(test_client *client)
     return client->got.size > 0 && memmem(client->got.at, client->got.size, "503", 3) != NULL;
 }
 
-static int count_notices(int32_t what)
+static int count_incidents(int32_t what)
 {
     int count = 0;
     for (pw_incident incident; pw_incident_take(stage.server, &incident);)
@@ -69,7 +69,7 @@ static void a_request_waits_for_a_thread_for_its_time(void)
     pass(QUEUE_MS / 2);
     test_client two = ask("/2");
     pass(0);
-    CHECK_INT(count_notices(PW_INCIDENT_QUEUE), 0);
+    CHECK_INT(count_incidents(PW_INCIDENT_QUEUE), 0);
     clock_forward_ms(QUEUE_MS / 2 - 10);
     cast_settle();
     CHECK(!is_refused(&one));
@@ -77,14 +77,14 @@ static void a_request_waits_for_a_thread_for_its_time(void)
     cast_settle();
     CHECK(is_refused(&one));
     CHECK_HOLDS(&one.got, "Retry-After: 1\r\n");
-    CHECK_INT(count_notices(PW_INCIDENT_QUEUE), 1);
+    CHECK_INT(count_incidents(PW_INCIDENT_QUEUE), 1);
     pass(0);
     CHECK(!is_refused(&two));
     CHECK(stage.server->ready.first != NULL);
     clock_forward_ms(QUEUE_MS / 2 + 20);
     cast_settle();
     CHECK(is_refused(&two));
-    CHECK_INT(count_notices(PW_INCIDENT_QUEUE), 0); /* it was told a moment ago */
+    CHECK_INT(count_incidents(PW_INCIDENT_QUEUE), 0); /* it was told a moment ago */
     CHECK(stage.server->ready.first == NULL);
     client_close(&one);
     client_close(&two);

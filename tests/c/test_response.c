@@ -1,4 +1,4 @@
-/* Responses out: what Python hands over, and what the client gets. */
+/* Responses: what Python passes to the core, and what the client receives. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@ static test_site site;
 static test_client client;
 static char large[4 << 20];
 
-/* A connection whose first request has been handed over. */
+/* A connection whose first request Python has. */
 static void begin_with(const pw_settings *settings, int family, const char *request)
 {
     site_open(&site, settings, family);
@@ -38,7 +38,7 @@ static void end(void)
     site_close(&site);
 }
 
-/* A whole response, and whether the connection is kept after it. */
+/* Checks a whole response, and whether the connection is kept after it. */
 static void check_response(const char *request, const char *head, const char *body, int32_t flags,
                            const char *expected, bool kept)
 {
@@ -95,7 +95,7 @@ static void the_date_is_a_line_of_rfc_9110(void)
     end();
 }
 
-/* Sends parts of a response and ends it. */
+/* Sends the parts of a response and ends it. */
 static void send_parts(const char *const parts[], size_t count, int64_t length, bool cut)
 {
     CHECK_INT(site_send_head(&site, HEAD_OK, length), 0);
@@ -156,7 +156,7 @@ static void a_response_cut_short_does_not_look_whole(void)
     ssize_t got;
     while ((got = recv(client.fd, &byte, 1, 0)) > 0)
         continue;
-    CHECK(got < 0); /* a reset: the end of the connection would end the content */
+    CHECK(got < 0); /* a reset, because an end would be the end of the content */
     end();
 }
 
@@ -201,7 +201,7 @@ static void a_part_that_follows_at_once_waits_only_while_another_thread_can_send
 {
     begin(GET("/"));
     CHECK_INT(site_send_first(&site, HEAD_OK, -1, LITERAL("hello"), 0), 0);
-    site.server->watch.has_begun = true; /* but who watches is not there */
+    site.server->watch.has_begun = true; /* but the watcher is not in pw_watch */
     CHECK_INT(site_send(&site, LITERAL(" small"), 0), 0);
     client_receive(&client);
     CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n");
@@ -210,7 +210,7 @@ static void a_part_that_follows_at_once_waits_only_while_another_thread_can_send
     client_receive(&client);
     CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n");
     pw_incident_lost(site.server);
-    CHECK_INT(pw_watch(site.server), PW_WATCH_INCIDENT); /* and leaves, for Python's lock */
+    CHECK_INT(pw_watch(site.server), PW_WATCH_INCIDENT); /* and returns, because of the GIL */
     client_receive(&client);
     CHECK_TEXT(&client.got, FIRST_CHUNK "6\r\n small\r\n6\r\n world\r\n");
     CHECK_INT(site_send(&site, LITERAL(" again"), 0), 0);
@@ -300,7 +300,7 @@ static void ignore(int number)
     (void)number;
 }
 
-/* Signals end a wait before its time, as those of a profiler do. */
+/* Signals end a wait early, as those of a profiler do. */
 static void signal_every_ms(int ms)
 {
     sigaction(SIGALRM, &(struct sigaction){.sa_handler = ignore}, NULL);

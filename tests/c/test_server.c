@@ -1,4 +1,4 @@
-/* Requests in: a whole server, its clients, and what it hands over, in one thread. */
+/* Requests: a whole server, its clients, and what it passes to Python, in one thread. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,13 +15,13 @@ static void open_site(void)
     site_open(&site, &settings, AF_UNIX);
 }
 
-/* Answers with "ok" when there is nothing to come. */
+/* Answers with "ok" until no request is left. */
 static void answer(void)
 {
     CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
 }
 
-/* How many times part is in text. */
+/* The number of occurrences of `part` in the text. */
 static int count_of(const test_text *text, const char *part)
 {
     int count = 0;
@@ -65,7 +65,7 @@ static void a_nudged_thread_comes_back_once_without_a_request(void)
     test_client client = site_connect(&site);
     SEND(&client, GET("/"));
     site_request(&site);
-    pw_thread_nudge(site.thread); /* when it next would wait, that is */
+    pw_thread_nudge(site.thread); /* at its next wait */
     CHECK_INT(pw_respond(site.thread, LITERAL(HEAD_OK), LITERAL("ok"), 0), PW_IDLE);
     CHECK_INT(site_next(&site), SITE_WAITS);
     client_receive(&client);
@@ -126,11 +126,11 @@ static void the_same_head_again_is_recognised(void)
     client_close(&client);
     CHECK(site.templates[0].stored);
     CHECK_INT(site_next(&site), SITE_WAITS);
-    CHECK(!site.templates[0].stored); /* the news were that its template must go with it */
+    CHECK(!site.templates[0].stored); /* the news said that its template must be removed, too */
     site_close(&site);
 }
 
-/* is_watched: answers wait for each other, because another thread could send them. */
+/* is_watched: responses wait for each other, because the watcher could send them. */
 static void check_pipelined_requests(bool is_watched)
 {
     enum { MANY = 100 };
@@ -209,8 +209,8 @@ static void nothing_is_served_after_a_refusal(void)
     CHECK_HOLDS(&client.got,
                 "\r\nConnection: close\r\n\r\nmissing, empty, repeated or malformed Host\n");
     CHECK_INT(count_of(&client.got, "HTTP/1.1 "), 2);
-    CHECK(client.ended);                   /* our side is shut, */
-    CHECK_INT(site.server->conn_count, 1); /* and the rest is thrown away */
+    CHECK(client.ended);                   /* the server has shut its side */
+    CHECK_INT(site.server->conn_count, 1); /* and drops the rest */
     client_close(&client);
     CHECK_INT(site_serve(&site), 0);
     CHECK_INT(site.server->conn_count, 0);
@@ -222,7 +222,7 @@ static void a_refused_head_request_gets_no_content(void)
     static const char *const lines[] = {"HEAD /#", "HEAD /a b", "HEAD  /"};
     open_site();
     for (int i = 0; i < 6; i++) {
-        bool kept = i >= 3; /* also where its fields are recognised */
+        bool kept = i >= 3; /* also if its fields are recognised */
         test_client client = site_connect(&site);
         for (int k = 0; k < 2 * kept; k++) {
             SEND(&client, GET("/"));
@@ -240,7 +240,7 @@ static void a_refused_head_request_gets_no_content(void)
     site_close(&site);
 }
 
-/* While one connection's content comes, heads of others are parsed: they must not mix. */
+/* While content of one connection arrives, heads of others are parsed. They must not mix. */
 static void the_heads_of_connections_do_not_mix(void)
 {
     static const char *const others[] = {GET("/other?query"), "TRACE /bad#target HTTP/1.1\r\n\r\n",
@@ -268,7 +268,8 @@ static void the_heads_of_connections_do_not_mix(void)
     }
 }
 
-/* A head is recognised, and before its content is here another connection gets the entry. */
+/* After a head was recognised, and before its content arrives,
+ * another connection gets the entry. */
 static void an_entry_taken_away_while_content_comes_is_not_used(void)
 {
     static const char head[] = "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
@@ -299,7 +300,7 @@ static void an_entry_taken_away_while_content_comes_is_not_used(void)
     site_close(&site);
 }
 
-/* Its thread may have been told of the entry, and not yet have looked at the template. */
+/* The thread may know the entry, and may not have read the template yet. */
 static void an_entry_is_not_taken_away_while_its_request_runs(void)
 {
     open_site();
@@ -316,7 +317,7 @@ static void an_entry_is_not_taken_away_while_its_request_runs(void)
     for (int runs = 1; runs >= 0; runs--) {
         ABOUT("runs %d", runs);
         cache->hand = 0;
-        cache->entries[0].used = 0; /* as after long waiting for the interpreter */
+        cache->entries[0].used = 0; /* as after a long wait for the GIL */
         int entry = pw_cache_take(cache, &site, PW_CACHE_REST_MS, &evicted);
         CHECK_INT(entry, runs);
         CHECK((evicted == NULL) == runs);
@@ -377,7 +378,7 @@ static void the_client_is_told_to_continue_once_and_only_when_it_waits(void)
     site_close(&site);
 }
 
-/* A client that sends this, and disconnects. */
+/* A client that sends this and disconnects. */
 static void come_and_go(const char *sent)
 {
     test_client client = site_connect(&site);
@@ -430,7 +431,7 @@ static void the_memory_of_some_connections_is_kept_for_new_ones(void)
         test_client clients[MANY];
         for (int i = 0; i < MANY; i++) {
             clients[i] = site_connect(&site);
-            if (i % 32 == 31) /* more would not find room in the backlog */
+            if (i % 32 == 31) /* the backlog has no room for more */
                 CHECK_INT(site_serve(&site), 0);
         }
         CHECK_INT(site_serve(&site), 0);

@@ -1,4 +1,4 @@
-/* csrc/server.c: which settings are refused, and that each one reaches what it is for. */
+/* csrc/server.c: which settings are refused, and that each one is used. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -58,7 +58,7 @@ static void memory_for_heads_is_enough_for_one_at_least(void)
     }
 }
 
-/* All differ, so that none can stand in the place of another. */
+/* All values differ, so that no setting can be mistaken for another. */
 static void each_setting_reaches_what_it_is_for(void)
 {
     pw_settings settings = {
@@ -223,7 +223,7 @@ static void a_forked_child_has_nothing_of_the_server(void)
     pw_server *server = site.server;
     const int open[] = {server->wake[0], server->wake[1], server->accept.listeners[0].fd,
                         server->all->fd, server->poll.fd};
-    pw_server_forked(server); /* not between hold and unhold: nothing */
+    pw_server_forked(server); /* not between hold and unhold: does nothing */
     CHECK(!server->forked);
     pw_server_unhold(server);
     pw_server_hold(server);
@@ -254,7 +254,7 @@ static void a_forked_child_has_nothing_of_the_server(void)
     CHECK_INT(status, 0);
     pw_server_unhold(server);
     CHECK(!server->held_for_fork);
-    CHECK_INT(site_respond(&site, "ok", 2, 0), SITE_WAITS); /* the parent goes on */
+    CHECK_INT(site_respond(&site, "ok", 2, 0), SITE_WAITS); /* the parent continues */
     client_receive(&client);
     CHECK_HOLDS(&client.got, "\r\n\r\nok");
     client_close(&client);

@@ -1,4 +1,4 @@
-/* The calls of a thread that has other things to do as well: pw_next_within, pw_settle, pw_server_wake. */
+/* Calls of a thread that also does other work: pw_next_within, pw_settle, pw_server_wake. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -33,7 +33,7 @@ static void begin(void)
     settings.response_buffer = 16 << 20;
     settings.threads = 2;
     memset(large, 'l', sizeof large);
-    stage_open(&settings); /* without a watcher: nobody calls pw_watch */
+    stage_open(&settings); /* without a watcher: no thread calls pw_watch */
 }
 
 static void end(void)
@@ -92,7 +92,7 @@ static void a_wait_ends_with_a_request_or_when_it_is_woken(void)
         within(0);
     CHECK_PATH(serving[0], "/a");
     respond(serving[0], "a");
-    CHECK_INT(serving[0]->at, AT_POLL); /* pw_respond waits for as long as it takes */
+    CHECK_INT(serving[0]->at, AT_POLL); /* pw_respond waits without a patience */
     check_answer(&client, "\r\n\r\na");
     pw_thread_nudge(serving[0]->thread);
     cast_settle();
@@ -105,7 +105,7 @@ static void a_wait_ends_with_a_request_or_when_it_is_woken(void)
     end();
 }
 
-/* A response of which the client has not taken all. */
+/* A response that the client has not read completely. */
 static test_client begin_unsent(void)
 {
     begin();
@@ -127,7 +127,7 @@ static void what_is_unsent_is_counted_and_sent(void)
     size_t before = client.got.size;
     CHECK_INT(settle(WAIT_MS), AT_POLL);
     client_receive(&client);
-    CHECK(client.got.size > before); /* what can be done at once is, before it waits */
+    CHECK(client.got.size > before); /* it sends without waiting first */
     CHECK(stage.server->token.holder == stage.server->watch.thread);
     CHECK_INT(serving[0]->due, pw_now() + WAIT_MS);
     clock_forward_ms(WAIT_MS);
@@ -175,7 +175,7 @@ static void a_server_that_has_stopped_has_nothing_unsent(void)
     end();
 }
 
-static void to_settle_abandons_the_request_at_hand(void)
+static void to_settle_abandons_the_current_request(void)
 {
     begin();
     CHECK_INT(actor_call(serving[0], call_next), AT_POLL);
@@ -199,7 +199,7 @@ static void without_a_watcher_the_token_is_yielded_to_a_thread_that_waits(void)
     stage.server->threads.count++;
     CHECK_INT(actor_call(second, call_next), AT_SLEEP);
     test_client client = ask("/a");
-    cast_settle(); /* no tick has come */
+    cast_settle(); /* no tick has passed */
     CHECK(has_request(serving[0]));
     CHECK_INT(second->at, AT_POLL);
     respond(serving[0], "a");
@@ -214,7 +214,7 @@ int main(void)
     RUN(what_is_unsent_is_counted_and_sent);
     RUN(a_request_that_comes_meanwhile_is_kept_and_keeps_the_descriptor_readable);
     RUN(a_server_that_has_stopped_has_nothing_unsent);
-    RUN(to_settle_abandons_the_request_at_hand);
+    RUN(to_settle_abandons_the_current_request);
     RUN(without_a_watcher_the_token_is_yielded_to_a_thread_that_waits);
     return check_end();
 }

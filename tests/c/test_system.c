@@ -1,4 +1,4 @@
-/* csrc/system.c: what the rest of the core relies on, whatever the system. */
+/* csrc/system.c: what the rest of the core relies on, on every system. */
 #include "system.h"
 
 #include <errno.h>
@@ -14,7 +14,7 @@
 #include "check.h"
 #include "clock.h"
 
-static int pair[2]; /* of a connection: ours, and the peer's */
+static int pair[2]; /* of a connection: the server's side and the peer's */
 
 static void connect_pair(int family)
 {
@@ -94,7 +94,7 @@ static void a_signal_that_was_held_before_stays_so(void)
     sigaddset(&held, SIGPIPE);
     sigaddset(&held, SIGUSR1);
     REQUIRE(pthread_sigmask(SIG_BLOCK, &held, NULL) == 0);
-    raise(SIGPIPE); /* of the application: it is not ours to take */
+    raise(SIGPIPE); /* the application's own signal, which must stay pending */
     sigset_t before = pw_write_signals_hold();
     errno = ENOSPC;
     pw_write_signals_release(&before, false);
@@ -102,7 +102,7 @@ static void a_signal_that_was_held_before_stays_so(void)
     REQUIRE(pthread_sigmask(SIG_SETMASK, NULL, &now) == 0);
     CHECK(sigismember(&now, SIGPIPE) && sigismember(&now, SIGUSR1));
     CHECK(!sigismember(&now, SIGXFSZ));
-    signal(SIGPIPE, SIG_IGN); /* which also takes the one that waits */
+    signal(SIGPIPE, SIG_IGN); /* which also discards the pending one */
     REQUIRE(pthread_sigmask(SIG_UNBLOCK, &held, NULL) == 0);
 }
 
@@ -120,7 +120,7 @@ static void a_part_of_a_file_is_sent_from_its_offset(void)
     CHECK_INT(pw_send_file_part(pair[0], file, &offset, 1), 0);
     CHECK_INT(read(pair[1], got, sizeof got), 8);
     CHECK_BYTES(got, 8, "23456789");
-    CHECK_INT(lseek(file, 0, SEEK_CUR), 10); /* which is as it was */
+    CHECK_INT(lseek(file, 0, SEEK_CUR), 10); /* which has not moved */
     close(file);
     close_pair();
 }
@@ -148,7 +148,7 @@ static void a_peer_that_has_gone_is_told_from_one_that_has_half_closed(void)
         connect_pair(families[i]);
         CHECK(!pw_peer_is_gone(pair[0]) && !pw_peer_has_left(pair[0]));
         CHECK_INT(write(pair[1], "x", 1), 1);
-        CHECK(!pw_peer_is_gone(pair[0]) && !pw_peer_has_left(pair[0])); /* it only says something */
+        CHECK(!pw_peer_is_gone(pair[0]) && !pw_peer_has_left(pair[0])); /* it only sends bytes */
         char said;
         CHECK_INT(read(pair[0], &said, 1), 1);
         shutdown(pair[1], SHUT_WR);
@@ -167,13 +167,13 @@ static void a_peer_that_has_gone_is_told_from_one_that_has_half_closed(void)
     close(pair[0]);
 }
 
-/* What the peer meets: 0, an end; else the error. */
+/* What the peer reads: 0: an end, otherwise the error. */
 static int end_of(int family, pw_ending ending)
 {
     char got[8];
     connect_pair(family);
     CHECK_INT(write(pair[0], "last", 4), 4);
-    int copy = dup(pair[0]); /* as a forked child has it */
+    int copy = dup(pair[0]); /* as a forked process has it */
     REQUIRE(copy >= 0);
     pw_end_connection(pair[0], family, ending);
     CHECK_INT(fcntl(pair[0], F_GETFD), -1);
@@ -187,7 +187,7 @@ static int end_of(int family, pw_ending ending)
     return error;
 }
 
-static void a_connection_ends_for_its_peer_though_somebody_else_has_it(void)
+static void a_connection_ends_for_its_peer_although_another_process_has_it(void)
 {
     CHECK_INT(end_of(AF_INET, PW_ENDING_ORDERLY), 0);
     CHECK_INT(end_of(AF_UNIX, PW_ENDING_ORDERLY), 0);
@@ -282,7 +282,7 @@ static void a_wait_for_a_condition_has_its_time(void)
 {
     pw_condition_init(&condition);
     pthread_mutex_lock(&lock);
-    /* At every place in a second, also where its end is in the next one. */
+    /* At every point of a second, also if the wait ends in the next second. */
     for (int i = 0; i < 12; i++) {
         int64_t since = wall_ns();
         bool signalled = pw_condition_wait(&condition, &lock, 90000000);
@@ -308,7 +308,7 @@ int main(void)
     RUN(a_part_of_a_file_is_sent_from_its_offset);
     RUN(how_much_is_on_its_way_is_known);
     RUN(a_peer_that_has_gone_is_told_from_one_that_has_half_closed);
-    RUN(a_connection_ends_for_its_peer_though_somebody_else_has_it);
+    RUN(a_connection_ends_for_its_peer_although_another_process_has_it);
     RUN(all_clocks_show_the_same_time);
     RUN(a_thread_knows_what_it_has_used);
     RUN(the_cpu_time_of_a_thread_that_has_ended_is_not_known);

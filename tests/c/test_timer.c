@@ -1,4 +1,4 @@
-/* csrc/timer.c, with clocks set by hand. */
+/* csrc/timer.c, with a clock that the test sets. */
 #include "check.h"
 #include "timer.h"
 
@@ -46,11 +46,11 @@ static void timers_of_all_kinds_run_out_in_their_order(void)
     pw_timers timers;
     begin(&timers);
     pw_timer body = idle(), first = idle(), second = idle(), rest = idle();
-    pw_timer_start(&timers, &body, PW_TIMER_BODY);  /* 1300 */
-    pw_timer_start(&timers, &first, PW_TIMER_HEAD); /* 1100 */
+    pw_timer_start(&timers, &body, PW_TIMER_BODY);  /* due at 1300 */
+    pw_timer_start(&timers, &first, PW_TIMER_HEAD); /* due at 1100 */
     set_clock(&timers, 1010);
-    pw_timer_start(&timers, &second, PW_TIMER_HEAD);     /* 1110 */
-    pw_timer_start(&timers, &rest, PW_TIMER_KEEP_ALIVE); /* 1060 */
+    pw_timer_start(&timers, &second, PW_TIMER_HEAD);     /* due at 1110 */
+    pw_timer_start(&timers, &rest, PW_TIMER_KEEP_ALIVE); /* due at 1060 */
     CHECK_INT(pw_timers_wait(&timers), 50);
     set_clock(&timers, 1059);
     CHECK(pw_timers_due(&timers) == NULL);
@@ -83,7 +83,7 @@ static void a_timer_started_again_goes_to_the_end(void)
     pw_timer_stop(&two);
     CHECK(pw_timers_due(&timers) == NULL);
     CHECK_INT(pw_timers_wait(&timers), 1);
-    pw_timer_start(&timers, &one, PW_TIMER_KEEP_ALIVE); /* another kind: it leaves the first */
+    pw_timer_start(&timers, &one, PW_TIMER_KEEP_ALIVE); /* another kind: it leaves the first ring */
     CHECK_INT(pw_timers_wait(&timers), 50);
     pw_timer_stop(&one);
     CHECK_INT(pw_timers_wait(&timers), -1);
@@ -95,7 +95,7 @@ static void a_timer_is_not_due_before_the_poller_was_asked(void)
     begin(&timers);
     pw_timer one = idle();
     pw_timer_start(&timers, &one, PW_TIMER_HEAD);
-    timers.now = 2000; /* the bytes that it waits for may have come by now */
+    timers.now = 2000; /* its bytes may have arrived by now */
     CHECK(pw_timers_due(&timers) == NULL);
     CHECK_INT(pw_timers_wait(&timers), 0);
     timers.polled = 2000;

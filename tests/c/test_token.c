@@ -1,4 +1,5 @@
-/* Which thread runs the loop: several threads and the watcher, in every order that a test wants. */
+/* csrc/token.c and csrc/watcher.c: several threads and the
+ * watcher, in every order that a test needs. */
 #include <stdio.h>
 #include <string.h>
 
@@ -24,7 +25,7 @@ static void begin(void)
     begin_with(THREADS);
 }
 
-/* ------------------------------------------------------------------ the holder and the others */
+/* ------------------------------------------------------------------ the holder and other threads */
 
 static void a_thread_that_comes_back_in_a_tick_keeps_the_token(void)
 {
@@ -34,7 +35,7 @@ static void a_thread_that_comes_back_in_a_tick_keeps_the_token(void)
     cast_settle();
     CHECK(has_request(serving[0]));
     CHECK(stage.server->token.holder == serving[0]->thread && stage.server->token.is_out);
-    ticks(1); /* one is not enough: it may have begun at the end of it */
+    ticks(1); /* one tick is not enough: the holder may have left at its end */
     CHECK_INT(watcher->at, AT_TICK);
     CHECK(stage.server->token.holder == serving[0]->thread);
     CHECK_INT(respond(serving[0], "1"), AT_POLL);
@@ -104,7 +105,7 @@ static void requests_that_find_no_thread_wait_in_their_order(void)
     cast_settle();
     CHECK(has_request(second));
     ticks(3);
-    CHECK_INT(watcher->at, AT_POLL); /* no more threads than two: it runs the loop itself */
+    CHECK_INT(watcher->at, AT_POLL); /* no more than two threads: it runs the loop */
     CHECK(stage.server->token.holder == stage.server->watch.thread);
     test_client waiting[3];
     const char *const paths[] = {"/c", "/d", "/e"};
@@ -179,7 +180,7 @@ static void a_thread_that_cannot_be_started_is_not_asked_for_at_once_again(void)
     CHECK_INT(stage.server->threads.count, 1);
     actor_call(watcher, call_watch);
     ticks(2);
-    CHECK_INT(watcher->at, AT_POLL); /* it looks after the connections itself */
+    CHECK_INT(watcher->at, AT_POLL); /* it runs the loop */
     CHECK_INT(stage.server->threads.count, 1);
     test_client other = ask("/other");
     cast_settle();
@@ -187,10 +188,10 @@ static void a_thread_that_cannot_be_started_is_not_asked_for_at_once_again(void)
     respond(serving[0], "1");
     CHECK_PATH(serving[0], "/other");
     int count = 0;
-    while (watcher->at == AT_TICK && count < 2000) { /* 500 ticks from when it failed */
+    while (watcher->at == AT_TICK && count < 2000) { /* 500 ticks after the failure */
         ticks(1);
         count++;
-        if (watcher->at == AT_POLL) { /* as soon as there is something for it to run */
+        if (watcher->at == AT_POLL) { /* when it has something to run */
             respond(serving[0], "2");
             if (serving[0]->at != AT_HOME)
                 break;
@@ -212,7 +213,7 @@ static void threads_are_asked_for_again_after_500_ticks(void)
     int64_t failed = stage.server->watch.ticks;
     pw_watch_failed(stage.server);
     CHECK_INT(stage.server->watch.start_tick, failed + 500);
-    stage.server->watch.ticks = failed + 499; /* as it would be counted */
+    stage.server->watch.ticks = failed + 499; /* as the watcher would count */
     actor_call(watcher, call_watch);
     cast_settle();
     CHECK_INT(watcher->at, AT_POLL);
@@ -243,7 +244,7 @@ static void one_thread_alone_is_never_given_company(void)
     ticks(5);
     CHECK_INT(watcher->at, AT_POLL);
     CHECK_INT(stage.server->threads.count, 1);
-    pw_token_hold(serving[0]->thread, true); /* not where a client holds it, either */
+    pw_token_hold(serving[0]->thread, true); /* nor if a client holds it */
     cast_settle();
     ticks(3);
     CHECK_INT(watcher->at, AT_POLL);
@@ -269,7 +270,7 @@ static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(vo
             stage_start_wanted(1);
     }
     ticks(3);
-    CHECK_INT(watcher->at, AT_POLL); /* two are all that it may have */
+    CHECK_INT(watcher->at, AT_POLL); /* two is the maximum */
     pw_token_hold(serving[0]->thread, true);
     cast_settle();
     CHECK_INT(stage.server->threads.held, 1);
@@ -287,7 +288,7 @@ static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(vo
     clients[3] = ask(paths[3]);
     cast_settle();
     CHECK_PATH(serving[3], paths[3]);
-    pw_token_hold(serving[2]->thread, true); /* more than twice as many it may never have */
+    pw_token_hold(serving[2]->thread, true); /* never more than twice the setting */
     ticks(4);
     CHECK_INT(watcher->at, AT_POLL);
     CHECK_INT(stage.server->threads.count, 4);
@@ -316,7 +317,7 @@ static void threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end(vo
 
 /* ------------------------------------------------------------------ a hand-over that pays */
 
-/* As after requests that have waited for something for long. */
+/* As after requests that have waited for long. */
 static void let_it_pay(void)
 {
     for (int i = 0; i < 3; i++)
@@ -345,7 +346,7 @@ static void where_it_pays_a_thread_that_waits_has_the_token_at_once(void)
     CHECK(actor_is_ready(second));
     actor_go(second);
     CHECK_PATH(second, "/2");
-    CHECK(stage.server->token.holder == NULL); /* for whoever comes first */
+    CHECK(stage.server->token.holder == NULL); /* the first thread that comes gets it */
     CHECK(serving[0]->signalled);
     cast_settle();
     CHECK_INT(serving[0]->at, AT_POLL);
@@ -382,7 +383,7 @@ static void a_thread_may_take_the_token_of_one_that_is_out_where_that_pays(void)
     stage_begin();
     test_client one = ask("/1");
     cast_settle();
-    actor *second = stage_start(1); /* before the watcher has asked: as one that is back late */
+    actor *second = stage_start(1);
     stage.server->threads.count++;
     CHECK_INT(actor_call(second, call_next), AT_SLEEP);
     let_it_pay();
@@ -395,7 +396,7 @@ static void a_thread_may_take_the_token_of_one_that_is_out_where_that_pays(void)
     stage_close();
 }
 
-/* Two threads are at requests; the second one's is to be measured in full. */
+/* Two threads have requests. The request of the second one is measured in full. */
 static void begin_company(int32_t gil)
 {
     settings = site_settings();
@@ -466,7 +467,8 @@ static void one_that_is_being_started_is_company(void)
     stage_close();
 }
 
-/* The rule learns from a request that has waited, and not from one that has computed beside others. */
+/* The rule learns from a request that has waited. It does not learn
+ * from one that has computed beside others. */
 static void a_request_that_waits_makes_a_hand_over_pay(void)
 {
     for (int32_t gil = 0; gil < 2; gil++) {
@@ -480,7 +482,7 @@ static void a_request_that_waits_makes_a_hand_over_pay(void)
             test_client one = ask("/1");
             cast_settle();
             CHECK_INT(serving[0]->thread->measure, PW_YIELD_USAGE);
-            serving[0]->thread->out.switches--; /* as it has slept */
+            serving[0]->thread->out.switches--; /* it has slept */
             clock_forward_ms(1);
             respond(serving[0], "1");
             check_answer(&one, "\r\n\r\n1");
@@ -501,7 +503,7 @@ static void a_request_that_another_has_passed_had_company(void)
         test_client one = ask("/1");
         cast_settle();
         serving[0]->thread->out.switches--;
-        stage.server->threads.takes++; /* one has come and gone */
+        stage.server->threads.takes++; /* another request began and ended */
         clock_forward_ms(1);
         respond(serving[0], "1");
         check_answer(&one, "\r\n\r\n1");
@@ -529,7 +531,8 @@ static void a_request_is_long_from_its_limit_on(void)
     }
 }
 
-/* A holder that is out for two ticks and uses no CPU waits for something: the watcher tells the rule. */
+/* A holder that is out for two ticks and uses no CPU time waits:
+ * the watcher reports that to the rule. */
 static void a_holder_that_stalls_off_the_cpu_makes_a_hand_over_pay(void)
 {
     settings = site_settings();
@@ -562,9 +565,9 @@ static void a_holder_that_computes_or_is_held_is_no_stall(void)
         if (kind == 0)
             thread->stall_cpu -= 200000; /* ns in a tick */
         if (kind == 1)
-            thread->held = true; /* by a slow client */
+            thread->held = true; /* for a slow client */
         if (kind == 2)
-            thread->stall_cpu = -1; /* nobody has looked before */
+            thread->stall_cpu = -1; /* the watcher has not looked before */
         cast_tick(watcher);
         ABOUT("kind %d", kind);
         CHECK(!pw_yield_pays(&stage.server->token.rule));
@@ -635,7 +638,7 @@ static void a_request_that_takes_too_long_is_named_twice(void)
             named[number][what]++;
             when[number][what] = pw_now() - since;
             actor_call(watcher, call_watch);
-        } else if (watcher->at == AT_POLL) { /* all are out: it runs the loop, and looks as often */
+        } else if (watcher->at == AT_POLL) { /* it runs the loop, and checks as often */
             clock_forward_ms(10);
             cast_settle();
         } else {
@@ -671,7 +674,7 @@ static void the_watcher_that_runs_the_loop_looks_every_100_ms(void)
         CHECK(watcher->due >= before + LOOK_MS && watcher->due <= before + LOOK_MS + 10);
         clock_forward_ms(watcher->due - pw_now() - 1);
         cast_settle();
-        CHECK_INT(watcher->at, AT_POLL); /* and it has waited all the time */
+        CHECK_INT(watcher->at, AT_POLL); /* and it was off the CPU all the time */
         CHECK_INT(stage.server->watch.looked_at, before);
         clock_forward_ms(1);
         cast_settle();
@@ -740,7 +743,7 @@ static void a_nudge_reaches_a_thread_wherever_it_waits(void)
     cast_settle();
     CHECK_INT(second->at, AT_HOME);
     CHECK_INT(second->result, PW_IDLE);
-    CHECK_INT(actor_call(second, call_next), AT_POLL); /* once */
+    CHECK_INT(actor_call(second, call_next), AT_POLL); /* only once */
     respond(serving[0], "1");
     CHECK_INT(serving[0]->at, AT_SLEEP);
     pw_thread_nudge(serving[0]->thread);
@@ -764,17 +767,17 @@ static void news_are_for_a_thread_that_comes_while_another_has_the_token(void)
     CHECK_INT(respond(serving[0], "lent"), AT_HOME);
     CHECK_INT(serving[0]->result, PW_IDLE);
     cast_settle();
-    CHECK_INT(second->at, AT_HOME); /* it has been woken to tell of it */
+    CHECK_INT(second->at, AT_HOME); /* it was woken to report it */
     CHECK_INT(second->result, PW_IDLE);
     CHECK_INT(pw_news(second->thread), exchange * 2 + PW_NEWS_SENT);
-    CHECK_INT(pw_news(serving[0]->thread), exchange * 2 + PW_NEWS_SENT); /* until it is done */
+    CHECK_INT(pw_news(serving[0]->thread), exchange * 2 + PW_NEWS_SENT); /* until pw_news_done */
     pw_news_done(second->thread);
     CHECK_INT(pw_news(second->thread), -1);
     check_answer(&one, "lent");
     stage_close();
 }
 
-/* ------------------------------------------------------------------ a stop, and threads that go */
+/* ------------------------------------------------------------------ a stop, and threads that end */
 
 static void a_stop_ends_all_waiting(void)
 {
@@ -850,7 +853,7 @@ static void a_thread_that_is_freed_leaves_the_token_to_another(void)
     serving[1] = NULL;
     pw_thread *freed = second->thread;
     cast_remove(second);
-    pw_thread_free(freed); /* as where Python has let go of it at a request */
+    pw_thread_free(freed); /* as if Python had freed it during a request */
     stage.server->threads.count--;
     audit(stage.server);
     CHECK(serving[0]->signalled);
@@ -859,7 +862,7 @@ static void a_thread_that_is_freed_leaves_the_token_to_another(void)
     CHECK_INT(stage.server->threads.taken, 0);
     one.ended = false;
     client_receive(&one);
-    CHECK(one.ended); /* what it was at is abandoned */
+    CHECK(one.ended); /* its exchange is abandoned */
     client_close(&one);
     one = ask("/3");
     cast_settle();
@@ -893,7 +896,7 @@ static void ask_one(int which)
     client_send(&clients[which], request, (size_t)size);
 }
 
-/* Every client gets its own answers, in the order of its requests. */
+/* Every client gets its own responses, in the order of its requests. */
 static void read_answers(void)
 {
     for (int i = 0; i < CLIENTS; i++) {
@@ -925,7 +928,7 @@ static void answer_one(actor *one)
     respond(one, body);
 }
 
-/* What Python does when a call has come back. */
+/* What Python does after a call has returned. */
 static void go_on(actor *one)
 {
     stage_take_news();
@@ -993,7 +996,8 @@ static void step(void)
     read_answers();
 }
 
-/* All go on, and nobody asks: what was asked for has to be answered after a few ticks. */
+/* All actors continue, and no client sends requests. All earlier
+ * requests must be answered after a few ticks. */
 static void finish_all(void)
 {
     for (int round = 0; round < 100; round++) {

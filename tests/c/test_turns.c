@@ -1,4 +1,5 @@
-/* csrc/accept.c between servers that share their sockets: one that is ahead leaves the others their turn. */
+/* csrc/accept.c with servers that share their sockets: one with more
+ * connections leaves new ones to the others. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,7 +47,7 @@ static void connect_more(int count)
     }
 }
 
-/* How many connections it has after so many ms. */
+/* The number of its connections after so many ms. */
 static int after(int64_t ms)
 {
     clock_forward_ms(ms);
@@ -94,7 +95,7 @@ static void when_the_others_have_caught_up_it_takes_one_again(void)
     CHECK_INT(after(0), 3);
     CHECK_INT(site.server->accept.turn, 2);
     atomic_store(&other->connections, 3);
-    CHECK_INT(after(0), 4); /* at once, and not only when its time aside is over */
+    CHECK_INT(after(0), 4); /* at once, not only after its time aside */
     CHECK_INT(site.server->accept.turn, 1);
     CHECK(site.server->accept.aside);
     end();
@@ -105,11 +106,11 @@ static void one_that_is_not_ahead_takes_what_comes(void)
     begin();
     atomic_store(&other->connections, 40);
     connect_more(20);
-    CHECK_INT(after(0), 20); /* one at a time, but each time at once */
+    CHECK_INT(after(0), 20); /* one at a time, but each at once */
     CHECK(!site.server->accept.aside);
     atomic_store(&other->connections, 20);
     connect_more(10);
-    CHECK_INT(after(0), 26); /* a quarter more than the other has, and one */
+    CHECK_INT(after(0), 26); /* a quarter more than the other one has, and one */
     CHECK(site.server->accept.aside);
     end();
 }
@@ -117,7 +118,7 @@ static void one_that_is_not_ahead_takes_what_comes(void)
 static void one_that_has_nobody_beside_it_takes_all(void)
 {
     begin();
-    pw_balance_forget(balance, atomic_load(&other->process) + 1); /* another one */
+    pw_balance_forget(balance, atomic_load(&other->process) + 1); /* another process */
     connect_more(5);
     CHECK_INT(after(0), 1);
     pw_balance_leave(other);
@@ -133,7 +134,7 @@ static void one_that_stops_has_no_place(void)
     CHECK_INT(after(0), 1);
     pw_place *own = site.server->accept.place;
     pw_server_stop(site.server, PW_DRAIN);
-    CHECK_INT(site_next(&site), PW_STOP); /* those that wait are its own then */
+    CHECK_INT(site_next(&site), PW_STOP); /* then it accepts those that wait */
     CHECK(site.server->accept.place == NULL);
     CHECK_INT(atomic_load(&own->process), 0);
     CHECK(!site.server->accept.aside);

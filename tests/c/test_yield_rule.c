@@ -1,4 +1,4 @@
-/* When a thread yields the loop: single samples, and a simulated server with a GIL. */
+/* csrc/yield_rule.c: single samples, and a simulated server with a GIL. */
 #include <string.h>
 
 #include "check.h"
@@ -13,7 +13,7 @@
 static pw_yield_rule rule;
 static int64_t now;
 
-/* A request that was measured in full, beside others of which each has computed so much. */
+/* A request that was measured in full, beside others that have computed for `each` ns. */
 static void learn_beside(int company, int64_t each, int64_t wall, int64_t cpu)
 {
     now += wall;
@@ -63,7 +63,7 @@ static void two_requests_that_wait_are_enough_and_one_is_not(void)
     CHECK(pw_yield_pays(&rule));
 
     begin();
-    learn(60 * SECOND, 10 * US); /* however long it is */
+    learn(60 * SECOND, 10 * US); /* no matter how long it is */
     CHECK(!pw_yield_pays(&rule));
 }
 
@@ -73,7 +73,7 @@ static void requests_that_compute_never_make_it_pay(void)
     for (int i = 0; i < 10000; i++) {
         learn(MS, MS);
         learn_beside(3, MS, 50 * MS, 50 * MS);
-        now += 3 * MS; /* preempted, but by nobody's will */
+        now += 3 * MS; /* preempted, without a voluntary switch */
         pw_yield_learn(&rule, &(pw_yield_sample){.now = now, .wall = 3 * MS, .cpu = MS});
     }
     CHECK_INT(rule.off_mean, 0);
@@ -95,8 +95,8 @@ static void with_company_a_wait_counts_only_once_it_pays_and_less_what_the_other
     begin();
     pw_yield_learn_stall(&rule, now);
     for (int i = 0; i < 100; i++)
-        learn_beside(15, 950 * US, 16 * MS, MS); /* it may all have been for the GIL */
-    CHECK_INT(rule.off_mean, 0);                 /* by doubt */
+        learn_beside(15, 950 * US, 16 * MS, MS); /* it may all have been waiting for the GIL */
+    CHECK_INT(rule.off_mean, 0);                 /* because of doubt */
 }
 
 /* A wait in which the others have computed all the time says nothing, not even that it was short. */
@@ -139,9 +139,10 @@ static void a_stall_makes_it_pay_at_once_and_lowers_no_mean(void)
 /* ------------------------------------------------------------------ a simulated server */
 
 /*
- * Threads, one GIL, one token, and clients that ask again at once. A request computes, waits, and
- * computes; who computes has the GIL, in the order in which they asked. A thread that takes a request
- * keeps the token until the end, or yields it at once, as the rule says.
+ * Threads, one GIL, one token, and clients that send their next request at once. A request
+ * computes, waits, and computes. A thread that computes has the GIL, and threads get it in the
+ * order in which they asked. A thread that takes a request keeps the token until the end, or yields
+ * it at once, as the rule says.
  */
 enum { THREADS_MOST = 32 };
 
@@ -153,12 +154,12 @@ typedef struct {
 
 typedef struct {
     thread_state state;
-    request left;  /* of its request */
+    request left;  /* what is left of its request */
     int64_t until; /* COMPUTES, WAITS */
-    int64_t asked; /* WANTS_GIL: since */
+    int64_t asked; /* WANTS_GIL: the time when it asked */
     int64_t taken; /* when it took the request */
     int64_t cpu;
-    int64_t part;  /* COMPUTES: how much */
+    int64_t part;  /* COMPUTES: how long */
     int64_t world; /* world.cpu when it took the request */
     bool waited, has_token;
     int company;
@@ -172,7 +173,7 @@ typedef struct {
     int64_t clock, taken, done, yielded;
     int64_t cpu;      /* of all threads */
     int gil, token;   /* a thread, or -1 */
-    int long_pollers; /* of the threads, the last ones: in the application all the time */
+    int long_pollers; /* the last threads, which are always in the application */
 } sim;
 
 static sim world;
@@ -224,7 +225,7 @@ static void come_back(int number)
                           });
 }
 
-/* A thread has come to the end of what it does. */
+/* A thread has finished its current step. */
 static void go_on(int number)
 {
     sim_thread *self = &world.all[number];
@@ -267,7 +268,7 @@ static void give_gil(void)
     world.gil = first;
 }
 
-/* Runs until so much time has passed; requests in this time. */
+/* Runs for this time. Returns the number of requests. */
 static int64_t run(int64_t length)
 {
     int64_t end = world.clock + length, before = world.done;
@@ -336,7 +337,7 @@ static request mixed(int64_t number)
                      .after = 5 * US};
 }
 
-/* One in a hundred waits for 5 ms, and the others for nothing. */
+/* One request in a hundred waits for 5 ms, the others do not wait. */
 static request rarely_waits(int64_t number)
 {
     return (request){.before = 5 * US, .wait = number % 100 == 0 ? 5 * MS : 0, .after = 2 * US};

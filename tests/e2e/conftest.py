@@ -36,7 +36,8 @@ LISTENS = r"http://(?:127\.0\.0\.1|0\.0\.0\.0|localhost|\[::1?\]):[1-9]\d*"
 class Command:
     """A picowsgi process: its URL once it listens, what it wrote, and its end.
 
-    It leads a group of its own, as in a terminal. With `stdout` what it writes there is seen too.
+    It leads a group of its own, as in a terminal. With `stdout` what it writes there is seen too,
+    or goes to this descriptor.
     """
 
     def __init__(
@@ -44,18 +45,20 @@ class Command:
         arguments: list[str],
         directory: Path,
         environ: Mapping[str, str],
-        stdout: bool = False,
+        stdout: bool | int = False,
     ) -> None:
+        is_seen = stdout is True
+        elsewhere = subprocess.DEVNULL if stdout is False else stdout
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=directory,
             env={**outer_environ(), "PYTHONUNBUFFERED": "1", **environ},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
-            stderr=subprocess.STDOUT if stdout else subprocess.PIPE,
+            stdout=subprocess.PIPE if is_seen else elsewhere,
+            stderr=subprocess.STDOUT if is_seen else subprocess.PIPE,
             start_new_session=True,
         )
-        self._output = self.process.stdout if stdout else self.process.stderr
+        self._output = self.process.stdout if is_seen else self.process.stderr
         os.set_blocking(self._output.fileno(), False)
         self.url = ""
         self._written = b""
@@ -148,7 +151,7 @@ def command() -> Iterator[Callable[..., Command]]:
         *arguments: str | Path,
         directory: Path = REPOSITORY,
         environ: Mapping[str, str] | None = None,
-        stdout: bool = False,
+        stdout: bool | int = False,
         listens: bool = True,
     ) -> Command:
         one = Command([str(argument) for argument in arguments], directory, environ or {}, stdout)

@@ -113,6 +113,22 @@ def test_what_took_long_is_marked(terminal):
     assert re.search(r" B 1\d\d\.\d ms \x1b\[1;35mslow\x1b\[0m$", seen.line_of("/slow"))
 
 
+def test_lines_of_the_error_log_have_the_same_shape_and_a_colour_by_the_level(terminal):
+    seen = terminal()
+    seen.line_of("/500")
+    seen.wait_for(
+        rf"\n{CLOCK} \x1b\[1;31merror:\x1b\[0m error in the application: GET /500\r\n    Traceback "
+    )
+    seen.process.send_signal(signal.SIGHUP)
+    seen.wait_for(rf"\n{CLOCK} info: reloaded\r\n")
+
+
+def test_without_colours_the_error_log_has_the_same_shape(terminal):
+    seen = terminal(NO_COLOR="1")
+    seen.line_of("/500")
+    seen.wait_for(rf"\n{CLOCK} error: error in the application: GET /500\r\n    Traceback ")
+
+
 def test_no_color_leaves_the_marks_and_takes_the_colours(terminal):
     seen = terminal("--access-log-slow", "0.1", NO_COLOR="1")
     assert re.fullmatch(r"200 GET / 5 B \d+\.\d ms", seen.line_of("/"))

@@ -1,6 +1,6 @@
 /*
- * Invariant: any bytes give content that lies inside them, and its end, or "more", or an error at
- * one byte; the same however the bytes are split.
+ * Invariant: any bytes give content that is inside them, and its end, "more", or an error at one
+ * byte. The result does not depend on how the bytes are split.
  */
 #include <string.h>
 
@@ -10,9 +10,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    static test_text whole, split; /* never freed: they are used again */
+    static test_text whole, split; /* never freed: later inputs use them again */
     const char *data = (const char *)bytes;
-    if (size > 4 && memcmp(data, "POST", 4) == 0) { /* a seed: its content is behind the head */
+    if (size > 4 && memcmp(data, "POST", 4) == 0) { /* a seed: its content is after the head */
         const char *end = memmem(data, size, LITERAL("\r\n\r\n"));
         if (end == NULL)
             return -1;

@@ -1,7 +1,8 @@
 /*
  * Invariant: any bytes on a connection give the same requests (environ and content), the same
- * answers and the same refusal however they are split, also while another connection's request is
- * half here; at their end nothing is left of the connection. Without memory they give fewer.
+ * answers and the same refusal, no matter how they are split, also while half a request of another
+ * connection is here. At the end nothing of the connection is left. Without memory there are fewer
+ * requests.
  */
 #include <fcntl.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
-static test_site site; /* one for all inputs: each connection is forgotten at its end */
+static test_site site; /* one for all inputs: each connection is freed at its end */
 
 static void open_site(void)
 {
@@ -26,7 +27,7 @@ static void open_site(void)
     site_open(&site, &settings, AF_UNIX);
 }
 
-/* The first head two times more, so that heads are remembered and recognised. */
+/* Adds the first head twice more, so that the core keeps and recognises heads. */
 static void repeat_head(test_text *to, const char *data, size_t size)
 {
     const char *end = memmem(data, size, LITERAL("\r\n\r\n"));
@@ -36,7 +37,7 @@ static void repeat_head(test_text *to, const char *data, size_t size)
     text_add(to, data, size);
 }
 
-/* Feeds with the n-th allocation failing, and all after it. */
+/* Feeds the data while the n-th allocation and all later ones fail. */
 static void feed_without_memory(const char *data, size_t size, long n)
 {
     static test_text record;
@@ -46,7 +47,8 @@ static void feed_without_memory(const char *data, size_t size, long n)
     pw_alloc_fail_after(0);
 }
 
-/* Feeds while `other` waits for the end of its request, and completes that. */
+/* Feeds the data while `other` waits for the end of its request,
+ * and then completes that request. */
 static void feed_beside(const char *data, const test_cuts *cuts, test_text *record)
 {
     static const char part[] =
@@ -69,7 +71,7 @@ static void feed_beside(const char *data, const test_cuts *cuts, test_text *reco
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    static test_text input, whole, split; /* never freed: they are used again */
+    static test_text input, whole, split; /* never freed: later inputs use them again */
     if (site.server == NULL)
         open_site();
     const uint64_t choice = cuts_hash((const char *)bytes, size);
@@ -81,7 +83,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         text_add(&input, (const char *)bytes, size);
     test_cuts cuts = cuts_none(input.size);
     site_feed(&site, input.at, cuts.at, cuts.count, &whole);
-    /* Pipelined answers wait for each other while it is. */
+    /* With a watcher, responses to pipelined requests wait for each other. */
     site.server->watch.is_here = choice / 2 % 2 == 0;
     cuts = cuts_drawn(&random, input.size);
     if (choice / 4 % 4 == 0)

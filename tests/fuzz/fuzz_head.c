@@ -1,7 +1,7 @@
 /*
- * Invariant: any bytes, at any limits, give a head whose spans lie inside them, whose lines are
- * clean and whose block fits, or "more", or an error; the same one however the bytes are split, and
- * the same one from both builds of picohttpparser.
+ * Invariant: any bytes, with any limits, give a head whose spans are inside them, whose lines are
+ * clean and whose block fits; or "more"; or an error. The result does not depend on how the bytes
+ * are split, and both builds of picohttpparser give the same one.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +48,7 @@ static void require_same_parse(const char *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    static test_text whole, split; /* never freed: they are used again */
+    static test_text whole, split; /* never freed: later inputs use them again */
     const char *data = (const char *)bytes;
     uint64_t random = cuts_hash(data, size);
     const bool narrow = random % 4 == 0;

@@ -1,7 +1,7 @@
 /*
- * kqueue(2) over epoll(7): see sys/event.h. Each filter is an epoll of its own, so that a change of
- * one does not tell the other's state again; a third one, which is the queue's descriptor, waits for
- * both. A descriptor that is closed leaves them by itself, as it leaves a kqueue.
+ * kqueue(2) made of epoll(7): see sys/event.h. Each filter is an epoll of its own, so that a change
+ * of one does not report the state of the other again. A third epoll, the queue's descriptor, waits
+ * for both. A closed descriptor leaves them automatically, as it leaves a kqueue.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -19,14 +19,14 @@ enum { FILTERS = 2, BATCH = 256 };
 
 typedef struct {
     void *udata;
-    unsigned short flags; /* of EV_ADD; 0: not there */
+    unsigned short flags; /* of EV_ADD; 0: not in the queue */
 } test_note;
 
 typedef struct test_queue {
     struct test_queue *next; /* owned */
     int fd;
     int filters[FILTERS];
-    test_note *notes[FILTERS]; /* owned: by descriptor */
+    test_note *notes[FILTERS]; /* owned; the index is the descriptor */
     size_t room;
 } test_queue;
 
@@ -107,7 +107,7 @@ static int filter_of(short filter)
     return filter == EVFILT_READ ? 0 : 1;
 }
 
-/* With the lock. 0, or an errno. */
+/* With the lock. Returns 0 or an errno. */
 static int queue_change(test_queue *queue, const struct kevent *change)
 {
     int fd = (int)change->ident, filter = filter_of(change->filter);
@@ -151,7 +151,7 @@ static bool queue_tell(test_queue *queue, int filter, const struct epoll_event *
         .ident = (uintptr_t)fd,
         .filter = filter == 0 ? EVFILT_READ : EVFILT_WRITE,
         .flags = (unsigned short)(note->flags | ((found->events & ends) != 0 ? EV_EOF : 0)),
-        /* Which error it is could only be asked at the price of the core's not seeing it. */
+        /* Reading the actual error would clear it, and the core would not see it. */
         .fflags = (found->events & EPOLLERR) != 0 ? ECONNRESET : 0,
         .data = bytes,
         .udata = note->udata,

@@ -232,7 +232,7 @@ def test_a_terminal_gets_short_lines_with_marks(
     os.close(its)
 
 
-def test_a_slow_request_is_marked_in_the_short_format_alone_where_nobody_looks_on(
+def test_a_slow_request_is_marked_in_the_short_format_alone_without_a_terminal(
     tmp_path: Path,
 ) -> None:
     options: dict[str, Any] = {"access_log": "on", "access_log_file": str(tmp_path / "log")}

@@ -235,7 +235,7 @@ def test_a_new_server_has_served_nothing_and_ends_when_it_is_told(
     assert core.next_request(thread.pointer) == core.STOP
 
 
-def test_a_thread_that_cannot_be_had_is_a_memory_error(
+def test_a_thread_that_cannot_be_made_is_a_memory_error(
     monkeypatch: pytest.MonkeyPatch, listening: socket.socket
 ) -> None:
     server = core.CoreServer([listening], Settings())

@@ -492,7 +492,9 @@ def test_a_restart_leaves_alone_what_drains_already() -> None:
     assert (first.asked, second.asked) == (0, 1)
 
 
-def test_what_loads_in_vain_has_a_second_after_a_restart_and_what_serves_its_full_time() -> None:
+def test_after_a_restart_a_process_that_cannot_load_has_a_second_and_one_that_serves_its_full_time() -> (
+    None
+):
     site = Site(target=2, settings=Settings(timeout_worker=0, timeout_graceful=30.0))
     site.step()
     site.started[0].ready = True

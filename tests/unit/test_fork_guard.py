@@ -111,7 +111,7 @@ def test_what_is_closed_in_children_is_left_alone_in_the_parent(calls: list[str]
     assert closed
 
 
-def test_one_fork_waits_for_another_and_lets_go_afterwards(calls: list[str]) -> None:
+def test_one_fork_waits_for_another_and_releases_the_locks_afterwards(calls: list[str]) -> None:
     in_child(calls)
     done = threading.Event()
 

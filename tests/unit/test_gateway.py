@@ -102,7 +102,7 @@ class Site:
         }.items():
             monkeypatch.setattr(core, name, stub)
         self.thread = SimpleNamespace(
-            pointer=self, request=self.request, block=b"", owner=ref(self)
+            pointer=self, request=self.request, block=b"", block_size=[0], owner=ref(self)
         )
         self.kept = SharedState(SimpleNamespace(loans=self.loans))  # type: ignore[arg-type]
         self.gateway: Gateway = RecordedGateway(None, self.thread, [{}], self.kept)  # type: ignore[arg-type]
@@ -530,7 +530,7 @@ def test_an_error_of_the_server_ends_the_request_and_not_the_thread(
         (99, core.IDLE, []),
     ],
 )
-def test_a_request_at_hand_is_ended_whatever_has_become_of_it(
+def test_the_current_request_is_ended_in_any_state(
     site: Site, state: int, answer: int, expected: list[Any]
 ) -> None:
     site.state, site.answer = state, answer

@@ -157,7 +157,7 @@ def test_a_server_whose_backlog_is_full_is_not_waited_for(tmp_path: Path) -> Non
     assert path.exists()
 
 
-def test_a_socket_that_cannot_be_had_is_closed(
+def test_a_socket_that_cannot_be_set_up_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[socket.socket] = []

@@ -10,7 +10,7 @@ import pytest
 
 from picowsgi.config.log_config import read_log_config
 from picowsgi.errors import ConfigError
-from picowsgi.log import configure, get_logger, printable
+from picowsgi.log import configure, get_logger, log_stack, printable
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +107,18 @@ def test_printable_text_has_no_controls_and_can_be_read_back():
     text = "a\\b\r\n\x00\x7f\xe9\u20ac"
     assert printable(text).isprintable()
     assert printable(text).encode().decode("unicode_escape") == text
+
+
+def test_a_stack_is_lines_in_text_and_a_field_in_json(capsys):
+    stack = '  File "a.py", line 1\n    call()\x1b[1m\n'
+    configure("info")
+    log_stack("a thread is at:", stack)
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first.endswith("error: a thread is at:")
+    assert rest == ['      File "a.py", line 1', r"        call()\x1b[1m"]
+    configure("info", "json")
+    log_stack("a thread is at:", stack)
+    (line,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert entry["message"] == "a thread is at:"
+    assert entry["stack"] == '  File "a.py", line 1\n    call()' + r"\x1b[1m"

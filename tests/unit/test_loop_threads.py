@@ -181,7 +181,7 @@ def test_what_the_core_has_noticed_is_logged_when_it_says_so_and_at_the_end(site
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no room"), MemoryError("no room")])
-def test_a_thread_that_cannot_be_had_is_told_to_the_core(
+def test_the_core_is_told_of_a_thread_that_cannot_be_started(
     site: Make, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     one = site()
@@ -192,7 +192,7 @@ def test_a_thread_that_cannot_be_had_is_told_to_the_core(
 
     one.loop._act(refuse, core.WATCH_START, 0)
     assert one.core.failed == 1
-    assert caplog.messages == [f"one more thread is needed but cannot be had: {error!r}"]
+    assert caplog.messages == [f"one more thread is needed but cannot be started: {error!r}"]
 
 
 def test_a_thread_without_a_gateway_ends_and_the_first_takes_the_server_with_it(
@@ -207,7 +207,7 @@ def test_a_thread_without_a_gateway_ends_and_the_first_takes_the_server_with_it(
     other.refusal = MemoryError("none left")
     other.do(core.WATCH_START)
     wait_until(lambda: caplog.messages, "a line of the log")
-    assert "one more thread is needed but cannot be had: MemoryError" in caplog.text
+    assert "one more thread is needed but cannot be started: MemoryError" in caplog.text
     wait_until(lambda: not other.threads[2].is_alive(), "the end of the thread")
     assert other.threads[2].error is None  # type: ignore[attr-defined]
     assert other.threads[1].is_alive()

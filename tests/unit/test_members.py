@@ -62,7 +62,7 @@ def test_a_program_of_its_own_has_more_time_than_a_fork() -> None:
     assert ChildProcess(0, -1, program=True).program
 
 
-def test_each_word_of_a_worker_is_a_sign_of_life(start: Start) -> None:
+def test_each_message_of_a_worker_is_a_heartbeat(start: Start) -> None:
     one, its = start()
     one.last_heartbeat = 0.0
     one.read()

@@ -186,7 +186,7 @@ def test_the_longest_path_has_its_files_whatever_the_order_and_the_directory(
 @pytest.mark.parametrize(
     ("options", "seen"), [({}, False), ({"debug": True}, True), ({"reload": True}, True)]
 )
-def test_files_that_come_later_are_seen_while_somebody_develops(
+def test_files_that_are_added_later_are_served_in_development(
     tmp_path: Path, local: socket.socket, options: dict[str, bool], seen: bool
 ) -> None:
     pytest.importorskip("whitenoise")

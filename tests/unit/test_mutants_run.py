@@ -219,14 +219,17 @@ def test_a_hang_ends_and_leaves_no_process(tmp_path: Path) -> None:
     assert not left.exists() or left.read_text().split()[2] in "ZX"
 
 
-def test_ctrl_c_is_not_ignored_by_tests_of_a_run_in_the_background(tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_is_not_ignored_by_tests_of_a_run_in_the_background(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
     try:
-        script = "import signal; print(signal.getsignal(signal.SIGINT) != signal.SIG_IGN)"
+        script = f"import signal; print(signal.getsignal({int(number)}) != signal.SIG_IGN)"
         command = [sys.executable, "-c", script]
         ended = process.run(command, tmp_path, 30, environ=dict(os.environ), checked=False)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
     assert ended.output == "True\n"
 
 

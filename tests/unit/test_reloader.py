@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.reload.modules import Report
 from picowsgi.reload.reloader import Reloader, watched_files
 from support import open_descriptors, wait_until
 
@@ -83,7 +85,7 @@ def test_a_changed_file_is_told_once(make: Make, project: Path) -> None:
     assert one.read_changes() == []
 
 
-def test_a_change_may_mend_what_could_not_be_loaded(
+def test_a_change_may_fix_an_application_that_could_not_be_loaded(
     make: Make, project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = make()
@@ -133,9 +135,15 @@ def test_the_watcher_keeps_no_socket_open_and_no_signal_ends_it(make: Make) -> N
             return [str(entry.readlink()) for entry in (place / "fd").iterdir()]
 
         wait_until(lambda: inode not in sockets(), "the watcher to close what is not its own")
-        status = dict(line.split(":\t", 1) for line in (place / "status").read_text().splitlines())
-        ignored = int(status["SigIgn"], 16)
-        assert all(ignored >> number - 1 & 1 for number in (1, 2, 15))
+
+        def ignored() -> int:
+            lines = (place / "status").read_text().splitlines()
+            return int(dict(line.split(":\t", 1) for line in lines)["SigIgn"], 16)
+
+        wait_until(
+            lambda: all(ignored() >> number - 1 & 1 for number in (1, 2, 15)),
+            "the watcher to ignore what ends its supervisor",
+        )
 
 
 # What workers share
@@ -264,3 +272,28 @@ def test_a_module_that_is_imported_late_is_watched_when_it_is_told(
     wait_until(look, "a change of the module to be told")
     assert {*found} == {str(module)}
     assert project.exists()
+
+
+def test_many_files_are_told_in_few_pieces_that_stay_together(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    report = Report(writer)
+    pieces: list[bytes] = []
+    monkeypatch.setattr(os, "write", lambda _pipe, data: pieces.append(data))
+    files = [str(project / f"{number:03}-{'x' * 150}.py") for number in range(100)]
+    for name in files:
+        Path(name).touch()
+    error: BaseException | None = None
+    for name in files:
+        other = SyntaxError("broken")
+        other.filename = name
+        other.__cause__ = error
+        error = other
+    report.tell_of_failure(error)
+    told = [json.loads(line)[0] for piece in pieces for line in piece.splitlines()]
+    assert told == files[::-1], "expected each file once"
+    assert all(len(piece) <= 4096 for piece in pieces), "expected what a pipe keeps together"
+    assert len(pieces) < 20
+    os.close(reader)
+    os.close(writer)

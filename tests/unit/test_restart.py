@@ -21,9 +21,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 
 SAY = """
 import json, os
-
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 given = json.loads(os.environ["PICOWSGI_INHERITED"])
 numbers = [one[0] for one in given["listeners"]] + [given["channel"]]
 os.write({0}, json.dumps([

@@ -290,7 +290,7 @@ def test_processes_that_can_be_replaced_are_workers(
 def ended(code: str) -> subprocess.CompletedProcess[str]:
     begin = """
 import os, sys
-from picowsgi.process.exit import leave
+from picowsgi.process.ending import leave
 from picowsgi.process.run import _load_here
 """
     return subprocess.run(

@@ -28,6 +28,11 @@ def is_open(descriptor):
 def me(number):
     signal.raise_signal(number)
 
+# What a shell has in background ignores some of them, and hands that on.
+for number in ALL:
+    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    signal.signal(number, default)
+
 def blocked():
     return signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
@@ -91,6 +96,18 @@ def test_the_pipe_is_readable_when_there_is_a_number() -> None:
     """)
 
 
+@pytest.mark.parametrize("begin", ["one.expect()", "one.expect()\n    one.install()"])
+def test_a_pipe_that_is_full_loses_a_signal_without_a_word(begin: str) -> None:
+    error = passes(f"""
+    one = Signals(FEW)
+    {begin}
+    for _ in range(100_000):
+        one.wake()
+    me(signal.SIGUSR1)
+    """)
+    assert error == ""
+
+
 def test_signals_of_others_are_not_taken() -> None:
     passes("""
         signal.signal(signal.SIGUSR2, lambda *_: None)
@@ -102,7 +119,7 @@ def test_signals_of_others_are_not_taken() -> None:
     """)
 
 
-def test_before_all_is_loaded_a_stop_ends_the_process_as_ever() -> None:
+def test_before_all_is_loaded_a_stop_ends_the_process_as_usual() -> None:
     ended = run("""
         one = Signals(ALL)
         one.expect()
@@ -396,7 +413,7 @@ def test_handlers_that_are_gone_are_not_for_children() -> None:
     """)
 
 
-def test_a_worker_lets_go_of_the_pipe_of_its_parent() -> None:
+def test_a_worker_closes_the_pipe_of_its_parent() -> None:
     passes("""
         from picowsgi.system import fork_guard
         one = Signals(ALL)
@@ -419,7 +436,7 @@ def test_a_worker_lets_go_of_the_pipe_of_its_parent() -> None:
     """)
 
 
-def test_without_handlers_there_is_nothing_to_let_go_of() -> None:
+def test_without_handlers_there_is_nothing_to_close() -> None:
     passes("""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         one = Signals(ALL)

@@ -74,7 +74,7 @@ class Site:
         }.items():
             monkeypatch.setattr(core, name, stub)
         thread: Any = SimpleNamespace(
-            pointer=self, request=self.request, block=b"", owner=ref(self)
+            pointer=self, request=self.request, block=b"", block_size=[0], owner=ref(self)
         )
         self.kept = SharedState(SimpleNamespace(loans={}))  # type: ignore[arg-type]
         self.kept.templates[64] = {"REQUEST_METHOD": "GET", "REQUEST_URI": "/a"}

@@ -79,7 +79,7 @@ class EndOfTestError(Exception):
 
 
 class StubFleet:
-    """Those that serve, for whom nothing happens but what the test says."""
+    """Members that do nothing on their own: the test decides each event."""
 
     def __init__(self, settings: Any, spawn: Any, target: int) -> None:
         self.settings, self.spawn, self.target = settings, spawn, target
@@ -241,7 +241,7 @@ class Desk:
 
     @property
     def words(self) -> list[int]:
-        """What a worker has said, but for its signs of life."""
+        """The messages of a worker, without its heartbeats."""
         return [byte for byte in self.said if byte != status_pipe.HEARTBEAT]
 
     @property
@@ -741,7 +741,7 @@ def test_other_signals_only_wake_it(desk: Make, number: int) -> None:
     assert one.fleet.calls == ["kill"]
 
 
-# Signs of life
+# Heartbeats
 
 
 def pings(calls: list[Any]) -> list[float]:
@@ -754,7 +754,7 @@ def test_a_process_that_serves_shows_that_it_lives(desk: Make) -> None:
     assert pings(calls) == [1000.0, 1000.0, 1005.0, 1010.0], "expected its threads to be ready"
 
 
-def test_silent_workers_are_no_sign_of_life(desk: Make) -> None:
+def test_silent_workers_are_no_heartbeat(desk: Make) -> None:
     one = desk(workers=2)
     child = Child(1)
     child.last_heartbeat = 1000.0
@@ -842,7 +842,7 @@ def test_a_process_with_a_stuck_request_is_replaced_once(desk: Make) -> None:
     embedded = desk()
     embedded.threads.stuck = True
     embedded.run(lambda: None)
-    assert embedded.fleet.calls == ["kill"], "expected nothing that cannot be had"
+    assert embedded.fleet.calls == ["kill"], "expected nothing else"
 
 
 # Waiting

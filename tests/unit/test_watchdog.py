@@ -50,7 +50,7 @@ def test_a_silent_worker_writes_its_stacks_and_is_killed_a_second_later(
     assert (one.silent, one.sent, one.kill_at) == (True, [signal.SIGQUIT], 1005.5)
     assert (other.silent, other.sent, other.kill_at) == (False, [], math.inf)
     (message,) = caplog.messages
-    assert message.startswith("worker 1 has given no sign of life for 4 s and will be killed; ")
+    assert message.startswith("worker 1 has sent no heartbeat for 4 s and will be killed; ")
 
 
 def test_one_that_is_to_be_killed_sooner_is(caplog: pytest.LogCaptureFixture) -> None:
@@ -101,13 +101,13 @@ def test_a_worker_that_has_grown_is_to_be_replaced(caplog: pytest.LogCaptureFixt
 
 
 def test_memory_is_looked_at_every_two_seconds_while_that_is_of_use() -> None:
-    one, worn, program = Worker(1), Worker(2), Worker(3, program=True)
-    worn.needs_replacement = True
+    one, replaced, program = Worker(1), Worker(2), Worker(3, program=True)
+    replaced.needs_replacement = True
     program.size = 10**9
     watchdog = watch(max_worker_rss=1000)
     for now in (1000.0, 1001.0, 1001.9, 1002.0, 1003.0, 1004.5):
-        watchdog.check([one, worn, program], now)
-    assert (one.weighed, worn.weighed, program.weighed) == (3, 0, 0)
+        watchdog.check([one, replaced, program], now)
+    assert (one.weighed, replaced.weighed, program.weighed) == (3, 0, 0)
     assert not program.needs_replacement
     watchdog = watch()
     watchdog.check([one], 1000.0)

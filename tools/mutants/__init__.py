@@ -18,13 +18,13 @@ How it works:
   cosmic-ray. Comments, strings, assertions, annotations and log texts are left alone.
 - `builder` copies the checkout to build/mutants/, once for each job, and builds the core there (for
   mutants of Python alone it takes that of the checkout). A mutant of a C file costs two
-  compilations (with sanitizers for the C tests, without for Python): programs and the extension
-  module are linked from objects. A mutant does not count if it does not compile, or if its object
-  code is that of the original.
-- `likely` names the tests that are most likely to notice a mutant of a file, the unit tests of a
-  Python module before those that run a server. `runner` runs the unit tests, the tests that noticed
-  a mutant of that file before, and then the other likely ones. A hang counts as noticed. A test
-  that notices its first mutant must pass without the mutation, too.
+  compilations (with sanitizers for the C tests, without for Python) and one link for each: the core
+  is a library that the C tests load. A mutant does not count if it does not compile, or if its
+  object code is that of the original.
+- `likely` names the tests that are most likely to notice a mutant of a file. `runner` runs the C
+  tests or the unit tests of a Python module first, because they take seconds. Then it runs the
+  tests that noticed a mutant of that file before, and at last the other likely ones. A hang counts
+  as noticed. A test that notices its first mutant must pass without the mutation, too.
 - `known` keeps results in build/mutants/known.json. A result holds as long as neither the function
   nor its tests change. equivalent.txt lists mutants that do not change the behaviour, with reasons.
 

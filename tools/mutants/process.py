@@ -63,7 +63,8 @@ def run(
 
 
 def _limit(checked: bool) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for what it has in background
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)  # a shell ignores them for what it has in background
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for what, most in ((resource.RLIMIT_FSIZE, _FILE), (resource.RLIMIT_AS, _MEMORY)):
         if not (checked and what == resource.RLIMIT_AS):

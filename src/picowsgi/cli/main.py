@@ -5,8 +5,10 @@ Never shows a traceback of picowsgi's own: what is wrong is said in one or two l
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,8 +17,17 @@ from picowsgi import __version__, core
 from picowsgi.cli.arguments import PROGRAM, Arguments, describe_settings, read_arguments
 from picowsgi.config.load import load_settings
 from picowsgi.config.log_config import read_log_config
+from picowsgi.config.settings import OPTIONS
 from picowsgi.errors import AppImportError, ConfigError
-from picowsgi.log import configure, write_standard_error
+from picowsgi.log import (
+    configure,
+    format_json,
+    has_error_log,
+    is_json,
+    open_error_log,
+    write_error_log,
+    write_standard_error,
+)
 from picowsgi.process.hooks import load_hooks
 from picowsgi.process.restart import Command, take_inherited
 from picowsgi.process.run import check, run
@@ -49,19 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except click.ClickException as error:
-        _say_error(error.format_message())
-        _say(f"Try '{PROGRAM} --help' for the options.")
-        return _USAGE_ERROR
+        hint = f"Try '{PROGRAM} --help' for the options."
+        return _fail(_USAGE_ERROR, argv, error.format_message(), hint=hint)
     except ConfigError as error:
-        _say_error(str(error))
-        return _USAGE_ERROR
+        return _fail(_USAGE_ERROR, argv, str(error))
     except AppImportError as error:
-        _say(error.application_traceback.rstrip("\n"))
-        _say_error(str(error))
-        return _FAILURE
+        return _fail(_FAILURE, argv, str(error), traceback=error.application_traceback)
     except OSError as error:  # a BindError mostly; or no descriptors are left, or the like
-        _say_error(str(error))
-        return _FAILURE
+        return _fail(_FAILURE, argv, str(error))
     except KeyboardInterrupt:
         return _INTERRUPTED
 
@@ -77,13 +83,17 @@ def _run(argv: Sequence[str] | None) -> int:
         settings = load_settings(
             command.options, config_file=command.config_file, source="command line"
         )
-    configure(settings.log_level, settings.log_format)
-    prepare = None
-    if settings.log_config:
-        prepare = read_log_config(settings.log_config)
-        if not (settings.user or settings.group):
-            prepare()  # in the directory of the start, and before anything is logged
-            prepare = None
+    in_terminal = settings.error_log == "-" and is_terminal(sys.stderr)
+    configure(
+        settings.log_level,
+        settings.log_format,
+        terminal=in_terminal,
+        colour=wants_colour(in_terminal=in_terminal, standard=settings.error_log == "-"),
+    )
+    prepare = _prepare_logs(settings)
+    if prepare is not None and not (settings.user or settings.group):
+        prepare()  # before anything is logged
+        prepare = None
     load = _loader(command.app, settings)
 
     def announce(sockets: list[socket.socket]) -> None:
@@ -94,6 +104,25 @@ def _run(argv: Sequence[str] | None) -> int:
         return _check(command, settings, load)
     core.share_heap()
     return run(load, settings, announce, start_again, inherited, prepare)
+
+
+def _prepare_logs(settings: Settings) -> Callable[[], None] | None:
+    """Return what opens the error log's files, if there are any; it is for the user that serves.
+
+    Both raise ConfigError.
+    """
+    apply = read_log_config(settings.log_config) if settings.log_config else None
+    path = settings.error_log
+    if path == "-":
+        return apply
+    path = str(Path(settings.chdir, path).absolute())
+
+    def prepare() -> None:
+        open_error_log(path, 0o644 & ~max(settings.umask, 0))
+        if apply is not None:
+            apply()
+
+    return prepare
 
 
 def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication]:
@@ -138,7 +167,7 @@ def _name_of(command: Arguments, settings: Settings) -> str:
 
 def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]) -> str:
     """Return what is said when it serves: what, where, by how many, and how to end it."""
-    plain = not wants_colour(in_terminal=is_terminal(sys.stderr))
+    plain = is_json() or has_error_log() or not wants_colour(in_terminal=is_terminal(sys.stderr))
 
     def style(text: str, colour: str) -> str:
         return text if plain else click.style(text, fg=colour, bold=True)
@@ -152,15 +181,36 @@ def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]
         threads = f"{settings.workers} workers, {threads} each"
     return (
         f"{style(PROGRAM, 'green')} {__version__} serving {_name_of(command, settings)} on {urls} "
-        f"(pid {os.getpid()})\n{threads}; press Ctrl-C to stop"
+        f"(pid {os.getpid()})"
+        + (f", {threads}" if is_json() else f"\n{threads}; press Ctrl-C to stop")
     )
 
 
-def _say_error(message: str) -> None:
-    _say(f"{PROGRAM}: error: {message}")
+def _fail(
+    status: int, argv: Sequence[str] | None, message: str, *, traceback: str = "", hint: str = ""
+) -> int:
+    """Say why it ends, on standard error and in a file that is the error log; return the status."""
+    if is_json() or _wants_json(sys.argv[1:] if argv is None else argv):
+        text = format_json(message, level=logging.ERROR, traceback=traceback)
+    else:
+        lines = [traceback.rstrip("\n"), f"{PROGRAM}: error: {message}", hint]
+        text = "".join(f"{line}\n" for line in lines if line)
+    write_standard_error(text)
+    if has_error_log():
+        write_error_log(text)
+    return status
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Tell whether JSON is asked for where no settings could be made of the arguments."""
+    given = os.environ.get(OPTIONS["log_format"].variable, "")
+    for argument, after in zip(arguments, [*arguments, ""][1:], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == OPTIONS["log_format"].flag:
+            given = value if equals else after
+    return given.strip().lower() == "json"
 
 
 def _say(text: str) -> None:
-    """Write a line to standard error; where nobody can read it, serving is still worth it."""
-    if text:
-        write_standard_error(f"{text}\n")  # at once: other lines go to the same terminal
+    """Say something at the start; where nobody can read it, serving is still worth it."""
+    write_error_log(format_json(text) if is_json() else f"{text}\n")

@@ -18,10 +18,12 @@ JSON = (
 )
 #: For a terminal.
 SHORT = "%(c)s %(s)s %(m)s %(R)s %(B)s B %(d)s"
+#: The same with the id of the request.
+JSON_WITH_ID = JSON[:-1] + ',"request_id":"%(I)s"}'
 _NAMED = {"common": COMMON, "combined": COMBINED, "json": JSON, "short": SHORT}
 
 #: What the parts of the kind "letter" may be.
-LETTERS = frozenset("BDHLMQRTUbcdhmpqstu")
+LETTERS = frozenset("BDHILMQRTUbcdhmpqstu")
 
 _ATOM = re.compile(r"%(?:%|\((?:\{([^{}()]+)\}([a-z])|([A-Za-z]))\)s)")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")

@@ -318,7 +318,13 @@ class Settings:
         kind="choice",
         metavar="FORMAT",
         choices=("text", "json"),
-        help="text or json, for the error log",
+        help="text or json, for all lines",
+    )
+    request_id: bool = _LOGS.option(
+        False, kind="flag", help="give each request an ID, or take X-Request-ID"
+    )
+    error_log: str = _LOGS.option(
+        "-", kind="str", metavar="FILE", help="file of the error log; -: standard error"
     )
     log_config: str = _LOGS.option(
         "", kind="str", metavar="FILE", help="TOML or JSON for logging.config.dictConfig"

@@ -19,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
+from picowsgi.line_output import end_outputs, flush_standard_streams
+
 _LEAST = 1.0  # seconds for the threads of an application, however late it is
 
 
@@ -109,7 +111,6 @@ def _application_threads() -> list[threading.Thread]:
 
 def _exit(status: int) -> NoReturn:
     logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
+    flush_standard_streams()
+    end_outputs()
     os._exit(status)

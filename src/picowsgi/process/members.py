@@ -155,6 +155,7 @@ class OwnThreads(Member):
         """Give the threads up: they cannot be ended."""
         self._pool.stop_now()
         self.abandoned = True
+        self._pool.close()
 
     def has_ended(self) -> bool:
         """Tell whether it has ended; never waits."""

@@ -10,12 +10,12 @@ import dataclasses
 import gc
 import os
 import signal
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 from picowsgi import core
+from picowsgi.log import get_logger
 from picowsgi.process import ending
 from picowsgi.process.members import ChildProcess, Member
 from picowsgi.process.restart import Command, Inherited, Role, describe
@@ -81,7 +81,7 @@ class Spawner:
                     other.close()
             status = self._work(pipe)
         except BaseException:
-            traceback.print_exc()
+            get_logger().critical("a worker has failed", exc_info=True)
         finally:
             ending.leave(status)
 

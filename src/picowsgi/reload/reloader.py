@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import socket
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import invalidate_caches
@@ -168,6 +167,6 @@ def _be_watcher(snapshot: Snapshot, channel: Channel, unused: Sequence[int]) -> 
             signal.signal(number, signal.SIG_IGN)
         watch(snapshot, channel)
     except BaseException:
-        traceback.print_exc()
+        get_logger().critical("a process of the reloader has failed", exc_info=True)
     finally:
         os._exit(0)

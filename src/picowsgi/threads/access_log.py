@@ -5,15 +5,18 @@ Never formats a line: that is the core's (csrc/access.c), which escapes what com
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from picowsgi import core
-from picowsgi.config.log_format import Part, is_json, parse_format
+from picowsgi.config.log_format import JSON_WITH_ID, Part, is_json, parse_format
+from picowsgi.line_output import may_block, open_log
 from picowsgi.log import get_logger
 from picowsgi.system.terminal import is_terminal, wants_colour
+from picowsgi.threads.line_relay import LineRelay
 
 if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
@@ -41,8 +44,21 @@ _CODES = {
     "Q": core.ATOM_QUEUE,
     "c": core.ATOM_CLOCK,
     "t": core.ATOM_TIME,
+    "I": core.ATOM_REQUEST_ID,
     "d": core.ATOM_DURATION,
 }
+
+
+#: Where the lines go if a program, or --log-config, has given it handlers.
+_logger = logging.getLogger("picowsgi.access")
+
+
+def _write_records(_descriptor: int, lines: bytes, note: Callable[[bytes], object]) -> int:
+    """Write a record for each line, as a `LineRelay` has it done."""
+    for line in lines.splitlines(keepends=True):
+        _logger.info("%s", line.rstrip(b"\n").decode("latin-1"))
+        note(line)
+    return 0
 
 
 class AccessLog:
@@ -53,35 +69,66 @@ class AccessLog:
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.access_log_file
+        is_logged = self._path == "-" and bool(_logger.handlers)
         wanted = settings.access_log == "on"
         if settings.access_log == "auto":
-            wanted = is_terminal(sys.stdout)
-        self.descriptor = self._open() if wanted else -1
+            wanted = is_logged or is_terminal(sys.stdout)
+        self.descriptor = self._open() if wanted and not is_logged else -1
+        self._relay = self._make_relay()
+        if wanted and is_logged:
+            if _logger.level == logging.NOTSET:
+                _logger.setLevel(logging.INFO)
+            self._relay = LineRelay(-1, _write_records)
         #: A line is written at once there, and may have colours.
         self.in_terminal = self.descriptor >= 0 and os.isatty(self.descriptor)
         form = settings.access_log_format
         if form == "auto":
             form = "short" if self.in_terminal else "combined"
+            if settings.log_format == "json":
+                form = "json"
+        if form == "json" and settings.request_id:
+            form = JSON_WITH_ID
         self.json = is_json(form)
+        #: Whether requests get an id, for the log or the application.
+        self.request_ids = settings.request_id or Part("letter", "I") in parse_format(form)
         marks = self.in_terminal or form == "short"
         self.program = compile_format(
             form,
             slow=settings.access_log_slow if marks else 0.0,
-            colour=wants_colour(in_terminal=self.in_terminal, standard=self._path == "-"),
+            colour=wants_colour(
+                in_terminal=self.in_terminal, standard=self._path == "-" and not is_logged
+            ),
         )
 
     def _open(self) -> int:
         if self._path == "-":
             return os.dup(1)
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return open_log(self._path)
+
+    def _make_relay(self) -> LineRelay | None:
+        """Return what takes the lines in place of something that may hold up a writer."""
+        if self.descriptor >= 0 and may_block(self.descriptor):
+            return LineRelay(self.descriptor)
+        return None
 
     @property
     def output(self) -> core.AccessOutput:
         """What the core needs to know of it."""
-        return core.AccessOutput(self.descriptor, self.program, self.json, self.in_terminal)
+        return core.AccessOutput(
+            self._for_core, self.program, self.json, self.in_terminal, self.request_ids
+        )
+
+    @property
+    def _for_core(self) -> int:
+        return self.descriptor if self._relay is None else self._relay.fileno()
+
+    def start(self) -> None:
+        """Begin to write; to be called in the process that serves, once."""
+        if self._relay is not None:
+            self._relay.start()
 
     def reopen(self, log_to: Callable[[int], object]) -> None:
-        """Open the file again, as after a rotation; `log_to` is told the new descriptor.
+        """Open the file again, as after a rotation; `log_to` is told the core's new descriptor.
 
         Where it cannot be opened, that is logged, and the old file stays in use.
         """
@@ -91,15 +138,28 @@ class AccessLog:
             except OSError as error:
                 get_logger().error("cannot open the access log again: %s", error)
                 return
+            if self._relay is not None:
+                self.descriptor = new
+                self._relay.write_to(new)
+                return
             old, self.descriptor = self.descriptor, new
-            log_to(self.descriptor)
+            self._relay = self._make_relay()
+            self.start()
+            log_to(self._for_core)
             os.close(old)
 
-    def close(self) -> None:
-        """Close the file; the core must not write any more."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+    def close(self, most: float, quiet: float) -> int:
+        """Close the file, once the core does not write any more; returns how many lines are lost.
+
+        What has not been written is waited for, as `LineRelay.close` does.
+        """
+        relay, self._relay = self._relay, None
+        descriptor, self.descriptor = self.descriptor, -1
+        if relay is not None:
+            return relay.close(most, quiet)
+        if descriptor >= 0:
+            os.close(descriptor)
+        return 0
 
 
 def compile_format(text: str, *, slow: float = 0.0, colour: bool = False) -> bytes:

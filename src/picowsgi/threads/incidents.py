@@ -5,6 +5,7 @@ Never speaks of what is the client's own doing: that it has gone, or sent what i
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -19,12 +20,44 @@ if TYPE_CHECKING:
 def log_incidents(server: core.CoreServer, settings: Settings) -> None:
     """Write a line for each incident that the core has."""
     for incident in server.incidents():
+        if incident.what == core.INCIDENT_LOG:
+            why = (
+                "nobody read it" if incident.error == errno.EAGAIN else os.strerror(incident.error)
+            )
+            get_logger().warning("%s", describe_lost_lines(incident.unsent, why))
+            continue
+        if incident.what == core.INCIDENT_UNDERSCORE:
+            _warn_of_dropped_header(incident)
+            continue
         level, text = _describe(incident, settings)
         if incident.line:
             text += f": {printable(incident.line)}"
         if incident.address:
             text += f", from {incident.address} port {incident.port}"
-        get_logger().log(level, "%s", text)
+        get_logger().log(level, "%s", text, extra={"request_id": incident.request_id})
+
+
+#: The processes in which a dropped header has been logged: this one, or its parents.
+_told_in: set[int] = set()
+
+
+def _warn_of_dropped_header(incident: core.Incident) -> None:
+    """Name the first header that is dropped in this process, by whichever loop."""
+    if os.getpid() in _told_in:
+        return
+    _told_in.add(os.getpid())
+    client = f" from {incident.address} port {incident.port}" if incident.address else ""
+    get_logger().warning(
+        "the header %s%s is dropped, as are all with an underscore in their name, because an "
+        "application would take it for one with a hyphen (--underscore-fields)",
+        printable(incident.line),
+        client,
+    )
+
+
+def describe_lost_lines(count: int, why: str) -> str:
+    """Return what is said of lines of the access log that were dropped."""
+    return f"{count} lines were dropped because the access log was full: {why}"
 
 
 def _describe(incident: core.Incident, settings: Settings) -> tuple[int, str]:

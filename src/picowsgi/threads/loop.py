@@ -15,10 +15,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from picowsgi import core
-from picowsgi.log import get_logger, show
+from picowsgi.log import get_logger, log_stack, show
 from picowsgi.system.cpus import has_gil, usable_cpus
 from picowsgi.threads.incidents import log_incidents
 from picowsgi.wsgi.environ import SharedState, base_environ
+from picowsgi.wsgi.request_id import WithId
 from picowsgi.wsgi.request_timeout import CAN_INTERRUPT, Guard, interrupt_application
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Loop:
         self._application = application
         self._settings = settings
         self._make_gateway = make_gateway
+        self._has_ids = access.request_ids
         self.core = core.CoreServer(sockets, settings, access, balance)
         self._bases = [base_environ(sock, common) for sock in sockets]
         self._shared = SharedState(self.core)
@@ -110,6 +112,8 @@ class Loop:
         #: A new one gets the number of one that has ended.
         self._threads: list[threading.Thread] = []
         self._guards: dict[int, Guard] = {}
+        #: What the core says of the request that each is at.
+        self._requests: dict[int, Any] = {}
         #: Whether a request did not end though its time was up: the process has to be replaced.
         self.is_stuck = False
         #: How many threads are at requests that do not end, and all that is left of the server.
@@ -122,12 +126,15 @@ class Loop:
 
     def log_stuck(self) -> None:
         """Say where the serving threads are that have not ended."""
-        for thread in self._threads:
+        for number, thread in enumerate(self._threads):
             stack = _stack_of(thread)
             if stack:
-                get_logger().error(
-                    "%s has not ended and is left behind at:\n%s", thread.name, stack
-                )
+                text = f"{thread.name} has not ended and is left behind at:"
+                log_stack(text, stack, self._request_id(number))
+
+    def _request_id(self, number: int) -> str:
+        request = self._requests.get(number)
+        return "" if request is None else core.request_id(request)
 
     def _start_serving_thread(self, start_thread: StartThread) -> None:
         ended = (number for number, one in enumerate(self._threads) if not one.is_alive())
@@ -151,6 +158,9 @@ class Loop:
         application, settings = self._application, self._settings
         if settings.timeout_request and not has_gil():
             application = self._guards[number] = Guard(application)
+        if self._has_ids:
+            self._requests[number] = thread.request
+            application = WithId(application, thread.request)
         return self._make_gateway(
             application, thread, self._bases, self._shared, debug=settings.debug
         )
@@ -187,12 +197,12 @@ class Loop:
             return
         if stuck:
             self.is_stuck = True
-            text = "a request of %s has not ended %g s after its time was up; the thread is at:\n%s"
+            text = f"has not ended {seconds:g} s after its time was up; the thread is at:"
         elif CAN_INTERRUPT:
-            text = "a request of %s has run for %g s and is interrupted at:\n%s"
+            text = f"has run for {seconds:g} s and is interrupted at:"
         else:
-            text = "a request of %s has run for %g s; PyPy cannot interrupt it; it is at:\n%s"
-        get_logger().error(text, thread.name, seconds, stack)
+            text = f"has run for {seconds:g} s; PyPy cannot interrupt it; it is at:"
+        log_stack(f"a request of {thread.name} {text}", stack, self._request_id(number))
         if CAN_INTERRUPT and not stuck:
             interrupt_application(thread.ident or 0, self._guards.get(number))
 

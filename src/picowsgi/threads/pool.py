@@ -16,6 +16,7 @@ from picowsgi import core
 from picowsgi.log import get_logger
 from picowsgi.threads import loop
 from picowsgi.threads.access_log import AccessLog
+from picowsgi.threads.incidents import describe_lost_lines
 from picowsgi.wsgi.gateway import EXTENSIONS, Gateway
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
 
 _NOTHING: Mapping[str, Any] = {}
+_LOG_MOST = 2.0  # seconds at the end for lines of the access log that have not been written
+_LOG_QUIET = 0.3  # seconds of these in which none can be written
 _LOOK = 0.25  # seconds: how soon join() sees that a stop was asked for
 
 
@@ -76,6 +79,7 @@ class ThreadPool:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._running = 0
+        self._is_closed = False
         self._over = threading.Event()
         self._deadline: float | None = None
         #: Threads were left behind at requests that did not end.
@@ -119,6 +123,7 @@ class ThreadPool:
         with self._lock:
             self._running += 1  # this thread: what has begun may end before the rest begins
         try:
+            self._access.start()
             for one in self._loops:
                 one.start(self._start_thread)
         finally:
@@ -164,6 +169,7 @@ class ThreadPool:
                 self.gave_up = True
                 for one in self._loops:
                     one.log_stuck()
+                self.close()
                 return True
             if until is not None and now >= until:
                 return False
@@ -173,11 +179,25 @@ class ThreadPool:
         return True
 
     def close(self) -> None:
-        """Close the log; of a worker that was started, `join` does it."""
+        """Close the log; of a worker that was started, `join` does it.
+
+        Threads that were given up log nothing any more.
+        """
         if self._is_forked:
             return
         with self._lock:
-            self._access.close()
+            is_first = not self._is_closed
+            self._is_closed = True
+            lost = sum(one.core.end_log(_LOG_MOST, _LOG_QUIET) for one in self._loops)
+            lost += self._access.close(_LOG_MOST, _LOG_QUIET)
+        dropped = sum(one.core.dropped_headers for one in self._loops)
+        if dropped and is_first:
+            get_logger().warning(
+                "%d headers with an underscore in their name were dropped (--underscore-fields)",
+                dropped,
+            )
+        if lost:
+            get_logger().warning("%s", describe_lost_lines(lost, "nobody read it until the end"))
 
     def reopen_logs(self) -> None:
         """Open the access log's file again, as after a rotation."""

@@ -16,6 +16,7 @@ from picowsgi.errors import ClientGoneError
 from picowsgi.log import get_logger, request_line
 from picowsgi.system import fork_guard
 from picowsgi.wsgi.environ import EnvironMaker, SharedState
+from picowsgi.wsgi.request_id import id_of
 from picowsgi.wsgi.request_timeout import calls_application, checkpoint
 from picowsgi.wsgi.response import FileWrapper, Response, real_file, to_bytes
 from picowsgi.wsgi.response_head import Head, HeadEncoder
@@ -313,7 +314,11 @@ class Gateway:
         """End a request whose application raised an error, or whose client has gone."""
         self.leave_child(error)
         if isinstance(error, ClientGoneError):
-            get_logger().debug("the client has gone: %s", request_line(environ))
+            get_logger().debug(
+                "the client has gone: %s",
+                request_line(environ),
+                extra={"request_id": id_of(environ)},
+            )
         else:
             self._log(environ, "in the application", error)
         self._close(environ, result)
@@ -332,7 +337,13 @@ class Gateway:
         """Write an error with its traceback; raises nothing, not even what a handler raises."""
         self._note(error)
         try:
-            get_logger().error("error %s: %s", where, request_line(environ), exc_info=error)
+            get_logger().error(
+                "error %s: %s",
+                where,
+                request_line(environ),
+                exc_info=error,
+                extra={"request_id": id_of(environ)},
+            )
         except BaseException as second:
             self._note(second)
 
@@ -340,7 +351,12 @@ class Gateway:
         """Called with each error that ends its request; a subclass may remember it."""
 
     def _complain(self, environ: WSGIEnvironment, text: str) -> None:
-        get_logger().error("the application sent %s: %s", text, request_line(environ))
+        get_logger().error(
+            "the application sent %s: %s",
+            text,
+            request_line(environ),
+            extra={"request_id": id_of(environ)},
+        )
 
     def _recover(self, error: BaseException) -> int:
         """Go on after an error of the server's own, such as no memory; returns as `serve` does."""

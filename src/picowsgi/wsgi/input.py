@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import os
-import sys
-from contextlib import suppress
+import threading
 from typing import Any, BinaryIO, NoReturn
+
+from picowsgi.log import write_complaint
 
 
 class _NoContent:
@@ -108,34 +109,41 @@ def open_spooled(request: Any) -> BinaryIO:
     return open(descriptor, "rb")  # noqa: PTH123 (not a path)
 
 
-#: A closed or full stream loses the text; an application that reports an error does not fail.
-_writing = suppress(OSError, ValueError)
+#: The line that a thread has begun, by the thread.
+_begun: dict[int, str] = {}
+_BEGUN_MOST = 8192  # characters; of a longer line that much is written without its end
 
 
 class ErrorStream:
-    """`wsgi.errors`: whatever `sys.stderr` is when it is written to.
+    """`wsgi.errors`: a part of the error log, which never holds up the application.
 
-    It takes no attributes, because all requests have the same one.
+    Lines are written as they are complete, or flushed. A closed or full log loses them: an
+    application that reports an error does not fail. It takes no attributes, because all requests
+    have the same one.
     """
 
     __slots__ = ()
 
     def write(self, text: str) -> int:
         """Write `text`; returns its length."""
-        with _writing:
-            _stderr().write(text)
+        thread = threading.get_ident()
+        begun = _begun.pop(thread, "") + text
+        if "\n" in text or len(begun) > _BEGUN_MOST:
+            lines, end, begun = begun.rpartition("\n")
+            if len(begun) > _BEGUN_MOST:
+                lines, end, begun = lines + end, begun, ""
+            write_complaint(lines + end)
+        if begun:
+            _begun[thread] = begun
         return len(text)
 
     def writelines(self, lines: Any) -> None:
         """Write each of the lines."""
-        with _writing:
-            _stderr().writelines(lines)
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
-        """Flush the stream."""
-        with _writing:
-            _stderr().flush()
-
-
-def _stderr() -> Any:
-    return sys.stderr if sys.stderr is not None else io.StringIO()
+        """Write a line that has been begun."""
+        begun = _begun.pop(threading.get_ident(), "")
+        if begun:
+            write_complaint(begun)

@@ -41,7 +41,7 @@ static bool client_line(client *self, char line[256])
     fail(__FILE__, __LINE__, "a line is too long");
 }
 
-/* Some of the next `size` bytes, at *data. */
+/* Returns some of the next `size` bytes at *data. */
 static size_t client_some(client *self, const char **data, size_t size)
 {
     if (self->at == self->end && !client_fill(self))
@@ -84,12 +84,12 @@ static bool client_piece(client *self, int64_t key, size_t size, int next[WRITER
     return true;
 }
 
-/* What the head of a response says. */
+/* The values in the head of a response. */
 typedef struct {
     int status;
-    long length;   /* -1: it is chunked */
-    long size;     /* X-Size; -1: pieces */
-    long pieces;   /* of each writer; -1: some */
+    long length;   /* -1: chunked */
+    long size;     /* X-Size; -1: the response has pieces */
+    long pieces;   /* of each writer; -1: any number */
     long long key; /* X-Key; 0: none */
     int client;
 } answer;
@@ -139,7 +139,7 @@ static bool client_head(client *self, answer *head)
     }
 }
 
-/* Reads and checks one response. upload: the key of the content that has been sent, or 0. */
+/* Reads and checks one response. upload: the key of the sent content, or 0. */
 static bool client_answer(client *self, int64_t upload)
 {
     answer head;
@@ -163,7 +163,7 @@ static bool client_answer(client *self, int64_t upload)
     return true;
 }
 
-/* ------------------------------------------------------------------ what they do */
+/* ------------------------------------------------------------------ actions of clients */
 
 static bool client_send(client *self, const char *data, size_t size)
 {
@@ -195,7 +195,7 @@ static bool ask(client *self, const char *letters)
     return client_send(self, text, make_requests(self, text, sizeof text, letters));
 }
 
-/* Sends the same head again and again, so that the core recognises it. */
+/* Sends the same head several times, so that the core recognises it. */
 static bool keep_alive(client *self)
 {
     for (int i = 0; i < 12; i++)
@@ -247,7 +247,7 @@ static bool health(client *self)
            head.status == 200 && client_some(self, &data, 3) == 3 && memcmp(data, "ok\n", 3) == 0;
 }
 
-/* Leaves before a response, or within one. */
+/* Disconnects before a response, or within one. */
 static bool leave(client *self, int turn)
 {
     if (!ask(self, turn % 2 == 0 ? "ntl" : "nnl"))

@@ -1,4 +1,4 @@
-/* Stands for Python: threads that serve, and threads of an application that write. */
+/* The part of Python: threads that serve, and threads of an application that write. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,7 @@ struct loan {
     size_t size;         /* of each */
 };
 
-/* In the order of Python: request.lends, then the loan, then the call into the core. */
+/* In Python's order: request.lends, then the loan, then the call into the core. */
 static loan *lend(loop *self, pw_thread *thread, int64_t key, int count, size_t size)
 {
     pw_request *request = pw_thread_request(thread);
@@ -45,7 +45,7 @@ static void drop(loop *self, int64_t exchange)
     while (*at != NULL && (*at)->exchange != exchange)
         at = &(*at)->next;
     loan *own = *at;
-    MUST(own != NULL); /* the core tells of each exchange once */
+    MUST(own != NULL); /* the core names each exchange once */
     *at = own->next;
     pthread_mutex_unlock(&self->lock);
     for (int i = 0; i < PARTS && own->pieces[i] != NULL; i++) {
@@ -102,7 +102,7 @@ static int64_t respond_small(const job *self, int32_t flags)
     return pw_respond(self->thread, head, head_size, body, SMALL, flags);
 }
 
-/* A stream, or (lends) the items of a list. */
+/* A stream, or the items of a list, which are lent. */
 static int64_t respond_in_parts(const job *self, bool framed, bool lends)
 {
     static const char hints[] = "HTTP/1.1 103 Early Hints\r\n\r\n";
@@ -142,8 +142,8 @@ static int64_t echo_in_parts(const job *self, int descriptor, int64_t left)
     char head[256];
     int64_t size = make_head(head, self->key, self->client, left, 0);
     pw_send_first(self->thread, self->exchange, head, size, -1, PW_ADD_SERVER, "", 0, 0);
-    while (left > 0) {  /* chunked, so not with pw_send_file */
-        char part[512]; /* many small ones, and a while without any */
+    while (left > 0) {  /* chunked, so pw_send_file cannot send it */
+        char part[512]; /* many small parts, and then a pause */
         if (left % 4096 < 512)
             sleep_us(1000);
         ssize_t got = pread(descriptor, part, sizeof part, POST_IN_FILE - left);
@@ -168,7 +168,7 @@ static int64_t echo_file(const job *self, int descriptor, int64_t content_size)
 
 /* ------------------------------------------------------------------ several writers */
 
-/* Sends pieces, and the head before the first piece of all. Returns the last outcome of the core. */
+/* Sends pieces, and the head before the first piece of all. Returns the core's last outcome. */
 static int32_t write_pieces(pw_thread *thread, int64_t exchange, int64_t key, int client,
                             int writer, int most)
 {
@@ -243,7 +243,8 @@ static int64_t respond_together(const job *self)
     return pw_finish(self->thread, 0);
 }
 
-/* The helper writes until the response is over, and may begin before or after the thread's response. */
+/* The helper writes until the response is over. It may begin
+ * before or after the thread's response. */
 static int64_t respond_while_written(const job *self, int turn)
 {
     helper_start(&self->at->helpers[turn % HELPERS], self, -1);
@@ -271,7 +272,7 @@ static int64_t abandon(const job *self, int turn)
     return pw_next(self->thread);
 }
 
-/* An upload goes back to the client. The path or the turn decides about other requests. */
+/* An upload is sent back to the client. The path or the turn decides about other requests. */
 static int64_t serve_request(const job *self, int64_t number, int turn)
 {
     const pw_request *request = pw_thread_request(self->thread);
@@ -363,7 +364,7 @@ static void *serve(void *its_place)
     return NULL;
 }
 
-/* ------------------------------------------------------------------ from beginning to end */
+/* ------------------------------------------------------------------ the threads */
 
 void loop_init(loop *self, int number)
 {
@@ -388,7 +389,7 @@ static void place_clear(place *self)
         helper_end(&self->helpers[i]);
 }
 
-/* One whose thread has retired, or one that no thread has had. */
+/* A place whose thread has ended, or that no thread has had. */
 static place *find_place(loop *self)
 {
     for (int i = 0; i < self->thread_count; i++) {

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CLIENTS = LOOPS * CONNECTIONS }; /* with more, connections that are idle would be closed */
+enum { CLIENTS = LOOPS * CONNECTIONS }; /* with more, idle connections would be closed */
 enum { RUN_MS = 2500, MINUTE_MS = 60000 };
 
 static loop loops[LOOPS];
@@ -77,7 +77,7 @@ void piece_fill(char *to, int64_t key, int writer, int number)
                  piece_size(key, writer, number) - PIECE_HEAD);
 }
 
-/* ------------------------------------------------------------------ all of them */
+/* ------------------------------------------------------------------ the whole program */
 
 static void *watch(void *its_loop)
 {
@@ -104,7 +104,7 @@ static int listen_somewhere(void)
     socklen_t size = sizeof address;
     int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     MUST(listener >= 0);
-    address = (struct sockaddr_un){.sun_family = AF_UNIX}; /* the system picks a name */
+    address = (struct sockaddr_un){.sun_family = AF_UNIX}; /* the system chooses a name */
     MUST(bind(listener, (const struct sockaddr *)&address, sizeof address.sun_family) == 0);
     MUST(listen(listener, 128) == 0);
     MUST(getsockname(listener, (struct sockaddr *)&address, &size) == 0);
@@ -190,7 +190,7 @@ int main(void)
     atomic_store(&stopping, true);
     for (int i = 0; i < LOOPS; i++)
         pw_server_stop(loops[i].server, PW_DRAIN);
-    close(listener); /* or who waits to be accepted waits on */
+    close(listener); /* or clients that wait to be accepted would wait without end */
     for (int i = 0; i < CLIENTS; i++)
         pthread_join(clients[i], NULL);
     time_t left = time(NULL); /* no connection is open any more */
@@ -201,7 +201,7 @@ int main(void)
         loop_end(each);
         MUST(pw_server_requests(each->server) > 0);
     }
-    MUST(time(NULL) - left < MINUTE_MS / 2000); /* or nobody has noticed the end of a drain */
+    MUST(time(NULL) - left < MINUTE_MS / 2000); /* or no thread has noticed the end of a drain */
     MUST(count_requests() == atomic_load(&served));
     for (int i = 0; i < LOOPS; i++)
         pw_server_free(loops[i].server);
@@ -213,7 +213,7 @@ int main(void)
         "%d abandoned; %d answers, %d in pieces; %d threads started, %d named slow, %d incidents\n",
         served, lent, dropped, together, too_late, abandoned, answered, of_pieces, births, slow,
         incidents);
-    /* Or it has not tried what it is for. */
+    /* Otherwise the program has not tried what it is for. */
     MUST(lent > 0 && together > 0 && too_late > 0 && abandoned > 0 && answered > 0);
     MUST(of_pieces > 0 && births > 0 && slow > 0 && lent == dropped);
     return 0;

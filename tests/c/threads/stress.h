@@ -1,14 +1,15 @@
 /*
- * ThreadSanitizer watches this program: its threads do at once all that threads can do to the servers
- * of a process, which share a listening socket and a log. The program does not use site.h and check.h,
- * which are for one thread.
+ * ThreadSanitizer watches this program. Its threads do at the same time everything that threads can
+ * do to the servers of a process, which share a listening socket and a log. The program does not
+ * use site.h and check.h, which are for one thread.
  *
- *     serving.c    stands for Python: threads that serve, and threads of an application
+ *     serving.c    the part of Python: threads that serve, and threads of an application
  *     clients.c    clients, which check every byte
  *     stress.c     starts and ends all of them
  *
- * The key of a response decides its content, and no other response has the same key. The number of
- * the client is in the request and in the response. So a client sees a byte of another response.
+ * The key of a response decides its content, and no other response has the same key. The request
+ * and the response contain the number of the client. So a client incidents a byte of another
+ * response.
  */
 #ifndef STRESS_H
 #define STRESS_H
@@ -24,7 +25,8 @@
 #include "api.h"
 
 enum { LOOPS = 2, THREADS = 4, CONNECTIONS = 3 }; /* the last two of each loop */
-/* Slow clients hold threads, which are replaced; one that retires has its place a little longer. */
+/* Threads that wait for slow clients are replaced. A thread that
+ * ends keeps its place a little longer. */
 enum { PLACES = 4 * THREADS };
 enum { SMALL = 2, LARGE = 400000, PART = 60000, PARTS = 3 };
 enum { POST_IN_MEMORY = 3000, BODY_MEMORY = 8192, POST_IN_FILE = 20000 };
@@ -53,7 +55,7 @@ extern atomic_bool stopping;
 extern struct sockaddr_un address;
 extern socklen_t address_size;
 
-/* What has been tried. */
+/* Counts of what the program has tried. */
 extern atomic_int served, lent, dropped, births, slow, incidents; /* of the servers */
 extern atomic_int abandoned, too_late, together;
 extern atomic_int answered, of_pieces; /* of the clients */
@@ -63,7 +65,7 @@ extern atomic_int answered, of_pieces; /* of the clients */
 typedef struct loop loop;
 typedef struct loan loan;
 
-/* A thread of the application: it writes for the request of one serving thread. */
+/* A thread of the application. It writes for the request of one serving thread. */
 typedef struct {
     pthread_t id;
     pthread_mutex_t lock;
@@ -78,10 +80,10 @@ typedef struct {
 typedef struct {
     loop *of;
     int32_t number;
-    _Atomic(pw_thread *) thread; /* owned: freed by main, so that the watching one can nudge it */
+    _Atomic(pw_thread *) thread;
     helper helpers[HELPERS];
     pthread_t id;
-    atomic_bool over; /* nothing is done here any more: the next thread may have the place */
+    atomic_bool over; /* the thread has finished, and the next one may take the place */
 } place;
 
 struct loop {
@@ -89,7 +91,7 @@ struct loop {
     int number;
     pthread_t watcher;
     place threads[PLACES];
-    int thread_count; /* places in use so far; of main, then of the watching thread */
+    int thread_count; /* places used so far; main changes it first, then the watching thread */
     pthread_mutex_t lock;
     loan *loans; /* owned; with the lock */
     pthread_mutex_t taking_news;
@@ -100,7 +102,7 @@ void loop_init(loop *self, int number);
 /* Starts one more serving thread. */
 void start_thread(loop *self);
 void take_news(loop *self, pw_thread *thread);
-/* Call it when all serving threads have ended. It checks that the core has told of every loan. */
+/* Call it when all serving threads have ended. Checks that the core has named every loan. */
 void loop_end(loop *self);
 
 /* ------------------------------------------------------------------ clients.c */

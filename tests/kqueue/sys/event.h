@@ -1,8 +1,9 @@
 /*
- * As much of kqueue(2) as csrc/poll_kqueue.c needs, over epoll(7), for tests on a system that has
- * none. What it does as the BSDs do: reading and writing are filters of their own; EV_CLEAR tells a
- * change once, without it a state as long as it lasts; EV_ADD tells what is there already; EV_EOF with
- * the socket's error; a list of changes ends at the first that fails.
+ * The part of kqueue(2) that csrc/poll_kqueue.c needs, made of epoll(7), for tests on a system
+ * without kqueue(2). It behaves as on the BSDs. Reading and writing are filters of their own.
+ * EV_CLEAR reports a change once; without it a state is told while it lasts. EV_ADD reports
+ * what is there already. EV_EOF comes with the socket's error. A list of changes ends at the first
+ * one that fails.
  */
 #ifndef PW_TESTS_EVENT_H
 #define PW_TESTS_EVENT_H
@@ -24,7 +25,7 @@ struct kevent {
     short filter;
     unsigned short flags;
     unsigned int fflags; /* EV_EOF: the error of the socket, or 0 */
-    intptr_t data;       /* bytes to be read; EVFILT_WRITE: 1 */
+    intptr_t data;       /* bytes to read; EVFILT_WRITE: 1 */
     void *udata;
 };
 
@@ -39,7 +40,7 @@ struct kevent {
 int kqueue(void);
 int kevent(int queue, const struct kevent *changes, int change_count, struct kevent *events,
            int event_count, const struct timespec *timeout);
-/* Instead of close(2). */
+/* Call it instead of close(2). */
 int kqueue_close(int queue);
 #define close(queue) kqueue_close(queue)
 

@@ -1,0 +1,71 @@
+/*
+ * The id of a request: what a trusted peer calls it, or a new UUID (RFC 9562, version 4) that is made of
+ * a seed, without a system call. Ids are not secret, and nobody need be unable to guess the next one.
+ */
+#include <netinet/in.h>
+#include <string.h>
+
+#include "head.h"
+#include "request_id.h"
+
+bool pw_peer_is_trusted(const pw_conn *conn)
+{
+    switch (conn->peer.any.sa_family) {
+    case AF_INET:
+        return conn->peer.v4.sin_addr.s_addr == htonl(INADDR_LOOPBACK);
+    case AF_INET6:
+        return IN6_IS_ADDR_LOOPBACK(&conn->peer.v6.sin6_addr);
+    default:
+        return true; /* a unix socket */
+    }
+}
+
+/* The next number of a sequence (SplitMix64), which has each number once. */
+static uint64_t next_number(uint64_t *state)
+{
+    uint64_t number = *state += 0x9e3779b97f4a7c15;
+    number = (number ^ number >> 30) * 0xbf58476d1ce4e5b9;
+    number = (number ^ number >> 27) * 0x94d049bb133111eb;
+    return number ^ number >> 31;
+}
+
+static void new_id(uint64_t seed[2], char *to)
+{
+    static const char hex[] = "0123456789abcdef";
+    uint64_t parts[2] = {next_number(&seed[0]), next_number(&seed[1])};
+    parts[0] = (parts[0] & ~(uint64_t)0xf000) | 0x4000;
+    parts[1] = (parts[1] & ~((uint64_t)3 << 62)) | (uint64_t)2 << 62;
+    for (int i = 0; i < 32; i++) {
+        if (i == 8 || i == 12 || i == 16 || i == 20)
+            *to++ = '-';
+        *to++ = hex[parts[i / 16] >> (60 - i % 16 * 4) & 15];
+    }
+    *to = '\0';
+}
+
+/* What can stand in a log, in a quoted text too. */
+static bool is_id(pw_span value)
+{
+    if (value.size == 0 || value.size >= PW_REQUEST_ID_SIZE)
+        return false;
+    for (size_t i = 0; i < value.size; i++) {
+        char c = value.at[i];
+        if (c <= ' ' || c >= 127 || c == '"' || c == '\\')
+            return false;
+    }
+    return true;
+}
+
+void pw_request_id(pw_server *server, const pw_conn *conn, const pw_head *head,
+                   char to[PW_REQUEST_ID_SIZE])
+{
+    if (pw_peer_is_trusted(conn)) {
+        pw_span value = pw_find_field(head, "x-request-id", 12);
+        if (is_id(value)) {
+            memcpy(to, value.at, value.size);
+            to[value.size] = '\0';
+            return;
+        }
+    }
+    new_id(server->request_seed, to);
+}

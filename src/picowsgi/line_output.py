@@ -1,0 +1,345 @@
+"""Writes lines to files, pipes and terminals without waiting long for them.
+
+A pipe that nobody reads, and a terminal that is held, take nothing for any time. A thread of its
+own writes there, so nobody else waits longer than `WAIT`. Never sets a flag of a descriptor that is
+inherited: other processes share it. Never tears a line: see `write_lines`.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import fcntl
+import os
+import select
+import signal
+import stat
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Bytes that may wait in an output; lines beyond that are dropped.
+QUEUE_MOST = 256 * 1024
+#: Seconds that a thread waits for its line to be written. As long as an output stands still, only
+#: the first line is waited for.
+WAIT = 0.1
+#: Seconds at the end of the process for what still waits.
+END_WAIT = 0.5
+_STANDARD_ERROR = 2
+
+
+def may_block(descriptor: int) -> bool:
+    """Tell whether writing there may take any time. Raises OSError."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISCHR(mode):
+        return os.isatty(descriptor)  # and not /dev/null
+    return not stat.S_ISREG(mode)
+
+
+def open_log(path: str | os.PathLike[str], mode: int = 0o644) -> int:
+    """Open a file to which lines are added, and return its descriptor. Raises OSError.
+
+    A FIFO needs no reader: until there is one, it takes what it has room for.
+    """
+    more = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    if not Path(path).is_fifo():
+        return os.open(path, os.O_WRONLY | more, mode)
+    try:
+        return os.open(path, os.O_RDWR | more)
+    except PermissionError:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | more)  # which wants a reader
+        os.set_blocking(descriptor, True)  # opened here, so it is shared with nobody
+        return descriptor
+
+
+def write_lines(
+    descriptor: int, data: bytes, note: Callable[[bytes], object] = lambda _lines: None
+) -> int:
+    """Write whole lines, however long that takes; return how many could not be written.
+
+    `note` is called with those that have been written, as it goes on.
+
+    The lines of several processes are not mixed on a pipe: each is written by one call, where it
+    has at most PIPE_BUF bytes, and while it is, this process has a lock of the pipe itself. Every
+    process of every server that writes there takes it, so longer lines stay whole as well.
+    """
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return data.count(b"\n")
+    is_pipe = stat.S_ISFIFO(status.st_mode)
+    failed = 0
+    with _locked(descriptor, (status.st_dev, status.st_ino)) if is_pipe else nullcontext():
+        for part in split_lines(data, select.PIPE_BUF):
+            failed += (not_written := _write(descriptor, part))
+            if not not_written:
+                note(part)
+    return failed
+
+
+def split_lines(data: bytes, most: int) -> Iterator[bytes]:
+    """Split at line ends into parts of `most` bytes; a longer line is a part of its own."""
+    start = 0
+    while len(data) - start > most:
+        end = data.rfind(b"\n", start, start + most)
+        if end < 0:
+            end = data.find(b"\n", start)
+        if end < 0:
+            break
+        yield data[start : end + 1]
+        start = end + 1
+    if start < len(data):
+        yield data[start:]
+
+
+def _write(descriptor: int, data: bytes) -> int:
+    """Write it all; return how many lines of it could not be written."""
+    try:
+        while data:
+            try:
+                data = data[os.write(descriptor, data) :]
+            except BlockingIOError:  # another process has set O_NONBLOCK
+                poll = select.poll()
+                poll.register(descriptor, select.POLLOUT)
+                poll.poll()
+    except OSError:
+        return max(data.count(b"\n"), 1)
+    return 0
+
+
+#: A lock for each pipe: the system's lock keeps out other processes alone.
+_pipe_locks: dict[tuple[int, int], threading.Lock] = {}
+
+
+@contextmanager
+def _locked(descriptor: int, pipe: tuple[int, int]) -> Iterator[None]:
+    with _pipe_locks.setdefault(pipe, threading.Lock()):
+        is_locked = False
+        with suppress(OSError):  # not every system can lock a pipe
+            fcntl.lockf(descriptor, fcntl.LOCK_EX)
+            is_locked = True
+        try:
+            yield
+        finally:
+            if is_locked:
+                with suppress(OSError):
+                    fcntl.lockf(descriptor, fcntl.LOCK_UN)
+
+
+def start_writer(run: Callable[[], object]) -> None:
+    """Start a thread that writes. Raises RuntimeError where none can be started.
+
+    It gets no signals: SIGPIPE may be fatal if the application wants that, and all others are for
+    the threads that hold them back at times.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        _thread.start_new_thread(run, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Item:
+    """Lines for a descriptor, -1 for none; `done` is unlocked when they have been written."""
+
+    __slots__ = ("data", "descriptor", "done", "is_own")
+
+    def __init__(self, descriptor: int, data: bytes) -> None:
+        self.data = data
+        self.is_own = False
+        if descriptor > _STANDARD_ERROR:
+            # Its number may be another file's by the time that the thread writes.
+            with suppress(OSError):
+                descriptor = os.dup(descriptor)
+                self.is_own = True
+        self.descriptor = descriptor
+        self.done = _thread.allocate_lock()
+        self.done.acquire()
+
+    def finish(self) -> None:
+        if self.is_own:
+            with suppress(OSError):
+                os.close(self.descriptor)
+        self.done.release()
+
+
+class LineOutput:
+    """Lines for one place, such as standard error, from any thread.
+
+    What a file does not take, because its disk is full, is kept to the byte and written first the
+    next time. When more than `QUEUE_MOST` waits, lines are dropped whole and counted; once it goes
+    on, the line that `describe_lost` makes of their number is written.
+    """
+
+    def __init__(self, describe_lost: Callable[[int], bytes]) -> None:
+        self._describe_lost = describe_lost
+        self.forget()
+        _outputs.add(self)
+
+    def forget(self) -> None:
+        """Begin again in a forked process: what waits is its parent's."""
+        # Reentrant, because a signal handler may log too.
+        self._lock = threading.RLock()
+        self._waiting: deque[_Item] = deque()
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._has_thread = False
+        self._is_late = False
+        self._is_over = False
+        self._lost = 0
+        #: What a file has not taken, and whether that begins within a line.
+        self._rest = b""
+        self._is_cut = False
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Write whole lines, wait for that if it is soon, and lose them if too many wait."""
+        try:
+            blocks = may_block(descriptor)
+        except OSError:
+            return
+        if not blocks:
+            self._write_file(descriptor, data)
+        elif self._is_over or not self._start():
+            self._write_now(descriptor, data)
+        else:
+            self._put(descriptor, data)
+
+    def end(self, patience: float = END_WAIT) -> None:
+        """Wait for what has not been written, at most so many seconds; no thread is used later."""
+        if self._has_thread and not self._is_over:
+            item = _Item(-1, b"")
+            with self._lock:
+                self._waiting.append(item)
+            self._wake.put(None)
+            item.done.acquire(timeout=patience)
+        self._is_over = True
+
+    def replace(self, descriptor: int, new: int) -> None:
+        """Have a descriptor mean another file, whose own descriptor is closed."""
+        with self._lock:
+            if self._rest:
+                self._write_file(descriptor, b"")
+            if self._rest and self._is_cut:  # the end of a line is nothing for another file
+                self._rest = self._rest.partition(b"\n")[2]
+                self._is_cut = False
+                self._lost += 1
+            os.dup2(new, descriptor, inheritable=False)
+        os.close(new)
+
+    # ---------------------------------------------------------------- pipes and terminals
+
+    def _start(self) -> bool:
+        with self._lock:
+            if not self._has_thread:
+                try:
+                    start_writer(self._run)
+                except RuntimeError:  # none can be started, or Python is at its end
+                    return False
+                self._has_thread = True
+        return True
+
+    def _put(self, descriptor: int, data: bytes) -> None:
+        with self._lock:
+            if sum(len(one.data) for one in self._waiting) + len(data) > QUEUE_MOST:
+                self._lost += data.count(b"\n")
+                return
+            item = _Item(descriptor, data)
+            self._waiting.append(item)
+            is_late = self._is_late
+        self._wake.put(None)
+        if not is_late and not item.done.acquire(timeout=WAIT):
+            self._is_late = True
+
+    def _run(self) -> None:
+        while True:
+            self._wake.get()
+            with self._lock:
+                item = self._waiting[0]
+            with suppress(Exception):  # nobody is there to be told
+                self._write_item(item)
+            with self._lock:
+                self._waiting.popleft()
+                if not self._waiting:
+                    self._is_late = False
+            item.finish()
+
+    def _write_item(self, item: _Item) -> None:
+        if item.descriptor < 0:
+            return
+        failed = write_lines(item.descriptor, item.data)
+        self._lost += failed
+        if self._lost and not failed:
+            lost, self._lost = self._lost, 0
+            write_lines(item.descriptor, self._describe_lost(lost))
+
+    def _write_now(self, descriptor: int, data: bytes) -> None:
+        """Write without the thread, as much as is taken soon."""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        until = time.monotonic() + WAIT
+        for part in split_lines(data, select.PIPE_BUF):
+            left = until - time.monotonic()
+            if left < 0 or not poll.poll(left * 1000) or _write(descriptor, part):
+                return
+
+    # ---------------------------------------------------------------- files
+
+    def _write_file(self, descriptor: int, data: bytes) -> None:
+        with self._lock:
+            if len(self._rest) > QUEUE_MOST:
+                self._lost += data.count(b"\n")
+                data = b""
+            if self._lost and data:
+                data = self._describe_lost(self._lost) + data
+                self._lost = 0
+            self._rest += data
+            with suppress(OSError):
+                while self._rest:
+                    size = os.write(descriptor, self._rest)
+                    self._is_cut = self._rest[size - 1 : size] != b"\n"
+                    self._rest = self._rest[size:]
+
+
+def flush_standard_streams() -> None:
+    """Write what the program has printed; a stream that takes nothing is not waited for long."""
+    is_done = _thread.allocate_lock()
+
+    def flush() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        is_done.release()
+
+    is_done.acquire()
+    try:
+        start_writer(flush)
+    except RuntimeError:
+        flush()
+    is_done.acquire(timeout=END_WAIT)
+
+
+_outputs: WeakSet[LineOutput] = WeakSet()
+
+
+def end_outputs() -> None:
+    """Wait for what has not been written, but not long: the process ends."""
+    for output in list(_outputs):
+        output.end()
+
+
+def _forget() -> None:
+    _pipe_locks.clear()
+    for output in list(_outputs):
+        output.forget()
+
+
+atexit.register(end_outputs)
+os.register_at_fork(after_in_child=_forget)
