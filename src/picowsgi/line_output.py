@@ -7,20 +7,23 @@ inherited: other processes share it. Never tears a line: see `write_lines`.
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import fcntl
 import os
-import select
+import select as select_module
 import signal
 import stat
 import sys
-import threading
-import time
+
+# By name, so that this module keeps the originals if gevent or eventlet patches the modules later:
+# the error log has to report that.
+from _thread import LockType, RLock, allocate_lock, start_new_thread
 from collections import deque
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from queue import SimpleQueue
+from select import PIPE_BUF, select
+from time import monotonic
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -35,6 +38,8 @@ WAIT = 0.1
 #: Seconds at the end of the process for what still waits.
 END_WAIT = 0.5
 _STANDARD_ERROR = 2
+#: eventlet removes it, if it has patched before.
+_poll = getattr(select_module, "poll", None)
 
 
 def may_block(descriptor: int) -> bool:
@@ -79,7 +84,7 @@ def write_lines(
     is_pipe = stat.S_ISFIFO(status.st_mode)
     failed = 0
     with _locked(descriptor, (status.st_dev, status.st_ino)) if is_pipe else nullcontext():
-        for part in split_lines(data, select.PIPE_BUF):
+        for part in split_lines(data, PIPE_BUF):
             failed += (not_written := _write(descriptor, part))
             if not not_written:
                 note(part)
@@ -108,21 +113,28 @@ def _write(descriptor: int, data: bytes) -> int:
             try:
                 data = data[os.write(descriptor, data) :]
             except BlockingIOError:  # another process has set O_NONBLOCK
-                poll = select.poll()
-                poll.register(descriptor, select.POLLOUT)
-                poll.poll()
+                _wait_for_room(descriptor, None)
     except OSError:
         return max(data.count(b"\n"), 1)
     return 0
 
 
+def _wait_for_room(descriptor: int, seconds: float | None) -> bool:
+    """Wait until the descriptor takes bytes; None: without a limit. False: it does not."""
+    if _poll is None:
+        return bool(select([], [descriptor], [], seconds)[1])
+    waiter = _poll()
+    waiter.register(descriptor, select_module.POLLOUT)
+    return bool(waiter.poll(None if seconds is None else seconds * 1000))
+
+
 #: A lock for each pipe: the system's lock keeps out other processes alone.
-_pipe_locks: dict[tuple[int, int], threading.Lock] = {}
+_pipe_locks: dict[tuple[int, int], LockType] = {}
 
 
 @contextmanager
 def _locked(descriptor: int, pipe: tuple[int, int]) -> Iterator[None]:
-    with _pipe_locks.setdefault(pipe, threading.Lock()):
+    with _pipe_locks.setdefault(pipe, allocate_lock()):
         is_locked = False
         with suppress(OSError):  # not every system can lock a pipe
             fcntl.lockf(descriptor, fcntl.LOCK_EX)
@@ -143,7 +155,7 @@ def start_writer(run: Callable[[], object]) -> None:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        _thread.start_new_thread(run, ())
+        start_new_thread(run, ())
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -162,7 +174,7 @@ class _Item:
                 descriptor = os.dup(descriptor)
                 self.is_own = True
         self.descriptor = descriptor
-        self.done = _thread.allocate_lock()
+        self.done = allocate_lock()
         self.done.acquire()
 
     def finish(self) -> None:
@@ -188,7 +200,7 @@ class LineOutput:
     def forget(self) -> None:
         """Begin again in a forked process: what waits is its parent's."""
         # Reentrant, because a signal handler may log too.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._waiting: deque[_Item] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._has_thread = False
@@ -282,12 +294,10 @@ class LineOutput:
 
     def _write_now(self, descriptor: int, data: bytes) -> None:
         """Write without the thread, as much as is taken soon."""
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        until = time.monotonic() + WAIT
-        for part in split_lines(data, select.PIPE_BUF):
-            left = until - time.monotonic()
-            if left < 0 or not poll.poll(left * 1000) or _write(descriptor, part):
+        until = monotonic() + WAIT
+        for part in split_lines(data, PIPE_BUF):
+            left = until - monotonic()
+            if left < 0 or not _wait_for_room(descriptor, left) or _write(descriptor, part):
                 return
 
     # ---------------------------------------------------------------- files
@@ -310,7 +320,7 @@ class LineOutput:
 
 def flush_standard_streams() -> None:
     """Write what the program has printed; a stream that takes nothing is not waited for long."""
-    is_done = _thread.allocate_lock()
+    is_done = allocate_lock()
 
     def flush() -> None:
         for stream in (sys.stdout, sys.stderr):

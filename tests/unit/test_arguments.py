@@ -46,7 +46,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current directory of its own, and an environment that gives no options."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(cli, "configure", lambda *_: None)  # the log is the test run's
+    monkeypatch.setattr(cli, "configure", lambda *_, **_looks: None)  # the log is the test run's
     monkeypatch.setenv("COLUMNS", "80")
     for variable in list(os.environ):
         if variable in ("PORT", "WEB_CONCURRENCY") or variable.startswith("PICOWSGI_"):

@@ -78,7 +78,7 @@ class Served:
             on_ready([first])
         return 0
 
-    def configure(self, level: str, _form: str) -> None:
+    def configure(self, level: str, _form: str, **_looks: bool) -> None:
         self.log_level = level
 
 

@@ -21,6 +21,7 @@ LIMITS = {
     "workers": ("1", "1024"),
     "threads": ("1", "4096"),
     "loops": ("0", "1024"),
+    "drain_delay": ("0", "86400"),
     "max_requests": ("0", str(2**62)),
     "max_requests_jitter": ("0", str(2**62)),
     "max_worker_rss": ("0", str(SIZE_MOST)),

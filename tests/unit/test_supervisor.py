@@ -81,7 +81,8 @@ class EndOfTestError(Exception):
 class StubFleet:
     """Members that do nothing on their own: the test decides each event."""
 
-    def __init__(self, settings: Any, spawn: Any, target: int) -> None:
+    def __init__(self, settings: Any, spawn: Any, target: int, on_exit: Any) -> None:
+        self.on_exit = on_exit
         self.settings, self.spawn, self.target = settings, spawn, target
         self.members: list[Any] = []
         self.calls: list[Any] = []
@@ -193,10 +194,10 @@ class Desk:
             "Spawner": lambda *_: self.spawner,
             "Upgrade": lambda *_: self.upgrade,
             "close_backlog": lambda sockets: self.calls.append(("close backlog", len(sockets))),
-            "leave": self._leave,
             "freeze": lambda: self.calls.append("freeze"),
         }.items():
             monkeypatch.setattr(supervisor, name, value)
+        monkeypatch.setattr(supervisor.ending, "leave", self._leave)
         monkeypatch.setattr(supervisor.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(supervisor, "is_foreground", lambda: True)
         self.service = Service(
