@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "access.h"
+#include "access_format.h"
 #include "alloc.h"
 #include "buffer.h"
 #include "cache.h"

@@ -5,7 +5,6 @@
 #include <netinet/in.h>
 #include <string.h>
 
-#include "head.h"
 #include "request_id.h"
 
 bool pw_peer_is_trusted(const pw_conn *conn)

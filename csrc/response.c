@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include "access.h"
+#include "access_format.h"
 #include "batch.h"
 #include "clock.h"
 #include "conn_close.h"
