@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -174,7 +175,7 @@ def test_a_static_directory_that_is_none_is_refused_before_a_socket_is_opened(
 
 def test_the_service_has_what_it_was_given(site: Site) -> None:
     ready: list[Any] = []
-    command: Any = object()
+    command: Any = SimpleNamespace(is_running=False)
     run(load, settings(workers=2), ready.append, command)
     (service,) = site.services
     assert service.command is command

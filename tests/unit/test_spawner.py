@@ -159,8 +159,10 @@ def test_a_worker_gives_up_its_parents_signals_and_functions_of_the_end(
     died: list[int] = []
     monkeypatch.setattr(core, "die_with_parent", died.append)
     cleared: list[int] = []
-    monkeypatch.setattr(module.atexit, "_clear", lambda: cleared.append(1))
-    monkeypatch.setattr(module.ending, "leave", lambda status: os._exit(status + len(died + cleared)))
+    monkeypatch.setattr(module.ending, "begin_forked", lambda: cleared.append(1))
+    monkeypatch.setattr(
+        module.ending, "leave", lambda status: os._exit(status + len(died + cleared))
+    )
     child = one.spawner.fork([])
     assert child.has_ended(wait=True)
     assert child.end == "ended with status 7"

@@ -321,7 +321,7 @@ class Settings:
         help="text or json, for all lines",
     )
     request_id: bool = _LOGS.option(
-        False, kind="flag", help="give each request an ID, or take X-Request-ID"
+        False, kind="flag", help="give each request an ID (X-Request-ID)"
     )
     error_log: str = _LOGS.option(
         "-", kind="str", metavar="FILE", help="file of the error log; -: standard error"
