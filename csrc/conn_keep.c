@@ -10,7 +10,7 @@
 #include "state.h"
 #include "timer.h"
 
-#define PW_LOOK_AT 32 /* connections looks, to find the one to refuse */
+#define PW_LOOK_AT 32 /* connections, to find the one to refuse */
 #define PW_GO_MOST 64 /* connections refused at most for a new one */
 
 static size_t conn_holds(const pw_conn *conn)

@@ -124,7 +124,7 @@ PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "environ": ("", "e2e/test_pep3333.py"),
     "error": ("", "e2e/test_debug.py e2e/test_errors.py"),
     "errors": ("cli", "e2e/test_errors.py"),
-    "exit": ("service", "e2e/test_processes.py e2e/test_stopping.py"),
+    "ending": ("service", "e2e/test_processes.py e2e/test_stopping.py"),
     "files": ("reload", "e2e/test_reload.py"),
     "flask": ("", "e2e/test_flask_picowsgi.py"),
     "fork_guard": ("", "e2e/test_fork.py e2e/test_processes.py"),
