@@ -88,6 +88,7 @@ static void each_setting_reaches_what_it_is_for(void)
         .access_program = "\13\0\0", /* PW_ATOM_STATUS */
         .access_program_size = 3,
         .health_path = "/health",
+        .live_path = "",
         .temporary_directory = "/tmp",
     };
     pw_server *server = pw_server_new(&settings);
