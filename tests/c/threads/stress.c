@@ -138,7 +138,6 @@ static pw_server *open_server(int log, int listener, pw_balance *balance)
         .access_program = program,
         .access_program_size = sizeof program - 1,
         .health_path = "/health",
-        .live_path = "",
         .live_path = "/live",
         .temporary_directory = "/tmp",
         .poller = getenv("PICOWSGI_POLLER"),
