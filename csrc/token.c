@@ -59,8 +59,9 @@ static void token_check(const pw_server *server)
     for (const pw_thread *thread = server->token.idle; thread != NULL; thread = thread->next_idle)
         stack += thread->is_idle ? 1 : 1000;
     assert(known && taken == server->threads.taken && idle == stack);
-    const pw_thread *watcher = server->watch.thread; /* NULL once the server is freed */
-    assert(watcher == NULL || (!watcher->taken && !watcher->is_idle));
+    /* The watcher is NULL once the server is freed. */
+    assert(server->watch.thread == NULL ||
+           (!server->watch.thread->taken && !server->watch.thread->is_idle));
     assert(!(server->token.is_out &&
              (server->token.holder == NULL || server->token.holder == server->watch.thread)));
     for (const pw_conn *conn = server->ready.first; conn != NULL; conn = conn->run_next)
