@@ -99,6 +99,9 @@ void pw_loop_wake(pw_server *server, bool always)
     int64_t wait = pw_timers_wait(&server->timers);
     bool sooner = wait >= 0 &&
                   (server->polling_until < 0 || server->timers.now + wait < server->polling_until);
+    if (server->access.due != 0 && /* or a line of the access log would wait for the next event */
+        (server->polling_until < 0 || server->access.due < server->polling_until))
+        sooner = true;
     if (!always && server->run.first == NULL && server->news_count == 0 && !sooner)
         return;
     pw_server_wake(server);
