@@ -52,6 +52,7 @@ def stuck_in(directory):
     return [int(file.name.split("-")[1]) for file in directory.glob("stuck-*")]
 
 
+@pytest.mark.unsanitized  # the sanitized interpreter takes longer than the limits of the test
 @pytest.mark.parametrize(
     "options",
     [(), ("--max-requests", "1000"), ("--preload",)],
