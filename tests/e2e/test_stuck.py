@@ -52,7 +52,7 @@ def stuck_in(directory):
     return [int(file.name.split("-")[1]) for file in directory.glob("stuck-*")]
 
 
-@pytest.mark.unsanitized  # the sanitized interpreter takes longer than the limits of the test
+@pytest.mark.unsanitized  # there the server may not end within 10 s, which is not explained yet
 @pytest.mark.parametrize(
     "options",
     [(), ("--max-requests", "1000"), ("--preload",)],
