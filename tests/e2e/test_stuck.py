@@ -52,7 +52,6 @@ def stuck_in(directory):
     return [int(file.name.split("-")[1]) for file in directory.glob("stuck-*")]
 
 
-@pytest.mark.unsanitized  # there the server may not end within 10 s, which is not explained yet
 @pytest.mark.parametrize(
     "options",
     [(), ("--max-requests", "1000"), ("--preload",)],

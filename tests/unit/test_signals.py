@@ -207,6 +207,33 @@ def test_signals_can_be_held_back() -> None:
     """)
 
 
+#: What the process of the next test executes.
+AFTER = """
+import signal, sys
+from picowsgi.system.signals import ALL, Signals
+
+one = Signals(ALL, earlier=int(sys.argv[1]))
+one.install()
+found = one.take()
+assert sorted(found) == sorted((signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM)), found
+print("done")
+"""
+
+
+def test_no_signal_is_lost_when_the_process_executes_another_program() -> None:
+    passes(f"""
+        one = Signals(ALL)
+        one.install()
+        me(signal.SIGUSR2)  # stays in the pipe
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        one.block()
+        os.kill(os.getpid(), signal.SIGTERM)  # the other thread takes it
+        signal.pthread_kill(threading.get_ident(), signal.SIGHUP)  # stays pending
+        os.set_inheritable(one.fileno(), True)
+        os.execv(sys.executable, [sys.executable, "-c", {AFTER!r}, str(one.fileno())])
+    """)
+
+
 @pytest.mark.skipif(PYPY, reason="its faulthandler writes no such stacks")
 def test_a_quit_writes_the_stacks_of_all_threads() -> None:
     error = passes("""

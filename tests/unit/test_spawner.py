@@ -18,7 +18,6 @@ from picowsgi.process import spawner as module
 from picowsgi.process.members import ChildProcess
 from picowsgi.process.spawner import Spawner
 from picowsgi.process.status_pipe import READY, StatusPipe, make_pair
-from picowsgi.system.signals import ALL
 from support import wait_until
 
 # Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
@@ -30,16 +29,14 @@ class StubSignals:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.numbers: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         return lambda: self.calls.append(name)
 
-    def take(self) -> list[int]:
-        self.calls.append("take")
-        return self.numbers
+    def fileno(self) -> int:
+        return 77
 
 
 class StubCommand:
@@ -254,23 +251,19 @@ def test_only_a_command_can_be_started_again(site: Callable[..., Site]) -> None:
 def test_a_keeper_has_the_child_the_settings_and_the_signals_that_came(
     site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed: list[tuple[int, int]] = []
     order: list[str] = []
-    monkeypatch.setattr(os, "kill", lambda *what: killed.append(what))
     monkeypatch.setattr(module.atexit, "_run_exitfuncs", lambda: order.append("exit functions"))
     one = site()
-    number = min(ALL)
-    one.signals.numbers = [number]
     child = ChildProcess(5, os.dup(one.listener.fileno()))
     with pytest.raises(SystemExit, match="another program"):
         one.spawner.become_keeper(child)
     ((given, descriptors),) = one.command.given
     assert (given.role, given.parent) == ("keeper", os.getpid())
     assert given.child == (5, child.channel)
-    assert descriptors == [child.channel]
+    assert given.signals == one.signals.fileno()
+    assert descriptors == [child.channel, given.signals]
     assert given.read_settings() == one.service.settings
     assert given.settings["sources"] == {"workers": "--workers"}
-    assert killed == [(os.getpid(), number)]
     assert order == ["exit functions"]
-    assert one.signals.calls == ["outlive_exit", "block", "take"]
+    assert one.signals.calls == ["outlive_exit", "block"]
     child.close()

@@ -47,8 +47,8 @@ class Record:
 class StubSignals:
     """Gives a supervisor the events of the test, one in each turn of its loop."""
 
-    def __init__(self, numbers: Any, *, whole_process: bool) -> None:
-        self.numbers, self.whole_process = numbers, whole_process
+    def __init__(self, numbers: Any, *, whole_process: bool, earlier: int) -> None:
+        self.numbers, self.whole_process, self.earlier = numbers, whole_process, earlier
         self.events: list[Event] = []
         self.calls: list[str] = []
         self.now = 1000.0

@@ -31,7 +31,8 @@ class Inherited:
     A worker is a program of its own that a supervisor watches; a successor takes a server's place;
     a keeper is the same process as before, now without an application of its own. `channel` leads
     to the process that has started this one (`status_pipe`). `child` is the keeper's worker: its
-    number and the keeper's end of their channel.
+    number and the keeper's end of their channel. `signals` is the pipe of the signals that came
+    before the keeper began (`Signals`).
     """
 
     role: Role
@@ -39,12 +40,13 @@ class Inherited:
     listeners: tuple[tuple[int, str | None, bool], ...]
     channel: int = -1
     child: tuple[int, int] = (-1, -1)
+    signals: int = -1
     settings: dict[str, Any] | None = None
 
     def descriptors(self) -> list[int]:
         """Return all that was handed over."""
         numbers = [number for number, *_ in self.listeners]
-        numbers += [self.channel, self.child[1]]
+        numbers += [self.channel, self.child[1], self.signals]
         return [number for number in numbers if number >= 0]
 
     def sockets(self) -> list[socket.socket]:

@@ -110,15 +110,14 @@ class Spawner:
             os.getpid(),
             describe(self._service.sockets, with_files=True),
             child=(child.pid, child.channel),
+            signals=self._signals.fileno(),
             settings=_plain(self._service),
         )
         self._signals.outlive_exit()
         with suppress(Exception):
             atexit._run_exitfuncs()  # the application's: nothing of it is left afterwards
         self._signals.block()
-        for number in self._signals.take():
-            os.kill(os.getpid(), number)  # it waits until the new program wants it
-        self._command().become(inherited, [child.channel])
+        self._command().become(inherited, [child.channel, inherited.signals])
 
 
 def _plain(service: Service) -> dict[str, object]:

@@ -91,6 +91,7 @@ class _Supervisor:
         self._signals = Signals(
             ALL if service.command is not None or service.has_workers or forked else FEW,
             whole_process=forked or (service.command is not None and service.command.is_running),
+            earlier=-1 if service.inherited is None else service.inherited.signals,
         )
         #: Orphans are reaped. If the application runs in this process, its children are not known.
         self._reaps = (

@@ -110,9 +110,13 @@ class Signals:
     stacks of all threads written to standard error, whatever they are doing.
     `whole_process`: the process is there for the server alone. Then SIGTERM, which may come again
     when the server has ended, does not disturb the end of the process for some seconds.
+    `earlier`: the reading end of the pipe of the program that this process executed before, or -1.
+    Its numbers come first, and it is closed.
     """
 
-    def __init__(self, numbers: Iterable[int], *, whole_process: bool = False) -> None:
+    def __init__(
+        self, numbers: Iterable[int], *, whole_process: bool = False, earlier: int = -1
+    ) -> None:
         self._numbers = frozenset(numbers)
         self._whole_process = whole_process
         self._previous: dict[int, Any] = {}
@@ -120,6 +124,9 @@ class Signals:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
+        if earlier >= 0:
+            os.write(self._writer, os.read(earlier, 4096))
+            os.close(earlier)
         self._in_children: DefaultInChildren | None = None
 
     def fileno(self) -> int:
@@ -156,7 +163,10 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
 
     def block(self) -> None:
-        """Hold the signals back, past an exec too."""
+        """Hold the signals back in this thread, past an exec too.
+
+        Other threads still take them, so the pipe has to outlive the exec as well (`earlier`).
+        """
         signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
 
     def take(self) -> list[int]:
