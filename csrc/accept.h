@@ -4,14 +4,14 @@
 
 #include "state.h"
 
-/* Accepts the connections that the poller has told. */
+/* Accepts the connections that the poller has reported. */
 void pw_accept_event(pw_server *server, pw_listener *listener);
 
 /* While accepting pauses because there is no room: finds out when an
  * idle connection can be closed for a new one. */
 void pw_accept_look(pw_server *server);
 
-/* The wait of this server while it leaves new connections to the others, in ms. -1: no patience. */
+/* The wait of this server while it leaves new connections to the others, in ms. -1: no limit. */
 int pw_accept_timeout(pw_server *server);
 /* The wait is over: this server may accept again. */
 void pw_accept_waited(pw_server *server);

@@ -122,7 +122,7 @@ static size_t access_write(pw_access *access, int *error)
     return done;
 }
 
-/* Once the file takes lines again, the error log is told how many it has missed. */
+/* Reports the number of dropped lines to the error log, once the file takes lines again. */
 static void access_tell(pw_server *server, bool all)
 {
     pw_access *access = &server->access;

@@ -80,7 +80,7 @@ bool pw_heap_trim(void)
     struct mallinfo heap = mallinfo();
     size_t unused = (unsigned)heap.fordblks, size = (unsigned)heap.arena;
 #endif
-    /* What is free at its end glibc gives back by itself; what lies between used blocks only here. */
+    /* glibc itself gives back only what is free at the end of the heap, not between used blocks. */
     if (unused > 2 * PW_HEAP_KEPT)
         malloc_trim(PW_HEAP_KEPT);
     return size > PW_HEAP_LARGE;

@@ -37,8 +37,8 @@ typedef struct {
     int32_t timeout_keep_alive;
     int32_t timeout_drain;
     int32_t timeout_graceful;
-    int32_t timeout_request; /* 0: no patience */
-    int32_t timeout_queue;   /* how long a complete request waits for a thread; 0: no patience */
+    int32_t timeout_request; /* 0: no limit */
+    int32_t timeout_queue;   /* how long a complete request waits for a thread; 0: no limit */
     /* The descriptor that the access log goes to, or -1; the caller's. Writing must not block; of a
      * socket each message is whole lines. */
     int32_t access_file;
@@ -302,11 +302,11 @@ int64_t pw_next(pw_thread *thread);
  * For a server with one serving thread that also does other work. A signal ends the wait of these
  * functions, so that its handler can run.
  *
- * pw_next_within is pw_next, but it waits at most once, for at most patience. After that it
+ * pw_next_within is pw_next, but it waits at most once, for at most timeout_ms. After that it
  * returns PW_IDLE.
  *
  * pw_settle is for a thread that will not call pw_next soon. It sends what is unsent and takes no
- * request. It waits at most once, for at most patience. Returns the number of responses that are
+ * request. It waits at most once, for at most timeout_ms. Returns the number of responses that are
  * still unsent. Requests that arrive meanwhile keep the descriptor readable.
  *
  * pw_server_descriptor returns a descriptor that the caller can poll: it is readable when pw_next
@@ -388,7 +388,7 @@ int32_t pw_send_data(pw_thread *thread, int64_t exchange, const char *data, int6
 int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t size);
 /* The number of bytes that the Content-Length promises and that have not been handed over. */
 int64_t pw_content_missing(pw_thread *thread);
-/* Ends the response. cut: 1: the content is not complete, and the client must incident that. */
+/* Ends the response. cut: 1: the content is not complete, and the client must notice that. */
 void pw_send_end(pw_thread *thread, int32_t cut);
 /* pw_send_end, and then pw_next. If bytes are lent, returns PW_IDLE at once instead. */
 int64_t pw_finish(pw_thread *thread, int32_t cut);

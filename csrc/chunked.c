@@ -1,6 +1,6 @@
 /*
  * Decoder of the chunked coding, strict (RFC 9112 section 7.1). Each byte is one step of the state,
- * so the result does not depend on how the bytes were split. Trailers are judged and dropped.
+ * so the result does not depend on how the bytes were split. Trailers are checked and dropped.
  *
  *     chunked-body   = *chunk last-chunk trailer-section CRLF
  *     chunk          = 1*HEXDIG [ chunk-ext ] CRLF chunk-data CRLF

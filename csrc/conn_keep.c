@@ -1,6 +1,6 @@
 /*
  * The memory that connections keep while they wait: received bytes that no request has used yet.
- * They come from any client, so there is a patience for all connections together. Above it some of
+ * They come from any client, so there is a limit for all connections together. Above it some of
  * them are refused.
  */
 #include "conn_keep.h"

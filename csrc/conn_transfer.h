@@ -9,7 +9,7 @@ bool pw_transfer_is_open(const pw_server *server);
 /* Hands a connection over, all of whose requests are answered. It stays open here. False: the other
  * process cannot take it now. */
 bool pw_transfer_send(const pw_server *server, const pw_conn *conn);
-/* Like accept. -1 with errno 0: no more connections come. *number is judged to be below count. */
+/* Like accept. -1 with errno 0: no more connections come. *number is checked to be below count. */
 int pw_transfer_receive(int channel, struct sockaddr_storage *peer, uint8_t *number, int count);
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * Stores a request's content until it is complete: in memory, or in a temporary file without a name
- * if it exceeds its own patience or the patience for all requests.
+ * if it exceeds its own limit or the limit for all requests.
  */
 #include <string.h>
 #include <unistd.h>

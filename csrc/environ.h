@@ -42,7 +42,7 @@ typedef struct {
 } pw_template;
 
 /* Keeps the values of the head at `data`. NULL: heads cannot be
- * looks with it, or out of memory. */
+ * compared with it, or out of memory. */
 pw_template *pw_template_new(const pw_head *head, const char *data);
 /*
  * Fills the block with the values that differ from those of the kept head, whose bytes are at

@@ -221,7 +221,7 @@ static bool same_name(const char *name, const char *lower, size_t size)
     for (; size - i >= 8; i += 8)
         if (!same_eight(name + i, lower + i))
             return false;
-    if (size >= 8) /* the last eight bytes; some are looks again */
+    if (size >= 8) /* the last eight bytes; some are compared again */
         return same_eight(name + size - 8, lower + size - 8);
     if (size >= 4)
         return same_four(name, lower) && same_four(name + size - 4, lower + size - 4);

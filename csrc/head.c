@@ -121,7 +121,7 @@ static size_t first_line_size(const char *data, size_t size)
 }
 
 /* Checks everything that picohttpparser does not. data[0, size) is complete. */
-static pw_error judge_head(const pw_limits *limits, const char *data, size_t size, pw_head *head,
+static pw_error check_head(const pw_limits *limits, const char *data, size_t size, pw_head *head,
                            const struct phr_header *found, size_t count)
 {
     const char *end = data + size;
@@ -136,7 +136,7 @@ static pw_error judge_head(const pw_limits *limits, const char *data, size_t siz
     pw_seen seen = {.host = false};
     for (size_t i = 0; i < count; i++)
         if (found[i].name == NULL)
-            return PW_E_FOLD; /* judged first, as in lines_judge */
+            return PW_E_FOLD; /* checked first, as in lines_check */
     for (size_t i = 0; i < count; i++) {
         const char *after = found[i].value + found[i].value_len;
         while (after < end && (*after == ' ' || *after == '\t'))
@@ -180,7 +180,7 @@ static pw_error judge_head(const pw_limits *limits, const char *data, size_t siz
  * also accepts obsolete folding (RFC 9112 section 5.2), which is an error here: this does not wait
  * for the rest.
  */
-static pw_error lines_judge(const pw_limits *limits, const char *data, size_t size, size_t at,
+static pw_error lines_check(const pw_limits *limits, const char *data, size_t size, size_t at,
                             size_t before, size_t good, bool refused, pw_head *head)
 {
     const char *line = data + at, *end = data + size;
@@ -199,7 +199,7 @@ static pw_error lines_judge(const pw_limits *limits, const char *data, size_t si
     return before + good == limits->max_fields ? PW_E_FIELD_COUNT : PW_E_FIELD;
 }
 
-/* The error of a head that is larger than the patience. */
+/* The error of a head that is larger than the limit. */
 static pw_error too_large(const char *data, size_t size)
 {
     const char *line_end = memchr(data, '\n', size);
@@ -212,18 +212,18 @@ static pw_error too_large(const char *data, size_t size)
     return target_size > PW_TARGET_MOST ? PW_E_TARGET_SIZE : PW_E_HEAD_SIZE;
 }
 
-/* Parses more lines of a head. Its lines up to progress->judged are valid. Unless this returns
+/* Parses more lines of a head. Its lines up to progress->checked are valid. Unless this returns
  * PW_PARSE_DONE, the head is not complete. data[0, size) ends with a line. */
 static pw_parse more_lines(const pw_limits *limits, const char *data, size_t size,
                            pw_head_progress *progress, pw_head *head, pw_error *error)
 {
     struct phr_header found[PW_FIELDS_MOST];
-    size_t at = progress->judged, count = limits->max_fields - progress->fields;
+    size_t at = progress->checked, count = limits->max_fields - progress->fields;
     int parsed = pw_fields_parser()(data + at, size - at, found, &count, 0);
     if (parsed > 0)
         return PW_PARSE_DONE;
-    *error = lines_judge(limits, data, size, at, progress->fields, count, parsed == -1, head);
-    progress->judged = size;
+    *error = lines_check(limits, data, size, at, progress->fields, count, parsed == -1, head);
+    progress->checked = size;
     progress->fields += count;
     return *error == PW_E_NONE ? PW_PARSE_MORE : PW_PARSE_ERROR;
 }
@@ -239,14 +239,14 @@ static pw_parse all_lines(const pw_limits *limits, const char *data, size_t size
     int parsed = pw_request_parser()(data, size, &method, &method_size, &target, &target_size,
                                      &minor, found, &count, 0);
     if (parsed > 0) {
-        *error = judge_head(limits, data, (size_t)parsed, head, found, count);
+        *error = check_head(limits, data, (size_t)parsed, head, found, count);
         head->facts.size = (uint32_t)parsed;
         return *error == PW_E_NONE ? PW_PARSE_DONE : PW_PARSE_ERROR;
     }
     *error =
-        lines_judge(limits, data, size, first_line_size(data, size), 0, count, parsed == -1, head);
+        lines_check(limits, data, size, first_line_size(data, size), 0, count, parsed == -1, head);
     if (minor >= 0) { /* or too little of the request line to check it */
-        progress->judged = size;
+        progress->checked = size;
         progress->fields = count;
     }
     return *error == PW_E_NONE ? PW_PARSE_MORE : PW_PARSE_ERROR;
@@ -275,7 +275,7 @@ pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
         whole--;
     if (whole > progress->scanned) {
         pw_parse outcome = PW_PARSE_DONE;
-        if (progress->judged > 0) /* the others are judged again only when the head is complete */
+        if (progress->checked > 0) /* the others are checked again only when the head is complete */
             outcome = more_lines(limits, from, whole, progress, head, error);
         if (outcome == PW_PARSE_DONE)
             outcome = all_lines(limits, from, whole, progress, head, error);

@@ -17,13 +17,13 @@ typedef struct {
  * again. Offsets count from the request line. All zero at first. */
 typedef struct {
     size_t scanned; /* bytes in which every LF is known */
-    size_t judged;  /* bytes of whole, valid lines; 0: none yet */
+    size_t checked; /* bytes of whole, valid lines; 0: none yet */
     size_t fields;  /* number of field lines among them */
 } pw_head_progress;
 
 /*
  * Parses the head at data[0, size). The result depends on the bytes alone, never on how they were
- * split: a line is judged when its LF has arrived.
+ * split: a line is checked when its LF has arrived.
  */
 pw_parse pw_head_parse(const pw_limits *limits, const char *data, size_t size,
                        pw_head_progress *progress, pw_head *head, pw_error *error);

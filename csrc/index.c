@@ -1,6 +1,6 @@
 /*
  * Index of the fields of a head by name. A client may choose names with long common parts, and as
- * many names as the patience allows. The time is linear in the size of the head.
+ * many names as the limit allows. The time is linear in the size of the head.
  */
 #include <fcntl.h>
 #include <pthread.h>

@@ -116,7 +116,7 @@ static int poll_timeout(pw_server *server)
     return wait > 60000 ? 60000 : (int)wait;
 }
 
-/* Handles timeouts, then waits for events for at most `most` ms; -1: no patience. */
+/* Handles timeouts, then waits for events for at most `most` ms; -1: no limit. */
 static void server_wait(pw_server *server, int most)
 {
     bool any = false;

@@ -1,5 +1,5 @@
 /*
- * The poller for kqueue(2). A connection is registered for reading once, by wants (EV_CLEAR). It is
+ * The poller for kqueue(2). A connection is registered for reading once, by edges (EV_CLEAR). It is
  * registered for writing each time that its socket is full, because otherwise each acknowledgement
  * of the peer would be an event.
  */

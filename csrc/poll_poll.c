@@ -1,5 +1,5 @@
 /*
- * The poller for poll(2), which every system has. poll(2) reports states, not wants. After a report
+ * The poller for poll(2), which every system has. poll(2) reports states, not edges. After a report
  * the poller does not ask for that state again until the loop has met the end of it (pw_poll_want).
  * Until then poll(2) would report it without end.
  *
@@ -21,7 +21,7 @@ typedef struct {
     void *tag; /* borrowed */
     bool used;
     pw_poll_kind kind;
-    bool gone;      /* the end was told; poll(2) would repeat it */
+    bool gone;      /* the end was reported; poll(2) would repeat it */
     short events;   /* that the connection wants, for poll(2) */
     uint64_t since; /* number of the wait that began before it was added */
 } pw_poll_entry;
@@ -174,7 +174,7 @@ static size_t table_ask(struct pw_poll_table *table)
         if (!entry->used || entry->gone || ((PW_POLL_GONE & POLLHUP) == 0 && entry->events == 0))
             continue;
         struct pollfd *place = &table->asked[count++];
-        if (entry->kind == PW_POLL_LEVEL) { /* told before the others */
+        if (entry->kind == PW_POLL_LEVEL) { /* reported before the others */
             *place = table->asked[1];
             place = &table->asked[1];
         }
@@ -202,7 +202,7 @@ static int table_tell(pw_poll_entry *entry, short found)
     return what;
 }
 
-/* poll(2). The patience of descriptors may have been lowered below `count`. Then this polls in parts,
+/* poll(2). The limit of descriptors may have been lowered below `count`. Then this polls in parts,
  * each for a short time. */
 static int poll_parts(struct pollfd *asked, size_t count, int timeout)
 {

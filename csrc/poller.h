@@ -25,11 +25,11 @@ typedef struct {
 #define PW_EVENTS_MOST 256
 
 typedef enum {
-    PW_POLL_EDGES, /* a connection: both directions; each edge is told once */
-    /* The pipe that wakes the loop. Only reading, told while there
+    PW_POLL_EDGES, /* a connection: both directions; each edge is reported once */
+    /* The pipe that wakes the loop. Only reading, reported while there
      * are bytes, and before later events. */
     PW_POLL_LEVEL,
-    /* A listening socket, told while connections wait. If several processes wait for it, a
+    /* A listening socket, reported while connections wait. If several processes wait for it, a
      * connection may wake only one of them. That process has to accept it, because no other is
      * woken. */
     PW_POLL_LISTENER,
@@ -73,13 +73,13 @@ void pw_poll_close(pw_poll *poll);
 void pw_poll_forked(pw_poll *poll);
 int pw_poll_add(pw_poll *poll, int fd, void *tag, pw_poll_kind kind);
 /* The loop has read (PW_READABLE) or written (PW_WRITABLE) until the call would block. From now on
- * the poller has to report only these wants, and that the peer has disconnected. */
+ * the poller has to report only these edges, and that the peer has disconnected. */
 static inline int pw_poll_want(pw_poll *poll, int fd, void *tag, int what)
 {
     return poll->poller->want != NULL ? poll->poller->want(poll, fd, tag, what) : 0;
 }
 void pw_poll_remove(pw_poll *poll, int fd);
-/* Waits for timeout ms; -1: no patience. Returns the number of events. It is 0 also after a signal, or
+/* Waits for timeout ms; -1: no limit. Returns the number of events. It is 0 also after a signal, or
  * when the caller has to wait again. */
 int pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int timeout);
 

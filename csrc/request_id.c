@@ -1,6 +1,6 @@
 /*
  * The id of a request: what a trusted peer calls it, or a new UUID (RFC 9562, version 4) that is made of
- * a seed, without a system call. Ids are not secret, and nobody need be unable to guess the next one.
+ * a seed, without a system call. An id is no secret: a client may guess the next one.
  */
 #include <netinet/in.h>
 #include <string.h>

@@ -296,7 +296,7 @@ void pw_send_end(pw_thread *thread, int32_t cut)
     }
     pw_batch_end(server, conn);
     if (cut) {
-        /* The last chunk or some bytes are missing, so the client incidents that the message is cut
+        /* The last chunk or some bytes are missing, so the client notices that the message is cut
          * off. If only the end of the connection ends the content, only a reset shows it. */
         bool by_end = conn->response.framing == PW_FRAMING_END;
         pw_conn_ends(conn, by_end ? PW_CONN_RESETS : PW_CONN_CLOSES);

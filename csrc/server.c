@@ -84,7 +84,7 @@ static void server_copy_settings(pw_server *server, const pw_settings *settings)
     server->store.spool_most = settings->response_spool;
     server->store.spool_total = settings->response_spool_total;
     server->response_buffer = settings->response_buffer;
-    /* The patience allows at least one head of the largest size, whose
+    /* The limit allows at least one head of the largest size, whose
      * buffer doubles while it grows. */
     size_t least = 2 * server->limits.max_head_size + PW_BUFFER_SIZE;
     bool enough = settings->head_memory_total > (int64_t)least;

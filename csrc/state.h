@@ -87,7 +87,7 @@ typedef struct pw_conn {
     int fd;
     pw_conn_state state;
     pw_conn_end end;
-    int what;        /* wants that were told and not used up: PW_READABLE ... */
+    int what;        /* edges that were reported and not used up: PW_READABLE ... */
     bool registered; /* the poller has it */
     bool queued;     /* it is in a queue of the server */
     uint8_t kind;    /* of the request: PW_SAME ... */
@@ -190,7 +190,7 @@ struct pw_server {
     pw_limits limits;
     pw_store store;
     int64_t response_buffer;
-    size_t head_memory; /* patience of pool.held, for connections that wait */
+    size_t head_memory; /* limit of pool.held, for connections that wait */
     int64_t told_heads; /* ms: when PW_INCIDENT_HEADS was last added; 0: never */
     int64_t told_queue; /* ms: when PW_INCIDENT_QUEUE was last added; 0: never */
     int32_t timeout_graceful;
@@ -203,7 +203,7 @@ struct pw_server {
     pw_event events[PW_EVENTS_MOST];
     int event_count, event_next;
     bool polling;              /* the token's holder waits for events, without the lock */
-    int64_t polling_until;     /* ms: end of this wait; -1: no patience */
+    int64_t polling_until;     /* ms: end of this wait; -1: no limit */
     int wake[2];               /* owned: a pipe; pw_server_stop writes to [1] */
     atomic_int stopping;       /* the most urgent request of pw_server_stop; 0: none */
     int64_t dropped;           /* fields of requests that were left out for an underscore */
@@ -290,7 +290,7 @@ struct pw_server {
     struct {
         pw_thread *thread;
         pthread_cond_t wake;     /* with the server's lock: wakes pw_watch */
-        int64_t timeout_request; /* ms; 0: no patience */
+        int64_t timeout_request; /* ms; 0: no limit */
         int64_t ticks;           /* counted by pw_watch */
         int64_t start_tick;      /* no thread is requested before this tick */
         int64_t looked_at;       /* ms: last search for slow requests */
@@ -341,8 +341,8 @@ struct pw_thread {
     char line[PW_INCIDENT_LINE]; /* the request line, or its beginning */
     size_t line_size;
     int32_t number;             /* the caller's number of the thread */
-    int32_t timeout_ms;         /* ms: waits once for at most this; -1: waits without a patience */
-    int warned;                 /* how often pw_watch has told the current request */
+    int32_t timeout_ms;         /* ms: waits once for at most this; -1: waits without a limit */
+    int warned;                 /* how often pw_watch has reported the current request */
     pw_thread *next, *previous; /* borrowed: neighbours in the list of server->threads.first */
     bool nudged;                /* it has to return PW_IDLE */
     bool sending;               /* a thread has the turn to send: see exchange.c */

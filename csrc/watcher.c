@@ -30,7 +30,7 @@ static void watch_loop(pw_server *server)
         pw_token_give(server, NULL);
 }
 
-/* A thread whose request takes too long. NULL: none. Each request is told twice at most. */
+/* A thread whose request takes too long. NULL: none. Each request is reported twice at most. */
 static pw_thread *watch_slow(pw_server *server)
 {
     int64_t now = pw_now();

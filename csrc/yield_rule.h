@@ -39,7 +39,7 @@
 /* A hand-over gains nothing for a shorter request, so it is not worth a system call to measure. */
 #define PW_YIELD_SHORT_NS 50000
 /* The weight of a sample is 1/32: two clean waits of
- * PW_YIELD_FIRST_NS raise the mean to the patience. */
+ * PW_YIELD_FIRST_NS raise the mean to the limit. */
 #define PW_YIELD_WEIGHT 32
 /* The most that one sample counts while the rule says no: one
  * outlier does not change the answer. */

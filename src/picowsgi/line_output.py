@@ -224,14 +224,14 @@ class LineOutput:
         else:
             self._put(descriptor, data)
 
-    def end(self, patience: float = END_WAIT) -> None:
-        """Wait for what has not been written, at most so many seconds; no thread is used later."""
+    def end(self, seconds: float = END_WAIT) -> None:
+        """Wait for what has not been written, at most for `seconds`; no thread is used later."""
         if self._has_thread and not self._is_over:
             item = _Item(-1, b"")
             with self._lock:
                 self._waiting.append(item)
             self._wake.put(None)
-            item.done.acquire(timeout=patience)
+            item.done.acquire(timeout=seconds)
         self._is_over = True
 
     def replace(self, descriptor: int, new: int) -> None:

@@ -119,7 +119,7 @@ void check_required(const char *file, int line, const char *what, bool holds)
     if (check_true(file, line, what, holds))
         return;
     perror("  errno");
-    abort(); /* a fuzzer and a debugger incident it */
+    abort(); /* a fuzzer and a debugger notice it */
 }
 
 void check_about(const char *format, ...)

@@ -478,7 +478,7 @@ size_t client_send_some(test_client *client, const char *data, size_t size)
 {
     ssize_t sent = send(client->fd, data, size, MSG_NOSIGNAL);
     if (sent < 0)
-        return errno == EAGAIN ? 0 : size; /* client_receive will incident the end */
+        return errno == EAGAIN ? 0 : size; /* client_receive will notice the end */
     return (size_t)sent;
 }
 

@@ -1,4 +1,4 @@
-/* csrc/conn_keep.c: the memory of connections that wait, and its patience. */
+/* csrc/conn_keep.c: the memory of connections that wait, and its limit. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +73,7 @@ static void an_incomplete_head_takes_little_more_memory_than_its_bytes(void)
             }
     }
     SEND(&clients[0], "Z:z\r\nHost: a\r\n\r\n");
-    CHECK_INT(site_serve(&site), 0); /* it has more fields than the patience */
+    CHECK_INT(site_serve(&site), 0); /* it has more fields than the limit */
     CHECK_INT(site.server->pool.held, 0);
     client_receive(&clients[0]);
     CHECK_HOLDS(&clients[0].got, "HTTP/1.1 431 ");

@@ -260,7 +260,7 @@ static void a_thread_that_closes_the_last_connection_wakes_the_one_that_waits(vo
     server->polling = true; /* as while `other` waits */
     char byte;
     CHECK(read(server->wake[0], &byte, 1) < 0 && errno == EAGAIN);
-    client_close(&clients[0]); /* the first thread incidents that the client disconnects */
+    client_close(&clients[0]); /* the first thread notices that the client disconnects */
     static const char head[] = HEAD_OK;
     int64_t exchange = site.request.exchange;
     pw_send_first(first, exchange, LITERAL(head), -1, 0, LITERAL("data"), 0);

@@ -146,7 +146,7 @@ static void repeated_fields_are_joined(void)
              "/") "HTTP_COOKIE=a=b; c=d|HTTP_ACCEPT=a,,c|HTTP_X_A=1,2,4|HTTP_X_B=3|PATH_INFO=/");
 }
 
-/* Names with a common beginning, in all cases and with repetitions, looks with a simple join. */
+/* Names with a common beginning, in all cases and with repetitions, compared with a simple join. */
 static void many_repeated_fields_are_joined_too(void)
 {
     for (int names = 1; names <= 90; names++) {

@@ -197,7 +197,7 @@ static void a_client_that_takes_nothing_ends_its_response_after_the_timeout(void
     CHECK(incident.unsent > 300000);
     CHECK_INT(actor_call(serving[0], call_data), AT_HOME);
     CHECK_INT(serving[0]->result, PW_GONE);
-    CHECK_INT(last_incident().what, 0); /* told once */
+    CHECK_INT(last_incident().what, 0); /* reported once */
     end();
 }
 

@@ -120,7 +120,7 @@ static void a_connection_with_a_request_does_not_go_for_a_new_one(void)
     site_request(&site);
     fresh = site_connect(&site);
     SEND(&fresh, GET("/fresh"));
-    SEND(&clients[4], GET("/just-now")); /* the poller has not told it yet */
+    SEND(&clients[4], GET("/just-now")); /* the poller has not reported it yet */
     SEND(&clients[5], "G");              /* nor this */
     int64_t number = site_respond(&site, LITERAL("ok"), 0);
     REQUIRE(number >= 0);
@@ -128,7 +128,7 @@ static void a_connection_with_a_request_does_not_go_for_a_new_one(void)
     CHECK_INT(site.server->conn_count, MOST);
     CHECK_INT(site_respond(&site, LITERAL("ok"), 0), SITE_WAITS);
     site_sleep(MOMENT);
-    SEND(&clients[4], GET("/again")); /* the poller has not told it either */
+    SEND(&clients[4], GET("/again")); /* the poller has not reported it either */
     CHECK_INT(site_serve(&site), 2);  /* this one, and the new one that replaced the fourth */
     for (int i = 0; i < MOST; i++) {
         ABOUT("client %d", i);

@@ -92,7 +92,7 @@ static void wait_once(int timeout)
         ((test_pair *)events[i].tag)->told |= events[i].what;
 }
 
-/* Whether this event is told soon. */
+/* Whether this event is reported soon. */
 static bool is_told(test_pair *pair, int what)
 {
     int64_t end = now_ms() + PATIENCE_MS;
@@ -103,7 +103,7 @@ static bool is_told(test_pair *pair, int what)
     return told;
 }
 
-/* Whether no such event is told after those that were pending. */
+/* Whether no such event is reported after those that were pending. */
 static bool is_quiet(test_pair *pair, int what)
 {
     pair->told = 0;
@@ -185,7 +185,7 @@ static void room_to_write_is_told_when_it_was_waited_for(void)
     for (int i = 0; i < 3; i++) {
         fill(&pair);
         pair_want(&pair, PW_READABLE | PW_WRITABLE);
-        is_quiet(&pair, 0); /* takes earlier wants */
+        is_quiet(&pair, 0); /* takes earlier edges */
         CHECK(is_quiet(&pair, PW_WRITABLE));
         drain(&pair);
         CHECK(is_told(&pair, PW_WRITABLE));

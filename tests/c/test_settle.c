@@ -10,16 +10,16 @@
 enum { WAIT_MS = 500 };
 
 static char large[4 << 20];
-static int32_t patience;
+static int32_t timeout_ms;
 
 static int64_t call_within(actor *self)
 {
-    return pw_next_within(self->thread, patience);
+    return pw_next_within(self->thread, timeout_ms);
 }
 
 static int64_t call_settle(actor *self)
 {
-    return pw_settle(self->thread, patience);
+    return pw_settle(self->thread, timeout_ms);
 }
 
 static int64_t call_respond_and_return(actor *self)
@@ -44,7 +44,7 @@ static void end(void)
 
 static actor_place within(int32_t ms)
 {
-    patience = ms;
+    timeout_ms = ms;
     actor_place place = actor_call(serving[0], call_within);
     audit(stage.server);
     return place;
@@ -52,7 +52,7 @@ static actor_place within(int32_t ms)
 
 static actor_place settle(int32_t ms)
 {
-    patience = ms;
+    timeout_ms = ms;
     actor_place place = actor_call(serving[0], call_settle);
     audit(stage.server);
     return place;
@@ -92,7 +92,7 @@ static void a_wait_ends_with_a_request_or_when_it_is_woken(void)
         within(0);
     CHECK_PATH(serving[0], "/a");
     respond(serving[0], "a");
-    CHECK_INT(serving[0]->at, AT_POLL); /* pw_respond waits without a patience */
+    CHECK_INT(serving[0]->at, AT_POLL); /* pw_respond waits without a limit */
     check_answer(&client, "\r\n\r\na");
     pw_thread_nudge(serving[0]->thread);
     cast_settle();

@@ -270,12 +270,12 @@ static bool be_abandoned(client *self)
 
 static bool client_connect(client *self)
 {
-    static const struct timeval patience = {.tv_sec = 10};
+    static const struct timeval limit = {.tv_sec = 10};
     self->at = self->end = 0;
     self->last_key = 0;
     self->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     MUST(self->fd >= 0);
-    setsockopt(self->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(self->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     return connect(self->fd, (const struct sockaddr *)&address, address_size) == 0;
 }
 

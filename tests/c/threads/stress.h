@@ -8,7 +8,7 @@
  *     stress.c     starts and ends all of them
  *
  * The key of a response decides its content, and no other response has the same key. The request
- * and the response contain the number of the client. So a client incidents a byte of another
+ * and the response contain the number of the client. So a client notices a byte of another
  * response.
  */
 #ifndef STRESS_H

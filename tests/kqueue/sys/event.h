@@ -1,7 +1,7 @@
 /*
  * The part of kqueue(2) that csrc/poll_kqueue.c needs, made of epoll(7), for tests on a system
  * without kqueue(2). It behaves as on the BSDs. Reading and writing are filters of their own.
- * EV_CLEAR reports a change once; without it a state is told while it lasts. EV_ADD reports
+ * EV_CLEAR reports a change once; without it a state is reported while it lasts. EV_ADD reports
  * what is there already. EV_EOF comes with the socket's error. A list of changes ends at the first
  * one that fails.
  */
