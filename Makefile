@@ -261,9 +261,11 @@ $(THREADS)/stress: $(STRESS_SOURCES) $(THREADS_OBJECTS) $(wildcard tests/c/*.h t
 
 # Python leaks at its end by design, so leaks are looked for by the C tests alone. Its own allocator
 # is off, so that a bytes object that the core reads too late is found too. Reports go to files,
-# because pytest keeps what a dying process writes.
+# because pytest keeps what a dying process writes. libstdc++ is loaded with the sanitizers: they look
+# for its exceptions once, at the start, and a C++ module of another package that raises one ends the
+# process otherwise.
 SANITIZED_ENVIRON = PYTHONPATH=$(abspath $(SANITIZED)/lib) PYTHONMALLOC=malloc \
-    LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) \
+    LD_PRELOAD=$$($(CC) -print-file-name=libasan.so):$$($(CC) -print-file-name=libstdc++.so.6) \
     ASAN_OPTIONS=detect_leaks=0:log_path=$(abspath $(SANITIZED)/reports/asan) \
     UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(abspath $(SANITIZED)/reports/ubsan)
 SANITIZED_PYTHON = $(SANITIZED_ENVIRON) $(VENV_PYTHON)

@@ -1,9 +1,9 @@
 /*
- * The access log: its lines are gathered and written together.
+ * The access log. Lines are collected and written together.
  *
- * Writing must not wait: the file is a regular one, or a socket of ours that does not block. What it
- * does not take is kept to the byte and tried again, so a line is never written twice or in part. When
- * too much is kept, further lines are dropped whole, and counted.
+ * A write must not block: the file is a regular file, or a socket that does not block. If it takes
+ * only a part, the rest is kept and written later, so no line is written twice or in part. If
+ * PW_LOG_MOST bytes wait, whole lines are dropped and counted.
  */
 #include <errno.h>
 #include <poll.h>
@@ -20,18 +20,19 @@
 #include "system.h"
 
 #define PW_LOG_SIZE 65536
-#define PW_LOG_PART 98304     /* bytes written at once, more than usually wait */
-#define PW_LOG_MOST (1 << 20) /* bytes that wait; of further lines only the number is kept */
-#define PW_LOG_WAIT_MS 100 /* the most that the loop waits for a reader, of the time that follows */
+#define PW_LOG_PART 98304     /* bytes in one write; usually fewer wait */
+#define PW_LOG_MOST (1 << 20) /* bytes that wait; more lines are dropped */
+#define PW_LOG_WAIT_MS 100 /* the loop waits this long for a reader, in each PW_LOG_WAIT_EVERY_MS */
 #define PW_LOG_WAIT_EVERY_MS 1000
-#define PW_LOG_TELL_MS 10000 /* between two incidents of lines that were dropped */
-#define PW_LOG_DELAY_MS 100  /* how long a line may wait for others */
+#define PW_LOG_REPORT_MS 10000 /* between two incidents of lines that were dropped */
+#define PW_LOG_DELAY_MS 100    /* how long a line may wait for others */
 
 /* ------------------------------------------------------------------ lines */
 
 /*
- * Too much is kept: waits a moment for a reader that is slower than the server, so that it gets on.
- * False: a line has to be dropped. One that reads nothing is waited for once, until it has read again.
+ * PW_LOG_MOST bytes wait. Waits a moment for a reader that is slower than the server. After a wait
+ * in which the reader read nothing, does not wait again until it has read. False: the line must be
+ * dropped.
  */
 static bool access_wait(pw_server *server)
 {
@@ -75,8 +76,8 @@ void pw_access_line(pw_server *server, const char *program, size_t size,
 /* ------------------------------------------------------------------ writing */
 
 /*
- * How much to write at once: whole lines, so that what reads a socket gets whole lines in each message.
- * A line that is longer than the most goes alone.
+ * The number of bytes for one write. They are whole lines, so that each message in a socket has
+ * whole lines. A line that is longer than PW_LOG_PART is written alone.
  */
 static size_t access_part(const char *data, size_t size)
 {
@@ -99,7 +100,8 @@ static int64_t count_lines(const char *data, size_t size)
     return count;
 }
 
-/* Writes as much as the file takes now, and returns how much that was; *error is 0, or why not all. */
+/* Writes as much as the file takes now. Returns the number of bytes. *error: the errno that ended
+ * the write, or 0. */
 static size_t access_write(pw_access *access, int *error)
 {
     const char *data = access->lines.at;
@@ -123,13 +125,13 @@ static size_t access_write(pw_access *access, int *error)
 }
 
 /* Reports the number of dropped lines to the error log, once the file takes lines again. */
-static void access_tell(pw_server *server, bool all)
+static void access_report(pw_server *server, bool all)
 {
     pw_access *access = &server->access;
-    if (access->lost == 0 ||
-        (!all && access->told != 0 && server->timers.now - access->told < PW_LOG_TELL_MS))
+    if (access->lost == 0 || (!all && access->reported_at != 0 &&
+                              server->timers.now - access->reported_at < PW_LOG_REPORT_MS))
         return;
-    access->told = server->timers.now;
+    access->reported_at = server->timers.now;
     pw_incident_log(server, access->lost, access->error);
     access->lost = 0;
 }
@@ -157,13 +159,14 @@ void pw_access_flush(pw_server *server)
         lines->size -= done;
     } else {
         lines->size = 0;
-        if (lines->room > (size_t)4 * PW_LOG_SIZE) { /* it was blocked: that much is not usual */
+        if (lines->room >
+            (size_t)4 * PW_LOG_SIZE) { /* so much is needed only after a blocked write */
             pw_free(lines->at);
             *lines = (pw_text){NULL, 0, 0};
         }
     }
     if (done > 0)
-        access_tell(server, !access->blocked);
+        access_report(server, !access->blocked);
 }
 
 void pw_access_move(pw_server *server, int fd)
@@ -171,7 +174,7 @@ void pw_access_move(pw_server *server, int fd)
     pw_access *access = &server->access;
     pw_text *lines = &access->lines;
     pw_access_flush(server);
-    if (access->cut && lines->size > 0) { /* the rest of a line is nothing for another file */
+    if (access->cut && lines->size > 0) { /* the rest of a line does not belong into another file */
         const char *end = memchr(lines->at, '\n', lines->size);
         size_t rest = end != NULL ? (size_t)(end - lines->at) + 1 : lines->size;
         memmove(lines->at, lines->at + rest, lines->size - rest);
@@ -211,23 +214,18 @@ void pw_parse_again(pw_server *server, const pw_conn *conn)
                   &server->head, &error);
 }
 
-static void log_line(pw_server *server, const pw_text *program, const pw_access_facts *what)
-{
-    pw_access_line(server, program->at, program->size, what);
-}
-
 void pw_access_response(pw_thread *thread, const pw_conn *conn)
 {
     if (thread->server->access.fd < 0)
         return;
-    log_line(thread->server, &thread->log,
-             &(pw_access_facts){
-                 .status = conn->response.status,
-                 .bytes = conn->response.bytes,
-                 .duration = pw_microseconds() - thread->taken_us,
-                 .queued = thread->queued_us,
-                 .id = thread->request.id[0] != '\0' ? thread->request.id : NULL,
-             });
+    pw_access_line(thread->server, thread->log.at, thread->log.size,
+                   &(pw_access_facts){
+                       .status = conn->response.status,
+                       .bytes = conn->response.bytes,
+                       .duration = pw_microseconds() - thread->taken_us,
+                       .queued = thread->queued_us,
+                       .id = thread->request.id[0] != '\0' ? thread->request.id : NULL,
+                   });
 }
 
 /* The received part of a request line that is not valid. */
@@ -259,8 +257,8 @@ void pw_access_refusal(pw_server *server, pw_conn *conn, int status)
     char id[PW_REQUEST_ID_SIZE];
     if (server->request_ids)
         pw_request_id(server, conn, &server->head, id);
-    log_line(
-        server, &program,
+    pw_access_line(
+        server, program.at, program.size,
         &(pw_access_facts){.status = status, .bytes = 0, .id = server->request_ids ? id : NULL});
     pw_free(program.at);
 }

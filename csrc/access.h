@@ -7,12 +7,11 @@
 /* Adds a line. */
 void pw_access_line(pw_server *server, const char *program, size_t size,
                     const pw_access_facts *what);
-/* Writes what waits, as far as the file takes it now. */
+/* Writes the lines that wait, as far as the file takes them now. */
 void pw_access_flush(pw_server *server);
-/* The lines go to another file from now on. */
+/* Writes to another file from now on. */
 void pw_access_move(pw_server *server, int fd);
-/* Nothing is logged any more: waits at most so many ms for the file, and `quiet` ms for it to take
- * something; returns how many lines were dropped since that was last told. */
+/* Writes the lines that wait, and closes the log: see pw_server_log_end. */
 int64_t pw_access_end(pw_server *server, int most, int quiet);
 
 /* Parses the head of the connection's request again. The first parse was successful. */

@@ -43,10 +43,10 @@ void pw_free(void *memory)
 
 #ifdef __GLIBC__
 
-#define PW_HEAP_KEPT (8 << 20)    /* bytes that stay with the process though they are free */
-#define PW_HEAP_LARGE (64u << 20) /* a heap that may yet have much to give back */
+#define PW_HEAP_KEPT (8 << 20)    /* free bytes that the process keeps */
+#define PW_HEAP_LARGE (64u << 20) /* bytes; a heap from this size on is trimmed again later */
 
-/* Set before there are threads: free memory is given back. */
+/* Whether pw_heap_trim returns free memory to the system. Set before there are threads. */
 static bool heap_is_trimmed;
 
 /* Whether the user has not chosen the value, in either of the two places that glibc reads. */
@@ -80,7 +80,7 @@ bool pw_heap_trim(void)
     struct mallinfo heap = mallinfo();
     size_t unused = (unsigned)heap.fordblks, size = (unsigned)heap.arena;
 #endif
-    /* glibc itself gives back only what is free at the end of the heap, not between used blocks. */
+    /* glibc itself returns only memory at the end of the heap, not between used blocks. */
     if (unused > 2 * PW_HEAP_KEPT)
         malloc_trim(PW_HEAP_KEPT);
     return size > PW_HEAP_LARGE;

@@ -8,8 +8,8 @@ void *pw_alloc(size_t size);
 void *pw_realloc(void *old, size_t size);
 void pw_free(void *memory);
 /*
- * Gives free memory back to the system, where that is much, in a process that has called pw_share_heap.
- * Takes some ms for each 100 MiB of it. True: the heap is large, and may have more to give later.
+ * Returns free memory to the system, if there is much, in a process that has called pw_share_heap.
+ * Takes some ms for each 100 MiB. True: the heap is still large, so call this again later.
  */
 bool pw_heap_trim(void);
 /* The n-th allocation from now on fails, and so do all later

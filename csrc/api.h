@@ -39,8 +39,8 @@ typedef struct {
     int32_t timeout_graceful;
     int32_t timeout_request; /* 0: no limit */
     int32_t timeout_queue;   /* how long a complete request waits for a thread; 0: no limit */
-    /* The descriptor that the access log goes to, or -1; the caller's. Writing must not block; of a
-     * socket each message is whole lines. */
+    /* The descriptor of the access log, or -1. The caller owns it. A write must not block. A message
+     * in a socket has whole lines. */
     int32_t access_file;
     int32_t access_json;   /* 1: values are escaped for JSON strings */
     int32_t access_prompt; /* 1: each line is written at once, for a terminal */
@@ -51,8 +51,8 @@ typedef struct {
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
     /* The rest is borrowed during pw_server_new. */
     const char *access_program; /* the format of the access log: see PW_ATOM_LITERAL */
-    const char *health_path;    /* the core answers requests for it; empty: none */
-    const char *live_path;      /* the same, and with 200 while the server stops, too */
+    const char *health_path;    /* the core answers its requests; empty: none */
+    const char *live_path;      /* the same, with 200 also while the server stops */
     const char *temporary_directory;
     const char *poller; /* a name from pw_poller_name; "auto" or NULL: the first one */
 } pw_settings;
@@ -166,15 +166,16 @@ int32_t pw_server_share(pw_server *server, int32_t from, int32_t to);
 /* May be called from any thread and from a signal handler, any number of times. */
 void pw_server_stop(pw_server *server, int32_t how);
 /*
- * The server is to stop soon. Until it is told so it accepts and serves as before, but health_path is
- * answered with 503, and each response is the last one of its connection. From any thread and from a
- * signal handler.
+ * Announces that the server will stop soon. It accepts and serves as before until pw_server_stop, but
+ * answers health_path with 503, and closes each connection after its next response. May be called
+ * from any thread and from a signal handler.
  */
 void pw_server_announce_stop(pw_server *server);
 /* Writes the access log to this descriptor from now on. Lines that wait go to the previous one. */
 void pw_server_log_to(pw_server *server, int32_t descriptor);
-/* Nothing is served any more: writes what waits of the access log, for `most` milliseconds at most, and
- * for `quiet` in which the file takes nothing. Returns how many lines were dropped without a incident. */
+/* Called when the server serves no more. Writes the lines of the access log that wait, for at most
+ * `most` milliseconds, and stops after `quiet` milliseconds in which the file takes nothing. Returns
+ * the number of dropped lines that no incident has reported. */
 int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet);
 /* How many fields of requests were left out because of an underscore in their name. */
 int64_t pw_server_dropped(pw_server *server);
@@ -233,11 +234,10 @@ void pw_watch_failed(pw_server *server);
 #define PW_INCIDENT_LOST 7          /* `unsent` more incidents, for which there was no memory */
 #define PW_INCIDENT_ABANDONED 8     /* an exception between the application and the response */
 #define PW_INCIDENT_BACKLOG 9       /* at the end connections were waiting to be accepted */
-#define PW_INCIDENT_HEADS                                                                          \
-    10 /* head_memory_total is reached: some requests get 503; logged now and then */
-#define PW_INCIDENT_QUEUE 11 /* no thread was free for timeout_queue: 503; logged now and then */
-#define PW_INCIDENT_LOG 12   /* so many lines, `unsent`, of the access log were dropped */
-#define PW_INCIDENT_UNDERSCORE 13 /* a field was left out, told once; `line` is its name */
+#define PW_INCIDENT_HEADS 10 /* head_memory_total is reached: some requests get 503; rate-limited */
+#define PW_INCIDENT_QUEUE 11 /* no thread was free for timeout_queue: 503; rate-limited */
+#define PW_INCIDENT_LOG 12   /* `unsent` lines of the access log were dropped */
+#define PW_INCIDENT_UNDERSCORE 13 /* a field was left out; reported once; `line` is its name */
 #define PW_INCIDENT_STUCK 14 /* the server stops and no thread will be free: 503; rate-limited */
 #define PW_INCIDENT_LINE 1024
 typedef struct {
@@ -433,11 +433,12 @@ int32_t pw_die_with_parent(int32_t signal);
 int32_t pw_gets_orphans(void);
 
 /*
- * For a process that is the server's own: one heap for all threads. glibc would give each thread its
- * own, and they grow to the most that each has ever held; Python's lock lets one allocate at a time
- * anyway: not for a Python without it. It keeps up to 8 MiB that are free; after a peak pw_watch gives
- * the rest back once no request has come for a while. A value that the user has chosen
- * (MALLOC_ARENA_MAX and the like, GLIBC_TUNABLES) stays. To be called before threads are started.
+ * Makes all threads use one heap. glibc would give each thread a heap of its own, and each of them
+ * grows to the largest size that it ever had. With the GIL one thread allocates at a time, so one heap
+ * is enough; do not call this in a Python without the GIL. The process keeps up to 8 MiB that are
+ * free. After a peak pw_watch returns the rest to the system when no request has come for a while.
+ * Values that the user has chosen (MALLOC_ARENA_MAX and the like, GLIBC_TUNABLES) stay. Call it before
+ * threads start, in a process that only serves.
  */
 void pw_share_heap(void);
 

@@ -162,8 +162,8 @@ pw_step pw_conn_part(pw_server *server, pw_conn *conn)
 void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
 {
     char answer[PW_REFUSAL_MOST];
-    bool is_told = error == PW_E_STORAGE || error == PW_E_MEMORY;
-    if (is_told)
+    bool is_reported = error == PW_E_STORAGE || error == PW_E_MEMORY;
+    if (is_reported)
         pw_incident_conn(server, conn,
                          error == PW_E_STORAGE ? PW_INCIDENT_STORAGE : PW_INCIDENT_MEMORY, errno);
     pw_access_refusal(server, conn, pw_error_status(error));
@@ -175,7 +175,7 @@ void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
     conn->content = NULL;
     if (pw_output_copy(&conn->output, answer, size))
         return;
-    if (!is_told)
+    if (!is_reported)
         pw_incident_conn(server, conn, PW_INCIDENT_MEMORY, ENOMEM);
     pw_conn_close(server, conn);
 }

@@ -7,8 +7,8 @@
 #include "alloc.h"
 #include "conn_pool.h"
 
-/* The allocator takes 300 instructions more for a connection that comes and goes: a thread's cache in
- * it keeps a few freed pieces of one size, and clients come by the dozen. */
+/* A new connection costs 300 instructions less with this pool: the allocator's cache of a thread keeps
+ * only a few freed pieces of one size. */
 pw_conn *pw_conn_take(pw_server *server)
 {
     pw_conn *conn = server->spare;

@@ -21,8 +21,8 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn);
 
 /* The connection with the first complete request, or NULL. */
 pw_conn *pw_ready_pop(pw_server *server);
-/* This connection's request has waited for too long, and so have those before it, or all (NULL): 503.
- * `why` is an incident. */
+/* Answers 503 to the connections in `ready` up to `last`, or to all for NULL: they have waited for
+ * too long. `why` is the incident. */
 void pw_ready_expire(pw_server *server, const pw_conn *last, int why);
 
 #endif

@@ -40,12 +40,11 @@ int pw_framing_chunk(const pw_conn *conn, struct iovec parts[3], char line[20], 
 {
     int count = 0;
     if (conn->response.framing == PW_FRAMING_CHUNKED) {
-        static const char digits[] = "0123456789abcdef";
         size_t at = 20;
         line[--at] = '\n';
         line[--at] = '\r';
         for (uint64_t left = size; left > 0; left >>= 4)
-            line[--at] = digits[left & 15];
+            line[--at] = pw_to_hex(left);
         parts[count++] = (struct iovec){line + at, 20 - at};
     }
     parts[count++] = (struct iovec){(void *)(uintptr_t)data, size};

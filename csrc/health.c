@@ -1,4 +1,4 @@
-/* A load balancer's question, whether this server is well: the core answers it (--health), and whether
+/* Health checks, which the core answers: whether the server accepts requests (--health), and whether
  * the process lives (--health-live). */
 #include <stdio.h>
 #include <string.h>
@@ -19,7 +19,7 @@ static bool span_is(pw_span span, const char *text)
 bool pw_conn_is_health(const pw_server *server, const pw_conn *conn)
 {
     const pw_head *head = &server->head;
-    return server->has_probes && conn->kind != PW_SAME && /* an empty path is no request's */
+    return server->has_probes && conn->kind != PW_SAME && /* no request has an empty path */
            (span_is(head->path, server->health) || span_is(head->path, server->live)) &&
            (span_is(head->method, "GET") || span_is(head->method, "HEAD")) &&
            !conn->facts.chunked && conn->facts.content_length <= 0;

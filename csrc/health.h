@@ -1,4 +1,4 @@
-/* Health checks (--health), which the core answers. */
+/* Health checks (--health, --health-live), which the core answers. */
 #ifndef PW_HEALTH_H
 #define PW_HEALTH_H
 

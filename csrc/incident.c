@@ -114,6 +114,22 @@ static pw_incident *incident_new(pw_incidents *incidents)
     return incident;
 }
 
+static void incident_peer(pw_incident *incident, const pw_conn *conn)
+{
+    pw_peer peer;
+    pw_peer_name(conn, &peer);
+    memcpy(incident->address, peer.address, sizeof incident->address);
+    memcpy(incident->port, peer.port, sizeof incident->port);
+}
+
+/* Makes the watcher take the incidents, also if it runs the loop and waits for events. */
+static void incident_wake(pw_server *server)
+{
+    pthread_cond_signal(&server->watch.wake);
+    if (server->token.holder == server->watch.thread)
+        pw_loop_wake(server, true);
+}
+
 /* Whether the received bytes begin with the current request. */
 static bool conn_is_receiving(const pw_conn *conn)
 {
@@ -130,10 +146,7 @@ static void incident_add(pw_server *server, const pw_thread *thread, const pw_co
         incident->what = what;
         incident->error = error;
         incident->unsent = conn->output.size;
-        pw_peer peer;
-        pw_peer_name(conn, &peer);
-        memcpy(incident->address, peer.address, sizeof incident->address);
-        memcpy(incident->port, peer.port, sizeof incident->port);
+        incident_peer(incident, conn);
         const char *id = thread != NULL       ? thread->request.id
                          : conn->line != NULL ? conn->line + strlen(conn->line) + 1
                                               : "";
@@ -146,23 +159,21 @@ static void incident_add(pw_server *server, const pw_thread *thread, const pw_co
             line_of_head(incident->line, conn->in->data + conn->in->start,
                          conn->in->end - conn->in->start);
     }
-    pthread_cond_signal(&server->watch.wake);
-    if (server->token.holder == server->watch.thread)
-        pw_loop_wake(server, true);
+    incident_wake(server);
 }
 
-void pw_incident_often(pw_server *server, const pw_conn *conn, int what, int64_t *told)
+void pw_incident_often(pw_server *server, const pw_conn *conn, int what, int64_t *last_at)
 {
-    if (*told != 0 && server->timers.now - *told < PW_OFTEN_MS)
+    if (*last_at != 0 && server->timers.now - *last_at < PW_OFTEN_MS)
         return;
-    *told = server->timers.now;
+    *last_at = server->timers.now;
     pw_incident_conn(server, conn, what, 0);
 }
 
 void pw_incident_lost(pw_server *server)
 {
     server->incidents.lost++;
-    pthread_cond_signal(&server->watch.wake);
+    incident_wake(server);
 }
 
 void pw_incident_backlog(pw_server *server)
@@ -170,21 +181,18 @@ void pw_incident_backlog(pw_server *server)
     pw_incident *incident = incident_new(&server->incidents);
     if (incident != NULL)
         incident->what = PW_INCIDENT_BACKLOG;
-    pthread_cond_signal(&server->watch.wake);
+    incident_wake(server);
 }
 
 void pw_incident_dropped(pw_server *server, const pw_conn *conn, pw_span name)
 {
     pw_incident *incident = incident_new(&server->incidents);
     if (incident != NULL) {
-        pw_peer peer;
-        pw_peer_name(conn, &peer);
         incident->what = PW_INCIDENT_UNDERSCORE;
-        memcpy(incident->address, peer.address, sizeof incident->address);
-        memcpy(incident->port, peer.port, sizeof incident->port);
+        incident_peer(incident, conn);
         line_add(incident->line, name.at, name.size);
     }
-    pthread_cond_signal(&server->watch.wake);
+    incident_wake(server);
 }
 
 void pw_incident_log(pw_server *server, int64_t lines, int error)
@@ -195,7 +203,7 @@ void pw_incident_log(pw_server *server, int64_t lines, int error)
         incident->error = error;
         incident->unsent = lines;
     }
-    pthread_cond_signal(&server->watch.wake);
+    incident_wake(server);
 }
 
 /* The incident for an error of a read or write. 0: none, because the client has disconnected. */

@@ -15,8 +15,8 @@ bool pw_incidents_wait(const pw_incidents *incidents);
  * it is, and there is none if the client has disconnected. */
 void pw_incident_conn(pw_server *server, const pw_conn *conn, int what, int error);
 /* The same for an incident that may come in large numbers: at most one every PW_OFTEN_MS.
- * *told is the time of the last one. */
-void pw_incident_often(pw_server *server, const pw_conn *conn, int what, int64_t *told);
+ * *last_at: ms, the last one. */
+void pw_incident_often(pw_server *server, const pw_conn *conn, int what, int64_t *last_at);
 /* The same while a thread has the request. */
 void pw_incident_thread(const pw_thread *thread, const pw_conn *conn, int what, int error);
 /* Counts an incident without details. */

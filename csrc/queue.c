@@ -92,16 +92,18 @@ void pw_server_wake(pw_server *server)
         errno = saved; /* a forked child has no pipe */
 }
 
+static bool poll_ends_after(const pw_server *server, int64_t due)
+{
+    return server->polling_until < 0 || due < server->polling_until;
+}
+
 void pw_loop_wake(pw_server *server, bool always)
 {
     if (!server->polling)
         return;
     int64_t wait = pw_timers_wait(&server->timers);
-    bool sooner = wait >= 0 &&
-                  (server->polling_until < 0 || server->timers.now + wait < server->polling_until);
-    if (server->access.due != 0 && /* or a line of the access log would wait for the next event */
-        (server->polling_until < 0 || server->access.due < server->polling_until))
-        sooner = true;
+    bool sooner = (wait >= 0 && poll_ends_after(server, server->timers.now + wait)) ||
+                  (server->access.due != 0 && poll_ends_after(server, server->access.due));
     if (!always && server->run.first == NULL && server->news_count == 0 && !sooner)
         return;
     pw_server_wake(server);

@@ -37,7 +37,9 @@ bool pw_server_is_late(pw_server *server);
 void pw_news_add(pw_server *server, int64_t value, int kind);
 
 /* Wakes the thread that waits for events if there is work for the loop: a queued connection, a
- * message or an earlier timer. always: in any case. */
+ * message, or a timer or a line of the access log that is due earlier. always: in any case. Other
+ * deadlines of the wait (poll_timeout in loop.c) change only in the thread that waits, or with
+ * `always`. */
 void pw_loop_wake(pw_server *server, bool always);
 
 #endif

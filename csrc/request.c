@@ -138,15 +138,15 @@ static void thread_describe(pw_thread *thread, pw_conn *conn)
 static void name_request(pw_thread *thread, const pw_conn *conn)
 {
     pw_server *server = thread->server;
-    if (pw_peer_is_trusted(conn)) { /* of others the head says nothing about the id */
+    if (pw_peer_is_trusted(conn)) { /* the id of another peer is not used */
         if (server->parsed != conn)
             server->parsed = NULL;
-        pw_parse_again(server, conn); /* of a head like the one before, perhaps no field was */
+        pw_parse_again(server, conn); /* the fields of a recognised head may not be parsed */
     }
     pw_request_id(server, conn, &server->head, thread->request.id);
 }
 
-/* Counts the fields that the application does not get, and tells of the first one. */
+/* Counts the fields that the application does not get, and reports the first one. */
 static void count_dropped(pw_server *server, const pw_conn *conn)
 {
     if (server->dropped == 0) {

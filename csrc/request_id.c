@@ -1,6 +1,6 @@
 /*
- * The id of a request: what a trusted peer calls it, or a new UUID (RFC 9562, version 4) that is made of
- * a seed, without a system call. An id is no secret: a client may guess the next one.
+ * The id of a request: the X-Request-ID of a trusted peer, or a new UUID (RFC 9562, version 4). It is
+ * made from a seed, without a system call. It is no secret: a client may guess the next one.
  */
 #include <netinet/in.h>
 #include <string.h>
@@ -30,19 +30,18 @@ static uint64_t next_number(uint64_t *state)
 
 static void new_id(uint64_t seed[2], char *to)
 {
-    static const char hex[] = "0123456789abcdef";
     uint64_t parts[2] = {next_number(&seed[0]), next_number(&seed[1])};
     parts[0] = (parts[0] & ~(uint64_t)0xf000) | 0x4000;
     parts[1] = (parts[1] & ~((uint64_t)3 << 62)) | (uint64_t)2 << 62;
     for (int i = 0; i < 32; i++) {
         if (i == 8 || i == 12 || i == 16 || i == 20)
             *to++ = '-';
-        *to++ = hex[parts[i / 16] >> (60 - i % 16 * 4) & 15];
+        *to++ = pw_to_hex(parts[i / 16] >> (60 - i % 16 * 4));
     }
     *to = '\0';
 }
 
-/* What can stand in a log, in a quoted text too. */
+/* Whether the value can be in a log line, also between quotes. */
 static bool is_id(pw_span value)
 {
     if (value.size == 0 || value.size >= PW_REQUEST_ID_SIZE)

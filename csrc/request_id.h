@@ -1,12 +1,12 @@
-/* The id of a request, by which the logs of a proxy, of this server and of the application are joined. */
+/* The id of a request. It is the same in the logs of a proxy, of this server and of the application. */
 #ifndef PW_REQUEST_ID_H
 #define PW_REQUEST_ID_H
 
 #include "state.h"
 
-/* Whether what the peer says of others is believed: it is on this machine. */
+/* Whether the core uses what the peer says about the client: the peer is on this machine. */
 bool pw_peer_is_trusted(const pw_conn *conn);
-/* The X-Request-ID of a trusted peer, if that is one, or a new id; ended by NUL. */
+/* Writes the valid X-Request-ID of a trusted peer, or a new id, and a NUL. */
 void pw_request_id(pw_server *server, const pw_conn *conn, const pw_head *head,
                    char to[PW_REQUEST_ID_SIZE]);
 

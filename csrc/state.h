@@ -151,8 +151,8 @@ typedef struct {
     size_t program_size;
     pw_text lines;             /* not yet written */
     int64_t due;               /* ms: when to write the lines; 0: there are none */
-    int64_t lost;              /* lines that were dropped, which nobody has been told */
-    int64_t told;              /* ms: when that was told last */
+    int64_t lost;              /* dropped lines that no incident has reported */
+    int64_t reported_at;       /* ms: the last such incident */
     int error;                 /* why the file has last taken less than all */
     bool blocked;              /* it did so at the last try */
     bool stalled;              /* it took nothing while it was waited for, nor since */
@@ -297,8 +297,8 @@ struct pw_server {
         bool has_begun;          /* pw_watch has been called */
         bool is_here;            /* the watcher is in pw_watch, and will not return now */
         bool sleeps;             /* until the next request */
-        int64_t trimmed_at;      /* ms: when it last gave free memory back, or had none to give */
-        bool heap_is_large;      /* there may be more of it later */
+        int64_t trimmed_at;      /* ms: its last call of pw_heap_trim */
+        bool heap_is_large;      /* the result of that call */
         bool wants_thread;       /* start a thread without waiting for the next tick */
     } watch;
 

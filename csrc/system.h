@@ -75,7 +75,7 @@ int64_t pw_thread_id(void);
 int64_t pw_thread_cpu(int64_t thread);
 /* Only pw_condition_wait may wait for this condition. */
 void pw_condition_init(pthread_cond_t *condition);
-/* False: nobody has signalled it in this time. */
+/* False: it was not signalled in this time. */
 bool pw_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t nanoseconds);
 
 /*

@@ -54,7 +54,6 @@ void pw_text_number(pw_text *text, int64_t number)
 
 void pw_text_escape(pw_text *text, const char *data, size_t size, bool json)
 {
-    static const char hex[] = "0123456789abcdef";
     if (size > PW_VALUE_MOST)
         size = PW_VALUE_MOST;
     if (!pw_text_room(text, size * 6))
@@ -76,8 +75,8 @@ void pw_text_escape(pw_text *text, const char *data, size_t size, bool json)
             *to++ = '0';
             *to++ = '0';
         }
-        *to++ = hex[c >> 4];
-        *to++ = hex[c & 15];
+        *to++ = pw_to_hex(c >> 4);
+        *to++ = pw_to_hex(c);
     }
     text->size = (size_t)(to - text->at);
 }

@@ -30,6 +30,12 @@ static inline int pw_hex_digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+/* The lower-case digit of the lowest four bits. */
+static inline char pw_to_hex(uint64_t value)
+{
+    return "0123456789abcdef"[value & 15];
+}
+
 /* Copies text and returns the end of the copy. The caller has made sure that there is room. */
 static inline char *pw_put(char *to, const char *data, size_t size)
 {

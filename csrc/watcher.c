@@ -17,7 +17,7 @@
 
 #define PW_TICK_NS 2000000
 #define PW_QUIET_TICKS 50              /* ticks without a request until the watcher sleeps */
-#define PW_TRIM_NS INT64_C(5000000000) /* between two looks for memory to give back */
+#define PW_TRIM_NS INT64_C(5000000000) /* between two calls of pw_heap_trim */
 #define PW_START_PAUSE 500             /* ticks after a thread could not be started */
 #define PW_RUNS_NS 200000              /* CPU time in one tick of a thread that has not waited */
 
@@ -41,7 +41,7 @@ static pw_thread *watch_slow(pw_server *server)
             now - thread->taken_at >= server->watch.timeout_request * (thread->warned + 1)) {
             thread->warned++;
             if (thread->warned == PW_WARNINGS && server->draining)
-                pw_loop_wake(server, true); /* all the rest may be over */
+                pw_loop_wake(server, true); /* the server may have nothing left to drain */
             return thread;
         }
     server->watch.looked_at = now;
@@ -103,8 +103,8 @@ static bool watch_is_busy(const pw_server *server)
            (server->watch.timeout_request > 0 && server->threads.taken > 0);
 }
 
-/* No request has come for a while: the time to give back memory that a peak has left. True: it did that,
- * without the lock, and there may be something else to do by now. */
+/* Returns the memory of a peak to the system, when no request has come for a while. True: the lock was
+ * released meanwhile, so the caller must look for work again. */
 static bool watch_trims(pw_server *server)
 {
     int64_t now = pw_now();

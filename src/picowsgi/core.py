@@ -382,10 +382,10 @@ class CoreServer:
         return number
 
     def end_log(self, most: float, quiet: float) -> int:
-        """Write what waits of the access log, once nothing serves.
+        """Write the lines of the access log that wait, once nothing serves.
 
-        For `most` seconds at most, and `quiet` seconds in which nothing is taken. Returns how many
-        lines were dropped without a incident.
+        It stops after `most` seconds, or after `quiet` seconds in which the file takes nothing.
+        Returns the number of dropped lines that no incident has reported.
         """
         lost: int = lib.pw_server_log_end(self.pointer, _milliseconds(most), _milliseconds(quiet))
         return lost

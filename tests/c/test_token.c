@@ -1,7 +1,9 @@
 /* csrc/token.c and csrc/watcher.c: several threads and the
  * watcher, in every order that a test needs. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "audit.h"
 #include "stage.h"
@@ -65,6 +67,35 @@ static void after_two_ticks_another_thread_is_asked_for_and_goes_on(void)
     CHECK_INT(respond(serving[0], "1"), AT_SLEEP); /* the other one has the token */
     check_answer(&slow, "\r\n\r\n1");
     stage_close();
+}
+
+static void a_line_of_the_access_log_leaves_while_another_thread_waits_for_events(void)
+{
+    enum { LOG_DELAY_MS = 100 };
+    char got[8];
+    int ends[2];
+    REQUIRE(pipe2(ends, O_NONBLOCK) == 0);
+    settings = site_settings();
+    settings.access_file = ends[1];
+    settings.access_program = (const char[]){PW_ATOM_STATUS, 0, 0};
+    settings.access_program_size = 3;
+    begin_with(THREADS);
+    stage_begin();
+    test_client slow = ask("/slow");
+    cast_settle();
+    ticks(2);
+    CHECK_INT(stage_start_wanted(1)->at, AT_POLL);
+    CHECK_INT(respond(serving[0], "1"), AT_SLEEP);
+    cast_settle();
+    CHECK(read(ends[0], got, sizeof got) < 0); /* others may join it for a moment */
+    clock_forward_ms(LOG_DELAY_MS);
+    cast_settle();
+    CHECK_INT(read(ends[0], got, sizeof got), 4);
+    CHECK_BYTES(got, 4, "200\n");
+    check_answer(&slow, "\r\n\r\n1");
+    stage_close();
+    close(ends[0]);
+    close(ends[1]);
 }
 
 static void the_thread_that_went_to_sleep_last_is_woken_first(void)
@@ -1046,6 +1077,7 @@ int main(void)
 {
     RUN(a_thread_that_comes_back_in_a_tick_keeps_the_token);
     RUN(after_two_ticks_another_thread_is_asked_for_and_goes_on);
+    RUN(a_line_of_the_access_log_leaves_while_another_thread_waits_for_events);
     RUN(the_thread_that_went_to_sleep_last_is_woken_first);
     RUN(requests_that_find_no_thread_wait_in_their_order);
     RUN(a_thread_that_comes_back_takes_the_loop_from_the_watcher);
