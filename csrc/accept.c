@@ -21,6 +21,7 @@
 #include "state.h"
 #include "system.h"
 #include "timer.h"
+#include "trust.h"
 
 #define PW_BATCH 64
 #define PW_LOOK_AT 32 /* idle connections, for one that can go */
@@ -54,6 +55,8 @@ static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *p
     default:
         conn->peer.any.sa_family = AF_UNIX;
     }
+    pw_address address = pw_address_of(&conn->peer.any);
+    conn->trusted = pw_trusts(&server->trust, &address);
     conn->next = server->all;
     if (server->all != NULL)
         server->all->previous = conn;

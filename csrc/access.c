@@ -14,6 +14,7 @@
 #include "access_format.h"
 #include "alloc.h"
 #include "clock.h"
+#include "forwarded.h"
 #include "head.h"
 #include "incident.h"
 #include "request_id.h"
@@ -210,8 +211,10 @@ void pw_parse_again(pw_server *server, const pw_conn *conn)
 {
     pw_head_progress progress = {0};
     pw_error error;
-    pw_head_parse(&server->limits, conn->in->data + conn->in->start, conn->facts.size, &progress,
-                  &server->head, &error);
+    pw_head_parse(pw_limits_of(server, conn), conn->in->data + conn->in->start, conn->facts.size,
+                  &progress, &server->head, &error);
+    if (server->head.facts.forwarded)
+        pw_forwarded_read(&server->trust, &server->head, &server->forwarded);
 }
 
 void pw_access_response(pw_thread *thread, const pw_conn *conn)
@@ -253,7 +256,8 @@ void pw_access_refusal(pw_server *server, pw_conn *conn, int status)
     pw_peer peer;
     pw_peer_name(conn, &peer);
     pw_text program = {NULL, 0, 0};
-    pw_access_request(server, &program, &server->head, &peer);
+    pw_access_request(server, &program, &server->head,
+                      pw_client_of(pw_forwarded_of(server), &peer));
     char id[PW_REQUEST_ID_SIZE];
     if (server->request_ids)
         pw_request_id(server, conn, &server->head, id);

@@ -16,6 +16,14 @@ typedef struct pw_balance pw_balance;
 /* The treatment of a field whose name contains an underscore. */
 enum { PW_UNDERSCORE_DROP = 0, PW_UNDERSCORE_REFUSE = 1, PW_UNDERSCORE_ALLOW = 2 };
 
+/* A network of peers that are trusted to say who their client is: see pw_settings.trusted. */
+enum { PW_NETWORK_ALL = 0, PW_NETWORK_UNIX = 1, PW_NETWORK_V4 = 4, PW_NETWORK_V6 = 6 };
+typedef struct {
+    int32_t kind;     /* all peers, those of unix sockets, IPv4 or IPv6 */
+    int32_t bits;     /* the first bits of the address that count */
+    char address[16]; /* in network order; IPv4: the first four bytes */
+} pw_network;
+
 /* Sizes are in bytes, times in milliseconds. pw_server_new copies the struct. */
 typedef struct {
     int64_t max_head_size;
@@ -48,12 +56,17 @@ typedef struct {
     int32_t request_ids;    /* each request gets an id: see pw_request.id */
     int64_t request_seed_1; /* random, like the next: what the ids are made of */
     int64_t request_seed_2;
+    int32_t drop_forwarded; /* 1: Forwarded and the X-Forwarded fields of other peers are removed */
+    int64_t trusted_count;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
     /* The rest is borrowed during pw_server_new. */
     const char *access_program; /* the format of the access log: see PW_ATOM_LITERAL */
     const char *health_path;    /* the core answers its requests; empty: none */
     const char *live_path;      /* the same, with 200 also while the server stops */
+    const char *root_path; /* moved from PATH_INFO; Python has it in SCRIPT_NAME; empty: none */
     const char *temporary_directory;
+    /* The core uses Forwarded, the X-Forwarded fields and X-Request-ID of these peers alone. */
+    const pw_network *trusted;
     const char *poller; /* a name from pw_poller_name; "auto" or NULL: the first one */
 } pw_settings;
 

@@ -11,6 +11,7 @@
 #include "conn_transfer.h"
 #include "conn_wait.h"
 #include "content.h"
+#include "forwarded.h"
 #include "head.h"
 #include "health.h"
 #include "incident.h"
@@ -95,6 +96,7 @@ static bool conn_recognise(pw_server *server, pw_conn *conn)
         return false;
     server->parsed = NULL; /* the head of another connection is overwritten */
     head->facts = entry->facts;
+    head->facts.forwarded = false; /* server->forwarded is of another head until pw_parse_again */
     if (pw_request_line(data, line_size, head) != PW_E_NONE)
         return false; /* pw_head_parse will find the error */
     if (head->facts.minor != entry->facts.minor || head->authority.at != NULL)
@@ -168,11 +170,17 @@ static pw_step step_head(pw_server *server, pw_conn *conn)
         return conn_begin_content(server, conn);
     server->parsed = NULL;
     server->head = (pw_head){.fields = server->fields};
-    switch (pw_head_parse(&server->limits, data, conn->in->end - conn->in->start, &conn->progress,
-                          &server->head, &error)) {
+    switch (pw_head_parse(pw_limits_of(server, conn), data, conn->in->end - conn->in->start,
+                          &conn->progress, &server->head, &error)) {
     case PW_PARSE_DONE:
         conn->kind = PW_NEW;
         conn->facts = server->head.facts;
+        if (conn->facts.forwarded &&
+            !pw_forwarded_read(&server->trust, &server->head, &server->forwarded)) {
+            server->head.facts.forwarded = false; /* the access log names the peer */
+            error = PW_E_FORWARDED;
+            break;
+        }
         server->parsed = conn;
         return conn_begin_content(server, conn);
     case PW_PARSE_MORE:

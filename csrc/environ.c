@@ -7,6 +7,7 @@
 #include "alloc.h"
 #include "environ.h"
 #include "fields.h"
+#include "forwarded.h"
 #include "index.h"
 #include "text.h"
 
@@ -17,7 +18,7 @@ size_t pw_block_most(const pw_limits *limits)
 {
     /* The target may be in the block three times: whole, as path, as query. A field needs its name
      * and value, "HTTP_", a number, a separator and the NUL. */
-    return 3 * limits->max_head_size + 9 * limits->max_fields + 256;
+    return 3 * limits->max_head_size + 9 * limits->max_fields + 256 + PW_FORWARDED_MOST;
 }
 
 static char *put_value(char *to, const char *data, size_t size)
@@ -67,9 +68,23 @@ static char *end_numbers(pw_block *block, char *to)
     return to;
 }
 
-static void end_values(pw_block *block, char *to, const pw_head *head)
+/* Writes PATH_INFO without this prefix, which is in SCRIPT_NAME, if it begins with it. */
+static void end_values(pw_block *block, char *to, const pw_head *head, pw_span prefix)
 {
-    block->size = (size_t)(put_decoded(to, head->path) - block->at);
+    char *end = put_decoded(to, head->path);
+    size_t size = (size_t)(end - to);
+    if (prefix.size > 0 && size >= prefix.size && memcmp(to, prefix.at, prefix.size) == 0 &&
+        (size == prefix.size || to[prefix.size] == '/')) {
+        memmove(to, to + prefix.size, size - prefix.size);
+        end -= prefix.size;
+    }
+    block->size = (size_t)(end - block->at);
+}
+
+static pw_span prefix_of(const pw_block *block, const pw_forwarded *forwarded)
+{
+    bool is_set = forwarded != NULL && (forwarded->set & PW_SET_PREFIX) != 0;
+    return is_set ? forwarded->prefix : block->root;
 }
 
 void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
@@ -90,7 +105,7 @@ void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
     to = put_span(to, head->target);
     for (size_t i = 0; i < changes->count; i++)
         to = put_span(to, changes->items[i].value);
-    end_values(block, to, head);
+    end_values(block, to, head, block->root);
 }
 
 static char *put_length(char *to, int64_t length)
@@ -98,6 +113,53 @@ static char *put_length(char *to, int64_t length)
     to += pw_digits(to, length);
     *to++ = '\0';
     return to;
+}
+
+/* ------------------------------------------------------------------ forwarded values */
+
+typedef struct {
+    uint8_t number;
+    pw_span value;
+} pw_pair;
+
+#define PW_FORWARDED_VALUES 8 /* at most, in a block */
+
+static pw_span text_span(const char *text)
+{
+    return (pw_span){text, strlen(text)};
+}
+
+/*
+ * Lists the forwarded values. With a peer, they are for a block of a whole head, which has REMOTE_ADDR,
+ * REMOTE_PORT and HTTP_HOST in any case. Without it they are for a block of changes, and the
+ * template has picowsgi.peer. Returns their number.
+ */
+static size_t list_forwarded(pw_pair to[PW_FORWARDED_VALUES], const pw_forwarded *forwarded,
+                             const pw_peer *peer)
+{
+    size_t count = 0;
+    uint8_t set = forwarded != NULL ? forwarded->set : 0;
+    if (peer != NULL && set != 0) {
+        to[count++] = (pw_pair){PW_KEY_PEER, text_span(peer->address)};
+        to[count++] = (pw_pair){PW_KEY_PEER_PORT, text_span(peer->port)};
+    }
+    if (peer == NULL && (set & PW_SET_CLIENT)) {
+        to[count++] = (pw_pair){PW_KEY_ADDRESS, text_span(forwarded->client.address)};
+        to[count++] = (pw_pair){PW_KEY_PORT, text_span(forwarded->client.port)};
+    }
+    if (peer == NULL && (set & PW_SET_HOST))
+        to[count++] = (pw_pair){PW_KEY_HOST, {forwarded->host, forwarded->host_size}};
+    if (set & PW_SET_SCHEME)
+        to[count++] = (pw_pair){PW_KEY_SCHEME, text_span(set & PW_SET_HTTPS ? "https" : "http")};
+    if (set & PW_SET_HTTPS)
+        to[count++] = (pw_pair){PW_KEY_HTTPS, text_span("on")};
+    if (set & PW_SET_NAME)
+        to[count++] = (pw_pair){PW_KEY_SERVER_NAME, {forwarded->host, forwarded->name_size}};
+    if (set & PW_SET_PORT)
+        to[count++] = (pw_pair){PW_KEY_SERVER_PORT, text_span(forwarded->port)};
+    if (set & PW_SET_PREFIX)
+        to[count++] = (pw_pair){PW_KEY_SCRIPT_NAME, forwarded->prefix};
+    return count;
 }
 
 /* ------------------------------------------------------------------ fields by number */
@@ -130,13 +192,19 @@ static char *put_named_field(char *to, const pw_head *head, const pw_index *inde
 }
 
 void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
-                   int64_t content_length)
+                   const pw_forwarded *forwarded, int64_t content_length)
 {
     static const char own[] = {PW_KEY_URI, PW_KEY_ADDRESS, PW_KEY_PORT};
     bool is_get = head->method.size == 3 && memcmp(head->method.at, "GET", 3) == 0;
+    const pw_peer *client = pw_client_of(forwarded, peer);
+    pw_span host = head->authority; /* RFC 9112 section 3.2.2: the authority replaces Host */
+    if (forwarded != NULL && (forwarded->set & PW_SET_HOST))
+        host = (pw_span){forwarded->host, forwarded->host_size};
+    pw_pair more[PW_FORWARDED_VALUES];
+    size_t more_count = list_forwarded(more, forwarded, peer);
     pw_index index;
     pw_index_make(&index, head);
-    if (head->authority.at != NULL) /* RFC 9112 section 3.2.2: the authority replaces Host */
+    if (host.at != NULL)
         index.numbers[PW_KEY_HOST >> 6] |= pw_index_bit(PW_KEY_HOST);
 
     char *to = block->at;
@@ -153,6 +221,8 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
     for (int number; (number = pw_index_pop(index.numbers)) >= 0;)
         *to++ = (char)number;
     const char *fields_end = to;
+    for (size_t i = 0; i < more_count; i++)
+        *to++ = (char)more[i].number;
     memset(to, PW_OTHER_NAME, index.other_count);
     to = end_numbers(block, to + index.other_count);
 
@@ -163,24 +233,26 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
     if (head->facts.minor == 0)
         to = put_protocol(to, head);
     to = put_span(to, head->target);
-    to = put_value(to, peer->address, strlen(peer->address));
-    to = put_value(to, peer->port, strlen(peer->port));
+    to = put_span(to, text_span(client->address));
+    to = put_span(to, text_span(client->port));
     if (content_length >= 0)
         to = put_length(to, content_length);
     for (; fields < fields_end; fields++)
-        if (*fields == PW_KEY_HOST && head->authority.at != NULL)
-            to = put_span(to, head->authority);
+        if (*fields == PW_KEY_HOST && host.at != NULL)
+            to = put_span(to, host);
         else
             to = put_field(to, head, &index, index.first[(uint8_t)*fields]);
+    for (size_t i = 0; i < more_count; i++)
+        to = put_span(to, more[i].value);
     for (size_t i = 0; i < index.other_count; i++)
         to = put_named_field(to, head, &index, index.others[i]);
     block->other_names = index.other_count != 0;
-    end_values(block, to, head);
+    end_values(block, to, head, prefix_of(block, forwarded));
 }
 
 /* ------------------------------------------------------------------ changed values */
 
-pw_template *pw_template_new(const pw_head *head, const char *data)
+pw_template *pw_template_new(const pw_head *head, const pw_forwarded *forwarded, const char *data)
 {
     pw_index index;
     pw_index_make(&index, head);
@@ -197,6 +269,7 @@ pw_template *pw_template_new(const pw_head *head, const char *data)
     template->method = (uint32_t)(head->method.at - data);
     template->method_size = (uint32_t)head->method.size;
     template->minor = head->facts.minor;
+    template->set = forwarded != NULL ? forwarded->set : 0;
     template->has_length = head->facts.chunked || head->facts.content_length >= 0;
     for (int number; (number = pw_index_pop(index.numbers)) >= 0;) {
         uint16_t at = index.first[number];
@@ -216,11 +289,12 @@ static bool template_has(const pw_template *template, const char *data, int numb
            memcmp(data + template->values[place - 1].at, value.at, value.size) == 0;
 }
 
-bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content_length,
-                           const pw_template *template, const char *data)
+bool pw_block_make_changes(pw_block *block, const pw_head *head, const pw_forwarded *forwarded,
+                           int64_t content_length, const pw_template *template, const char *data)
 {
     if (head->authority.at != NULL || head->facts.minor != template->minor ||
-        (template->has_length && content_length < 0))
+        (template->has_length && content_length < 0) ||
+        template->set != (forwarded != NULL ? forwarded->set : 0))
         return false;
     pw_index index;
     pw_index_make(&index, head);
@@ -241,6 +315,8 @@ bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content
         uint16_t at = index.first[number];
         bool known = template->place[number] != 0;
         found += known;
+        if (number == PW_KEY_HOST && (template->set & PW_SET_HOST))
+            continue; /* the forwarded host replaces it */
         if (known && index.next[at] == PW_NO_FIELD &&
             template_has(template, data, number, head->fields[at].value))
             continue;
@@ -249,6 +325,10 @@ bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content
     }
     if (found != template->count)
         return false;
+    pw_pair more[PW_FORWARDED_VALUES];
+    size_t more_count = list_forwarded(more, forwarded, NULL);
+    for (size_t i = 0; i < more_count; i++)
+        *to++ = (char)more[i].number;
     to = end_numbers(block, to);
     if (!same_method)
         to = put_span(to, head->method);
@@ -258,7 +338,9 @@ bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content
         to = put_length(to, content_length);
     for (int number; (number = pw_index_pop(changed)) >= 0;)
         to = put_field(to, head, &index, index.first[number]);
+    for (size_t i = 0; i < more_count; i++)
+        to = put_span(to, more[i].value);
     block->other_names = false;
-    end_values(block, to, head);
+    end_values(block, to, head, prefix_of(block, forwarded));
     return true;
 }

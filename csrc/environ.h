@@ -2,6 +2,7 @@
 #ifndef PW_ENVIRON_H
 #define PW_ENVIRON_H
 
+#include "forwarded.h"
 #include "lines.h"
 
 /* The largest size of a block with these limits, in bytes. */
@@ -12,20 +13,15 @@ typedef struct {
     size_t size; /* bytes filled */
     uint32_t values;
     bool other_names;
+    pw_span root; /* borrowed as long as the server lives: see pw_settings.root_path */
 } pw_block;
 
-/* The client's address as text. Both members are empty for a unix socket. */
-typedef struct {
-    char address[46];
-    char port[6];
-} pw_peer;
-
 /* Fills the block with all values of a request. content_length: bytes
- * of the decoded content; -1: none. */
+ * of the decoded content; -1: none. forwarded NULL: nothing is forwarded. */
 void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
-                   int64_t content_length);
+                   const pw_forwarded *forwarded, int64_t content_length);
 /* Fills the block with the values of the request line and of the changed fields. same_method:
- * leaves out the method. */
+ * leaves out the method. The head has no X-Forwarded-Prefix that is used. */
 void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
                         const pw_changes *changes);
 
@@ -33,6 +29,7 @@ void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
 typedef struct {
     uint32_t method, method_size;
     uint8_t minor;
+    uint8_t set; /* which values were forwarded: pw_forwarded.set, or 0 */
     bool has_length;
     uint8_t count;      /* number of values */
     uint8_t place[256]; /* by number: 1 + index in values; 0: not in it */
@@ -43,12 +40,13 @@ typedef struct {
 
 /* Keeps the values of the head at `data`. NULL: heads cannot be
  * compared with it, or out of memory. */
-pw_template *pw_template_new(const pw_head *head, const char *data);
+pw_template *pw_template_new(const pw_head *head, const pw_forwarded *forwarded, const char *data);
 /*
  * Fills the block with the values that differ from those of the kept head, whose bytes are at
- * `data`. False: a name is missing, so no values can turn one environ into the other.
+ * `data`, and with all forwarded values. False: a name or a forwarded value is missing, so no values
+ * can turn one environ into the other.
  */
-bool pw_block_make_changes(pw_block *block, const pw_head *head, int64_t content_length,
-                           const pw_template *template, const char *data);
+bool pw_block_make_changes(pw_block *block, const pw_head *head, const pw_forwarded *forwarded,
+                           int64_t content_length, const pw_template *template, const char *data);
 
 #endif

@@ -20,8 +20,29 @@ enum {
     PW_KEY_CONNECTION,
     PW_KEY_EXPECT,
     PW_KEY_COOKIE,
+    /* forwarded.c reads these fields, ... */
+    PW_KEY_FORWARDED,
+    PW_KEY_FORWARDED_FOR,
+    PW_KEY_FORWARDED_PROTO,
+    PW_KEY_FORWARDED_HOST,
+    PW_KEY_FORWARDED_PORT,
+    PW_KEY_FORWARDED_PREFIX,
+    /* ... from which these values come */
+    PW_KEY_PEER,
+    PW_KEY_PEER_PORT,
+    PW_KEY_SCHEME,
+    PW_KEY_HTTPS,
+    PW_KEY_SERVER_NAME,
+    PW_KEY_SERVER_PORT,
+    PW_KEY_SCRIPT_NAME,
     PW_KEY_FIRST_OTHER,
 };
+
+/* Whether the number is that of Forwarded or of an X-Forwarded field that forwarded.c reads. */
+static inline bool pw_is_forwarded(uint8_t number)
+{
+    return number >= PW_KEY_FORWARDED && number <= PW_KEY_FORWARDED_PREFIX;
+}
 
 /* The number of a field name, which is a token in any case. PW_OTHER_NAME: it has none. */
 uint8_t pw_field_number(const char *name, size_t size);

@@ -30,8 +30,7 @@ static bool parse_length(pw_span value, int64_t *length)
     return true;
 }
 
-/* The next element of a #list (RFC 9110 section 5.6.1) without blanks around it. False: the end. */
-static bool list_next(pw_span *rest, pw_span *element)
+bool pw_list_next(pw_span *rest, pw_span *element)
 {
     if (rest->at == NULL)
         return false;
@@ -56,7 +55,7 @@ static pw_error transfer_coding(pw_span value, bool *chunked, bool *other)
     }
     pw_span rest = value, element;
     bool ended = false; /* chunked was found: it must be the last coding */
-    while (list_next(&rest, &element)) {
+    while (pw_list_next(&rest, &element)) {
         const char *semicolon = memchr(element.at, ';', element.size);
         size_t size = semicolon != NULL ? (size_t)(semicolon - element.at) : element.size;
         if (!pw_is_token(element.at, size) || ended)
@@ -68,7 +67,7 @@ static pw_error transfer_coding(pw_span value, bool *chunked, bool *other)
 }
 
 typedef struct {
-    bool host, type, length, coding, other_coding, close, keep_alive;
+    bool host, type, length, coding, other_coding, close, keep_alive, forwarded;
 } pw_seen;
 
 /* Applies the meaning that one field has for the connection. */
@@ -97,7 +96,7 @@ static pw_error field_meaning(const pw_field *field, pw_head *head, pw_seen *see
         seen->coding = true;
         return transfer_coding(field->value, &head->facts.chunked, &seen->other_coding);
     case PW_KEY_CONNECTION:
-        while (list_next(&rest, &element)) {
+        while (pw_list_next(&rest, &element)) {
             seen->close |= pw_equals(element.at, element.size, "close");
             seen->keep_alive |= pw_equals(element.at, element.size, "keep-alive");
         }
@@ -109,9 +108,27 @@ static pw_error field_meaning(const pw_field *field, pw_head *head, pw_seen *see
             return PW_E_EXPECTATION;
         head->facts.expect_continue = true;
         return PW_E_NONE;
+    case PW_KEY_FORWARDED:
+    case PW_KEY_FORWARDED_FOR:
+    case PW_KEY_FORWARDED_PROTO:
+    case PW_KEY_FORWARDED_HOST:
+    case PW_KEY_FORWARDED_PORT:
+    case PW_KEY_FORWARDED_PREFIX:
+        seen->forwarded = true;
+        return PW_E_NONE;
     default:
         return PW_E_NONE;
     }
+}
+
+/* Removes Forwarded and the X-Forwarded fields. */
+static void drop_forwarded(pw_head *head)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < head->field_count; i++)
+        if (!pw_is_forwarded(head->fields[i].number))
+            head->fields[count++] = head->fields[i];
+    head->field_count = count;
 }
 
 /* The size of the first line with its LF, which has arrived. */
@@ -131,6 +148,7 @@ static pw_error check_head(const pw_limits *limits, const char *data, size_t siz
     head->facts.content_length = -1;
     head->facts.chunked = false;
     head->facts.expect_continue = false;
+    head->facts.forwarded = false;
     head->facts.dropped = 0;
     head->field_count = 0;
     pw_seen seen = {.host = false};
@@ -171,6 +189,9 @@ static pw_error check_head(const pw_limits *limits, const char *data, size_t siz
     if (limits->max_body_size != 0 && head->facts.content_length > limits->max_body_size)
         return PW_E_BODY_SIZE;
     head->facts.keep_alive = !seen.close && (head->facts.minor != 0 || seen.keep_alive);
+    head->facts.forwarded = seen.forwarded && limits->forwarding == PW_FORWARDING_READ;
+    if (seen.forwarded && limits->forwarding == PW_FORWARDING_DROP)
+        drop_forwarded(head);
     return PW_E_NONE;
 }
 

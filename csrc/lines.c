@@ -13,9 +13,11 @@
 #include "fields.h"
 #include "lines.h"
 
-/* Whether the connection itself does not use the value of this field. */
-static bool line_may_change(uint8_t number)
+/* Whether the core itself does not use the value of this field. */
+static bool line_may_change(uint8_t number, bool forwarded)
 {
+    if (forwarded && pw_is_forwarded(number))
+        return false;
     switch (number) {
     case PW_OTHER_NAME:
     case PW_KEY_TRANSFER_ENCODING:
@@ -55,7 +57,7 @@ pw_lines *pw_lines_new(const pw_head *head, const char *data)
             line_add(lines, (size_t)(field->name.at - at));
         pw_line *line = line_add(lines, (size_t)(next - field->name.at));
         line->number = field->number;
-        if (line_may_change(field->number) && times[field->number] == 1)
+        if (line_may_change(field->number, head->facts.forwarded) && times[field->number] == 1)
             line->name_size = (uint32_t)field->name.size + 1;
         at = next;
     }

@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "conn_close.h"
 #include "environ.h"
+#include "forwarded.h"
 #include "incident.h"
 #include "lines.h"
 #include "request.h"
@@ -37,8 +38,11 @@ static void remember_head(pw_server *server, pw_conn *conn, const char *data)
     }
     conn->kind = PW_STORE;
     pw_entry *entry = &server->cache.entries[conn->entry];
-    entry->template = pw_template_new(&server->head, data);
-    entry->lines = pw_lines_new(&server->head, data);
+    const pw_forwarded *forwarded = pw_forwarded_of(server);
+    entry->template = pw_template_new(&server->head, forwarded, data);
+    /* pw_block_make_line does not know X-Forwarded-Prefix. */
+    if (forwarded == NULL || (forwarded->set & PW_SET_PREFIX) == 0)
+        entry->lines = pw_lines_new(&server->head, data);
 }
 
 /* Fills the block with the differences from the connection's kept head. False: it cannot. */
@@ -47,8 +51,10 @@ static bool compare_head(pw_thread *thread, pw_conn *conn, int64_t length)
     if (conn->entry < 0)
         return false;
     pw_entry *entry = &thread->server->cache.entries[conn->entry];
-    if (entry->template == NULL || !pw_block_make_changes(&thread->block, &thread->server->head,
-                                                          length, entry->template, entry->head))
+    const pw_server *server = thread->server;
+    if (entry->template == NULL ||
+        !pw_block_make_changes(&thread->block, &server->head, pw_forwarded_of(server), length,
+                               entry->template, entry->head))
         return false;
     conn->kind = PW_CHANGED;
     return true;
@@ -129,16 +135,16 @@ static void thread_describe(pw_thread *thread, pw_conn *conn)
         describe_changes(thread, conn);
     } else if (conn->kind == PW_NEW && !compare_head(thread, conn, length)) {
         remember_head(server, conn, conn->in->data + conn->in->start);
-        pw_block_make(&thread->block, &server->head, &peer, length);
+        pw_block_make(&thread->block, &server->head, &peer, pw_forwarded_of(server), length);
     }
     if (logs)
-        thread_log_request(thread, conn, &peer);
+        thread_log_request(thread, conn, pw_client_of(pw_forwarded_of(server), &peer));
 }
 
 static void name_request(pw_thread *thread, const pw_conn *conn)
 {
     pw_server *server = thread->server;
-    if (pw_peer_is_trusted(conn)) { /* the id of another peer is not used */
+    if (conn->trusted) { /* the id of another peer is not used */
         if (server->parsed != conn)
             server->parsed = NULL;
         pw_parse_again(server, conn); /* the fields of a recognised head may not be parsed */

@@ -2,22 +2,9 @@
  * The id of a request: the X-Request-ID of a trusted peer, or a new UUID (RFC 9562, version 4). It is
  * made from a seed, without a system call. It is no secret: a client may guess the next one.
  */
-#include <netinet/in.h>
 #include <string.h>
 
 #include "request_id.h"
-
-bool pw_peer_is_trusted(const pw_conn *conn)
-{
-    switch (conn->peer.any.sa_family) {
-    case AF_INET:
-        return conn->peer.v4.sin_addr.s_addr == htonl(INADDR_LOOPBACK);
-    case AF_INET6:
-        return IN6_IS_ADDR_LOOPBACK(&conn->peer.v6.sin6_addr);
-    default:
-        return true; /* a unix socket */
-    }
-}
 
 /* The next number of a sequence (SplitMix64), which has each number once. */
 static uint64_t next_number(uint64_t *state)
@@ -57,7 +44,7 @@ static bool is_id(pw_span value)
 void pw_request_id(pw_server *server, const pw_conn *conn, const pw_head *head,
                    char to[PW_REQUEST_ID_SIZE])
 {
-    if (pw_peer_is_trusted(conn)) {
+    if (conn->trusted) {
         pw_span value = pw_find_field(head, "x-request-id", 12);
         if (is_id(value)) {
             memcpy(to, value.at, value.size);

@@ -4,8 +4,6 @@
 
 #include "state.h"
 
-/* Whether the core uses what the peer says about the client: the peer is on this machine. */
-bool pw_peer_is_trusted(const pw_conn *conn);
 /* Writes the valid X-Request-ID of a trusted peer, or a new id, and a NUL. */
 void pw_request_id(pw_server *server, const pw_conn *conn, const pw_head *head,
                    char to[PW_REQUEST_ID_SIZE]);

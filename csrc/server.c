@@ -52,6 +52,18 @@ static bool access_open(pw_access *access, const pw_settings *settings)
     return access->program != NULL;
 }
 
+static bool trust_open(pw_server *server, const pw_settings *settings)
+{
+    size_t count = (size_t)settings->trusted_count;
+    server->networks = pw_alloc((count + 1) * sizeof *server->networks); /* not of size 0 */
+    if (server->networks == NULL)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        server->networks[i] = settings->trusted[i];
+    server->trust = (pw_trust){server->networks, count};
+    return true;
+}
+
 static bool server_allocate(pw_server *server, const pw_settings *settings)
 {
     const char *directory = settings->temporary_directory;
@@ -60,9 +72,11 @@ static bool server_allocate(pw_server *server, const pw_settings *settings)
     server->directory = copy_text(directory, strlen(directory));
     server->health = copy_text(settings->health_path, strlen(settings->health_path));
     server->live = copy_text(settings->live_path, strlen(settings->live_path));
+    server->root = copy_text(settings->root_path, strlen(settings->root_path));
     server->has_probes = settings->health_path[0] != '\0' || settings->live_path[0] != '\0';
     if (server->fields == NULL || server->scratch == NULL || server->directory == NULL ||
-        server->health == NULL || server->live == NULL || !access_open(&server->access, settings) ||
+        server->health == NULL || server->live == NULL || server->root == NULL ||
+        !trust_open(server, settings) || !access_open(&server->access, settings) ||
         !pw_incidents_init(&server->incidents))
         return false;
     server->store.directory = server->directory;
@@ -77,7 +91,11 @@ static void server_copy_settings(pw_server *server, const pw_settings *settings)
         .max_fields = (size_t)settings->max_fields,
         .max_body_size = settings->max_body_size,
         .underscore_fields = settings->underscore_fields,
+        .forwarding = PW_FORWARDING_READ,
     };
+    server->other_limits = server->limits;
+    server->other_limits.forwarding =
+        settings->drop_forwarded != 0 ? PW_FORWARDING_DROP : PW_FORWARDING_NONE;
     server->store.memory_most = settings->body_memory;
     server->store.memory_total = settings->body_memory_total;
     server->store.size_most = settings->max_body_size;
@@ -236,6 +254,8 @@ void pw_server_free(pw_server *server)
     pw_free(server->access.program);
     pw_free(server->health);
     pw_free(server->live);
+    pw_free(server->root);
+    pw_free(server->networks);
     for (int i = 0; i < 2; i++)
         if (server->wake[i] >= 0)
             close(server->wake[i]);

@@ -11,7 +11,7 @@
  *                                      the thread that has the turn (exchange.c).
  *     server->stopping, server->wake,  Any thread may use them.
  *     server->drain_until, requests
- *     limits, timers.length,           They do not change after the server listens.
+ *     limits, trust, timers.length,    They do not change after the server listens.
  *     head_memory, response_buffer,
  *     threads.most
  */
@@ -28,9 +28,11 @@
 #include "clock.h"
 #include "conn_balance.h"
 #include "content.h"
+#include "forwarded.h"
 #include "output.h"
 #include "poller.h"
 #include "timer.h"
+#include "trust.h"
 #include "yield_rule.h"
 
 /* ------------------------------------------------------------------ a connection */
@@ -90,6 +92,7 @@ typedef struct pw_conn {
     int what;        /* edges that were reported and not used up: PW_READABLE ... */
     bool registered; /* the poller has it */
     bool queued;     /* it is in a queue of the server */
+    bool trusted;    /* what the peer says about its client is used */
     uint8_t kind;    /* of the request: PW_SAME ... */
     uint8_t listener;
     int16_t entry;  /* of the cache; -1: none */
@@ -187,7 +190,11 @@ typedef struct {
 } pw_queue;
 
 struct pw_server {
-    pw_limits limits;
+    pw_limits limits; /* for requests of trusted peers */
+    pw_limits other_limits;
+    pw_trust trust;
+    pw_network *networks; /* owned: those of `trust` */
+    char *root;           /* owned: pw_settings.root_path */
     pw_store store;
     int64_t response_buffer;
     size_t head_memory; /* limit of pool.held, for connections that wait */
@@ -249,8 +256,9 @@ struct pw_server {
     char *scratch;    /* owned: PW_SCRATCH_SIZE */
 
     pw_head head;
-    pw_conn *parsed;    /* borrowed: the connection of `head`, or NULL */
-    pw_changes changes; /* the changed fields of that head, if it is PW_CHANGED */
+    pw_forwarded forwarded; /* by the fields of `head`, if head.facts.forwarded is true */
+    pw_conn *parsed;        /* borrowed: the connection of `head`, or NULL */
+    pw_changes changes;     /* the changed fields of that head, if it is PW_CHANGED */
 
     int64_t *news; /* owned: the messages for pw_news */
     size_t news_count, news_room;
@@ -311,6 +319,17 @@ struct pw_server {
     bool held_for_fork; /* by the thread that forks, which has the lock */
     bool forked;        /* this is a forked child: nothing of the server is open */
 };
+
+static inline const pw_limits *pw_limits_of(const pw_server *server, const pw_conn *conn)
+{
+    return conn->trusted ? &server->limits : &server->other_limits;
+}
+
+/* What is forwarded about the client of the head that was parsed last. NULL: nothing. */
+static inline const pw_forwarded *pw_forwarded_of(const pw_server *server)
+{
+    return server->head.facts.forwarded ? &server->forwarded : NULL;
+}
 
 struct pw_thread {
     pw_server *server;  /* borrowed */

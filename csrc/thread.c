@@ -1,5 +1,6 @@
 /* Making and freeing a serving thread. */
 #include <errno.h>
+#include <string.h>
 
 #include "alloc.h"
 #include "environ.h"
@@ -16,6 +17,8 @@ pw_thread *pw_thread_new(pw_server *server, int32_t number)
         pthread_cond_init(&thread->wake, NULL);
         pthread_cond_init(&thread->turn, NULL);
         thread->block.at = pw_realloc(NULL, pw_block_most(&server->limits));
+        if (server->root != NULL) /* the watcher has no block */
+            thread->block.root = (pw_span){server->root, strlen(server->root)};
         thread->number = number;
         if (thread->block.at != NULL) {
             pthread_mutex_lock(&server->lock);

@@ -30,6 +30,7 @@ typedef enum {
     X(LENGTH, 400, "repeated or malformed Content-Length")                                         \
     X(CODING, 400, "repeated, malformed or misplaced Transfer-Encoding")                           \
     X(LENGTH_AND_CODING, 400, "Content-Length together with Transfer-Encoding")                    \
+    X(FORWARDED, 400, "contradictory or malformed Forwarded or X-Forwarded fields")                \
     X(CHUNK, 400, "malformed chunked content")                                                     \
     X(HEAD_TIMEOUT, 408, "the request head took too long")                                         \
     X(BODY_TIMEOUT, 408, "the request content took too long")                                      \

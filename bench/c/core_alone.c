@@ -67,6 +67,7 @@ int main(int count, char **words)
         .access_program = "",
         .health_path = "",
         .live_path = "",
+        .root_path = "",
         .temporary_directory = "/tmp",
     });
     if (server == NULL || pw_server_listen(server, listen_on((uint16_t)port)) != 0) {

@@ -143,6 +143,13 @@ _UNDERSCORE = {
     "allow": lib.PW_UNDERSCORE_ALLOW,
 }
 
+_NETWORKS = {
+    "all": lib.PW_NETWORK_ALL,
+    "unix": lib.PW_NETWORK_UNIX,
+    "v4": lib.PW_NETWORK_V4,
+    "v6": lib.PW_NETWORK_V6,
+}
+
 #: How often --response-spool all streams together may have.
 _SPOOLS = 16
 
@@ -272,6 +279,11 @@ class CoreServer:
         directory = ffi.new("char[]", os.fsencode(tempfile.gettempdir()))
         health = ffi.new("char[]", settings.health.encode("ascii"))
         live = ffi.new("char[]", settings.health_live.encode("ascii"))
+        root_path = ffi.new("char[]", settings.root_path.encode())
+        trusted = ffi.new(
+            "pw_network[]",
+            [(_NETWORKS[kind], bits, address) for kind, bits, address in settings.trusted()],
+        )
         access_program = ffi.new("char[]", access.program)
         poller = ffi.new("char[]", settings.poller.encode("ascii"))
         fields = {
@@ -288,6 +300,10 @@ class CoreServer:
             "threads": settings.threads,
             "gil": has_gil(),
             "underscore_fields": _UNDERSCORE[settings.underscore_fields],
+            "drop_forwarded": settings.drops_forwarded,
+            "trusted": trusted,
+            "trusted_count": len(trusted),
+            "root_path": root_path,
             "timeout_head": _milliseconds(settings.timeout_head),
             "timeout_body": _milliseconds(settings.timeout_body),
             "timeout_write": _milliseconds(settings.timeout_write),

@@ -453,7 +453,7 @@ def _check_socket(sock: socket.socket) -> None:
 
 def _settings() -> Settings:
     """The options, without those that are about other ways to serve."""
-    return replace(load_settings(), access_log="off", timeout_request=0.0, workers=1)
+    return replace(load_settings(), access_log="off", timeout_request=0.0, workers=1, root_path="")
 
 
 def _milliseconds_until(until: float | None) -> int:

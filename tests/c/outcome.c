@@ -9,7 +9,9 @@
 #include "chunked.h"
 #include "environ.h"
 #include "fields.h"
+#include "forwarded.h"
 #include "head.h"
+#include "host.h"
 #include "lines.h"
 
 #define CUTS_MOST (sizeof((test_cuts *)NULL)->at / sizeof(size_t))
@@ -145,13 +147,14 @@ static void add_head(test_text *to, const pw_head *head, const char *data, size_
 }
 
 /* Makes the block of this head in memory of exactly the size that it may need. */
-static void require_block_fits(const pw_limits *limits, const pw_head *head, const char *data)
+static void require_block_fits(const pw_limits *limits, const pw_head *head,
+                               const pw_forwarded *forwarded, const char *data)
 {
     static const pw_peer peer = {"ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255", "65535"};
     size_t most = pw_block_most(limits);
     pw_block block = {.at = malloc(most)};
     REQUIRE(block.at != NULL);
-    pw_block_make(&block, head, &peer, INT64_MAX);
+    pw_block_make(&block, head, &peer, forwarded, INT64_MAX);
     REQUIRE(block.size <= most);
     pw_lines *lines = pw_lines_new(head, data);
     size_t line_size = head->facts.line_size, fields_size = head->facts.size - line_size;
@@ -162,13 +165,64 @@ static void require_block_fits(const pw_limits *limits, const pw_head *head, con
     pw_free(lines);
     pw_block_make_line(&block, head, false, &changes);
     REQUIRE(block.size <= most);
-    pw_template *template = pw_template_new(head, data);
+    pw_template *template = pw_template_new(head, forwarded, data);
     if (template != NULL) {
-        REQUIRE(pw_block_make_changes(&block, head, INT64_MAX, template, data));
+        REQUIRE(pw_block_make_changes(&block, head, forwarded, INT64_MAX, template, data));
         REQUIRE(block.size <= most);
     }
     pw_free(template);
     free(block.at);
+}
+
+static void require_text(const char *text, size_t size, const char *allowed)
+{
+    for (size_t i = 0; i < size; i++)
+        REQUIRE(text[i] > ' ' && text[i] < 127 &&
+                (allowed == NULL || strchr(allowed, text[i]) != NULL));
+}
+
+/* Checks the values that a trusted peer forwards, and adds them. */
+static void add_forwarded(test_text *to, const pw_limits *limits, const pw_head *head,
+                          const char *data)
+{
+    static const pw_network networks[] = {{PW_NETWORK_V4, 8, {127}}, {PW_NETWORK_V6, 0, {0}}};
+    static const pw_trust trust = {networks, sizeof networks / sizeof networks[0]};
+    pw_forwarded values;
+    if (!head->facts.forwarded) {
+        require_block_fits(limits, head, NULL, data);
+        return;
+    }
+    memset(&values, 'x', sizeof values);
+    if (!pw_forwarded_read(&trust, head, &values)) {
+        text_add(to, LITERAL("forwarded malformed\n"));
+        return;
+    }
+    add(to, "forwarded %d", values.set);
+    if (values.set & PW_SET_CLIENT) {
+        require_text(values.client.address, strlen(values.client.address), "0123456789abcdef.:");
+        require_text(values.client.port, strlen(values.client.port), "0123456789");
+        add(to, " client %s %s", values.client.address, values.client.port);
+    }
+    if (values.set & PW_SET_HOST) {
+        REQUIRE(pw_is_host((pw_span){values.host, values.host_size}, false));
+        text_add(to, LITERAL(" host "));
+        text_add(to, values.host, values.host_size);
+        REQUIRE(values.name_size > 0 && values.name_size <= values.host_size);
+    }
+    REQUIRE((values.set & PW_SET_NAME) == 0 || (values.set & PW_SET_HOST) != 0);
+    REQUIRE((values.set & PW_SET_HTTPS) == 0 || (values.set & PW_SET_SCHEME) != 0);
+    if (values.set & PW_SET_PORT) {
+        require_text(values.port, strlen(values.port), "0123456789");
+        add(to, " port %s", values.port);
+    }
+    if (values.set & PW_SET_PREFIX) {
+        require_text(values.prefix.at, values.prefix.size, NULL);
+        REQUIRE(values.prefix.size == 0 || values.prefix.at[0] == '/');
+        text_add(to, LITERAL(" prefix "));
+        text_add(to, values.prefix.at, values.prefix.size);
+    }
+    text_add(to, LITERAL("\n"));
+    require_block_fits(limits, head, &values, data);
 }
 
 void outcome_of_head(test_text *to, const pw_limits *limits, const char *data,
@@ -186,7 +240,7 @@ void outcome_of_head(test_text *to, const pw_limits *limits, const char *data,
         outcome = pw_head_parse(limits, piece, cuts->at[i], &progress, &head, &error);
         if (outcome == PW_PARSE_DONE) {
             add_head(to, &head, piece, cuts->at[i]);
-            require_block_fits(limits, &head, piece);
+            add_forwarded(to, limits, &head, piece);
         } else if (outcome == PW_PARSE_ERROR) {
             REQUIRE(error != PW_E_NONE);
             add(to, "error %d\n", error);

@@ -22,7 +22,8 @@ test_cuts cuts_all(size_t size);
 uint64_t cuts_hash(const char *data, size_t size);
 test_cuts cuts_drawn(uint64_t *random, size_t size);
 
-/* Also checks that the spans are inside the head, and that its lines are clean. */
+/* Also checks that the spans are inside the head, and that its lines and the values that a trusted
+ * peer forwards are clean. */
 void outcome_of_head(test_text *to, const pw_limits *limits, const char *data,
                      const test_cuts *cuts);
 /* Also checks that the content is inside the pieces, and has the size that the decoder reports. */

@@ -57,6 +57,8 @@ int __wrap_pw_poll_wait(pw_poll *poll, pw_event events[PW_EVENTS_MOST], int time
 
 pw_settings site_settings(void)
 {
+    static const pw_network local[] = {{.kind = PW_NETWORK_UNIX},
+                                       {PW_NETWORK_V4, 32, {127, 0, 0, 1}}};
     const int32_t hour = 3600 * 1000;
     return (pw_settings){
         .max_head_size = 65536,
@@ -77,6 +79,9 @@ pw_settings site_settings(void)
         .access_program = "",
         .health_path = "",
         .live_path = "",
+        .root_path = "",
+        .trusted = local,
+        .trusted_count = sizeof local / sizeof local[0],
         .temporary_directory = "/tmp",
         .poller = getenv("PICOWSGI_POLLER"),
     };

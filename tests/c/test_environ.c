@@ -8,6 +8,7 @@
 #include "check.h"
 #include "environ.h"
 #include "fields.h"
+#include "forwarded.h"
 #include "head.h"
 #include "text.h"
 
@@ -79,7 +80,7 @@ static void environ_of(test_text *to, const char *data, size_t size, const pw_pe
     if (line_only)
         pw_block_make_line(&block, &head, length >= 0, &changes);
     else
-        pw_block_make(&block, &head, peer, length);
+        pw_block_make(&block, &head, peer, NULL, length);
     text_clear(to);
     read_block(to, &block, !line_only);
     free(block.at);
@@ -217,7 +218,7 @@ static void names_that_begin_alike_take_no_more_time_than_others(void)
         REQUIRE(pw_head_parse(&limits, head.at, head.size, &progress, &parsed, &error) ==
                 PW_PARSE_DONE);
         int64_t since = cpu_ms();
-        pw_block_make(&block, &parsed, &nobody, -1);
+        pw_block_make(&block, &parsed, &nobody, NULL, -1);
         int64_t took = cpu_ms() - since;
         same = kind == 0 ? took : same;
         ABOUT("kind %d took %d ms, the same name %d ms", kind, (int)took, (int)same);
@@ -277,13 +278,13 @@ static void changes_of(test_text *to, const char *before, const char *data, int6
     pw_error error;
     REQUIRE(pw_head_parse(&limits, before, strlen(before), &progress, &head, &error) ==
             PW_PARSE_DONE);
-    pw_template *template = pw_template_new(&head, before);
+    pw_template *template = pw_template_new(&head, NULL, before);
     progress = (pw_head_progress){0};
     head = (pw_head){.fields = fields};
     REQUIRE(pw_head_parse(&limits, data, strlen(data), &progress, &head, &error) == PW_PARSE_DONE);
     pw_block block = {.at = malloc(pw_block_most(&limits))};
     text_clear(to);
-    if (template != NULL && pw_block_make_changes(&block, &head, length, template, before))
+    if (template != NULL && pw_block_make_changes(&block, &head, NULL, length, template, before))
         read_block(to, &block, false);
     else
         text_add(to, LITERAL("whole"));
@@ -348,6 +349,143 @@ static void only_what_has_changed_is_told(void)
     text_free(&text);
 }
 
+/* ------------------------------------------------------------------ forwarded values */
+
+static const pw_limits reading = {
+    .max_head_size = 65536, .max_fields = 100, .forwarding = PW_FORWARDING_READ};
+static const pw_peer proxy = {"127.0.0.1", "5000"};
+
+static void parse_forwarded(pw_head *head, pw_forwarded *forwarded, const char *data)
+{
+    static const pw_network networks[] = {{PW_NETWORK_V4, 32, {127, 0, 0, 1}}};
+    static const pw_trust trust = {networks, 1};
+    pw_head_progress progress = {0};
+    pw_error error;
+    REQUIRE(pw_head_parse(&reading, data, strlen(data), &progress, head, &error) == PW_PARSE_DONE);
+    REQUIRE(!head->facts.forwarded || pw_forwarded_read(&trust, head, forwarded));
+}
+
+/* The block of a head from a proxy. With `before`: the changes since that head, or "whole". */
+static void forwarded_of(test_text *to, const char *before, const char *data, const char *root)
+{
+    static pw_field fields[100];
+    pw_head head = {.fields = fields};
+    pw_forwarded forwarded;
+    pw_block block = {.at = malloc(pw_block_most(&reading)), .root = {root, strlen(root)}};
+    pw_template *template = NULL;
+    text_clear(to);
+    if (before != NULL) {
+        parse_forwarded(&head, &forwarded, before);
+        template = pw_template_new(&head, head.facts.forwarded ? &forwarded : NULL, before);
+        REQUIRE(template != NULL);
+    }
+    parse_forwarded(&head, &forwarded, data);
+    const pw_forwarded *given = head.facts.forwarded ? &forwarded : NULL;
+    if (before == NULL)
+        pw_block_make(&block, &head, &proxy, given, -1);
+    if (before == NULL || pw_block_make_changes(&block, &head, given, -1, template, before))
+        read_block(to, &block, before == NULL);
+    else
+        text_add(to, LITERAL("whole"));
+    pw_free(template);
+    free(block.at);
+}
+
+#define XFF(value) "X-Forwarded-For: " value "\r\n"
+#define CLIENT(address) "REMOTE_ADDR=" address "|REMOTE_PORT=|"
+
+static void a_trusted_proxy_replaces_what_it_forwards(void)
+{
+    static const struct {
+        const char *before, *data, *expected;
+    } cases[] = {
+        {NULL, HEAD("GET /", XFF("192.0.2.1")),
+         "REQUEST_METHOD=GET|QUERY_STRING=|SERVER_PROTOCOL=HTTP/1.1|REQUEST_URI=/|" CLIENT(
+             "192.0.2.1") "HTTP_HOST=h|HTTP_X_FORWARDED_FOR=192.0.2.1|picowsgi.peer=127.0.0.1|"
+                          "picowsgi.peer_port=5000"
+                          "|PATH_INFO=/"},
+        {NULL,
+         HEAD("GET http://real/", "X-Forwarded-Proto: https\r\nX-Own: o\r\n"
+                                  "X-Forwarded-Host: a:444\r\nX-Forwarded-Prefix: /p\r\n"),
+         "REQUEST_METHOD=GET|QUERY_STRING=|SERVER_PROTOCOL=HTTP/1.1|REQUEST_URI=http://real/"
+         "|REMOTE_ADDR=127.0.0.1|REMOTE_PORT=5000|HTTP_HOST=a:444|HTTP_X_FORWARDED_PROTO=https"
+         "|HTTP_X_FORWARDED_HOST=a:444|HTTP_X_FORWARDED_PREFIX=/"
+         "p|picowsgi.peer=127.0.0.1|picowsgi.peer_port=5000"
+         "|wsgi.url_scheme=https|HTTPS=on|SERVER_NAME=a|SERVER_PORT=444|SCRIPT_NAME=/p"
+         "|HTTP_X_OWN=o|PATH_INFO=/"},
+        {NULL, "GET / HTTP/1.0\r\nX-Forwarded-Host: a\r\n\r\n",
+         "REQUEST_METHOD=GET|QUERY_STRING=|SERVER_PROTOCOL=HTTP/1.0|REQUEST_URI=/"
+         "|REMOTE_ADDR=127.0.0.1|REMOTE_PORT=5000|HTTP_HOST=a|HTTP_X_FORWARDED_HOST=a"
+         "|picowsgi.peer=127.0.0.1|picowsgi.peer_port=5000|SERVER_NAME=a|SERVER_PORT=80|PATH_INFO="
+         "/"},
+        /* changes: all forwarded values come again */
+        {HEAD("GET /", XFF("192.0.2.1")), HEAD("GET /", XFF("192.0.2.2")),
+         COMMON "HTTP_X_FORWARDED_FOR=192.0.2.2|" CLIENT("192.0.2.2") "PATH_INFO=/"},
+        {HEAD("GET /", XFF("192.0.2.1")), HEAD("GET /", XFF("192.0.2.1") "Cookie: c\r\n"),
+         COMMON "HTTP_COOKIE=c|" CLIENT("192.0.2.1") "PATH_INFO=/"},
+        {HEAD("GET /", "X-Forwarded-Proto: https\r\n"),
+         HEAD("GET /", "X-Forwarded-Proto: HTTPS\r\n"),
+         COMMON "HTTP_X_FORWARDED_PROTO=HTTPS|wsgi.url_scheme=https|HTTPS=on|SERVER_PORT=443"
+                "|PATH_INFO=/"},
+        {"GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Host: a\r\n\r\n",
+         "GET / HTTP/1.1\r\nHost: other\r\nX-Forwarded-Host: b\r\n\r\n",
+         COMMON "HTTP_X_FORWARDED_HOST=b|HTTP_HOST=b|SERVER_NAME=b|SERVER_PORT=80|PATH_INFO=/"},
+        /* one value more or less */
+        {HEAD("GET /", "X-Forwarded-Proto: https\r\n"),
+         HEAD("GET /", "X-Forwarded-Proto: http\r\n"), "whole"},
+        {HEAD("GET /", "X-Forwarded-Proto: http\r\n"),
+         HEAD("GET /", "X-Forwarded-Proto: https\r\n"), "whole"},
+        {HEAD("GET /", ""), HEAD("GET /", XFF("192.0.2.1")), "whole"},
+        {HEAD("GET /", XFF("192.0.2.1")), HEAD("GET /", ""), "whole"},
+        {HEAD("GET /", "Forwarded: for=192.0.2.1\r\n"), HEAD("GET /", "Forwarded: by=_a\r\n"),
+         "whole"},
+    };
+    test_text text = {NULL, 0, 0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ABOUT("case %zu", i);
+        forwarded_of(&text, cases[i].before, cases[i].data, "");
+        check_bytes(__FILE__, __LINE__, "block", text.at, text.size, cases[i].expected,
+                    strlen(cases[i].expected));
+    }
+    ABOUT("%s", "");
+    text_free(&text);
+}
+
+static void the_prefix_is_removed_from_a_path_below_it(void)
+{
+    static const struct {
+        const char *data, *root, *path;
+    } cases[] = {
+        {HEAD("GET /app/x", ""), "/app", "PATH_INFO=/x"},
+        {HEAD("GET /app", ""), "/app", "PATH_INFO="},
+        {HEAD("GET /app/", ""), "/app", "PATH_INFO=/"},
+        {HEAD("GET /%61pp/x?/app", ""), "/app", "PATH_INFO=/x"},
+        {HEAD("GET /apple", ""), "/app", "PATH_INFO=/apple"},
+        {HEAD("GET /ap", ""), "/app", "PATH_INFO=/ap"},
+        {HEAD("GET /x/app/y", ""), "/app", "PATH_INFO=/x/app/y"},
+        {HEAD("GET /app/app/y", ""), "/app", "PATH_INFO=/app/y"},
+        {HEAD("OPTIONS *", ""), "/app", "PATH_INFO=*"},
+        {HEAD("GET /app/x", "X-Forwarded-Prefix: /app\r\n"), "", "PATH_INFO=/x"},
+        {HEAD("GET /app/x", "X-Forwarded-Prefix: /app\r\n"), "/other", "PATH_INFO=/x"},
+        {HEAD("GET /app/x", "X-Forwarded-Prefix: /other\r\n"), "/app", "PATH_INFO=/app/x"},
+        {HEAD("GET /app/x", "X-Forwarded-Prefix: /\r\n"), "/app", "PATH_INFO=/app/x"},
+        {HEAD("GET /app/x", "X-Forwarded-Proto: http\r\n"), "/app", "PATH_INFO=/x"},
+    };
+    test_text text = {NULL, 0, 0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ABOUT("case %zu", i);
+        for (int changes = 0; changes < 2; changes++) {
+            size_t size = strlen(cases[i].path);
+            forwarded_of(&text, changes ? cases[i].data : NULL, cases[i].data, cases[i].root);
+            REQUIRE(text.size > size);
+            CHECK(text.at[text.size - size - 1] == '|' &&
+                  memcmp(text.at + text.size - size, cases[i].path, size) == 0);
+        }
+    }
+    ABOUT("%s", "");
+    text_free(&text);
+}
+
 static void digits_are_written_in_full(void)
 {
     char digits[20];
@@ -387,7 +525,7 @@ static void a_block_is_never_larger_than_its_most(void)
         REQUIRE(pw_head_parse(&limits, data, strlen(data), &progress, &head, &error) ==
                 PW_PARSE_DONE);
         pw_block block = {.at = malloc(pw_block_most(&limits))};
-        pw_block_make(&block, &head, &peer, INT64_MAX);
+        pw_block_make(&block, &head, &peer, NULL, INT64_MAX);
         CHECK(block.size <= pw_block_most(&limits));
         free(block.at);
     }
@@ -407,6 +545,8 @@ int main(void)
     RUN(the_path_is_decoded_once_and_the_query_never);
     RUN(the_order_of_the_fields_does_not_matter);
     RUN(only_what_has_changed_is_told);
+    RUN(a_trusted_proxy_replaces_what_it_forwards);
+    RUN(the_prefix_is_removed_from_a_path_below_it);
     RUN(digits_are_written_in_full);
     RUN(a_block_is_never_larger_than_its_most);
     return check_end();

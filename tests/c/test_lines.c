@@ -1,5 +1,6 @@
 /* csrc/lines.c: a head that is similar to the previous one. The
  * values must be those that the parser finds. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,7 +9,7 @@
 #include "head.h"
 #include "lines.h"
 
-static const pw_limits limits = {.max_head_size = 65536, .max_fields = 100};
+static pw_limits limits = {.max_head_size = 65536, .max_fields = 100};
 
 #define LINE "GET / HTTP/1.1\r\n"
 
@@ -133,6 +134,26 @@ static void what_is_not_sure_does_not_follow(void)
     text_free(&data);
 }
 
+static void a_field_of_a_trusted_proxy_does_not_change_and_one_of_another_peer_does(void)
+{
+    static const char *const names[] = {"Forwarded",         "X-Forwarded-For",
+                                        "x-forwarded-proto", "X-Forwarded-Host",
+                                        "X-Forwarded-Port",  "X-Forwarded-Prefix"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        for (int forwarding = PW_FORWARDING_NONE; forwarding <= PW_FORWARDING_DROP; forwarding++) {
+            char before[100], after[100];
+            snprintf(before, sizeof before, LINE "Host: h\r\n%s: a\r\nCookie: a\r\n\r\n", names[i]);
+            snprintf(after, sizeof after, LINE "Host: h\r\n%s: b\r\nCookie: a\r\n\r\n", names[i]);
+            limits.forwarding = (pw_forwarding)forwarding;
+            ABOUT("%s, %d", names[i], forwarding);
+            CHECK_INT(follow(before, before, strlen(before)), 0);
+            CHECK_INT(follow(before, after, strlen(after)),
+                      forwarding == PW_FORWARDING_NONE ? 1 : -1);
+        }
+    limits.forwarding = PW_FORWARDING_NONE;
+    ABOUT("%s", "");
+}
+
 static void every_part_of_a_head_is_too_little(void)
 {
     for (size_t size = sizeof LINE - 1; size < sizeof BEFORE - 1; size++)
@@ -174,6 +195,7 @@ int main(void)
 {
     RUN(the_same_fields_and_other_values_follow);
     RUN(what_is_not_sure_does_not_follow);
+    RUN(a_field_of_a_trusted_proxy_does_not_change_and_one_of_another_peer_does);
     RUN(every_part_of_a_head_is_too_little);
     RUN(whatever_follows_is_what_the_parser_finds);
     return check_end();

@@ -61,6 +61,7 @@ static void memory_for_heads_is_enough_for_one_at_least(void)
 /* All values differ, so that no setting can be mistaken for another. */
 static void each_setting_reaches_what_it_is_for(void)
 {
+    pw_network network = {PW_NETWORK_V4, 8, {10}};
     pw_settings settings = {
         .max_head_size = 1001,
         .head_memory_total = 1 << 20,
@@ -89,6 +90,10 @@ static void each_setting_reaches_what_it_is_for(void)
         .access_program_size = 3,
         .health_path = "/health",
         .live_path = "",
+        .root_path = "/root",
+        .drop_forwarded = 1,
+        .trusted = &network,
+        .trusted_count = 1,
         .temporary_directory = "/tmp",
     };
     pw_server *server = pw_server_new(&settings);
@@ -98,6 +103,13 @@ static void each_setting_reaches_what_it_is_for(void)
     CHECK_INT(server->limits.max_body_size, 1003);
     CHECK_INT(server->store.size_most, 1003);
     CHECK_INT(server->limits.underscore_fields, PW_UNDERSCORE_ALLOW);
+    CHECK_INT(server->limits.forwarding, PW_FORWARDING_READ);
+    CHECK_INT(server->other_limits.forwarding, PW_FORWARDING_DROP);
+    CHECK_INT(server->other_limits.max_head_size, 1001);
+    CHECK(strcmp(server->root, "/root") == 0);
+    network.bits = 9; /* the server has a copy */
+    CHECK_INT(server->trust.count, 1);
+    CHECK_INT(server->trust.at[0].bits, 8);
     CHECK_INT(server->store.memory_most, 1004);
     CHECK_INT(server->store.memory_total, 1005);
     CHECK_INT(server->response_buffer, 1006);
@@ -121,6 +133,7 @@ static void each_setting_reaches_what_it_is_for(void)
     CHECK(server->accept.place == NULL);
     pw_server_free(server);
     settings.gil = 0;
+    settings.drop_forwarded = 0;
     settings.timeout_queue = 0;
     settings.access_json = 0;
     settings.access_prompt = 1;

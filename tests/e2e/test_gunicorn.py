@@ -224,8 +224,13 @@ def test_https_is_believed_of_trusted_proxies_alone(gunicorn):
     assert status_of(server.port, path)[1] == "http"
     assert status_of(server.port, path, secure)[1] == "https"
     assert status_of(server.port, path, {**secure, "X-Forwarded-Ssl": "off"})[1] == "http"
+    client = {"X-Forwarded-For": "192.0.2.9"}
+    assert status_of(server.port, "/environ/REMOTE_ADDR", client)[1] == "192.0.2.9"
+    assert status_of(server.port, path, {**client, "X-Forwarded-Ssl": "on"})[1] == "https"
     other = gunicorn("--forwarded-allow-ips", "192.0.2.1")
     assert status_of(other.port, path, secure)[1] == "http"
+    assert status_of(other.port, "/environ/REMOTE_ADDR", client)[1] == "127.0.0.1"
+    assert status_of(other.port, "/environ/HTTP_X_FORWARDED_FOR", client)[1] == "none"
 
 
 def test_settings_mean_what_they_mean_to_gunicorn(gunicorn):

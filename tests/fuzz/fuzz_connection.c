@@ -23,6 +23,7 @@ static void open_site(void)
     settings.max_body_size = 2000;
     settings.body_memory = 500;
     settings.body_memory_total = 800;
+    settings.root_path = "/a";
     site_log(&settings, open("/dev/null", O_WRONLY | O_CLOEXEC));
     site_open(&site, &settings, AF_UNIX);
 }

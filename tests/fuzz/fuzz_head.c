@@ -57,6 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         .max_fields = narrow ? 3 : 100,
         .max_body_size = narrow ? 100 : 0,
         .underscore_fields = (int)(random / 4 % 3),
+        .forwarding = (pw_forwarding)(random / 16 % 3),
     };
     test_cuts cuts = cuts_none(size);
     outcome_of_head(&whole, &limits, data, &cuts);

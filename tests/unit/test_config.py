@@ -8,6 +8,7 @@ import pytest
 
 from picowsgi.config.load import load_settings
 from picowsgi.config.settings import OPTIONS, Settings
+from picowsgi.config.values import Trusted
 from picowsgi.errors import ConfigError
 from picowsgi.system.sockets import Bind
 
@@ -467,3 +468,69 @@ def test_variables_of_a_kubernetes_service_are_no_options() -> None:
 )
 def test_what_only_resembles_these_variables_is_refused(variable: str, value: str) -> None:
     assert variable in refusal(environ={variable: value})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["10.0.0.0/8, ::1,unix", ["10.0.0.0/8", "::1", "unix"], ("10.0.0.0/8,::1", " unix")],
+)
+def test_trusted_proxies_are_a_list_or_texts_with_commas(value: object) -> None:
+    settings = load({"forwarded_allow_ips": value})
+    assert settings.forwarded_allow_ips == ("10.0.0.0/8", "::1", "unix")
+    assert settings.trusted() == [
+        Trusted("v4", 8, bytes([10, 0, 0, 0])),
+        Trusted("v6", 128, bytes(15) + b"\1"),
+        Trusted("unix"),
+    ]
+
+
+def test_headers_of_other_peers_are_removed_where_the_option_is_given() -> None:
+    assert not load().drops_forwarded
+    assert [one.kind for one in load().trusted()] == ["v4", "v6", "unix"]
+    assert load({"forwarded_allow_ips": "127.0.0.1,::1,unix"}).drops_forwarded
+    assert load({}, {"PICOWSGI_FORWARDED_ALLOW_IPS": "none"}).drops_forwarded
+    assert load({"forwarded_allow_ips": "none"}).trusted() == []
+    assert load({"forwarded_allow_ips": ""}).trusted() == []
+    assert load({"forwarded_allow_ips": "*"}).trusted() == [Trusted("all")]
+
+
+def test_an_ipv4_network_in_ipv6_form_is_the_ipv4_network() -> None:
+    for text, bits in (("::ffff:10.0.0.0/104", 8), ("::ffff:10.1.2.3", 32), ("::ffff:0:0/96", 0)):
+        ((kind, found, address),) = load({"forwarded_allow_ips": text}).trusted()
+        assert (kind, found, len(address)) == ("v4", bits, 4)
+    assert load({"forwarded_allow_ips": "::/0"}).trusted() == [Trusted("v6", 0, bytes(16))]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("localhost", "'localhost' is none of them"),
+        ("10.0.0.256", "'10.0.0.256' is none of them"),
+        ("10.0.0.0/33", "'10.0.0.0/33' is none of them"),
+        ("10.0.0.1/8", "'10.0.0.1/8' is an address in the network 10.0.0.0/8"),
+        ("2001:db8::1/32", "'2001:db8::1/32' is an address in the network 2001:db8::/32"),
+        ("fe80::1%eth0", "'fe80::1%eth0' has a zone"),
+        ("Unix", "'Unix' is none of them"),
+    ],
+)
+def test_what_names_no_proxy_is_refused(text: str, why: str) -> None:
+    message = refusal({"forwarded_allow_ips": f"127.0.0.1,{text}"})
+    assert message == (
+        "option forwarded_allow_ips: expected IP addresses, networks such as 10.0.0.0/8, unix, * "
+        f"or none; {why}, got '127.0.0.1,{text}'"
+    )
+
+
+@pytest.mark.parametrize("value", [3, ["10.0.0.1", 3]])
+def test_trusted_proxies_that_are_no_text_are_refused(value: object) -> None:
+    assert "expected texts" in refusal({"forwarded_allow_ips": value})
+
+
+@pytest.mark.parametrize("path", ["", "/app", "/a/b", "/caf\xe9"])
+def test_a_root_path_is_as_it_is_given(path: str) -> None:
+    assert load({"root_path": path}).root_path == path
+
+
+@pytest.mark.parametrize("path", ["app", "/", "/app/", "//a", "/a/./b", "/a?b", "/a%20", "/a#b"])
+def test_what_is_no_root_path_is_refused(path: str) -> None:
+    assert refusal({"root_path": path}).startswith("option root_path: expected a path such as /api")

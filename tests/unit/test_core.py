@@ -45,8 +45,13 @@ def given(monkeypatch: pytest.MonkeyPatch, *more: Any, **options: Any) -> dict[s
     def refuse(fields: Any) -> Any:
         for name in dir(fields):
             found[name] = getattr(fields, name)
-        for name in ("health_path", "temporary_directory", "poller", "access_program"):
+        texts = ("health_path", "temporary_directory", "poller", "access_program", "root_path")
+        for name in texts:
             found[name] = core.ffi.string(found[name])
+        networks = [fields.trusted[number] for number in range(fields.trusted_count)]
+        found["trusted"] = [
+            (one.kind, one.bits, core.ffi.buffer(one.address)[:]) for one in networks
+        ]
         return core.ffi.NULL
 
     with monkeypatch.context() as patch:
@@ -116,6 +121,29 @@ def test_each_way_with_underscores_has_its_number(
     monkeypatch: pytest.MonkeyPatch, word: str, number: int
 ) -> None:
     assert given(monkeypatch, underscore_fields=word)["underscore_fields"] == number
+
+
+def test_the_trusted_peers_and_the_root_path_are_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    lib = core.lib
+    local = [
+        (lib.PW_NETWORK_V4, 32, bytes([127, 0, 0, 1]) + bytes(12)),
+        (lib.PW_NETWORK_V6, 128, bytes(15) + b"\1"),
+        (lib.PW_NETWORK_UNIX, 0, bytes(16)),
+    ]
+    fields = given(monkeypatch)
+    assert (fields["trusted"], fields["drop_forwarded"], fields["root_path"]) == (local, 0, b"")
+    fields = given(
+        monkeypatch,
+        forwarded_allow_ips=("10.128.0.0/9", "none", "*"),
+        sources={"forwarded_allow_ips": "a test"},
+        root_path="/caf\xe9",
+    )
+    assert fields["trusted"] == [
+        (lib.PW_NETWORK_V4, 9, bytes([10, 128]) + bytes(14)),
+        (lib.PW_NETWORK_ALL, 0, bytes(16)),
+    ]
+    assert (fields["drop_forwarded"], fields["root_path"]) == (1, "/caf\xe9".encode())
+    assert given(monkeypatch, forwarded_allow_ips=())["trusted"] == []
 
 
 @pytest.mark.parametrize("gil", [True, False])

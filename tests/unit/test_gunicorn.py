@@ -55,6 +55,16 @@ def test_other_settings_are_passed_on() -> None:
     assert settings(limit_request_fields=5000).max_fields == 1024
 
 
+def test_the_proxies_that_gunicorn_trusts_are_trusted() -> None:
+    made = settings()
+    assert made.forwarded_allow_ips == ("127.0.0.1", "::1", "unix")
+    assert not made.drops_forwarded
+    made = settings(forwarded_allow_ips="10.0.0.1,192.168.0.0/16")
+    assert made.forwarded_allow_ips == ("10.0.0.1", "192.168.0.0/16", "unix")
+    assert made.drops_forwarded
+    assert settings(forwarded_allow_ips="*").forwarded_allow_ips == ("*", "unix")
+
+
 @pytest.mark.parametrize("name", ["certfile", "keyfile"])
 def test_a_setting_without_effect_is_refused(name: str) -> None:
     config = Config()

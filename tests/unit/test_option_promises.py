@@ -49,7 +49,7 @@ LIMITS = {
 EVERYDAY = """
     host port bind mount reload debug open static workers threads access_log log_level
 """
-REPEATABLE = "bind mount reload_dir reload_include reload_exclude static"
+REPEATABLE = "bind forwarded_allow_ips mount reload_dir reload_include reload_exclude static"
 
 
 def documented() -> dict[str, str]:

@@ -34,7 +34,7 @@ class Observer:
     calls: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        self.calls[environ["REMOTE_PORT"]] += 1
+        self.calls[environ.get("picowsgi.peer_port", environ["REMOTE_PORT"])] += 1
         content = b"" if "unread" in environ["QUERY_STRING"] else environ["wsgi.input"].read()
         seen = {
             "environ": {key: value for key, value in environ.items() if type(value) is str},

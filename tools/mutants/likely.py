@@ -56,6 +56,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "error_response": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
     "exchange": ("exchange", "e2e/test_pep3333.py"),
     "fields": ("fields head", "wire"),
+    "forwarded": ("forwarded head environ", "e2e/test_forwarded.py wire"),
     "framing": ("response", "e2e/test_pep3333.py wire"),
     "head": ("head fields environ", "wire"),
     "health": ("health batching fairness", "e2e/test_health.py"),
@@ -96,6 +97,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "thread": ("token server lifetime", "e2e/test_threads.py"),
     "timer": ("timer", "e2e/test_timeouts.py"),
     "token": ("token server exchange drain", "e2e/test_threads.py e2e/test_timeout_queue.py"),
+    "trust": ("forwarded", "e2e/test_forwarded.py"),
     "watcher": ("token settle batching server", "e2e/test_threads.py e2e/test_request_timeout.py"),
     "yield_rule": ("yield_rule", "e2e/test_fairness.py"),
 }

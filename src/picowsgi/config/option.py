@@ -50,7 +50,7 @@ class Option:
     `minimum` and `maximum` are inclusive, and in bytes for a size. `check` looks at one text
     of a `str` or a `list` and raises a ValueError that says what was expected. `switch`:
     on the command line it is a pair of flags for `on` and `off`. `everyday`: `--help` shows it,
-    and not `--help-all` alone.
+    and not `--help-all` alone. `commas`: each text of a `list` may be several, with commas between.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Option:
     check: Callable[[str], object] | None
     switch: bool
     everyday: bool
+    commas: bool
 
     @property
     def flag(self) -> str:
@@ -175,11 +176,17 @@ def _to_choice(option: Option, value: object) -> str | None:
 
 def _to_list(option: Option, value: object) -> tuple[str, ...] | None:
     if isinstance(value, str):
-        value = [item.strip() for item in value.split(",") if item.strip()]
+        value = _split(value)
     if not isinstance(value, (list, tuple)):
         return None
+    if option.commas and all(isinstance(item, str) for item in value):
+        value = [part for item in value for part in _split(item)]
     texts = [_to_text(option, item) for item in value]
     return None if None in texts else cast("tuple[str, ...]", tuple(texts))
+
+
+def _split(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _to_flag(_option: Option, value: object) -> bool | None:
@@ -241,6 +248,7 @@ class Section:
         check: Callable[[str], object] | None = None,
         switch: bool = False,
         everyday: bool = False,
+        commas: bool = False,
     ) -> T:
         """Declare a field of `Settings` as an option; the arguments are `Option`'s.
 
@@ -258,5 +266,6 @@ class Section:
             "check": check,
             "switch": switch,
             "everyday": everyday,
+            "commas": commas,
         }
         return field(default=default, metadata={"option": details})

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 from picowsgi.config.log_format import check_format
 from picowsgi.config.option import GIB, KIB, MIB, UNSET, Option, Section
 from picowsgi.config.values import (
+    Trusted,
     check_health,
     check_module,
+    check_root_path,
     parse_bind,
     parse_host,
     parse_mount,
     parse_static,
+    parse_trusted,
 )
 from picowsgi.system.sockets import Bind
 
@@ -85,6 +88,22 @@ class Settings:
         metavar="NAME",
         choices=("auto", "epoll", "kqueue", "poll"),
         help="auto, epoll, kqueue or poll",
+    )
+
+    forwarded_allow_ips: tuple[str, ...] = _ADDRESS.option(
+        ("127.0.0.1", "::1", "unix"),
+        kind="list",
+        metavar="LIST",
+        check=parse_trusted,
+        commas=True,
+        help="trusted proxies, *, or none",
+    )
+    root_path: str = _ADDRESS.option(
+        "",
+        kind="str",
+        metavar="PATH",
+        check=check_root_path,
+        help="path of the application at the proxy",
     )
 
     mount: tuple[str, ...] = _APPLICATION.option(
@@ -335,6 +354,18 @@ class Settings:
 
     ignored: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """Variables of the environment that look like options, and describe a Service of Kubernetes."""
+
+    @property
+    def drops_forwarded(self) -> bool:
+        """Whether `Forwarded` and the like are removed from the requests of other peers.
+
+        With the default they are not: the application may trust a proxy on another machine.
+        """
+        return "forwarded_allow_ips" in self.sources
+
+    def trusted(self) -> list[Trusted]:
+        """Return the peers that are trusted to say who their client is."""
+        return [one for one in map(parse_trusted, self.forwarded_allow_ips) if one is not None]
 
     def binds(self) -> list[Bind]:
         """Return the addresses to listen on: those of `bind`, or the one of host and port."""

@@ -6,6 +6,8 @@ Never looks whether what a text names exists.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address, ip_network
+from typing import Literal, NamedTuple
 
 from picowsgi.errors import ConfigError
 from picowsgi.system.sockets import Bind
@@ -89,6 +91,49 @@ def parse_mount(text: str) -> tuple[str, str]:
     if not equals or not spec:
         raise ValueError("PREFIX=APP, such as /api=mysite:api, without a slash before the =")
     return prefix, spec
+
+
+class Trusted(NamedTuple):
+    """Peers that are trusted to say who their client is; `bits` of the address have to agree."""
+
+    kind: Literal["all", "unix", "v4", "v6"]
+    bits: int = 0
+    address: bytes = b""
+
+
+_TRUSTED = "IP addresses, networks such as 10.0.0.0/8, unix, * or none"
+
+
+def parse_trusted(text: str) -> Trusted | None:
+    """Return the peers that an item of `forwarded_allow_ips` names; `none` names none.
+
+    Raises ValueError, whose text says what was expected.
+    """
+    if text in ("*", "unix", "none"):
+        return None if text == "none" else Trusted("all" if text == "*" else "unix")
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{_TRUSTED}; {text!r} is none of them") from None
+    if "%" in text:
+        raise ValueError(f"{_TRUSTED}; {text!r} has a zone")
+    address, slash, _ = text.partition("/")
+    if slash and ip_address(address) != network.network_address:
+        raise ValueError(f"{_TRUSTED}; {text!r} is an address in the network {network}")
+    packed, bits = network.network_address.packed, network.prefixlen
+    mapped = network.network_address.ipv4_mapped if network.version == 6 else None
+    if mapped is not None and bits >= 96:
+        packed, bits = mapped.packed, bits - 96
+    return Trusted("v4" if len(packed) == 4 else "v6", bits, packed)
+
+
+def check_root_path(path: str) -> None:
+    """Raise ValueError, whose text says what was expected, where this is no path of a proxy."""
+    if path:
+        try:
+            check_prefix(path)
+        except ConfigError:
+            raise ValueError(f"{_PREFIX}, without ?, # and %") from None
 
 
 def check_health(path: str) -> None:

@@ -5,9 +5,10 @@
 These settings of gunicorn have the same effect as for its own workers: `threads`,
 `worker_connections`, `keepalive`, `graceful_timeout`, `max_requests`, `limit_request_*`,
 `header_map`, `sendfile`, `secure_scheme_headers` with `forwarded_allow_ips`, the hooks of a
-request, and `SCRIPT_NAME` in the environment. The limits of lines and fields are one limit for the
-whole head. gunicorn has no settings for the limits of bodies and the timeouts of clients: they come
-from `PICOWSGI_<NAME>` and `[tool.picowsgi]`.
+request, and `SCRIPT_NAME` in the environment. `forwarded_allow_ips` is also picowsgi's option of
+this name. The limits of lines and fields are one limit for the whole head. gunicorn has no settings
+for the limits of bodies and the timeouts of clients: they come from `PICOWSGI_<NAME>` and
+`[tool.picowsgi]`.
 
 As with gunicorn's threads, `timeout` is for a worker that sends no heartbeat.
 `PICOWSGI_TIMEOUT_REQUEST` is the limit for one request. gunicorn writes both logs. They do not have
@@ -72,6 +73,8 @@ _REFUSED = {
     "casefold_http_method": "methods are passed on as they are",
 }
 _UNDERSCORE = {"drop": "drop", "refuse": "refuse", "dangerous": "allow"}
+#: gunicorn's default, with which no header is removed.
+_FORWARDED_ALLOW_IPS = {"127.0.0.1", "::1"}
 _HEAD_MOST = 4 << 20
 _COUNT = 0.2  # seconds between two looks at how many requests there were
 
@@ -183,7 +186,10 @@ class Worker(base.Worker):  # type: ignore[misc]
 
 
 class Forwarded:
-    """Believes gunicorn's `forwarded_allow_ips` when they say that a request came by https."""
+    """Does what gunicorn's `secure_scheme_headers` say, for peers in `forwarded_allow_ips`.
+
+    The core uses `X-Forwarded-Proto` itself; this is for the other headers.
+    """
 
     def __init__(self, application: WSGIApplication, cfg: Any) -> None:
         self._application = application
@@ -200,8 +206,10 @@ class Forwarded:
         self, environ: WSGIEnvironment, start_response: StartResponse, /
     ) -> Iterable[bytes]:
         given = [environ[key] == value for key, value in self._secure.items() if key in environ]
-        if given and all(given) and self._trusts(environ["REMOTE_ADDR"]):
-            environ["wsgi.url_scheme"] = "https"
+        if given and self._trusts(environ.get("picowsgi.peer", environ["REMOTE_ADDR"])):
+            environ["wsgi.url_scheme"] = "https" if all(given) else "http"
+            if not all(given):
+                environ.pop("HTTPS", None)
         return self._application(environ, start_response)
 
     def _is_trusted(self, address: str) -> bool:
@@ -256,6 +264,9 @@ def settings_of(cfg: Any) -> Settings:
         "max_fields": min(cfg.limit_request_fields, 1024),
         "access_log": "off",
     }
+    if set(cfg.forwarded_allow_ips) != _FORWARDED_ALLOW_IPS:
+        # gunicorn trusts the clients of unix sockets in any case.
+        options["forwarded_allow_ips"] = [*cfg.forwarded_allow_ips, "unix"]
     header_map = getattr(cfg, "header_map", None)
     if header_map is not None:
         options["underscore_fields"] = _UNDERSCORE[header_map]

@@ -55,6 +55,7 @@ class ThreadPool:
         self._access = AccessLog(settings)
         common = {
             **EXTENSIONS,
+            "SCRIPT_NAME": settings.root_path.encode().decode("latin-1"),
             "wsgi.multithread": settings.threads > 1,
             "wsgi.multiprocess": multiprocess,
             **environ,

@@ -139,6 +139,7 @@ static pw_server *open_server(int log, int listener, pw_balance *balance)
         .access_program_size = sizeof program - 1,
         .health_path = "/health",
         .live_path = "/live",
+        .root_path = "",
         .temporary_directory = "/tmp",
         .poller = getenv("PICOWSGI_POLLER"),
     });
