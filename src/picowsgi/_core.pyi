@@ -27,6 +27,11 @@ class pw_incident:
     id: _Text
     line: _Text
 
+class pw_network:
+    kind: int
+    bits: int
+    address: _Text
+
 class pw_request:
     exchange: int
     content_length: int
@@ -69,11 +74,15 @@ class pw_settings:
     request_ids: int
     request_seed_1: int
     request_seed_2: int
+    drop_forwarded: int
+    trusted_count: int
     balance: pw_balance
     access_program: _Text
     health_path: _Text
     live_path: _Text
+    root_path: _Text
     temporary_directory: _Text
+    trusted: pw_network
     poller: _Text
 
 class pw_thread: ...
@@ -140,6 +149,10 @@ class _Lib:
     PW_IN_FILE: int
     PW_KIND: int
     PW_LEAVE: int
+    PW_NETWORK_ALL: int
+    PW_NETWORK_UNIX: int
+    PW_NETWORK_V4: int
+    PW_NETWORK_V6: int
     PW_NEW: int
     PW_NEWS: int
     PW_NEWS_ENTRY: int
