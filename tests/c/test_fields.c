@@ -8,7 +8,7 @@
 static bool name_of(int number, char name[64])
 {
     const char *key = pw_key(number);
-    if (number < PW_KEY_CONTENT_LENGTH)
+    if (number < PW_KEY_CONTENT_LENGTH || (number >= PW_KEY_PEER && number <= PW_KEY_SCRIPT_NAME))
         return false;
     if (strncmp(key, "HTTP_", 5) == 0)
         key += 5;
@@ -69,8 +69,9 @@ static void a_name_that_is_nearly_a_known_one_is_not_found(void)
 
 static void keys_that_are_no_fields_are_not_found(void)
 {
-    static const char *const none[] = {"request-method", "query-string", "remote-addr",
-                                       "path-info",      "nonsense",     "x-"};
+    static const char *const none[] = {
+        "request-method", "query-string", "remote-addr", "path-info",    "nonsense", "x-",
+        "https",          "server-name",  "script-name", "picowsgi.peer"};
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++)
         CHECK_INT(pw_field_number(none[i], strlen(none[i])), PW_OTHER_NAME);
     CHECK_INT(pw_field_number("", 0), PW_OTHER_NAME);
