@@ -31,6 +31,18 @@ FIELDS = [
     "Connection: keep-alive",
     "Transfer-Encoding: chunked",
 ]
+#: Headers of a trusted proxy, which change other keys of the environ than their own.
+FORWARDED = [
+    "X-Forwarded-For: 192.0.2.1",
+    "X-Forwarded-For: 192.0.2.2:81, 127.0.0.1",
+    "X-Forwarded-For: unknown",
+    "X-Forwarded-Host: c:81",
+    "X-Forwarded-Prefix: /aA",
+    "Forwarded: by=_proxy",
+    "Cookie: a=b",
+    "Cookie: c=d",
+]
+SCHEMES = ["X-Forwarded-Proto: http", "X-Forwarded-Proto: https"]
 LINES = ["GET / HTTP/1.1", "GET /a%41?b HTTP/1.1", "PUT / HTTP/1.1", "GET http://b/ HTTP/1.1"]
 
 
@@ -43,7 +55,8 @@ def server():
 @st.composite
 def requests(draw):
     """Return a request line, fields of which some come again in another order, and content."""
-    fields = draw(st.lists(st.sampled_from(FIELDS), max_size=6))
+    fields = draw(st.lists(st.sampled_from(draw(st.sampled_from([FIELDS, FORWARDED]))), max_size=6))
+    fields += draw(st.lists(st.sampled_from(SCHEMES), max_size=1))
     types = [field for field in fields if field.startswith("Content-Type")]
     lengths = [field for field in fields if field.startswith(("Content-Length", "Transfer"))]
     fields = [field for field in fields if field not in types + lengths] + types[:1] + lengths[:1]
@@ -58,7 +71,9 @@ def requests(draw):
 def ask(client, request):
     client.send(request)
     seen = seen_in(client.read_response())
-    del seen.environ["REMOTE_PORT"]
+    for key in ("REMOTE_PORT", "picowsgi.peer_port"):
+        if seen.environ.get(key) != "81":  # of the client's connection, and not forwarded
+            seen.environ.pop(key, None)
     return seen
 
 
