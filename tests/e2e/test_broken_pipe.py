@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import APP as PROCESS_APP
-from processes import children, lives, write_app
 from support import TIMEOUT, RawClient, wait_until
+from support.processes import APP as PROCESS_APP
+from support.processes import children, lives, write_app
 
 APP = """
     import signal

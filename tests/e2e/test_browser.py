@@ -13,8 +13,8 @@ from selenium.common.exceptions import (
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
-from development import edit
 from support import wait_until
+from support.development import edit
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import children
 from support import RawClient, open_descriptors, wait_until
+from support.processes import children
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 UPLOAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n" + bytes(400_000)

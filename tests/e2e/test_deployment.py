@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from processes import PATIENCE
+from support.processes import PATIENCE
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CONTAINER = EXAMPLES / "container" / "Containerfile"

@@ -17,9 +17,9 @@ from itertools import pairwise
 import django
 import pytest
 
-from development import edit, get
-from processes import Load, eventually
 from support import TIMEOUT, RawClient, wait_until
+from support.development import edit, get
+from support.processes import Load, eventually
 
 TITLE = "What people were asked"
 

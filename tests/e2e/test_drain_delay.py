@@ -10,9 +10,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from held import HOLDING_APP, Held, hold_on
-from processes import ask, children, eventually, is_refused, lives, write_app
-from stops import (
+from support import RawClient, connect
+from support.held import HOLDING_APP, Held, hold_on
+from support.processes import ask, children, eventually, is_refused, lives, write_app
+from support.stops import (
     MODES,
     TERM,
     TWO,
@@ -24,7 +25,6 @@ from stops import (
     to_group,
     to_process,
 )
-from support import RawClient, connect
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -12,10 +12,10 @@ from http.client import HTTPConnection
 
 import pytest
 
-from held import GET, HOLDING_APP, Held, hold_on
 from picowsgi import simple_server
-from processes import PATIENCE, eventually, is_refused, listens, lives, write_app
 from support import RawClient, exchange, open_descriptors
+from support.held import GET, HOLDING_APP, Held, hold_on
+from support.processes import PATIENCE, eventually, is_refused, listens, lives, write_app
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from processes import write_app
 from support import RawClient
+from support.processes import write_app
 
 APP = """
 def app(environ, start_response):

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from processes import ask, children, eventually, lives, write_app
-from stops import MODES, TERM
+from support.processes import ask, children, eventually, lives, write_app
+from support.stops import MODES, TERM
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import ask
 from support import outer_environ, wait_until
+from support.processes import ask
 
 APP = """
 def app(environ, start_response):

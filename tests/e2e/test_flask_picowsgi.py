@@ -16,9 +16,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from development import edit, get
-from processes import Load, eventually
 from support import TIMEOUT, RawClient, wait_until
+from support.development import edit, get
+from support.processes import Load, eventually
 
 MOTTO = "What happened today"
 BOTH = pytest.mark.parametrize("options", [("--debug",), ()], ids=["debug", "plain"])

@@ -11,8 +11,8 @@ import textwrap
 
 import pytest
 
-from processes import PATIENCE, ask, eventually, lives
 from support import connect, outer_environ
+from support.processes import PATIENCE, ask, eventually, lives
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

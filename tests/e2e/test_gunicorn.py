@@ -13,8 +13,18 @@ import time
 
 import pytest
 
-from processes import APP, PATIENCE, Load, ask, children, eventually, lives, needs_gil, write_app
 from support import RawClient
+from support.processes import (
+    APP,
+    PATIENCE,
+    Load,
+    ask,
+    children,
+    eventually,
+    lives,
+    needs_gil,
+    write_app,
+)
 
 MORE = """
 from http import HTTPStatus

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from processes import PATIENCE, eventually, listens, write_app
 from support import outer_environ
+from support.processes import PATIENCE, eventually, listens, write_app
 
 pytestmark = pytest.mark.skipif(
     shutil.which("haproxy") is None, reason="needs HAProxy: apt-get install haproxy"

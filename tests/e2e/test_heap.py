@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from picowsgi.system.cpus import has_gil
-from processes import ask, eventually, write_app
 from support import RawClient
+from support.processes import ask, eventually, write_app
 
 pytestmark = [
     pytest.mark.skipif(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import ask, children, eventually, lives, write_app
-from stops import TERM, reload
+from support.processes import ask, children, eventually, lives, write_app
+from support.stops import TERM, reload
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import ask, write_app
 from support import RawClient, wait_until
+from support.processes import ask, write_app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BOTH = pytest.mark.parametrize(

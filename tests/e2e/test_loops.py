@@ -15,8 +15,8 @@ import pytest
 from picowsgi import Server
 from picowsgi.system.cpus import has_gil
 from picowsgi.threads import loop
-from processes import ask, eventually, write_app
 from support import INTERRUPTS, PYPY, connect, open_descriptors, wait_until
+from support.processes import ask, eventually, write_app
 
 PLAIN = [("Content-Type", "text/plain")]
 

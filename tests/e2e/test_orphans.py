@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import ask, children, eventually, write_app
-from stops import TERM, UNSHARE, can_be_first, start_as_first
+from support.processes import ask, children, eventually, write_app
+from support.stops import TERM, UNSHARE, can_be_first, start_as_first
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import (
+from support.processes import (
     APP,
     PATIENCE,
     Load,

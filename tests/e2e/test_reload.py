@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import pytest
 
-from processes import APP, PATIENCE, Load, ask, children, eventually, lives
+from support.processes import APP, PATIENCE, Load, ask, children, eventually, lives
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

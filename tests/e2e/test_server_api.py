@@ -14,8 +14,8 @@ import pytest
 
 import picowsgi
 from picowsgi.errors import BindError, ConfigError
-from processes import ask
 from support import connect, descriptors_at_rest, outer_environ, resident_bytes
+from support.processes import ask
 
 MIB = 1 << 20
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from processes import APP, PATIENCE, Load, ask, children, eventually, lives, threads, write_app
+from support.processes import (
+    APP,
+    PATIENCE,
+    Load,
+    ask,
+    children,
+    eventually,
+    lives,
+    threads,
+    write_app,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -12,9 +12,18 @@ import time
 
 import pytest
 
-from held import HELD, HOLDING_APP, Held, hold_on
-from processes import PATIENCE, ask, children, eventually, is_refused, listens, lives, write_app
-from stops import (
+from support.held import HELD, HOLDING_APP, Held, hold_on
+from support.processes import (
+    PATIENCE,
+    ask,
+    children,
+    eventually,
+    is_refused,
+    listens,
+    lives,
+    write_app,
+)
+from support.stops import (
     INT,
     MODES,
     TERM,

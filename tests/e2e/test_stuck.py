@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from processes import PATIENCE, ask, children, eventually, is_refused, lives, write_app
 from support import connect
+from support.processes import PATIENCE, ask, children, eventually, is_refused, lives, write_app
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

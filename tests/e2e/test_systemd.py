@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from processes import PATIENCE, ask, children, eventually, lives, write_app
+from support.processes import PATIENCE, ask, children, eventually, lives, write_app
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is for Linux")
 

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from held import HOLDING_APP, Held
-from processes import ask, write_app
 from support import connect, exchange, ping, site, wait_until
+from support.held import HOLDING_APP, Held
+from support.processes import ask, write_app
 
 GET = b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n"
 OTHER = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"

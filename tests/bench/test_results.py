@@ -17,8 +17,8 @@ from bench.run import rotated
 from bench.scenarios import SCENARIOS
 from bench.servers import SERVERS
 from bench.targets import TARGETS, Target, judge
-from bench_sample import results, run
 from support import PYPY
+from support.bench_sample import results, run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -28,7 +28,7 @@ from bench.process import BenchError
 from bench.results import Results
 from bench.scenarios import SCENARIOS, samples
 from bench.servers import SERVERS
-from bench_sample import HERE, answer, say
+from support.bench_sample import HERE, answer, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import pytest
 
 from bench.process import BenchError
 from bench.publish import PAGES, fill, publish, published
-from bench_sample import results, run
+from support.bench_sample import results, run
 
 PROJECT = Path(__file__).resolve().parents[2]
 

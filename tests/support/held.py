@@ -6,8 +6,8 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from processes import eventually
 from support import RawClient
+from support.processes import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

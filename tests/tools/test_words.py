@@ -73,7 +73,7 @@ def test_every_exception_and_every_file_left_out_is_needed() -> None:
     for name, word, reason in words.EXCEPTIONS:
         assert word in (words.PROJECT / name).read_text("utf-8")
         assert reason
-    for name in ("tools/words.py", "tests/unit/test_words.py", "docs/benchmarks"):
+    for name in ("tools/words.py", "tests/tools/test_words.py", "docs/benchmarks"):
         assert (words.PROJECT / name).exists()
 
 

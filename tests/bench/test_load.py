@@ -24,7 +24,7 @@ from bench.process import BenchError, processors
 from bench.results import METRICS, Results
 from bench.scenarios import SCENARIOS, Scenario, samples
 from bench.servers import SERVERS
-from bench_sample import HERE, say
+from support.bench_sample import HERE, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

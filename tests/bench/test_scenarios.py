@@ -17,7 +17,7 @@ from bench.cli import main
 from bench.results import MORE_IS_BETTER, Results
 from bench.scenarios import SCENARIOS
 from bench.servers import SERVERS
-from bench_sample import answer, results, run
+from support.bench_sample import answer, results, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

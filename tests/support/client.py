@@ -1,34 +1,23 @@
 """A raw HTTP/1 client for the tests: sends exact bytes, reads strictly, always times out.
 
-It knows nothing of picowsgi: whatever has a `port` can be talked to.
+It knows nothing of picowsgi. It connects to any object with a `port`.
 """
 
 from __future__ import annotations
 
 import errno
-import gc
-import os
 import re
 import select
 import socket
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import pytest
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 TIMEOUT = 10.0
-
-PYPY = sys.implementation.name == "pypy"
-#: Marks tests in which --timeout-request ends a request.
-INTERRUPTS = pytest.mark.skipif(PYPY, reason="PyPy cannot interrupt a thread: it logs its stack")
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) ([\t \x21-\x7e\x80-\xff]*)")
 _FIELD_LINE = re.compile(
@@ -342,83 +331,6 @@ def raw(server: Addressed, data: bytes, count: int = 0, methods: Sequence[str] =
         return client.received
 
 
-# --- what many applications of the tests have ----------------------------------------------------
-
-PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-def site(answer: WSGIApplication) -> WSGIApplication:
-    """Make an application that answers /ping with pong, and any other path as `answer` does."""
-
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["PATH_INFO"] == "/ping":
-            start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
-            return [b"pong"]
-        return answer(environ, start_response)
-
-    return application
-
-
-def ping(server: Addressed) -> None:
-    """Expect that a server with such an application serves."""
-    assert exchange(server, PING)[0].content == b"pong", "the server has to live on"
-
-
 def slow_client(server: Addressed) -> RawClient:
     """A client whose system takes in little before it is read."""
     return RawClient(server.port, receive_buffer=4096)
-
-
-# --- what can be seen of a server from outside --------------------------------------------------
-
-
-def wait_until(condition: Callable[[], object], wanted: str, timeout: float = TIMEOUT) -> None:
-    """Wait until `condition()` is true; `wanted` says in the failure what was waited for."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"expected {wanted} within {timeout:g} s"
-        time.sleep(0.005)
-
-
-def references(data: bytes) -> int:
-    """How many references there are to these bytes; on PyPy, which counts none, from the core."""
-    if not PYPY:
-        return sys.getrefcount(data)
-    from picowsgi._core import ffi
-
-    gc.collect()
-    lent = [each for each in gc.get_objects() if isinstance(each, ffi.CData)]
-    arrays = [each for each in lent if ffi.typeof(each).kind == "array"]
-    return sum(len(each) == len(data) for each in arrays)
-
-
-def open_descriptors(process: int | str = "self") -> int:
-    """How many descriptors a process has open."""
-    return sum(1 for _ in Path(f"/proc/{process}/fd").iterdir())
-
-
-def descriptors_at_rest() -> int:
-    """How many descriptors this process has open, now that its garbage has none any more."""
-    gc.collect()
-    return open_descriptors()
-
-
-def outer_environ() -> dict[str, str]:
-    """The environment of the tests without options, but for the poller that they run with."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if "PICOWSGI_" not in name or name == "PICOWSGI_POLLER"
-    }
-
-
-def resident_bytes(process: int | str = "self") -> int:
-    """How much memory of a process is in RAM."""
-    pages = Path(f"/proc/{process}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def cpu_seconds(process: int | str = "self") -> float:
-    """The CPU time that a process has used so far, in all its threads."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

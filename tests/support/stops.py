@@ -12,9 +12,9 @@ import termios
 
 import pytest
 
-from held import HOLDING_APP
-from processes import children, write_app
 from support import outer_environ
+from support.held import HOLDING_APP
+from support.processes import children, write_app
 
 TWO = ("--workers", "2")
 MODES = pytest.mark.parametrize(
