@@ -189,10 +189,11 @@ def test_the_tests_of_a_file_come_first() -> None:
 
 
 def test_the_unit_tests_of_a_module_come_before_what_shows_from_outside() -> None:
-    units = ["tests/unit/test_systemd.py", "tests/unit/test_process_files.py"]
-    assert likely.unit_tests(PROJECT, "src/picowsgi/system/systemd.py") == units
-    first, rest = likely.python_tests(PROJECT, "src/picowsgi/system/systemd.py")
-    assert first[:3] == [*units, "tests/e2e/test_systemd.py"]
+    file = "src/picowsgi/wsgi/response_head.py"
+    units = [f"tests/unit/test_response_head{end}.py" for end in ("", "_reuse")]
+    assert likely.unit_tests(PROJECT, file) == units
+    first, rest = likely.python_tests(PROJECT, file)
+    assert first[:3] == [*units, "tests/e2e/test_pep3333.py"]
     assert not {*first} & {*rest}
     first, _ = likely.python_tests(PROJECT, "src/picowsgi/errors.py")
     assert "tests/unit/test_importer.py" in first, "expected a unit test that imports the module"

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from picowsgi.config.settings import Settings
+from picowsgi.errors import AppImportError
 from picowsgi.process import members
 from picowsgi.process.members import ChildProcess, OwnThreads
-from picowsgi.process.status_pipe import make_pair
+from picowsgi.process.status_pipe import StatusPipe, make_pair
 from support import TIMEOUT, wait_until
 
 Start = Callable[..., tuple[ChildProcess, int]]
@@ -300,3 +301,94 @@ def test_the_threads_of_a_process_have_little_more_time_than_their_requests(
     one, _ = inline()
     assert pools
     assert 0 < one.extra_time <= 1 < TIMEOUT
+
+
+# Both ends of the status pipe
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[StatusPipe, ChildProcess]]:
+    ours, its = make_pair()
+    process = ChildProcess(0, ours)
+    yield StatusPipe(its, os.getppid()), process
+    process.close()
+    os.close(its)
+
+
+def test_a_worker_tells_that_it_is_ready_and_wants_a_successor(
+    ends: tuple[StatusPipe, ChildProcess],
+) -> None:
+    link, process = ends
+    for byte in b"..R.":
+        link.send(byte)
+    process.read()
+    assert (process.ready, process.needs_replacement, process.stopped_by_signal) == (
+        True,
+        False,
+        False,
+    )
+    link.send(ord("X"))
+    link.send(ord("T"))
+    process.read()
+    assert process.needs_replacement
+    assert process.stopped_by_signal
+
+
+def test_a_worker_is_told_how_to_stop_and_that_nobody_is_there(
+    ends: tuple[StatusPipe, ChildProcess],
+) -> None:
+    link, process = ends
+    process.ready = True
+    assert link.read_orders() == b""
+    process.stop(others_accept=True)
+    process.stop(others_accept=False)
+    process.stop_now()
+    assert link.read_orders() == b"LDN"
+    assert not link.is_supervisor_gone()
+    assert link.fileno() >= 0
+    process.close()
+    assert link.read_orders() == b""
+    assert link.is_supervisor_gone()
+    assert link.fileno() == -1, "an end of file is readable for ever"
+
+
+def test_a_worker_that_has_not_read_its_orders_can_be_read_to_its_end() -> None:
+    ours, its = make_pair()
+    process = ChildProcess(0, ours)
+    process.ready = True
+    process.stop(others_accept=False)
+    StatusPipe(its, os.getppid()).send(ord("X"))
+    os.close(its)
+    process.read()
+    assert process.needs_replacement
+    assert process.channel == -1
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_an_error_of_the_application_comes_whole_or_at_least_its_end(
+    ends: tuple[StatusPipe, ChildProcess], size: int
+) -> None:
+    link, process = ends
+    link.send(ord("."))
+    link.send_failure(AppImportError("it \N{SNOWMAN} failed", "\udcff" * size + "the end"))
+    process.read()
+    process._exit = None
+    process.pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", ""])
+    assert process.has_ended(wait=True)
+    assert process.failure is not None
+    assert str(process.failure) == "it \N{SNOWMAN} failed"
+    assert process.failure.application_traceback.endswith("the end")
+    assert process.end == "ended with status 0"
+
+
+def test_an_end_that_the_application_has_waited_for_is_no_failure(
+    ends: tuple[StatusPipe, ChildProcess],
+) -> None:
+    _, process = ends
+    process._exit = None
+    process.pid = os.spawnv(
+        os.P_NOWAIT, sys.executable, [sys.executable, "-c", "raise SystemExit(3)"]
+    )
+    os.waitpid(process.pid, 0)
+    assert process.has_ended()
+    assert process.end == "ended with status 0"

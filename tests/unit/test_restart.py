@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from picowsgi.config.settings import Settings
 from picowsgi.process import restart
 from picowsgi.process.restart import Command, Inherited, describe, take_inherited
 from picowsgi.process.status_pipe import READY, make_pair, read
-from picowsgi.system.sockets import adopt_listener
+from picowsgi.system.sockets import adopt_listener, close_sockets, is_ours, open_sockets
 
 # Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
@@ -173,3 +175,103 @@ os.rmdir("../gone")
 print(Command.of_this_process().directory)
 """
     assert printed(code, tmp_path, PWD=str(tmp_path / "gone")) == "/"
+
+
+# The sockets and settings that a process hands over
+
+
+def test_what_is_handed_over_arrives_and_leaves_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    settings = Settings(bind=("127.0.0.1:0", f"unix:{path}"))
+    sockets = open_sockets(settings.binds(), settings.backlog)
+    try:
+        inherited = Inherited(
+            "keeper",
+            os.getpid(),
+            tuple(
+                (os.dup(number), file, ours)
+                for number, file, ours in describe(sockets, with_files=True)
+            ),
+            child=(9, os.open(os.devnull, os.O_RDONLY)),
+            settings={"bind": ["a", "b"], "port": 5, "sources": {"port": "--port"}},
+        )
+        os.set_inheritable(inherited.child[1], True)
+        environ = {restart.VARIABLE: json.dumps(dataclasses.asdict(inherited)), "X": "y"}
+        taken = take_inherited(environ)
+        assert taken == inherited
+        assert environ == {"X": "y"}
+        settings = taken.read_settings()
+        assert settings == Settings(bind=("a", "b"), port=5)
+        assert taken.status_pipe() is None
+        adopted = taken.sockets()
+        assert [one.getsockname() for one in adopted] == [one.getsockname() for one in sockets]
+        assert not any(one.get_inheritable() for one in adopted)
+        assert all(map(is_ours, adopted))
+        assert not os.get_inheritable(inherited.child[1])
+        os.close(inherited.child[1])
+        close_sockets(adopted)
+        assert not path.exists(), "the process that gets the file removes it"
+    finally:
+        close_sockets(sockets)
+
+
+def test_descriptors_of_a_handover_are_not_inheritable() -> None:
+    pairs = [os.pipe() for _ in range(2)]
+    numbers = [number for pair in pairs for number in pair]
+    for number in numbers:
+        os.set_inheritable(number, True)
+    (channel, listener), (child, other) = pairs
+    fields = {
+        "role": "successor",
+        "parent": 1,
+        "listeners": [[listener, None, True]],
+        "channel": channel,
+        "child": [5, child],
+    }
+    try:
+        take_inherited({restart.VARIABLE: json.dumps(fields)})
+        assert [os.get_inheritable(each) for each in numbers] == [False] * 3 + [True]
+        assert numbers[-1] == other
+    finally:
+        for number in numbers:
+            os.close(number)
+
+
+def test_a_keepers_handover_is_for_the_same_process_only() -> None:
+    text = json.dumps({"role": "keeper", "parent": os.getpid() + 1})
+    assert take_inherited({restart.VARIABLE: text}) is None
+    assert take_inherited({}) is None
+
+
+def test_the_command_is_the_one_that_was_given() -> None:
+    code = (
+        "import sys; sys.argv = ['x']\n"
+        "from picowsgi.process.restart import Command\n"
+        "print(Command.of_this_process().arguments[1:])\n"
+        "print(Command.of_this_process(['a:b', '--port', '1']).arguments[1:])\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", code, "an argument"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LISTEN_PID": "1"},
+    ).stdout.splitlines()
+    assert output[0] == repr(("-X", "utf8", "-c", code, "an argument"))
+    assert output[1] == repr(("-m", "picowsgi", "a:b", "--port", "1"))
+
+
+def test_the_commands_environment_is_that_of_the_start_without_handed_over_sockets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(link))
+    monkeypatch.setenv("LISTEN_PID", "1")
+    monkeypatch.setenv(restart.VARIABLE, "x")
+    command = Command.of_this_process([])
+    assert command.directory == str(link), "as the shell names it"
+    assert not {"LISTEN_PID", restart.VARIABLE} & set(command.environ)
+    monkeypatch.setenv("PWD", "/")
+    assert Command.of_this_process([]).directory == str(tmp_path)

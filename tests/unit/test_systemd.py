@@ -171,3 +171,36 @@ def test_the_error_is_one_of_addresses() -> None:
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "200"}
     with pytest.raises(BindError, match="LISTEN_FDNAMES calls it"):
         take_sockets(environ, 5)
+
+
+# The addresses and numbers of the environment
+
+
+def test_without_a_manager_nothing_is_told() -> None:
+    for environ in ({}, {"NOTIFY_SOCKET": "relative", "WATCHDOG_USEC": "1000000"}):
+        notifier = Notifier(dict(environ))
+        notifier.ready()
+        assert notifier.interval == 0
+
+
+def test_a_watchdog_is_fed_twice_in_its_time_unless_it_is_for_another_process() -> None:
+    environ = {"NOTIFY_SOCKET": "@picowsgi-test", "WATCHDOG_USEC": "3000000"}
+    assert Notifier(environ).interval == 1.5
+    assert Notifier({**environ, "WATCHDOG_PID": str(os.getpid())}).interval == 1.5
+    assert Notifier({**environ, "WATCHDOG_PID": "1"}).interval == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the name stands in no folder")
+def test_an_abstract_address_is_told() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0picowsgi-test-{os.getpid()}")
+        manager.settimeout(10)
+        notifier = Notifier({"NOTIFY_SOCKET": f"@picowsgi-test-{os.getpid()}"})
+        notifier.stopping()
+        assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_sockets_for_another_process_are_left_alone() -> None:
+    environ = {"LISTEN_PID": "1", "LISTEN_FDS": "3", "LISTEN_FDNAMES": "a:b:c", "X": "y"}
+    assert take_sockets(environ, 10) == []
+    assert environ == {"X": "y"}

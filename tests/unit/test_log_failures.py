@@ -93,7 +93,7 @@ def test_a_stack_stands_below_its_line(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_line_names_where_it_was_written(caplog: pytest.LogCaptureFixture) -> None:
     get_logger().warning("one")
     get_logger().log(logging.WARNING, "two")
-    assert [Path(record.pathname).name for record in caplog.records] == ["test_log_records.py"] * 2
+    assert [Path(record.pathname).name for record in caplog.records] == ["test_log_failures.py"] * 2
 
 
 def test_a_json_object_has_a_time_and_a_traceback_only_of_an_error(
