@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_a_server_has_all_that_an_entry_needs(name: str) -> None:
+def test_a_server_entry_has_all_fields_that_it_needs(name: str) -> None:
     server = SERVERS[name]
     known = {"python", "bin", "cache", "module", "attribute", "port", "threads", "scratch"}
     for text in [*server.command, *server.files.values()]:
@@ -51,14 +51,14 @@ def test_a_server_has_all_that_an_entry_needs(name: str) -> None:
     assert not server.program or server.program in install.TOOLS
 
 
-def test_every_server_that_was_asked_for_is_there() -> None:
+def test_the_list_has_every_server_that_was_asked_for() -> None:
     expected = """picowsgi picowsgi_1 picowsgi_pypy fastpysgi bjoern fastwsgi granian uwsgi
         gunicorn_sync gunicorn_gthread gunicorn_gevent gunicorn_h1c waitress cheroot gevent werkzeug
         wsgiref nginx core"""
     assert set(expected.split()) <= SERVERS.keys()
 
 
-def test_a_server_for_pypy_is_told_of_where_there_is_none(
+def test_a_server_for_pypy_is_reported_as_missing_where_there_is_no_pypy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYPY_FOLDER", str(tmp_path))
@@ -68,7 +68,7 @@ def test_a_server_for_pypy_is_told_of_where_there_is_none(
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_scenario_asks_whole_requests(name: str) -> None:
+def test_a_scenario_sends_whole_requests(name: str) -> None:
     scenario = SCENARIOS[name]
     module, _, attribute = scenario.application.partition(":")
     text = (install.APPS / f"{module}.py").read_text()
@@ -81,7 +81,7 @@ def test_a_scenario_asks_whole_requests(name: str) -> None:
     assert (scenario.kind == "rate") == (scenario.rate > 0)
 
 
-def test_varied_requests_have_nothing_alike_and_one_size() -> None:
+def test_varied_requests_differ_in_every_part_and_have_one_size() -> None:
     exchanges = SCENARIOS["varied"].exchanges()
     assert len({exchange.request.split(b"\r\n")[0] for exchange in exchanges}) == 20_000
     cookies = {re.search(rb"\r\nCookie: (.*)\r\n", each.request)[1] for each in exchanges}  # type: ignore[index]
@@ -98,7 +98,7 @@ PLAIN = [name for name, each in SCENARIOS.items() if each.application.startswith
 
 
 @pytest.mark.parametrize("name", [name for name in PLAIN if SCENARIOS[name].kind == "closed"])
-def test_the_right_answers_are_right(name: str) -> None:
+def test_verify_accepts_the_right_answers(name: str) -> None:
     scenario = SCENARIOS[name]
     application = getattr(plain, scenario.application.partition(":")[2])
     with picowsgi.Server(application, port=0) as server:
@@ -110,7 +110,7 @@ def test_the_right_answers_are_right(name: str) -> None:
 
 @pytest.mark.measured
 @pytest.mark.parametrize("name", ["flask", "django"])
-def test_the_frameworks_answer_right_in_a_started_server(name: str) -> None:
+def test_the_frameworks_give_the_right_answers_in_a_started_server(name: str) -> None:
     scenario = SCENARIOS[name]
     with measure.running(SERVERS["picowsgi"], HERE, scenario.application, 1) as process:
         verify.verify(process.port, [], samples(scenario), 1)
@@ -159,7 +159,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
         (b"", "closed in the middle of a head"),
     ],
 )
-def test_an_answer_that_is_not_right_is_told(answer: bytes, complaint: str | None) -> None:
+def test_verify_reports_a_wrong_answer(answer: bytes, complaint: str | None) -> None:
     exchange = Exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"right")
     with answering(answer) as port:
         if complaint is None:
@@ -169,7 +169,7 @@ def test_an_answer_that_is_not_right_is_told(answer: bytes, complaint: str | Non
                 verify.verify(port, [], [exchange], 1)
 
 
-def test_a_field_that_is_missing_is_told() -> None:
+def test_verify_reports_a_missing_field() -> None:
     exchange = Exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"right", (("X-Field", "1"),))
     with (
         answering(HEAD + b"Content-Length: 5\r\n\r\nright") as port,
@@ -189,7 +189,7 @@ RESULT {{"requests": {requests}, "bytes": 10854000, "microseconds": 1100000, \
 """
 
 
-def test_what_wrk_has_seen_is_read() -> None:
+def test_the_output_of_wrk_is_read() -> None:
     seen = load.parse_wrk(WRK.format(requests=81000, read=0, status=0))
     assert (seen.requests, seen.seconds, seen.bytes) == (81000, 1.1, 10854000)
     assert seen.latency["99"] == 900
@@ -204,7 +204,7 @@ def test_what_wrk_has_seen_is_read() -> None:
         ("unable to connect to 127.0.0.1:9000 Connection refused\n", "Connection refused"),
     ],
 )
-def test_an_error_that_wrk_has_seen_voids_the_run(text: str, complaint: str) -> None:
+def test_an_error_in_the_output_of_wrk_voids_the_run(text: str, complaint: str) -> None:
     with pytest.raises(BenchError, match=complaint):
         load.parse_wrk(text)
 
@@ -244,7 +244,7 @@ def open_loop(application: Callable[..., Any], rate: int, seconds: float) -> Ite
 
 @pytest.mark.measured
 @pytest.mark.unsanitized  # as the next three: its compiler would run with the sanitizers' library
-def test_an_open_loop_sends_what_is_due() -> None:
+def test_an_open_loop_sends_each_request_when_it_is_due() -> None:
     with open_loop(plain.hello, 500, 0.5) as seen:
         assert seen.requests == 250
         assert 0.4 < seen.seconds < 2
@@ -252,7 +252,7 @@ def test_an_open_loop_sends_what_is_due() -> None:
 
 
 @pytest.mark.unsanitized
-def test_a_stall_is_charged_to_all_requests_that_were_due_meanwhile() -> None:
+def test_a_stall_is_charged_to_all_requests_that_were_due_during_it() -> None:
     """One request of 500 takes 0.4 s: a closed loop would see one to eight slow ones."""
     asked = iter(range(1_000_000))
 
@@ -278,7 +278,7 @@ def test_a_wrong_answer_in_an_open_loop_voids_the_run() -> None:
         pass
 
 
-def test_what_an_open_loop_has_lost_voids_the_run() -> None:
+def test_a_request_that_an_open_loop_loses_voids_the_run() -> None:
     text = (
         'RESULT {"requests": 900, "wrong": 0, "lost": 100, "unsent": 0, "reconnected": 0, '
         '"seconds": 3.0, "latency": {"50": 1, "90": 1, "99": 1, "99.9": 1, "100": 1}}'
@@ -287,7 +287,7 @@ def test_what_an_open_loop_has_lost_voids_the_run() -> None:
         load.parse_open_loop(text, 500)
 
 
-def test_idle_connections_are_counted_by_those_that_stay() -> None:
+def test_the_idle_scenario_counts_the_connections_that_stay_open() -> None:
     request = SCENARIOS["idle"].exchanges()[0].request
     with (
         picowsgi.Server(plain.hello, port=0) as server,
@@ -303,14 +303,14 @@ def test_idle_connections_are_counted_by_those_that_stay() -> None:
 
 
 @pytest.mark.unsanitized
-def test_the_core_answers_without_python() -> None:
+def test_the_health_check_does_not_run_python() -> None:
     install.build_program("core_alone", say, with_core=True)
     scenario = SCENARIOS["pipelined"]
     with measure.running(SERVERS["core"], HERE, scenario.application, 1) as process:
         verify.verify(process.port, [], samples(scenario), scenario.pipeline)
 
 
-def test_a_server_that_does_not_start_is_told_with_its_last_words() -> None:
+def test_a_server_that_does_not_start_is_reported_with_its_last_words() -> None:
     with (
         pytest.raises(BenchError, match="has ended with status"),
         measure.running(SERVERS["wsgiref"], HERE, "no_such_module:app", 1),
@@ -321,7 +321,7 @@ def test_a_server_that_does_not_start_is_told_with_its_last_words() -> None:
 @pytest.mark.measured
 @pytest.mark.unsanitized
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk: apt-get install wrk")
-def test_a_run_measures_and_keeps_what_it_has_measured(tmp_path: Path) -> None:
+def test_a_run_measures_each_server_and_keeps_the_measurements(tmp_path: Path) -> None:
     output = tmp_path / "results.json"
     settings = measure.Settings(duration=1, warmup=0, rounds=1)
     servers = [SERVERS["picowsgi"], SERVERS["granian"]]

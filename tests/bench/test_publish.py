@@ -14,7 +14,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_what_is_published_is_what_the_results_say(page: Path) -> None:
+def test_the_published_pages_agree_with_the_results(page: Path) -> None:
     text = (PROJECT / page).read_text("utf-8")
     assert "<!-- bench: ratios -->" in text, f"expected {page} to have the table of ratios"
     assert fill(text, published(PROJECT)) == text, "expected what `bench publish` writes"
@@ -30,7 +30,7 @@ def sample(root: Path, version: str, cpu: float) -> Path:
 
 
 @pytest.mark.unsanitized  # matplotlib has C++ in it
-def test_publishing_fills_the_pages_and_draws(tmp_path: Path) -> None:
+def test_publish_fills_the_pages_and_draws_the_plots(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install -e '.[bench]'")
     marks = "# Title\n\n<!-- bench: ratios -->\nold\n<!-- bench: end -->\n\nmore\n"
     for page in PAGES:
@@ -54,7 +54,7 @@ def test_publishing_fills_the_pages_and_draws(tmp_path: Path) -> None:
     assert [one.data["python"]["version"] for one in found] == ["3.9.1", "3.13.0"]
 
 
-def test_a_mark_that_there_is_nothing_for_is_an_error() -> None:
+def test_a_mark_without_data_is_an_error() -> None:
     with pytest.raises(BenchError, match="nothing for the mark 'other', only ratios,"):
         fill(
             "<!-- bench: other -->\n<!-- bench: end -->",

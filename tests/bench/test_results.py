@@ -49,14 +49,14 @@ def test_a_ratio_is_computed_within_each_round_before_the_median() -> None:
     assert ratio.spread == pytest.approx(0.05)
 
 
-def test_a_round_that_only_one_of_them_has_is_not_compared() -> None:
+def test_a_round_that_only_one_server_has_is_not_compared() -> None:
     sample = results(three_rounds("picowsgi", [8.0, 9.0]) + three_rounds("bjoern", [10.0]))
     ratio = sample.ratio("hello", "cpu", "picowsgi", "bjoern")
     assert ratio is not None
     assert (ratio.median, ratio.count) == (pytest.approx(0.8), 1)
 
 
-def test_a_void_takes_the_good_rounds_with_it() -> None:
+def test_a_void_run_also_drops_the_good_rounds() -> None:
     sample = results(
         three_rounds("bjoern", [10.0, 10.0]),
         [{"scenario": "hello", "server": "bjoern", "round": 3, "reason": "status 500"}],
@@ -65,14 +65,14 @@ def test_a_void_takes_the_good_rounds_with_it() -> None:
     assert sample.void("hello", "bjoern") == "status 500"
 
 
-def test_the_best_has_the_least_time_but_the_greatest_rate() -> None:
+def test_the_best_server_has_the_least_time_but_the_greatest_rate() -> None:
     sample = results(three_rounds("bjoern", [10.0]) + three_rounds("granian", [12.0]))
     assert sample.best("hello", "cpu", ["bjoern", "granian"]) == "bjoern"
     assert sample.best("hello", "rate", ["bjoern", "granian"]) == "bjoern"
     assert sample.best("hello", "cpu", ["waitress"]) is None
 
 
-def test_results_are_the_same_after_they_were_written_and_read(tmp_path: Path) -> None:
+def test_results_are_the_same_after_a_write_and_a_read(tmp_path: Path) -> None:
     sample = results(three_rounds("picowsgi", [8.0]))
     sample.write(tmp_path / "new folder" / "results.json")
     assert Results.read(tmp_path / "new folder" / "results.json").data == sample.data
@@ -80,13 +80,13 @@ def test_results_are_the_same_after_they_were_written_and_read(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}'])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_of_another_format_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(BenchError, match=r"results\.json"):
         Results.read(tmp_path / "results.json")
 
 
-def test_another_server_comes_first_in_each_round() -> None:
+def test_a_different_server_comes_first_in_each_round() -> None:
     servers = list(SERVERS.values())[:3]
     first = [rotated(servers, number)[0] for number in range(4)]
     assert first == [*servers, servers[0]]
@@ -98,7 +98,7 @@ def test_another_server_comes_first_in_each_round() -> None:
 # ---------------------------------------------------------------- targets
 
 
-def test_a_target_is_judged_against_the_best_of_those_it_names() -> None:
+def test_a_target_is_judged_against_the_best_of_the_servers_that_it_names() -> None:
     sample = results(
         three_rounds("picowsgi", [8.0])
         + three_rounds("bjoern", [10.0])
@@ -113,7 +113,7 @@ def test_a_target_is_judged_against_the_best_of_those_it_names() -> None:
     assert judge(sample, Target("fields", "cpu", 0.8)).met is None
 
 
-def test_every_target_is_of_something_there_is() -> None:
+def test_every_target_names_a_known_scenario_and_known_servers() -> None:
     for target in TARGETS:
         assert target.scenario in SCENARIOS, target
         assert target.metric in METRICS, target
@@ -130,7 +130,7 @@ def changes_of(before: list[float], after: list[float]) -> dict[str, str]:
     return {each.metric: each.verdict for each in compare.changes(old, new, "picowsgi")}
 
 
-def test_more_time_than_the_noise_is_slower() -> None:
+def test_a_server_is_slower_when_its_time_grew_by_more_than_the_noise() -> None:
     verdicts = changes_of([10.0, 10.1, 9.9], [11.0, 11.1, 10.9])
     assert (verdicts["cpu"], verdicts["rate"], verdicts["memory_peak"]) == ("slower",) * 2 + (
         "same",
@@ -138,16 +138,16 @@ def test_more_time_than_the_noise_is_slower() -> None:
     assert changes_of([11.0, 11.1, 10.9], [10.0, 10.1, 9.9])["cpu"] == "faster"
 
 
-def test_a_change_within_the_noise_is_none() -> None:
+def test_a_change_within_the_noise_does_not_count() -> None:
     assert changes_of([10.0, 11.0, 9.0], [10.8, 11.5, 10.1])["cpu"] == "same"
 
 
-def test_one_round_says_nothing_of_noise_so_more_is_allowed() -> None:
+def test_one_round_has_no_noise_and_is_allowed_more() -> None:
     assert changes_of([10.0], [10.9])["cpu"] == "same"
     assert changes_of([10.0], [11.5])["cpu"] == "slower"
 
 
-def test_ratios_are_compared_where_another_server_is_named() -> None:
+def test_ratios_are_compared_when_another_server_is_named() -> None:
     """The machine is slower, for both."""
     old = results(three_rounds("picowsgi", [8.0] * 3) + three_rounds("bjoern", [10.0] * 3))
     new = results(three_rounds("picowsgi", [16.0] * 3) + three_rounds("bjoern", [20.0] * 3))
@@ -155,7 +155,7 @@ def test_ratios_are_compared_where_another_server_is_named() -> None:
     assert {each.verdict for each in changes} == {"same"}
 
 
-def test_the_command_tells_what_got_slower_and_ends_with_1(tmp_path: Path) -> None:
+def test_the_command_names_what_got_slower_and_exits_with_1(tmp_path: Path) -> None:
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     results(three_rounds("picowsgi", [10.0] * 3)).write(before)
     results(three_rounds("picowsgi", [12.0] * 3)).write(after)
@@ -219,7 +219,7 @@ def test_a_report_has_every_result_and_needs_no_other_file(tmp_path: Path) -> No
     assert "3 &lt;wrong&gt; answers" in page
 
 
-def test_the_targets_can_be_told_alone(tmp_path: Path) -> None:
+def test_the_command_can_print_the_targets_alone(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     results(three_rounds("picowsgi", [12.0]) + three_rounds("bjoern", [10.0])).write(path)
     told = CliRunner().invoke(main, ["report", "--targets", str(path)])
@@ -240,7 +240,7 @@ KEPT = {WHERE: {"versions": {}, "instructions": COUNTS}}
 @pytest.mark.parametrize(
     ("change", "fails"), [(1.0, False), (1.04, False), (1.06, True), (0.5, False)]
 )
-def test_five_percent_more_instructions_are_too_many(change: float, fails: bool) -> None:
+def test_five_percent_more_instructions_fail_the_check(change: float, fails: bool) -> None:
     counts = {**COUNTS, "varied": 20000 * change}
     failed, lines = check.compare(counts, KEPT, WHERE)
     assert failed is fails, lines
@@ -248,7 +248,7 @@ def test_five_percent_more_instructions_are_too_many(change: float, fails: bool)
 
 
 @pytest.mark.parametrize(("change", "fails"), [(1.10, False), (1.20, True)])
-def test_elsewhere_the_counts_are_compared_as_multiples_of_the_reference(
+def test_on_another_machine_the_counts_are_compared_as_multiples_of_the_reference(
     change: float, fails: bool
 ) -> None:
     """All of this Python needs half of the instructions."""
@@ -262,20 +262,20 @@ def test_elsewhere_the_counts_are_compared_as_multiples_of_the_reference(
 @pytest.mark.parametrize(
     "where", [WHERE.replace("3.11.7", "3.14.0"), WHERE.replace("x86_64", "arm")]
 )
-def test_without_a_baseline_it_says_that_nothing_was_compared(where: str) -> None:
+def test_without_a_baseline_the_check_says_that_it_compared_nothing(where: str) -> None:
     failed, lines = check.compare({**COUNTS, "hello": 1e6}, KEPT, where)
     assert not failed
     assert lines[0].startswith("nothing was compared")
 
 
-def test_the_baseline_has_all_that_is_counted() -> None:
+def test_the_baseline_has_every_measurement_that_is_counted() -> None:
     baseline = json.loads(check.BASELINE.read_text())
     assert baseline
     for where, entry in baseline.items():
         assert entry["instructions"].keys() == {*check.COUNTED, check.REFERENCE}, where
 
 
-def test_the_dumps_of_callgrind_are_read_by_their_marks(tmp_path: Path) -> None:
+def test_the_dumps_of_callgrind_are_found_by_their_marks(tmp_path: Path) -> None:
     for number, mark in enumerate(("before", "hello"), 1):
         (tmp_path / f"counted.{number}").write_text(
             f"desc: Timerange: Basic block 0 - 5\ndesc: Trigger: Client Request: {mark}\n"

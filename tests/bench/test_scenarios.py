@@ -28,7 +28,7 @@ THREADED = [name for name, scenario in SCENARIOS.items() if scenario.threads > 1
 # ---------------------------------------------------------------- the tables
 
 
-def test_every_scenario_that_was_asked_for_is_there() -> None:
+def test_the_list_has_every_scenario_that_was_asked_for() -> None:
     expected = """wait_300us wait_1ms wait_1ms_4 wait_1ms_256 wait_2ms wait_5ms mixed database
         postgres compute_100us compute_1ms sleep"""
     assert set(expected.split()) == set(THREADED)
@@ -36,13 +36,13 @@ def test_every_scenario_that_was_asked_for_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", THREADED)
-def test_a_scenario_with_threads_is_in_the_benchmarks_readme(name: str) -> None:
+def test_the_readme_of_the_benchmarks_has_every_scenario_with_threads(name: str) -> None:
     text = (Path(__file__).resolve().parents[2] / "bench" / "README.md").read_text("utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert any(f"`{name}`" in row for row in rows), f"expected a row for {name}"
 
 
-def test_a_server_without_a_number_of_threads_says_what_it_does_instead() -> None:
+def test_a_server_without_a_number_of_threads_says_what_it_uses_instead() -> None:
     for server in SERVERS.values():
         takes_threads = "{threads}" in server.command or "numthreads={threads}" in str(
             server.command
@@ -87,20 +87,20 @@ def test_mixed_requests_come_in_the_same_order_each_time() -> None:
 # ---------------------------------------------------------------- applications
 
 
-def test_the_application_waits_as_long_as_the_path_says() -> None:
+def test_the_application_waits_as_long_as_the_path_asks() -> None:
     begin = time.monotonic()
     assert answer(plain.wait, "/20000") == b"waited  20000 us\n"
     assert time.monotonic() - begin >= 0.02
 
 
-def test_an_application_that_does_not_wait_does_not_give_up_its_turn(
+def test_an_application_that_does_not_wait_does_not_yield(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(plain.time, "sleep", lambda seconds: pytest.fail("it has slept"))
     assert answer(plain.wait, "/0") == b"waited      0 us\n"
 
 
-def test_the_work_of_compute_is_a_number_of_rounds_not_a_time() -> None:
+def test_the_work_of_compute_is_a_number_of_rounds_and_not_a_time() -> None:
     loops = {exchange.request.split()[1] for exchange in exchanges.compute(plain.LOOPS_1MS)()}
     assert loops == {b"/15000"}
     assert answer(plain.compute, "/3") == b"%10d\n" % 33
@@ -115,7 +115,7 @@ def test_a_greater_share_is_better() -> None:
 
 
 @pytest.mark.unsanitized  # matplotlib's own code is not ours to check, and slow there
-def test_a_report_orders_the_servers_by_throughput_where_there_are_threads(
+def test_a_report_orders_the_servers_by_throughput_in_scenarios_with_threads(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install -e '.[bench]'")
@@ -151,7 +151,7 @@ def test_a_report_orders_the_servers_by_throughput_where_there_are_threads(
 
 @pytest.mark.unsanitized
 @pytest.mark.parametrize(("metric", "last"), [("rate", "granian"), ("cpu", "bjoern")])
-def test_the_best_server_is_at_the_top_of_a_plot(
+def test_a_plot_shows_the_best_server_at_the_top(
     metric: str, last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install -e '.[bench]'")
@@ -175,7 +175,7 @@ def test_the_best_server_is_at_the_top_of_a_plot(
     assert drawn[-1] == last
 
 
-def test_results_of_before_these_scenarios_are_still_read(tmp_path: Path) -> None:
+def test_results_from_before_these_scenarios_can_still_be_read(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install -e '.[bench]'")
     sample = results([run("sleep", "picowsgi", 1, 40.0)])
     data = json.loads(json.dumps(sample.data))

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_every_service_is_one_that_a_scenario_needs() -> None:
+def test_a_scenario_needs_every_service() -> None:
     needed = {scenario.service for scenario in SCENARIOS.values()} - {""}
     assert needed == services.SERVICES.keys()
     with services.running("", say) as environ:
@@ -88,7 +88,7 @@ def test_the_stand_in_answers_many_connections_at_the_same_time() -> None:
 
 
 @pytest.mark.unsanitized
-def test_the_stand_in_takes_a_query_in_pieces_and_refuses_what_is_none() -> None:
+def test_the_stand_in_reads_a_query_in_pieces_and_refuses_an_invalid_one() -> None:
     with stand_in() as path:
         with connected(path) as client:
             client.sendall(b"12")
@@ -102,7 +102,7 @@ def test_the_stand_in_takes_a_query_in_pieces_and_refuses_what_is_none() -> None
 
 
 @pytest.mark.unsanitized
-def test_the_answer_to_a_client_that_has_gone_is_nobody_elses() -> None:
+def test_no_other_client_gets_the_answer_to_a_client_that_disconnected() -> None:
     with stand_in() as path:
         for number in range(100):
             with connected(path) as gone:
@@ -137,7 +137,7 @@ def test_each_thread_of_the_application_has_a_connection_of_its_own(
 
 
 @pytest.mark.unsanitized
-def test_a_started_server_asks_the_stand_in() -> None:
+def test_a_started_server_queries_the_stand_in() -> None:
     scenario = SCENARIOS["database"]
     with (
         services.running(scenario.service, say) as environ,
@@ -216,7 +216,7 @@ def test_the_application_asks_for_twenty_rows_on_a_connection_of_the_pool(
     assert len(made) == 2, "expected one pool for four first requests at the same time"
 
 
-def test_a_service_that_cannot_start_leaves_its_scenario_out(
+def test_a_scenario_is_left_out_when_its_service_cannot_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[str] = []
@@ -228,7 +228,7 @@ def test_a_service_that_cannot_start_leaves_its_scenario_out(
     assert services.requirements(asked) == ["psycopg"]
 
 
-def test_what_the_application_imports_is_installed_for_each_interpreter(
+def test_the_imports_of_the_application_are_installed_for_each_interpreter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     installed: list[tuple[Path, tuple[str, ...]]] = []
@@ -257,7 +257,7 @@ def test_what_the_application_imports_is_installed_for_each_interpreter(
         (["sleep", "60"], "sleep is not ready after 0.1 s"),
     ],
 )
-def test_a_service_that_does_not_get_ready_is_told_of(
+def test_a_service_that_does_not_get_ready_is_reported(
     command: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(services, "START_TIMEOUT", 0.1 if command[0] == "sleep" else 10)
@@ -287,7 +287,7 @@ def test_the_newest_postgresql_of_debian_is_found(
 @pytest.mark.measured
 @pytest.mark.unsanitized
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk: apt-get install wrk")
-def test_a_run_has_the_share_of_the_ideal_and_what_was_left_out(
+def test_a_run_records_its_share_of_the_ideal_and_what_it_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
@@ -315,7 +315,7 @@ def test_a_run_has_the_share_of_the_ideal_and_what_was_left_out(
     assert left_out == {"compute_1ms": "it is not wanted here"}
 
 
-def test_the_command_gives_the_run_what_cannot_start(
+def test_the_command_passes_the_services_that_cannot_start_to_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []

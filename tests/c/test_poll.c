@@ -726,7 +726,7 @@ static void a_poller_that_is_not_built_is_refused(void)
     CHECK(pw_poller_name(-1) == NULL);
 }
 
-static void the_first_is_the_one_that_is_not_chosen(void)
+static void the_first_poller_is_the_default(void)
 {
     const char *const any[] = {NULL, "auto", pw_poller_name(0)};
     for (int i = 0; i < 3; i++) {
@@ -739,7 +739,7 @@ static void the_first_is_the_one_that_is_not_chosen(void)
 int main(void)
 {
     RUN(a_poller_that_is_not_built_is_refused);
-    RUN(the_first_is_the_one_that_is_not_chosen);
+    RUN(the_first_poller_is_the_default);
 #define RUN_EACH(test) RUN(test##_with_each);
     TESTS(RUN_EACH)
     return check_end();

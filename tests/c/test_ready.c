@@ -92,7 +92,7 @@ static void a_request_waits_for_a_thread_for_its_time(void)
     end();
 }
 
-static void without_a_limit_it_waits_for_as_long_as_it_takes(void)
+static void without_a_limit_a_request_waits_as_long_as_it_must(void)
 {
     begin_with(0);
     test_client one = ask("/1");
@@ -117,7 +117,7 @@ static test_client ask_later(const char *request)
     return client;
 }
 
-static void a_client_that_resets_while_it_waits_is_not_served(void)
+static void a_client_that_resets_while_its_request_waits_is_not_served(void)
 {
     begin_with(0);
     test_client one = ask_later(GET("/1")), two = ask_later(GET("/2"));
@@ -132,7 +132,7 @@ static void a_client_that_resets_while_it_waits_is_not_served(void)
     end();
 }
 
-static void one_that_is_closed_while_it_waits_is_passed_over(void)
+static void a_connection_that_closes_while_its_request_waits_is_skipped(void)
 {
     begin_with(0);
     test_client one = ask("/1"), two = ask("/2");
@@ -148,7 +148,7 @@ static void one_that_is_closed_while_it_waits_is_passed_over(void)
     end();
 }
 
-static void the_thread_that_has_the_loop_passes_over_those_that_have_gone(void)
+static void the_thread_that_has_the_loop_skips_closed_connections(void)
 {
     begin_with(0);
     test_client one = ask_later(GET("/1")), two = ask_later(GET("/2"));
@@ -171,7 +171,7 @@ static void the_thread_that_has_the_loop_passes_over_those_that_have_gone(void)
     end();
 }
 
-static void what_is_received_and_waits_is_within_the_memory_for_heads(void)
+static void requests_that_wait_count_towards_the_memory_for_heads(void)
 {
     begin_with(0);
     stage.server->head_memory = 100;
@@ -187,7 +187,7 @@ static void what_is_received_and_waits_is_within_the_memory_for_heads(void)
 }
 
 /* The request is in the application while the timer of its connection runs out. */
-static void a_timer_that_was_left_running_ends_no_request(void)
+static void a_timer_that_still_runs_ends_no_request(void)
 {
     settings = site_settings();
     settings.threads = 1;
@@ -209,7 +209,7 @@ static void a_timer_that_was_left_running_ends_no_request(void)
     stage_close();
 }
 
-static void a_request_that_has_come_when_the_timer_runs_out_is_served(void)
+static void a_request_that_arrives_when_the_timer_expires_is_served(void)
 {
     settings = site_settings();
     settings.threads = 1;
@@ -232,12 +232,12 @@ static void a_request_that_has_come_when_the_timer_runs_out_is_served(void)
 int main(void)
 {
     RUN(a_request_waits_for_a_thread_for_its_time);
-    RUN(without_a_limit_it_waits_for_as_long_as_it_takes);
-    RUN(a_client_that_resets_while_it_waits_is_not_served);
-    RUN(one_that_is_closed_while_it_waits_is_passed_over);
-    RUN(the_thread_that_has_the_loop_passes_over_those_that_have_gone);
-    RUN(what_is_received_and_waits_is_within_the_memory_for_heads);
-    RUN(a_timer_that_was_left_running_ends_no_request);
-    RUN(a_request_that_has_come_when_the_timer_runs_out_is_served);
+    RUN(without_a_limit_a_request_waits_as_long_as_it_must);
+    RUN(a_client_that_resets_while_its_request_waits_is_not_served);
+    RUN(a_connection_that_closes_while_its_request_waits_is_skipped);
+    RUN(the_thread_that_has_the_loop_skips_closed_connections);
+    RUN(requests_that_wait_count_towards_the_memory_for_heads);
+    RUN(a_timer_that_still_runs_ends_no_request);
+    RUN(a_request_that_arrives_when_the_timer_expires_is_served);
     return check_end();
 }

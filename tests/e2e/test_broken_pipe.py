@@ -73,7 +73,7 @@ def assert_serves(command):
 
 
 @pytest.mark.parametrize("target", [b"/large", b"/stream", b"/file"])
-def test_a_client_that_goes_away_does_not_end_the_server(start, target):
+def test_a_client_that_disconnects_does_not_end_the_server(start, target):
     command, path = start("--threads=2")
     for number in range(50):
         leave(path, get(target), number % 12 + 1)
@@ -82,7 +82,7 @@ def test_a_client_that_goes_away_does_not_end_the_server(start, target):
     assert command.stop() == 0
 
 
-def test_an_access_log_that_nobody_reads_any_more_does_not_end_the_server(start, tmp_path):
+def test_an_access_log_without_a_reader_does_not_end_the_server(start, tmp_path):
     fifo = tmp_path / "log"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -112,7 +112,7 @@ def leave_no_line_waiting(command):
                 assert client.read_response().status == 200
 
 
-def test_the_signal_is_not_left_blocked_for_what_the_application_starts(start):
+def test_programs_that_the_application_starts_do_not_have_the_signal_blocked(start):
     command, path = start()
     leave(path, get(b"/file"))
     with RawClient(command.port) as client:

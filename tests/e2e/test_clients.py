@@ -69,7 +69,7 @@ def test_curl_gets_a_page_with_its_head(base):
     assert content == b"hello\n"
 
 
-def test_curl_asks_for_the_head_alone(base):
+def test_curl_gets_the_head_alone(base):
     head = curl("-I", f"{base}/hello")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert head.endswith(b"\r\n\r\n")
@@ -113,12 +113,12 @@ def test_curl_follows_a_redirect_of_a_form_with_get(base, status):
 
 
 @pytest.mark.parametrize("status", ["307", "308"])
-def test_curl_repeats_the_content_where_the_redirect_says_so(base, status):
+def test_curl_sends_the_content_again_when_the_redirect_asks_for_it(base, status):
     seen = json.loads(curl("-L", "-d", "a=b", f"{base}/redirect?{status}"))
     assert (seen["method"], seen["query"], seen["size"]) == ("POST", "redirected", 3)
 
 
-def test_curl_sees_204_and_304_end_at_once(base):
+def test_curl_sees_that_204_and_304_end_at_once(base):
     assert curl("-w", "%{http_code}", f"{base}/no-content") == b"204"
     match = ["-H", 'If-None-Match: "hello"']
     assert curl("-w", "%{http_code}", *match, f"{base}/not-modified") == b"304"
@@ -155,7 +155,7 @@ def test_curl_posts_a_large_file_and_uses_the_connection_again(base, upload):
     assert first["port"] == second["port"]
 
 
-def test_curl_uploads_in_chunks_what_it_reads_from_a_pipe(base, upload):
+def test_curl_uploads_chunks_that_it_reads_from_a_pipe(base, upload):
     content = upload.read_bytes()
     seen = json.loads(curl("-T", "-", f"{base}/echo", stdin=content))
     assert seen["sha256"] == sha256(content)
@@ -169,7 +169,7 @@ def test_curl_sends_a_multipart_form(base, upload):
     assert seen["size"] > upload.stat().st_size
 
 
-def test_curl_reads_slowly_and_still_gets_everything(base, large):
+def test_curl_reads_slowly_and_gets_every_byte(base, large):
     assert curl("--limit-rate", "20M", f"{base}/streamed") == large
 
 
@@ -188,7 +188,7 @@ def test_http_client_sends_a_thousand_requests_over_one_connection(server):
     connection.close()
 
 
-def test_http_client_meets_every_kind_of_answer_on_one_connection(server, large):
+def test_http_client_gets_every_kind_of_response_on_one_connection(server, large):
     connection = HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
     expected = [
         ("GET", "/hello", 200, b"hello\n"),

@@ -34,7 +34,7 @@ def form(text):
     return json.loads(text[text.index("[") :])
 
 
-def test_what_the_container_starts_is_healthy_until_it_ends(command, tmp_path):
+def test_a_container_is_healthy_until_it_stops(command, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     environ = dict(word.split("=", 1) for word in instructions("ENV")[0].split())
@@ -60,13 +60,13 @@ def test_what_the_container_starts_is_healthy_until_it_ends(command, tmp_path):
     assert "refused" in ended.stderr, "expected nothing to listen after the end"
 
 
-def test_the_container_is_not_root():
+def test_the_process_in_the_container_is_not_root():
     (user,) = instructions("USER")
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), f"expected numbers but 0, got {user}"
 
 
 @pytest.mark.skipif(not ANALYZE, reason="needs systemd-analyze: apt-get install systemd")
-def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
+def test_systemd_finds_no_fault_in_the_units(tmp_path):
     for unit in SERVICE.parent.iterdir():
         # That the program is there is looked at too.
         text = unit.read_text().replace("/srv/site/.venv/bin/picowsgi", sys.executable)
@@ -84,7 +84,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
     assert not ours, f"expected no complaint, got:\n{verified.stderr}"
 
 
-def test_the_service_has_options_that_picowsgi_knows():
+def test_picowsgi_knows_the_options_in_the_unit():
     (line,) = re.findall(r"^ExecStart=\S+/picowsgi (.*)$", SERVICE.read_text(), re.MULTILINE)
     checked = subprocess.run(
         [sys.executable, "-m", "picowsgi", "--check", *shlex.split(line)],
@@ -96,7 +96,7 @@ def test_the_service_has_options_that_picowsgi_knows():
     assert checked.returncode == 0, f"expected options that are right, got:\n{checked.stderr}"
 
 
-def test_it_starts_beside_a_kubernetes_service_of_its_name_and_says_so_once(picowsgi):
+def test_the_server_starts_beside_a_kubernetes_service_of_its_name_and_warns_once(picowsgi):
     environ = {
         "PICOWSGI_SERVICE_HOST": "10.0.0.1",
         "PICOWSGI_PORT": "tcp://10.0.0.1:8000",

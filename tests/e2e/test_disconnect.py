@@ -57,7 +57,9 @@ class Endless:
 
 @ENDINGS
 @pytest.mark.parametrize("item", [b"x", b"x" * 10_000, LARGE], ids=lambda item: str(len(item)))
-def test_an_iterable_is_closed_once_when_its_client_leaves(serve, caplog, item, ending):
+def test_the_server_closes_an_iterable_once_when_its_client_disconnects(
+    serve, caplog, item, ending
+):
     results = []
 
     def answer(environ, start_response):
@@ -79,7 +81,7 @@ def test_an_iterable_is_closed_once_when_its_client_leaves(serve, caplog, item, 
 
 
 @ENDINGS
-def test_a_generator_runs_its_finally_when_its_client_leaves(serve, ending):
+def test_a_generator_runs_its_finally_when_its_client_disconnects(serve, ending):
     ended = threading.Event()
 
     def answer(environ, start_response):
@@ -100,7 +102,9 @@ def test_a_generator_runs_its_finally_when_its_client_leaves(serve, ending):
 
 
 @ENDINGS
-def test_write_raises_when_the_client_has_left_and_an_application_may_go_on(serve, ending):
+def test_write_raises_when_the_client_has_disconnected_and_the_application_may_continue(
+    serve, ending
+):
     raised, done = [], threading.Event()
 
     def answer(environ, start_response):
@@ -126,7 +130,7 @@ def test_write_raises_when_the_client_has_left_and_an_application_may_go_on(serv
 @ENDINGS
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("when", ["in the call", "in the generator", "in close"])
-def test_the_application_can_ask_whether_the_client_is_there(serve, when, name, ending):
+def test_the_application_can_ask_whether_the_client_is_connected(serve, when, name, ending):
     before, after, asked = [], threading.Event(), threading.Event()
 
     def ask(disconnected):
@@ -167,7 +171,7 @@ def test_the_application_can_ask_whether_the_client_is_there(serve, when, name, 
     ping(server)
 
 
-def test_a_client_that_stays_is_there_however_often_it_is_asked(serve):
+def test_a_connected_client_is_reported_as_connected_however_often_the_application_asks(serve):
     def answer(environ, start_response):
         start_response("200 OK", [TEXT])
         yield repr({environ[name]() for name in NAMES for _ in range(100)}).encode()
@@ -179,7 +183,9 @@ def test_a_client_that_stays_is_there_however_often_it_is_asked(serve):
 
 @ENDINGS
 @pytest.mark.parametrize("name", NAMES)
-def test_a_thread_of_the_application_has_no_client_that_could_have_gone(serve, name, ending):
+def test_a_thread_of_the_application_has_no_client_that_could_have_disconnected(
+    serve, name, ending
+):
     answers, left = [], threading.Event()
     threads = []
 
@@ -243,7 +249,7 @@ def echoing(environ, start_response):
     ids=["small", "large", "generated", "length", "chunked"],
 )
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_client_that_has_half_closed_gets_all_of_its_answers(
+def test_a_client_that_half_closes_gets_all_of_its_responses(
     serve, answer, request_bytes, content, client_kind, count
 ):
     with client_kind(serve(site(answer))) as client:
@@ -256,7 +262,7 @@ def test_a_client_that_has_half_closed_gets_all_of_its_answers(
         client.read_nothing_more()
 
 
-def test_a_client_that_half_closes_while_the_application_runs_gets_its_answer(serve):
+def test_a_client_that_half_closes_while_the_application_runs_gets_its_response(serve):
     running, half_closed = threading.Event(), threading.Event()
 
     def answer(environ, start_response):
@@ -279,7 +285,7 @@ def test_a_client_that_half_closes_while_the_application_runs_gets_its_answer(se
 
 
 @ENDINGS
-def test_a_client_that_leaves_its_finished_response_costs_nothing_further(serve, ending):
+def test_a_client_that_disconnects_after_a_finished_response_costs_nothing_more(serve, ending):
     server = serve(site(large))
     ping(server)
     before, descriptors = references(LARGE), open_descriptors()
@@ -298,7 +304,7 @@ def test_a_client_that_leaves_its_finished_response_costs_nothing_further(serve,
 
 
 @ENDINGS
-def test_requests_of_a_client_that_has_left_are_not_served_for_long(serve, ending):
+def test_the_server_soon_stops_serving_requests_of_a_client_that_has_disconnected(serve, ending):
     calls, left, first = [], threading.Event(), threading.Event()
 
     def answer(environ, start_response):
@@ -320,7 +326,7 @@ def test_requests_of_a_client_that_has_left_are_not_served_for_long(serve, endin
 
 
 @ENDINGS
-def test_a_client_that_leaves_before_its_answer_leaves_no_descriptor(serve, ending):
+def test_a_client_that_disconnects_before_its_response_leaves_no_descriptor_open(serve, ending):
     running, left = threading.Semaphore(0), threading.Event()
 
     def answer(environ, start_response):

@@ -59,7 +59,9 @@ def is_unready(command):
 
 @MODES
 @pytest.mark.parametrize("send", [to_process, to_group])
-def test_it_serves_on_and_health_checks_see_the_stop(serve_app, options, send):
+def test_during_the_delay_the_server_serves_and_health_checks_see_the_stop(
+    serve_app, options, send
+):
     command = serve_app(*LONG, *options)
     assert probe(command.port) == probe(command.port, "/live") == 200
     before = children(command.process.pid)
@@ -81,7 +83,7 @@ def test_it_serves_on_and_health_checks_see_the_stop(serve_app, options, send):
 
 
 @MODES
-def test_then_it_stops_as_without_the_delay(serve_app, tmp_path, options):
+def test_after_the_delay_the_server_stops_as_without_the_delay(serve_app, tmp_path, options):
     command = serve_app("--drain-delay", "0.5", *options)
     with Held(tmp_path, command.port, 4) as held:
         began = time.monotonic()
@@ -94,7 +96,7 @@ def test_then_it_stops_as_without_the_delay(serve_app, tmp_path, options):
 
 
 @MODES
-def test_ctrl_c_pressed_twice_does_not_wait(tmp_path, options):
+def test_a_second_ctrl_c_ends_the_delay(tmp_path, options):
     with Terminal(tmp_path, *LONG, *PROBES, *options) as terminal:
         terminal.press_ctrl_c()
         eventually(lambda: is_unready(terminal), "health checks to get a 503")
@@ -104,7 +106,7 @@ def test_ctrl_c_pressed_twice_does_not_wait(tmp_path, options):
 
 
 @pytest.mark.parametrize("options", [(), TWO], ids=["one process", "two workers"])
-def test_a_reload_waits_for_nothing_and_leaves_the_server_ready(serve_app, options):
+def test_a_reload_does_not_wait_and_leaves_the_server_ready(serve_app, options):
     command = serve_app(*LONG, *options)
     reload(command)
     assert all(probe(command.port) == 200 for _ in range(8))
@@ -112,7 +114,7 @@ def test_a_reload_waits_for_nothing_and_leaves_the_server_ready(serve_app, optio
     eventually(lambda: is_unready(command), "health checks to get a 503")
 
 
-def test_a_retiring_worker_says_that_the_server_is_ready(serve_app, tmp_path):
+def test_a_retiring_worker_reports_the_server_as_ready(serve_app, tmp_path):
     command = serve_app(*TWO)
     with Held(tmp_path, command.port, 1) as held, ExitStack() as stack:
         clients = [stack.enter_context(connect(command)) for _ in range(8)]
@@ -130,7 +132,7 @@ def test_a_retiring_worker_says_that_the_server_is_ready(serve_app, tmp_path):
     eventually(lambda: not any(map(lives, old)), "the old workers to end")
 
 
-def test_a_worker_that_starts_meanwhile_is_unready_too(serve_app):
+def test_a_worker_that_starts_during_the_delay_is_unready_too(serve_app):
     command = serve_app(*LONG, *TWO)
     command.process.terminate()
     eventually(lambda: is_unready(command), "health checks to get a 503")
@@ -153,7 +155,7 @@ def test_a_worker_that_gets_the_signal_alone_is_replaced_before_it_stops(serve_a
     eventually(lambda: not lives(busy), "the worker to end")
 
 
-def test_beside_a_successor_it_stops_at_once(serve_app, tmp_path):
+def test_beside_a_successor_the_old_server_stops_at_once(serve_app, tmp_path):
     pid_file = tmp_path / "server.pid"
     command = serve_app(*LONG, "--pid", pid_file)
     command.process.send_signal(signal.SIGUSR2)
@@ -166,7 +168,7 @@ def test_beside_a_successor_it_stops_at_once(serve_app, tmp_path):
 
 @pytest.mark.skipif(not can_be_first(), reason=f"needs {UNSHARE[0]} and the right to use it")
 @MODES
-def test_as_process_1_it_serves_on(command, tmp_path, options):
+def test_as_process_1_the_server_serves_during_the_delay(command, tmp_path, options):
     write_app(tmp_path, HOLDING_APP)
     command = start_as_first(command, tmp_path, *LONG, *PROBES, *options)
     (first,) = children(command.process.pid)
@@ -176,7 +178,7 @@ def test_as_process_1_it_serves_on(command, tmp_path, options):
     assert ask(command.port)
 
 
-def test_the_supervisor_that_is_killed_takes_its_workers_with_it(serve_app):
+def test_workers_stop_when_their_supervisor_is_killed_during_the_delay(serve_app):
     command = serve_app(*LONG, *TWO)
     workers = children(command.process.pid)
     command.process.terminate()

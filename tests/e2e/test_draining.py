@@ -77,7 +77,7 @@ def test_a_server_that_is_to_stop_refuses_new_connections(serve):
 
 @MODES
 @pytest.mark.parametrize("send", [to_process, to_group])
-def test_at_the_maximum_those_that_wait_are_answered_before_the_end(
+def test_at_the_maximum_waiting_connections_are_answered_before_the_end(
     serve_app, tmp_path, options, send
 ):
     command = serve_app(*options, "--max-connections", "3", "--threads", "3")
@@ -93,7 +93,7 @@ def test_at_the_maximum_those_that_wait_are_answered_before_the_end(
 
 
 @MODES
-def test_at_the_maximum_a_reload_leaves_those_that_wait_to_the_new_ones(
+def test_at_the_maximum_a_reload_leaves_waiting_connections_to_the_new_workers(
     serve_app, tmp_path, options
 ):
     command = serve_app(*options, "--max-connections", "3", "--threads", "3")
@@ -107,7 +107,7 @@ def test_at_the_maximum_a_reload_leaves_those_that_wait_to_the_new_ones(
     assert command.stop() == 0
 
 
-def test_at_the_maximum_a_successor_takes_those_that_wait(serve_app, tmp_path):
+def test_at_the_maximum_a_successor_takes_the_waiting_connections(serve_app, tmp_path):
     pid_file = tmp_path / "server.pid"
     command = serve_app("--max-connections", "3", "--threads", "3", "--pid", pid_file)
     with Held(tmp_path, command.port, 5, running=3) as held:
@@ -124,7 +124,7 @@ def test_at_the_maximum_a_successor_takes_those_that_wait(serve_app, tmp_path):
     eventually(lambda: not lives(successor), "the successor to end")
 
 
-def test_without_descriptors_those_that_wait_are_answered_before_the_end(serve_app, tmp_path):
+def test_without_descriptors_waiting_connections_are_answered_before_the_end(serve_app, tmp_path):
     command = serve_app("--threads", "4")
     pid = command.process.pid
     with Held(tmp_path, command.port, 2) as held:
@@ -144,14 +144,14 @@ def test_without_descriptors_those_that_wait_are_answered_before_the_end(serve_a
     assert command.wait() == 0
 
 
-def test_those_that_wait_when_the_time_is_over_are_told_of(serve_app, tmp_path):
+def test_connections_that_still_wait_at_the_deadline_are_reported(serve_app, tmp_path):
     command = serve_app("--max-connections", "1", "--timeout-graceful", "0.3")
     with Held(tmp_path, command.port, 2, running=1):
         assert command.stop() == 0
     assert "the server stops while connections wait to be accepted" in command.log
 
 
-def test_with_nobody_waiting_a_server_at_its_maximum_refuses_at_once(serve_app, tmp_path):
+def test_with_no_waiting_connection_a_server_at_its_maximum_refuses_at_once(serve_app, tmp_path):
     command = serve_app("--max-connections", "2", "--threads", "2")
     with Held(tmp_path, command.port, 2) as held:
         to_process(command, TERM)
@@ -195,7 +195,9 @@ class Busy:
 
 
 @MODES
-def test_clients_that_keep_coming_do_not_delay_the_end_and_none_is_cut(picowsgi, tmp_path, options):
+def test_clients_that_keep_connecting_do_not_delay_the_end_and_none_is_cut(
+    picowsgi, tmp_path, options
+):
     write_app(
         tmp_path,
         "import time\n"
@@ -246,7 +248,7 @@ def begin_streams(port, streams, count):
 @pytest.mark.parametrize(("threads", "count"), [(1, 1), (4, 1), (8, 8)])
 @pytest.mark.parametrize("leave", ["close", "reset"])
 @pytest.mark.parametrize("first", ["the clients", "the stop", "neither"])
-def test_a_server_ends_when_the_clients_of_its_streams_have_left(
+def test_a_server_ends_when_the_clients_of_its_streams_have_disconnected(
     serve, threads, count, leave, first
 ):
     streams = Streams()
@@ -277,7 +279,9 @@ def test_a_server_with_idle_connections_and_streams_ends_with_the_last_of_them(s
 
 
 @pytest.mark.parametrize("threads", [False, True], ids=["one thread", "threads"])
-def test_a_simple_server_ends_when_the_clients_of_its_streams_have_left(monkeypatch, threads):
+def test_a_simple_server_ends_when_the_clients_of_its_streams_have_disconnected(
+    monkeypatch, threads
+):
     import socketserver
 
     monkeypatch.setenv("PICOWSGI_TIMEOUT_GRACEFUL", "600")
@@ -304,7 +308,7 @@ def test_a_simple_server_ends_when_the_clients_of_its_streams_have_left(monkeypa
 
 @MODES
 @pytest.mark.parametrize("gap", [-0.2, 0.0, 0.2])
-def test_the_command_ends_when_the_clients_of_its_streams_have_left(
+def test_the_command_ends_when_the_clients_of_its_streams_have_disconnected(
     picowsgi, tmp_path, options, gap
 ):
     write_app(
@@ -330,7 +334,7 @@ def test_the_command_ends_when_the_clients_of_its_streams_have_left(
     assert command.stop() == 0
 
 
-def test_gunicorn_ends_when_the_clients_of_its_streams_have_left(command, tmp_path):
+def test_gunicorn_ends_when_the_clients_of_its_streams_have_disconnected(command, tmp_path):
     pytest.importorskip("gunicorn")
     write_app(
         tmp_path,
@@ -358,7 +362,7 @@ def test_gunicorn_ends_when_the_clients_of_its_streams_have_left(command, tmp_pa
     assert command.wait() == 0
 
 
-def test_gunicorn_at_its_maximum_answers_those_that_wait(command, tmp_path):
+def test_gunicorn_at_its_maximum_answers_waiting_connections(command, tmp_path):
     pytest.importorskip("gunicorn")
     write_app(tmp_path, HOLDING_APP)
     command = command(
@@ -374,7 +378,7 @@ def test_gunicorn_at_its_maximum_answers_those_that_wait(command, tmp_path):
     assert command.wait() == 0
 
 
-def test_request_stop_may_be_wired_to_a_signal_that_comes_often(serve):
+def test_request_stop_can_handle_a_signal_that_comes_often(serve):
     running, over = threading.Event(), threading.Event()
 
     def app(environ, start_response):

@@ -58,7 +58,7 @@ def noted(directory):
 
 
 @BOTH
-def test_workers_run_what_was_registered_in_them_and_by_the_application(
+def test_workers_run_the_exit_functions_that_they_and_the_application_registered(
     serve_app, tmp_path, preload
 ):
     command = serve_app(
@@ -79,7 +79,7 @@ def test_workers_run_what_was_registered_in_them_and_by_the_application(
 
 
 @pytest.mark.parametrize("preload", ["False", "True"])
-def test_a_program_runs_what_it_has_registered_itself_once(command, tmp_path, preload):
+def test_a_program_runs_its_own_exit_functions_once(command, tmp_path, preload):
     write_app(tmp_path, APP + 'atexit.register(ends, "application")\n')
     (tmp_path / "program.py").write_text(
         "import atexit, os, picowsgi\n"
@@ -103,7 +103,7 @@ def test_a_program_runs_what_it_has_registered_itself_once(command, tmp_path, pr
     assert found == {}
 
 
-def test_a_finalizer_runs_in_the_process_that_has_made_it(serve_app, tmp_path):
+def test_a_finalizer_runs_in_the_process_that_made_it(serve_app, tmp_path):
     command = serve_app(
         "import tempfile\n"
         'ours = tempfile.TemporaryDirectory(dir=HERE, prefix="shared")\n'
@@ -144,7 +144,7 @@ def test_a_worker_does_not_end_the_processes_of_its_parent(serve_app, tmp_path):
 
 
 @MODES
-def test_what_an_executor_was_given_is_done_before_the_end(serve_app, tmp_path, options):
+def test_the_tasks_of_an_executor_are_done_before_the_end(serve_app, tmp_path, options):
     command = serve_app(
         "from concurrent.futures import ThreadPoolExecutor\n"
         "executor = ThreadPoolExecutor(1)\n"
@@ -161,7 +161,7 @@ def test_what_an_executor_was_given_is_done_before_the_end(serve_app, tmp_path, 
 
 
 @MODES
-def test_a_thread_that_never_ends_has_the_time_of_open_requests(serve_app, tmp_path, options):
+def test_a_thread_that_never_ends_gets_as_much_time_as_open_requests(serve_app, tmp_path, options):
     command = serve_app(
         "import threading\n"
         'atexit.register(ends, "end")\n'

@@ -47,7 +47,7 @@ def forking(picowsgi, tmp_path):
     return picowsgi("--timeout-keep-alive", "0.2", "app:app", directory=tmp_path)
 
 
-def test_a_response_that_ends_with_its_connection_ends_though_a_child_has_it(forking):
+def test_a_response_that_ends_with_its_connection_ends_although_a_child_has_the_socket(forking):
     with RawClient(forking.port) as client:
         client.send(b"GET /fork-and-stream HTTP/1.0\r\n\r\n")
         assert client.read_response().content == b"firstsecond"
@@ -55,14 +55,14 @@ def test_a_response_that_ends_with_its_connection_ends_though_a_child_has_it(for
 
 
 @pytest.mark.skipif("epoll" not in POLLERS, reason="a core without what only Linux has")
-def test_a_response_that_breaks_off_is_reset_though_a_child_has_its_connection(forking):
+def test_a_response_that_breaks_off_is_reset_although_a_child_has_the_socket(forking):
     with RawClient(forking.port) as client:
         client.send(b"GET /fork-and-break HTTP/1.0\r\n\r\n")
         assert client.end() == "reset"
         assert client.received.endswith(b"\r\n\r\nfirst")
 
 
-def test_an_idle_connection_that_a_child_has_is_closed_for_its_client(forking):
+def test_an_idle_connection_is_closed_although_a_child_has_the_socket(forking):
     with RawClient(forking.port) as idle, RawClient(forking.port) as other:
         idle.send(b"GET /fork HTTP/1.1\r\nHost: a\r\n\r\n")
         assert idle.read_response().content == b"forked"

@@ -60,7 +60,7 @@ def test_a_response_without_content_ends_at_the_first_item(serve, method, status
 
 @pytest.mark.parametrize("ending", ["reset", "close"])
 @pytest.mark.parametrize("begun", [False, True], ids=["before the head", "after some content"])
-def test_empty_items_end_when_the_client_has_gone(serve, ending, begun):
+def test_a_stream_of_empty_items_ends_when_the_client_has_disconnected(serve, ending, begun):
     entered, closed = threading.Event(), threading.Event()
 
     def answer(environ, start_response):
@@ -86,7 +86,7 @@ def test_empty_items_end_when_the_client_has_gone(serve, ending, begun):
     ping(server)
 
 
-def test_a_client_that_half_closes_gets_what_follows_empty_items(serve):
+def test_a_client_that_half_closes_gets_the_content_after_empty_items(serve):
     def answer(environ, start_response):
         start_response("200 OK", [TEXT])
         for _ in range(30):

@@ -46,7 +46,7 @@ def start(picowsgi, tmp_path):
 
 
 @BOTH
-def test_all_lines_go_to_the_file_and_to_a_new_one_after_a_rotation(start, options):
+def test_all_lines_go_to_the_file_and_to_a_new_file_after_a_rotation(start, options):
     command, port, log = start(*options)
     ask(port, "/")
     ask(port, "/error")
@@ -68,7 +68,7 @@ def test_all_lines_go_to_the_file_and_to_a_new_one_after_a_rotation(start, optio
     assert command.log == ""
 
 
-def test_a_file_that_cannot_be_opened_again_leaves_the_old_one(start):
+def test_a_file_that_cannot_be_opened_again_leaves_the_old_one_open(start):
     command, port, log = start()
     old = log.rename(log.with_name("old.log"))
     log.mkdir()
@@ -91,7 +91,7 @@ def run(directory, *arguments):
     )
 
 
-def test_what_ends_a_start_is_on_standard_error_and_in_the_file(tmp_path):
+def test_an_error_that_ends_a_start_is_on_standard_error_and_in_the_file(tmp_path):
     done = run(tmp_path, "--error-log=error.log", "--port=0", "none:app")
     assert done.returncode == 1
     assert "none" in done.stderr
@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_opened_ends_the_start(tmp_path):
     assert done.stderr.startswith("picowsgi: error: --error-log: cannot open ")
 
 
-def test_the_file_is_below_chdir_and_has_the_umask(tmp_path):
+def test_the_path_of_the_file_is_relative_to_chdir_and_its_mode_follows_the_umask(tmp_path):
     (tmp_path / "there").mkdir()
     done = run(
         tmp_path, "--error-log=error.log", "--chdir=there", "--umask=077", "--port=0", "none:app"
@@ -115,7 +115,7 @@ def test_the_file_is_below_chdir_and_has_the_umask(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which root alone can")
 @BOTH
-def test_the_file_is_the_users_that_serves(picowsgi, options):
+def test_the_user_of_the_workers_owns_the_file(picowsgi, options):
     folder = Path(tempfile.mkdtemp())  # below tmp_path nobody else can look
     try:
         folder.chmod(0o755)

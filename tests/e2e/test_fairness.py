@@ -72,7 +72,7 @@ def count_of(client):
 @pytest.mark.parametrize("threads", [1, 16])
 @pytest.mark.parametrize("wait", [compute, lambda: time.sleep(0.001)], ids=["computes", "sleeps"])
 @pytest.mark.parametrize("floods", [1, 3])
-def test_others_wait_for_a_turn_of_a_pipelining_client_and_not_for_all_of_it(
+def test_other_clients_wait_for_one_slice_of_a_pipelining_client_and_not_for_all_of_it(
     serve, wait, threads, floods
 ):
     server = serve(counting(wait), threads=threads)

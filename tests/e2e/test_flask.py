@@ -184,7 +184,7 @@ class Browser:
         return answer
 
 
-def test_a_visit_with_session_flashes_and_logout_is_the_same_both_ways(both):
+def test_a_visit_with_a_session_and_flashes_and_logout_is_the_same_both_ways(both):
     visit = [
         ("GET", "/me"),
         ("POST", "/login", FORM, b"user=Grace"),

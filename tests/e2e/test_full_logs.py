@@ -97,7 +97,7 @@ class Reader:
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "two workers"])
 @pytest.mark.parametrize("kind", ["pipe", "fifo"])
-def test_an_access_log_that_nobody_reads_loses_lines_and_holds_up_nothing(
+def test_an_access_log_without_a_reader_loses_lines_and_blocks_nothing(
     picowsgi, directory, pipe, options, kind
 ):
     reader, writer = pipe
@@ -139,7 +139,7 @@ def test_an_access_log_that_nobody_reads_loses_lines_and_holds_up_nothing(
     assert len(lines) + dropped == len(asked)
 
 
-def test_a_server_whose_access_log_nobody_reads_can_be_stopped(picowsgi, directory, pipe):
+def test_a_server_whose_access_log_has_no_reader_can_be_stopped(picowsgi, directory, pipe):
     _, writer = pipe
     command = picowsgi("--access-log", "app:app", directory=directory, stdout=writer)
     ask_often(command, f"/?{LONG}", 100)
@@ -198,7 +198,7 @@ def quiet():
 
 
 @pytest.mark.parametrize("options", [(), ("--workers=2",)], ids=["one process", "two workers"])
-def test_a_server_whose_error_log_nobody_reads_serves_and_can_be_stopped(
+def test_a_server_whose_error_log_has_no_reader_serves_and_can_be_stopped(
     quiet, directory, pipe, options
 ):
     server = quiet(directory, pipe[1], "--health=/up", *options)
@@ -210,7 +210,7 @@ def test_a_server_whose_error_log_nobody_reads_serves_and_can_be_stopped(
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_an_error_log_that_goes_on_says_how_many_lines_it_has_lost(quiet, directory, pipe, form):
+def test_an_error_log_that_continues_says_how_many_lines_it_has_lost(quiet, directory, pipe, form):
     reader, writer = pipe
     server = quiet(directory, writer, f"--log-format={form}")
     os.close(writer)
@@ -277,7 +277,7 @@ def test_lines_of_several_workers_on_one_pipe_are_whole(picowsgi, directory):
     assert {entry["user_agent"] for entry in entries} == set(agents)
 
 
-def test_a_log_on_a_full_disk_goes_on_where_it_was(picowsgi, directory):
+def test_a_log_continues_where_it_was_after_a_full_disk(picowsgi, directory):
     log = directory / "log"
     command = picowsgi(
         "--access-log",

@@ -86,7 +86,7 @@ def workers(command):
     return children(command.process.pid)
 
 
-def test_it_serves_and_stops(gunicorn):
+def test_the_worker_serves_and_stops(gunicorn):
     server = gunicorn()
     assert ask(server.port) == "1"
     assert ask(server.port, "/pid") == str(workers(server)[0])
@@ -95,7 +95,7 @@ def test_it_serves_and_stops(gunicorn):
     assert server.stop() == 0
 
 
-def test_threads_are_honoured(gunicorn):
+def test_the_worker_uses_the_given_number_of_threads(gunicorn):
     server = gunicorn("--threads", "4")
     assert ask(server.port, "/environ/wsgi.multithread") == "True"
     asked = [ask_in_thread(server.port, "/together") for _ in range(4)]
@@ -116,7 +116,7 @@ def test_sighup_replaces_the_workers_under_load_without_a_lost_request(gunicorn,
     eventually(lambda: len(workers(server)) == 2, "two workers")
 
 
-def test_sigterm_lets_a_running_request_end(gunicorn, tmp_path):
+def test_sigterm_lets_a_running_request_finish(gunicorn, tmp_path):
     server = gunicorn()
     thread, answers = ask_in_thread(server.port, "/hold")
     eventually((tmp_path / "held").exists, "the request to run")
@@ -128,7 +128,7 @@ def test_sigterm_lets_a_running_request_end(gunicorn, tmp_path):
     assert answers == ["released"]
 
 
-def test_a_request_that_runs_beyond_graceful_timeout_is_left(gunicorn, tmp_path):
+def test_a_request_that_runs_beyond_graceful_timeout_is_abandoned(gunicorn, tmp_path):
     server = gunicorn("--graceful-timeout", "1")
     with RawClient(server.port) as client:
         client.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -181,7 +181,7 @@ def test_a_request_may_take_longer_than_the_timeout(gunicorn, tmp_path):
     assert "WORKER TIMEOUT" not in server.log
 
 
-def test_several_addresses_and_a_unix_socket(gunicorn, tmp_path):
+def test_the_worker_serves_several_addresses_and_a_unix_socket(gunicorn, tmp_path):
     server = gunicorn("--bind", "127.0.0.1:0", "--bind", f"unix:{tmp_path}/socket")
     assert ask(server.port) == "1"
     with socket.socket(socket.AF_UNIX) as client:
@@ -191,7 +191,7 @@ def test_several_addresses_and_a_unix_socket(gunicorn, tmp_path):
         assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_both_logs_are_gunicorns(gunicorn, tmp_path):
+def test_both_logs_are_those_of_gunicorn(gunicorn, tmp_path):
     access = tmp_path / "access.log"
     layout = "%(r)s|%(s)s|%(B)s|%({x-some}i)s|%({x-answer}o)s"
     server = gunicorn("--access-logfile", str(access), "--access-logformat", layout)
@@ -227,7 +227,7 @@ def worker_exit(server, worker):
     assert "exit after" in server.log
 
 
-def test_https_is_believed_of_trusted_proxies_alone(gunicorn):
+def test_only_trusted_proxies_are_believed_about_https(gunicorn):
     secure = {"X-Forwarded-Proto": "https"}
     server = gunicorn()
     path = "/environ/wsgi.url_scheme"
@@ -238,7 +238,7 @@ def test_https_is_believed_of_trusted_proxies_alone(gunicorn):
     assert status_of(other.port, path, secure)[1] == "http"
 
 
-def test_settings_mean_what_they_mean_to_gunicorn(gunicorn):
+def test_settings_mean_the_same_as_in_gunicorn(gunicorn):
     server = gunicorn(
         *("--keep-alive", "0", "--limit-request-fields", "3", "--limit-request-line", "100"),
         *("--limit-request-field_size", "100", "--no-sendfile"),

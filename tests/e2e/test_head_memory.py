@@ -32,7 +32,7 @@ def statuses(clients):
 
 
 @pytest.mark.unsanitized
-def test_incomplete_heads_of_many_clients_take_no_more_memory_than_they_may(picowsgi, tmp_path):
+def test_incomplete_heads_of_many_clients_keep_to_their_limit_of_memory(picowsgi, tmp_path):
     (tmp_path / "app.py").write_text(APP)
     server = picowsgi(
         "--head-memory-total", "8M", "--timeout-head", "60", "app:app", directory=tmp_path
@@ -57,7 +57,7 @@ def test_incomplete_heads_of_many_clients_take_no_more_memory_than_they_may(pico
     assert server.log.count("--head-memory-total") == 1
 
 
-def test_requests_that_wait_for_a_thread_take_no_more_memory_than_they_may(serve):
+def test_requests_that_wait_for_a_thread_keep_to_their_limit_of_memory(serve):
     release = threading.Event()
 
     def answer(_environ, start_response):

@@ -54,7 +54,7 @@ def peak(command):
 
 
 @pytest.mark.measured
-def test_memory_of_responses_that_waited_for_clients_is_given_back(picowsgi, tmp_path):
+def test_memory_of_responses_that_waited_for_clients_is_returned_to_the_system(picowsgi, tmp_path):
     write_app(tmp_path, APP)
     command = picowsgi("app:app", directory=tmp_path)
     assert ask(command.port)
@@ -77,7 +77,7 @@ def test_memory_of_responses_that_waited_for_clients_is_given_back(picowsgi, tmp
     ],
     ids=lambda environ: next(iter(environ)),
 )
-def test_a_threshold_of_the_user_is_left_as_it_is(picowsgi, tmp_path, environ):
+def test_a_threshold_that_the_user_has_set_is_kept(picowsgi, tmp_path, environ):
     write_app(tmp_path, APP)
     command = picowsgi("app:app", directory=tmp_path, environ=environ)
     assert ask(command.port)

@@ -73,7 +73,7 @@ def ask(server, data):
 
 
 @pytest.mark.parametrize("target", [b"/large?a=%20b", b"/parts", b"/stream"])
-def test_a_response_that_its_client_does_not_take_is_told_of(serve, caplog, target):
+def test_a_response_that_its_client_does_not_read_is_reported(serve, caplog, target):
     server = serve(app, timeout_write=SHORT, response_buffer=65536, response_spool=0)
     with ask(server, to(target)) as client:
         line = wait_for_line(caplog)
@@ -83,7 +83,7 @@ def test_a_response_that_its_client_does_not_take_is_told_of(serve, caplog, targ
 
 
 @pytest.mark.parametrize("before", [PING, to(b"/large")], ids=["another line", "the same head"])
-def test_a_request_whose_head_was_recognised_is_told_of_like_any_other(serve, caplog, before):
+def test_a_request_with_a_cached_head_is_reported_like_any_other(serve, caplog, before):
     server = serve(app, timeout_write=SHORT)
     with RawClient(server.port, receive_buffer=65536) as client:
         for _ in range(4):
@@ -93,7 +93,7 @@ def test_a_request_whose_head_was_recognised_is_told_of_like_any_other(serve, ca
         assert_told(wait_for_line(caplog), client, TAKES_NOTHING, "GET /large")
 
 
-def test_content_that_cannot_be_stored_is_told_of(serve, caplog, monkeypatch, tmp_path):
+def test_content_that_cannot_be_stored_is_reported(serve, caplog, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     server = serve(app, body_memory=1000)
     with connect(server) as client:
@@ -103,7 +103,7 @@ def test_content_that_cannot_be_stored_is_told_of(serve, caplog, monkeypatch, tm
         assert_told(wait_for_line(caplog), client, text, "POST /form?a=b")
 
 
-def test_a_file_that_becomes_shorter_is_told_of(serve, caplog, tmp_path):
+def test_a_file_that_becomes_shorter_is_reported(serve, caplog, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(LARGE)
 
@@ -133,7 +133,7 @@ def test_a_file_that_becomes_shorter_is_told_of(serve, caplog, tmp_path):
     ping(server)
 
 
-def test_a_request_line_of_any_length_is_told_of_with_its_beginning(serve, caplog):
+def test_a_request_line_of_any_length_is_reported_with_its_beginning(serve, caplog):
     server = serve(app, timeout_write=SHORT)
     with ask(server, to(b"/large?" + b"x" * 10_000)) as client:
         line = wait_for_line(caplog)
@@ -143,7 +143,7 @@ def test_a_request_line_of_any_length_is_told_of_with_its_beginning(serve, caplo
 
 @pytest.mark.parametrize("way", ["reset", "close"])
 @pytest.mark.parametrize("target", [b"/large", b"/stream", b"/parts"])
-def test_a_client_that_goes_away_is_not_told_of(serve, caplog, target, way):
+def test_a_client_that_disconnects_is_not_reported(serve, caplog, target, way):
     with caplog.at_level(logging.INFO, "picowsgi"):
         server = serve(app, response_buffer=65536)
         with ask(server, to(target)) as client:
@@ -171,7 +171,7 @@ def test_a_client_that_goes_away_is_not_told_of(serve, caplog, target, way):
     ],
 )
 @pytest.mark.parametrize("at_once", [False, True], ids=["graceful", "at once"])
-def test_what_the_end_of_the_server_cuts_is_told_of(serve, caplog, data, told, at_once):
+def test_responses_that_the_stop_cuts_are_reported(serve, caplog, data, told, at_once):
     graceful = LONG if at_once else SHORT
     server = serve(app, timeout_graceful=graceful, response_buffer=65536, response_spool=0)
     with ask(server, data) as client:
@@ -183,7 +183,7 @@ def test_what_the_end_of_the_server_cuts_is_told_of(serve, caplog, data, told, a
         assert_told(wait_for_line(caplog), client, STOPS, told)
 
 
-def test_each_of_many_requests_that_are_cut_has_its_line(serve, caplog):
+def test_each_of_many_cut_requests_has_its_line(serve, caplog):
     server = serve(app, timeout_graceful=SHORT)
     clients = [ask(server, to(b"/large?%d" % number)) for number in range(50)]
     clients.append(connect(server))  # an idle one loses nothing
@@ -194,7 +194,7 @@ def test_each_of_many_requests_that_are_cut_has_its_line(serve, caplog):
     assert sorted(map(int, told)) == list(range(50))
 
 
-def test_what_is_answered_while_the_server_drains_is_not_told_of(serve, caplog):
+def test_requests_that_are_answered_during_a_drain_are_not_reported(serve, caplog):
     server = serve(app, timeout_graceful=LONG)
     with ask(server, to(b"/large")) as client:
         server.request_stop()
@@ -203,7 +203,7 @@ def test_what_is_answered_while_the_server_drains_is_not_told_of(serve, caplog):
     assert not lines(caplog)
 
 
-def test_the_command_writes_them_too(picowsgi, tmp_path):
+def test_the_command_logs_incidents_too(picowsgi, tmp_path):
     (tmp_path / "app.py").write_text(
         "def app(environ, start_response):\n"
         "    start_response('200 OK', [])\n"

@@ -108,7 +108,7 @@ def test_a_thread_may_write_while_the_view_streams(serve):
     assert [pieces.count(letter * PART) for letter in (b"w", b"s")] == [50, 50]
 
 
-def test_a_list_returned_after_a_thread_has_begun_to_write_follows_what_it_wrote(serve):
+def test_a_list_that_is_returned_after_a_thread_has_begun_to_write_follows_its_content(serve):
     def answer(environ, start_response):
         write = start_response("200 OK", [TEXT])
         writer = threading.Thread(target=write, args=(b"first",))
@@ -160,7 +160,9 @@ KEEPERS = {
 
 
 @pytest.mark.parametrize("keep", KEEPERS.values(), ids=KEEPERS)
-def test_what_an_application_keeps_of_a_response_is_never_used_for_another_one(serve, keep):
+def test_objects_that_an_application_keeps_of_a_response_are_never_used_for_another_one(
+    serve, keep
+):
     kept = []
 
     def answer(environ, start_response):
@@ -193,7 +195,7 @@ def _called(one):
     return one() if getattr(one, "__name__", "") == "<lambda>" else one
 
 
-def test_no_weak_reference_to_a_response_can_be_made(serve):
+def test_a_response_does_not_support_weak_references(serve):
     """It would not show that the application still has it."""
     errors = []
 

@@ -62,7 +62,7 @@ def test_a_server_is_a_context_manager_that_knows_its_url_and_port():
         assert [one.getsockname() for one in server.sockets] == [("127.0.0.1", server.port)]
 
 
-def test_a_stopped_server_has_joined_its_thread_and_listens_no_more():
+def test_a_stopped_server_has_joined_its_thread_and_does_not_listen():
     before = set(threading.enumerate())
     server = Server(application, port=0)
     server.start()
@@ -81,7 +81,7 @@ def test_a_server_may_be_stopped_twice():
     server.stop()
 
 
-def test_an_error_in_the_with_block_stops_the_server_and_is_not_swallowed():
+def test_an_error_in_the_with_block_stops_the_server_and_is_raised():
     server = Server(application, port=0)
     with pytest.raises(ZeroDivisionError), server:
         raise ZeroDivisionError
@@ -109,7 +109,7 @@ def test_fifty_servers_one_after_the_other_leave_no_thread_and_no_descriptor():
     assert len(set(Path("/dev/fd").iterdir())) <= len(descriptors), "descriptors are left"
 
 
-def test_two_servers_run_at_the_same_time_each_with_its_application():
+def test_two_servers_run_at_the_same_time_with_an_application_each():
     def other(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"other"]
@@ -123,7 +123,7 @@ def test_two_servers_run_at_the_same_time_each_with_its_application():
 
 
 @pytest.mark.measured
-def test_stopping_ends_idle_connections_without_waiting_for_their_timeout():
+def test_a_stop_ends_idle_connections_without_waiting_for_their_timeout():
     with (
         Server(application, port=0, timeout_keep_alive=60) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as idle,
@@ -135,7 +135,7 @@ def test_stopping_ends_idle_connections_without_waiting_for_their_timeout():
         assert idle.recv(1) == b""
 
 
-def test_a_request_that_runs_when_the_server_is_stopped_gets_its_response():
+def test_a_request_that_runs_during_a_stop_gets_its_response():
     running, stopping = threading.Event(), threading.Event()
 
     def slow(environ, start_response):
@@ -180,7 +180,7 @@ def ask_unix(path):
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_a_unix_socket_serves_and_its_file_is_gone_afterwards(short_path):
+def test_a_unix_socket_serves_and_its_file_is_removed_afterwards(short_path):
     path = short_path / "socket"
     for _ in range(2):
         with Server(application, bind=[f"unix:{path}"]) as server:
@@ -262,7 +262,7 @@ def script(tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_serve_in_a_script_returns_none_when_a_signal_ends_it(script, how):
+def test_serve_returns_none_in_a_script_when_a_signal_ends_it(script, how):
     assert get(script.url) == b"from a script"
     script.send_signal(how)
     output, log = script.communicate(timeout=PATIENCE)
@@ -286,7 +286,7 @@ def test_an_idle_command_ends_within_a_second_of_a_signal_with_status_0(picowsgi
     assert "Traceback" not in command.log, command.log
 
 
-def test_a_request_that_runs_when_sigterm_comes_is_answered_before_the_end(picowsgi, tmp_path):
+def test_a_request_that_runs_at_sigterm_is_answered_before_the_end(picowsgi, tmp_path):
     (tmp_path / "app.py").write_text(
         "import os, signal\n"
         "def app(environ, start_response):\n"
@@ -307,7 +307,7 @@ def test_the_start_line_names_the_url_the_application_and_the_process(picowsgi):
     assert str(command.process.pid) in line
 
 
-def test_without_an_application_the_demonstration_is_served(picowsgi):
+def test_without_an_application_the_command_serves_the_demonstration(picowsgi):
     command = picowsgi()
     with urllib3.PoolManager(retries=False) as pool:
         page = pool.request("GET", f"{command.url}/?<script>", headers={"X-Field": "<b>&amp;"})

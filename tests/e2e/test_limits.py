@@ -80,9 +80,7 @@ def head_of_size(size):
 
 
 @pytest.mark.parametrize("limit", [256, 1000, 16 * KIB, 64 * KIB, 100 * KIB])
-def test_a_head_of_the_size_of_the_limit_is_served_and_one_byte_more_is_431(
-    serve, application, limit
-):
+def test_a_head_at_the_limit_is_served_and_one_more_byte_is_a_431(serve, application, limit):
     server = serve(application, max_head_size=limit)
     assert_served(server, head_of_size(limit))
     assert_served(server, b"\r\n" + head_of_size(limit))  # the empty line does not count
@@ -90,7 +88,7 @@ def test_a_head_of_the_size_of_the_limit_is_served_and_one_byte_more_is_431(
     assert_refused(server, application, head_of_size(limit + 1), 431)
 
 
-def test_the_size_of_a_head_does_not_count_what_was_sent_before_or_with_it(serve, application):
+def test_the_size_of_a_head_does_not_count_bytes_before_or_after_it(serve, application):
     server = serve(application, max_head_size=300)
     head = head_of_size(300)
     assert [one.status for one in exchange(server, head * 20, 20)] == [200] * 20
@@ -98,7 +96,7 @@ def test_the_size_of_a_head_does_not_count_what_was_sent_before_or_with_it(serve
     assert [one.status for one in exchange(server, (post + head) * 3, 6)] == [200] * 6
 
 
-def test_a_head_that_is_too_large_is_refused_before_its_end_has_come(serve, application):
+def test_a_head_that_is_too_large_is_refused_before_its_end_arrives(serve, application):
     server = serve(application, max_head_size=1000)
     assert_refused(server, application, head_of_size(2000)[:1000], 431)
 
@@ -119,33 +117,33 @@ def request_to(size):
     return b"GET /" + b"t" * (size - 1) + b" HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def test_a_target_of_16_kib_is_served_and_one_byte_more_is_414(serve, application):
+def test_a_target_of_16_kib_is_served_and_one_more_byte_is_a_414(serve, application):
     server = serve(application)
     assert_served(server, request_to(TARGET_MOST))
     assert len(application.calls[0][0]["REQUEST_URI"]) == TARGET_MOST
     assert_refused(server, application, request_to(TARGET_MOST + 1), 414)
 
 
-def test_a_target_over_16_kib_in_a_head_over_its_limit_is_414(serve, application):
+def test_a_target_over_16_kib_in_a_head_over_its_limit_is_a_414(serve, application):
     server = serve(application)
     assert_refused(server, application, request_to(70_000), 414)
     assert_refused(server, application, request_to(70_000)[:-30], 414)
 
 
-def test_a_target_within_16_kib_in_a_head_over_its_limit_is_431(serve, application):
+def test_a_target_within_16_kib_in_a_head_over_its_limit_is_a_431(serve, application):
     server = serve(application, max_head_size=1000)
     assert_refused(server, application, request_to(2000), 431)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 100, 1024])
-def test_as_many_fields_as_the_limit_are_served_and_one_more_is_431(serve, application, limit):
+def test_as_many_fields_as_the_limit_are_served_and_one_more_is_a_431(serve, application, limit):
     server = serve(application, max_fields=limit)
     head = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * (limit - 1)
     assert_served(server, head + b"\r\n")
     assert_refused(server, application, head + b"X: y\r\n\r\n", 431)
 
 
-def test_fields_that_are_dropped_count_as_well(serve, application):
+def test_dropped_fields_count_too(serve, application):
     server = serve(application, max_fields=3)
     head = b"GET / HTTP/1.1\r\nHost: a\r\nX_Y: z\r\nX_Y: z\r\n"
     assert_served(server, head + b"\r\n")
@@ -174,7 +172,7 @@ FRAMINGS = [
 
 @pytest.mark.parametrize("frame", FRAMINGS)
 @pytest.mark.parametrize("limit", [1, 1000])
-def test_content_of_the_size_of_the_limit_is_served_and_one_byte_more_is_413(
+def test_content_at_the_limit_is_served_and_one_more_byte_is_a_413(
     serve, application, frame, limit
 ):
     server = serve(application, max_body_size=limit)
@@ -182,12 +180,12 @@ def test_content_of_the_size_of_the_limit_is_served_and_one_byte_more_is_413(
     assert_refused(server, application, frame(b"x" * (limit + 1)), 413)
 
 
-def test_declared_content_over_the_limit_is_413_before_any_of_it_comes(serve, application):
+def test_declared_content_over_the_limit_is_a_413_before_any_of_it_arrives(serve, application):
     server = serve(application, max_body_size=1000)
     assert_refused(server, application, POST + b"Content-Length: 1001\r\n\r\n", 413)
 
 
-def test_a_chunk_that_announces_too_much_is_413_before_any_of_it_comes(serve, application):
+def test_a_chunk_size_over_the_limit_is_a_413_before_any_of_the_chunk_arrives(serve, application):
     server = serve(application, max_body_size=1000)
     coding = b"Transfer-Encoding: chunked\r\n\r\n"
     assert_refused(server, application, POST + coding + b"3e9\r\n", 413)
@@ -196,13 +194,13 @@ def test_a_chunk_that_announces_too_much_is_413_before_any_of_it_comes(serve, ap
     )
 
 
-def test_the_end_of_chunked_content_is_not_counted_as_content(serve, application):
+def test_the_end_of_chunked_content_does_not_count_as_content(serve, application):
     server = serve(application, max_body_size=1000)
     data = chunked(b"x" * 1000).replace(b"0\r\n\r\n", b"000;a=b\r\nTrailer: x\r\n\r\n")
     assert_served(server, data, b"x" * 1000)
 
 
-def test_the_content_in_memory_does_not_count_against_the_limit_of_the_next(serve, application):
+def test_content_in_memory_does_not_count_against_the_limit_of_the_next_request(serve, application):
     server = serve(application, max_body_size=1000)
     for frame in (with_length, chunked):
         responses = exchange(server, frame(b"x" * 1000) * 5, 5)
@@ -210,7 +208,9 @@ def test_the_content_in_memory_does_not_count_against_the_limit_of_the_next(serv
 
 
 @pytest.mark.parametrize("length", [b"1073741825", b"9223372036854775807"])
-def test_with_the_limit_0_content_of_any_declared_size_is_asked_for(serve, application, length):
+def test_with_the_limit_0_the_server_asks_for_content_of_any_declared_size(
+    serve, application, length
+):
     server = serve(application, max_body_size=0)
     with connect(server) as client:
         client.send(POST + b"Expect: 100-continue\r\nContent-Length: " + length + b"\r\n\r\n")
@@ -224,7 +224,7 @@ def test_with_the_limit_0_content_of_any_declared_size_is_asked_for(serve, appli
     assert_served(server, with_length(b"x" * 2 * MIB), b"x" * 2 * MIB)
 
 
-def test_without_an_option_the_limit_is_1_gib(serve, application):
+def test_the_default_limit_is_1_gib(serve, application):
     server = serve(application)
     with connect(server) as client:
         client.send(POST + b"Expect: 100-continue\r\nContent-Length: 1073741824\r\n\r\n")
@@ -244,7 +244,7 @@ def temporary_directory(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("frame", FRAMINGS)
 @pytest.mark.parametrize("limit", [0, 1, 5000])
-def test_content_is_in_memory_up_to_the_limit_and_one_past_it_in_a_file_without_a_name(
+def test_content_is_in_memory_up_to_the_limit_and_beyond_it_in_a_file_without_a_name(
     serve, application, temporary_directory, frame, limit
 ):
     server = serve(application, body_memory=limit)
@@ -267,7 +267,7 @@ def test_content_is_in_memory_up_to_the_limit_and_one_past_it_in_a_file_without_
 
 
 @pytest.mark.parametrize("frame", FRAMINGS)
-def test_content_of_all_requests_shares_the_memory_and_more_goes_to_files(
+def test_all_requests_share_the_memory_for_content_and_the_rest_goes_to_files(
     serve, application, frame
 ):
     server = serve(application, body_memory=5000, body_memory_total=9000)
@@ -324,7 +324,7 @@ FAST_GENERATOR = """
 @pytest.mark.measured
 @pytest.mark.unsanitized
 @pytest.mark.parametrize("item", [100, 10_000, 100_000, 3 * MIB])
-def test_a_generator_faster_than_its_client_is_stopped_and_memory_stays_flat(
+def test_a_generator_faster_than_its_client_is_paused_and_memory_stays_flat(
     picowsgi, tmp_path, item
 ):
     (tmp_path / "app.py").write_text(textwrap.dedent(FAST_GENERATOR))
@@ -360,7 +360,7 @@ def test_a_generator_faster_than_its_client_is_stopped_and_memory_stays_flat(
         assert grown < held + MIB, f"expected flat memory, it grew by {grown} bytes"
 
 
-def test_memory_for_what_the_application_gives_at_once_is_not_limited(serve):
+def test_memory_for_content_that_the_application_gives_at_once_is_not_limited(serve):
     items = [b"a" * MIB, b"b" * MIB, b"c" * MIB]
 
     def application(environ, start_response):
@@ -380,7 +380,7 @@ def test_memory_for_what_the_application_gives_at_once_is_not_limited(serve):
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_a_connection_past_the_limit_waits_until_one_closes(serve, application, limit):
+def test_a_connection_past_the_limit_waits_until_another_one_closes(serve, application, limit):
     server = serve(application, max_connections=limit)
     clients = [connect(server) for _ in range(limit)]
     for client in clients:  # the beginning of the next request is always there
@@ -413,7 +413,7 @@ def test_waiting_connections_are_served_in_turn(serve, application):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what the backlog is")
-def test_the_backlog_is_given_to_the_system(serve, application):
+def test_the_server_passes_the_backlog_to_the_system(serve, application):
     for backlog in (5, 77):
         sock = serve(application, backlog=backlog).sockets[0]
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
@@ -436,7 +436,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("head", "status"), REFUSED)
-def test_a_client_that_sends_20_mib_before_it_reads_sees_its_answer_and_no_reset(
+def test_a_client_that_sends_20_mib_before_it_reads_gets_its_response_and_no_reset(
     serve, application, head, status
 ):
     server = serve(application, max_body_size=1000)
@@ -454,7 +454,7 @@ EXPECT = b"Expect: 100-continue\r\n"
 
 
 @pytest.mark.parametrize("value", [b"100-Continue", b"100-CONTINUE", b"  100-continue\t "])
-def test_the_expectation_is_known_in_any_case(serve, application, value):
+def test_the_expectation_is_recognised_in_any_case(serve, application, value):
     with connect(serve(application)) as client:
         client.send(POST + b"Expect:" + value + b"\r\nContent-Length: 2\r\n\r\n")
         assert client.read_interim() == 100
@@ -466,7 +466,7 @@ def test_the_expectation_is_known_in_any_case(serve, application, value):
 @pytest.mark.parametrize(
     "value", [b"", b"200-ok", b"100-continued", b"100-continue;x=y", b"100-continue, x"]
 )
-def test_another_expectation_is_417(serve, application, value):
+def test_another_expectation_is_a_417(serve, application, value):
     server = serve(application)
     head = POST + b"Expect: " + value + b"\r\nContent-Length: 2\r\n\r\n"
     assert_refused(server, application, head, 417)
@@ -493,7 +493,7 @@ def test_a_refused_request_gets_no_100_before_or_after_its_status(
     assert_refused(server, application, request_ + b"x" * 100_000, status)
 
 
-def test_there_is_no_100_once_the_content_has_been_refused(serve, application):
+def test_the_server_sends_no_100_after_it_has_refused_the_content(serve, application):
     with connect(serve(application, max_body_size=4)) as client:
         client.send(POST + EXPECT + b"Transfer-Encoding: chunked\r\n\r\n")
         assert client.read_interim() == 100
@@ -515,12 +515,12 @@ def test_there_is_no_100_once_the_content_has_been_refused(serve, application):
         ),
     ],
 )
-def test_there_is_no_100_where_nobody_waits_for_it(serve, application, data):
+def test_the_server_sends_no_100_to_a_client_that_does_not_wait_for_it(serve, application, data):
     response = exchange(serve(application), data)[0]
     assert (response.status, response.interim) == (200, ())
 
 
-def test_a_client_of_http_1_0_gets_no_100_though_it_waits(serve, application):
+def test_a_client_of_http_1_0_gets_no_100_although_it_waits(serve, application):
     with connect(serve(application, timeout_body=0.2)) as client:
         client.send(b"POST / HTTP/1.0\r\n" + EXPECT + b"Content-Length: 2\r\n\r\n")
         response = client.read_response()

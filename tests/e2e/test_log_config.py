@@ -82,7 +82,7 @@ def test_both_logs_go_to_a_syslog(picowsgi, tmp_path, syslog, options):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a datagram waits for a reader on Linux alone")
-def test_a_syslog_that_reads_nothing_holds_up_nothing(picowsgi, tmp_path):
+def test_a_syslog_that_does_not_read_blocks_nothing(picowsgi, tmp_path):
     write_app(tmp_path, APP)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "log.s"))
@@ -99,7 +99,7 @@ def test_a_syslog_that_reads_nothing_holds_up_nothing(picowsgi, tmp_path):
         command.wait()
 
 
-def test_a_line_is_a_record_and_the_file_is_opened_again(picowsgi, tmp_path):
+def test_each_line_is_a_record_and_the_file_is_opened_again(picowsgi, tmp_path):
     write_app(tmp_path, APP)
     handler = {"class": "logging.FileHandler", "filename": "access.log", "formatter": "own"}
     config = {
@@ -126,7 +126,7 @@ def test_a_line_is_a_record_and_the_file_is_opened_again(picowsgi, tmp_path):
     assert log.read_text() == "picowsgi.access INFO /after 200\n"
 
 
-def test_no_access_log_means_no_records(picowsgi, tmp_path):
+def test_without_an_access_log_there_are_no_records(picowsgi, tmp_path):
     write_app(tmp_path, APP)
     config = {
         "handlers": {"own": {"class": "logging.FileHandler", "filename": "access.log"}},

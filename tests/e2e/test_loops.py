@@ -88,7 +88,7 @@ def test_connections_are_shared_evenly_among_the_loops(serve, loops):
         assert ask_all(clients) == places, "a connection stays where it is"
 
 
-def test_templates_of_one_loop_never_reach_another(serve):
+def test_templates_of_one_loop_never_reach_another_loop(serve):
     def application(environ, start_response):
         start_response("200 OK", PLAIN)
         return [f"{environ['HTTP_X_NAME']} {environ['PATH_INFO']}".encode()]
@@ -107,7 +107,7 @@ def test_templates_of_one_loop_never_reach_another(serve):
         client.close()
 
 
-def test_there_are_no_more_connections_than_allowed_in_all(serve):
+def test_all_loops_together_keep_to_the_maximum_of_connections(serve):
     server = serve(tell_loop, loops=2, max_connections=3)
     clients = [connect(server) for _ in range(3)]
     assert set(ask_all(clients)) == {"0", "1"}
@@ -149,7 +149,7 @@ def test_all_loops_drain_and_end(serve, meeting):
         socket.create_connection(("127.0.0.1", server.port))
 
 
-def test_a_request_that_never_ends_is_named_whichever_loop_has_it(serve, meeting, caplog):
+def test_a_request_that_never_ends_is_named_no_matter_which_loop_has_it(serve, meeting, caplog):
     server = serve(meeting, loops=2, threads=2, timeout_graceful=0.3)
     with connect(server) as one, connect(server) as other:
         for client in (one, other):
@@ -160,7 +160,9 @@ def test_a_request_that_never_ends_is_named_whichever_loop_has_it(serve, meeting
         assert f"picowsgi-{number}-0 has not ended and is left behind" in caplog.text
 
 
-def test_the_access_log_has_the_requests_of_all_loops_and_goes_on_after_a_rotation(serve, tmp_path):
+def test_the_access_log_has_the_requests_of_all_loops_and_continues_after_a_rotation(
+    serve, tmp_path
+):
     file, rotated = tmp_path / "access.log", tmp_path / "access.log.1"
     server = serve(
         tell_loop,
@@ -181,7 +183,7 @@ def test_the_access_log_has_the_requests_of_all_loops_and_goes_on_after_a_rotati
     assert file.read_text("ascii") == "/after 200\n" * 8
 
 
-def test_a_worker_is_replaced_by_the_requests_of_all_its_loops(picowsgi, tmp_path):
+def test_the_requests_of_all_loops_count_towards_a_replacement_of_the_worker(picowsgi, tmp_path):
     write_app(tmp_path)
     command = picowsgi(
         *("--loops", "2", "--workers", "1", "--max-requests", "20", "app:app"), directory=tmp_path
@@ -193,7 +195,7 @@ def test_a_worker_is_replaced_by_the_requests_of_all_its_loops(picowsgi, tmp_pat
     assert command.stop() == 0, command.log
 
 
-def test_servers_that_were_never_started_leave_nothing():
+def test_servers_that_were_never_started_leave_nothing_open():
     def open_one():
         server = Server(tell_loop, port=0, loops=2)
         port = server.port
@@ -312,7 +314,7 @@ def test_an_interruption_never_reaches_the_server_itself(serve, without_gil, cap
 
 
 @pytest.mark.skipif(has_gil(), reason="needs a Python without the GIL: make test-freethreaded")
-def test_the_gil_stays_off_while_it_serves():
+def test_the_gil_stays_off_while_the_server_serves():
     program = Path(__file__).parent / "apps" / "gil.py"
     done = subprocess.run(
         [sys.executable, "-W", "error", program], capture_output=True, text=True, timeout=60

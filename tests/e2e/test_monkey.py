@@ -80,7 +80,7 @@ def test_the_command_ends_when_its_application_patches(end, library, options):
     assert_refused(end(*command), library)
 
 
-def test_the_command_ends_before_it_imports_where_all_is_patched_already(end, library, tmp_path):
+def test_the_command_ends_before_the_import_when_all_is_patched_already(end, library, tmp_path):
     (tmp_path / "plain.py").write_text("raise SystemExit('imported')\n")
     start = (
         "import sys\nfrom picowsgi.cli.main import main\n"
@@ -134,7 +134,7 @@ def test_django_ends_when_the_project_patches(end, library, tmp_path):
     assert_refused(ended, library)
 
 
-def test_a_script_of_cgi_may_patch(end, library):
+def test_a_cgi_script_may_patch(end, library):
     ended = end("-c", "import app, picowsgi.cgi; picowsgi.cgi.run(app.app)")
     assert ended.stdout.startswith("Status: 200 OK\n")
     assert ended.stdout.endswith("served")

@@ -60,7 +60,7 @@ def check(command, first, directory, own):
 
 
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
-def test_a_subreaper_reaps_orphans_and_leaves_the_applications_children_alone(
+def test_a_subreaper_reaps_orphans_and_not_the_children_of_the_application(
     command, tmp_path, preload
 ):
     write_app(tmp_path, APP)

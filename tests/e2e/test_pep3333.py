@@ -196,7 +196,7 @@ def test_request_fields_become_http_keys_and_repeated_ones_are_joined(seen):
     assert environ["HTTP_X_EMPTY"] == ""
 
 
-def test_content_type_and_content_length_carry_no_http_prefix(seen):
+def test_content_type_and_content_length_have_no_http_prefix(seen):
     environ, content = seen(method="POST", content=b"12345", fields={"Content-Type": "text/x"})
     assert (environ["CONTENT_TYPE"], environ["CONTENT_LENGTH"]) == ("text/x", "5")
     assert "HTTP_CONTENT_TYPE" not in environ
@@ -218,13 +218,13 @@ def test_bytes_above_ascii_in_a_field_arrive_as_latin_1(seen):
     assert environ["HTTP_X_NAME"] == "caf\xe9 \xc3\xa9"
 
 
-def test_http_1_0_is_told_to_the_application(seen):
+def test_the_application_sees_that_a_request_is_http_1_0(seen):
     environ, _ = seen(b"GET /old HTTP/1.0\r\n\r\n")
     assert (environ["SERVER_PROTOCOL"], environ["PATH_INFO"]) == ("HTTP/1.0", "/old")
     assert "HTTP_HOST" not in environ
 
 
-def test_what_an_application_does_to_its_environ_is_gone_in_the_next_request(serve):
+def test_a_change_that_an_application_makes_to_its_environ_is_gone_in_the_next_request(serve):
     seen = []
 
     def application(environ, start_response):
@@ -279,7 +279,7 @@ def test_an_application_may_leave_its_environ_in_any_state(serve, result, spoil)
     assert_still_serves(server)
 
 
-def test_an_error_after_the_environ_was_emptied_is_still_a_500(serve):
+def test_an_error_after_the_application_has_emptied_the_environ_is_still_a_500(serve):
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/":
             environ.clear()
@@ -292,7 +292,7 @@ def test_an_error_after_the_environ_was_emptied_is_still_a_500(serve):
     assert_still_serves(server)
 
 
-def test_content_that_is_too_short_after_the_environ_was_emptied_only_cuts_that_response(serve):
+def test_short_content_after_the_application_has_emptied_the_environ_cuts_only_that_response(serve):
     def application(environ, start_response):
         length = "9" if environ["PATH_INFO"] == "/" else "4"
         environ.clear()
@@ -305,7 +305,7 @@ def test_content_that_is_too_short_after_the_environ_was_emptied_only_cuts_that_
     assert_still_serves(server)
 
 
-def test_fields_of_one_request_do_not_appear_in_the_next_on_the_connection(serve):
+def test_fields_of_one_request_do_not_appear_in_the_next_request_on_the_connection(serve):
     seen = []
 
     def application(environ, start_response):
@@ -358,7 +358,7 @@ def test_the_input_reads_like_a_file(serve, how, expected):
     assert fetch(serve(application), "POST", content=LINES).content == expected
 
 
-def test_content_that_the_application_leaves_unread_is_not_the_next_request(serve):
+def test_content_that_the_application_leaves_unread_is_not_parsed_as_a_request(serve):
     paths = []
 
     def application(environ, start_response):
@@ -479,7 +479,7 @@ ITERABLES = {
 
 
 @pytest.mark.parametrize("name", ITERABLES)
-def test_an_iterable_of_any_kind_is_sent_whole(serve, name):
+def test_an_iterable_of_any_type_is_sent_whole(serve, name):
     make, expected = ITERABLES[name]
     server = serve(answering(make))
     connection = connect(server)
@@ -494,7 +494,7 @@ def test_an_iterable_of_any_kind_is_sent_whole(serve, name):
     [None, 5, "text", b"bytes", ["text"], [None], [5], [[b"nested"]], len],
     ids=repr,
 )
-def test_a_result_that_is_no_iterable_of_bytes_is_a_500(serve, result):
+def test_a_result_that_is_not_an_iterable_of_bytes_is_a_500(serve, result):
     def application(environ, start_response):
         if environ["PATH_INFO"] != "/":
             start_response("200 OK", [TEXT])
@@ -507,7 +507,7 @@ def test_a_result_that_is_no_iterable_of_bytes_is_a_500(serve, result):
     assert_still_serves(server)
 
 
-def test_text_after_bytes_cuts_the_response_so_that_the_client_sees_it(serve):
+def test_text_after_bytes_cuts_the_response_visibly(serve):
     server = serve(with_probe([b"sent", "text"]))
     with pytest.raises(IncompleteRead):
         fetch(server)
@@ -536,7 +536,7 @@ def test_an_application_may_be_any_callable(serve):
     assert fetch(serve(Callable().method)).content == b"GET"
 
 
-def test_a_generator_function_may_call_start_response_when_it_is_first_iterated(serve):
+def test_a_generator_function_may_call_start_response_at_its_first_item(serve):
     def application(environ, start_response):
         start_response("201 Created", [TEXT])
         yield b"made"
@@ -545,7 +545,7 @@ def test_a_generator_function_may_call_start_response_when_it_is_first_iterated(
     assert (answer.status, answer.reason, answer.content) == (201, "Created", b"made")
 
 
-def test_arguments_are_positional(serve):
+def test_the_server_passes_positional_arguments(serve):
     def application(first, second, /):
         second("200 OK", [TEXT])
         return [first["REQUEST_METHOD"].encode()]
@@ -557,7 +557,7 @@ def test_arguments_are_positional(serve):
 
 
 @pytest.mark.parametrize("options", [{}, {"timeout_request": 30}], ids=["plain", "interruptible"])
-def test_start_response_takes_keywords_as_other_servers_do(serve, options):
+def test_start_response_takes_keywords_as_in_other_servers(serve, options):
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/all":
             start_response(status="201 Created", headers=[TEXT], exc_info=None)
@@ -612,7 +612,7 @@ def test_start_response_a_second_time_without_exc_info_is_an_error(serve):
     assert len(raised) == 1, "the second call has to raise"
 
 
-def test_an_application_that_survives_its_second_start_response_keeps_the_first(serve):
+def test_an_application_that_catches_the_error_of_a_second_start_response_keeps_the_first(serve):
     def application(environ, start_response):
         start_response("200 OK", [TEXT, ("X-Call", "first")])
         try:
@@ -654,7 +654,7 @@ def test_exc_info_may_come_with_the_first_call(serve):
     assert (answer.status, answer.reason, answer.content) == (500, "Mine", b"my own page")
 
 
-def test_an_empty_exc_info_is_none(serve):
+def test_an_empty_exc_info_counts_as_none(serve):
     def application(environ, start_response):
         start_response("200 OK", [TEXT], None)
         return [b"well"]
@@ -691,7 +691,7 @@ def test_exc_info_after_the_head_was_sent_raises_that_exception_again(serve):
     assert caught == [True], "the very exception of exc_info has to be raised"
 
 
-def test_the_head_is_not_sent_before_the_first_item_that_is_not_empty(serve):
+def test_the_head_is_sent_with_the_first_item_that_is_not_empty(serve):
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         yield b""
@@ -706,7 +706,7 @@ def test_the_head_is_not_sent_before_the_first_item_that_is_not_empty(serve):
     assert (answer.status, answer.reason, answer.content) == (502, "Changed", b"changed")
 
 
-def test_an_item_has_left_before_the_next_one_is_asked_for(serve):
+def test_the_server_sends_an_item_before_it_asks_for_the_next_one(serve):
     arrived = threading.Event()
 
     def application(environ, start_response):
@@ -723,7 +723,7 @@ def test_an_item_has_left_before_the_next_one_is_asked_for(serve):
     connection.close()
 
 
-def test_later_changes_to_the_list_of_fields_reach_the_wire_or_are_ignored_whole(serve):
+def test_later_changes_to_the_list_of_fields_are_sent_or_ignored_as_a_whole(serve):
     def application(environ, start_response):
         fields = [TEXT, ("X-Kept", "1")]
         start_response("200 OK", fields)
@@ -770,7 +770,7 @@ def test_write_alone_is_a_whole_response(serve):
     connection.close()
 
 
-def test_write_refuses_what_is_not_bytes(serve):
+def test_write_refuses_objects_that_are_not_bytes(serve):
     raised = []
 
     def application(environ, start_response):
@@ -815,7 +815,7 @@ def test_close_is_called_once_after_a_whole_response(serve):
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
-def test_close_is_called_once_where_there_is_no_content(serve, status):
+def test_close_is_called_once_when_there_is_no_content(serve, status):
     probe = Probe([])
     server = serve(with_probe(probe, status, fields=()))
     fetch(server)
@@ -843,7 +843,7 @@ def test_close_is_called_once_when_an_item_is_not_bytes(serve):
         probe.assert_closed_once(server)
 
 
-def test_close_is_called_once_when_start_response_never_was(serve):
+def test_close_is_called_once_when_start_response_was_never_called(serve):
     probe = Probe()
     server = serve(with_probe(probe, call_start_response=False))
     assert fetch(server).status == 500
@@ -867,7 +867,7 @@ def test_close_is_called_once_when_the_content_does_not_fit_its_length(serve):
         probe.assert_closed_once(server)
 
 
-def test_close_is_called_once_when_the_client_has_gone_away(serve):
+def test_close_is_called_once_when_the_client_has_disconnected(serve):
     gone = threading.Event()
 
     class LongProbe(Probe):
@@ -887,7 +887,7 @@ def test_close_is_called_once_when_the_client_has_gone_away(serve):
     probe.assert_closed_once(server)
 
 
-def test_an_error_in_close_after_the_response_leaves_the_server_alive(serve):
+def test_the_server_survives_an_error_in_close_after_the_response(serve):
     class Stubborn(list):
         def close(self):
             raise RuntimeError("close failed, as the test wants it")
@@ -973,7 +973,7 @@ def test_the_file_wrapper_sends_a_real_file(file, serve):
     connection.close()
 
 
-def test_the_file_wrapper_begins_where_the_file_stands(file, serve):
+def test_the_file_wrapper_begins_at_the_position_of_the_file(file, serve):
     def from_the_middle():
         one = file()
         one.seek(100_000)
@@ -988,7 +988,7 @@ def test_the_file_wrapper_keeps_to_the_content_length(file, serve):
     assert fetch(server).content == FILE[:1_000]
 
 
-def test_the_file_wrapper_reads_what_is_no_real_file(serve):
+def test_the_file_wrapper_reads_an_object_that_is_not_a_real_file(serve):
     watched = []
 
     def make():
@@ -1029,7 +1029,7 @@ def test_the_file_wrapper_is_an_iterator_that_middleware_can_take_apart(file, se
 
 @pytest.mark.parametrize("error", [RuntimeError("as the test wants it"), SystemExit(3)], ids=repr)
 @pytest.mark.parametrize("where", ["call", "call after start_response", "first item", "iter"])
-def test_an_error_before_the_head_is_a_500_that_tells_nothing(serve, where, error):
+def test_an_error_before_the_head_is_a_500_without_details(serve, where, error):
     class Broken:
         def __iter__(self):
             raise error
@@ -1078,14 +1078,14 @@ def test_a_single_item_gets_a_content_length(serve, result):
     assert not answer.closes
 
 
-def test_content_of_unknown_length_is_chunked_and_the_connection_kept(serve):
+def test_content_of_unknown_length_is_chunked_and_the_connection_stays_open(serve):
     answer = fetch(serve(answering(lambda: iter([b"abc", b"def"]))))
     assert answer.fields.get_all("Transfer-Encoding") == ["chunked"]
     assert "Content-Length" not in answer.fields
     assert (answer.content, answer.closes) == (b"abcdef", False)
 
 
-def test_chunks_are_framed_as_rfc_9112_says_and_never_empty_before_the_last(serve):
+def test_chunks_are_framed_as_rfc_9112_says_and_only_the_last_is_empty(serve):
     result = [b"", b"a" * 10, b"", b"b" * 300, b""]
     answer = raw(
         serve(answering(lambda: iter(result))),
@@ -1095,7 +1095,7 @@ def test_chunks_are_framed_as_rfc_9112_says_and_never_empty_before_the_last(serv
     assert content == b"a\r\n" + b"a" * 10 + b"\r\n12c\r\n" + b"b" * 300 + b"\r\n0\r\n\r\n"
 
 
-def test_the_application_s_own_content_length_is_kept(serve):
+def test_the_content_length_of_the_application_is_kept(serve):
     fields = [TEXT, ("content-length", "6")]
     answer = fetch(serve(answering(lambda: iter([b"abc", b"def"]), fields=fields)))
     assert answer.fields.get_all("Content-Length") == ["6"]
@@ -1121,7 +1121,7 @@ def test_less_content_than_announced_closes_the_connection(serve):
 
 
 @pytest.mark.parametrize("length", ["-1", "3x", "", "1,1", "0x3", " ", "99999999999999999999"])
-def test_a_content_length_that_is_none_is_a_500(serve, length):
+def test_an_invalid_content_length_is_a_500(serve, length):
     server = serve(answering([b"abc"], fields=[TEXT, ("Content-Length", length)]))
     assert fetch(server).status == 500
 
@@ -1144,7 +1144,7 @@ def test_head_has_the_fields_of_get_and_no_content(serve, make):
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
-def test_204_and_304_have_no_content_whatever_the_application_returns(serve, status):
+def test_204_and_304_have_no_content_no_matter_what_the_application_returns(serve, status):
     server = serve(answering(lambda: iter([b"con", b"tent"]), status, fields=[("X-Kept", "1")]))
     answer = raw(
         server,
@@ -1162,14 +1162,14 @@ def test_204_carries_no_content_length(serve):
     assert "Content-Length" not in answer.fields, "RFC 9110, section 8.6, forbids it"
 
 
-def test_http_1_0_gets_no_chunks_and_sees_the_end_by_the_close(serve):
+def test_http_1_0_gets_no_chunks_and_the_close_ends_the_response(serve):
     answer = raw(serve(answering(lambda: iter([b"abc", b"def"]))), b"GET / HTTP/1.0\r\n\r\n")
     head, _, content = answer.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
     assert content == b"abcdef"
 
 
-def test_http_1_0_keeps_the_connection_only_where_asked_and_the_length_is_known(serve):
+def test_http_1_0_keeps_the_connection_only_when_asked_and_with_a_known_length(serve):
     server = serve(answering([b"abc"]))
     asking = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
     both = raw(server, asking + b"GET / HTTP/1.0\r\n\r\n")
@@ -1212,7 +1212,7 @@ def test_headers_of_one_client_never_reach_another(serve):
 
 
 @pytest.mark.parametrize("status", ["200", "299"])
-def test_a_status_without_a_reason_is_sent_with_one(serve, status):
+def test_a_status_without_a_reason_gets_one(serve, status):
     answer = fetch(serve(answering([b"."], status)))
     assert (answer.status, answer.content) == (int(status), b".")
     assert answer.reason
@@ -1227,7 +1227,7 @@ def test_an_interim_status_is_a_500_and_a_line_in_the_log(serve, status, caplog)
     assert_still_serves(server)
 
 
-def test_status_reason_and_fields_arrive_as_given_in_order_with_repeats(serve):
+def test_status_reason_and_fields_are_sent_as_given_in_order_with_repeats(serve):
     fields = [TEXT, ("Set-Cookie", "a=1"), ("X-Mixed-CASE", "v"), ("Set-Cookie", "b=2; Path=/")]
     server = serve(answering([b"."], "418 I'm a teapot, short and stout", fields))
     answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -1237,7 +1237,7 @@ def test_status_reason_and_fields_arrive_as_given_in_order_with_repeats(serve):
     assert [line for line in lines if line in given] == given
 
 
-def test_date_and_server_are_added_once_and_only_where_missing(serve):
+def test_date_and_server_are_added_once_and_only_when_missing(serve):
     answer = fetch(serve(answering([b"."])))
     assert len(answer.fields.get_all("Date")) == len(answer.fields.get_all("Server")) == 1
     assert answer.fields["Server"].startswith("picowsgi")
@@ -1247,7 +1247,7 @@ def test_date_and_server_are_added_once_and_only_where_missing(serve):
     assert answer.fields.get_all("Server") == ["mine"]
 
 
-def test_latin_1_text_in_a_field_leaves_as_those_bytes(serve):
+def test_latin_1_text_in_a_field_is_sent_as_those_bytes(serve):
     server = serve(answering([b"."], fields=[TEXT, ("X-Name", "caf\xe9")]))
     answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b"X-Name: caf\xe9\r\n" in answer
@@ -1258,7 +1258,7 @@ BREAKS = ["\r\nX-Smuggled: 1", "\nX-Smuggled: 1", "\rX-Smuggled: 1", "\x00X-Smug
 
 @pytest.mark.parametrize("text", [*BREAKS, "\r\n\r\nsmuggled", "\r\n", "\n", "\x00"], ids=repr)
 @pytest.mark.parametrize("place", ["value", "name", "status"])
-def test_a_line_break_or_nul_in_the_head_is_a_500_with_nothing_smuggled(serve, place, text):
+def test_a_line_break_or_nul_in_the_head_is_a_500_and_none_is_sent(serve, place, text):
     status, name, value = "200 OK", "X-Name", "value"
     if place == "value":
         value += text
@@ -1284,7 +1284,7 @@ def test_a_line_break_or_nul_in_the_head_is_a_500_with_nothing_smuggled(serve, p
     ],
     ids=repr,
 )
-def test_a_status_that_is_no_status_is_a_500(serve, status):
+def test_an_invalid_status_is_a_500(serve, status):
     server = serve(with_probe([b"content"], status))
     answer = fetch(server)
     assert answer.status == 500
@@ -1313,7 +1313,7 @@ def test_a_status_that_is_no_status_is_a_500(serve, status):
     ],
     ids=repr,
 )
-def test_a_field_that_is_none_is_a_500(serve, field):
+def test_an_invalid_field_is_a_500(serve, field):
     server = serve(with_probe([b"content"], fields=[TEXT, field]))
     answer = fetch(server)
     assert answer.status == 500
@@ -1322,7 +1322,7 @@ def test_a_field_that_is_none_is_a_500(serve, field):
 
 
 @pytest.mark.parametrize("fields", [None, 5, "text", {"A": "b"}], ids=repr)
-def test_fields_that_are_no_list_are_a_500(serve, fields):
+def test_fields_that_are_not_a_list_are_a_500(serve, fields):
     def application(environ, start_response):
         start_response("200 OK", fields)
         return [b"content"]
@@ -1344,14 +1344,14 @@ HOP_BY_HOP = [
 
 
 @pytest.mark.parametrize("field", HOP_BY_HOP, ids=lambda field: field[0])
-def test_a_hop_by_hop_field_of_the_application_does_not_reach_the_wire(serve, field):
+def test_a_hop_by_hop_field_of_the_application_is_not_sent(serve, field):
     server = serve(answering([b"content"], fields=[TEXT, field]))
     answer = fetch(server)
     assert (answer.status, answer.content) == (200, b"content")
     assert answer.fields.get(field[0]) != field[1]
 
 
-def test_connection_close_of_the_application_is_honoured(serve):
+def test_the_server_obeys_connection_close_of_the_application(serve):
     server = serve(answering([b"content"], fields=[TEXT, ("connection", "Close")]))
     answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
     assert answer.count(b"content") == 1 + answer.count(b"content-length")

@@ -107,7 +107,7 @@ def run_to_the_end(directory, *options):
 # --- serving ------------------------------------------------------------------------------------
 
 
-def test_one_worker_that_blocks_leaves_the_others_to_serve(serve_app, tmp_path):
+def test_the_others_serve_when_one_worker_blocks(serve_app, tmp_path):
     command = serve_app(*TWO)
     thread, answers = ask_in_thread(command.port, "/hold")
     eventually((tmp_path / "held").exists, "the request to run")
@@ -119,7 +119,7 @@ def test_one_worker_that_blocks_leaves_the_others_to_serve(serve_app, tmp_path):
     assert command.log.count("serving app:app") == 1, "the workers have nothing to announce"
 
 
-def test_connections_that_stay_are_shared_by_the_workers(serve_app):
+def test_workers_share_persistent_connections_evenly(serve_app):
     command = serve_app(*TWO)
     pids = [str(pid) for pid in workers(command)]
     for count in (2, 6, 40):
@@ -135,7 +135,7 @@ def test_connections_that_stay_are_shared_by_the_workers(serve_app):
             pytest.fail(f"expected half of {count} for each worker, got {seen}")
 
 
-def test_connections_do_not_wait_for_a_worker_that_is_stuck(serve_app):
+def test_connections_do_not_wait_for_a_stuck_worker(serve_app):
     command = serve_app(*TWO, "--timeout-worker", "600")
     stuck, other = workers(command)
     os.kill(stuck, signal.SIGSTOP)
@@ -173,7 +173,7 @@ def test_sigttin_and_sigttou_change_the_number_of_workers(serve_app):
             load.wait_for_more(20)
 
 
-def test_serve_with_workers_forks_reloads_by_forking_and_returns(tmp_path):
+def test_serve_with_workers_forks_and_reloads_by_forks_and_returns(tmp_path):
     (tmp_path / "script.py").write_text(
         "import atexit, os, sys, picowsgi\n"
         "atexit.register(lambda: print('at the end', os.getpid(), flush=True))\n"
@@ -207,7 +207,7 @@ def test_serve_with_workers_forks_reloads_by_forking_and_returns(tmp_path):
 
 
 @pytest.mark.measured
-def test_a_worker_that_is_killed_is_replaced_and_the_others_serve_on(serve_app, tmp_path):
+def test_a_killed_worker_is_replaced_and_the_others_continue_to_serve(serve_app, tmp_path):
     command = serve_app(*TWO)
     thread, answers = ask_in_thread(command.port, "/hold")
     eventually((tmp_path / "held").exists, "the request to run")
@@ -224,7 +224,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_others_serve_on(serve_app, 
     assert idle in workers(command)
 
 
-def test_an_application_that_cannot_be_imported_is_told_once_and_ends_the_start(tmp_path):
+def test_an_import_error_is_reported_once_and_ends_the_start(tmp_path):
     (tmp_path / "app.py").write_text("raise LookupError('as the test wants it')\n")
     for options in ((), ("--workers", "3"), ("--workers", "3", "--preload")):
         done = run_to_the_end(tmp_path, *options)
@@ -234,7 +234,7 @@ def test_an_application_that_cannot_be_imported_is_told_once_and_ends_the_start(
         assert "picowsgi: error: importing app failed with LookupError" in done.stderr
 
 
-def test_a_worker_that_dies_while_it_imports_ends_the_start(tmp_path):
+def test_a_worker_that_dies_during_the_import_ends_the_start(tmp_path):
     (tmp_path / "app.py").write_text("import os\nos._exit(7)\n")
     done = run_to_the_end(tmp_path, *TWO)
     assert done.returncode == 1
@@ -254,7 +254,7 @@ def test_a_worker_without_a_heartbeat_writes_its_stacks_and_is_replaced(serve_ap
     assert ask(command.port) == "1"
 
 
-def test_a_worker_that_is_stopped_is_replaced(serve_app):
+def test_a_worker_that_got_sigstop_is_replaced(serve_app):
     command = serve_app(*TWO, "--timeout-worker", "1.5")
     stopped, other = workers(command)
     os.kill(stopped, signal.SIGSTOP)
@@ -289,7 +289,7 @@ def test_workers_whose_supervisor_is_killed_finish_their_requests(serve_app, tmp
 # --- wear ---------------------------------------------------------------------------------------
 
 
-def test_a_worker_is_replaced_after_so_many_requests_and_none_fails(serve_app):
+def test_a_worker_is_replaced_after_its_number_of_requests_and_no_request_fails(serve_app):
     command = serve_app("--max-requests", "200", "--max-requests-jitter", "20")
     (first,) = workers(command)
     with Load(command.port) as load:
@@ -331,7 +331,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @MODES
-def test_while_open_requests_are_finished_new_connections_are_refused(serve_app, options):
+def test_new_connections_are_refused_while_open_requests_are_finished(serve_app, options):
     command = serve_app(*options)
     with socket.create_connection(("127.0.0.1", command.port), PATIENCE) as slow:
         slow.sendall(REQUEST)
@@ -366,9 +366,7 @@ def test_at_the_end_running_requests_are_answered(serve_app, tmp_path, options):
 
 @pytest.mark.measured
 @MODES
-def test_requests_that_take_longer_than_the_graceful_time_are_cut_and_logged(
-    serve_app, tmp_path, options
-):
+def test_requests_that_outlast_the_graceful_time_are_cut_and_logged(serve_app, tmp_path, options):
     command = serve_app(*options, "--timeout-graceful", "0.2")
     thread, answers = ask_in_thread(command.port, "/hold")
     eventually((tmp_path / "held").exists, "the request to run")
@@ -383,7 +381,7 @@ def test_requests_that_take_longer_than_the_graceful_time_are_cut_and_logged(
 
 @pytest.mark.measured
 @MODES
-def test_connections_that_wait_for_a_next_request_do_not_delay_the_end(serve_app, options):
+def test_idle_connections_do_not_delay_the_end(serve_app, options):
     command = serve_app(*options, "--timeout-keep-alive", "60")
     with socket.create_connection(("127.0.0.1", command.port), PATIENCE) as client:
         client.sendall(REQUEST)
@@ -395,7 +393,7 @@ def test_connections_that_wait_for_a_next_request_do_not_delay_the_end(serve_app
 
 
 @MODES
-def test_a_request_that_comes_while_the_server_drains_is_answered(serve_app, options):
+def test_a_request_that_arrives_during_a_drain_is_answered(serve_app, options):
     """On a connection that was in use a moment ago, and on one that has just been opened."""
     command = serve_app(*options, "--timeout-drain", "5")
     with (
@@ -417,7 +415,7 @@ def test_a_request_that_comes_while_the_server_drains_is_answered(serve_app, opt
 
 
 @MODES
-def test_the_pid_file_names_the_process_and_is_gone_afterwards(serve_app, tmp_path, options):
+def test_the_pid_file_names_the_process_and_is_removed_afterwards(serve_app, tmp_path, options):
     path = tmp_path / "server.pid"
     path.write_text("999999999\n")  # left by one that is gone
     command = serve_app(*options, "--pid", path)
@@ -429,7 +427,7 @@ def test_the_pid_file_names_the_process_and_is_gone_afterwards(serve_app, tmp_pa
     assert not path.exists()
 
 
-def test_a_pid_file_that_names_another_process_by_now_is_left_alone(serve_app, tmp_path):
+def test_a_pid_file_that_names_another_process_stays(serve_app, tmp_path):
     path = tmp_path / "server.pid"
     command = serve_app("--pid", path)
     path.write_text("1\n")
@@ -448,14 +446,14 @@ def test_directory_and_umask_are_set_before_the_application_is_imported(
     assert (inner / "made").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_directory_that_does_not_exist_is_told(tmp_path):
+def test_a_directory_that_does_not_exist_is_reported(tmp_path):
     done = run_to_the_end(tmp_path, "--chdir", "absent")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--chdir: absent: No such file or directory" in done.stderr
 
 
 @MODES
-def test_a_unix_socket_has_the_mode_that_was_asked_for_and_is_removed(command, tmp_path, options):
+def test_a_unix_socket_has_the_given_mode_and_is_removed(command, tmp_path, options):
     path = tmp_path / "s"
     command = command(
         "-m",
@@ -475,7 +473,9 @@ def test_a_unix_socket_has_the_mode_that_was_asked_for_and_is_removed(command, t
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
 @MODES
-def test_user_and_group_are_given_up_before_the_application_is_imported(picowsgi, options):
+def test_root_changes_to_the_user_and_the_group_before_the_application_is_imported(
+    picowsgi, options
+):
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         folder.chmod(0o755)
@@ -516,7 +516,7 @@ def nobodys():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
 @MODES
-def test_log_files_are_opened_by_the_user_that_serves(picowsgi, nobodys, options):
+def test_log_files_are_opened_by_the_user_of_the_workers(picowsgi, nobodys, options):
     user = ("--user", "65534", "--group", "65534", "--log-config", "log.json")
     log = nobodys / "logs" / "log"
     command = picowsgi("app:app", *user, *options, directory=nobodys)
@@ -530,7 +530,7 @@ def test_log_files_are_opened_by_the_user_that_serves(picowsgi, nobodys, options
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
 @MODES
-def test_a_link_in_the_place_of_a_log_leads_root_nowhere(nobodys, options):
+def test_root_follows_no_link_in_the_path_of_a_log(nobodys, options):
     secret = nobodys / "secret"
     secret.write_text("root's\n")
     secret.chmod(0o600)

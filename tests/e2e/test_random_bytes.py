@@ -208,17 +208,19 @@ def test_each_valid_request_is_served_however_it_is_split(target, data):
 @example(b"\r\n" + GET + b"\r\n" + GET, [1, 2])
 @example(b"HEAD / HTTP/1.1\r\n" + b"X: y\r\n" * 10, [3])
 @example(b"HEAD / HTTP/1.1\r\nX: " + b"x" * 600, [30])
-def test_fragments_of_requests_in_any_order(target, data, positions):
+def test_fragments_of_requests_in_any_order_get_the_same_answers_however_they_are_split(
+    target, data, positions
+):
     assert_same_however_split(target, data, positions)
 
 
 @SETTINGS
 @given(mutated(), st.lists(st.integers(0, 10_000), max_size=6))
-def test_valid_requests_that_were_changed(target, data, positions):
+def test_changed_requests_get_the_same_answers_however_they_are_split(target, data, positions):
     assert_same_however_split(target, data, positions)
 
 
 @SETTINGS
 @given(st.binary(max_size=700), st.lists(st.integers(0, 10_000), max_size=6))
-def test_any_bytes_at_all(target, data, positions):
+def test_any_bytes_get_the_same_answers_however_they_are_split(target, data, positions):
     assert_same_however_split(target, data, positions)

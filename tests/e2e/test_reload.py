@@ -92,7 +92,7 @@ def expect_reload(command, act):
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one", "two"])
-def test_a_save_is_answered_by_the_new_code_soon(start, tmp_path, options):
+def test_the_new_code_answers_soon_after_a_save(start, tmp_path, options):
     command = start(*options)
     assert ask(command.port) == "1"
     for number in range(2, 5):  # within a second, and files of the same size
@@ -117,7 +117,7 @@ def test_a_file_that_is_written_in_place_is_noticed_too(start, tmp_path):
     answers_until(command.port, "2", SOON)
 
 
-def test_none_is_refused_or_lost_while_a_file_is_saved_ten_times(start, tmp_path):
+def test_no_request_is_refused_or_lost_while_a_file_is_saved_ten_times(start, tmp_path):
     command = start(app=version(0))
     answers, failures, over = [], [], threading.Event()
 
@@ -141,7 +141,7 @@ def test_none_is_refused_or_lost_while_a_file_is_saved_ten_times(start, tmp_path
     assert set(answers) - {0} == set(range(1, 12))
 
 
-def test_clients_that_keep_their_connections_do_not_notice(start, tmp_path):
+def test_persistent_connections_survive_a_reload(start, tmp_path):
     command = start()
     with Load(command.port) as load:
         for number in range(2, 6):
@@ -189,7 +189,7 @@ def test_a_long_request_is_finished_by_the_old_code_and_delays_nothing(start, tm
     eventually(lambda: len(children(command.process.pid)) == 2, "one worker and the watcher")
 
 
-def test_a_save_while_the_application_is_imported_is_not_missed(start, tmp_path):
+def test_a_save_during_the_import_is_noticed(start, tmp_path):
     command = start()
     save(tmp_path / "app.py", version(2) + "(HERE / 'importing').touch()\ntime.sleep(600)\n")
     eventually((tmp_path / "importing").exists, "the import to begin")
@@ -240,7 +240,7 @@ ACCIDENTS = {
 
 
 @pytest.mark.parametrize(("text", "shown"), ACCIDENTS.values(), ids=ACCIDENTS)
-def test_an_application_that_cannot_be_loaded_at_the_start_is_waited_for(
+def test_the_server_waits_for_a_fix_of_an_application_that_could_not_be_loaded_at_the_start(
     start, tmp_path, text, shown
 ):
     command = start("--workers", "2", app=text)
@@ -251,7 +251,9 @@ def test_an_application_that_cannot_be_loaded_at_the_start_is_waited_for(
     assert command.stop() == 0
 
 
-def test_a_broken_module_elsewhere_is_waited_for_too(start, tmp_path, tmp_path_factory):
+def test_the_server_also_waits_for_a_fix_of_a_broken_module_elsewhere(
+    start, tmp_path, tmp_path_factory
+):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "helper.py").write_text("def\n")
     app = version("x").replace('"x"', "helper.V")
@@ -264,7 +266,7 @@ def test_a_broken_module_elsewhere_is_waited_for_too(start, tmp_path, tmp_path_f
 # --- which files ---------------------------------------------------------------------------------
 
 
-def test_what_editors_and_tools_leave_behind_does_not_count(start, tmp_path):
+def test_files_that_editors_and_tools_leave_behind_do_not_count(start, tmp_path):
     for name in ("node_modules/p", ".git", "__pycache__", ".venv/lib", "env/lib"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "env" / "pyvenv.cfg").touch()
@@ -281,7 +283,7 @@ def test_what_editors_and_tools_leave_behind_does_not_count(start, tmp_path):
     assert re.findall(r"changed: (.*?);", command.log) == ["app.py"]
 
 
-def test_templates_and_env_files_count_and_others_when_they_are_named(start, tmp_path):
+def test_templates_and_env_files_count_and_so_do_files_that_an_option_names(start, tmp_path):
     (tmp_path / "templates").mkdir()
     names = ["templates/page.html", "templates/mail.jinja2", ".env", "data.csv", "static/late.html"]
     names += ["notes.md"]
@@ -299,7 +301,7 @@ def test_templates_and_env_files_count_and_others_when_they_are_named(start, tmp
     assert changed == [*names[:4], ".env"]
 
 
-def test_a_package_that_is_new_counts(start, tmp_path):
+def test_a_new_package_counts(start, tmp_path):
     command = start()
 
     def make():
@@ -312,7 +314,7 @@ def test_a_package_that_is_new_counts(start, tmp_path):
     expect_reload(command, lambda: save(tmp_path / "new" / "deep" / "__init__.py", "x = 1\n"))
 
 
-def test_a_module_that_was_missing_is_found_though_its_directory_looks_the_same(start, tmp_path):
+def test_a_module_that_was_missing_is_found_although_its_directory_looks_the_same(start, tmp_path):
     """The import system remembers what a directory holds, by a time that may be coarse."""
     command = start(app="import missing\n" + APP, listens=True)
     before = tmp_path.stat()
@@ -322,7 +324,7 @@ def test_a_module_that_was_missing_is_found_though_its_directory_looks_the_same(
     answers_until(command.port, "1")
 
 
-def test_modules_from_elsewhere_count_also_when_they_are_imported_late(
+def test_modules_outside_the_directory_count_also_when_they_are_imported_late(
     start, tmp_path, tmp_path_factory
 ):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -341,7 +343,7 @@ def test_modules_from_elsewhere_count_also_when_they_are_imported_late(
         assert time.monotonic() < deadline, "expected late.py to be watched"
 
 
-def test_other_directories_can_be_watched_instead(start, tmp_path, tmp_path_factory):
+def test_an_option_names_other_directories_to_watch(start, tmp_path, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     command = start("--reload-dir", other)
     save(tmp_path / "unused.py", "")
@@ -351,7 +353,7 @@ def test_other_directories_can_be_watched_instead(start, tmp_path, tmp_path_fact
     answers_until(command.port, "2", SOON)
 
 
-def test_without_watchfiles_the_files_are_looked_at(start, tmp_path, without_watchfiles):
+def test_without_watchfiles_the_server_scans_the_files(start, tmp_path, without_watchfiles):
     command = start(environ=without_watchfiles)
     command.wait_for_log("pip install picowsgi[reload]")
     for number in range(2, 5):
@@ -373,7 +375,7 @@ def descendants(command):
 @pytest.mark.measured
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("state", ["idle", "importing", "broken"])
-def test_nothing_is_left_at_the_end(start, tmp_path, how, state):
+def test_nothing_is_left_after_the_end(start, tmp_path, how, state):
     command = start(app=BROKEN if state == "broken" else APP)
     if state == "importing":
         save(tmp_path / "app.py", "import time\nopen('importing', 'w')\ntime.sleep(600)\n")
@@ -387,7 +389,7 @@ def test_nothing_is_left_at_the_end(start, tmp_path, how, state):
 
 
 @pytest.mark.measured
-def test_an_open_request_holds_up_the_end_for_two_seconds_only(start, tmp_path):
+def test_an_open_request_delays_the_end_for_two_seconds_only(start, tmp_path):
     command = start()
     threading.Thread(target=lambda: fetch_quietly(command.port), daemon=True).start()
     eventually((tmp_path / "held").exists, "the request to run")
@@ -401,7 +403,7 @@ def fetch_quietly(port):
         ask(port, "/hold")
 
 
-def test_a_unix_socket_is_served_through_a_reload(start, tmp_path):
+def test_a_unix_socket_stays_open_during_a_reload(start, tmp_path):
     path = tmp_path / "s"
     save(tmp_path / "app.py", APP)
     process = subprocess.Popen(
@@ -430,7 +432,7 @@ def test_a_unix_socket_is_served_through_a_reload(start, tmp_path):
         process.wait()
 
 
-def test_sockets_of_systemd_are_kept(tmp_path):
+def test_sockets_of_systemd_stay_open_during_a_reload(tmp_path):
     save(tmp_path / "app.py", APP)
     program = (
         "import os, sys\n"
@@ -457,7 +459,7 @@ def test_sockets_of_systemd_are_kept(tmp_path):
         process.wait()
 
 
-def test_a_worker_that_dies_is_replaced_and_sighup_loads_again(start):
+def test_a_worker_that_dies_is_replaced_and_sighup_reloads(start):
     command = start()
     first = int(ask(command.port, "/pid"))
     os.kill(first, signal.SIGKILL)
@@ -468,7 +470,7 @@ def test_a_worker_that_dies_is_replaced_and_sighup_loads_again(start):
     eventually(lambda: int(ask(command.port, "/pid")) != second, "another worker")
 
 
-def test_the_server_goes_on_when_nothing_watches_any_more(start):
+def test_the_server_continues_when_its_watcher_ends(start):
     command = start()
     worker = int(ask(command.port, "/pid"))
     (watcher,) = set(children(command.process.pid)) - {worker}
@@ -488,7 +490,7 @@ def test_the_server_goes_on_when_nothing_watches_any_more(start):
         (("--reload-dir", "no"), "--reload-dir: expected a directory, got 'no'"),
     ],
 )
-def test_what_cannot_be_reloaded_is_refused(tmp_path, options, message):
+def test_an_application_that_cannot_be_reloaded_is_refused(tmp_path, options, message):
     save(tmp_path / "app.py", APP)
     done = subprocess.run(
         [sys.executable, "-m", "picowsgi", "--port", "0", "--reload", *options, "app:app"],

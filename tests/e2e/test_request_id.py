@@ -82,7 +82,7 @@ def test_a_trusted_peer_names_its_requests(server):
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a b", 'a"b', "a\\b", "\x80", "a\tb"])
-def test_what_is_no_id_is_replaced(server, name):
+def test_an_invalid_id_is_replaced(server, name):
     one, _ = server
     with connect(one) as client:
         client.send(f"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: {name}\r\n\r\n".encode("latin-1"))
@@ -98,7 +98,7 @@ def test_a_refused_request_has_an_id_too(server):
     assert UUID.fullmatch(line.split()[2])
 
 
-def test_a_peer_that_is_not_trusted_names_nothing(serve):
+def test_the_ids_of_a_peer_that_is_not_trusted_are_ignored(serve):
     server = serve(application, request_id=True)
     with socket.socket() as client:
         client.settimeout(TIMEOUT)
@@ -123,7 +123,7 @@ def test_the_peer_of_a_unix_socket_is_trusted(tmp_path, monkeypatch):
         assert connection.getresponse().read() == b"mine"
 
 
-def test_without_the_option_there_is_none(serve):
+def test_without_the_option_there_is_no_id(serve):
     with connect(serve(application)) as client:
         assert get(client, fields="X-Request-ID: a\r\n") == "none"
 

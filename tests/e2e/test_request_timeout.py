@@ -73,7 +73,7 @@ def test_a_streamed_response_is_cut_and_its_iterable_closed(serve):
 
 
 @INTERRUPTS
-def test_others_are_served_while_one_is_waited_for(serve):
+def test_other_requests_are_served_while_one_waits_for_its_interruption(serve):
     application = Application()
     server = serve(application, timeout_request=0.3, threads=2)
     with connect(server) as slow, connect(server) as quick:
@@ -84,7 +84,7 @@ def test_others_are_served_while_one_is_waited_for(serve):
         assert slow.read_response().status == 500
 
 
-def test_a_request_that_cannot_be_interrupted_is_told_of_twice(serve, caplog):
+def test_a_request_that_cannot_be_interrupted_is_reported_twice(serve, caplog):
     application = Application()
     with caplog.at_level(logging.ERROR, logger="picowsgi"):
         server = serve(application, timeout_request=0.2, threads=2)

@@ -81,7 +81,7 @@ def assert_does_not_spin(process, seconds):
 
 
 @pytest.mark.measured
-def test_without_descriptors_accepting_pauses_and_nothing_spins(crowded):
+def test_without_free_descriptors_the_server_pauses_accepting_and_does_not_spin(crowded):
     command, served, waiting = crowded
     assert served
     assert waiting
@@ -104,7 +104,7 @@ def test_accepting_resumes_when_a_connection_closes(crowded):
         served.append(client)
 
 
-def test_a_server_without_descriptors_can_be_stopped_and_does_not_spin_till_then(crowded):
+def test_a_server_without_free_descriptors_can_be_stopped_and_does_not_spin(crowded):
     command, served, _ = crowded
     served[0].send(GET[:-2])  # which the server waits for
     command.process.terminate()
@@ -168,7 +168,9 @@ def assert_not_stored(port, data):
 
 
 @pytest.mark.parametrize("frame", FRAMINGS)
-def test_content_that_the_disk_has_no_room_for_is_507_and_the_next_is_served(storing, frame):
+def test_content_that_does_not_fit_on_the_disk_is_a_507_and_the_next_request_is_served(
+    storing, frame
+):
     command, directory = storing
     port, process = port_of(command), command.process.pid
     before = open_descriptors(process)
@@ -182,7 +184,7 @@ def test_content_that_the_disk_has_no_room_for_is_507_and_the_next_is_served(sto
 
 
 @pytest.mark.parametrize("frame", FRAMINGS)
-def test_without_the_temporary_directory_content_for_it_is_507_and_the_next_is_served(
+def test_content_without_a_temporary_directory_is_a_507_and_the_next_request_is_served(
     storing, frame
 ):
     command, directory = storing
@@ -275,7 +277,7 @@ def to(name):
     ],
 )
 @pytest.mark.parametrize("way", ["reset", "close"])
-def test_a_client_that_vanishes_leaves_nothing_behind(serve, site, data, way):
+def test_a_client_that_vanishes_leaves_nothing_open(serve, site, data, way):
     server = serve(site, max_body_size=10 * MIB, timeout_write=60, timeout_body=60)
     before = descriptors_at_rest()
     with RawClient(server.port, receive_buffer=4096) as client:
@@ -293,7 +295,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind(serve, site, data, way):
 
 @pytest.mark.parametrize("name", [b"wait", b"wait_large", b"wait_streamed"])
 @pytest.mark.parametrize("way", ["reset", "close"])
-def test_a_client_that_vanishes_while_the_application_runs_leaves_nothing_behind(
+def test_a_client_that_vanishes_while_the_application_runs_leaves_nothing_open(
     serve, site, name, way
 ):
     server = serve(site)
@@ -309,7 +311,7 @@ def test_a_client_that_vanishes_while_the_application_runs_leaves_nothing_behind
     assert_serves(server.port)
 
 
-def test_a_thousand_resets_at_any_moment_leave_nothing_behind(serve, site):
+def test_a_thousand_resets_at_any_moment_leave_nothing_open(serve, site):
     server = serve(site)
     before = descriptors_at_rest()
     requests = [GET, to(b"large"), to(b"sent_file"), with_length(MIB), chunked(1000)]
@@ -341,9 +343,7 @@ def test_a_thousand_resets_at_any_moment_leave_nothing_behind(serve, site):
     ],
 )
 @pytest.mark.parametrize("slowly", [False, True], ids=["", "reading slowly"])
-def test_a_half_closed_client_gets_every_response_that_it_asked_for(
-    serve, site, data, contents, slowly
-):
+def test_a_half_closed_client_gets_all_of_its_responses(serve, site, data, contents, slowly):
     server = serve(site)
     with RawClient(server.port, receive_buffer=65536 if slowly else None) as client:
         client.send(data)

@@ -81,7 +81,7 @@ def test_three_reloads_serve_the_new_application_each_time_and_no_request_fails(
 
 
 @MODES
-def test_a_reload_that_fails_changes_nothing(serve_app, tmp_path, options):
+def test_a_failed_reload_changes_nothing(serve_app, tmp_path, options):
     command = serve_app(*options)
     serving = int(ask(command.port, "/pid"))
     write_app(tmp_path, "raise LookupError('broken meanwhile')\n")
@@ -120,7 +120,7 @@ def test_after_a_reload_the_first_process_keeps_neither_threads_nor_the_applicat
     assert command.stop() == 0
 
 
-def test_a_reload_starts_from_the_directory_and_environment_of_the_first_start(picowsgi, tmp_path):
+def test_a_reload_starts_in_the_directory_and_environment_of_the_first_start(picowsgi, tmp_path):
     """As a deployment has it: the directory is a link, which leads elsewhere next time."""
     for name in ("1", "2"):
         (tmp_path / name).mkdir()
@@ -139,7 +139,7 @@ def test_a_reload_starts_from_the_directory_and_environment_of_the_first_start(p
     eventually(lambda: ask(command.port) == "2x", "the application of the other directory")
 
 
-def test_a_terminal_that_is_closed_ends_the_server(tmp_path):
+def test_the_server_ends_when_its_terminal_is_closed(tmp_path):
     write_app(tmp_path)
     ours, its = os.openpty()
     process = subprocess.Popen(
@@ -194,7 +194,7 @@ def test_a_successor_serves_beside_the_old_program_and_then_alone(
 
 
 @MODES
-def test_a_successor_that_cannot_start_or_is_ended_changes_nothing(serve_app, tmp_path, options):
+def test_a_successor_that_cannot_start_or_dies_changes_nothing(serve_app, tmp_path, options):
     pid_file = tmp_path / "server.pid"
     socket_file = tmp_path / "s"
     write_app(tmp_path)
@@ -237,7 +237,7 @@ def test_the_old_program_serves_until_its_successor_does(serve_app, tmp_path, op
         assert ask(command.port) == "2"
 
 
-def test_the_file_of_a_unix_socket_stays_as_long_as_one_of_the_two_lives(
+def test_the_file_of_a_unix_socket_stays_until_both_processes_have_ended(
     command, tmp_path, end_later
 ):
     write_app(tmp_path)
@@ -369,7 +369,7 @@ def test_log_files_that_cannot_be_opened_again_stay_in_use(serve_app, tmp_path, 
 
 
 @MODES
-def test_signals_that_come_while_the_application_loads_are_answered_later(
+def test_signals_that_arrive_while_the_application_loads_are_handled_later(
     serve_app, tmp_path, options
 ):
     app = APP + (
@@ -394,7 +394,7 @@ def test_signals_that_come_while_the_application_loads_are_answered_later(
     assert command.stop() == 0
 
 
-def test_a_server_without_workers_says_so_when_it_is_to_have_more(serve_app):
+def test_a_server_without_workers_refuses_to_change_their_number(serve_app):
     command = serve_app()
     command.process.send_signal(signal.SIGTTIN)
     command.wait_for_log("this server has no workers")

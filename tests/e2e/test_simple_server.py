@@ -94,7 +94,7 @@ def with_descriptor(monkeypatch):
 # --- what a server says of itself ---------------------------------------------------------------
 
 
-def test_a_server_says_where_it_listens():
+def test_a_server_knows_its_address():
     with server_for(hello) as server:
         port = server.socket.getsockname()[1]
         assert server.server_address == ("127.0.0.1", port)
@@ -168,7 +168,7 @@ def test_no_thread_is_started_for_serving():
         assert threading.active_count() == before
 
 
-def test_connections_are_kept_and_pipelined_requests_answered():
+def test_connections_stay_open_and_pipelined_requests_are_answered():
     with running(hello) as server, RawClient(server.server_port) as client:
         for _ in range(2):
             client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
@@ -176,7 +176,7 @@ def test_connections_are_kept_and_pipelined_requests_answered():
 
 
 @pytest.mark.measured
-def test_shutdown_returns_after_serve_forever_and_at_once():
+def test_shutdown_returns_at_once_after_serve_forever_has_ended():
     with server_for(hello) as server:
         returned = []
         thread = threading.Thread(target=lambda: (server.serve_forever(60), returned.append(1)))
@@ -232,7 +232,7 @@ def test_shutdown_within_a_request_in_a_thread_ends_serving_after_the_response()
 
 
 @pytest.mark.parametrize("within", ["handle_request", "serve_forever"])
-def test_a_request_can_wait_for_the_next_one(within):
+def test_a_request_can_wait_for_the_next_request(within):
     """As with wsgiref: it is served while the first one is in the application."""
 
     def app(environ, start_response):
@@ -263,7 +263,7 @@ def test_a_request_can_close_the_server_that_handles_it():
 
 
 @pytest.mark.parametrize("opened", [True, False])
-def test_handle_request_in_several_threads_serves_a_request_in_each(opened):
+def test_handle_request_in_several_threads_serves_one_request_in_each(opened):
     together = threading.Barrier(3)
 
     def app(environ, start_response):
@@ -312,7 +312,7 @@ def test_a_request_that_has_arrived_at_shutdown_is_answered():
         thread.join(TIMEOUT)
 
 
-def test_service_actions_are_called_while_nobody_asks():
+def test_service_actions_are_called_while_no_request_arrives():
     called = threading.Event()
 
     class Server(WSGIServer):
@@ -338,7 +338,7 @@ def test_a_closed_server_ends_serve_forever():
     assert server.fileno() == -1
 
 
-def test_an_interrupt_ends_serving_also_from_within_a_request(command, tmp_path):
+def test_an_interrupt_ends_serving_even_during_a_request(command, tmp_path):
     (tmp_path / "app.py").write_text("""
 import os, signal, sys
 from picowsgi.simple_server import make_server
@@ -368,7 +368,7 @@ except KeyboardInterrupt:
     assert busy.wait() == 7
 
 
-def test_an_interrupt_that_nobody_catches_leaves_the_with_statement(command, tmp_path):
+def test_an_uncaught_interrupt_leaves_the_with_statement(command, tmp_path):
     (tmp_path / "app.py").write_text("""
 import sys
 from picowsgi.simple_server import demo_app, make_server
@@ -400,7 +400,7 @@ def test_a_server_whose_service_actions_fail_can_serve_again():
 
 
 @pytest.mark.usefixtures("with_descriptor")
-def test_a_request_that_the_end_cuts_off_is_in_the_log(caplog):
+def test_a_request_that_the_end_cuts_is_in_the_log(caplog):
     with server_for(hello) as server, asked(server) as whole, RawClient(server.server_port) as half:
         half.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
         while not readable(server, 0.01):
@@ -413,7 +413,7 @@ def test_a_request_that_the_end_cuts_off_is_in_the_log(caplog):
     assert "POST /" in caplog.text
 
 
-def test_servers_leave_no_descriptors():
+def test_servers_leave_no_descriptors_open():
     counts = set()
     for _ in range(5):
         with running(hello) as server:
@@ -564,13 +564,13 @@ def test_threading_mixin_calls_the_handler_and_the_application_of_the_server():
 # --- request handlers ---------------------------------------------------------------------------
 
 
-def test_each_request_is_a_line_on_standard_error(capsys):
+def test_each_request_is_one_line_on_standard_error(capsys):
     with running(hello, handler_class=WSGIRequestHandler) as server:
         get(server, "/a?b")
     assert re.fullmatch(LOG_LINE, capsys.readouterr().err)
 
 
-def test_log_request_gets_status_and_size_and_what_a_request_is():
+def test_log_request_gets_the_status_and_the_size_and_the_attributes_of_a_request():
     seen = []
 
     class Handler(WSGIRequestHandler):
@@ -597,7 +597,7 @@ def test_log_request_gets_status_and_size_and_what_a_request_is():
     ]
 
 
-def test_a_handler_can_add_to_the_environ_and_take_the_errors():
+def test_a_handler_can_add_to_the_environ_and_receive_the_errors():
     errors = io.StringIO()
 
     class Handler(Quiet):
@@ -617,7 +617,7 @@ def test_a_handler_can_add_to_the_environ_and_take_the_errors():
     assert errors.getvalue() == "complaint"
 
 
-def test_a_failing_handler_fails_its_request_alone(caplog):
+def test_a_failing_handler_fails_only_its_own_request(caplog):
     class Handler(WSGIRequestHandler):
         def get_environ(self):
             if self.path == "/environ":
@@ -635,13 +635,13 @@ def test_a_failing_handler_fails_its_request_alone(caplog):
 
 
 @pytest.mark.parametrize("name", ["handle", "setup", "finish", "send_error"])
-def test_a_handler_that_wants_the_connection_is_refused(name):
+def test_a_handler_that_handles_connections_itself_is_refused(name):
     handler = type("Handler", (WSGIRequestHandler,), {name: lambda self: None})
     with pytest.raises(TypeError, match=f"Handler overrides {name}"):
         server_for(hello, handler_class=handler)
 
 
-def test_a_server_that_wants_to_hear_nothing_of_clients_that_have_gone_serves():
+def test_a_server_with_an_error_handler_for_disconnected_clients_serves():
     class Server(WSGIServer):
         def handle_error(self, *_connection):
             pytest.fail("nothing is told of clients that have gone")
@@ -654,13 +654,13 @@ def test_a_server_that_wants_to_hear_nothing_of_clients_that_have_gone_serves():
 
 
 @pytest.mark.parametrize("name", ["get_request", "verify_request", "process_request"])
-def test_a_server_that_wants_the_connections_is_refused(name):
+def test_a_server_that_handles_connections_itself_is_refused(name):
     server_class = type("Server", (WSGIServer,), {name: lambda self, *arguments: None})
     with pytest.raises(TypeError, match=f"Server overrides {name}"):
         server_for(hello, server_class=server_class)
 
 
-def test_what_only_wsgiref_can_do_is_refused():
+def test_features_that_only_wsgiref_has_are_refused():
     from wsgiref import simple_server as original
 
     class Forking(socketserver.ForkingMixIn, WSGIServer):
@@ -708,7 +708,7 @@ def test_a_valid_application_passes_the_validator():
         assert get(server, "/", "HEAD") == (200, b"")
 
 
-def test_an_application_that_breaks_the_rules_gets_500_and_a_traceback(caplog):
+def test_an_application_that_breaks_the_rules_gets_a_500_and_a_traceback(caplog):
     @validator
     def app(environ, start_response):
         start_response("200 OK", [("Status", "200 OK")])
@@ -731,13 +731,13 @@ def test_an_application_that_breaks_the_rules_gets_500_and_a_traceback(caplog):
     ],
     ids=["text content", "bytes status", "bytes header", "line end", "no start_response"],
 )
-def test_a_response_that_is_none_is_500(break_rule, caplog):
+def test_an_invalid_response_is_a_500(break_rule, caplog):
     with running(lambda environ, start_response: break_rule(start_response)) as server:
         assert get(server)[0] == 500
     assert "ResponseError" in caplog.text
 
 
-def test_the_environ_is_wsgirefs_but_for_the_process_environment(monkeypatch):
+def test_the_environ_equals_that_of_wsgiref_except_for_the_process_environment(monkeypatch):
     monkeypatch.setenv("A_SECRET", "x")
     seen = {}
 
@@ -769,7 +769,7 @@ def test_the_environ_is_wsgirefs_but_for_the_process_environment(monkeypatch):
     assert "A_SECRET" not in seen
 
 
-def test_what_is_put_into_the_base_environ_reaches_the_application():
+def test_keys_of_the_base_environ_reach_the_application():
     def app(environ, start_response):
         start_response("200 OK", [])
         return [environ["site.name"].encode()]
@@ -781,7 +781,7 @@ def test_what_is_put_into_the_base_environ_reaches_the_application():
         assert client.read_response().content == b"here"
 
 
-def test_an_iterable_is_closed_and_a_file_sent(tmp_path):
+def test_the_server_closes_an_iterable_and_sends_a_file(tmp_path):
     closed = []
     path = tmp_path / "file"
     path.write_bytes(LARGE)

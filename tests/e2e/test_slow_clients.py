@@ -146,7 +146,7 @@ def assert_quick(times, when):
     assert slowest < NOISE_SECONDS, f"expected none above {NOISE_SECONDS * 1000:g} ms, {said}"
 
 
-def test_a_normal_client_is_answered_within_50_ms_while_1500_slow_ones_are_there(server):
+def test_a_normal_client_is_answered_within_50_ms_beside_1500_slow_ones(server):
     _, port = server
     with ExitStack() as stack:
         normal = stack.enter_context(RawClient(port))

@@ -68,7 +68,7 @@ def test_slow_readers_of_streams_hold_no_thread(serve, length):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_the_file_is_closed_and_memory_stays_flat(serve, monkeypatch, tmp_path):
+def test_the_spool_file_is_closed_and_memory_stays_flat(serve, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def spools():
@@ -117,7 +117,7 @@ def test_beyond_the_limit_the_application_is_paused(serve, options):
         assert client.read_response().content == streams.content
 
 
-def test_all_streams_together_have_a_limit(serve):
+def test_a_limit_holds_for_all_streams_together(serve):
     streams = Streams(100)  # 6 MB each
     server = serve(site(streams), threads=30, response_buffer=MIB, response_spool=4 * MIB)
     with ExitStack() as stack:
@@ -144,7 +144,7 @@ def test_without_a_disk_the_application_is_paused(serve, monkeypatch, tmp_path):
     ping(server)
 
 
-def test_parts_of_a_slow_stream_arrive_as_they_are_made(serve):
+def test_parts_of_a_slow_stream_arrive_as_soon_as_the_application_makes_them(serve):
     turn = threading.Semaphore(0)
 
     def answer(environ, start_response):
@@ -161,7 +161,7 @@ def test_parts_of_a_slow_stream_arrive_as_they_are_made(serve):
             wait_until(lambda w=wanted: client.read_some(4096) >= 0 and w in client.received, "it")
 
 
-def test_writes_of_many_sizes_are_in_order(serve):
+def test_writes_of_many_sizes_arrive_in_order(serve):
     sizes = [1, 100, 16_384, 16_385, 70_000, 1_000_000, 5, 3_000_000, 200, 64]
 
     def answer(environ, start_response):
@@ -185,7 +185,7 @@ def serving_threads():
     return sum(name.startswith("picowsgi-") and name != "picowsgi-watch" for name in names)
 
 
-def test_threads_that_slow_clients_hold_are_replaced_while_they_are_held(serve):
+def test_threads_that_slow_clients_hold_are_replaced_during_that_time(serve):
     streams = Streams(100)
     server = serve(site(streams), threads=4, response_spool=0, response_buffer=MIB, loops=1)
     content = streams.content
@@ -208,7 +208,7 @@ def test_threads_that_slow_clients_hold_are_replaced_while_they_are_held(serve):
         wait_until(is_as_before, "the threads that are too many to end")
 
 
-def test_slow_clients_hold_as_many_threads_again_at_most(serve):
+def test_slow_clients_hold_at_most_as_many_more_threads(serve):
     streams = Streams(100)
     server = serve(site(streams), threads=2, response_spool=0, response_buffer=MIB, loops=1)
     with ExitStack() as stack:
@@ -224,7 +224,7 @@ def test_slow_clients_hold_as_many_threads_again_at_most(serve):
         ping(server)
 
 
-def test_one_thread_stays_one(serve):
+def test_with_one_thread_there_is_never_a_second_one(serve):
     streams = Streams(100)
     server = serve(site(streams), threads=1, response_spool=0, response_buffer=MIB, loops=1)
     with slow_client(server) as client, connect(server) as other:

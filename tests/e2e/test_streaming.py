@@ -154,7 +154,7 @@ def test_many_small_items_arrive_in_order(serve, way):
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
-def test_an_item_may_be_changed_once_the_next_is_asked_for(serve, kind):
+def test_an_application_may_change_an_item_after_the_server_asks_for_the_next_one(serve, kind):
     block = bytearray(300_000)
 
     def answer(environ, start_response):
@@ -179,7 +179,9 @@ LARGE_DIGEST = hashlib.sha256(LARGE).hexdigest()
 @pytest.mark.parametrize("ending", ["read all", "close", "reset"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("count", [1, 2])
-def test_large_bytes_are_exact_and_released_when_they_are_sent(serve, way, count, ending):
+def test_large_bytes_arrive_unchanged_and_are_released_after_they_were_sent(
+    serve, way, count, ending
+):
     server = serve(giving(way, [LARGE] * count))
     before = references(LARGE)
     with slow_client(server) as client:
@@ -199,7 +201,7 @@ def test_large_bytes_are_exact_and_released_when_they_are_sent(serve, way, count
 
 @pytest.mark.parametrize("way", [as_list, as_tuple, as_list_of_its_own])
 @pytest.mark.parametrize("items", [[LARGE], [LARGE, LARGE], [LARGE[:1_000]] * 20_000], ids=len)
-def test_what_is_in_memory_already_occupies_no_thread(serve, way, items):
+def test_a_response_that_is_in_memory_occupies_no_thread(serve, way, items):
     server = serve(giving(way, items), threads=1)
     with slow_client(server) as client:
         client.send(GET)
@@ -224,7 +226,7 @@ def test_pipelined_large_responses_arrive_in_order(serve):
             assert client.read_response().content == b"pong"
 
 
-def test_large_heads_arrive_whole_however_late(serve):
+def test_large_heads_arrive_whole_at_any_time(serve):
     def answer(environ, start_response):
         name = environ["PATH_INFO"]
         content = [name.encode()] if name < "/5" else []
@@ -242,7 +244,7 @@ def test_large_heads_arrive_whole_however_late(serve):
             assert client.read_response().content == b"pong"
 
 
-def test_fifty_clients_have_large_responses_at_once_and_all_is_released(serve):
+def test_fifty_clients_get_large_responses_at_once_and_all_memory_is_released(serve):
     server = serve(giving(as_list, [LARGE]))
     before = references(LARGE)
     clients = [slow_client(server) for _ in range(50)]
@@ -265,7 +267,7 @@ def test_fifty_clients_have_large_responses_at_once_and_all_is_released(serve):
 
 @pytest.mark.parametrize("item_size", [1_000, 16_384, 100_000])
 @pytest.mark.parametrize("way", ["yield", "write"])
-def test_an_application_ahead_of_its_client_is_stopped(serve, way, item_size):
+def test_an_application_that_is_ahead_of_its_client_is_paused(serve, way, item_size):
     made = []
     count = 24 * MEBIBYTE // item_size
 
@@ -313,7 +315,7 @@ def has_come(client, ending):
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("way", [as_generator, as_writes], ids=lambda way: way.__name__)
-def test_items_that_come_together_do_not_wait_for_the_one_after_them(serve, way, threads):
+def test_items_that_are_made_together_do_not_wait_for_the_next_one(serve, way, threads):
     """They may leave together, but not only when the application has more (PEP 3333)."""
     release = threading.Event()
 
@@ -335,7 +337,7 @@ def test_items_that_come_together_do_not_wait_for_the_one_after_them(serve, way,
             release.set()
 
 
-def test_what_a_client_could_not_take_at_once_goes_on_while_the_application_is_at_work(serve):
+def test_the_server_sends_the_rest_of_a_part_while_the_application_works(serve):
     release = threading.Event()
     large = pattern(12 * MEBIBYTE)
 
@@ -374,7 +376,7 @@ def test_early_hints_come_before_the_response(serve, count, way):
     assert final.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_early_hints_arrive_while_the_application_is_still_at_work(serve):
+def test_early_hints_arrive_while_the_application_still_works(serve):
     arrived = []
 
     def answer(environ, start_response):
@@ -429,7 +431,7 @@ def test_early_hints_of_any_size_arrive_whole_at_a_slow_client(serve):
 @pytest.mark.parametrize(
     "headers", [[("Link", "a\r\nb")], [("Li nk", "a")], [("Link", 5)], [("Link", "\u20ac")], 5]
 )
-def test_early_hints_that_are_no_fields_are_an_error_and_not_sent(serve, headers):
+def test_invalid_early_hints_are_an_error_and_not_sent(serve, headers):
     raised = []
 
     def answer(environ, start_response):
@@ -524,7 +526,7 @@ class Raising:
 @pytest.mark.parametrize("fields", [[], [("Content-Length", "99000000")]], ids=["", "length"])
 @pytest.mark.parametrize("size", [5, 3_000_000])
 @pytest.mark.parametrize("where", ["next", "write"])
-def test_a_response_that_breaks_off_is_never_taken_for_a_whole_one(
+def test_a_response_that_breaks_off_never_looks_complete(
     serve, caplog, where, size, fields, request_bytes, half_closed
 ):
     content = pattern(size)
@@ -573,7 +575,7 @@ def test_an_error_in_close_is_logged_and_the_response_is_whole(serve, caplog):
 
 
 @pytest.mark.parametrize("call", ["write", "start_response"])
-def test_what_comes_after_the_end_of_the_request_is_an_error(serve, call):
+def test_a_write_after_the_end_of_the_request_is_an_error(serve, call):
     kept = {}
 
     def answer(environ, start_response):
@@ -588,7 +590,7 @@ def test_what_comes_after_the_end_of_the_request_is_an_error(serve, call):
     ping(server)
 
 
-def test_parts_that_follow_each_other_at_once_leave_after_a_long_silence_too(serve):
+def test_parts_in_quick_succession_also_leave_after_a_long_silence(serve):
     """Small parts leave together: who sees to that may have gone to sleep meanwhile."""
     turn = threading.Semaphore(0)
 
@@ -615,7 +617,7 @@ def test_parts_that_follow_each_other_at_once_leave_after_a_long_silence_too(ser
 
 @pytest.mark.parametrize("size", [100, 15_000, 17_000, 40_000])
 @pytest.mark.parametrize("way", [as_list, as_tuple], ids=["list", "tuple"])
-def test_a_head_of_any_size_follows_what_the_client_has_not_taken(serve, size, way):
+def test_a_head_of_any_size_follows_content_that_the_client_has_not_read(serve, size, way):
     value = pattern(size).hex()[:size]
 
     def answer(environ, start_response):
@@ -633,7 +635,7 @@ def test_a_head_of_any_size_follows_what_the_client_has_not_taken(serve, size, w
             assert (response.value("x-large"), response.content) == (value, b"content")
 
 
-def test_a_large_head_that_is_not_taken_at_once_outlives_the_next_one(serve):
+def test_a_large_head_that_is_not_sent_at_once_outlives_the_next_head(serve):
     def value(environ):
         return environ["PATH_INFO"][1] * 4_000_000  # more than the sockets take in
 

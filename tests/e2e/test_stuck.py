@@ -57,7 +57,7 @@ def stuck_in(directory):
     [(), ("--max-requests", "1000"), ("--preload",)],
     ids=["no supervisor", "supervisor", "preload"],
 )
-def test_requests_behind_stuck_threads_get_a_503_and_others_are_served_again(
+def test_requests_behind_stuck_threads_get_a_503_and_later_requests_are_served(
     serve_app, tmp_path, options
 ):
     command = serve_app("--threads", "2", *options)
@@ -114,7 +114,7 @@ def test_a_stop_does_not_wait_for_stuck_requests(serve_app, tmp_path, options):
     assert "is left behind at" in command.log
 
 
-def test_a_request_that_may_still_end_is_answered_by_a_process_with_stuck_ones(serve, tmp_path):
+def test_a_process_with_stuck_requests_answers_a_request_that_may_still_end(serve, tmp_path):
     import threading
 
     entered, stuck, late = threading.Semaphore(0), threading.Event(), threading.Event()

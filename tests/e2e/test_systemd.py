@@ -90,7 +90,7 @@ def start(tmp_path, manager, listening):
 
 
 @MODES
-def test_a_service_gets_its_socket_and_tells_each_step_of_its_life(
+def test_a_service_gets_its_socket_and_reports_each_step_of_its_life(
     start, manager, listening, options
 ):
     port = listening.getsockname()[1]
@@ -110,7 +110,7 @@ def test_a_service_gets_its_socket_and_tells_each_step_of_its_life(
     assert process.wait(PATIENCE) == 0
 
 
-def test_a_reload_that_fails_is_over_too(start, manager, tmp_path):
+def test_a_reload_that_fails_is_reported_as_over(start, manager, tmp_path):
     process = start()
     assert manager.read() == {"READY": "1"}
     write_app(tmp_path, "raise LookupError\n")
@@ -119,7 +119,7 @@ def test_a_reload_that_fails_is_over_too(start, manager, tmp_path):
     assert manager.read() == {"READY": "1"}
 
 
-def test_an_address_on_the_command_line_wins_over_the_sockets(start, manager, listening):
+def test_an_address_on_the_command_line_overrides_the_sockets(start, manager, listening):
     process = start("--port", "0")
     assert manager.read() == {"READY": "1"}
     process.terminate()
@@ -129,13 +129,15 @@ def test_an_address_on_the_command_line_wins_over_the_sockets(start, manager, li
     assert b":%d " % listening.getsockname()[1] not in line
 
 
-def test_sockets_that_are_meant_for_another_process_are_not_taken(picowsgi, tmp_path):
+def test_sockets_for_another_process_are_not_taken(picowsgi, tmp_path):
     write_app(tmp_path)
     environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1"}
     assert ask(picowsgi("app:app", directory=tmp_path, environ=environ).port) == "1"
 
 
-def test_the_watchdog_is_fed_while_workers_live_and_not_when_they_are_stuck(start, manager):
+def test_the_watchdog_gets_its_messages_while_workers_live_and_none_when_they_are_stuck(
+    start, manager
+):
     process = start("--workers", "1", "--preload", WATCHDOG_USEC="1000000")
     assert manager.read() == {"READY": "1"}
     assert manager.read() == {"WATCHDOG": "1"}
@@ -150,14 +152,14 @@ def test_the_watchdog_is_fed_while_workers_live_and_not_when_they_are_stuck(star
         os.kill(worker, signal.SIGKILL)
 
 
-def test_one_process_feeds_the_watchdog_itself(start, manager):
+def test_a_single_process_sends_the_watchdog_messages_itself(start, manager):
     start(WATCHDOG_USEC="400000")
     assert manager.read() == {"READY": "1"}
     for _ in range(3):
         assert manager.read() == {"WATCHDOG": "1"}
 
 
-def test_a_successor_is_made_the_main_process_when_the_old_one_ends(
+def test_systemd_gets_the_pid_of_a_successor_when_the_old_process_ends(
     start, manager, listening, tmp_path
 ):
     process = start("--pid", "server.pid")

@@ -55,7 +55,7 @@ def gate():
 
 
 @pytest.mark.parametrize("threads", [1, 2, 16])
-def test_multithread_tells_the_truth(serve, threads):
+def test_multithread_is_true_when_there_are_several_threads(serve, threads):
     def application(environ, start_response):
         start_response("200 OK", PLAIN)
         return [repr(environ["wsgi.multithread"]).encode()]
@@ -78,7 +78,7 @@ def test_an_application_that_does_not_block_stays_on_few_threads(serve, gate):
     assert len(serving_threads()) <= before + 4, "of 16 threads no more than one was needed"
 
 
-def test_a_request_that_blocks_holds_up_nobody_while_a_thread_is_free(serve, gate):
+def test_a_request_that_blocks_delays_no_other_request_while_a_thread_is_free(serve, gate):
     server = serve(gate, threads=4)
     with connect(server) as one, connect(server) as two, connect(server) as other:
         for blocked in (one, two):
@@ -92,7 +92,7 @@ def test_a_request_that_blocks_holds_up_nobody_while_a_thread_is_free(serve, gat
         assert two.read_response().content == b"/wait"
 
 
-def test_there_are_never_more_threads_than_allowed_and_the_rest_waits_its_turn(serve, gate):
+def test_there_are_never_more_threads_than_allowed_and_other_requests_wait_their_turn(serve, gate):
     before = len(serving_threads())
     server = serve(gate, threads=3)
     clients = [connect(server) for _ in range(8)]
@@ -108,7 +108,7 @@ def test_there_are_never_more_threads_than_allowed_and_the_rest_waits_its_turn(s
         client.close()
 
 
-def test_an_answer_does_not_wait_for_a_slow_request_that_was_pipelined_behind_it(serve, gate):
+def test_a_response_does_not_wait_for_a_slow_request_that_was_pipelined_behind_it(serve, gate):
     with connect(serve(gate, threads=2)) as client:
         client.send(get("/first") + get("/wait") + get("/last"))
         assert client.read_response().content == b"/first"
@@ -170,7 +170,9 @@ def test_a_blocking_application_runs_on_all_threads_at_once(serve):
 
 
 @pytest.mark.measured
-def test_a_request_that_never_ends_is_named_and_left_at_the_end_of_the_drain(serve, gate, caplog):
+def test_a_request_that_never_ends_is_named_and_left_behind_at_the_end_of_the_drain(
+    serve, gate, caplog
+):
     server = serve(gate, threads=2, timeout_graceful=0.3)
     with connect(server) as client:
         client.send(get("/wait"))
@@ -185,7 +187,7 @@ def test_a_request_that_never_ends_is_named_and_left_at_the_end_of_the_drain(ser
     gate.opened.set()
 
 
-def test_large_answers_of_many_threads_arrive_whole_and_are_released(serve):
+def test_large_responses_of_many_threads_arrive_whole_and_their_memory_is_released(serve):
     size = 3_000_000
     alive = []
 
@@ -210,7 +212,7 @@ def test_large_answers_of_many_threads_arrive_whole_and_are_released(serve):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_while_all_threads_are_in_the_application_answers_go_on_being_sent(serve, gate, threads):
+def test_responses_are_sent_while_all_threads_are_in_the_application(serve, gate, threads):
     size = 20_000_000
 
     def application(environ, start_response):
@@ -261,9 +263,7 @@ def test_a_bad_request_is_refused_while_all_threads_are_busy(serve, gate):
 
 
 @pytest.mark.skipif(PYPY, reason="ctypes lets PyPy's lock go")
-def test_a_pipelined_response_is_not_late_while_the_next_request_holds_pythons_lock(
-    picowsgi, tmp_path
-):
+def test_a_pipelined_response_is_not_late_while_the_next_request_holds_the_gil(picowsgi, tmp_path):
     (tmp_path / "app.py").write_text(HOLDING)
     server = picowsgi("app:app", "--threads", "2", directory=tmp_path)
     with connect(server) as client:

@@ -98,7 +98,7 @@ def drip_until_answered(client, data, pause):
 
 
 @pytest.mark.parametrize("before", [b"", GET], ids=["first request", "second request"])
-def test_a_head_that_drips_gets_408_as_soon_as_one_that_stops(serve, before):
+def test_a_slow_head_gets_its_408_as_soon_as_an_incomplete_one(serve, before):
     with connect(serve(hello, timeout_head=SHORT)) as client:
         if before:
             client.send(before)
@@ -108,7 +108,7 @@ def test_a_head_that_drips_gets_408_as_soon_as_one_that_stops(serve, before):
         assert_refused(client, 408)
 
 
-def test_a_head_that_stops_in_the_middle_gets_408(serve):
+def test_an_incomplete_head_gets_a_408(serve):
     with connect(serve(hello, timeout_head=SHORT)) as client:
         begin = time.monotonic()
         client.send(GET[:-2])
@@ -143,7 +143,7 @@ def test_a_request_line_after_its_408_is_not_served(serve):
         client.read_nothing_more()
 
 
-def test_an_answer_that_waits_for_the_next_head_does_not_wait_for_its_timeout(serve):
+def test_a_response_behind_which_a_head_is_incomplete_does_not_wait_for_the_timeout(serve):
     with connect(serve(hello, timeout_head=LONG)) as client:
         client.send(GET + GET[:-2])
         assert client.read_response().status == 200
@@ -152,7 +152,7 @@ def test_an_answer_that_waits_for_the_next_head_does_not_wait_for_its_timeout(se
 
 
 @pytest.mark.parametrize("threads", [1, 16])
-def test_clients_in_time_get_no_408_because_an_application_held_up_the_server(serve, threads):
+def test_clients_in_time_get_no_408_when_the_application_has_blocked_the_server(serve, threads):
     running, over = threading.Event(), threading.Event()
 
     def slow(environ, start_response):
@@ -193,7 +193,7 @@ CONTENT = [
 
 @pytest.mark.parametrize(("framing", "pieces"), CONTENT)
 @pytest.mark.parametrize("sent", [0, 1, 9])
-def test_content_without_progress_gets_408(serve, framing, pieces, sent):
+def test_content_without_progress_gets_a_408(serve, framing, pieces, sent):
     with connect(serve(hello, timeout_body=SHORT)) as client:
         client.send(POST + framing)
         for piece in pieces[:sent]:
@@ -205,7 +205,7 @@ def test_content_without_progress_gets_408(serve, framing, pieces, sent):
 
 
 @pytest.mark.parametrize(("framing", "pieces"), CONTENT)
-def test_progress_of_the_content_prolongs_its_time(serve, framing, pieces):
+def test_progress_of_the_content_extends_its_time(serve, framing, pieces):
     with connect(serve(hello, timeout_body=ROOMY, timeout_head=SHORT)) as client:
         client.send(POST + framing)
         for piece in pieces:
@@ -214,7 +214,7 @@ def test_progress_of_the_content_prolongs_its_time(serve, framing, pieces):
         assert client.read_response().content == b"hello 0123456789"
 
 
-def test_a_client_that_waits_for_100_and_then_says_nothing_gets_408(serve):
+def test_a_client_that_waits_for_100_and_then_sends_nothing_gets_a_408(serve):
     with connect(serve(hello, timeout_body=SHORT)) as client:
         client.send(POST + b"Expect: 100-continue\r\nContent-Length: 10\r\n\r\n")
         assert client.read_interim() == 100
@@ -238,7 +238,7 @@ def wait_until_aborted(before):
     wait_until(lambda: open_descriptors() == before + 1, "the connection to be aborted")
 
 
-def test_a_client_that_reads_nothing_of_a_finished_response_is_aborted(serve):
+def test_a_client_that_does_not_read_a_finished_response_is_aborted(serve):
     server = serve(large, timeout_write=SHORT)
     before, begin = descriptors_at_rest(), time.monotonic()
     with ask_and_read_nothing(server) as client:
@@ -279,7 +279,7 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_aborted(serve):
         assert response.content == LARGE
 
 
-def test_a_client_that_reads_nothing_of_a_streamed_response_is_aborted(serve):
+def test_a_client_that_does_not_read_a_streamed_response_is_aborted(serve):
     streamed = Streamed()
     server = serve(streamed, timeout_write=SHORT, response_buffer=65536)
     with ask_and_read_nothing(server) as client:
@@ -306,7 +306,7 @@ def test_a_client_that_reads_a_streamed_response_slowly_but_steadily_is_not_abor
 
 
 @pytest.mark.parametrize("before", [b"", GET], ids=["new", "after a request"])
-def test_an_idle_connection_is_closed_without_an_answer(serve, before):
+def test_an_idle_connection_is_closed_without_a_response(serve, before):
     with connect(serve(hello, timeout_keep_alive=SHORT)) as client:
         begin = time.monotonic()
         if before:
@@ -316,7 +316,7 @@ def test_an_idle_connection_is_closed_without_an_answer(serve, before):
         assert_between(time.monotonic() - begin, SHORT, "the close")
 
 
-def test_each_request_starts_the_idle_time_again(serve):
+def test_each_request_restarts_the_idle_time(serve):
     with connect(serve(hello, timeout_keep_alive=ROOMY)) as client:
         for _ in range(8):
             time.sleep(PAUSE)
@@ -370,7 +370,7 @@ def test_a_half_received_request_is_served_before_the_server_ends(serve, first, 
         assert_ended(server)
 
 
-def test_a_running_application_is_waited_for(serve):
+def test_the_server_waits_for_a_running_application(serve):
     running, over = threading.Event(), threading.Event()
 
     def slow(environ, start_response):
@@ -391,7 +391,7 @@ def test_a_running_application_is_waited_for(serve):
 
 
 @pytest.mark.parametrize("request_", [GET, GET_10], ids=["HTTP/1.1", "HTTP/1.0"])
-def test_a_large_response_is_sent_to_its_end_before_the_server_ends(serve, request_):
+def test_a_large_response_is_sent_completely_before_the_server_ends(serve, request_):
     server = serve(large, timeout_graceful=LONG)
     with ask_and_read_nothing(server, request_) as client:
         server.request_stop()
@@ -409,7 +409,7 @@ def test_a_large_response_is_sent_to_its_end_before_the_server_ends(serve, reque
         pytest.param(GET, id="in the response"),
     ],
 )
-def test_what_is_not_over_at_the_end_of_the_graceful_time_is_cut(serve, data):
+def test_a_request_that_is_open_at_the_end_of_the_graceful_time_is_cut(serve, data):
     server = serve(large, timeout_graceful=SHORT)
     with ask_and_read_nothing(server, data) as client, connect(server) as other:
         other.send(GET[:-2])  # never complete
@@ -445,7 +445,7 @@ def test_an_endless_response_is_cut_at_the_end_of_the_graceful_time(serve, pause
         pytest.param(Streamed(b"x", 0.01), GET, id="in a streamed response"),
     ],
 )
-def test_only_a_stop_that_is_to_be_now_ends_at_once(serve, app, data):
+def test_only_an_immediate_stop_ends_at_once(serve, app, data):
     server = serve(app, timeout_graceful=LONG, response_buffer=65536)
     with ask_and_read_nothing(server, data):
         for _ in range(3):
@@ -455,7 +455,7 @@ def test_only_a_stop_that_is_to_be_now_ends_at_once(serve, app, data):
         assert_ended(server)
 
 
-def test_without_graceful_time_the_end_comes_at_once(serve):
+def test_without_graceful_time_the_server_ends_at_once(serve):
     server = serve(hello, timeout_graceful=0)
     with connect(server) as client, connect(server) as other:
         client.send(GET[:-2])

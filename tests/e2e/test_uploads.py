@@ -121,7 +121,7 @@ def test_the_input_reads_like_a_file_wherever_it_is_kept(serve, name, framed, me
 @PLACES
 @FRAMINGS
 @pytest.mark.parametrize("size", [0, 1, 4_095, 16_384, 131_072, 262_144, 262_145, 1_000_000])
-def test_content_of_any_size_is_whole_and_its_length_known(serve, framed, memory, size):
+def test_content_of_any_size_is_complete_and_its_length_known(serve, framed, memory, size):
     content = (b"0123456789abcde" * 70_000)[:size]
     seen = []
 
@@ -141,7 +141,7 @@ def test_content_of_any_size_is_whole_and_its_length_known(serve, framed, memory
 
 
 @PLACES
-def test_uploads_one_after_the_other_on_a_connection_do_not_mix(serve, memory):
+def test_consecutive_uploads_on_one_connection_do_not_mix(serve, memory):
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         return [environ["wsgi.input"].read()]
@@ -222,7 +222,7 @@ def test_the_file_of_the_content_is_closed_with_its_request(serve, application, 
     assert len(open_temporary_files()) == before
 
 
-def test_the_file_of_the_content_may_be_read_until_the_iterable_is_closed(serve):
+def test_the_application_may_read_the_content_file_until_its_iterable_is_closed(serve):
     read = []
 
     class Content(list):
@@ -244,7 +244,7 @@ def test_the_file_of_the_content_may_be_read_until_the_iterable_is_closed(serve)
 
 @FRAMINGS
 @pytest.mark.parametrize("ending", ["close", "half_close", "reset"])
-def test_an_upload_that_breaks_off_leaves_no_file_and_calls_nobody(serve, framed, ending):
+def test_an_upload_that_breaks_off_leaves_no_file_and_calls_no_application(serve, framed, ending):
     calls = []
 
     def application(environ, start_response):
@@ -335,7 +335,7 @@ def test_curl_uploads_64_mib_in_chunks(serve, large):
 
 
 @pytest.mark.parametrize("fields", [[], ["-H", "Transfer-Encoding: chunked"]], ids=["", "chunked"])
-def test_curl_uploads_slowly_and_others_are_served_meanwhile(serve, tmp_path, fields):
+def test_curl_uploads_slowly_and_other_clients_are_served_during_that_time(serve, tmp_path, fields):
     content = hashlib.sha512(b"slow").digest() * (2 * MEBIBYTE // 64)
     path = tmp_path / "content"
     path.write_bytes(content)

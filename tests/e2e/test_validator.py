@@ -106,7 +106,7 @@ def connection(serve):
     REQUESTS,
     ids=[f"{method} {target}" for method, target, *_ in REQUESTS],
 )
-def test_the_validator_finds_nothing_to_complain_about(
+def test_the_validator_of_wsgiref_finds_no_fault(
     connection, method, target, content, status, expected
 ):
     # Twice over one connection: the second environ may come from what is kept of the first.
@@ -118,7 +118,7 @@ def test_the_validator_finds_nothing_to_complain_about(
         assert answer == expected
 
 
-def test_the_validator_alone_with_nothing_between_it_and_the_server(serve):
+def test_the_validator_finds_no_fault_directly_below_the_server(serve):
     connection = HTTPConnection("127.0.0.1", serve(application).port, timeout=10)
     for method, target, content, status, expected in REQUESTS:
         connection.request(method, target, body=content)

@@ -46,7 +46,7 @@ def ask(serve: Serve) -> Callable[..., Findings]:
     return ask
 
 
-def test_a_server_without_faults_has_none(
+def test_a_server_without_faults_has_no_findings(
     ask: Callable[..., Findings], application: WSGIApplication
 ) -> None:
     findings = ask(application, KINDS)
@@ -67,7 +67,7 @@ def test_one_wrong_byte_is_found(
     assert "1 bytes are wrong, from byte 700 of" in capsys.readouterr().out
 
 
-def test_a_stretch_of_another_response_is_traced_to_it(
+def test_a_stretch_of_another_response_is_traced_to_that_response(
     ask: Callable[..., Findings], application: WSGIApplication, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last: dict[str, Any] = {"content": b"", "id": ""}
@@ -110,7 +110,7 @@ def test_a_response_that_is_too_short_is_found(
     assert ask(faulty).failures["ending"] > 0
 
 
-def test_the_first_difference_is_found_and_how_far_it_goes() -> None:
+def test_the_report_has_the_first_difference_and_its_length() -> None:
     right = Exchange("0", "whole", size=5_000).content()
     wrong = right[:1_234] + bytes(byte ^ 255 for byte in right[1_234:1_300]) + right[1_300:]
     assert first_difference(right, right) == -1
@@ -119,7 +119,7 @@ def test_the_first_difference_is_found_and_how_far_it_goes() -> None:
     assert wrong_stretch(right, wrong, 1_234) == 66
 
 
-def test_of_chained_tracebacks_the_last_error_counts() -> None:
+def test_the_last_error_of_chained_tracebacks_counts() -> None:
     log = """\
 2026-01-01 error: error in the application: GET /
     Traceback (most recent call last):

@@ -50,7 +50,7 @@ def found(tool, folder: Path) -> list[str]:
     )
 
 
-def test_files_that_know_only_earlier_ones_are_in_order(tool, folder):
+def test_files_that_include_only_earlier_ones_are_in_order(tool, folder):
     assert found(tool, folder) == []
 
 
@@ -71,7 +71,9 @@ def test_a_c_file_without_its_own_header_is_found(tool, folder):
         ("extern int last;", "last", "a.c needs last of last.c, which comes after it"),
     ],
 )
-def test_a_use_of_a_later_file_is_found_without_an_include(tool, folder, declaration, use, wrong):
+def test_a_call_into_a_later_file_is_found_without_an_include(
+    tool, folder, declaration, use, wrong
+):
     body = f"int a(void) {{ return first() + {use}; }}"
     (folder / "a.c").write_text(f'#include "pair.h"\n{declaration}\n{body}\n')
     assert found(tool, folder) == [wrong]
@@ -92,6 +94,6 @@ def test_a_place_without_a_file_is_found(tool, folder):
 
 
 @pytest.mark.parametrize("line", ["first", "other (a)", "two (words", "(a b)"])
-def test_a_line_that_is_no_name_or_a_second_one_is_refused(tool, line):
+def test_an_invalid_or_repeated_line_is_refused(tool, line):
     with pytest.raises(ValueError, match=r"^order\.txt: "):
         tool.read(ORDER + line + "\n")

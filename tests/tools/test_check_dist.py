@@ -51,12 +51,12 @@ def wheel(tool, tmp_path, monkeypatch):
 
 
 @pytest.mark.unsanitized
-def test_a_wheel_that_is_right_passes(tool, wheel):
+def test_a_valid_wheel_passes(tool, wheel):
     tool.check_wheel(wheel({}))
 
 
 @pytest.mark.unsanitized
-def test_a_wheel_for_macos_may_have_a_module_that_linux_has_not(tool, wheel):
+def test_a_wheel_for_macos_may_have_a_module_that_linux_does_not_have(tool, wheel):
     changes = {"picowsgi/_core.abi3.so": b"\xcf\xfa\xed\xfe"}
     tool.check_wheel(wheel(changes, name="picowsgi-1.2.3-cp310-abi3-macosx_11_0_arm64.whl"))
 
@@ -66,7 +66,7 @@ def test_a_wheel_for_macos_may_have_a_module_that_linux_has_not(tool, wheel):
     ("tags", "suffix"),
     [("cp314-cp314t", "cpython-314t-"), ("pp311-pypy311_pp73", "pypy311-pp73-")],
 )
-def test_a_wheel_without_the_stable_abi_has_a_module_for_it_alone(tool, wheel, tags, suffix):
+def test_a_wheel_without_the_stable_abi_has_a_module_for_one_python(tool, wheel, tags, suffix):
     name = f"picowsgi-1.2.3-{tags}-manylinux_2_28_x86_64.whl"
     module = f"picowsgi/_core.{suffix}x86_64-linux-gnu.so"
     tool.check_wheel(wheel({"picowsgi/_core.abi3.so": None, module: CORE}, name=name))
@@ -96,7 +96,7 @@ def test_a_wheel_without_the_stable_abi_has_a_module_for_it_alone(tool, wheel, t
     ],
     ids=["types", "licence", "path", "module", "library"],
 )
-def test_what_is_wrong_in_a_wheel_is_named(tool, wheel, monkeypatch, changes, said):
+def test_each_fault_of_a_wheel_is_named(tool, wheel, monkeypatch, changes, said):
     monkeypatch.setattr(tool, "_places", lambda: [str(TOOL.parents[1]).encode()])
     with pytest.raises(tool.PackageError, match=said):
         tool.check_wheel(wheel(changes))
@@ -107,7 +107,7 @@ def test_a_wheel_for_one_python_alone_is_refused(tool, wheel):
         tool.check_wheel(wheel({}, name="picowsgi-1.2.3-cp311-cp311-linux_x86_64.whl"))
 
 
-def test_a_tag_is_of_the_version_and_has_its_section_in_the_changelog(tool, tmp_path, monkeypatch):
+def test_a_tag_has_the_version_and_the_changelog_has_its_section(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "PROJECT", tmp_path)
     (tmp_path / "src/picowsgi").mkdir(parents=True)
     (tmp_path / "src/picowsgi/__init__.py").write_text('__version__ = "1.2.3"\n')

@@ -51,7 +51,7 @@ def _ours(line: str, page: Path) -> str:
     return line
 
 
-def test_the_page_of_options_has_a_row_for_each_in_the_order_of_the_table() -> None:
+def test_the_page_of_options_has_a_row_for_each_option_in_the_order_of_the_table() -> None:
     rows = re.findall(
         r"^\| <span id=\"(\w+)\"></span>(.*) \|$", _rendered(DOCS / "options.md"), re.MULTILINE
     )
@@ -67,7 +67,7 @@ def test_the_page_of_options_has_a_row_for_each_in_the_order_of_the_table() -> N
         assert option.help in told.replace("\\|", "|")
 
 
-def test_the_options_stand_under_their_groups() -> None:
+def test_the_options_are_under_their_groups() -> None:
     group = ""
     for line in _rendered(DOCS / "options.md").splitlines():
         if line.startswith("## "):

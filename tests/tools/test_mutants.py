@@ -72,12 +72,12 @@ def test_a_c_statement_is_changed(statement: str, change: str) -> None:
         "int c = (int)*b, d = *b;",
     ],
 )
-def test_what_is_no_c_code_stays(statement: str) -> None:
+def test_text_that_is_not_c_code_is_not_changed(statement: str) -> None:
     allowed = {"dropped call: ;"} if "log" in statement else set()
     assert c_changes(statement) <= allowed
 
 
-def test_a_mutation_replaces_its_piece_and_nothing_else() -> None:
+def test_a_mutation_replaces_only_its_own_piece() -> None:
     source = (
         "int f(void)\n{\n    if (g(1,\n          2) == 3)\n        return 4;\n    return 5;\n}\n"
     )
@@ -88,7 +88,7 @@ def test_a_mutation_replaces_its_piece_and_nothing_else() -> None:
         assert mutated != source
 
 
-def test_constants_with_a_name_are_changed_and_belong_to_it() -> None:
+def test_a_named_constant_is_mutated_under_its_own_name() -> None:
     (one,) = c_source.mutations(
         "csrc/one.c", "#define PW_MOST 50 /* 3 */\n#define PW_F(x) (x + 1)\n"
     )
@@ -103,7 +103,7 @@ def test_the_functions_of_the_core_are_found() -> None:
     assert names["pw_timer_stop"].count("\n}") == 1
 
 
-def test_a_key_holds_as_long_as_the_function_does() -> None:
+def test_a_key_holds_until_its_function_changes() -> None:
     def keys(before: str, statement: str) -> set[str]:
         source = f"{before}\nint f(int a)\n{{\n    {statement}\n    return a;\n}}\n"
         return {one.key for one in c_source.mutations("csrc/one.c", source) if one.function == "f"}
@@ -152,7 +152,7 @@ def test_python_is_changed(source: str, change: str) -> None:
         "if __name__ == '__main__':\n    sys.exit(main(1))",
     ],
 )
-def test_what_does_not_matter_in_python_stays(source: str) -> None:
+def test_changes_without_an_effect_in_python_are_left_out(source: str) -> None:
     assert python_changes(source) == set()
 
 
@@ -164,7 +164,7 @@ def test_methods_have_their_class_in_the_name() -> None:
     assert (one.function, one.line) == ("A.f", 3)
 
 
-def test_every_file_has_likely_tests_and_all_tables_name_tests_that_exist() -> None:
+def test_every_file_has_likely_tests_and_every_test_in_the_tables_exists() -> None:
     for name in sample.files(PROJECT):
         assert likely.python_tests(PROJECT, name)[1]
     for stem, (programs, names) in likely.C_TESTS.items():
@@ -188,7 +188,7 @@ def test_the_tests_of_a_file_come_first() -> None:
     assert set(likely.c_tests(PROJECT, "")[1]) == everything
 
 
-def test_the_unit_tests_of_a_module_come_before_what_shows_from_outside() -> None:
+def test_the_unit_tests_of_a_module_come_before_the_other_tests() -> None:
     file = "src/picowsgi/wsgi/response_head.py"
     units = [f"tests/unit/test_response_head{end}.py" for end in ("", "_reuse")]
     assert likely.unit_tests(PROJECT, file) == units

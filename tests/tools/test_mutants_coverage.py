@@ -12,7 +12,7 @@ def line(number: int, count: int, *branches: int) -> dict[str, object]:
     return {"line_number": number, "count": count, "branches": taken}
 
 
-def test_what_one_program_reaches_is_reached() -> None:
+def test_lines_that_one_program_reaches_count_as_reached() -> None:
     first = {"files": [{"file": "./csrc/a.c", "lines": [line(1, 0), line(2, 3, 3, 0), line(3, 0)]}]}
     second = {"files": [{"file": "csrc/a.c", "lines": [line(1, 5), line(2, 1, 0, 0), line(3, 0)]}]}
     system = {"files": [{"file": "/usr/include/a.h", "lines": [line(1, 0)]}]}

@@ -123,11 +123,11 @@ def test_a_c_mutant_survives(runner: Runner) -> None:
     assert runner.test(c_mutation("return a > 6;")).status == SURVIVED
 
 
-def test_a_mutant_with_the_same_object_code_is_none(runner: Runner) -> None:
+def test_a_mutant_with_the_same_object_code_does_not_count(runner: Runner) -> None:
     assert runner.test(c_mutation("a -= 0;")).status == NONE
 
 
-def test_a_python_mutant_is_noticed_and_the_source_is_put_back(runner: Runner) -> None:
+def test_a_python_mutant_is_noticed_and_the_source_is_restored(runner: Runner) -> None:
     result = runner.test(python_mutation("return a if a <= b else b"))
     assert result.status == NOTICED
     assert result.by == "tests/unit/test_thing.py::test_the_largest"
@@ -186,12 +186,12 @@ def test_a_survivor_is_tested_again_after_a_new_test(runner: Runner) -> None:
     assert not runner.test(one).known
 
 
-def test_after_the_deadline_a_mutant_is_unfinished(runner: Runner) -> None:
+def test_a_mutant_is_unfinished_after_the_deadline(runner: Runner) -> None:
     runner.options = Options(deadline=time.monotonic())
     assert runner.test(c_mutation("return a > 6;")).status == UNFINISHED
 
 
-def test_a_mutant_whose_time_is_over_is_unfinished_and_shown(
+def test_a_mutant_that_runs_out_of_time_is_unfinished_and_shown(
     runner: Runner, run: command_line.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runner.options = Options(each=1e-9)
@@ -204,7 +204,7 @@ def test_a_mutant_whose_time_is_over_is_unfinished_and_shown(
     assert "csrc: 1 of 1 noticed (100 %)" in printed
 
 
-def test_a_hang_ends_and_leaves_no_process(tmp_path: Path) -> None:
+def test_a_hanging_test_ends_and_leaves_no_process(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, time\n"
         "other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'],"
@@ -220,7 +220,7 @@ def test_a_hang_ends_and_leaves_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
-def test_a_signal_is_not_ignored_by_tests_of_a_run_in_the_background(
+def test_tests_of_a_run_in_the_background_do_not_ignore_signals(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     before = signal.signal(number, signal.SIG_IGN)
@@ -259,13 +259,13 @@ def test_a_run_without_a_mutant_fails(run: command_line.Run) -> None:
     assert command_line.report(run) == 2
 
 
-def test_a_run_fails_where_a_test_fails_without_a_mutation(run: command_line.Run) -> None:
+def test_a_run_fails_when_a_test_fails_without_a_mutation(run: command_line.Run) -> None:
     run.results = [Result(c_mutation("return a > 6;"), SURVIVED)]
     run.sound.failed.add("tests/unit/test_thing.py::test_of_something_else")
     assert command_line.report(run) == 2
 
 
-def test_files_may_be_named_by_their_folder() -> None:
+def test_a_folder_stands_for_its_files() -> None:
     chosen = command_line.chosen(argparse.Namespace(files=["csrc/time"], sample=0, newest=0))
     assert {name for name, _ in chosen} == {"csrc/timer.c"}
     line = chosen[0][1].line
@@ -275,7 +275,7 @@ def test_files_may_be_named_by_their_folder() -> None:
         command_line.chosen(argparse.Namespace(files=["csrc/other.c"], sample=0, newest=0))
 
 
-def test_the_checkout_stays_as_it_is_when_the_core_does_not_build(
+def test_the_checkout_does_not_change_when_the_core_does_not_build(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(run: command_line.Run) -> None:

@@ -51,7 +51,7 @@ def test_a_sentence_that_begins_with_a_clause_is_found_in_its_line() -> None:
     ]
 
 
-def test_a_question_and_a_heading_may_begin_so() -> None:
+def test_a_question_and_a_heading_may_begin_like_that() -> None:
     assert openings("# What you get\n\nWhat is it? It is a server.\n") == []
 
 
@@ -71,7 +71,7 @@ def test_a_sentence_with_too_many_words_is_found_and_two_short_ones_are_not() ->
     assert list(prose.check_sentences("x.md", f"{half}. {half}.\n")) == []
 
 
-def test_proselint_reads_the_prose_and_not_the_code(tmp_path: Path) -> None:
+def test_proselint_checks_the_prose_and_not_the_code(tmp_path: Path) -> None:
     pytest.importorskip("proselint", reason="needs proselint: pip install -e '.[lint]'")
     (tmp_path / "bad.md").write_text(
         "# Title\n\nThis is fine.\nIt is a very unique server.\n\n    a very unique code\n"
@@ -81,7 +81,7 @@ def test_proselint_reads_the_prose_and_not_the_code(tmp_path: Path) -> None:
     assert str(prose.check(Path("bad.md"), tmp_path)[0]).startswith("bad.md:4: ")
 
 
-def test_a_name_and_a_check_that_is_off_are_no_problem() -> None:
+def test_a_name_and_a_disabled_check_are_no_problem() -> None:
     pytest.importorskip("proselint", reason="needs proselint: pip install -e '.[lint]'")
     text = 'Here "waitress" is a server, and a waitress serves.\n'
     assert list(prose.check_proselint("x.md", text)) == []

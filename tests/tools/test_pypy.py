@@ -21,7 +21,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_one_that_is_there_is_named_and_nothing_is_fetched(tmp_path: Path) -> None:
+def test_an_installed_pypy_is_named_and_nothing_is_fetched(tmp_path: Path) -> None:
     python = tmp_path / "usr/bin/pypy3"
     python.parent.mkdir(parents=True)
     python.touch()
@@ -30,7 +30,7 @@ def test_one_that_is_there_is_named_and_nothing_is_fetched(tmp_path: Path) -> No
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{python}\n", "")
 
 
-def test_the_users_cache_is_where_it_is_kept(tmp_path: Path) -> None:
+def test_the_cache_is_in_the_home_of_the_user(tmp_path: Path) -> None:
     python = tmp_path / "picowsgi/pypy3.11/usr/bin/pypy3"
     python.parent.mkdir(parents=True)
     python.touch()
@@ -38,7 +38,7 @@ def test_the_users_cache_is_where_it_is_kept(tmp_path: Path) -> None:
     assert done.stdout == f"{python}\n"
 
 
-def test_one_that_is_not_there_is_not_fetched_unless_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_missing_pypy_is_fetched_only_on_request(tmp_path: Path) -> None:
     done = run("--cached", PYPY_FOLDER=str(tmp_path / "none"), PATH="")
     assert (done.returncode, done.stdout) == (0, "\n")
     done = run(PYPY_FOLDER=str(tmp_path / "none"), PATH="")

@@ -70,7 +70,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("suite", ["sid", "testing"])
-def test_it_is_built_once_from_the_first_suite_that_has_it(run, tmp_path, suite):
+def test_python_is_built_once_from_the_first_suite_that_has_it(run, tmp_path, suite):
     python = str(tmp_path / "cache/python3.14-t/bin/python3.14t")
     first = run(suite)
     assert (first.returncode, first.stdout) == (0, f"{python}\n"), first.stderr
@@ -81,7 +81,7 @@ def test_it_is_built_once_from_the_first_suite_that_has_it(run, tmp_path, suite)
     assert (tmp_path / "calls").read_text() == calls, "expected nothing to be fetched again"
 
 
-def test_where_no_suite_has_it_an_older_release_is_taken_by_its_digest(run, tmp_path):
+def test_an_older_release_is_checked_by_its_digest_when_no_suite_has_python(run, tmp_path):
     done = run("none", kept="yes")
     assert done.returncode == 0, done.stderr
     [call] = [
@@ -91,7 +91,7 @@ def test_where_no_suite_has_it_an_older_release_is_taken_by_its_digest(run, tmp_
     assert re.search(r" SHA256:[0-9a-f]{64}$", call)
 
 
-def test_the_systems_lists_of_packages_are_left_alone(run, tmp_path):
+def test_the_package_lists_of_the_system_do_not_change(run, tmp_path):
     assert run().returncode == 0
     for call in (tmp_path / "calls").read_text().splitlines():
         if not call.startswith("indextargets"):
@@ -106,7 +106,7 @@ def test_the_systems_lists_of_packages_are_left_alone(run, tmp_path):
         ({"mirror": ""}, "error: apt is set up with no mirror of Debian"),
     ],
 )
-def test_what_it_cannot_do_is_said(run, options, said):
+def test_the_script_says_what_it_cannot_do(run, options, said):
     done = run(**options)
     assert (done.returncode, done.stdout) == (1, "")
     assert said in done.stderr

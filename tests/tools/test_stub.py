@@ -11,7 +11,7 @@ import picowsgi
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def test_the_stub_is_that_of_the_compiled_core():
+def test_the_stub_matches_the_compiled_core():
     stub = Path(picowsgi.__file__).with_name("_core.pyi").read_text()
     made = subprocess.run(
         [sys.executable, "tools/stub.py"], cwd=PROJECT, capture_output=True, text=True, check=True

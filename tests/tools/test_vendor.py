@@ -71,7 +71,7 @@ def make_package(folder: Path, vendor: ModuleType, files: dict[str, bytes]) -> P
     return package
 
 
-def test_files_that_are_right_are_left_untouched_and_need_no_network(
+def test_correct_files_stay_as_they_are_and_need_no_network(
     vendor: ModuleType, tmp_path: Path, unreachable: None
 ) -> None:
     destination = tmp_path / "picohttpparser"
@@ -82,7 +82,7 @@ def test_files_that_are_right_are_left_untouched_and_need_no_network(
     assert identities(destination) == before
 
 
-def test_a_file_that_is_there_but_wrong_is_named_and_left_untouched(
+def test_a_wrong_file_is_named_and_not_changed(
     vendor: ModuleType, tmp_path: Path, unreachable: None
 ) -> None:
     (tmp_path / "picohttpparser.c").write_bytes(b"int other;\n")
@@ -96,7 +96,7 @@ def test_a_file_that_is_there_but_wrong_is_named_and_left_untouched(
     assert contents(tmp_path) == {"picohttpparser.c": b"int other;\n"}
 
 
-def test_without_a_network_the_error_says_what_was_wanted_and_what_to_do(
+def test_without_a_network_the_error_names_the_package_and_what_to_do(
     vendor: ModuleType, tmp_path: Path, unreachable: None
 ) -> None:
     destination = tmp_path / "picohttpparser"
@@ -111,7 +111,7 @@ def test_without_a_network_the_error_says_what_was_wanted_and_what_to_do(
     assert not destination.exists()
 
 
-def test_another_package_than_the_expected_one_is_refused_by_its_hash(
+def test_an_unexpected_package_is_refused_by_its_hash(
     vendor: ModuleType, tmp_path: Path, unreachable: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = tmp_path / "ran"
@@ -130,7 +130,7 @@ def test_another_package_than_the_expected_one_is_refused_by_its_hash(
     assert not ran.exists()
 
 
-def test_a_package_given_by_hand_is_refused_by_its_hash(vendor: ModuleType, tmp_path: Path) -> None:
+def test_a_local_package_is_refused_by_its_hash(vendor: ModuleType, tmp_path: Path) -> None:
     package = make_package(tmp_path, vendor, {})
     destination = tmp_path / "picohttpparser"
     with pytest.raises(vendor.VendorError, match=sha256(package.read_bytes())):
@@ -138,14 +138,12 @@ def test_a_package_given_by_hand_is_refused_by_its_hash(vendor: ModuleType, tmp_
     assert not destination.exists()
 
 
-def test_a_package_given_by_hand_that_cannot_be_read_is_named(
-    vendor: ModuleType, tmp_path: Path
-) -> None:
+def test_an_unreadable_local_package_is_named(vendor: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(vendor.VendorError, match=r"absent\.tar\.gz cannot be read"):
         vendor.provide(tmp_path / "picohttpparser", tmp_path / "absent.tar.gz")
 
 
-def test_only_the_wanted_files_leave_the_package(
+def test_only_the_listed_files_are_unpacked(
     vendor: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {f"{vendor.FOLDER}/{name}": (VENDORED / name).read_bytes() for name in vendor.SHA256}
@@ -175,7 +173,7 @@ def test_a_changed_file_in_the_package_is_refused_by_its_own_hash(
     assert not destination.exists()
 
 
-def test_the_licence_is_the_comment_that_the_source_begins_with(
+def test_the_licence_is_the_first_comment_of_the_source(
     vendor: ModuleType, tmp_path: Path, unreachable: None
 ) -> None:
     for name in vendor.SHA256:

@@ -55,7 +55,7 @@ def test_a_phrase_is_found_across_the_lines_of_a_comment_and_in_a_name(text: str
     assert [word.lower() for _, word in found(text)] == ["sign of life"]
 
 
-def test_the_second_part_of_the_list_is_found_in_the_core_only_where_that_is_asked_for() -> None:
+def test_the_second_part_of_the_list_is_found_in_the_core_only_on_request() -> None:
     text = "nobody waits"
     assert found(text) == []
     assert found(text, PAGE) == [(1, "nobody")]
@@ -69,7 +69,7 @@ def test_an_exception_holds_for_its_word_in_its_file_alone() -> None:
     assert found(f"{word}", CODE) == [(1, word)]
 
 
-def test_every_exception_and_every_file_left_out_is_needed() -> None:
+def test_every_exception_and_every_skipped_file_is_needed() -> None:
     for name, word, reason in words.EXCEPTIONS:
         assert word in (words.PROJECT / name).read_text("utf-8")
         assert reason
@@ -77,7 +77,7 @@ def test_every_exception_and_every_file_left_out_is_needed() -> None:
         assert (words.PROJECT / name).exists()
 
 
-def test_code_tests_pages_and_the_build_are_read_and_other_authors_are_not() -> None:
+def test_code_tests_pages_and_the_build_are_read_and_files_of_other_authors_are_not() -> None:
     paths = {path.as_posix() for path in words.files()}
     assert {"README.md", "Makefile", "pyproject.toml", "docs/index.md", "docs/request.svg"} <= paths
     assert {"src/picowsgi/server.py", "csrc/api.h", "tests/conftest.py"} <= paths

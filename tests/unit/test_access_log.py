@@ -108,7 +108,7 @@ def line(program: bytes, status: str = "404") -> str:
         (' {"at":"%(t)s"}', ' {"at":"30/Nov/2026:12:00:00 +0000"}'),
     ],
 )
-def test_each_atom_is_what_the_documentation_says(text: str, expected: str) -> None:
+def test_each_atom_has_the_value_that_the_documentation_names(text: str, expected: str) -> None:
     assert line(compile_format(text)) == expected.replace("PID", str(os.getpid()))
 
 
@@ -130,14 +130,16 @@ def test_each_atom_is_what_the_documentation_says(text: str, expected: str) -> N
         ("a" * 4097, "at most 4096 characters between two atoms"),
     ],
 )
-def test_what_is_no_format_is_refused_with_what_was_expected(text: str, expected: str) -> None:
+def test_an_invalid_format_is_refused_and_the_message_says_what_was_expected(
+    text: str, expected: str
+) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the text is compared)
         check_format(text)
     assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["auto", "short", "a" * 4096, "%({" + "a" * 256 + "}i)s"])
-def test_the_longest_texts_and_the_names_of_formats_are_taken(text: str) -> None:
+def test_the_longest_texts_and_the_names_of_formats_are_accepted(text: str) -> None:
     check_format(text)
 
 
@@ -178,7 +180,7 @@ def settings(**options: Any) -> Settings:
     return replace(Settings(), **options)
 
 
-def test_the_log_is_off_without_a_terminal_unless_it_is_asked_for(
+def test_without_a_terminal_the_log_is_off_by_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "stdout", None)
@@ -199,7 +201,7 @@ def test_the_log_is_off_without_a_terminal_unless_it_is_asked_for(
     assert file.read_text() == "1\n2\n", "expected lines at the end of the file"
 
 
-def test_standard_output_is_written_to_through_a_descriptor_of_the_logs_own() -> None:
+def test_standard_output_is_written_through_a_descriptor_of_its_own() -> None:
     log = AccessLog(settings(access_log="on"))
     assert log.descriptor > 2
     assert os.path.sameopenfile(log.descriptor, 1)
@@ -237,7 +239,7 @@ def test_a_terminal_gets_short_lines_with_marks(
     os.close(its)
 
 
-def test_a_slow_request_is_marked_in_the_short_format_alone_without_a_terminal(
+def test_without_a_terminal_only_the_short_format_marks_a_slow_request(
     tmp_path: Path,
 ) -> None:
     options: dict[str, Any] = {"access_log": "on", "access_log_file": str(tmp_path / "log")}
@@ -247,7 +249,7 @@ def test_a_slow_request_is_marked_in_the_short_format_alone_without_a_terminal(
         log.close()
 
 
-def test_a_file_that_was_renamed_is_made_again_and_else_the_old_one_stays(
+def test_a_renamed_file_is_created_again_and_otherwise_the_old_one_stays(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "logs"
@@ -275,7 +277,7 @@ def test_a_file_that_was_renamed_is_made_again_and_else_the_old_one_stays(
     assert log.descriptor == -1, "expected a log that is closed to stay so"
 
 
-def test_colours_that_are_forced_are_for_standard_output_and_not_for_files(
+def test_forced_colours_are_for_standard_output_and_not_for_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)

@@ -87,7 +87,7 @@ def test_the_whole_help_has_one_line_for_each_option(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("flag", ["--help", "--help-all"])
-def test_the_options_stand_in_groups(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+def test_the_options_are_in_groups(capsys: pytest.CaptureFixture[str], flag: str) -> None:
     headings = [line for line in output(capsys, flag) if re.fullmatch(r"[A-Z][a-z ]*:", line)]
     shown = [option for option in OPTIONS.values() if option.everyday or flag == "--help-all"]
     assert headings == [
@@ -96,7 +96,7 @@ def test_the_options_stand_in_groups(capsys: pytest.CaptureFixture[str], flag: s
     ]
 
 
-def test_the_options_in_detail_are_those_of_the_table() -> None:
+def test_the_detailed_options_are_those_of_the_table() -> None:
     rows = re.findall(r"^\| (`--[^|]*`) \|([^|]*)\|", NOTES.read_text("utf-8"), re.MULTILINE)
     defaults = {}
     for flags, default in rows:
@@ -118,7 +118,7 @@ def test_the_options_in_detail_are_those_of_the_table() -> None:
 # Version
 
 
-def test_the_version_tells_what_was_built(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_shows_what_was_built(capsys: pytest.CaptureFixture[str]) -> None:
     first, python, build = output(capsys, "--version")
     assert first == f"picowsgi {picowsgi.__version__}"
     assert f" {sys.version.split()[0]}, {sys.platform}" in python
@@ -130,7 +130,7 @@ def test_the_version_tells_what_was_built(capsys: pytest.CaptureFixture[str]) ->
     )
 
 
-def test_the_simd_of_the_version_is_what_the_processor_has(
+def test_the_version_shows_the_simd_of_the_processor(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     has_sse42 = re.search(r"^flags\b.*\bsse4_2\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -184,7 +184,7 @@ def test_check_opens_no_socket(capsys: pytest.CaptureFixture[str]) -> None:
         ("", "failing has neither 'application' nor 'app'"),
     ],
 )
-def test_check_fails_as_serving_does(
+def test_check_fails_with_the_same_errors_as_the_server(
     capsys: pytest.CaptureFixture[str], directory: Path, source: str, message: str
 ) -> None:
     (directory / "failing.py").write_text(source)
@@ -209,7 +209,7 @@ def test_check_fails_as_serving_does(
         (["--reload", "--reload-dir", "absent"], "--reload-dir: expected a directory"),
     ],
 )
-def test_check_refuses_what_serving_would_refuse(
+def test_check_refuses_the_same_settings_as_the_server(
     capsys: pytest.CaptureFixture[str], argv: list[str], message: str
 ) -> None:
     assert cli.main(["--check", *argv]) == 2
@@ -229,7 +229,7 @@ def imported_by(*argv: str) -> set[str]:
     return set(run.stdout.splitlines()[-1].split())
 
 
-def test_serving_imports_nothing_that_it_can_do_without(directory: Path) -> None:
+def test_the_server_imports_only_modules_that_it_needs(directory: Path) -> None:
     # All that serving needs has been imported when the application ends the process.
     (directory / "tell.py").write_text(
         "import os, sys\n"
@@ -249,7 +249,7 @@ def test_serving_imports_nothing_that_it_can_do_without(directory: Path) -> None
     assert modules & SLOW_MODULES == set()
 
 
-def test_the_help_does_not_import_what_serves() -> None:
+def test_the_help_does_not_import_the_server() -> None:
     assert (
         imported_by("--help")
         & {*SLOW_MODULES, "picowsgi.app.importer", "picowsgi.process.supervisor"}
@@ -257,7 +257,7 @@ def test_the_help_does_not_import_what_serves() -> None:
     )
 
 
-def test_the_package_alone_imports_no_server() -> None:
+def test_the_package_alone_does_not_import_the_server() -> None:
     script = "import sys, picowsgi; print(*sys.modules); print(picowsgi.Server, picowsgi.serve)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "picowsgi.server" not in run.stdout.splitlines()[0].split()

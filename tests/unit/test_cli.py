@@ -94,14 +94,16 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
 # Arguments
 
 
-def test_without_arguments_the_demonstration_is_served_with_the_defaults(served: Served) -> None:
+def test_without_arguments_the_command_serves_the_demonstration_with_the_defaults(
+    served: Served,
+) -> None:
     assert cli.main([]) == 0
     assert served.application is demo.application
     assert served.settings == Settings()
     assert served.log_level == "info"
 
 
-def test_the_application_may_stand_before_or_behind_the_options(served: Served) -> None:
+def test_the_application_may_come_before_or_after_the_options(served: Served) -> None:
     for argv in (["served:app", "--port", "1"], ["--port=1", "served:app"]):
         assert cli.main(argv) == 0
         assert served.application({}, lambda *args: None) == [b"served from a file"]
@@ -127,7 +129,7 @@ def test_bind_may_be_repeated(served: Served) -> None:
     assert served.settings.bind == ("127.0.0.1:1", "unix:x")
 
 
-def test_options_come_from_the_environment_and_the_projects_file_too(
+def test_options_come_from_the_environment_and_the_project_file_too(
     served: Served, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / "pyproject.toml").write_text("[tool.picowsgi]\nbacklog = 1\nmax_fields = 1\n")
@@ -175,7 +177,7 @@ def test_the_banner_counts_workers_and_threads(
     assert capsys.readouterr().err.splitlines()[1] == told
 
 
-def test_the_banner_has_colours_where_they_are_wanted(
+def test_the_banner_has_colours_when_they_are_on(
     served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -188,7 +190,7 @@ def test_the_banner_has_colours_where_they_are_wanted(
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_without_a_standard_error_it_serves_all_the_same(
+def test_without_standard_error_the_command_serves(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", None)
@@ -218,7 +220,7 @@ def test_without_a_standard_error_it_serves_all_the_same(
         ([""], 1, "'' is not the name of a module; APP is MODULE:ATTRIBUTE"),
     ],
 )
-def test_a_mistake_is_told_in_one_or_two_lines_and_by_the_exit_status(
+def test_a_mistake_is_one_or_two_lines_and_an_exit_status(
     served: Served,
     capsys: pytest.CaptureFixture[str],
     argv: list[str],
@@ -265,7 +267,7 @@ def test_an_interrupt_while_the_application_is_imported_ends_quietly(
     assert capsys.readouterr().err == ""
 
 
-def test_the_applications_own_error_keeps_its_traceback_and_none_of_ours(
+def test_the_error_of_an_application_keeps_only_its_own_traceback(
     directory: Path, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (directory / "broken_app.py").write_text("import json\njson.loads('{')\n")
@@ -350,7 +352,7 @@ def get(port: int, path: str = "/") -> tuple[int, bytes]:
 
 @pytest.mark.measured
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_once_the_start_line_is_there_and_ends_within_a_second_of_a_signal(
+def test_the_command_serves_when_the_start_line_appears_and_ends_within_a_second_of_a_signal(
     number: signal.Signals,
 ) -> None:
     with running("--port", "0", "served:app") as command:
@@ -364,14 +366,16 @@ def test_it_serves_once_the_start_line_is_there_and_ends_within_a_second_of_a_si
         assert time.monotonic() - begin < 1
 
 
-def test_without_an_application_the_demonstration_is_served() -> None:
+def test_without_an_application_the_command_serves_the_demonstration() -> None:
     with running("--port", "0") as command:
         status, content = get(port_of(command.read_banner()))
         assert status == 200
         assert picowsgi.__version__.encode() in content
 
 
-def test_a_file_is_served_on_a_unix_socket_whose_file_is_gone_afterwards(directory: Path) -> None:
+def test_a_file_is_served_on_a_unix_socket_whose_file_is_removed_afterwards(
+    directory: Path,
+) -> None:
     with running("--bind", "unix:s", "served.py") as command:
         assert "serving served.py on unix:s " in command.read_banner()
         with socket.socket(socket.AF_UNIX) as client:
@@ -384,7 +388,7 @@ def test_a_file_is_served_on_a_unix_socket_whose_file_is_gone_afterwards(directo
         assert not (directory / "s").exists()
 
 
-def test_several_addresses_stand_in_the_start_line() -> None:
+def test_several_addresses_are_in_the_start_line() -> None:
     with running("--bind", "127.0.0.1:0", "--bind", "unix:s") as command:
         line = command.read_banner()
         assert f"on http://127.0.0.1:{port_of(line)} and unix:s (pid " in line
@@ -411,7 +415,7 @@ def test_an_unknown_option_ends_with_status_2_and_a_suggestion() -> None:
     assert err.endswith("\nTry 'picowsgi --help' for the options.\n")
 
 
-def test_a_module_that_is_missing_ends_with_status_1_and_one_line(directory: Path) -> None:
+def test_a_missing_module_ends_with_status_1_and_one_line(directory: Path) -> None:
     with running("absent:app") as command:
         status, out, err = command.finish()
     assert (status, out) == (1, "")
@@ -420,7 +424,7 @@ def test_a_module_that_is_missing_ends_with_status_1_and_one_line(directory: Pat
     )
 
 
-def test_a_module_that_raises_shows_its_own_frames_only(directory: Path) -> None:
+def test_a_module_that_raises_shows_only_its_own_frames(directory: Path) -> None:
     (directory / "broken_app.py").write_text("def fail():\n    1 / 0\n\nfail()\n")
     with running("broken_app:app") as command:
         status, _, err = command.finish()

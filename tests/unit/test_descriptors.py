@@ -56,7 +56,7 @@ def make_room_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Limits, int], t
         ((1, 1), 100, (1, 1), 1),
     ],
 )
-def test_the_limit_is_raised_as_far_as_it_may_be_and_else_fewer_connections_do(
+def test_the_limit_is_raised_as_far_as_possible_and_otherwise_connections_are_fewer(
     make_room_with: Callable[[Limits, int], tuple[Limits, int]],
     caplog: pytest.LogCaptureFixture,
     limits: Limits,
@@ -74,7 +74,7 @@ def test_the_limit_is_raised_as_far_as_it_may_be_and_else_fewer_connections_do(
         assert f"{limits_after[0]} descriptors" in line
 
 
-def test_a_limit_that_the_system_does_not_change_is_taken_as_it_is(
+def test_a_limit_that_the_system_does_not_change_is_used_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(_which: int, _limits: Limits) -> None:

@@ -22,7 +22,7 @@ def settings(**given: Any) -> Any:
     return settings_of(config)
 
 
-def test_the_limit_of_a_head_stays_ours_until_gunicorns_are_changed() -> None:
+def test_our_limit_of_a_head_holds_until_the_limits_of_gunicorn_are_changed() -> None:
     assert settings().max_head_size == 64 * 1024
     assert settings(limit_request_fields=50).max_head_size == 64 * 1024
 
@@ -37,7 +37,7 @@ def test_the_limit_of_a_head_stays_ours_until_gunicorns_are_changed() -> None:
         (1000, 10, 0, 4 * MIB),
     ],
 )
-def test_a_head_is_as_large_as_its_parts_may_be(
+def test_a_head_may_be_as_large_as_its_parts(
     line: int, fields: int, size: int, expected: int
 ) -> None:
     made = settings(

@@ -104,14 +104,14 @@ WRITE = "a client has taken nothing for 2.5 s (--timeout-write), so its response
         ),
     ],
 )
-def test_each_has_its_level_and_its_words(
+def test_each_incident_has_its_level_and_its_text(
     caplog: pytest.LogCaptureFixture, one: core.Incident, level: int, text: str
 ) -> None:
     log_incidents(Told(one), replace(Settings(), timeout_write=2.5, timeout_queue=4.0))  # type: ignore[arg-type]
     assert [(each.levelno, each.getMessage()) for each in caplog.records] == [(level, text)]
 
 
-def test_the_request_and_its_client_are_named_where_they_are_known(
+def test_an_incident_names_the_known_parts_of_its_request_and_client(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ones = [

@@ -11,7 +11,7 @@ KEYS = ("REQUEST_URI", "HTTP_HOST", "PATH_INFO")
 ORDER = "".join(chr(core.KEYS.index(key)) for key in KEYS)
 
 
-def test_a_function_made_for_an_order_does_what_the_one_before_did() -> None:
+def test_a_generated_function_for_an_order_gives_the_same_result_as_the_general_one() -> None:
     orders = Orders([{"SERVER_NAME": "a"}, {"SERVER_NAME": "b"}])
     functions = set()
     for number in range(2 * _OFTEN):
@@ -34,7 +34,7 @@ def test_a_function_made_for_an_order_does_what_the_one_before_did() -> None:
     assert len(functions) == 2, "expected one for a rare order and one for a usual one"
 
 
-def test_no_more_than_so_many_orders_are_remembered() -> None:
+def test_the_number_of_remembered_orders_is_limited() -> None:
     orders = Orders([{}])
     others = [chr(core.KEYS.index(key)) for key in core.KEYS[14:]]
     for first in others[:60]:

@@ -75,7 +75,7 @@ def test_a_line_has_its_time_its_process_and_its_level(capsys: pytest.CaptureFix
     )
 
 
-def test_a_stack_stands_below_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stack_is_below_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure("info")
     get_logger().warning("here", stack_info=True)
     first, second, *rest = capsys.readouterr().err.splitlines()
@@ -90,13 +90,13 @@ def test_a_stack_stands_below_its_line(capsys: pytest.CaptureFixture[str]) -> No
     assert 0 < text.index("    ValueError: wrong\n") < text.index("    Stack (most recent")
 
 
-def test_a_line_names_where_it_was_written(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_names_its_source(caplog: pytest.LogCaptureFixture) -> None:
     get_logger().warning("one")
     get_logger().log(logging.WARNING, "two")
     assert [Path(record.pathname).name for record in caplog.records] == ["test_log_failures.py"] * 2
 
 
-def test_a_json_object_has_a_time_and_a_traceback_only_of_an_error(
+def test_a_json_object_has_a_time_and_only_an_error_has_a_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure("info", "json")
@@ -127,7 +127,7 @@ def test_configuring_again_adds_no_second_handler(capsys: pytest.CaptureFixture[
     assert not get_logger().logger.propagate
 
 
-def test_a_level_that_is_off_calls_nothing() -> None:
+def test_a_level_that_is_off_formats_nothing() -> None:
     only(Broken(KeyError()))
     get_logger().debug("not written", Unshowable())
 
@@ -154,7 +154,7 @@ def test_a_line_that_a_handler_loses_goes_to_standard_error(
     )
 
 
-def test_a_signal_in_a_handler_is_for_the_main_thread_alone(
+def test_only_the_main_thread_handles_a_signal_in_a_log_handler(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     only(Broken(KeyboardInterrupt()))
@@ -188,7 +188,7 @@ def test_standard_error_may_be_missing_or_closed(
     write_standard_error("lost")
 
 
-def test_what_goes_to_standard_error_is_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_to_standard_error_is_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, "utf-8"))
     write_standard_error("text")
@@ -198,7 +198,7 @@ def test_what_goes_to_standard_error_is_flushed(monkeypatch: pytest.MonkeyPatch)
 # Objects and texts of an application
 
 
-def test_an_object_that_cannot_be_shown_is_named_by_its_type() -> None:
+def test_an_object_that_cannot_be_printed_is_named_by_its_type() -> None:
     assert show([1]) == "[1]"
     assert show(Unshowable()) == "<Unshowable object: KeyError in its __repr__>"
 
@@ -219,16 +219,14 @@ def test_a_request_is_named_by_its_method_and_target(
     assert request_line(environ) == expected
 
 
-def test_lines_keep_their_ends_and_no_other_control() -> None:
+def test_lines_keep_their_line_ends_and_no_other_control_character() -> None:
     assert printable_lines("a\tb\n\x00\x7f\x9f\xe9\r\n") == "a\\tb\n\\x00\\x7f\\x9f\xe9\\r\n"
 
 
 # Files
 
 
-def test_files_that_were_renamed_are_opened_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_renamed_files_are_opened_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
     handler = logging.FileHandler(folder / "log")
@@ -256,7 +254,7 @@ def test_files_that_were_renamed_are_opened_again(
         late.close()
 
 
-def test_the_root_loggers_files_are_opened_again_too(tmp_path: Path) -> None:
+def test_the_files_of_the_root_logger_are_opened_again_too(tmp_path: Path) -> None:
     handler = logging.FileHandler(tmp_path / "log")
     root = logging.getLogger()
     root.addHandler(handler)
@@ -273,7 +271,7 @@ def test_the_root_loggers_files_are_opened_again_too(tmp_path: Path) -> None:
 # The configuration file
 
 
-def test_a_configuration_takes_the_place_of_standard_error_when_it_takes_effect(
+def test_a_configuration_replaces_standard_error_when_it_takes_effect(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure("error")
@@ -301,7 +299,7 @@ def test_a_configuration_takes_the_place_of_standard_error_when_it_takes_effect(
         ("log.toml", "[handlers.a]\nclass = 'x.y'", "is no logging configuration: .*x"),
     ],
 )
-def test_a_file_that_is_none_says_why(
+def test_an_invalid_file_gives_the_reason(
     tmp_path: Path, name: str, text: str | None, expected: str
 ) -> None:
     file = tmp_path / name

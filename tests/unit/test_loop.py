@@ -21,7 +21,7 @@ def cpus(monkeypatch):
     return have
 
 
-def test_with_the_gil_there_is_one_loop_and_the_settings_are_its_own(cpus):
+def test_with_the_gil_there_is_one_loop_with_all_settings(cpus):
     cpus(8, gil=True)
     assert share_out(Settings()) == [Settings()]
 
@@ -39,14 +39,14 @@ def test_with_the_gil_there_is_one_loop_and_the_settings_are_its_own(cpus):
         (1, {"loops": 3, "threads": 4}, [2, 1, 1]),
     ],
 )
-def test_without_it_there_is_one_for_each_cpu_as_far_as_threads_go(
+def test_without_the_gil_there_is_one_loop_for_each_cpu_and_no_more_than_threads(
     cpus, cpus_left, options, expected
 ):
     cpus(cpus_left, gil=False)
     assert [part.threads for part in share_out(replace(Settings(), **options))] == expected
 
 
-def test_connections_are_shared_out_to_the_last(cpus):
+def test_all_connections_are_divided_among_the_loops(cpus):
     cpus(4, gil=False)
     parts = share_out(replace(Settings(), max_connections=10))
     assert [part.max_connections for part in parts] == [3, 3, 2, 2]
@@ -65,7 +65,7 @@ def test_connections_are_shared_out_to_the_last(cpus):
         ({"loops": 3, "max_connections": 1}, False, "--loops is lowered from 3 to 1"),
     ],
 )
-def test_loops_of_no_use_or_that_cannot_start_are_logged(cpus, caplog, options, gil, told):
+def test_useless_loops_and_loops_that_cannot_start_are_logged(cpus, caplog, options, gil, told):
     cpus(4, gil=gil)
     with caplog.at_level(logging.WARNING, logger="picowsgi"):
         loop.warn(replace(Settings(), **options))

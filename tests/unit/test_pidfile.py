@@ -24,7 +24,7 @@ def test_a_pid_file_is_written_and_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "x", "-5", "0", "999999999"])
-def test_a_pid_file_that_names_nobody_is_replaced(tmp_path: Path, content: str) -> None:
+def test_a_pid_file_that_names_no_living_process_is_replaced(tmp_path: Path, content: str) -> None:
     path = tmp_path / "pid"
     path.write_text(content)
     PidFile(str(path)).write()
@@ -40,7 +40,7 @@ def test_a_pid_file_that_names_a_living_process_is_an_error(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["link", "endless", "pipe", "directory"])
-def test_a_pid_file_that_is_no_plain_file_is_not_read(tmp_path: Path, kind: str) -> None:
+def test_a_pid_file_that_is_not_a_regular_file_is_not_read(tmp_path: Path, kind: str) -> None:
     path, other = tmp_path / "pid", tmp_path / "other"
     other.write_text(f"{os.getppid()}\n")
     if kind == "link":
@@ -67,7 +67,7 @@ def test_a_pid_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         PidFile(str(tmp_path / "absent" / "pid")).write()
 
 
-def test_a_pid_file_makes_room_for_a_successors_and_comes_back(tmp_path: Path) -> None:
+def test_a_pid_file_makes_room_for_that_of_a_successor_and_returns(tmp_path: Path) -> None:
     path, old = tmp_path / "pid", tmp_path / "pid.old"
     file = PidFile(str(path))
     file.write()

@@ -42,7 +42,9 @@ def test_root_becomes_a_group_without_any_other(monkeypatch: pytest.MonkeyPatch)
     assert system.calls == [("setgroups", [6]), ("setgid", 6), ("setuid", 0)]
 
 
-def test_a_process_that_is_it_already_becomes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_already_has_the_identity_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     system = System(monkeypatch, 5, 6)
     Identity(5, 6, "eva").assume()
     assert system.calls == []
@@ -52,13 +54,13 @@ def test_a_process_that_is_it_already_becomes_nothing(monkeypatch: pytest.Monkey
             other.assume()
 
 
-def test_what_the_system_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_of_the_system_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     System(monkeypatch, 0, 0).refuses = True
     with pytest.raises(ConfigError, match="cannot become user 5, group 6: Operation not permitted"):
         Identity(5, 6, "eva").assume()
 
 
-def test_nobody_is_meant_by_empty_names() -> None:
+def test_empty_names_mean_no_identity() -> None:
     assert find_identity("", "") is None
 
 
@@ -88,7 +90,7 @@ def test_only_root_may_become_another_user(monkeypatch: pytest.MonkeyPatch) -> N
         identity.assume()
 
 
-def test_who_it_is_already_needs_no_rights() -> None:
+def test_the_current_user_needs_no_rights() -> None:
     identity = find_identity(str(os.geteuid()), str(os.getegid()))
     assert identity is not None
     identity.assume()

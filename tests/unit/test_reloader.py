@@ -61,13 +61,13 @@ def change(reloader: Reloader, path: Path, text: str) -> list[str]:
     return found
 
 
-def test_options_that_do_not_fit_are_refused(project: Path) -> None:
+def test_unsuitable_options_are_refused(project: Path) -> None:
     with pytest.raises(ConfigError, match="--reload: it cannot load again what --preload"):
         watched_files(Settings(preload=True))
     assert watched_files(Settings()).wants(str(project / "app.py"))
 
 
-def test_other_directories_and_patterns_can_be_named(project: Path) -> None:
+def test_options_name_other_directories_and_patterns(project: Path) -> None:
     other = project / "other"
     other.mkdir()
     files = watched_files(
@@ -77,7 +77,7 @@ def test_other_directories_and_patterns_can_be_named(project: Path) -> None:
     assert wanted == [True, True, False, False]
 
 
-def test_a_changed_file_is_told_once(make: Make, project: Path) -> None:
+def test_a_changed_file_is_reported_once(make: Make, project: Path) -> None:
     one = make()
     assert one.read_changes() == []
     assert not os.get_blocking(one.changes)
@@ -100,7 +100,9 @@ def test_a_change_may_fix_an_application_that_could_not_be_loaded(
     assert one.failure is None
 
 
-def test_a_watcher_that_ends_is_told_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_end_of_the_watcher_is_reported_once(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     one = make()
     os.kill(one._watcher, 9)
 
@@ -115,7 +117,7 @@ def test_a_watcher_that_ends_is_told_once(make: Make, caplog: pytest.LogCaptureF
         os.waitpid(one._watcher, os.WNOHANG)
 
 
-def test_closing_ends_the_watcher_and_leaves_nothing_open(project: Path) -> None:
+def test_close_ends_the_watcher_and_leaves_nothing_open(project: Path) -> None:
     before = open_descriptors()
     one = Reloader(Settings(), [])
     one.close()
@@ -149,7 +151,7 @@ def test_the_watcher_keeps_no_socket_open_and_no_signal_ends_it(make: Make) -> N
 # What workers share
 
 
-def test_connections_go_through_a_pair_that_does_not_wait_until_its_end(make: Make) -> None:
+def test_connections_go_through_a_pair_of_sockets_until_its_end(make: Make) -> None:
     source, target = make_pair = make().connections
     for end in make_pair:
         assert not end.getblocking()
@@ -158,7 +160,7 @@ def test_connections_go_through_a_pair_that_does_not_wait_until_its_end(make: Ma
     assert source.recv(10) == b"x"
 
 
-def test_after_the_transfer_nothing_goes_through(make: Make) -> None:
+def test_no_connection_goes_through_after_the_transfer(make: Make) -> None:
     one = make()
     one.end_transfer()
     one.end_transfer()
@@ -195,7 +197,7 @@ def test_a_worker_loads_the_application(make: Make) -> None:
     assert in_worker(one, work) == 7
 
 
-def test_a_worker_serves_the_reason_while_the_application_cannot_be_loaded(make: Make) -> None:
+def test_a_worker_serves_the_reason_when_the_application_cannot_be_loaded(make: Make) -> None:
     one = make()
     one.failure = AppImportError("it is broken", "Traceback")
     statuses: list[str] = []
@@ -209,7 +211,7 @@ def test_a_worker_serves_the_reason_while_the_application_cannot_be_loaded(make:
     assert in_worker(one, work) == 7
 
 
-def test_what_was_compiled_of_a_changed_file_is_removed(make: Make, project: Path) -> None:
+def test_the_compiled_file_of_a_changed_file_is_removed(make: Make, project: Path) -> None:
     one = make()
     change(one, project / "app.py", "VALUE = 22\n")
     compiled = Path(importlib.util.cache_from_source(str(project / "app.py")))
@@ -242,7 +244,7 @@ def test_an_error_of_the_import_is_raised(make: Make) -> None:
     assert in_worker(one, work) == 7
 
 
-def test_a_module_that_is_imported_late_is_watched_when_it_is_told(
+def test_a_module_that_is_imported_late_is_watched_after_the_report(
     make: Make, project: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -274,7 +276,7 @@ def test_a_module_that_is_imported_late_is_watched_when_it_is_told(
     assert project.exists()
 
 
-def test_many_files_are_told_in_few_pieces_that_stay_together(
+def test_many_files_are_reported_in_a_few_messages_that_stay_together(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, writer = os.pipe()

@@ -22,7 +22,7 @@ from picowsgi.wsgi.response import FileWrapper
 from support import TIMEOUT
 
 
-def test_a_guarded_application_calls_start_response_in_any_way() -> None:
+def test_a_guarded_application_can_call_start_response_with_any_arguments() -> None:
     called: list[tuple[object, ...]] = []
     written: list[bytes] = []
 
@@ -115,7 +115,7 @@ def test_an_application_is_interrupted(server: dict[str, Any], module: str) -> N
 
 
 @pytest.mark.skipif(not CAN_INTERRUPT, reason="PyPy cannot interrupt a thread")
-def test_the_servers_own_code_is_not_interrupted(server: dict[str, Any]) -> None:
+def test_the_code_of_the_server_is_not_interrupted(server: dict[str, Any]) -> None:
     application = named("app", APPLICATION)["application"]
     ours = named("picowsgi.wsgi.x", APPLICATION)["application"]
     assert Request(lambda wait: server["other"](application, wait)).interrupt() is None
@@ -124,7 +124,7 @@ def test_the_servers_own_code_is_not_interrupted(server: dict[str, Any]) -> None
 
 
 @pytest.mark.skipif(not CAN_INTERRUPT, reason="PyPy cannot interrupt a thread")
-def test_a_thread_that_is_in_the_server_at_this_moment_is_left_alone(
+def test_a_thread_that_is_in_the_server_at_that_moment_is_not_interrupted(
     server: dict[str, Any],
 ) -> None:
     spin = named("picowsgi.of.the.tests", "def spin(go):\n    while not go: pass")
@@ -149,7 +149,7 @@ def test_a_thread_that_is_in_the_server_at_this_moment_is_left_alone(
 
 
 @pytest.mark.skipif(not CAN_INTERRUPT, reason="PyPy cannot interrupt a thread")
-def test_interrupting_waits_for_an_application_that_leaves(server: dict[str, Any]) -> None:
+def test_the_interruption_waits_for_an_application_that_returns(server: dict[str, Any]) -> None:
     application = named("app", APPLICATION)["application"]
     guard = Guard(lambda _environ, _start: [])
     one = Request(lambda wait: server["serve"](application, wait))
@@ -186,7 +186,7 @@ def guarded(result: Any) -> tuple[Counted, Any]:
 
 
 @pytest.mark.parametrize("result", [[b"a"], (b"a",), FileWrapper(io.BytesIO())])
-def test_what_needs_no_application_any_more_comes_as_it_is(result: Any) -> None:
+def test_a_result_that_needs_no_more_of_the_application_is_returned_as_it_is(result: Any) -> None:
     guard, found = guarded(result)
     assert found is result
     assert guard.left == 1
@@ -212,7 +212,7 @@ def test_each_step_of_an_iterable_leaves_the_application() -> None:
     assert guard.left == 2, "expected an iterable without close() to be closed, too"
 
 
-def test_an_application_is_left_by_an_error_too() -> None:
+def test_an_error_also_leaves_the_application() -> None:
     class Items:
         def __iter__(self) -> Any:
             raise KeyError

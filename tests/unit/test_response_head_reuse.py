@@ -146,7 +146,7 @@ def outcome(encoder: HeadEncoder, status: Any, headers: Any) -> object:
 
 @pytest.mark.parametrize("before", REMEMBERED, ids=lambda given: str(len(given[1])))
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
-def test_a_head_is_that_of_its_own_status_and_headers(odd: Any, before: Any) -> None:
+def test_a_head_belongs_to_its_own_status_and_headers(odd: Any, before: Any) -> None:
     encoder = HeadEncoder()
     encoder.encode(*before)
     expected = outcome(HeadEncoder(), *odd())
@@ -156,7 +156,7 @@ def test_a_head_is_that_of_its_own_status_and_headers(odd: Any, before: Any) -> 
 
 
 @pytest.mark.parametrize("headers", [None, [], [(None, None)] * 2, [("", "")] * 2, [TEXT] * 2])
-def test_before_the_first_head_none_is_known(headers: Any) -> None:
+def test_before_the_first_head_no_head_is_reused(headers: Any) -> None:
     encoder = HeadEncoder()
     for _ in range(2):
         assert outcome(encoder, None, headers) is ResponseError
@@ -195,7 +195,7 @@ def test_plain_headers_that_are_repeated_are_encoded_once(count: int, status: st
     assert encoder.encode(str(status.encode(), "ascii"), headers()) is first
 
 
-def test_an_object_of_the_application_is_asked_once() -> None:
+def test_an_object_of_the_application_is_read_once() -> None:
     asked = []
 
     class Pair:
@@ -274,12 +274,12 @@ HOP_BY_HOP = ["Connection", "keep-alive", "TE", "Trailer", "Transfer-Encoding", 
 
 @pytest.mark.parametrize("value", [None, 5, b"close", ["close"], object(), ANY, Proxy()], ids=type)
 @pytest.mark.parametrize("name", HOP_BY_HOP)
-def test_a_hop_by_hop_header_whose_value_is_no_text_is_refused(name: str, value: Any) -> None:
+def test_a_hop_by_hop_header_whose_value_is_not_text_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ResponseError, match="not a pair of texts"):
         HeadEncoder().encode(OK, [TEXT, (name, value)])
 
 
-def test_an_object_that_cannot_be_shown_is_refused_all_the_same() -> None:
+def test_an_object_that_cannot_be_printed_is_refused_too() -> None:
     class Unshowable:
         def __repr__(self) -> str:
             raise RuntimeError("no")

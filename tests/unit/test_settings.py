@@ -91,7 +91,7 @@ def test_every_option_with_limits_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_the_limits_are_taken_and_what_is_beyond_is_refused(name: str) -> None:
+def test_the_limits_are_accepted_and_values_beyond_them_are_refused(name: str) -> None:
     option = OPTIONS[name]
     low, high = (option.convert(text) for text in LIMITS[name])
     step = 1e-4 if option.kind == "seconds" else 1
@@ -107,7 +107,7 @@ def test_help_shows_the_everyday_options() -> None:
     assert [name for name, option in OPTIONS.items() if option.everyday] == EVERYDAY.split()
 
 
-def test_lists_are_repeatable() -> None:
+def test_lists_can_be_repeated() -> None:
     assert [name for name, one in OPTIONS.items() if one.kind == "list"] == REPEATABLE.split()
 
 
@@ -123,6 +123,6 @@ def test_a_health_path_is_printable_ascii(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["health", "/a b", "/\xe9", "/a?b", "/a#b", "?", "#", " /a"])
-def test_what_is_no_health_path_is_refused(path: str) -> None:
+def test_an_invalid_health_path_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="begins with /, without"):
         OPTIONS["health"].convert(path)

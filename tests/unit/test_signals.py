@@ -59,7 +59,7 @@ def passes(code: str) -> str:
     return ended.stderr
 
 
-def test_numbers_come_in_their_order_and_what_was_noted_early_comes_first() -> None:
+def test_signals_keep_their_order_and_early_ones_come_first() -> None:
     passes("""
         one = Signals(ALL)
         same(one.take(), [])
@@ -76,7 +76,7 @@ def test_numbers_come_in_their_order_and_what_was_noted_early_comes_first() -> N
     """)
 
 
-def test_the_pipe_is_readable_when_there_is_a_number() -> None:
+def test_the_pipe_is_readable_when_there_is_a_signal() -> None:
     passes("""
         one = Signals(FEW)
         one.expect()
@@ -97,7 +97,7 @@ def test_the_pipe_is_readable_when_there_is_a_number() -> None:
 
 
 @pytest.mark.parametrize("begin", ["one.expect()", "one.expect()\n    one.install()"])
-def test_a_pipe_that_is_full_loses_a_signal_without_a_word(begin: str) -> None:
+def test_a_full_pipe_loses_a_signal_silently(begin: str) -> None:
     error = passes(f"""
     one = Signals(FEW)
     {begin}
@@ -108,7 +108,7 @@ def test_a_pipe_that_is_full_loses_a_signal_without_a_word(begin: str) -> None:
     assert error == ""
 
 
-def test_signals_of_others_are_not_taken() -> None:
+def test_signals_with_other_handlers_are_not_taken() -> None:
     passes("""
         signal.signal(signal.SIGUSR2, lambda *_: None)
         one = Signals(FEW)
@@ -119,7 +119,7 @@ def test_signals_of_others_are_not_taken() -> None:
     """)
 
 
-def test_before_all_is_loaded_a_stop_ends_the_process_as_usual() -> None:
+def test_a_stop_before_the_import_ends_the_process_as_usual() -> None:
     ended = run("""
         one = Signals(ALL)
         one.expect()
@@ -134,7 +134,7 @@ def test_before_all_is_loaded_a_stop_ends_the_process_as_usual() -> None:
     assert "KeyboardInterrupt" in ended.stderr
 
 
-def test_handlers_are_put_back() -> None:
+def test_handlers_are_restored() -> None:
     passes("""
         def mine(*_):
             pass
@@ -168,7 +168,7 @@ def test_a_handler_that_python_does_not_know_becomes_the_default() -> None:
     """)
 
 
-def test_outside_the_main_thread_signals_are_the_programs() -> None:
+def test_outside_the_main_thread_the_program_handles_signals() -> None:
     passes("""
         before = [signal.getsignal(number) for number in sorted(ALL)]
 
@@ -188,7 +188,7 @@ def test_outside_the_main_thread_signals_are_the_programs() -> None:
     """)
 
 
-def test_signals_can_be_held_back() -> None:
+def test_signals_can_be_blocked() -> None:
     passes("""
         one = Signals(ALL)
         one.expect()
@@ -270,7 +270,7 @@ def test_a_process_without_standard_error_has_no_stacks() -> None:
 # The end of a process that is there for the server alone
 
 
-def test_a_second_stop_does_not_disturb_the_end_of_the_process_for_some_seconds() -> None:
+def test_a_second_stop_does_not_disturb_the_exit_of_the_process_for_some_seconds() -> None:
     passes("""
         one = Signals(FEW, whole_process=True)
         one.expect()
@@ -290,7 +290,7 @@ def test_a_second_stop_does_not_disturb_the_end_of_the_process_for_some_seconds(
     assert ended.returncode == -15
 
 
-def test_the_patience_is_not_for_children_of_the_process() -> None:
+def test_the_delay_does_not_hold_for_children_of_the_process() -> None:
     passes("""
         one = Signals(FEW, whole_process=True)
         one.expect()
@@ -304,7 +304,7 @@ def test_the_patience_is_not_for_children_of_the_process() -> None:
     """)
 
 
-def test_a_stop_while_the_program_ends_is_ignored_unless_it_goes_on() -> None:
+def test_a_stop_while_the_program_ends_is_ignored_unless_the_program_continues() -> None:
     for outlives in ("", "one.outlive_exit()"):
         passes(f"""
             one = Signals(FEW, whole_process=True)
@@ -323,7 +323,7 @@ def test_a_stop_while_the_program_ends_is_ignored_unless_it_goes_on() -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_first_process_of_a_container_ends_by_a_stop_while_it_loads(whole: bool) -> None:
+def test_a_stop_ends_the_first_process_of_a_container_while_it_loads(whole: bool) -> None:
     ended = run(f"""
         signals._INIT = os.getpid()
         one = Signals(FEW, whole_process={whole})
@@ -369,7 +369,7 @@ def test_a_child_of_the_application_has_the_default_handlers_and_no_pipe() -> No
     )
 
 
-def test_what_was_held_back_before_a_fork_is_so_afterwards() -> None:
+def test_a_signal_that_was_blocked_before_a_fork_is_blocked_afterwards() -> None:
     passes(
         CHILD
         + """
@@ -384,7 +384,7 @@ def test_what_was_held_back_before_a_fork_is_so_afterwards() -> None:
     )
 
 
-def test_a_signal_that_comes_during_the_fork_is_the_parents() -> None:
+def test_the_parent_handles_a_signal_that_arrives_during_the_fork() -> None:
     passes(
         CHILD
         + """
@@ -399,7 +399,7 @@ def test_a_signal_that_comes_during_the_fork_is_the_parents() -> None:
     )
 
 
-def test_a_child_of_a_child_has_what_its_parent_gives_it() -> None:
+def test_a_child_of_a_child_has_the_handlers_of_its_parent() -> None:
     passes("""
         def mine(*_):
             pass
@@ -426,7 +426,7 @@ def test_a_child_of_a_child_has_what_its_parent_gives_it() -> None:
     """)
 
 
-def test_handlers_that_are_gone_are_not_for_children() -> None:
+def test_children_do_not_restore_removed_handlers() -> None:
     passes("""
         one = Signals(ALL)
         one.expect()

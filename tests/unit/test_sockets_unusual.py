@@ -47,7 +47,7 @@ def unix(path: Path, access: FilePermissions | None = None) -> UnixListener:
 # Whose socket it is
 
 
-def test_sockets_that_it_opens_are_its_own_and_those_that_are_passed_are_not(
+def test_opened_sockets_belong_to_the_process_and_passed_ones_do_not(
     opened: list[socket.socket], tmp_path: Path
 ) -> None:
     opened.append(open_bind(Bind("tcp", host="127.0.0.1", port=0), 5, opened))
@@ -59,7 +59,7 @@ def test_sockets_that_it_opens_are_its_own_and_those_that_are_passed_are_not(
         assert not is_ours(passed)
 
 
-def test_the_backlog_of_its_own_sockets_alone_is_closed() -> None:
+def test_only_the_backlog_of_own_sockets_is_closed() -> None:
     class Noted(Listener):
         calls: list[int]
 
@@ -81,7 +81,7 @@ def test_the_backlog_of_its_own_sockets_alone_is_closed() -> None:
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_a_listener_of_a_former_process_is_adopted(tmp_path: Path, ours: bool) -> None:
+def test_a_listener_of_an_earlier_process_is_adopted(tmp_path: Path, ours: bool) -> None:
     path = tmp_path / "s"
     first = unix(path)
     number = os.dup(first.fileno())
@@ -98,7 +98,7 @@ def test_a_listener_of_a_former_process_is_adopted(tmp_path: Path, ours: bool) -
         other.close()
 
 
-def test_a_socket_that_is_inherited_is_so_no_more() -> None:
+def test_an_inherited_socket_is_not_inherited_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.set_inheritable(True)
         prepare(sock)
@@ -126,7 +126,7 @@ def test_ports_below_1024_are_privileged(
     assert caught.value.errno == number
 
 
-def test_a_socket_of_another_kind_in_the_way_is_named_as_the_system_does(tmp_path: Path) -> None:
+def test_the_error_for_a_socket_of_another_type_is_that_of_the_system(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(str(path))
@@ -135,7 +135,7 @@ def test_a_socket_of_another_kind_in_the_way_is_named_as_the_system_does(tmp_pat
     assert path.exists()
 
 
-def test_a_server_whose_backlog_is_full_is_not_waited_for(tmp_path: Path) -> None:
+def test_the_check_does_not_wait_for_a_server_with_a_full_backlog(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
@@ -157,7 +157,7 @@ def test_a_server_whose_backlog_is_full_is_not_waited_for(tmp_path: Path) -> Non
     assert path.exists()
 
 
-def test_a_socket_that_cannot_be_set_up_is_closed(
+def test_a_socket_whose_setup_fails_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[socket.socket] = []
@@ -222,7 +222,7 @@ def replaced(path: Path) -> UnixListener:
 
 
 @pytest.mark.parametrize("name", [False, True])
-def test_a_file_in_the_place_of_the_sockets_is_refused_and_left_alone(
+def test_a_file_that_replaces_a_socket_is_refused_and_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: bool
 ) -> None:
     path = tmp_path / "s"
@@ -239,7 +239,7 @@ def test_a_file_in_the_place_of_the_sockets_is_refused_and_left_alone(
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
-def test_where_a_file_cannot_be_held_no_link_is_followed(
+def test_no_link_is_followed_when_a_file_cannot_be_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
@@ -255,7 +255,7 @@ def test_where_a_file_cannot_be_held_no_link_is_followed(
     assert given == [(path, 5, 6, how), (path, 0o600, how)]
 
 
-def test_a_file_that_is_gone_is_nothing_to_remove(tmp_path: Path) -> None:
+def test_a_missing_file_needs_no_removal(tmp_path: Path) -> None:
     path = tmp_path / "s"
     one = unix(path)
     path.unlink()
@@ -267,7 +267,7 @@ def test_a_file_that_is_gone_is_nothing_to_remove(tmp_path: Path) -> None:
     assert path.exists(), "expected another file to stay"
 
 
-def test_a_relative_path_holds_after_a_change_of_directory(
+def test_a_relative_path_is_valid_after_a_change_of_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

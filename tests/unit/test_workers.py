@@ -75,7 +75,7 @@ def running(site: Site) -> list[int]:
     return [one.pid for one in site.started if not one.over and not one.stopping]
 
 
-def test_it_is_ready_when_all_that_are_wanted_are() -> None:
+def test_the_server_is_ready_when_all_wanted_workers_are() -> None:
     site = Site()
     site.step()
     assert running(site) == [1, 2]
@@ -86,7 +86,7 @@ def test_it_is_ready_when_all_that_are_wanted_are() -> None:
     assert site.workers.ready
 
 
-def test_a_reload_stops_the_old_ones_when_all_new_ones_are_ready() -> None:
+def test_a_reload_stops_the_old_workers_when_all_new_workers_are_ready() -> None:
     site = Site()
     site.step()
     site.serve()
@@ -101,7 +101,7 @@ def test_a_reload_stops_the_old_ones_when_all_new_ones_are_ready() -> None:
     assert not site.workers.reloading
 
 
-def test_a_reload_during_a_reload_follows_it() -> None:
+def test_a_second_reload_waits_for_the_first() -> None:
     site = Site(target=1)
     site.step()
     site.serve()
@@ -117,7 +117,7 @@ def test_a_reload_during_a_reload_follows_it() -> None:
     assert not site.workers.reloading
 
 
-def test_a_reload_that_fails_leaves_the_old_ones() -> None:
+def test_a_failed_reload_keeps_the_old_workers() -> None:
     site = Site()
     site.step()
     site.serve()
@@ -131,7 +131,7 @@ def test_a_reload_that_fails_leaves_the_old_ones() -> None:
     assert len(site.started) == 4, "nothing is tried again"
 
 
-def test_a_failure_before_any_was_ready_ends_all() -> None:
+def test_a_failure_before_any_worker_is_ready_ends_all() -> None:
     site = Site()
     site.step()
     site.started[0].failure = AppImportError("broken")
@@ -142,7 +142,7 @@ def test_a_failure_before_any_was_ready_ends_all() -> None:
     assert len(site.started) == 2
 
 
-def test_one_that_dies_is_replaced_at_once_and_then_ever_later() -> None:
+def test_a_worker_that_dies_is_replaced_at_once_and_then_with_growing_delays() -> None:
     site = Site(target=1)
     site.step()
     site.serve()
@@ -158,7 +158,7 @@ def test_one_that_dies_is_replaced_at_once_and_then_ever_later() -> None:
     assert waits == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6]
 
 
-def test_the_delay_is_bounded_and_forgotten_after_a_good_minute() -> None:
+def test_the_delay_has_a_maximum_and_is_reset_after_a_minute_without_an_accident() -> None:
     respawn = Respawn()
     for _ in range(40):
         respawn.failed(100.0)
@@ -167,7 +167,7 @@ def test_the_delay_is_bounded_and_forgotten_after_a_good_minute() -> None:
     assert respawn.due == 161.0
 
 
-def test_a_worker_that_is_due_is_stopped_when_another_is_ready() -> None:
+def test_a_worker_that_is_due_for_replacement_stops_when_another_is_ready() -> None:
     site = Site()
     site.step()
     site.serve()
@@ -178,7 +178,7 @@ def test_a_worker_that_is_due_is_stopped_when_another_is_ready() -> None:
     assert running(site) == [2, 3]
 
 
-def test_one_more_and_one_less_but_never_none() -> None:
+def test_one_more_and_one_less_but_never_no_worker() -> None:
     site = Site()
     site.step()
     site.serve()
@@ -191,7 +191,7 @@ def test_one_more_and_one_less_but_never_none() -> None:
     assert running(site) == [3]
 
 
-def test_one_that_does_not_end_in_time_is_killed() -> None:
+def test_a_worker_that_does_not_exit_in_time_is_killed() -> None:
     site = Site(settings=Settings(timeout_worker=0, timeout_graceful=10.0))
     site.step()
     site.serve()
@@ -204,7 +204,7 @@ def test_one_that_does_not_end_in_time_is_killed() -> None:
     assert site.workers.over
 
 
-def test_a_stop_that_is_repeated_changes_nothing() -> None:
+def test_a_repeated_stop_changes_nothing() -> None:
     site = Site(settings=Settings(timeout_worker=0, timeout_graceful=10.0))
     site.step()
     site.serve()
@@ -218,7 +218,7 @@ def test_a_stop_that_is_repeated_changes_nothing() -> None:
     assert site.started[0].over
 
 
-def test_a_stop_does_not_shorten_the_time_of_one_that_drains_already() -> None:
+def test_a_stop_does_not_shorten_the_time_of_a_worker_that_already_drains() -> None:
     site = Site(target=1, settings=Settings(timeout_worker=0, timeout_graceful=10.0))
     site.step()
     site.serve()
@@ -234,7 +234,7 @@ def test_a_stop_does_not_shorten_the_time_of_one_that_drains_already() -> None:
     assert not old.over
 
 
-def test_what_is_to_end_now_is_cut_and_killed_soon() -> None:
+def test_an_immediate_stop_cuts_requests_and_kills_soon() -> None:
     site = Site()
     site.step()
     site.serve()
@@ -245,7 +245,7 @@ def test_what_is_to_end_now_is_cut_and_killed_soon() -> None:
     assert all(one.over for one in site.started)
 
 
-def test_one_that_a_signal_stops_is_replaced_while_it_drains() -> None:
+def test_a_worker_that_a_signal_stops_is_replaced_during_its_drain() -> None:
     site = Site(settings=Settings(timeout_worker=0, timeout_graceful=10.0))
     site.step()
     site.serve()
@@ -258,7 +258,7 @@ def test_one_that_a_signal_stops_is_replaced_while_it_drains() -> None:
     assert first.over, "it has as much time as any other"
 
 
-def test_the_end_of_one_that_a_signal_has_stopped_is_no_accident() -> None:
+def test_the_exit_of_a_worker_that_a_signal_has_stopped_is_no_accident() -> None:
     site = Site(target=1)
     site.step()
     site.serve()
@@ -271,7 +271,7 @@ def test_the_end_of_one_that_a_signal_has_stopped_is_no_accident() -> None:
     assert running(site) == [3], "expected the first accident to be the first"
 
 
-def test_silence_of_a_worker_ends_it_unless_this_process_was_deaf() -> None:
+def test_silence_ends_a_worker_unless_the_supervisor_did_not_listen() -> None:
     site = Site(target=1, settings=Settings(timeout_worker=10.0))
     site.step()
     site.serve()
@@ -286,7 +286,7 @@ def test_silence_of_a_worker_ends_it_unless_this_process_was_deaf() -> None:
     assert one.over
 
 
-def test_a_process_that_cannot_be_started_at_first_is_an_error_and_later_a_delay() -> None:
+def test_a_process_that_cannot_start_is_an_error_at_first_and_a_delay_later() -> None:
     site = Site(target=1)
 
     def refuse() -> Fake:
@@ -302,7 +302,7 @@ def test_a_process_that_cannot_be_started_at_first_is_an_error_and_later_a_delay
     assert not site.workers.reloading
 
 
-def test_a_restart_does_not_wait_for_the_new_ones() -> None:
+def test_a_restart_does_not_wait_for_the_new_workers() -> None:
     site = Site()
     site.step()
     site.serve()
@@ -320,7 +320,7 @@ def test_a_restart_does_not_wait_for_the_new_ones() -> None:
     )
 
 
-def test_a_failure_that_is_reported_ends_nothing() -> None:
+def test_a_reported_failure_ends_nothing() -> None:
     site = Site(target=1)
     told: list[AppImportError] = []
     site.workers.on_failure = told.append
@@ -362,13 +362,13 @@ class Threads(Member):
         return self.over
 
 
-def test_a_new_fleet_neither_reloads_nor_stops_nor_has_failed() -> None:
+def test_new_workers_have_neither_a_reload_nor_a_stop_nor_a_failure() -> None:
     fleet = Site().workers
     flags = (fleet.ready, fleet.reloading, fleet.stopping, fleet.failed, fleet.over)
     assert not any(flags)
 
 
-def test_what_exists_already_counts_and_ends_all_by_its_accident() -> None:
+def test_an_existing_member_counts_and_its_accident_ends_all() -> None:
     fleet = Workers(Settings(), None, 1)
     threads, child = Threads(), Fake(1)
     fleet.adopt(threads)
@@ -386,7 +386,7 @@ def test_what_exists_already_counts_and_ends_all_by_its_accident() -> None:
     assert fleet.over
 
 
-def test_the_end_of_threads_that_were_stopped_is_no_failure() -> None:
+def test_the_exit_of_stopped_threads_is_no_failure() -> None:
     fleet = Workers(Settings(), None, 1)
     threads = Threads()
     fleet.adopt(threads)
@@ -396,7 +396,7 @@ def test_the_end_of_threads_that_were_stopped_is_no_failure() -> None:
     assert (fleet.over, fleet.failed) == (True, False)
 
 
-def test_an_end_at_once_stops_the_fleet_and_limits_its_time() -> None:
+def test_an_immediate_end_stops_all_workers_and_limits_their_time() -> None:
     site = Site(target=1)
     site.step()
     site.serve()
@@ -407,7 +407,7 @@ def test_an_end_at_once_stops_the_fleet_and_limits_its_time() -> None:
     assert site.started[0].kill_at == site.now + 3.0, "expected the sooner of the two"
 
 
-def test_killing_all_waits_for_the_processes_and_not_for_threads() -> None:
+def test_kill_all_waits_for_the_processes_and_not_for_threads() -> None:
     waited: list[bool] = []
 
     class Waited(Fake):
@@ -425,7 +425,7 @@ def test_killing_all_waits_for_the_processes_and_not_for_threads() -> None:
 
 
 @pytest.mark.parametrize("again", ["reload", "restart"])
-def test_a_new_application_is_not_made_to_wait_for_the_accidents_of_the_old(again: str) -> None:
+def test_a_new_application_does_not_wait_for_accidents_of_the_old_one(again: str) -> None:
     site = Site(target=1)
     site.step()
     for _ in range(4):
@@ -441,7 +441,7 @@ def test_a_new_application_is_not_made_to_wait_for_the_accidents_of_the_old(agai
     assert len(running(site)) == 1
 
 
-def test_a_reload_by_another_way_has_one_of_it_and_comes_back_if_it_fails() -> None:
+def test_a_reload_by_program_starts_one_program_and_comes_back_when_it_fails() -> None:
     site = Site(target=3)
     site.step()
     site.serve()
@@ -463,7 +463,7 @@ def test_a_reload_by_another_way_has_one_of_it_and_comes_back_if_it_fails() -> N
     assert len(others) == 1
 
 
-def test_a_reload_that_was_asked_for_twice_is_not_tried_after_it_has_failed() -> None:
+def test_a_second_reload_is_not_tried_after_the_first_has_failed() -> None:
     site = Site(target=1)
     site.step()
     site.serve()
@@ -481,7 +481,7 @@ def test_a_reload_that_was_asked_for_twice_is_not_tried_after_it_has_failed() ->
     assert running(site) == [3]
 
 
-def test_a_restart_leaves_alone_what_drains_already() -> None:
+def test_a_restart_does_not_stop_draining_workers_again() -> None:
     site = Site(target=2)
     site.step()
     site.serve()
@@ -492,7 +492,7 @@ def test_a_restart_leaves_alone_what_drains_already() -> None:
     assert (first.asked, second.asked) == (0, 1)
 
 
-def test_after_a_restart_a_process_that_cannot_load_has_a_second_to_end() -> None:
+def test_after_a_restart_a_process_that_cannot_load_has_a_second_to_exit() -> None:
     site = Site(target=2, settings=Settings(timeout_worker=0, timeout_graceful=30.0))
     site.step()
     site.started[0].ready = True
@@ -504,20 +504,20 @@ def test_after_a_restart_a_process_that_cannot_load_has_a_second_to_end() -> Non
 # When something is due
 
 
-def test_without_anything_due_the_wait_has_no_end() -> None:
+def test_without_a_task_the_wait_has_no_limit() -> None:
     fleet = Workers(Settings(), None, 1)
     assert fleet.wait_for(1000.0) == math.inf
     fleet.adopt(Threads())
     assert fleet.wait_for(1000.0) == math.inf
 
 
-def test_processes_are_looked_at_every_second() -> None:
+def test_processes_are_checked_every_second() -> None:
     site = Site(target=1)
     site.step()
     assert site.workers.wait_for(site.now) == 1.0
 
 
-def test_the_time_of_a_kill_ends_the_wait_and_one_that_is_past_is_no_wait() -> None:
+def test_the_time_of_a_kill_limits_the_wait_and_a_past_one_means_no_wait() -> None:
     fleet = Workers(Settings(), None, 1)
     one = Threads()
     fleet.adopt(one)
@@ -526,7 +526,7 @@ def test_the_time_of_a_kill_ends_the_wait_and_one_that_is_past_is_no_wait() -> N
     assert fleet.wait_for(1008.0) == 0.0
 
 
-def test_what_is_missing_ends_the_wait_when_it_may_be_started() -> None:
+def test_a_due_start_limits_the_wait() -> None:
     site = Site(target=1)
     assert site.workers.wait_for(site.now) == 0.0
     site.step()
@@ -549,7 +549,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return found
 
 
-def test_the_log_names_what_becomes_of_each(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_shows_each_event_of_a_worker(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "picowsgi")
     site = Site(target=2, settings=Settings(timeout_worker=0, timeout_graceful=10.0))
     site.step()

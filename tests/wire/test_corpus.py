@@ -61,19 +61,21 @@ def target_of(serve_module: Callable[..., Server]) -> TargetOf:
 
 
 @every_case
-def test_a_case_sent_whole(case: Case, target_of: TargetOf) -> None:
+def test_a_case_gets_its_responses_when_sent_whole(case: Case, target_of: TargetOf) -> None:
     run(case, target_of(case), [case.data], "whole")
 
 
 @every_case
-def test_a_case_sent_one_byte_at_a_time(case: Case, target_of: TargetOf) -> None:
+def test_a_case_gets_its_responses_when_sent_one_byte_at_a_time(
+    case: Case, target_of: TargetOf
+) -> None:
     size = 1 if len(case.data) <= LONG else len(case.data) // 200
     pieces = [case.data[at : at + size] for at in range(0, len(case.data), size)]
     run(case, target_of(case), pieces, f"in pieces of {size}")
 
 
 @every_case
-def test_a_case_sent_in_random_splits(case: Case, target_of: TargetOf) -> None:
+def test_a_case_gets_its_responses_when_split_at_random(case: Case, target_of: TargetOf) -> None:
     for number in range(SPLITS):
         random = Random(f"{SEED}:{case.id}:{number}")
         cuts = sorted(random.sample(range(1, len(case.data)), random.randint(1, 2)))
@@ -82,7 +84,9 @@ def test_a_case_sent_in_random_splits(case: Case, target_of: TargetOf) -> None:
 
 
 @every_case
-def test_a_case_followed_by_another_request(case: Case, target_of: TargetOf) -> None:
+def test_a_case_followed_by_another_request_gets_its_responses(
+    case: Case, target_of: TargetOf
+) -> None:
     if case.half_close:
         run(case, target_of(case), [case.data], "whole")
     else:
@@ -90,7 +94,7 @@ def test_a_case_followed_by_another_request(case: Case, target_of: TargetOf) -> 
 
 
 @every_closing_case
-def test_a_closing_case_followed_by_garbage(case: Case, target_of: TargetOf) -> None:
+def test_a_case_that_closes_ignores_the_bytes_after_it(case: Case, target_of: TargetOf) -> None:
     if case.half_close:
         return
     garbage = Random(f"{SEED}:{case.id}").randbytes(300)

@@ -22,7 +22,7 @@ FRAMED = [
 
 
 @pytest.mark.parametrize(("framing", "content"), FRAMED)
-def test_the_interim_answer_comes_once_before_the_content(
+def test_the_interim_response_comes_once_before_the_content(
     serve: Callable[..., Server], framing: bytes, content: bytes
 ) -> None:
     with connect(serve(Observer())) as client:
@@ -36,7 +36,7 @@ def test_the_interim_answer_comes_once_before_the_content(
 
 
 @pytest.mark.parametrize(("framing", "content"), FRAMED)
-def test_the_interim_answer_comes_once_when_the_content_comes_in_pieces(
+def test_the_interim_response_comes_once_when_the_content_comes_in_pieces(
     serve: Callable[..., Server], framing: bytes, content: bytes
 ) -> None:
     with connect(serve(Observer())) as client:
@@ -49,7 +49,7 @@ def test_the_interim_answer_comes_once_when_the_content_comes_in_pieces(
         assert seen_in(response).content == b"hello"
 
 
-def test_a_request_without_the_field_gets_no_interim_answer(serve: Callable[..., Server]) -> None:
+def test_a_request_without_the_field_gets_no_interim_response(serve: Callable[..., Server]) -> None:
     with connect(serve(Observer())) as client:
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
         client.send(b"hello")
@@ -66,7 +66,7 @@ def test_content_over_the_limit_is_refused_instead_of_asked_for(
         client.read_nothing_more()
 
 
-def test_an_expected_content_waits_behind_the_answers_to_earlier_requests(
+def test_an_expected_content_waits_behind_the_responses_to_earlier_requests(
     serve: Callable[..., Server],
 ) -> None:
     with connect(serve(Observer())) as client:

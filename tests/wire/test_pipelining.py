@@ -118,7 +118,7 @@ def test_five_thousand_pipelined_requests_are_answered_while_they_are_sent(
             assert path == f"/{number % COUNT}", f"expected request {number % COUNT}, got {path}"
 
 
-def test_a_thousand_requests_one_after_the_other_on_one_connection(server: Server) -> None:
+def test_one_connection_serves_a_thousand_requests_one_after_the_other(server: Server) -> None:
     with connect(server) as client:
         for number in range(1000):
             client.send(b"GET /?%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
@@ -128,7 +128,7 @@ def test_a_thousand_requests_one_after_the_other_on_one_connection(server: Serve
 
 @pytest.mark.parametrize("data", [WITH_LENGTH, CHUNKED], ids=["length", "chunked"])
 @pytest.mark.parametrize("ending", ["close", "half_close", "reset"])
-def test_a_request_cut_off_anywhere_leaves_no_descriptor(
+def test_a_request_that_is_cut_anywhere_leaves_no_descriptor_open(
     server: Server, data: bytes, ending: str
 ) -> None:
     with no_descriptor_more(server):
@@ -141,7 +141,7 @@ def test_a_request_cut_off_anywhere_leaves_no_descriptor(
 
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
-def test_a_client_that_goes_away_before_its_answers_leaves_no_descriptor(
+def test_a_client_that_disconnects_before_its_responses_leaves_no_descriptor_open(
     server: Server, ending: str
 ) -> None:
     with no_descriptor_more(server):
