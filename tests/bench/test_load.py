@@ -1,4 +1,4 @@
-"""How the benchmark asks, verifies and loads servers, against real ones."""
+"""The benchmark requests, verifies and loads real servers."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_frameworks_give_the_right_answers_in_a_started_server(name: str) ->
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[int]:
-    """A port where one connection gets these bytes for what it sends, and is closed."""
+    """A port where one connection gets these bytes for each request, and is closed."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -243,7 +243,7 @@ def open_loop(application: Callable[..., Any], rate: int, seconds: float) -> Ite
 
 
 @pytest.mark.measured
-@pytest.mark.unsanitized  # as the next three: its compiler would run with the sanitizers' library
+@pytest.mark.unsanitized  # also the next three: its compiler would run with the sanitizers' library
 def test_an_open_loop_sends_each_request_when_it_is_due() -> None:
     with open_loop(plain.hello, 500, 0.5) as seen:
         assert seen.requests == 250
@@ -263,7 +263,7 @@ def test_a_stall_is_charged_to_all_requests_that_were_due_during_it() -> None:
 
     with open_loop(stalls_once, 500, 1) as seen:
         assert seen.requests == 500
-        # 200 were due in the stall, and waited for 0.2 s on the average.
+        # 200 were due in the stall, and waited for 0.2 s on average.
         assert seen.latency["90"] > 100_000
         assert seen.latency["100"] > 390_000
 
@@ -299,7 +299,7 @@ def test_the_idle_scenario_counts_the_connections_that_stay_open() -> None:
         pytest.raises(BenchError, match="idle connection"),
         load.idle_connections(server.port, request, 20, plain.HELLO),
     ):
-        time.sleep(0.5)  # the server's time-out is what is waited for
+        time.sleep(0.5)  # the test waits for the server's timeout
 
 
 @pytest.mark.unsanitized

@@ -1,4 +1,4 @@
-"""The numbers in README.md and docs/: made of the results files that are beside them."""
+"""The numbers in README.md and docs/ come from the results files beside them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 def test_the_published_pages_agree_with_the_results(page: Path) -> None:
     text = (PROJECT / page).read_text("utf-8")
     assert "<!-- bench: ratios -->" in text, f"expected {page} to have the table of ratios"
-    assert fill(text, published(PROJECT)) == text, "expected what `bench publish` writes"
+    assert fill(text, published(PROJECT)) == text, "expected the text that `bench publish` writes"
 
 
 def sample(root: Path, version: str, cpu: float) -> Path:

@@ -1,4 +1,4 @@
-"""What the benchmark makes of its numbers: ratios, targets, comparisons and reports."""
+"""The benchmark computes ratios, targets, comparisons and reports from its numbers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_summary_is_the_median_and_half_the_distance_of_the_extremes() -> None
 
 
 def test_a_ratio_is_computed_within_each_round_before_the_median() -> None:
-    """The machine was half as fast in the second round, for both: their ratio is the same."""
+    """The machine was half as fast in the second round, for both: the ratio does not change."""
     sample = results(
         three_rounds("picowsgi", [8.0, 16.0, 8.8]) + three_rounds("bjoern", [10.0, 20.0, 10.0])
     )
@@ -159,9 +159,9 @@ def test_the_command_names_what_got_slower_and_exits_with_1(tmp_path: Path) -> N
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     results(three_rounds("picowsgi", [10.0] * 3)).write(before)
     results(three_rounds("picowsgi", [12.0] * 3)).write(after)
-    told = CliRunner().invoke(main, ["compare", str(before), str(after)])
-    assert told.exit_code == 1
-    assert re.search(r"hello \| CPU time.* \| 10 \| 12 \| \+20\.0% .*slower", told.output)
+    done = CliRunner().invoke(main, ["compare", str(before), str(after)])
+    assert done.exit_code == 1
+    assert re.search(r"hello \| CPU time.* \| 10 \| 12 \| \+20\.0% .*slower", done.output)
     same = CliRunner().invoke(main, ["compare", str(before), str(before)])
     assert same.exit_code == 0, same.output
     nothing = CliRunner().invoke(main, ["compare", str(before), str(after), "--server", "bjoern"])
@@ -173,7 +173,7 @@ def test_the_command_names_what_got_slower_and_exits_with_1(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(PYPY, reason="matplotlib is not installed on PyPy: the harness needs CPython")
-@pytest.mark.unsanitized  # matplotlib's own code is not ours to check, and slow there
+@pytest.mark.unsanitized  # matplotlib's own code is slow there, and not ours to check
 def test_a_report_has_every_result_and_needs_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     calls = {"recvfrom": 1.0, "writev": 1.0}
@@ -222,10 +222,10 @@ def test_a_report_has_every_result_and_needs_no_other_file(tmp_path: Path) -> No
 def test_the_command_can_print_the_targets_alone(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     results(three_rounds("picowsgi", [12.0]) + three_rounds("bjoern", [10.0])).write(path)
-    told = CliRunner().invoke(main, ["report", "--targets", str(path)])
-    assert told.exit_code == 0, told.output
-    assert "| bjoern | 0.80 | 1.200 ± 0.0% | no |" in told.output
-    assert told.output.count("\n") == len(TARGETS) + 2
+    done = CliRunner().invoke(main, ["report", "--targets", str(path)])
+    assert done.exit_code == 0, done.output
+    assert "| bjoern | 0.80 | 1.200 ± 0.0% | no |" in done.output
+    assert done.output.count("\n") == len(TARGETS) + 2
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
 
 

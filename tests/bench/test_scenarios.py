@@ -96,7 +96,9 @@ def test_the_application_waits_as_long_as_the_path_asks() -> None:
 def test_an_application_that_does_not_wait_does_not_yield(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(plain.time, "sleep", lambda seconds: pytest.fail("it has slept"))
+    monkeypatch.setattr(
+        plain.time, "sleep", lambda seconds: pytest.fail("the application to sleep")
+    )
     assert answer(plain.wait, "/0") == b"waited      0 us\n"
 
 
@@ -114,7 +116,7 @@ def test_a_greater_share_is_better() -> None:
     assert "share" in MORE_IS_BETTER
 
 
-@pytest.mark.unsanitized  # matplotlib's own code is not ours to check, and slow there
+@pytest.mark.unsanitized  # matplotlib's own code is slow there, and not ours to check
 def test_a_report_orders_the_servers_by_throughput_in_scenarios_with_threads(
     tmp_path: Path,
 ) -> None:

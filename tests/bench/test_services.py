@@ -1,4 +1,4 @@
-"""What the applications of the benchmark need beside them: a database stand-in and PostgreSQL."""
+"""Services for applications of the benchmark: a stand-in for a database, and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_stand_in_reads_a_query_in_pieces_and_refuses_an_invalid_one() -> No
     with stand_in() as path:
         with connected(path) as client:
             client.sendall(b"12")
-            time.sleep(0.01)  # so that it comes apart
+            time.sleep(0.01)  # so that the query arrives in pieces
             client.sendall(b"34\n")
             assert client.recv(100) == b"item 1234\n"
         for wrong in (b"x" * 64, b"1\n2\n"):
@@ -106,8 +106,8 @@ def test_no_other_client_gets_the_answer_to_a_client_that_disconnected() -> None
     with stand_in() as path:
         for number in range(100):
             with connected(path) as gone:
-                gone.sendall(b"gone\n")  # and does not wait for its answer
-            time.sleep(0.0002)  # so that its end is seen first, and its answer is not due
+                gone.sendall(b"gone\n")  # and does not wait for its response
+            time.sleep(0.0002)  # so that the stand-in sees the end before the response is due
             with connected(path) as client:
                 client.sendall(b"%d\n" % number)
                 assert client.recv(100) == b"item %d\n" % number
@@ -181,10 +181,10 @@ def test_the_application_asks_for_twenty_rows_on_a_connection_of_the_pool(
     made = []
 
     class Pool:
-        """psycopg_pool.ConnectionPool, as far as the application uses it."""
+        """The part of psycopg_pool.ConnectionPool that the application uses."""
 
         def __init__(self, where: str, **options: Any) -> None:
-            time.sleep(0.01)  # it connects: other threads run
+            time.sleep(0.01)  # while it connects, other threads run
             made.append((where, options["max_size"]))
 
         @contextmanager
@@ -219,12 +219,12 @@ def test_the_application_asks_for_twenty_rows_on_a_connection_of_the_pool(
 def test_a_scenario_is_left_out_when_its_service_cannot_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     monkeypatch.setattr(install, "find_program", lambda name: None)
     asked = [SCENARIOS["hello"], SCENARIOS["postgres"]]
-    left_out = services.prepare(HERE, [SERVERS["picowsgi"]], asked, told.append)
+    left_out = services.prepare(HERE, [SERVERS["picowsgi"]], asked, messages.append)
     assert left_out == {"postgres": "postgres is missing: apt-get install postgresql"}
-    assert told == ["postgres is left out: postgres is missing: apt-get install postgresql"]
+    assert messages == ["postgres is left out: postgres is missing: apt-get install postgresql"]
     assert services.requirements(asked) == ["psycopg"]
 
 

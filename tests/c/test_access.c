@@ -1,4 +1,4 @@
-/* csrc/access.c: the lines of the access log. No bytes from outside can change their form. */
+/* csrc/access.c: the lines of the access log. No bytes from a client can change their form. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -303,7 +303,7 @@ static void lines_without_room_are_dropped_whole_and_counted(void)
     test_client client = site_connect(&site);
     ask(&client, MANY, 'a');
     pw_incident incident;
-    CHECK(!pw_incident_take(site.server, &incident)); /* not before it goes on */
+    CHECK(!pw_incident_take(site.server, &incident)); /* not before the file takes bytes again */
     read_socket(&lines);
     pw_server_log_to(site.server, ours);
     REQUIRE(pw_incident_take(site.server, &incident));
@@ -333,7 +333,7 @@ static void bytes_that_are_never_written_are_counted_at_the_end(void)
     int64_t lost = pw_server_log_end(site.server, 100, 1);
     read_socket(&lines);
     CHECK_INT(lines.size / LINE_SIZE + (size_t)lost, 1500);
-    ask(&client, 10, 'a'); /* which nobody logs any more */
+    ask(&client, 10, 'a'); /* whose connection is not logged */
     CHECK_INT(pw_server_log_end(site.server, 100, 1), 0);
     client_close(&client);
     end_socket();

@@ -181,7 +181,7 @@ static void a_user_of_255_bytes_is_named_and_a_longer_one_is_not(void)
     }
 }
 
-/* The text in a log for one byte from outside. */
+/* The text in a log for one byte from a client. */
 static size_t escaped(char to[8], unsigned char c, bool json)
 {
     if (c >= 32 && c <= 126 && c != '"' && c != '\\')

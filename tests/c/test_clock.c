@@ -299,11 +299,11 @@ static void an_incident_of_many_connections_is_reported_every_ten_seconds(void)
 {
     begin(AF_UNIX);
     pw_server *server = site.server;
-    int64_t told = 0;
+    int64_t reported = 0;
     int count = 0;
     for (int ms = 0; ms <= 2 * OFTEN_MS; ms++) {
         pw_timers_tick(&server->timers);
-        pw_incident_often(server, server->all, PW_INCIDENT_QUEUE, &told);
+        pw_incident_often(server, server->all, PW_INCIDENT_QUEUE, &reported);
         if (take_incident().what == PW_INCIDENT_QUEUE) {
             CHECK_INT(ms, count * OFTEN_MS);
             count++;

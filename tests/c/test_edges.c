@@ -147,7 +147,7 @@ static void a_descriptor_is_known_to_a_poller_once(void)
         pw_poll_remove(&poll, ends[0]);
         CHECK_INT(pw_poll_add(&poll, ends[0], ends, PW_POLL_LEVEL), 0);
         pw_poll_close(&poll);
-        pw_poll_close(&poll); /* a second time is nothing */
+        pw_poll_close(&poll); /* a second time has no effect */
         close(ends[0]);
         close(ends[1]);
     }
@@ -189,7 +189,7 @@ static void a_thread_that_comes_after_its_server_ends(void)
     open_site(AF_UNIX);
     pw_thread *late = pw_thread_new(site.server, 1);
     REQUIRE(late != NULL);
-    pw_server_free(site.server); /* nobody has stopped it */
+    pw_server_free(site.server); /* no call has stopped it */
     CHECK_INT(pw_next(late), PW_STOP);
     CHECK_INT(pw_request_state(late), PW_REQUEST_NONE);
     pw_thread_free(late);
@@ -238,7 +238,7 @@ static void the_head_of_a_stream_gets_the_fields_that_its_flags_ask_for(void)
     }
 }
 
-/* Without memory the client is not left waiting: it is told to go on, or its connection ends. */
+/* Without memory the client does not wait: the server sends a 100, or the connection ends. */
 static void a_client_that_waits_for_100_gets_a_response(void)
 {
     for (long n = 1; n < 20; n++) {
@@ -278,7 +278,7 @@ static void without_a_request_nothing_is_sent_and_no_lock_kept(void)
         site_request(&site);
         CHECK_INT(pw_request_state(site.thread), PW_REQUEST_WAITS);
         CHECK_INT(pw_send_data(site.thread, site.request.exchange, "x", 1, 0), PW_OVER);
-        CHECK_INT(pw_content_missing(site.thread), 0); /* nothing is promised yet */
+        CHECK_INT(pw_content_missing(site.thread), 0); /* no 100 was sent yet */
         CHECK_INT(site_respond(&site, "ok", 2, 0), SITE_WAITS);
         client_close(&client);
         CHECK_INT(site_next(&site), SITE_WAITS);
@@ -286,7 +286,7 @@ static void without_a_request_nothing_is_sent_and_no_lock_kept(void)
     site_close(&site);
 }
 
-/* One whose client still reads goes only where all do. */
+/* A connection whose client still reads is closed only when all connections are. */
 static void only_a_connection_that_has_been_served_is_closed_for_a_new_one(void)
 {
     static char large[4 << 20];

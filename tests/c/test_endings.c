@@ -193,7 +193,7 @@ static void a_unix_socket_ends_although_another_process_has_it(void)
     SEND(&client, OLD);
     site_request(&site);
     int fd = duplicate();
-    answer_in_part(); /* on a unix socket the client cannot tell it from the whole */
+    answer_in_part(); /* on a unix socket the client cannot distinguish it from the whole */
     CHECK_INT(read_to_the_end(), 0);
     close(fd);
     end();

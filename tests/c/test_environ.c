@@ -12,7 +12,7 @@
 #include "text.h"
 
 static const pw_limits usual = {.max_head_size = 65536, .max_fields = 100};
-static const pw_peer nobody = {"", ""};
+static const pw_peer no_peer = {"", ""};
 
 /* The usual values, which the block of a whole head leaves out, in the order of the block. */
 static const struct {
@@ -88,7 +88,7 @@ static void environ_of(test_text *to, const char *data, size_t size, const pw_pe
 #define CHECK_ENVIRON(head, length, expected)                                                      \
     do {                                                                                           \
         test_text text = {NULL, 0, 0};                                                             \
-        environ_of(&text, LITERAL(head), &nobody, (length), false);                                \
+        environ_of(&text, LITERAL(head), &no_peer, (length), false);                               \
         CHECK_TEXT(&text, expected);                                                               \
         text_free(&text);                                                                          \
     } while (0)
@@ -118,16 +118,16 @@ static void the_peer_is_named(void)
 static void a_changed_line_updates_its_values_and_those_of_the_request_line(void)
 {
     test_text text = {NULL, 0, 0};
-    environ_of(&text, LITERAL("PUT /%41?q HTTP/1.1\r\nHost: h\r\nX-New: n\r\n\r\n"), &nobody, -1,
+    environ_of(&text, LITERAL("PUT /%41?q HTTP/1.1\r\nHost: h\r\nX-New: n\r\n\r\n"), &no_peer, -1,
                true);
     CHECK_TEXT(&text, "REQUEST_METHOD=PUT|QUERY_STRING=q|REQUEST_URI=/%41?q|HTTP_COOKIE=c=d|"
                       "PATH_INFO=/A");
-    environ_of(&text, LITERAL("PUT / HTTP/1.1\r\nHost: h\r\n\r\n"), &nobody, 5, true);
+    environ_of(&text, LITERAL("PUT / HTTP/1.1\r\nHost: h\r\n\r\n"), &no_peer, 5, true);
     CHECK_TEXT(&text, "QUERY_STRING=|REQUEST_URI=/|HTTP_COOKIE=c=d|PATH_INFO=/");
     text_free(&text);
 }
 
-static void the_length_of_the_content_is_right_whatever_the_fields_say(void)
+static void the_length_of_the_content_is_right_regardless_of_the_fields(void)
 {
     CHECK_ENVIRON("PUT / HTTP/1.0\r\nContent-Length: 0007\r\nContent-Type: a\r\n\r\n", 7,
                   LINE("PUT", "", "1.0", "/") "CONTENT_LENGTH=7|CONTENT_TYPE=a|PATH_INFO=/");
@@ -171,7 +171,7 @@ static void many_repeated_fields_are_joined_too(void)
             text_add_string(&expected, "|");
         }
         text_add_string(&expected, "PATH_INFO=/");
-        environ_of(&block, head.at, head.size, &nobody, -1, false);
+        environ_of(&block, head.at, head.size, &no_peer, -1, false);
         ABOUT("%d names", names);
         CHECK(text_same(&block, &expected));
         text_free(&head);
@@ -217,7 +217,7 @@ static void names_with_a_common_beginning_take_no_more_time_than_others(void)
         REQUIRE(pw_head_parse(&limits, head.at, head.size, &progress, &parsed, &error) ==
                 PW_PARSE_DONE);
         int64_t since = cpu_ms();
-        pw_block_make(&block, &parsed, &nobody, -1);
+        pw_block_make(&block, &parsed, &no_peer, -1);
         int64_t took = cpu_ms() - since;
         same = kind == 0 ? took : same;
         ABOUT("kind %d took %d ms, the same name %d ms", kind, (int)took, (int)same);
@@ -398,7 +398,7 @@ int main(void)
     RUN(a_head_becomes_keys_and_values);
     RUN(the_peer_is_named);
     RUN(a_changed_line_updates_its_values_and_those_of_the_request_line);
-    RUN(the_length_of_the_content_is_right_whatever_the_fields_say);
+    RUN(the_length_of_the_content_is_right_regardless_of_the_fields);
     RUN(repeated_fields_are_joined);
     RUN(many_repeated_fields_are_joined_too);
     RUN(names_with_a_common_beginning_take_no_more_time_than_others);

@@ -17,7 +17,7 @@ static char large[1 << 20];
 static void begin_with(pw_settings *settings, bool is_watched)
 {
     site_open(&site, settings, AF_INET);
-    site.server->slice_ms = 3600000; /* but in the test that is about it */
+    site.server->slice_ms = 3600000; /* one test sets the real limit */
     site.server->watch.is_here = is_watched;
     greedy = site_connect(&site);
     CHECK_INT(site_next(&site), SITE_WAITS);

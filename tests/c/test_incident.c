@@ -76,13 +76,13 @@ static void a_long_line_is_cut(void)
     for (size_t size = PW_INCIDENT_LINE - 2; size <= PW_INCIDENT_LINE + 1; size++) {
         char request[PW_INCIDENT_LINE + 20] = "GET /";
         memset(request + 5, 'p', size - 5);
-        size_t told = size < PW_INCIDENT_LINE - 1 ? size : PW_INCIDENT_LINE - 1;
+        size_t reported = size < PW_INCIDENT_LINE - 1 ? size : PW_INCIDENT_LINE - 1;
         begin(request);
         site_next(&site);
         pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, 0);
         pw_incident incident = take();
-        CHECK_INT(strlen(incident.line), told);
-        CHECK(memcmp(incident.line, request, told) == 0);
+        CHECK_INT(strlen(incident.line), reported);
+        CHECK(memcmp(incident.line, request, reported) == 0);
         end();
         /* The same for a request in the application, and for one whose response is being sent. */
         memcpy(request + size, LITERAL(" HTTP/1.0\r\n\r\n"));
@@ -91,13 +91,13 @@ static void a_long_line_is_cut(void)
         pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_SHORT, 0);
         incident = take();
         CHECK_INT(incident.what, PW_INCIDENT_SHORT);
-        CHECK_INT(strlen(incident.line), told);
-        CHECK(memcmp(incident.line, request, told) == 0);
+        CHECK_INT(strlen(incident.line), reported);
+        CHECK(memcmp(incident.line, request, reported) == 0);
         pw_conn *conn = site.server->all;
         pw_conn_keep_line(site.thread, conn);
         REQUIRE(conn->line != NULL);
-        CHECK_INT(strlen(conn->line), told);
-        CHECK(memcmp(conn->line, request, told) == 0);
+        CHECK_INT(strlen(conn->line), reported);
+        CHECK(memcmp(conn->line, request, reported) == 0);
         site_respond(&site, "", 0, 0);
         end();
     }

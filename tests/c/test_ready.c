@@ -33,7 +33,7 @@ static void end(void)
     stage_close();
 }
 
-/* Until the watcher runs the loop again; to take incidents is the test's. */
+/* Runs until the watcher has the loop again; the test takes the incidents. */
 static void pass(int64_t ms)
 {
     clock_forward_ms(ms);
@@ -84,7 +84,7 @@ static void a_request_waits_for_a_thread_for_its_time(void)
     clock_forward_ms(QUEUE_MS / 2 + 20);
     cast_settle();
     CHECK(is_refused(&two));
-    CHECK_INT(count_incidents(PW_INCIDENT_QUEUE), 0); /* it was told a moment ago */
+    CHECK_INT(count_incidents(PW_INCIDENT_QUEUE), 0); /* the watcher reported one a moment ago */
     CHECK(stage.server->ready.first == NULL);
     client_close(&one);
     client_close(&two);
@@ -107,7 +107,7 @@ static void without_a_limit_a_request_waits_as_long_as_it_must(void)
     end();
 }
 
-/* A client whose connection is known to the poller, as it waited before its request. */
+/* A client whose connection the poller knows, because it waited before its request. */
 static test_client ask_later(const char *request)
 {
     test_client client = site_connect(&stage);
@@ -157,7 +157,7 @@ static void the_thread_that_has_the_loop_skips_closed_connections(void)
     pass(0);
     pw_conn *second = stage.server->ready.first->run_next;
     pw_conn_close(stage.server, second);
-    /* The watcher leaves the token to nobody; then the thread takes it before it looks. */
+    /* The watcher leaves the token free; then the thread takes it before it looks. */
     stage.server->token.holder = NULL;
     respond(serving[0], "slow");
     for (int i = 0; i < 5 && !has_request(serving[0]); i++)
@@ -186,7 +186,7 @@ static void requests_that_wait_count_towards_the_memory_for_heads(void)
     end();
 }
 
-/* The request is in the application while the timer of its connection runs out. */
+/* The request is in the application while the timer of its connection expires. */
 static void a_timer_that_still_runs_ends_no_request(void)
 {
     settings = site_settings();
@@ -219,7 +219,7 @@ static void a_request_that_arrives_when_the_timer_expires_is_served(void)
     cast_settle();
     SEND(&client, GET("/1"));
     pw_conn *conn = stage.server->all;
-    pw_conn_timeout(stage.server, conn); /* before the poller tells of it */
+    pw_conn_timeout(stage.server, conn); /* before the poller reports it */
     CHECK_INT(conn->timer.kind, PW_TIMER_NONE);
     CHECK((conn->what & PW_READABLE) != 0 && conn->queued);
     cast_settle();

@@ -147,7 +147,7 @@ static void a_response_cut_short_does_not_look_whole(void)
     end();
 
     pw_settings settings = site_settings();
-    begin_with(&settings, AF_INET, "GET / HTTP/1.0\r\n\r\nand bytes that nobody reads");
+    begin_with(&settings, AF_INET, "GET / HTTP/1.0\r\n\r\nand bytes that the server never reads");
     CHECK_INT(site_send_head(&site, HEAD_OK, -1), 0);
     CHECK_INT(site_send(&site, LITERAL("hello"), 0), 0);
     pw_send_end(site.thread, 1);
@@ -335,7 +335,7 @@ static void parts_wait_for_a_client_that_does_not_read(void)
 static void content_that_was_not_asked_for_does_not_reset_the_response(void)
 {
     pw_settings settings = site_settings();
-    begin_with(&settings, AF_INET, GET("/") "nobody will read this");
+    begin_with(&settings, AF_INET, GET("/") "the server never reads this");
     client_send(&client, large, 100000);
     CHECK_INT(site_respond(&site, LITERAL("ok"), PW_CLOSE), SITE_WAITS);
     client_send(&client, large, 100000);

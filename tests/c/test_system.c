@@ -173,7 +173,7 @@ static int end_of(int family, pw_ending ending)
     char got[8];
     connect_pair(family);
     CHECK_INT(write(pair[0], "last", 4), 4);
-    int copy = dup(pair[0]); /* as a forked process has it */
+    int copy = dup(pair[0]); /* as in a forked process */
     REQUIRE(copy >= 0);
     pw_end_connection(pair[0], family, ending);
     CHECK_INT(fcntl(pair[0], F_GETFD), -1);

@@ -960,7 +960,7 @@ static void answer_one(actor *one)
 }
 
 /* What Python does after a call has returned. */
-static void go_on(actor *one)
+static void take_turn(actor *one)
 {
     stage_take_news();
     if (has_request(one))
@@ -998,7 +998,7 @@ static void step(void)
         break;
     case 2:
         if (one != NULL)
-            go_on(one);
+            take_turn(one);
         break;
     case 3:
         if (one != NULL && actor_is_ready(one))
@@ -1036,7 +1036,7 @@ static void finish_all(void)
         watch_on(false);
         for (int i = 0; i < THREADS; i++)
             if (serving[i] != NULL)
-                go_on(serving[i]);
+                take_turn(serving[i]);
         cast_tick(watcher);
         read_answers();
         audit(stage.server);

@@ -226,7 +226,7 @@ static void come_back(int number)
 }
 
 /* A thread has finished its current step. */
-static void go_on(int number)
+static void next_step(int number)
 {
     sim_thread *self = &world.all[number];
     if (self->state == COMPUTES) {
@@ -290,7 +290,7 @@ static int64_t run(int64_t length)
                 next = i;
         REQUIRE(next >= 0);
         world.clock = world.all[next].until;
-        go_on(next);
+        next_step(next);
     }
     return world.done - before;
 }

@@ -1,4 +1,4 @@
-"""The access log: one line for each request, which nothing that a client sends can break."""
+"""The access log has one line for each request, and no client can break a line."""
 
 import base64
 import json
@@ -37,7 +37,7 @@ def application(environ, start_response):
 
 @pytest.fixture
 def logged(serve, tmp_path):
-    """`logged(bytes, ...)` sends each to a server of its own line format and returns the lines."""
+    """`logged(bytes, ...)` sends each to a server with its own format, and returns the lines."""
 
     def run(*requests, count=None, **options):
         file = tmp_path / "access.log"
@@ -62,7 +62,7 @@ def test_a_request_is_one_line_in_the_combined_format(logged):
     fields = f"Referer: http://b/\r\nUser-Agent: curl/8\r\nAuthorization: Basic {user}\r\n"
     (line,) = logged(request("/a?b=c", fields))
     match = COMBINED.fullmatch(line)
-    assert match, f"not a line of the combined format: {line}"
+    assert match, f"expected a line of the combined format, got: {line}"
     assert match.groups() == (
         "eva",
         "GET /a?b=c HTTP/1.1",
@@ -167,7 +167,7 @@ def test_the_file_is_opened_again_after_a_rotation(serve, tmp_path):
     assert file.read_text() == "/after\n"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_thousand_rotations_leave_one_descriptor(serve, tmp_path):
     file = tmp_path / "log"
     server = serve(application, access_log="on", access_log_file=str(file))

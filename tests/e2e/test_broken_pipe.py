@@ -1,4 +1,4 @@
-"""SIGPIPE ends no server, though its application has given the signal its default back."""
+"""SIGPIPE ends no server, although the application has restored the default of the signal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def get(path):
 def start(command, tmp_path):
     """Start the application, also on a unix socket, where a close is a broken pipe at once."""
     (tmp_path / "app.py").write_text(textwrap.dedent(APP))
-    with tempfile.TemporaryDirectory() as directory:  # tmp_path may be too long a name
+    with tempfile.TemporaryDirectory() as directory:  # tmp_path may be too long for the address
         path = Path(directory) / "socket"
 
         def run(*options):
@@ -56,7 +56,7 @@ def start(command, tmp_path):
 
 
 def leave(path, data, reads=1):
-    """Ask, read some of the answer, so that the server is writing more of it, and go away."""
+    """Send a request, and disconnect while the server sends the response."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(TIMEOUT)
         client.connect(str(path))
@@ -104,7 +104,7 @@ def test_an_access_log_without_a_reader_does_not_end_the_server(start, tmp_path)
 
 
 def leave_no_line_waiting(command):
-    """Have so many lines that the core writes them."""
+    """Make so many lines that the core writes them."""
     with RawClient(command.port) as client:
         for _ in range(5):
             client.send(get(b"/?" + b"x" * 1000) * 20)
@@ -122,7 +122,7 @@ def test_programs_that_the_application_starts_do_not_have_the_signal_blocked(sta
             client.send(get(b"/status"))
             status = client.read_response().content.decode()
             [blocked] = [line for line in status.splitlines() if line.startswith("SigBlk:")]
-            assert int(blocked.split()[1], 16) & 1 << 12 == 0, "SIGPIPE is blocked"
+            assert int(blocked.split()[1], 16) & 1 << 12 == 0, "expected SIGPIPE not to be blocked"
 
 
 def test_a_worker_whose_supervisor_is_killed_finishes_its_request(picowsgi, tmp_path):
@@ -135,7 +135,7 @@ def test_a_worker_whose_supervisor_is_killed_finishes_its_request(picowsgi, tmp_
         wait_until((tmp_path / "held").exists, "the request to run")
         command.process.kill()
         command.process.wait()
-        time.sleep(1.3)  # it tells once a second that it lives, to nobody now
+        time.sleep(1.3)  # it sends a heartbeat each second, which no process reads now
         assert lives(worker)
         (tmp_path / "release").touch()
         assert client.read_response().content == b"released"

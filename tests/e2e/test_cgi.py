@@ -1,4 +1,4 @@
-"""picowsgi.cgi: an application behind lighttpd's CGI, and in a CGI environment made by hand."""
+"""picowsgi.cgi: an application behind the CGI of lighttpd, and in an environment made by hand."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def hello(environ, start_response):
 
 
 def run(app, content=b"", **variables):
-    """Run it on an environment of these variables; returns what it writes."""
+    """Run it with these variables in the environment; return its output."""
     output = io.BytesIO()
     cgi.run(app, environ=variables, stdin=io.BytesIO(content), stdout=output)
     head, _, body = output.getvalue().partition(b"\r\n\r\n")
@@ -80,7 +80,7 @@ def run(app, content=b"", **variables):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """lighttpd with the application at /app.cgi; has a `port` and what it logs."""
+    """lighttpd with the application at /app.cgi; it has a `port` and a log."""
     assert LIGHTTPD, "expected lighttpd; install it with: apt-get install lighttpd"
     directory = tmp_path_factory.mktemp("cgi")
     script = directory / "app.cgi"
@@ -147,7 +147,7 @@ def test_a_request_reaches_the_application_as_pep_3333_requires(site):
         ("wsgi.run_once", True),
         ("wsgi.url_scheme", "http"),
     ]
-    wait_until(lambda: "for the log" in site.log.read_text(), "print to go to the log")
+    wait_until(lambda: "for the log" in site.log.read_text(), "printed text to be in the log")
 
 
 def test_content_of_any_bytes_passes_in_both_directions(site):
@@ -297,9 +297,9 @@ def test_a_head_without_content_has_no_length():
     assert run(app, REQUEST_METHOD="GET") == (["Status: 200 OK", "Content-Length: 0"], b"")
 
 
-# --- a web server that does not open the streams, or goes away -----------------------------------
+# --- a web server that does not open the streams, or disconnects ---------------------------------
 
-TOLD = """
+SCRIPT = """
 import sys
 import picowsgi.cgi
 
@@ -330,8 +330,8 @@ sys.exit(7)
 
 @pytest.fixture
 def shell(tmp_path):
-    """`shell(redirections, **variables)` runs the script and returns what it leaves."""
-    (tmp_path / "script.py").write_text(TOLD)
+    """`shell(redirections, **variables)` runs the script and returns what it has written."""
+    (tmp_path / "script.py").write_text(SCRIPT)
 
     def run_(redirections, **variables):
         return subprocess.run(
@@ -372,7 +372,7 @@ def test_without_standard_input_the_application_reads_no_content(shell):
 
 @pytest.mark.parametrize("path", ["/whole", "/parts"])
 def test_a_web_server_that_does_not_read_leaves_no_traceback(tmp_path, path):
-    (tmp_path / "script.py").write_text(TOLD)
+    (tmp_path / "script.py").write_text(SCRIPT)
     reading, writing = os.pipe()
     os.close(reading)
     try:

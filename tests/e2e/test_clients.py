@@ -1,4 +1,4 @@
-"""Real clients (curl, urllib3, httpx, http.client) and the whole range of ordinary requests."""
+"""Real clients (curl, urllib3, httpx, http.client) send all kinds of ordinary requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import urllib3
 
 MEBIBYTE = 1 << 20
 TIMEOUT = 30
-# What is preloaded into Python, a sanitizer perhaps, is no business of curl's.
+# curl runs without the library that is preloaded into Python, such as a sanitizer.
 CURL_ENVIRON = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 
@@ -36,7 +36,7 @@ def base(server):
 
 @pytest.fixture
 def upload(tmp_path):
-    """A file to send: 3 MiB and a little, which no buffer divides."""
+    """A file to send: slightly more than 3 MiB, so that no buffer divides it."""
     path = tmp_path / "upload.bin"
     path.write_bytes(b"".join(number.to_bytes(4, "big") for number in range(800_003)))
     return path
@@ -50,7 +50,7 @@ def sha256(data):
 
 
 def curl(*arguments, stdin=None):
-    """Run curl and return its standard output; any failure of curl fails the test."""
+    """Run curl and return its standard output. If curl fails, the test fails."""
     program = shutil.which("curl")
     assert program, "these tests need curl"
     done = subprocess.run(
@@ -131,7 +131,7 @@ def test_curl_receives_5_mib_at_once_and_streamed(base, large):
 
 def test_curl_uploads_a_file_after_100_continue(base, upload):
     program = shutil.which("curl")
-    # Without a 100 curl would wait longer than it is allowed to run.
+    # Without a 100 curl would wait longer than it may run.
     wait = ["--expect100-timeout", str(2 * TIMEOUT), "--max-time", str(TIMEOUT)]
     arguments = ["-v", "--noproxy", "*", *wait, "-H", "Expect: 100-continue"]
     done = subprocess.run(
@@ -159,8 +159,8 @@ def test_curl_uploads_chunks_that_it_reads_from_a_pipe(base, upload):
     content = upload.read_bytes()
     seen = json.loads(curl("-T", "-", f"{base}/echo", stdin=content))
     assert seen["sha256"] == sha256(content)
-    assert seen["length"] == str(len(content)), "chunked content has a known length"
-    assert seen["coding"] == "", "the coding has been removed with its field"
+    assert seen["length"] == str(len(content)), "expected a length for chunked content"
+    assert seen["coding"] == "", "expected the field to be removed with the coding"
 
 
 def test_curl_sends_a_multipart_form(base, upload):

@@ -50,7 +50,7 @@ def test_the_server_raises_the_soft_limit_to_what_the_connections_need(limited):
 
 
 def assert_so_many_are_served(port, most):
-    """`most` connections are served at a time, one more waits while all of them have a request."""
+    """The server serves `most` connections. While all have a request, one more connection waits."""
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(port)) for _ in range(most)]
         for client in clients:
@@ -68,7 +68,7 @@ def assert_so_many_are_served(port, most):
         assert late.read_some(1) == 0, f"expected connection {most + 1} to wait"
         clients[0].send(UPLOAD[-1:])
         assert clients[0].read_response().content == b"400000"
-        clients[0].read_nothing_more()  # for it is the only one that is idle
+        clients[0].read_nothing_more()  # because it is the only idle one
         assert late.read_response().content == b"0"
 
 

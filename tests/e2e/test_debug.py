@@ -1,4 +1,4 @@
-"""What a client sees of an error: nothing, or with --debug its traceback."""
+"""Clients see no details of an error, or with --debug its traceback."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""`manage.py runserver` on picowsgi: all that it does with Django's own server, and more speed."""
+"""`manage.py runserver` on picowsgi works as with the server of Django, and faster."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_command_serves_the_wsgi_application_of_the_project_in_a_thread_of_p
     server = runserver()
     answer, content = get(server, "/threads/")
     assert answer.getheader("Server") == "picowsgi"
-    assert answer.getheader("X-From") == "surveys.wsgi", "WSGI_APPLICATION is to be honoured"
+    assert answer.getheader("X-From") == "surveys.wsgi", "expected WSGI_APPLICATION to be used"
     assert json.loads(content) == {"multithread": True, "server": "picowsgi", "main": False}
     assert "Performing system checks..." in server.log
     assert "System check identified no issues" in server.log
@@ -60,7 +60,7 @@ def test_sigterm_ends_the_reloader_and_the_server_and_frees_the_port(runserver):
 
 
 class Terminal:
-    """A command in a terminal, and what it wrote there."""
+    """A command in a terminal, and its output there."""
 
     def __init__(self, arguments, directory, environ):
         ours, theirs = pty.openpty()
@@ -84,7 +84,7 @@ class Terminal:
         while True:
             try:
                 data = os.read(self._screen, 65536)
-            except OSError:  # nobody writes any more
+            except OSError:  # all writers have closed it
                 return
             with self._changed:
                 self._text += data.decode().replace("\r\n", "\n")
@@ -124,7 +124,7 @@ VISITS = [
 
 
 def watch(surveys, server):
-    """What a terminal shows of these visits, without what differs each time."""
+    """The output in a terminal for these visits, without the parts that differ each time."""
     environ = {"SURVEYS_SERVER": server, "PYTHONDONTWRITEBYTECODE": "1"}
     terminal = Terminal(["manage.py", "runserver", "0"], surveys, environ)
     try:
@@ -194,9 +194,9 @@ def test_the_server_listens_at_the_given_address(runserver, options, shown, reac
     assert "Performing system checks" not in server.log, "--skip-checks"
 
 
-def meet(server, patience):
+def meet(server, timeout):
     with ThreadPoolExecutor(2) as pool:
-        answers = pool.map(lambda _: get(server, f"/meet/?patience={patience}")[1], range(2))
+        answers = pool.map(lambda _: get(server, f"/meet/?timeout={timeout}")[1], range(2))
         return [json.loads(answer)["met"] for answer in answers]
 
 

@@ -1,4 +1,4 @@
-"""--drain-delay: after SIGTERM the server is unready, and serves on until balancers know of it."""
+"""--drain-delay: after SIGTERM the server is unready, and still serves for a while."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.stops import (
     to_process,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 LONG = ("--drain-delay", "60")
 PROBES = ("--health", "/ready", "--health-live", "/live")
@@ -37,7 +37,7 @@ def get(path):
 
 
 def probe(port, path="/ready"):
-    """Return the status that a health check over a connection of its own sees."""
+    """Return the status of a health check over a connection of its own."""
     with RawClient(port) as client:
         client.send(get(path))
         return client.read_response().status
@@ -53,7 +53,7 @@ def serve_app(picowsgi, tmp_path):
 
 
 def is_unready(command):
-    # Each connection may come to another worker.
+    # Each connection may reach another worker.
     return all(probe(command.port) == 503 for _ in range(8))
 
 
@@ -74,11 +74,11 @@ def test_during_the_delay_the_server_serves_and_health_checks_see_the_stop(
             eventually(lambda: is_unready(command), "health checks to get a 503")
         assert probe(command.port, "/live") == 200
         assert ask(command.port)  # a new connection
-        kept.send(get("/"))  # one that was open
+        kept.send(get("/"))  # a connection that was open
         response = kept.read_response()
         assert (response.status, response.tokens("connection")) == (200, ["close"])
         kept.read_nothing_more()
-    assert children(command.process.pid) == before, "the same processes serve"
+    assert children(command.process.pid) == before, "expected the same processes to serve"
     assert command.log.count("stopping in 60 s") == 1
 
 
@@ -100,7 +100,7 @@ def test_a_second_ctrl_c_ends_the_delay(tmp_path, options):
     with Terminal(tmp_path, *LONG, *PROBES, *options) as terminal:
         terminal.press_ctrl_c()
         eventually(lambda: is_unready(terminal), "health checks to get a 503")
-        hold_on(terminal, 0.2)  # or the two are one
+        hold_on(terminal, 0.2)  # or the two signals become one
         terminal.press_ctrl_c()
         assert terminal.process.wait(5) == 0
 

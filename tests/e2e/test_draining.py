@@ -1,4 +1,4 @@
-"""A drain: who waits to be accepted is served, and the end comes with the last connection."""
+"""A drain: connections that wait for accept are served, and the last connection ends the drain."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 from picowsgi import simple_server
 from support import RawClient, exchange, open_descriptors
 from support.held import GET, HOLDING_APP, Held, hold_on
-from support.processes import PATIENCE, eventually, is_refused, listens, lives, write_app
+from support.processes import PROCESS_TIMEOUT, eventually, is_refused, listens, lives, write_app
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 TWO = ("--workers", "2")
 MODES = pytest.mark.parametrize(
@@ -57,19 +57,19 @@ def test_a_server_that_is_to_stop_refuses_new_connections(serve):
 
     def app(_environ, start_response):
         running.set()
-        assert over.wait(PATIENCE)
+        assert over.wait(PROCESS_TIMEOUT)
         start_response("200 OK", [])
         return [b"ok"]
 
     server = serve(app, timeout_graceful=60)
     with RawClient(server.port) as client:
         client.send(GET)
-        assert running.wait(PATIENCE)
+        assert running.wait(PROCESS_TIMEOUT)
         server.request_stop()
         eventually(lambda: is_refused(server.port), "new connections to be refused")
         over.set()
         assert client.read_response().content == b"ok"
-    assert server.join(PATIENCE)
+    assert server.join(PROCESS_TIMEOUT)
 
 
 # --- connections that wait to be accepted ---------------------------------------------------------
@@ -101,8 +101,8 @@ def test_at_the_maximum_a_reload_leaves_waiting_connections_to_the_new_workers(
     with Held(tmp_path, command.port, places + 3, running=places) as held:
         old = set(held.running())
         reload(command)
-        eventually(lambda: len(held.running()) == places + 3, "those that wait to run")
-        assert len(set(held.running()) - old) > 0, "expected them in a new process"
+        eventually(lambda: len(held.running()) == places + 3, "the waiting requests to run")
+        assert len(set(held.running()) - old) > 0, "expected the requests in a new process"
         held.check_that_all_are_answered()
     assert command.stop() == 0
 
@@ -114,7 +114,7 @@ def test_at_the_maximum_a_successor_takes_the_waiting_connections(serve_app, tmp
         command.process.send_signal(signal.SIGUSR2)
         command.wait_for_log("serves, too")
         successor = int(pid_file.read_text())
-        eventually(lambda: len(held.running()) == 5, "those that wait to run")
+        eventually(lambda: len(held.running()) == 5, "the waiting requests to run")
         assert held.running().count(successor) == 2
         to_process(command, TERM)
         hold_on(command)
@@ -161,7 +161,7 @@ def test_with_no_waiting_connection_a_server_at_its_maximum_refuses_at_once(serv
 
 
 class Busy:
-    """More clients than a server has places; each connects again and again until it is refused."""
+    """More clients than a server can serve at once. Each connects until the server refuses it."""
 
     def __init__(self, port, count):
         self._port = port
@@ -173,12 +173,12 @@ class Busy:
 
     def join(self):
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(PROCESS_TIMEOUT)
             assert not thread.is_alive()
 
     def _run(self):
         while True:
-            client = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+            client = HTTPConnection("127.0.0.1", self._port, timeout=PROCESS_TIMEOUT)
             try:
                 client.connect()
             except (ConnectionRefusedError, TimeoutError):
@@ -218,10 +218,10 @@ def test_clients_that_keep_connecting_do_not_delay_the_end_and_none_is_cut(
 
 
 class Streams:
-    """An application whose responses go on until their clients have left."""
+    """An application whose responses continue until their clients have disconnected."""
 
     def __init__(self):
-        self._go_on = threading.Semaphore(0)
+        self._pause = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
 
     def __call__(self, _environ, start_response):
@@ -232,7 +232,7 @@ class Streams:
         yield b"data: begun\n\n"
         self.begun.release()
         while True:
-            self._go_on.acquire(timeout=0.02)
+            self._pause.acquire(timeout=0.02)
             yield b"data: more\n\n"
 
 
@@ -241,7 +241,7 @@ def begin_streams(port, streams, count):
     for client in clients:
         client.send(GET)
         client.wait_for_bytes()
-        assert streams.begun.acquire(timeout=PATIENCE)
+        assert streams.begun.acquire(timeout=PROCESS_TIMEOUT)
     return clients
 
 
@@ -262,7 +262,7 @@ def test_a_server_ends_when_the_clients_of_its_streams_have_disconnected(
         if first == "neither" and number == count // 2:
             server.request_stop()
     server.request_stop()
-    assert server.join(PATIENCE), "no connection is open any more"
+    assert server.join(PROCESS_TIMEOUT), "expected no open connection"
 
 
 def test_a_server_with_idle_connections_and_streams_ends_with_the_last_of_them(serve):
@@ -273,7 +273,7 @@ def test_a_server_with_idle_connections_and_streams_ends_with_the_last_of_them(s
     server.request_stop()
     for client in clients:
         client.close()
-    assert server.join(PATIENCE)
+    assert server.join(PROCESS_TIMEOUT)
     idle.read_nothing_more()
     idle.close()
 
@@ -290,7 +290,7 @@ def test_a_simple_server_ends_when_the_clients_of_its_streams_have_disconnected(
 
     class Quiet(simple_server.WSGIRequestHandler):
         def log_request(self, *_arguments):
-            """Say nothing."""
+            """Log nothing."""
 
     streams = Streams()
     with simple_server.make_server("127.0.0.1", 0, streams, kind, Quiet) as server:
@@ -301,9 +301,9 @@ def test_a_simple_server_ends_when_the_clients_of_its_streams_have_disconnected(
         stopper.start()
         for client in clients:
             client.close()
-        thread.join(PATIENCE)
+        thread.join(PROCESS_TIMEOUT)
         assert not thread.is_alive()
-        stopper.join(PATIENCE)
+        stopper.join(PROCESS_TIMEOUT)
 
 
 @MODES
@@ -383,7 +383,7 @@ def test_request_stop_can_handle_a_signal_that_comes_often(serve):
 
     def app(environ, start_response):
         running.set()
-        assert over.wait(PATIENCE)
+        assert over.wait(PROCESS_TIMEOUT)
         start_response("200 OK", [])
         return [b"ok"]
 
@@ -391,11 +391,11 @@ def test_request_stop_can_handle_a_signal_that_comes_often(serve):
     answers = []
     thread = threading.Thread(target=lambda: answers.extend(exchange(server, GET)))
     thread.start()
-    assert running.wait(PATIENCE)
+    assert running.wait(PROCESS_TIMEOUT)
     for _ in range(5):
         server.request_stop()
     assert not server.join(0.5)
     over.set()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert [answer.content for answer in answers] == [b"ok"]
-    assert server.join(PATIENCE)
+    assert server.join(PROCESS_TIMEOUT)

@@ -1,4 +1,4 @@
-"""Headers with an underscore in their name: the error log says that they are dropped."""
+"""Headers with an underscore in their name: the error log reports that they are dropped."""
 
 from __future__ import annotations
 

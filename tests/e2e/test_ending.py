@@ -1,4 +1,4 @@
-"""What a process does as it ends: functions of atexit, executors, finalizers, threads."""
+"""A process runs functions of atexit, executors, finalizers and threads at its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from support.processes import ask, children, eventually, lives, write_app
 from support.stops import MODES, TERM
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 BOTH = pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
 APP = """
@@ -48,7 +48,7 @@ def serve_app(picowsgi, tmp_path):
 
 
 def noted(directory):
-    """Return the processes that have noted each word."""
+    """Return the processes that have written each word."""
     file = directory / "noted"
     found: dict[str, list[int]] = {}
     for line in file.read_text().splitlines() if file.exists() else []:
@@ -122,7 +122,7 @@ def test_a_finalizer_runs_in_the_process_that_made_it(serve_app, tmp_path):
     assert list(tmp_path.glob("shared*")) == []
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="multiprocessing does not fork by itself")
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="multiprocessing does not fork by default")
 def test_a_worker_does_not_end_the_processes_of_its_parent(serve_app, tmp_path):
     command = serve_app(
         "import multiprocessing\n"

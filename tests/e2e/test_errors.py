@@ -1,4 +1,4 @@
-"""An error ends its request, and nothing else: neither its thread nor the server."""
+"""An error ends only its own request, and neither its thread nor the server."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ FAIL = b"GET /fail HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n"
 
 
 def failing(fail):
-    """An application whose /fail is whatever `fail(environ, start_response)` does."""
+    """An application whose /fail calls `fail(environ, start_response)`."""
     return site(fail)
 
 
 def assert_fails_alone(server, count=3):
-    """Expect a 500 for /fail, again and again, and that all else is served meanwhile."""
+    """Expect a 500 for /fail several times, and that other requests are served between them."""
     for _ in range(count):
         (answer,) = exchange(server, FAIL)
         assert answer.status == 500
@@ -46,7 +46,7 @@ def assert_fails_alone(server, count=3):
 
 
 class Unshowable:
-    """Has no text, no truth and no length."""
+    """Has no text, no truth value and no length."""
 
     def __str__(self):
         raise ValueError("no text")
@@ -56,7 +56,7 @@ class Unshowable:
 
 
 class SpoiltText(str):
-    """Text whose methods fail."""
+    """Text whose methods raise errors."""
 
     __slots__ = ()
     __str__ = __repr__ = __format__ = encode = __bool__ = Unshowable.__str__
@@ -195,7 +195,7 @@ class BrokenHandler(logging.Handler):
 
 @pytest.fixture
 def logger():
-    """The logger of picowsgi, with the handlers of this test alone."""
+    """The logger of picowsgi, with only the handlers of this test."""
     logger = logging.getLogger("picowsgi")
     before = logger.handlers[:], logger.propagate
     logger.propagate = False
@@ -227,7 +227,7 @@ def test_a_log_handler_that_fails_ends_nothing(serve, logger, error, capfd):
 
 @pytest.mark.parametrize("error", [*LOG_ERRORS, KeyboardInterrupt()], ids=repr)
 def test_the_watcher_survives_a_broken_log(serve, logger, error, monkeypatch):
-    """It writes what has happened to requests that the application never saw."""
+    """It logs requests that the application never saw."""
     handler = BrokenHandler(error)
     logger.addHandler(handler)
     monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
@@ -252,7 +252,7 @@ STREAMS = {
     "closed": "sys.stderr.close()",
     "no stream": "sys.stderr = object()",
     "full": "sys.stderr = open('/dev/full', 'w', buffering=1)",
-    "a pipe that nobody reads": """
+    "a pipe without a reader": """
 reading, writing = os.pipe()
 os.close(reading)
 sys.stderr = open(writing, 'w')""",
@@ -302,9 +302,9 @@ def hello(environ, start_response):
 
 
 class Broken:
-    """A function of picowsgi that raises when it is told to, once.
+    """A function of picowsgi that raises an error once, when the test asks for it.
 
-    `after`: it does its work before; or a function that says whether it is to raise after it.
+    `after`: it raises after its work; or a function that decides that from its result.
     """
 
     def __init__(self, monkeypatch, owner, name, error, after=None):
@@ -429,7 +429,7 @@ def test_an_error_of_the_server_closes_stored_content(serve, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_stored_content_that_is_already_open_is_closed_once(serve, monkeypatch):
-    """An exception drops the file that has just been opened, and with it its descriptor."""
+    """An exception frees the file that has just been opened, and so closes its descriptor."""
     broken = Broken(monkeypatch, environs, "open_spooled", KeyboardInterrupt(), after=True)
     server = serve(site(hello), threads=1, body_memory=1024)
     for _ in range(3):
@@ -438,7 +438,7 @@ def test_stored_content_that_is_already_open_is_closed_once(serve, monkeypatch):
 
 
 def test_stored_content_of_an_abandoned_request_is_closed(monkeypatch):
-    """Ctrl-C comes when the core has just handed a request to the thread that serves."""
+    """Ctrl-C arrives when the core has just passed a request to the serving thread."""
     monkeypatch.setenv("PICOWSGI_BODY_MEMORY", "1024")
     interrupted = Broken(
         monkeypatch, core, "next_request_within", KeyboardInterrupt(), after=lambda made: made >= 0
@@ -473,7 +473,7 @@ def test_an_application_may_detach_its_content(serve, whole):
 
 @pytest.mark.skipif(PYPY, reason="PyPy frees bytes later")
 def test_bytes_in_the_output_outlive_an_interrupt_and_a_large_page(serve, monkeypatch):
-    """Ctrl-C comes when the core has just been given the first item of a list."""
+    """Ctrl-C arrives when the core has just received the first item of a list."""
 
     def items(environ, start_response):
         start_response("200 OK", [TEXT])
@@ -481,10 +481,10 @@ def test_bytes_in_the_output_outlive_an_interrupt_and_a_large_page(serve, monkey
         return [bytes(bytearray(PART)) for _ in range(3)]
 
     def finish(*arguments):
-        others = [b"-" * len(PART) for _ in range(8)]  # where the items were, had they been freed
+        others = [b"-" * len(PART) for _ in range(8)]  # in the memory of the items, if that is free
         return others and original(*arguments)
 
-    # Neither a record of the log nor the exception is to keep the traceback, and so all items.
+    # Neither a log record nor the exception may keep the traceback, and with it all items.
     monkeypatch.setattr(logging.getLogger("picowsgi"), "disabled", True)
     original = core.finish
     monkeypatch.setattr(core, "finish", finish)
@@ -524,11 +524,11 @@ def test_the_error_page_itself_may_fail(serve, monkeypatch, caplog):
 
 
 def test_the_other_threads_serve_when_one_thread_cannot_start(serve, monkeypatch, caplog):
-    entered, go_on = threading.Event(), threading.Event()
+    entered, may_end = threading.Event(), threading.Event()
 
     def wait(environ, start_response):
         entered.set()
-        go_on.wait(TIMEOUT)
+        may_end.wait(TIMEOUT)
         return hello(environ, start_response)
 
     server = serve(site(wait), threads=4)
@@ -540,8 +540,8 @@ def test_the_other_threads_serve_when_one_thread_cannot_start(serve, monkeypatch
         with RawClient(server.port) as client:
             client.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
             said = "one more thread is needed but cannot be started: MemoryError()"
-            wait_until(lambda: said in caplog.text, "another thread to be wanted")
-            go_on.set()
+            wait_until(lambda: said in caplog.text, "the request for another thread")
+            may_end.set()
             assert client.read_response().content == b"pong"
         assert slow.read_response().content == b"hello"
     ping(server)

@@ -1,4 +1,4 @@
-"""Each example runs with the one command that its docstring names, and does what it shows."""
+"""Each example runs with the one command in its docstring, and does what the docstring says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 class Example:
-    """A running example and a client for it."""
+    """A running example and a client of it."""
 
     def __init__(self, name, running):
         self.name = name
@@ -40,7 +40,7 @@ class Example:
 
 @pytest.fixture
 def example(picowsgi):
-    """Run an example as its docstring says; at the end it must leave with status 0."""
+    """Run an example as its docstring says. At the end it must exit with status 0."""
     running = []
 
     def run(name):
@@ -77,7 +77,7 @@ def test_the_class_makes_one_instance_for_each_request(example):
     assert first.data == b"  method: GET\n    path: /some/path\n   bytes: 0\n   words: 0\n"
     assert second.data == b"  method: POST\n    path: /\n   bytes: 16\n   words: 3\n"
     utf8 = per_request.get("/%C3%A9")
-    assert "path: /é\n" in utf8.data.decode(), "the path's bytes come back as they were sent"
+    assert "path: /é\n" in utf8.data.decode(), "expected the path as bytes, unchanged"
 
 
 def test_the_instance_counts_the_visits_of_each_path(example):
@@ -161,7 +161,7 @@ def test_the_django_list_checks_its_csrf_token_and_keeps_a_session(example):
     form = {"item": "bread & butter", "csrfmiddlewaretoken": token}
 
     refused = django.request("POST", "/", fields=form)
-    assert refused.status == 403, "without the cookie the token proves nothing"
+    assert refused.status == 403, "expected no access with the token alone"
 
     fields = {"Cookie": f"csrftoken={cookie}"}
     added = django.request("POST", "/", fields=form, headers=fields)
@@ -169,4 +169,6 @@ def test_the_django_list_checks_its_csrf_token_and_keeps_a_session(example):
     session = SimpleCookie(added.headers["Set-Cookie"])["sessionid"].value
     shown = django.get("/", headers={"Cookie": f"sessionid={session}"})
     assert b"<li>bread &amp; butter</li>" in shown.data
-    assert b"<li>nothing yet</li>" in django.get("/").data, "another visitor's list is empty"
+    assert b"<li>nothing yet</li>" in django.get("/").data, (
+        "expected an empty list for another visitor"
+    )

@@ -1,4 +1,4 @@
-"""`wsgi.file_wrapper`: real files by sendfile, everything else that can be read by reading it."""
+"""`wsgi.file_wrapper`: real files are sent with sendfile, and other objects are read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support import PING, connect, exchange, ping, slow_client, wait_until
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 OCTETS = ("Content-Type", "application/octet-stream")
-# More than the sockets of both sides take in and the response buffer together.
+# More than the sockets of both sides and the response buffer take together.
 LARGE_SIZE = 16 * MEBIBYTE
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -30,7 +30,7 @@ SIZE = len(CONTENT)
 
 
 class Site:
-    """An application that answers / with the file wrapper around open_file(), /ping with pong."""
+    """An application that answers"""
 
     def __init__(self, open_file, fields=(), status="200 OK", write=b""):
         self._open_file = open_file
@@ -50,8 +50,8 @@ class Site:
         return environ["wsgi.file_wrapper"](self.opened[-1])
 
     def wait_for_close(self):
-        """Expect close() to be called for all that was opened."""
-        assert self.opened, "the application was not called"
+        """Expect a close() call for each opened file."""
+        assert self.opened, "expected a call of the application"
         wait_until(lambda: all(one.closed for one in self.opened), "close() of all files")
 
 
@@ -62,7 +62,7 @@ def open_at(path, position=0):
 
 
 def read_first(client, size):
-    """Read until `size` bytes of the response have come, and not much more."""
+    """Read until `size` bytes of the response have arrived, and only slightly more."""
     wait_until(
         lambda: client.read_some(4_096) >= 0 and len(client.received) >= size, f"{size} bytes"
     )
@@ -77,7 +77,7 @@ def path(tmp_path):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A file that is far too large for all buffers, of blocks that are all different."""
+    """A file that is larger than all buffers. All its blocks differ."""
     path = tmp_path_factory.mktemp("files") / "large"
     with path.open("wb") as file:
         for number in range(LARGE_SIZE // 65_536):
@@ -170,7 +170,7 @@ def test_a_response_without_content_does_not_read_the_file(
     assert answer.value("Content-Length") == length
     assert answer.value("Transfer-Encoding") is None
     assert pong.content == b"pong"
-    assert positions == [0], "expected the file to be closed once, and not to be read before"
+    assert positions == [0], "expected one close() of the file and no read before it"
 
 
 @pytest.mark.parametrize("fields", [[], [("Content-Length", "0")]], ids=["", "length"])
@@ -299,7 +299,7 @@ def test_a_client_that_half_closes_gets_the_whole_file(serve, large):
 
 def test_a_server_without_a_free_descriptor_still_sends_the_file(serve, path):
     class Full(Site):
-        """Takes all descriptors that are left when it has opened its file."""
+        """Takes all remaining descriptors after it has opened its file."""
 
         def __call__(self, environ, start_response):
             result = super().__call__(environ, start_response)
@@ -381,11 +381,13 @@ def test_another_client_is_served_while_a_slow_client_reads_its_file(serve, larg
             assert other.read_response().content == b"pong"
             served += 1
         assert slow.read_response().content == large.read_bytes()
-    assert served > 20, f"expected the other client to be served all the while, got {served} times"
+    assert served > 20, (
+        f"expected the other client to be served during that time, got {served} times"
+    )
 
 
 def packed(module, suffix):
-    """A file that reads something else than what its descriptor has."""
+    """A file that does not read from its descriptor."""
 
     def make(path):
         path = path.with_suffix(suffix)
@@ -407,7 +409,7 @@ def pipe(_path):
 
 
 def made_as_it_is_read(name):
-    """A file that says that it has no bytes, or more than it has."""
+    """A file that reports no size, or more bytes than it has."""
     return lambda _path: Path(name).open("rb")
 
 
@@ -419,7 +421,7 @@ class Upper(io.FileIO):
 
 
 class ReadAlone:
-    """The least that the file wrapper may be given."""
+    """The smallest object that the file wrapper accepts."""
 
     def __init__(self, path):
         self._file = io.BytesIO(path.read_bytes())

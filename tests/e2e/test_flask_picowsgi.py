@@ -1,4 +1,4 @@
-"""`flask picowsgi`: what `flask run` does, on picowsgi."""
+"""`flask picowsgi` does the same as `flask run`, on picowsgi."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_with_debug_the_server_reloads_and_prints_the_pin_of_the_debugger(flask)
     assert answer.getheader("Server") == "picowsgi"
     assert json.loads(content) == {"software": "picowsgi", "threads": True, "debug": True}
     for text in ("Serving Flask app 'journal'", "Debug mode: on", "Press CTRL+C to quit"):
-        assert server.log.count(text) == 1, f"{text!r} once in:\n{server.log}"
+        assert server.log.count(text) == 1, f"expected {text!r} once in:\n{server.log}"
     assert " * Restarting with stat" in server.log
     server.wait_for_log(" * Debugger is active!")
     assert re.search(r" \* Debugger PIN: \d{3}-\d{3}-\d{3}", server.log), server.log
@@ -68,10 +68,10 @@ def test_sigterm_ends_the_reloader_and_the_server_and_frees_the_port(flask):
 
 
 def test_the_log_has_lines_like_those_of_werkzeug(flask):
-    server = flask(PICOWSGI_LOOPS="1")  # of several, each writes when it can
+    server = flask(PICOWSGI_LOOPS="1")  # each of several processes writes at its own time
     for target in ("/", "/caf%C3%A9%0A", "/broken", "/static/look.css"):
         get(server, target)
-        # Each is written once its response has been sent; on PyPy that may take a while.
+        # A line is written after the response was sent; on PyPy that may take a while.
         server.wait_for_log(unquote(target).replace("\n", "%0A") + " HTTP/1.1")
     with RawClient(server.port) as client:
         client.send(b"nonsense\r\n\r\n")
@@ -200,9 +200,9 @@ def test_an_application_that_cannot_be_loaded_ends_the_command(flask):
     assert "Could not import 'missing'" in server.log
 
 
-def meet(server, patience):
+def meet(server, timeout):
     with ThreadPoolExecutor(2) as pool:
-        answers = pool.map(lambda _: get(server, f"/meet?patience={patience}")[1], range(2))
+        answers = pool.map(lambda _: get(server, f"/meet?timeout={timeout}")[1], range(2))
         return [json.loads(answer)["met"] for answer in answers]
 
 
@@ -229,7 +229,7 @@ def test_the_console_of_the_debugger_asks_for_the_pin_and_then_evaluates_in_the_
     secret = re.search(r'SECRET = "(\w+)"', page)[1]
     frame = re.findall(r'id="frame-(\d+)"', page)[-1]
     ask = f"/?__debugger__=yes&cmd=wanted&frm={frame}&s={secret}"
-    assert "42" not in get(server, ask)[1], "without the PIN nothing is evaluated"
+    assert "42" not in get(server, ask)[1], "expected no result without the PIN"
     unlock = f"/?__debugger__=yes&cmd=pinauth&pin=123-456-789&s={secret}"
     answer, content = get(server, unlock)
     assert json.loads(content)["auth"] is True

@@ -1,4 +1,4 @@
-"""Processes that the application forks: they are no servers, and their parent serves on."""
+"""Processes that the application forks are no servers, and their parent continues to serve."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import textwrap
 import pytest
 
 from support import connect, outer_environ
-from support.processes import PATIENCE, ask, eventually, lives
+from support.processes import PROCESS_TIMEOUT, ask, eventually, lives
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 APP = """
 import json, multiprocessing, os, signal, stat, sys, time
@@ -96,7 +96,7 @@ def app(environ, start_response):
         if pid == 0:
             if path == "/exit-unheard":
                 sys.stderr = Deaf()
-                sys.exit("nobody hears this")
+                sys.exit("no reader gets this")
             if path == "/raise":
                 raise ValueError("in the child")
             if path == "/exit":
@@ -159,8 +159,8 @@ def test_a_child_that_returns_to_the_server_ends(server, path, status):
             client.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode() * 2)
             for _ in range(2):
                 assert client.read_response().content == str(status).encode()
-    told = server.log.count("forked by the application, has returned to the server")
-    assert told == (0 if path.startswith("/exit") else 6)
+    reports = server.log.count("forked by the application, has returned to the server")
+    assert reports == (0 if path.startswith("/exit") else 6)
     assert ask(server.port) == "ok"
 
 
@@ -244,7 +244,7 @@ def app(environ, start_response):
         start_response("200 OK", [])
         if pid == 0:
             sys.stderr = Deaf()
-            sys.exit("nobody hears this")
+            sys.exit("no reader gets this")
         return [str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode()]
     if environ["PATH_INFO"] == "/shutdown":
         pid = os.fork()
@@ -291,7 +291,7 @@ def test_a_server_in_a_forked_child_is_over_and_does_not_hang(program):
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE * 2,
+        timeout=PROCESS_TIMEOUT * 2,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
@@ -320,7 +320,7 @@ class Interrupt(BaseException):
     pass
 
 def trace(frame, event, argument):
-    # As a handler of a signal may do between any two lines.
+    # A signal handler may do this between any two lines.
     global left
     if not frame.f_code.co_filename.endswith(OWN):
         return None
@@ -368,7 +368,7 @@ print("done")
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_exception_from_a_signal_handler_leaves_a_fork_complete_at_any_point(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(INTERRUPTED)
@@ -376,7 +376,7 @@ def test_an_exception_from_a_signal_handler_leaves_a_fork_complete_at_any_point(
         [sys.executable, program],
         capture_output=True,
         text=True,
-        timeout=PATIENCE * 3,
+        timeout=PROCESS_TIMEOUT * 3,
         env=outer_environ(),
         check=False,
     )

@@ -1,4 +1,4 @@
-"""picowsgi's worker under a real gunicorn: its processes, signals, settings and logs."""
+"""The worker of picowsgi under a real gunicorn: its processes, signals, settings and logs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from support import RawClient
 from support.processes import (
     APP,
-    PATIENCE,
+    PROCESS_TIMEOUT,
     Load,
     ask,
     children,
@@ -73,7 +73,7 @@ def ask_in_thread(port, path):
 
 
 def status_of(port, path, headers=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROCESS_TIMEOUT)
     try:
         connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
@@ -100,7 +100,7 @@ def test_the_worker_uses_the_given_number_of_threads(gunicorn):
     assert ask(server.port, "/environ/wsgi.multithread") == "True"
     asked = [ask_in_thread(server.port, "/together") for _ in range(4)]
     for thread, answers in asked:
-        thread.join(PATIENCE)
+        thread.join(PROCESS_TIMEOUT)
         assert answers == ["1"]
 
 
@@ -124,7 +124,7 @@ def test_sigterm_lets_a_running_request_finish(gunicorn, tmp_path):
     server.wait_for_log("Handling signal: term")
     (tmp_path / "release").touch()
     assert server.wait() == 0
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers == ["released"]
 
 
@@ -135,7 +135,7 @@ def test_a_request_that_runs_beyond_graceful_timeout_is_abandoned(gunicorn, tmp_
         eventually((tmp_path / "held").exists, "the request to run")
         begin = time.monotonic()
         assert server.stop() == 0
-        assert 0.9 < time.monotonic() - begin < PATIENCE
+        assert 0.9 < time.monotonic() - begin < PROCESS_TIMEOUT
 
 
 def test_sigttin_and_sigttou_change_the_number_of_workers(gunicorn):
@@ -176,7 +176,7 @@ def test_a_request_may_take_longer_than_the_timeout(gunicorn, tmp_path):
     thread.join(2.5)
     assert thread.is_alive()
     (tmp_path / "release").touch()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers == ["released"]
     assert "WORKER TIMEOUT" not in server.log
 
@@ -185,7 +185,7 @@ def test_the_worker_serves_several_addresses_and_a_unix_socket(gunicorn, tmp_pat
     server = gunicorn("--bind", "127.0.0.1:0", "--bind", f"unix:{tmp_path}/socket")
     assert ask(server.port) == "1"
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(PROCESS_TIMEOUT)
         client.connect(str(tmp_path / "socket"))
         client.sendall(b"GET /environ/REMOTE_ADDR HTTP/1.0\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
@@ -268,7 +268,7 @@ def test_a_changed_file_reloads_a_worker(gunicorn, tmp_path):
     def is_new():
         try:
             return ask(server.port) == "22"
-        except OSError:  # gunicorn's own way to reload cuts what the worker is at
+        except OSError:  # gunicorn's own reload cuts the worker's requests
             return False
 
     eventually(is_new, "the changed application")
@@ -294,7 +294,7 @@ def test_a_setting_without_an_equivalent_is_refused(config, complaint, tmp_path)
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=PATIENCE,
+        timeout=PROCESS_TIMEOUT,
         check=False,
     )
     assert ended.returncode == 1, ended.stderr
@@ -302,7 +302,7 @@ def test_a_setting_without_an_equivalent_is_refused(config, complaint, tmp_path)
 
 
 def test_the_connections_of_a_killed_worker_are_forgotten(monkeypatch):
-    """Else the others would leave new connections to it for ever."""
+    """Otherwise the others would leave new connections to it without a limit."""
     config = pytest.importorskip("gunicorn.config").Config()
     from picowsgi.contrib.gunicorn import Worker
 

@@ -1,4 +1,4 @@
-"""--health: answered by the core, without the application and without waiting for a thread."""
+"""--health: the core answers without the application and without waiting for a thread."""
 
 import threading
 
@@ -92,10 +92,10 @@ def test_the_health_check_is_answered_while_all_threads_are_busy_and_shows_a_dra
                 client.send(get("/up"))
                 assert client.read_response().status == 200
             probe.send(b"GET /up HTTP/1.1\r\n")  # which a drain does not close as idle
-            idle.send(get("/up"))  # answered when the line before has been read
+            idle.send(get("/up"))  # answered after the previous line was read
             assert idle.read_response().status == 200
             stopping.start()
-            assert idle.read_to_end() == b"", "a drain closes what is idle"
+            assert idle.read_to_end() == b"", "expected the drain to close the idle connection"
             probe.send(b"Host: a\r\n\r\n")
             response = probe.read_response()
             assert (response.status, response.content) == (503, b"draining\n")

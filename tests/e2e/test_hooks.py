@@ -1,4 +1,4 @@
-"""--hooks: functions that are called as processes start and end, and cannot stop the server."""
+"""--hooks: functions that are called when processes start and end, and cannot stop the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from support.processes import ask, children, eventually, lives, write_app
 from support.stops import TERM, reload
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "prometheus"
 #: Each writes a line: its name, its process, and its arguments.
@@ -46,7 +46,7 @@ def serve_hooks(picowsgi, tmp_path):
 
 
 def called(directory):
-    """Return the calls so far: the name, and the numbers that follow."""
+    """Return the calls so far: each name and its numbers."""
     file = directory / "called"
     lines = file.read_text().splitlines() if file.exists() else []
     return [(name, *map(int, rest)) for name, *rest in map(str.split, lines)]
@@ -145,7 +145,7 @@ def test_a_killed_worker_is_removed_from_the_prometheus_gauges(picowsgi, tmp_pat
     site, numbers = tmp_path / "site", tmp_path / "numbers"
     shutil.copytree(EXAMPLE, site, ignore=shutil.ignore_patterns("__pycache__"))
     numbers.mkdir()
-    (numbers / "gauge_livesum_1.db").write_bytes(b"")  # of a server before
+    (numbers / "gauge_livesum_1.db").write_bytes(b"")  # of an earlier server
     command = picowsgi(
         *("metrics_app:app", "--hooks", "metrics_hooks", "--workers", "2"),
         directory=site,
@@ -163,7 +163,7 @@ def test_a_killed_worker_is_removed_from_the_prometheus_gauges(picowsgi, tmp_pat
             lambda before=before: len(set(children(command.process.pid)) | set(before)) == 3,
             "another worker",
         )
-        eventually(lambda: live() == 2, "the worker that has ended not to be counted")
+        eventually(lambda: live() == 2, "the ended worker not to be counted")
     assert ask(command.port, "/a") == "Hello!\n"
     assert 'requests_total{path="/a"} 1.0' in ask(command.port, "/metrics")
     assert command.stop() == 0

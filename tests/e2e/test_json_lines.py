@@ -1,4 +1,4 @@
-"""With --log-format json every line of picowsgi is one JSON object."""
+"""With --log-format json every line of picowsgi is a JSON object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every limit of the option table: at the limit and one past it, with the status that it gives."""
+"""Each limit of the option table: a value at the limit, and one past it with its status."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 
 
 class Application:
-    """Answers with what it was sent, and keeps the environ of each call, and what it saw of it."""
+    """Echoes the content, and keeps the environ of each call with the result of reading it."""
 
     def __init__(self):
         self.calls = []
@@ -54,7 +54,7 @@ def application():
 
 
 def assert_refused(server, application, data, status):
-    """Send `data` and check the whole answer: the status, complete, and then the end."""
+    """Send `data` and check the whole response: its status, its length, and then the end."""
     calls = len(application.calls)
     with connect(server) as client:
         client.send(data)
@@ -63,7 +63,9 @@ def assert_refused(server, application, data, status):
         assert response.complete
         assert response.tokens("Connection") == ["close"]
         client.read_nothing_more()
-    assert len(application.calls) == calls, "the application must not see a refused request"
+    assert len(application.calls) == calls, (
+        "expected no call of the application for a refused request"
+    )
 
 
 def assert_served(server, data, content=b""):
@@ -237,7 +239,7 @@ def test_the_default_limit_is_1_gib(serve, application):
 
 @pytest.fixture
 def temporary_directory(tmp_path, monkeypatch):
-    """The one in which the server makes its temporary files."""
+    """The directory in which the server creates its temporary files."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -259,7 +261,7 @@ def test_content_is_in_memory_up_to_the_limit_and_beyond_it_in_a_file_without_a_
     (small, in_memory), (large, in_file) = application.calls
     assert in_memory is None, f"expected {limit} bytes in memory"
     assert in_file is not None, f"expected {limit + 1} bytes in a file"
-    assert in_file.st_nlink == 0, "expected the file to have no name"
+    assert in_file.st_nlink == 0, "expected a file without a name"
     assert stat.S_IMODE(in_file.st_mode) == 0o600
     assert (in_file.st_size, large["CONTENT_LENGTH"]) == (limit + 1, str(limit + 1))
     assert small["CONTENT_LENGTH"] == str(limit)
@@ -274,8 +276,8 @@ def test_all_requests_share_the_memory_for_content_and_the_rest_goes_to_files(
     content = b"x" * 5000
     with connect(server) as first, connect(server) as second:
         first.send(frame(content)[:-1])
-        # It is read before a request that is sent after the answer to another one: that may have
-        # been read when its connection was accepted, before what came on the first one.
+        # The server reads it before a request that is sent after another response: it may have read
+        # that when it accepted its connection, before the bytes on the first one.
         second.send(frame(b""))
         second.read_response()
         for _ in range(2):
@@ -286,7 +288,9 @@ def test_all_requests_share_the_memory_for_content_and_the_rest_goes_to_files(
         second.send(frame(content))
         assert second.read_response().content == content
     kinds = [file is None for _, file in application.calls[1:]]
-    assert kinds == [False, False, True, True], "expected files while another has the memory"
+    assert kinds == [False, False, True, True], (
+        "expected files while another request has the memory"
+    )
 
 
 def test_half_received_content_has_no_named_file_and_its_file_goes_with_its_client(
@@ -296,7 +300,7 @@ def test_half_received_content_has_no_named_file_and_its_file_goes_with_its_clie
     before = descriptors_at_rest()
     with connect(server) as client:
         client.send(with_length(b"x" * MIB)[:-1])
-        wait_until(lambda: open_descriptors() == before + 3, "content to be put into a file")
+        wait_until(lambda: open_descriptors() == before + 3, "content to be in a file")
         assert list(temporary_directory.iterdir()) == []
     wait_until(lambda: open_descriptors() == before, "the file to be closed")
     assert not application.calls
@@ -340,7 +344,7 @@ def test_a_generator_faster_than_its_client_is_paused_and_memory_stays_flat(
         while time.monotonic() < since + 0.2:
             if (now := given()) != last:
                 last, since = now, time.monotonic()
-            assert last < 64 * MIB, "expected the generator to be stopped"
+            assert last < 64 * MIB, "expected the generator to be paused"
             time.sleep(0.005)
         return last
 
@@ -349,8 +353,8 @@ def test_a_generator_faster_than_its_client_is_paused_and_memory_stays_flat(
         client.send(GET)
         first = wait_until_stopped()
         held = MIB + 2 * item
-        by_the_system = 6 * MIB  # wmem's 4 MiB, and what is on its way
-        assert first < held + by_the_system, "expected the generator to be stopped near the limit"
+        by_the_system = 6 * MIB  # the 4 MiB of wmem, and the bytes on their way
+        assert first < held + by_the_system, "expected the generator to be paused near the limit"
         begin, got = time.monotonic(), 0
         while time.monotonic() < begin + 0.5:
             got += client.read_some(16 * KIB)
@@ -367,7 +371,7 @@ def test_memory_for_content_that_the_application_gives_at_once_is_not_limited(se
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         return list(items)
 
-    # Without back-pressure: the server must be free for others though nobody reads.
+    # Without back-pressure: the server must serve others although no client reads.
     server = serve(application, response_buffer=KIB)
     with RawClient(server.port, receive_buffer=4096) as slow:
         slow.send(GET)
@@ -383,7 +387,7 @@ def test_memory_for_content_that_the_application_gives_at_once_is_not_limited(se
 def test_a_connection_past_the_limit_waits_until_another_one_closes(serve, application, limit):
     server = serve(application, max_connections=limit)
     clients = [connect(server) for _ in range(limit)]
-    for client in clients:  # the beginning of the next request is always there
+    for client in clients:  # the beginning of the next request has always arrived
         client.send(GET + GET[:5])
         assert client.read_response().status == 200
     with connect(server) as late:
@@ -392,12 +396,14 @@ def test_a_connection_past_the_limit_waits_until_another_one_closes(serve, appli
             for client in clients:
                 client.send(GET[5:] + GET[:5])
                 assert client.read_response().status == 200
-        assert not late.read_some(1), "expected the late one to wait"
+        assert not late.read_some(1), "expected the last client to wait"
         clients.pop().close()
         assert late.read_response().status == 200
         for client in clients:
             client.send(GET[5:])
-            assert client.read_response().status == 200, "expected the others to be kept"
+            assert client.read_response().status == 200, (
+                "expected the other connections to stay open"
+            )
     for client in clients:
         client.close()
 
@@ -412,12 +418,12 @@ def test_waiting_connections_are_served_in_turn(serve, application):
         client.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what the backlog is")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the backlog")
 def test_the_server_passes_the_backlog_to_the_system(serve, application):
     for backlog in (5, 77):
         sock = serve(application, backlog=backlog).sockets[0]
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
-        # tcpi_sacked, which for a listening socket is the most that may wait
+        # tcpi_sacked, which for a listening socket is the maximum of waiting connections
         assert struct.unpack_from("I", info, 28)[0] == backlog
 
 

@@ -1,4 +1,4 @@
-"""Several applications in one: `picowsgi.Mount` and `--mount`."""
+"""Several applications in one server: `picowsgi.Mount` and `--mount`."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_without_an_app_the_command_serves_the_mounts_alone(picowsgi, tmp_path):
 
 
 def refusal_of(*options, directory):
-    """The exit status of the command, and what it says."""
+    """The exit status of the command, and its messages."""
     ended = subprocess.run(
         [sys.executable, "-m", "picowsgi", "--port", "0", *options],
         cwd=directory,

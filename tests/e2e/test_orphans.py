@@ -1,4 +1,4 @@
-"""Process 1 of a container, and a child subreaper, reap the orphans that the application leaves."""
+"""Process 1 of a container, and a child subreaper, reap the orphans of the application."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from support.processes import ask, children, eventually, write_app
 from support.stops import TERM, UNSHARE, can_be_first, start_as_first
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-#: Leaves orphans that end soon; a child of its own ends with a status.
+#: Leaves orphans that soon exit; a child of its own exits with a status.
 APP = """
 import atexit, os, subprocess
 from pathlib import Path
@@ -52,7 +52,7 @@ def zombies(parent):
 
 
 def check(command, first, directory, own):
-    """Leave orphans, and check that `own` zombies are left of the process `first`."""
+    """Make orphans, and check that the process `first` has `own` zombies."""
     assert ask(command.port, "/orphans") == "left"
     ended = directory / "ended"
     eventually(lambda: ended.exists() and len(ended.read_text()) == 3, "the orphans to end")

@@ -1,4 +1,4 @@
-"""Each rule of PEP 3333 that a server has to keep, seen from both of its sides."""
+"""Each rule of PEP 3333 for a server, from both of its sides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from support import RawClient, raw
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 class Answer:
@@ -29,7 +29,7 @@ class Answer:
 
 
 def fetch(server, method="GET", target="/", content=None, fields=(), connection=None):
-    """Send one request and return its Answer; the connection is a new one if none is given."""
+    """Send one request and return its Answer. Without a connection it opens a new one."""
     own = connection or connect(server)
     try:
         own.request(method, target, body=content, headers=dict(fields))
@@ -40,11 +40,11 @@ def fetch(server, method="GET", target="/", content=None, fields=(), connection=
 
 
 def connect(server):
-    return HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    return HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
 
 
 def answering(result, status="200 OK", fields=(TEXT,)):
-    """Make an application that answers with result, or with what result() gives."""
+    """Make an application that returns result, or the value of result()."""
 
     def application(environ, start_response):
         start_response(status, list(fields))
@@ -54,7 +54,7 @@ def answering(result, status="200 OK", fields=(TEXT,)):
 
 
 class Probe:
-    """An iterable that counts its close() calls and raises where it is told to."""
+    """An iterable that counts its close() calls and can raise errors."""
 
     def __init__(self, items=(b"one", b"two"), fail_at=None):
         self._items = list(items)
@@ -71,14 +71,14 @@ class Probe:
         self._closes.release()
 
     def assert_closed_once(self, server, target="/again"):
-        """Wait for close(), then let another request pass and expect no second one."""
-        assert self._closes.acquire(timeout=PATIENCE), "close() was never called"
+        """Wait for close(), then send another request and expect no second call."""
+        assert self._closes.acquire(timeout=TIMEOUT), "expected a call of close()"
         fetch(server, target=target)
-        assert not self._closes.acquire(blocking=False), "close() was called twice"
+        assert not self._closes.acquire(blocking=False), "expected no second call of close()"
 
 
 def with_probe(probe, status="200 OK", fields=(TEXT,), call_start_response=True):
-    """Make an application that answers / with probe and any other path with a plain text."""
+    """Make an application that answers"""
 
     def application(environ, start_response):
         if environ["PATH_INFO"] != "/":
@@ -92,7 +92,7 @@ def with_probe(probe, status="200 OK", fields=(TEXT,), call_start_response=True)
 
 
 def assert_still_serves(server, expected=b"well"):
-    assert fetch(server, target="/again").content == expected, "the server has to live on"
+    assert fetch(server, target="/again").content == expected, "expected the server to continue"
 
 
 # --- environ ------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def seen(serve):
             fetch(server, **options)
         else:
             raw(server, data)
-        assert kept, "the application was not called"
+        assert kept, "expected a call of the application"
         return kept["environ"], kept["content"]
 
     request.server = server
@@ -139,7 +139,7 @@ def test_environ_is_a_real_dictionary_with_the_required_keys_and_types(seen):
         "wsgi.run_once": False,
     }
     assert {key: environ.get(key) for key in expected} == expected
-    assert environ["SERVER_NAME"], "SERVER_NAME must never be empty"
+    assert environ["SERVER_NAME"], "expected a SERVER_NAME"
     for key in ("wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once"):
         assert environ[key] in (True, False), key
 
@@ -438,7 +438,7 @@ def test_errors_is_a_text_stream(serve):
 
 
 class IteratorObject:
-    """The oldest way: __iter__ gives itself, __next__ the items."""
+    """The oldest way: __iter__ returns self, and __next__ returns the items."""
 
     def __init__(self, items):
         self._items = list(items)
@@ -453,7 +453,7 @@ class IteratorObject:
 
 
 class OldSequence:
-    """Only __getitem__, which iter() accepts as well."""
+    """Has only __getitem__, which iter() accepts too."""
 
     def __getitem__(self, index):
         return (b"ab", b"c")[index]
@@ -609,7 +609,7 @@ def test_start_response_a_second_time_without_exc_info_is_an_error(serve):
         return [b"never"]
 
     assert fetch(serve(application)).status == 500
-    assert len(raised) == 1, "the second call has to raise"
+    assert len(raised) == 1, "expected the second call to raise"
 
 
 def test_an_application_that_catches_the_error_of_a_second_start_response_keeps_the_first(serve):
@@ -688,7 +688,7 @@ def test_exc_info_after_the_head_was_sent_raises_that_exception_again(serve):
         response.read()
     connection.close()
     assert cut.value.partial == b"sent"
-    assert caught == [True], "the very exception of exc_info has to be raised"
+    assert caught == [True], "expected the exception of exc_info itself"
 
 
 def test_the_head_is_sent_with_the_first_item_that_is_not_empty(serve):
@@ -712,7 +712,7 @@ def test_the_server_sends_an_item_before_it_asks_for_the_next_one(serve):
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         yield b"first"
-        yield b"second" if arrived.wait(PATIENCE) else b"held back"
+        yield b"second" if arrived.wait(TIMEOUT) else b"held back"
 
     connection = connect(serve(application))
     connection.request("GET", "/")
@@ -743,7 +743,7 @@ def test_write_sends_before_it_returns_and_the_iterable_follows(serve):
     def application(environ, start_response):
         write = start_response("200 OK", [TEXT])
         write(b"first ")
-        write(b"second " if arrived.wait(PATIENCE) else b"held back ")
+        write(b"second " if arrived.wait(TIMEOUT) else b"held back ")
         return [b"third"]
 
     connection = connect(serve(application))
@@ -854,8 +854,8 @@ def test_close_is_called_once_when_the_head_is_refused(serve):
     probe = Probe()
     server = serve(with_probe(probe, fields=[TEXT, ("X-Bad", "a\nb")]))
     assert fetch(server).status == 500
-    # The refusal may come from start_response itself, which raises in the application before it
-    # returns the iterable: then there is nothing to close.
+    # start_response itself may refuse the head. It then raises in the application before that
+    # returns the iterable, so there is nothing to close.
     assert_still_serves(server)
 
 
@@ -873,7 +873,7 @@ def test_close_is_called_once_when_the_client_has_disconnected(serve):
     class LongProbe(Probe):
         def __iter__(self):
             yield b"x"
-            gone.wait(PATIENCE)
+            gone.wait(TIMEOUT)
             for _ in range(1_000):
                 yield b"x" * 100_000
 
@@ -911,7 +911,7 @@ def test_a_generator_is_closed_when_the_response_ends_early(serve):
     server = serve(with_probe(items()))
     with pytest.raises(IncompleteRead):
         fetch(server)
-    assert ended.wait(PATIENCE), "the generator's finally has to run"
+    assert ended.wait(TIMEOUT), "expected the finally of the generator to run"
 
 
 # --- wsgi.file_wrapper --------------------------------------------------------------------------
@@ -921,7 +921,7 @@ FILE = bytes(range(256)) * 2_000
 
 
 class Watched:
-    """A file-like object with nothing but read() and close(), which counts the closes."""
+    """A file-like object with only read() and close(), which counts the closes."""
 
     def __init__(self, file):
         self._file = file
@@ -958,7 +958,7 @@ def file(tmp_path):
 
     open_it.opened = []
     yield open_it
-    assert all(one.closed for one in open_it.opened), "the server has to close the file"
+    assert all(one.closed for one in open_it.opened), "expected the server to close the file"
 
 
 def test_the_file_wrapper_sends_a_real_file(file, serve):
@@ -1004,7 +1004,7 @@ def test_the_file_wrapper_reads_an_object_that_is_not_a_real_file(serve):
 
 def test_the_file_wrapper_is_an_iterator_that_middleware_can_take_apart(file, serve):
     class Chained:
-        """Closes what iter() gave it, as Werkzeug does in its answer to a range."""
+        """Closes the iterator, as Werkzeug does in its response to a range."""
 
         def __init__(self, content):
             self._content = iter(content)
@@ -1063,8 +1063,10 @@ def test_an_error_after_the_head_cuts_the_connection(serve):
     answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /again HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"two" in answer
-    assert not answer.endswith(b"0\r\n\r\n"), "the client must see that content is missing"
-    assert b"well" not in answer, "nothing may follow a response that was cut"
+    assert not answer.endswith(b"0\r\n\r\n"), (
+        "expected the client to notice that content is missing"
+    )
+    assert b"well" not in answer, "expected nothing after a response that was cut"
 
 
 # --- the length of the content, and how it ends -------------------------------------------------
@@ -1107,7 +1109,7 @@ def test_more_content_than_announced_is_cut_and_the_connection_closed(serve):
     for make in (lambda: [b"abcdef"], lambda: iter([b"ab", b"cd", b"ef"])):
         server = serve(answering(make, fields=[TEXT, ("Content-Length", "3")]))
         answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
-        assert answer.count(b"HTTP/1.1 200 OK") == 1, "the connection must not go on"
+        assert answer.count(b"HTTP/1.1 200 OK") == 1, "expected the connection to end"
         assert answer.partition(b"\r\n\r\n")[2] == b"abc"
 
 
@@ -1117,7 +1119,7 @@ def test_less_content_than_announced_closes_the_connection(serve):
         with pytest.raises(IncompleteRead):
             fetch(server)
         answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
-        assert answer.count(b"HTTP/1.1") <= 1, "the next response must not fill the gap"
+        assert answer.count(b"HTTP/1.1") <= 1, "expected no next response in the gap"
 
 
 @pytest.mark.parametrize("length", ["-1", "3x", "", "1,1", "0x3", " ", "99999999999999999999"])
@@ -1159,7 +1161,9 @@ def test_204_and_304_have_no_content_no_matter_what_the_application_returns(serv
 def test_204_carries_no_content_length(serve):
     fields = [("Content-Length", "0")]
     answer = fetch(serve(answering([], "204 No Content", fields)))
-    assert "Content-Length" not in answer.fields, "RFC 9110, section 8.6, forbids it"
+    assert "Content-Length" not in answer.fields, (
+        "expected no Content-Length (RFC 9110, section 8.6)"
+    )
 
 
 def test_http_1_0_gets_no_chunks_and_the_close_ends_the_response(serve):

@@ -1,4 +1,4 @@
-"""The option --poller: each that the build has serves, and one that it lacks is refused."""
+"""The option --poller: each poller of the build serves, and a missing one is refused."""
 
 import threading
 from pathlib import Path
@@ -20,12 +20,12 @@ each = pytest.mark.parametrize("poller", core.POLLERS)
 
 
 def descriptors(pid):
-    """What the process has open, as the kernel names it."""
+    """The open descriptors of the process, as the kernel names them."""
     found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             found.append(str(entry.readlink()))
-        except FileNotFoundError:  # closed meanwhile
+        except FileNotFoundError:  # closed in the meantime
             continue
     return found
 
@@ -68,7 +68,7 @@ def test_content_larger_than_the_socket_buffers_goes_both_ways(serve, poller):
 
 @each
 def test_the_poller_watches_a_connection_that_another_thread_hands_back(serve, poller):
-    # All but one of the threads are in the application while the last one waits for events.
+    # All threads but one are in the application while the last one waits for events.
     inside, leave = threading.Semaphore(0), threading.Event()
 
     def app(environ, start_response):
@@ -110,7 +110,7 @@ def test_a_client_that_half_closes_gets_its_response_and_a_closed_connection_is_
     idle.close()
     half.close()
     reset.reset()
-    wait_until(lambda: open_descriptors() == before, "no descriptor of theirs to be left")
+    wait_until(lambda: open_descriptors() == before, "all of their descriptors to be closed")
 
 
 @pytest.mark.measured
@@ -124,7 +124,7 @@ def test_an_idle_server_does_not_spin(serve, poller):
         unread.read_response()
         before = cpu_seconds()
         threading.Event().wait(0.3)
-        assert cpu_seconds() - before < 0.1, "expected a server that waits"
+        assert cpu_seconds() - before < 0.1, "expected the server to wait"
 
 
 @pytest.mark.parametrize("poller", MISSING)

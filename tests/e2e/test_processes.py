@@ -1,4 +1,4 @@
-"""Workers: forked, watched and replaced, without a request that fails."""
+"""Workers are forked, watched and replaced, and no request fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 
 from support.processes import (
     APP,
-    PATIENCE,
+    PROCESS_TIMEOUT,
     Load,
     ask,
     children,
@@ -32,7 +32,7 @@ from support.processes import (
     write_app,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 TWO = ("--workers", "2")
 
@@ -53,7 +53,7 @@ def workers(command):
 
 
 def ask_in_thread(port, path):
-    """Ask without waiting for the answer, which is the last item of the list that comes back."""
+    """Send a request and do not wait. The last item of the list will be the response."""
     answers = []
 
     def run():
@@ -72,12 +72,13 @@ def connections(port, count):
     with ExitStack() as stack:
         address = ("127.0.0.1", port)
         yield [
-            stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(count)
+            stack.enter_context(socket.create_connection(address, PROCESS_TIMEOUT))
+            for _ in range(count)
         ]
 
 
 def is_stopped(pid):
-    """Tell whether all threads of a process are stopped by a signal."""
+    """Return whether a signal has stopped all threads of a process."""
     return all(
         (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
         for task in Path(f"/proc/{pid}/task").iterdir()
@@ -85,7 +86,7 @@ def is_stopped(pid):
 
 
 def ask_on(client, path):
-    """Ask on a connection that stays open; return the content of the answer."""
+    """Send a request on a connection that stays open; return the content of the response."""
     client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     response = HTTPResponse(client)
     response.begin()
@@ -93,13 +94,13 @@ def ask_on(client, path):
 
 
 def run_to_the_end(directory, *options):
-    """Run a command that is expected to end by itself."""
+    """Run a command that is expected to exit."""
     return subprocess.run(
         [sys.executable, "-m", "picowsgi", "--port", "0", "app:app", *options],
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=PROCESS_TIMEOUT,
         check=False,
     )
 
@@ -113,10 +114,10 @@ def test_the_others_serve_when_one_worker_blocks(serve_app, tmp_path):
     eventually((tmp_path / "held").exists, "the request to run")
     assert int(ask(command.port, "/pid")) in workers(command)
     (tmp_path / "release").touch()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers == ["released"]
     assert command.stop() == 0, command.log
-    assert command.log.count("serving app:app") == 1, "the workers have nothing to announce"
+    assert command.log.count("serving app:app") == 1, "expected no start line of a worker"
 
 
 def test_workers_share_persistent_connections_evenly(serve_app):
@@ -124,7 +125,7 @@ def test_workers_share_persistent_connections_evenly(serve_app):
     pids = [str(pid) for pid in workers(command)]
     for count in (2, 6, 40):
         seen = []
-        for _ in range(10):  # a worker that the system does not let run for long may be left out
+        for _ in range(10):  # a worker that the system does not run for long may miss its turn
             # All at once: the first worker that wakes could take all of them.
             with connections(command.port, count) as clients:
                 served = Counter(ask_on(client, "/pid") for client in clients)
@@ -143,7 +144,7 @@ def test_connections_do_not_wait_for_a_stuck_worker(serve_app):
         eventually(lambda: is_stopped(stuck), "the worker to be stopped")
         with connections(command.port, 200) as clients:
             served = {ask_on(client, "/pid") for client in clients}
-        assert served == {str(other)}, "the stopped worker takes none, and none waits for it"
+        assert served == {str(other)}, "expected the stopped worker to take no connection"
     finally:
         os.kill(stuck, signal.SIGCONT)
 
@@ -197,7 +198,9 @@ def test_serve_with_workers_forks_and_reloads_by_forks_and_returns(tmp_path):
         eventually(lambda: not lives(first), "the first workers to be replaced")
         assert int(ask(port)) != first
         process.terminate()
-        assert process.communicate(timeout=PATIENCE)[0] == f"None\nat the end {process.pid}\n"
+        assert (
+            process.communicate(timeout=PROCESS_TIMEOUT)[0] == f"None\nat the end {process.pid}\n"
+        )
     finally:
         process.kill()
         process.communicate()
@@ -214,8 +217,8 @@ def test_a_killed_worker_is_replaced_and_the_others_continue_to_serve(serve_app,
     idle = int(ask(command.port, "/pid"))
     (busy,) = set(workers(command)) - {idle}
     os.kill(busy, signal.SIGKILL)
-    thread.join(PATIENCE)
-    assert answers != ["released"], "the request of a killed worker is lost"
+    thread.join(PROCESS_TIMEOUT)
+    assert answers != ["released"], "expected no response from a killed worker"
     begin = time.monotonic()
     assert ask(command.port) == "1"
     eventually(lambda: len(set(workers(command)) - {busy}) == 2, "another worker")
@@ -281,7 +284,7 @@ def test_workers_whose_supervisor_is_killed_finish_their_requests(serve_app, tmp
     command.process.wait()
     eventually(lambda: sum(map(lives, orphans)) == 1, "the idle worker to end")
     (tmp_path / "release").touch()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers == ["released"]
     eventually(lambda: not any(map(lives, orphans)), "the other worker to end")
 
@@ -318,7 +321,7 @@ def test_a_worker_that_is_due_for_replacement_serves_while_no_other_can_start(se
     command.wait_for_log("no new worker: importing app failed with LookupError")
     assert int(ask(command.port, "/pid")) == first
     write_app(tmp_path)
-    eventually(lambda: not lives(first), "the first worker to be replaced after all")
+    eventually(lambda: not lives(first), "the first worker to be replaced in the end")
     assert ask(command.port) == "1"
 
 
@@ -333,7 +336,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 @MODES
 def test_new_connections_are_refused_while_open_requests_are_finished(serve_app, options):
     command = serve_app(*options)
-    with socket.create_connection(("127.0.0.1", command.port), PATIENCE) as slow:
+    with socket.create_connection(("127.0.0.1", command.port), PROCESS_TIMEOUT) as slow:
         slow.sendall(REQUEST)
         assert slow.recv(1000).endswith(b"1")
         slow.sendall(REQUEST[:10])
@@ -359,7 +362,7 @@ def test_at_the_end_running_requests_are_answered(serve_app, tmp_path, options):
     assert thread.is_alive()
     assert command.process.poll() is None
     (tmp_path / "release").touch()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers == ["released"]
     assert command.wait() == 0
 
@@ -373,9 +376,9 @@ def test_requests_that_outlast_the_graceful_time_are_cut_and_logged(serve_app, t
     begin = time.monotonic()
     assert command.stop() == 0
     assert time.monotonic() - begin < 5
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers[0] != "released"
-    assert "is left behind at:" in command.log, "expected where the request is"
+    assert "is left behind at:" in command.log, "expected the place of the request"
     assert "in app" in command.log
 
 
@@ -383,7 +386,7 @@ def test_requests_that_outlast_the_graceful_time_are_cut_and_logged(serve_app, t
 @MODES
 def test_idle_connections_do_not_delay_the_end(serve_app, options):
     command = serve_app(*options, "--timeout-keep-alive", "60")
-    with socket.create_connection(("127.0.0.1", command.port), PATIENCE) as client:
+    with socket.create_connection(("127.0.0.1", command.port), PROCESS_TIMEOUT) as client:
         client.sendall(REQUEST)
         assert client.recv(1000).endswith(b"1")
         begin = time.monotonic()
@@ -394,11 +397,11 @@ def test_idle_connections_do_not_delay_the_end(serve_app, options):
 
 @MODES
 def test_a_request_that_arrives_during_a_drain_is_answered(serve_app, options):
-    """On a connection that was in use a moment ago, and on one that has just been opened."""
+    """On a connection that was in use a moment ago, and on a new one."""
     command = serve_app(*options, "--timeout-drain", "5")
     with (
-        socket.create_connection(("127.0.0.1", command.port), PATIENCE) as used,
-        socket.create_connection(("127.0.0.1", command.port), PATIENCE) as new,
+        socket.create_connection(("127.0.0.1", command.port), PROCESS_TIMEOUT) as used,
+        socket.create_connection(("127.0.0.1", command.port), PROCESS_TIMEOUT) as new,
     ):
         used.sendall(REQUEST)
         assert b"Connection: close" not in used.recv(1000)
@@ -417,7 +420,7 @@ def test_a_request_that_arrives_during_a_drain_is_answered(serve_app, options):
 @MODES
 def test_the_pid_file_names_the_process_and_is_removed_afterwards(serve_app, tmp_path, options):
     path = tmp_path / "server.pid"
-    path.write_text("999999999\n")  # left by one that is gone
+    path.write_text("999999999\n")  # left by a process that is gone
     command = serve_app(*options, "--pid", path)
     assert path.read_text() == f"{command.process.pid}\n"
     done = run_to_the_end(tmp_path, "--pid", str(path))
@@ -499,7 +502,7 @@ def test_root_changes_to_the_user_and_the_group_before_the_application_is_import
 def nobodys():
     """A folder that user 65534 can enter, with the application, its own `logs`, and a log.json.
 
-    It is not below the tests' own folder, which only root can enter.
+    It is not below the folder of the tests, which only root can enter.
     """
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
@@ -524,7 +527,7 @@ def test_log_files_are_opened_by_the_user_of_the_workers(picowsgi, nobodys, opti
     assert "a line\n" in log.read_text()
     log.unlink()
     command.process.send_signal(signal.SIGUSR1)
-    eventually(log.exists, "the file to be made again")
+    eventually(log.exists, "the file to be created again")
     assert command.stop() == 0
 
 

@@ -1,4 +1,4 @@
-"""The fixture `wsgi_server`, in the project of another author."""
+"""The fixture `wsgi_server` in the project of another author."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def get(server):
 
 @pytest.fixture
 def project(tmp_path):
-    """Run pytest, warnings being errors, on tests that follow APP: its outcome and output."""
+    """Run pytest with warnings as errors on tests after APP. Return its outcome and output."""
 
     def run(tests, *options, configuration=""):
         (tmp_path / "test_it.py").write_text(APP + tests)

@@ -1,4 +1,4 @@
-"""--reload: what is saved is served, nothing is refused meanwhile, and nothing is left behind."""
+"""--reload: saved files are served, no request is refused, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from contextlib import suppress
 
 import pytest
 
-from support.processes import APP, PATIENCE, Load, ask, children, eventually, lives
+from support.processes import APP, PROCESS_TIMEOUT, Load, ask, children, eventually, lives
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-SOON = 2.0  # seconds from a save to its answer; it takes a twentieth of that on an idle machine
+SOON = 2.0  # seconds from a save to the new response; an idle machine needs a twentieth
 BROKEN = "def app(environ, start_response):\n    return <script>\n"
 
 
@@ -29,7 +29,7 @@ def version(number):
 
 
 def save(path, text):
-    """Write a file as most editors do: beside it, and then in its place."""
+    """Write a file like most editors: beside the old one, and then rename it."""
     draft = path.with_name(f"{path.name}.tmp")
     draft.write_text(text)
     draft.replace(path)
@@ -55,18 +55,18 @@ def without_watchfiles(tmp_path_factory):
 
 
 def fetch(port, accept="*/*"):
-    """Return status, content type and text, whatever they are."""
+    """Return status, content type and text of any response."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}/x", headers={"Accept": accept})
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+        with urllib.request.urlopen(request, timeout=PROCESS_TIMEOUT) as response:
             return response.status, response.headers["Content-Type"], response.read().decode()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.headers["Content-Type"], error.read().decode()
 
 
-def answers_until(port, wanted, within=PATIENCE):
-    """Ask until the answer is `wanted`; return the other answers."""
+def answers_until(port, wanted, within=PROCESS_TIMEOUT):
+    """Send requests until the response is `wanted`; return the other responses."""
     deadline = time.monotonic() + within
     others = []
     while (answer := fetch(port)[2]) != wanted:
@@ -80,11 +80,11 @@ def times_reloaded(command):
 
 
 def expect_reload(command, act):
-    """Check that `act` has the application loaded again, once: by another process."""
+    """Check that `act` causes exactly one reload: another process serves."""
     before, count = ask(command.port, "/pid"), times_reloaded(command)
     act()
     command.wait_for_log("loading the application again", count + 1)
-    eventually(lambda: ask(command.port, "/pid") != before, "an answer of another process")
+    eventually(lambda: ask(command.port, "/pid") != before, "a response of another process")
     assert times_reloaded(command) == count + 1, command.log
 
 
@@ -98,12 +98,12 @@ def test_the_new_code_answers_soon_after_a_save(start, tmp_path, options):
     for number in range(2, 5):  # within a second, and files of the same size
         save(tmp_path / "app.py", version(number))
         others = answers_until(command.port, str(number), SOON)
-        assert set(others) <= {str(number - 1)}, "nothing but the old code until then"
+        assert set(others) <= {str(number - 1)}, "expected only the old code until then"
         only_new = [str(number)] * 20
-        if options:  # of two workers the one may still answer after the other has ended
+        if options:  # one of two workers may still respond after the other has ended
             eventually(
                 lambda new=only_new: [ask(command.port) for _ in range(20)] == new,
-                "no worker with the old code to answer any more",
+                "no response of a worker with the old code",
             )
         else:
             assert [ask(command.port) for _ in range(20)] == only_new
@@ -133,11 +133,11 @@ def test_no_request_is_refused_or_lost_while_a_file_is_saved_ten_times(start, tm
     visitor.start()
     for number in range(1, 12):
         save(tmp_path / "app.py", version(number))
-        eventually(lambda n=number: answers[-1:] == [n], f"the answer {number}")
+        eventually(lambda n=number: answers[-1:] == [n], f"the response {number}")
     over.set()
-    visitor.join(PATIENCE)
+    visitor.join(PROCESS_TIMEOUT)
     assert failures == []
-    assert answers == sorted(answers), "expected no answer of old code after one of the new"
+    assert answers == sorted(answers), "expected no response of old code after one of new code"
     assert set(answers) - {0} == set(range(1, 12))
 
 
@@ -152,7 +152,7 @@ def test_persistent_connections_survive_a_reload(start, tmp_path):
 
 def test_a_request_waits_while_the_application_is_imported(start, tmp_path):
     command = start()
-    with socket.create_connection(("127.0.0.1", command.port), PATIENCE) as early:
+    with socket.create_connection(("127.0.0.1", command.port), PROCESS_TIMEOUT) as early:
         slow = version(2) + (
             "(HERE / 'importing').touch()\nwhile not (HERE / 'go').exists(): time.sleep(0.005)\n"
         )
@@ -167,10 +167,10 @@ def test_a_request_waits_while_the_application_is_imported(start, tmp_path):
             early.recv(1)
         assert answers == []
         (tmp_path / "go").touch()
-        early.settimeout(PATIENCE)
+        early.settimeout(PROCESS_TIMEOUT)
         content = b"".join(iter(lambda: early.recv(4096), b""))
-        assert content.endswith(b"\r\n\r\n2"), "a connection that the old code had open"
-        late.join(PATIENCE)
+        assert content.endswith(b"\r\n\r\n2"), "expected the old code on its open connection"
+        late.join(PROCESS_TIMEOUT)
         assert answers == ["2"]
 
 
@@ -184,7 +184,7 @@ def test_a_long_request_is_finished_by_the_old_code_and_delays_nothing(start, tm
     answers_until(command.port, "2", SOON)
     assert held == []
     (tmp_path / "release").touch()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert held == ["released"]
     eventually(lambda: len(children(command.process.pid)) == 2, "one worker and the watcher")
 
@@ -206,7 +206,7 @@ def test_files_that_change_together_are_one_change(start, tmp_path):
         (tmp_path / f"module{number}.new").replace(tmp_path / f"module{number}.py")
     save(tmp_path / "app.py", version(2))
     answers_until(command.port, "2")
-    assert times_reloaded(command) <= 2, command.log  # a machine under load may part them
+    assert times_reloaded(command) <= 2, command.log  # a busy machine may separate them
 
 
 # --- what is broken ------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_a_syntax_error_is_shown_until_it_is_fixed(start, tmp_path):
     assert f'File "{tmp_path / "app.py"}", line 2' in text
     save(tmp_path / "app.py", version(2))
     answers_until(command.port, "2", SOON)
-    assert command.log.count("SyntaxError: invalid syntax") == 1, "expected it once in the log"
+    assert command.log.count("SyntaxError: invalid syntax") == 1, "expected one line in the log"
 
 
 ACCIDENTS = {
@@ -245,7 +245,7 @@ def test_the_server_waits_for_a_fix_of_an_application_that_could_not_be_loaded_a
 ):
     command = start("--workers", "2", app=text)
     assert shown in fetch(command.port)[2]
-    assert command.log.count(shown) == 1, "expected it to be told once"
+    assert command.log.count(shown) == 1, "expected one report"
     save(tmp_path / "app.py", version(2))
     answers_until(command.port, "2", SOON)
     assert command.stop() == 0
@@ -315,7 +315,7 @@ def test_a_new_package_counts(start, tmp_path):
 
 
 def test_a_module_that_was_missing_is_found_although_its_directory_looks_the_same(start, tmp_path):
-    """The import system remembers what a directory holds, by a time that may be coarse."""
+    """The import system caches the content of a directory by its time, which may be coarse."""
     command = start(app="import missing\n" + APP, listens=True)
     before = tmp_path.stat()
     assert "missing" in fetch(command.port)[2]
@@ -336,7 +336,7 @@ def test_modules_outside_the_directory_count_also_when_they_are_imported_late(
     command = start(app=app, environ={"PYTHONPATH": str(elsewhere)})
     expect_reload(command, lambda: save(elsewhere / "early.py", "V = '2'\n"))
     assert ask(command.port, "/late") == "1"
-    deadline = time.monotonic() + PATIENCE  # nobody tells when it is watched
+    deadline = time.monotonic() + PROCESS_TIMEOUT  # no message says when it is watched
     while ask(command.port, "/late") != "3":
         save(elsewhere / "late.py", "V = '3'\n")
         command.process.poll()
@@ -349,7 +349,7 @@ def test_an_option_names_other_directories_to_watch(start, tmp_path, tmp_path_fa
     save(tmp_path / "unused.py", "")
     expect_reload(command, lambda: save(other / "x.py", ""))
     assert "unused.py" not in command.log
-    save(tmp_path / "app.py", version(2))  # the application is made of it, wherever it is
+    save(tmp_path / "app.py", version(2))  # its place does not matter: it is the application
     answers_until(command.port, "2", SOON)
 
 
@@ -395,7 +395,7 @@ def test_an_open_request_delays_the_end_for_two_seconds_only(start, tmp_path):
     eventually((tmp_path / "held").exists, "the request to run")
     begin = time.monotonic()
     assert command.stop(signal.SIGINT) == 0
-    assert time.monotonic() - begin < 6, "without --reload it would be 30 s"
+    assert time.monotonic() - begin < 6, "expected less than the 30 s of a server without --reload"
 
 
 def fetch_quietly(port):
@@ -414,7 +414,7 @@ def test_a_unix_socket_stays_open_during_a_reload(start, tmp_path):
 
     def answer():
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(PATIENCE)
+            client.settimeout(PROCESS_TIMEOUT)
             client.connect(str(path))
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             return b"".join(iter(lambda: client.recv(4096), b"")).rpartition(b"\n")[2]
@@ -423,9 +423,9 @@ def test_a_unix_socket_stays_open_during_a_reload(start, tmp_path):
         eventually(path.exists, "the socket")
         assert answer() == b"1"
         save(tmp_path / "app.py", version(2))
-        eventually(lambda: answer() == b"2", "the new answer")
+        eventually(lambda: answer() == b"2", "the new response")
         process.terminate()
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PROCESS_TIMEOUT) == 0
         assert not path.exists()
     finally:
         process.kill()
@@ -453,7 +453,7 @@ def test_sockets_of_systemd_stay_open_during_a_reload(tmp_path):
         save(tmp_path / "app.py", version(2))
         answers_until(port, "2", SOON)
         process.terminate()
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PROCESS_TIMEOUT) == 0
     finally:
         process.kill()
         process.wait()
@@ -497,7 +497,7 @@ def test_an_application_that_cannot_be_reloaded_is_refused(tmp_path, options, me
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=PROCESS_TIMEOUT,
         check=False,
     )
     assert (done.returncode, done.stderr) == (2, f"picowsgi: error: {message}\n")

@@ -1,4 +1,4 @@
-"""--request-id: one name of a request for a proxy, the logs and the application."""
+"""--request-id: one id of a request for a proxy, the logs and the application."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_each_request_has_an_id_of_its_own_in_the_environ_and_in_the_log(server)
     one, lines = server
     ids = []
     with connect(one) as client:
-        for _ in range(20):  # the same head again and again
+        for _ in range(20):  # the same head several times
             ids.append(get(client))
         for number in range(20):  # another request line, and another field
             ids.append(get(client, f"/{number}", f"X-Number: {number}\r\n"))
@@ -102,7 +102,7 @@ def test_the_ids_of_a_peer_that_is_not_trusted_are_ignored(serve):
     server = serve(application, request_id=True)
     with socket.socket() as client:
         client.settimeout(TIMEOUT)
-        client.bind(("127.0.0.2", 0))  # on this machine, but not the address that is trusted
+        client.bind(("127.0.0.2", 0))  # on this machine, but not the trusted address
         client.connect(("127.0.0.1", server.port))
         client.sendall(
             b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: forged\r\nConnection: close\r\n\r\n"

@@ -1,4 +1,4 @@
-"""picowsgi.Server and picowsgi.serve, as tests and programs of others use them."""
+"""picowsgi.Server and picowsgi.serve, as tests and other programs use them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def test_hundreds_of_servers_leave_nothing_open():
     assert descriptors_at_rest() == descriptors
     assert threading.active_count() == threads
     grown = resident_bytes() - memory
-    assert grown < 8 * MIB, f"expected 270 servers to leave no memory, {grown / MIB:.1f} MiB are"
+    assert grown < 8 * MIB, (
+        f"expected no memory of 270 servers to be left, got {grown / MIB:.1f} MiB"
+    )
 
 
 def test_a_server_listens_before_its_start_and_many_servers_have_different_ports():

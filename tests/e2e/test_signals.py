@@ -13,7 +13,7 @@ import pytest
 
 from support.processes import (
     APP,
-    PATIENCE,
+    PROCESS_TIMEOUT,
     Load,
     ask,
     children,
@@ -23,14 +23,14 @@ from support.processes import (
     write_app,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 MODES = pytest.mark.parametrize(
     "options",
     [(), ("--workers", "2"), ("--workers", "2", "--preload")],
     ids=["one process", "two workers", "preload"],
 )
-# A busy machine may let a client wait for longer than the quarter of a second that is the default.
+# A busy machine may let a client wait longer than the default of a quarter of a second.
 PATIENT = ("--timeout-drain", "1")
 
 
@@ -51,7 +51,7 @@ def serve_app(picowsgi, tmp_path):
 
 @pytest.fixture
 def end_later():
-    """Make sure that nothing is left of processes that are not our children."""
+    """Kill the rest of processes that are not our children."""
     pids = []
     yield pids.append
     for pid in pids:
@@ -110,7 +110,7 @@ def test_after_a_reload_the_first_process_keeps_neither_threads_nor_the_applicat
     first = command.process.pid
     assert int(ask(command.port, "/pid")) == first
     command.process.send_signal(signal.SIGHUP)
-    eventually(lambda: threads(first) == 1, "its threads to be gone")
+    eventually(lambda: threads(first) == 1, "its threads to end")
     assert (tmp_path / "ended").read_text() == str(first)
     (second,) = children(first)
     assert int(ask(command.port, "/pid")) == second
@@ -121,7 +121,7 @@ def test_after_a_reload_the_first_process_keeps_neither_threads_nor_the_applicat
 
 
 def test_a_reload_starts_in_the_directory_and_environment_of_the_first_start(picowsgi, tmp_path):
-    """As a deployment has it: the directory is a link, which leads elsewhere next time."""
+    """As in a deployment: the directory is a link, which has another target the next time."""
     for name in ("1", "2"):
         (tmp_path / name).mkdir()
         write_app(
@@ -156,7 +156,7 @@ def test_the_server_ends_when_its_terminal_is_closed(tmp_path):
         while b"Ctrl-C" not in text:
             text += os.read(ours, 1000)
         os.close(ours)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PROCESS_TIMEOUT) == 0
     finally:
         process.kill()
         process.wait()
@@ -182,7 +182,7 @@ def test_a_successor_serves_beside_the_old_program_and_then_alone(
         assert (tmp_path / "server.pid.old").read_text() == f"{old}\n"
         load.wait_for_more()
         command.process.terminate()
-        command.process.wait(PATIENCE)
+        command.process.wait(PROCESS_TIMEOUT)
         assert command.process.returncode == 0
         load.wait_for_more()
         assert ask(command.port) == "2"
@@ -211,7 +211,7 @@ def test_a_successor_that_cannot_start_or_dies_changes_nothing(serve_app, tmp_pa
                 command.wait_for_log("ended with status 1; nothing has changed")
             load.wait_for_more()
         eventually(
-            lambda: pid_file.read_text() == f"{command.process.pid}\n", "the pid file to be back"
+            lambda: pid_file.read_text() == f"{command.process.pid}\n", "the pid file to return"
         )
     assert not socket_file.exists()
     assert command.stop() == 0
@@ -231,7 +231,7 @@ def test_the_old_program_serves_until_its_successor_does(serve_app, tmp_path, op
         command.wait_for_log("stopping when the successor serves")
         load.wait_for_more()
         (tmp_path / "release").touch()
-        assert command.process.wait(PATIENCE) == 0
+        assert command.process.wait(PROCESS_TIMEOUT) == 0
         end_later(int(pid_file.read_text()))
         load.wait_for_more()
         assert ask(command.port) == "2"
@@ -252,15 +252,15 @@ def test_the_file_of_a_unix_socket_stays_until_both_processes_have_ended(
     one.wait_for_log("serves, too", 1)
     os.kill(int(pid_file.read_text()), signal.SIGTERM)
     one.wait_for_log("nothing has changed")
-    assert path.exists(), "the old program still listens there"
+    assert path.exists(), "expected the old program to listen"
     one.process.send_signal(signal.SIGUSR2)
     one.wait_for_log("serves, too", 2)
     new = int(pid_file.read_text())
     end_later(new)
     one.process.terminate()
-    one.process.wait(PATIENCE)
+    one.process.wait(PROCESS_TIMEOUT)
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(PROCESS_TIMEOUT)
         client.connect(str(path))
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert b"".join(iter(lambda: client.recv(1000), b"")).endswith(b"1")
@@ -310,7 +310,7 @@ def test_sigquit_writes_the_stacks_of_all_threads_and_ends_nothing(serve_app, op
     command.process.send_signal(signal.SIGQUIT)
     # One process or several, each writes one marked as the current thread.
     command.wait_for_log("Current thread 0x", 1 if not options else 3)
-    assert "pool.py" in command.log, "expected the thread that serves"
+    assert "pool.py" in command.log, "expected the serving thread"
     assert ask(command.port) == "1"
     assert command.stop() == 0
 
@@ -331,7 +331,7 @@ def test_sigusr1_opens_log_files_again(serve_app, tmp_path, options):
     assert log.read_text() == "a line\n"
     log.rename(tmp_path / "log.1")
     command.process.send_signal(signal.SIGUSR1)
-    eventually(log.exists, "the file to be made again")
+    eventually(log.exists, "the file to be created again")
 
     def is_in_use():
         ask(command.port)
@@ -389,7 +389,7 @@ def test_signals_that_arrive_while_the_application_loads_are_handled_later(
     def is_reloaded():
         return (tmp_path / "loads").read_text().count("once") >= wanted
 
-    eventually(is_reloaded, "the application to be loaded again")
+    eventually(is_reloaded, "the reload of the application")
     assert ask(command.port) == "1"
     assert command.stop() == 0
 

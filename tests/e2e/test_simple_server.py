@@ -1,4 +1,4 @@
-"""picowsgi.simple_server does what programs written for wsgiref.simple_server expect of it."""
+"""picowsgi.simple_server works as programs for wsgiref.simple_server expect."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def server_for(app, **options):
 
 @contextmanager
 def running(app, **options):
-    """A server whose serve_forever runs in a thread, ended by shutdown."""
+    """A server whose serve_forever runs in a thread until shutdown."""
     with server_for(app, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -87,7 +87,7 @@ def readable(server, seconds):
 
 @pytest.fixture
 def with_descriptor(monkeypatch):
-    """The build's own poller, whatever the environment says: poll(2) has no descriptor."""
+    """The default poller of the build, regardless of the environment: poll(2) has no descriptor."""
     monkeypatch.delenv("PICOWSGI_POLLER", raising=False)
 
 
@@ -144,7 +144,7 @@ def test_the_application_runs_in_the_thread_that_serves():
     server = server_for(app)
 
     def serve():
-        database["it"] = sqlite3.connect(":memory:")  # may be used in this thread alone
+        database["it"] = sqlite3.connect(":memory:")  # may be used in this thread only
         server.serve_forever()
         database["it"].close()
 
@@ -184,7 +184,7 @@ def test_shutdown_returns_at_once_after_serve_forever_has_ended():
         assert get(server)[0] == 200
         begin = time.monotonic()
         server.shutdown()
-        assert time.monotonic() - begin < 5, "expected not to wait for poll_interval"
+        assert time.monotonic() - begin < 5, "expected no wait for poll_interval"
         thread.join(TIMEOUT)
         assert returned
 
@@ -197,7 +197,7 @@ def test_serve_forever_can_be_called_again():
             assert get(server) == (200, b"hello")
             server.shutdown()
             thread.join(TIMEOUT)
-            server.shutdown()  # takes effect at the next call, as wsgiref's does
+            server.shutdown()  # takes effect at the next call, as in wsgiref
             server.serve_forever()
 
 
@@ -233,7 +233,7 @@ def test_shutdown_within_a_request_in_a_thread_ends_serving_after_the_response()
 
 @pytest.mark.parametrize("within", ["handle_request", "serve_forever"])
 def test_a_request_can_wait_for_the_next_request(within):
-    """As with wsgiref: it is served while the first one is in the application."""
+    """As in wsgiref: the server handles it while the first one is in the application."""
 
     def app(environ, start_response):
         if environ["PATH_INFO"] == "/outer":
@@ -289,11 +289,11 @@ def test_handle_request_in_several_threads_serves_one_request_in_each(opened):
 
 
 def test_a_request_that_has_arrived_at_shutdown_is_answered():
-    entered, go_on = threading.Event(), threading.Event()
+    entered, may_end = threading.Event(), threading.Event()
 
     def app(environ, start_response):
         entered.set()
-        go_on.wait(TIMEOUT)
+        may_end.wait(TIMEOUT)
         return hello(environ, start_response)
 
     with server_for(app) as server:
@@ -305,7 +305,7 @@ def test_a_request_that_has_arrived_at_shutdown_is_answered():
                 stopper = threading.Thread(target=server.shutdown)
                 stopper.start()
                 wait_until(lambda: server._shutdown_wanted, "shutdown to be called")
-                go_on.set()
+                may_end.set()
                 stopper.join(TIMEOUT)
                 assert first.read_response().status == 200
                 assert second.read_response().status == 200
@@ -396,7 +396,7 @@ def test_a_server_whose_service_actions_fail_can_serve_again():
             server.timeout = TIMEOUT
             server.handle_request()
             assert client.read_response().status == 200
-    assert caught.traceback  # which has kept what served first
+    assert caught.traceback  # which has kept the first server
 
 
 @pytest.mark.usefixtures("with_descriptor")
@@ -408,7 +408,7 @@ def test_a_request_that_the_end_cuts_is_in_the_log(caplog):
         server.handle_request()
         assert whole.read_response().status == 200
         server.timeout = 0
-        server.handle_request()  # reads what there is of the other
+        server.handle_request()  # reads the bytes of the other
         server.server_close()
     assert "POST /" in caplog.text
 
@@ -418,7 +418,7 @@ def test_servers_leave_no_descriptors_open():
     for _ in range(5):
         with running(hello) as server:
             assert get(server) == (200, b"hello")
-        counts.add(descriptors_at_rest())  # those of the last one are kept until the next
+        counts.add(descriptors_at_rest())  # those of the last one stay until the next
     assert len(counts) == 1
 
 
@@ -644,7 +644,7 @@ def test_a_handler_that_handles_connections_itself_is_refused(name):
 def test_a_server_with_an_error_handler_for_disconnected_clients_serves():
     class Server(WSGIServer):
         def handle_error(self, *_connection):
-            pytest.fail("nothing is told of clients that have gone")
+            pytest.fail("expected no line about clients that have disconnected")
 
     with running(hello, server_class=Server) as server:
         with socket.create_connection(server.server_address) as client:

@@ -1,4 +1,4 @@
-"""Files that --static serves beside the application."""
+"""--static serves files beside the application."""
 
 import os
 

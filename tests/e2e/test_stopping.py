@@ -1,4 +1,4 @@
-"""Stopping never cuts: whatever signals come, running requests get their responses."""
+"""A stop never cuts: running requests get their responses, no matter which signals arrive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from support.held import HELD, HOLDING_APP, Held, hold_on
 from support.processes import (
-    PATIENCE,
+    PROCESS_TIMEOUT,
     ask,
     children,
     eventually,
@@ -37,7 +37,7 @@ from support.stops import (
     to_workers,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_running_requests_are_answered_no_matter_which_signals_arrive(
         for send, number in steps:
             send(command, number)
             eventually(lambda: is_refused(command.port), "new connections to be refused")
-            time.sleep(0.15)  # or the system and the server make one signal of several
+            time.sleep(0.15)  # or the system and the server merge several signals
         hold_on(command)
         held.check_that_all_are_answered()
     assert command.wait() == 0
@@ -151,7 +151,7 @@ def test_signals_until_the_exit_of_the_process_do_not_change_its_status_or_files
         stdout=True,
     )
     assert ask(command.port)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PROCESS_TIMEOUT
     while command.process.poll() is None and time.monotonic() < deadline:
         os.killpg(command.process.pid, TERM)
         time.sleep(0.002)
@@ -170,12 +170,12 @@ def test_a_stop_while_a_reloaded_process_frees_its_application_is_not_lost(picow
         "    if not dropped.exists():\n"
         "        dropped.touch()\n"
         "        time.sleep(0.5)\n"
-        "atexit.register(end)\n"  # before anything else, so that it is called last
+        "atexit.register(end)\n"  # before all others, so that it is called last
     )
     write_app(tmp_path, HOLDING_APP)
     command = picowsgi("app:app", directory=tmp_path, environ={"PYTHONPATH": str(tmp_path)})
     command.process.send_signal(signal.SIGHUP)
-    eventually((tmp_path / "dropped").exists, "the application to be dropped")
+    eventually((tmp_path / "dropped").exists, "the application to be freed")
     assert command.stop() == 0
 
 
@@ -187,7 +187,7 @@ def test_a_later_signal_ends_a_process_whose_application_has_an_endless_thread(s
     command = serve_app(app=app)
     command.process.terminate()
     eventually(lambda: not listens(command.port), "the socket to be closed")
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PROCESS_TIMEOUT
     while command.process.poll() is None and time.monotonic() < deadline:
         command.process.terminate()
         time.sleep(0.1)
@@ -218,7 +218,7 @@ def test_serve_restores_the_handlers_of_a_program(tmp_path):
             pass_fds=[number],
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=PROCESS_TIMEOUT,
             check=True,
         )
     assert done.stdout == "served\nhandled\n"
@@ -234,8 +234,10 @@ def wear_out(command):
         ask(command.port)
         return all(f"worker {pid} is to be replaced" in command.log for pid in first)
 
-    eventually(are_due, "both workers to have had enough requests")
-    eventually(lambda: len(set(children(command.process.pid)) - first) >= 2, "others to serve")
+    eventually(are_due, "both workers to reach their number of requests")
+    eventually(
+        lambda: len(set(children(command.process.pid)) - first) >= 2, "other workers to serve"
+    )
 
 
 def have_one_less(command):
@@ -328,7 +330,7 @@ def test_ctrl_c_in_a_terminal_lets_running_requests_finish(tmp_path, options):
         terminal.press_ctrl_c()
         hold_on(terminal)
         held.check_that_all_are_answered()
-        assert terminal.process.wait(PATIENCE) == 0
+        assert terminal.process.wait(PROCESS_TIMEOUT) == 0
 
 
 @pytest.mark.measured
@@ -340,4 +342,4 @@ def test_one_ctrl_c_that_arrives_twice_counts_once(tmp_path, options):
         terminal.process.send_signal(INT)
         hold_on(terminal)
         held.check_that_all_are_answered()
-        assert terminal.process.wait(PATIENCE) == 0
+        assert terminal.process.wait(PROCESS_TIMEOUT) == 0

@@ -1,4 +1,4 @@
-"""Content out: framing, order, back-pressure, interim responses, and errors in the middle."""
+"""Content of responses: framing, order, back-pressure, interim responses, and later errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support import (
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 MEBIBYTE = 1 << 20
-# What the sockets of both sides take in at most, besides the response buffer.
+# The most that the sockets of both sides take, besides the response buffer.
 SOCKETS = 8 * MEBIBYTE
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -34,12 +34,12 @@ OLD_GET = b"GET / HTTP/1.0\r\nHost: a\r\n\r\n"
 
 
 def pattern(size, seed=b""):
-    """Bytes of which no two blocks are the same."""
+    """Bytes whose blocks all differ."""
     blocks = (hashlib.sha512(b"%b%d" % (seed, number)).digest() for number in range(size // 64 + 1))
     return b"".join(blocks)[:size]
 
 
-# The ways in which an application can give its content, a list of bytes.
+# The ways in which an application can return its content, a list of bytes.
 
 
 def as_list(items, start_response, fields):
@@ -53,7 +53,7 @@ def as_tuple(items, start_response, fields):
 
 
 class OwnList(list):
-    """What a framework may return in the place of a list."""
+    """A framework may return this instead of a list."""
 
 
 def as_list_of_its_own(items, start_response, fields):
@@ -83,7 +83,7 @@ WAYS = [as_list, as_tuple, as_generator, as_writes, as_writes_and_items]
 
 
 def giving(way, items, fields=()):
-    """Make an application that gives these items in this way."""
+    """Make an application that returns these items in this way."""
     return site(lambda environ, start_response: way(items, start_response, [TEXT, *fields]))
 
 
@@ -94,7 +94,7 @@ EDGES = [1, 2, 9, 15, 16, 17, 255, 256, 4_095, 4_096, 16_383, 16_384, 16_385, 65
 
 
 def chunks_of(data):
-    """The chunks after the head; anything that is not framed exactly fails the test."""
+    """The chunks after the head. Any inexact framing fails the test."""
     at = data.index(b"\r\n\r\n") + 4
     chunks = []
     while True:
@@ -187,7 +187,7 @@ def test_large_bytes_arrive_unchanged_and_are_released_after_they_were_sent(
     with slow_client(server) as client:
         client.send(GET)
         assert not client.is_over()
-        assert references(LARGE) > before, "expected the server to hold what it has to send"
+        assert references(LARGE) > before, "expected the server to hold unsent bytes"
         if ending == "read all":
             content = client.read_response().content
             assert len(content) == len(LARGE) * count
@@ -222,7 +222,9 @@ def test_pipelined_large_responses_arrive_in_order(serve):
         for path in contents:
             client.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode() + PING)
         for path, content in contents.items():
-            assert client.read_response().content == content, f"the answer to {path} is another"
+            assert client.read_response().content == content, (
+                f"expected the same response for {path}"
+            )
             assert client.read_response().content == b"pong"
 
 
@@ -239,7 +241,9 @@ def test_large_heads_arrive_whole_at_any_time(serve):
             client.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode() + PING)
         for path in paths * 5:
             response = client.read_response()
-            assert dict(response.fields)["X-Large"] == path * 30_000, f"another head for {path}"
+            assert dict(response.fields)["X-Large"] == path * 30_000, (
+                f"expected the same head for {path}"
+            )
             assert response.content == (path.encode() if path < "/5" else b"")
             assert client.read_response().content == b"pong"
 
@@ -330,7 +334,7 @@ def test_items_that_are_made_together_do_not_wait_for_the_next_one(serve, way, t
         try:
             with connect(server) as client:
                 client.send(b"GET / HTTP/1.0\r\n\r\n")
-                wait_until(lambda: has_come(client, b"item 199\n"), "all that was made")
+                wait_until(lambda: has_come(client, b"item 199\n"), "all items")
                 release.set()
                 assert client.read_response().content.endswith(b"item 199\nthe last")
         finally:
@@ -351,7 +355,7 @@ def test_the_server_sends_the_rest_of_a_part_while_the_application_works(serve):
         try:
             with connect(server) as client:
                 client.send(b"GET / HTTP/1.0\r\n\r\n")
-                wait_until(lambda: has_come(client, large[-100:]), "all that was made")
+                wait_until(lambda: has_come(client, large[-100:]), "all items")
                 release.set()
                 assert client.read_response().content == large + b"the last"
         finally:
@@ -477,7 +481,7 @@ def test_early_hints_of_a_thread_of_the_application_are_not_sent(serve):
         assert (response.interim, response.content) == ((), b"content")
         over.set()
         threads[0].join(10)
-        assert len(raised) == 2, "expected fields that are none to be an error there, too"
+        assert len(raised) == 2, "expected an error for invalid fields there, too"
         client.send(PING)
         response = client.read_response()
         assert (response.interim, response.content) == ((), b"pong")
@@ -494,7 +498,7 @@ def test_early_hints_without_a_request_are_ignored():
 
 
 class Raising:
-    """An iterable of items that raises where it is told to, and counts its close() calls."""
+    """An iterable of items that can raise errors, and counts its close() calls."""
 
     def __init__(self, items, where):
         self._items = iter(items)
@@ -547,10 +551,10 @@ def test_a_response_that_breaks_off_never_looks_complete(
             client.half_close()
         if request_bytes is OLD_GET and not fields:
             ended = client.end()
-            assert ended == "reset", "only a reset shows that content up to the close is cut"
+            assert ended == "reset", "expected a reset, because content up to the close is cut"
         else:
             response = client.read_response()
-            assert not response.complete, "expected the client to see that the content is cut"
+            assert not response.complete, "expected the client to notice that the content is cut"
             assert response.content == content
     ping(server)
     assert [result.closes for result in results] == [1] * (where == "next")
@@ -591,7 +595,7 @@ def test_a_write_after_the_end_of_the_request_is_an_error(serve, call):
 
 
 def test_parts_in_quick_succession_also_leave_after_a_long_silence(serve):
-    """Small parts leave together: who sees to that may have gone to sleep meanwhile."""
+    """Small parts leave together. The watcher that sends them may have gone to sleep."""
     turn = threading.Semaphore(0)
 
     def answer(_environ, start_response):
@@ -605,7 +609,7 @@ def test_parts_in_quick_succession_also_leave_after_a_long_silence(serve):
     with connect(serve(site(answer))) as client:
         client.send(GET)
         for number in range(4):
-            turn.acquire(timeout=0.25)  # for as long nothing happens
+            turn.acquire(timeout=0.25)  # there is no event for that time
             turn.release()
             wanted = b"third %d\n" % number
             wait_until(

@@ -1,4 +1,4 @@
-"""As a systemd service: sockets that are handed over, and what the manager is told."""
+"""As a systemd service: sockets are passed to the server, and the manager gets messages."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import time
 
 import pytest
 
-from support.processes import PATIENCE, ask, children, eventually, lives, write_app
+from support.processes import PROCESS_TIMEOUT, ask, children, eventually, lives, write_app
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is for Linux")
 
 MODES = pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one", "two"])
 
-# As systemd does: the descriptors from 3 on, and the number of the process that they are for.
+# Like systemd: the descriptors from 3 on, and the number of the process that they are for.
 START = """
 import os, sys
 first = int(sys.argv[1])
@@ -34,7 +34,7 @@ class Manager:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(path)
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(PROCESS_TIMEOUT)
 
     def read(self):
         """Return the next message as a dict."""
@@ -85,7 +85,7 @@ def start(tmp_path, manager, listening):
     for process, reader in started:
         process.kill()
         process.wait()
-        reader.join(PATIENCE)
+        reader.join(PROCESS_TIMEOUT)
         process.stderr.close()
 
 
@@ -99,15 +99,15 @@ def test_a_service_gets_its_socket_and_reports_each_step_of_its_life(
     assert ask(port) == "1"
     before = time.monotonic_ns() // 1000
     process.send_signal(signal.SIGHUP)
-    told = manager.read()
-    assert told.pop("RELOADING") == "1"
-    assert before <= int(told.pop("MONOTONIC_USEC")) <= time.monotonic_ns() // 1000
-    assert not told
+    message = manager.read()
+    assert message.pop("RELOADING") == "1"
+    assert before <= int(message.pop("MONOTONIC_USEC")) <= time.monotonic_ns() // 1000
+    assert not message
     assert manager.read() == {"READY": "1"}
-    assert ask(port) == "1", "the reloaded one has the socket, too"
+    assert ask(port) == "1", "expected the socket in the reloaded process, too"
     process.terminate()
     assert manager.read() == {"STOPPING": "1"}
-    assert process.wait(PATIENCE) == 0
+    assert process.wait(PROCESS_TIMEOUT) == 0
 
 
 def test_a_reload_that_fails_is_reported_as_over(start, manager, tmp_path):
@@ -123,7 +123,7 @@ def test_an_address_on_the_command_line_overrides_the_sockets(start, manager, li
     process = start("--port", "0")
     assert manager.read() == {"READY": "1"}
     process.terminate()
-    process.wait(PATIENCE)
+    process.wait(PROCESS_TIMEOUT)
     line, _ = process.lines
     assert b"serving app:app on http://127.0.0.1:" in line
     assert b":%d " % listening.getsockname()[1] not in line
@@ -171,7 +171,7 @@ def test_systemd_gets_the_pid_of_a_successor_when_the_old_process_ends(
         eventually(lambda: any(b"serves, too" in line for line in process.lines), "the log")
         process.terminate()
         assert manager.read() == {"MAINPID": str(new), "READY": "1"}
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PROCESS_TIMEOUT) == 0
         assert ask(listening.getsockname()[1]) == "1"
     finally:
         os.kill(new, signal.SIGTERM)

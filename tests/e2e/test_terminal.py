@@ -1,4 +1,4 @@
-"""What picowsgi shows in a terminal, and what it writes to a pipe or a file."""
+"""The output of picowsgi in a terminal, and in a pipe or a file."""
 
 import os
 import pty
@@ -32,7 +32,7 @@ CLOCK = r"\d\d:\d\d:\d\d"
 
 
 class Terminal:
-    """`python -m picowsgi` with its output in a terminal, or with a part of it elsewhere."""
+    """`python -m picowsgi` with its output in a terminal, or a part of it elsewhere."""
 
     def __init__(self, arguments, environ, **streams):
         kept = {
@@ -51,7 +51,7 @@ class Terminal:
         self.port = int(self.wait_for(r"http://127\.0\.0\.1:(\d+)\D.*Ctrl-C")[1])
 
     def wait_for(self, pattern):
-        """Wait until a part of what was written matches."""
+        """Wait until a part of the output matches."""
         deadline = time.monotonic() + TIMEOUT
         while not (found := re.search(pattern, self.text, re.DOTALL)):
             left = deadline - time.monotonic()
@@ -61,7 +61,7 @@ class Terminal:
         return found
 
     def line_of(self, path):
-        """Ask for a path, and return the access log's line, without the time of day."""
+        """Request a path, and return its line of the access log, without the time of day."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=TIMEOUT):
                 pass

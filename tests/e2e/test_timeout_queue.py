@@ -1,4 +1,4 @@
-"""--timeout-queue: a request for which no thread becomes free is refused."""
+"""--timeout-queue: a request that gets no free thread is refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def holding():
 
 @pytest.fixture
 def hold(serve, holding):
-    """A server of which all threads are at a request, and the clients of these."""
+    """A server whose threads all have a request, and the clients of these requests."""
     with ExitStack() as stack:
 
         def start(threads=2, **options):

@@ -1,7 +1,7 @@
-"""Every timeout of the option table, and how a server that is stopped deals with what goes on.
+"""Each timeout of the option table, and open requests at a stop.
 
-The timeouts are a fraction of a second; what must not happen too late has generous bounds,
-because the machine may be busy with other tests.
+The timeouts are fractions of a second. Latest times have generous bounds, because the machine may
+be busy with other tests.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from support import (
 )
 
 SHORT = 0.3
-ROOMY = 0.6  # where the client has to be in time, on a machine that has other things to do
+ROOMY = 0.6  # for clients that have to be in time, on a machine that runs other programs
 PAUSE = 0.1
 LONG = 60.0
-EARLY = 0.02  # the core's clock may be some milliseconds behind
+EARLY = 0.02  # the clock of the core may be some milliseconds late
 LATE = 3.0
 LARGE = bytes(range(256)) * (8 << 12)  # 8 MiB: more than the system keeps for a connection
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -43,7 +43,7 @@ def large(environ, start_response):
 
 
 class Streamed:
-    """An endless response; knows whether its close() was called, and how many items it gave."""
+    """An endless response; it records whether close() was called, and counts its items."""
 
     def __init__(self, item=b"x" * 65536, pause=0.0):
         self.item = item
@@ -85,7 +85,7 @@ def assert_refused(client, status):
 
 
 def drip_until_answered(client, data, pause):
-    """Send byte after byte until something comes back; the seconds since the first byte."""
+    """Send byte after byte until a response begins; return the seconds since the first byte."""
     begin = time.monotonic()
     for byte in data:
         client.send(bytes([byte]))
@@ -174,8 +174,12 @@ def test_clients_in_time_get_no_408_when_the_application_has_blocked_the_server(
         time.sleep(ROOMY * 1.5)
         over.set()
         assert blocker.read_response().status == 200
-        assert head.read_response().status == 200, "its head was complete in time"
-        assert content.read_response().status == 200, "its content was complete in time"
+        assert head.read_response().status == 200, (
+            "expected a response: its head was complete in time"
+        )
+        assert content.read_response().status == 200, (
+            "expected a response: its content was complete in time"
+        )
 
 
 # --- the content --------------------------------------------------------------------------------
@@ -225,7 +229,7 @@ def test_a_client_that_waits_for_100_and_then_sends_nothing_gets_a_408(serve):
 
 
 def ask_and_read_nothing(server, request=GET):
-    """Send a request and, where it is complete, wait until the first byte of its response."""
+    """Send a request. If it is complete, wait for the first byte of its response."""
     client = RawClient(server.port, receive_buffer=4096)
     client.send(request)
     if request.endswith(b"\r\n\r\n"):  # complete
@@ -234,7 +238,7 @@ def ask_and_read_nothing(server, request=GET):
 
 
 def wait_until_aborted(before):
-    """Wait until of the only connection just the client's end is left in this process."""
+    """Wait until this process has only the client's end of the only connection."""
     wait_until(lambda: open_descriptors() == before + 1, "the connection to be aborted")
 
 
@@ -257,11 +261,11 @@ def test_a_response_that_ends_with_its_connection_is_never_cut_without_a_sign(se
     before = descriptors_at_rest()
     with ask_and_read_nothing(server, GET_10) as client:
         wait_until_aborted(before)
-        assert client.end() == "reset", "an orderly end would make half a response look whole"
+        assert client.end() == "reset", "expected no orderly end of half a response"
 
 
 def read_steadily(client, seconds, rate=100_000):
-    """Read at a rate (bytes a second) for some time; says how much came."""
+    """Read at a rate (bytes a second) for some time; return the number of bytes."""
     begin, total = time.monotonic(), 0
     while (passed := time.monotonic() - begin) < seconds:
         if total < rate * passed:
@@ -275,7 +279,7 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_aborted(serve):
     with ask_and_read_nothing(server) as client:
         read_steadily(client, ROOMY * 3)
         response = client.read_response()
-        assert response.complete, f"expected all of it, got {len(response.content)} bytes"
+        assert response.complete, f"expected the whole response, got {len(response.content)} bytes"
         assert response.content == LARGE
 
 
@@ -288,7 +292,7 @@ def test_a_client_that_does_not_read_a_streamed_response_is_aborted(serve):
         assert_between(time.monotonic() - begin, SHORT, "close()")
         given = streamed.given
         response = exchange(server, b"GET /after HTTP/1.1\r\nHost: a\r\n\r\n")[0]
-        assert response.status == 200, "the server has to serve on"
+        assert response.status == 200, "expected the server to continue"
         assert streamed.given == given
         client.end()
 
@@ -298,8 +302,8 @@ def test_a_client_that_reads_a_streamed_response_slowly_but_steadily_is_not_abor
     server = serve(streamed, timeout_write=ROOMY, response_buffer=65536)
     with ask_and_read_nothing(server) as client:
         read_steadily(client, ROOMY * 3)
-        assert not streamed.closed.is_set(), "the client was there and read all the time"
-    assert streamed.closed.wait(LATE), "expected close() when the client has gone"
+        assert not streamed.closed.is_set(), "expected a response: the client read all the time"
+    assert streamed.closed.wait(LATE), "expected close() after the disconnect"
 
 
 # --- idle ---------------------------------------------------------------------------------------
@@ -336,7 +340,7 @@ def test_the_time_in_the_application_does_not_count_as_idle(serve):
             assert client.read_response().status == 200
             time.sleep(PAUSE)
             client.send(GET)
-            assert client.read_response().status == 200, "expected the connection to be kept"
+            assert client.read_response().status == 200, "expected the connection to stay open"
 
 
 # --- the end ------------------------------------------------------------------------------------
@@ -360,7 +364,7 @@ def test_a_half_received_request_is_served_before_the_server_ends(serve, first, 
     with connect(server) as client, connect(server) as other:
         client.send(first)
         other.send(GET)
-        assert other.read_response().status == 200  # by now the first has been read, too
+        assert other.read_response().status == 200  # by now the server has read the first one too
         server.request_stop()
         other.read_nothing_more()
         client.send(rest)

@@ -1,4 +1,4 @@
-"""The lifetimes of what responses lend to the core hold in every state that can be reached."""
+"""The loans of responses to the core are correct in every state that can be reached."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_with_the_number_of_the_connection_a_later_response_loses_its_piece(rule
 
 def test_a_piece_that_is_registered_after_the_call_is_freed_by_a_signal() -> None:
     rule = Rule(before=False)
-    assert not explore(Model(rule, (1, 1))).wrong, "without a signal it holds"
+    assert not explore(Model(rule, (1, 1))).wrong, "expected no fault without a signal"
     outcome = explore(Model(rule, (1, 1), signals=1))
     assert outcome.wrong == "the core may read (1, 0), which is freed"
     assert outcome.trace[-1] == "A: a signal's handler raises"
@@ -60,7 +60,7 @@ def test_a_piece_that_is_registered_after_the_call_is_freed_by_a_signal() -> Non
 
 def test_a_loan_stays_after_a_signal_when_news_are_sent_once() -> None:
     rule = Rule(said_again=False)
-    assert not explore(Model(rule, (1, 1))).wrong, "without a signal it holds"
+    assert not explore(Model(rule, (1, 1))).wrong, "expected no fault without a signal"
     outcome = explore(Model(rule, (1, 1), signals=1))
     assert outcome.wrong.startswith("never dropped: ")
     assert "A: a signal's handler raises" in outcome.trace

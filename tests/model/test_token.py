@@ -1,4 +1,4 @@
-"""No request and no token is lost, whatever the threads, the watcher and the rule do."""
+"""No request and no token is lost, in any order of the threads, the watcher and the rule."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from model.token import RIGHT, Model, Rule, explore
 
-#: What the rule says: never, always, and either at any time.
+#: The answers of the rule: never, always, and either at any time.
 PAYS = [(False,), (True,), (False, True)]
 
 

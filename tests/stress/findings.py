@@ -1,4 +1,4 @@
-# ruff: noqa: T201 (what it prints is what it is for)
+# ruff: noqa: T201 (it prints its results)
 """Collects failures and describes them, and counts what has been checked."""
 
 from __future__ import annotations

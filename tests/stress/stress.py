@@ -1,4 +1,4 @@
-# ruff: noqa: T201 (what it prints is what it is for)
+# ruff: noqa: T201 (it prints its results)
 """Runs servers with different options, one after the other, against random clients.
 
     PYTHONPATH=tests python -m stress.stress [--seconds T] [--seed S] [--only KIND,KIND ...]

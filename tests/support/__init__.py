@@ -1,4 +1,4 @@
-"""Helpers that several folders of tests share. This module has the names that most tests use."""
+"""Helpers for several folders of tests. This module has the names that most tests use."""
 
 from __future__ import annotations
 

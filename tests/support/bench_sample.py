@@ -1,4 +1,4 @@
-"""A small results file for the tests of the benchmark, made by hand."""
+"""A small results file, made by hand, for the tests of the benchmark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HERE = install.Interpreter(
 
 
 def say(text: str) -> None:
-    """Drop what a run reports."""
+    """Drop the messages of a run."""
 
 
 def run(scenario: str, server: str, number: int, cpu: float, **more: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def run(scenario: str, server: str, number: int, cpu: float, **more: Any) -> dic
 def results(
     runs: list[dict[str, Any]], voids: list[dict[str, Any]] | None = None, **more: Any
 ) -> Results:
-    """A results file with these runs, of all servers that are in them."""
+    """A results file with these runs, of all servers in them."""
     voids = voids or []
     servers = {each["server"] for each in [*runs, *voids]}
     scenarios = {each["scenario"] for each in [*runs, *voids]}
@@ -125,7 +125,7 @@ def results(
 
 
 def answer(application: Any, path: str) -> bytes:
-    """What an application answers to a request of this path, without a server."""
+    """The response of an application to a request of this path, without a server."""
     head: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]]) -> None:

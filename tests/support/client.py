@@ -27,7 +27,7 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;.*)?")
 
 
 class Addressed(Protocol):
-    """Anything that listens on a TCP port of this machine."""
+    """Any object that listens on a TCP port of this machine."""
 
     @property
     def port(self) -> int: ...
@@ -48,7 +48,7 @@ class Response:
         return [value for key, value in self.fields if key.lower() == name.lower()]
 
     def value(self, name: str) -> str | None:
-        """The one value of the field `name`, or None; two such fields fail the test."""
+        """The one value of the field `name`, or None; a second such field fails the test."""
         values = self.values(name)
         assert len(values) <= 1, f"expected at most one field {name}, got {values}"
         return values[0] if values else None
@@ -78,7 +78,7 @@ class RawClient:
         self._ended: str | None = None
         self._socket = socket.socket(socket.AF_INET)
         self._socket.settimeout(timeout)
-        if receive_buffer is not None:  # before connecting, or the window is agreed already
+        if receive_buffer is not None:  # before the connect, which negotiates the window
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.connect((host, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -99,7 +99,7 @@ class RawClient:
 
     @property
     def received(self) -> bytes:
-        """Every byte that has come back so far."""
+        """Every byte that has arrived so far."""
         return bytes(self._received)
 
     def wait_for_bytes(self) -> None:
@@ -116,7 +116,7 @@ class RawClient:
         self._socket.close()
 
     def half_close(self) -> None:
-        """Say that nothing more will be sent; a peer that has gone already is no error here."""
+        """Shut the sending side. It is no error here if the peer has already disconnected."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -124,7 +124,7 @@ class RawClient:
                 raise
 
     def send(self, data: bytes) -> bool:
-        """Send all of `data`; False when the peer has closed and takes no more of it."""
+        """Send all of `data`; return False if the peer has closed and takes no more of it."""
         view = memoryview(data)
         deadline = time.monotonic() + self.timeout
         while view:
@@ -137,7 +137,7 @@ class RawClient:
         return True
 
     def read_response(self, method: str = "GET") -> Response:
-        """The next final response. `method` is that of its request: HEAD has no content."""
+        """Return the next final response. `method` is that of its request: HEAD has no content."""
         deadline = time.monotonic() + self.timeout
         interim: list[int] = []
         while True:
@@ -152,24 +152,24 @@ class RawClient:
         return Response(status, reason, fields, content, complete, tuple(interim))
 
     def read_interim(self) -> int:
-        """The status of the 1xx response that is expected next."""
+        """Return the status of the expected next 1xx response."""
         status, reason, _ = self._read_head(time.monotonic() + self.timeout)
         assert 100 <= status < 200, f"expected an interim response, got {status} {reason}"
         return status
 
     def is_over(self) -> bool:
-        """Wait for the next byte or for the end of the connection; True at the end."""
-        return not self._unread and not self._fill(time.monotonic() + self.timeout, "an answer")
+        """Wait for the next byte or for the end of the connection; return True at the end."""
+        return not self._unread and not self._fill(time.monotonic() + self.timeout, "a response")
 
     def read_some(self, most: int) -> int:
-        """Receive what has come, at most `most` bytes, and say how many; nothing is waited for."""
+        """Receive at most `most` bytes that have arrived, and return their number. Never waits."""
         before = len(self._unread)
         if self._ended is None:
             self._receive(most)
         return len(self._unread) - before
 
     def end(self) -> str:
-        """Read up to the end of the connection; "closed" or "reset"."""
+        """Read up to the end of the connection; return "closed" or "reset"."""
         deadline = time.monotonic() + self.timeout
         while self._fill(deadline, "the connection to end"):
             pass
@@ -177,7 +177,7 @@ class RawClient:
         return self._ended
 
     def read_to_end(self) -> bytes:
-        """Everything up to the orderly close that is expected."""
+        """Return all bytes up to the expected orderly close."""
         deadline = time.monotonic() + self.timeout
         while self._fill(deadline, "the connection to be closed"):
             pass
@@ -187,7 +187,7 @@ class RawClient:
         return self._take(len(self._unread))
 
     def read_nothing_more(self) -> None:
-        """Check that the connection is closed in an orderly way, without another byte."""
+        """Check that the connection closes in an orderly way, without another byte."""
         rest = self.read_to_end()
         assert not rest, f"expected the end, got {len(rest)} bytes: {rest[:300]!r}"
 
@@ -264,7 +264,7 @@ class RawClient:
         return taken
 
     def _fill(self, deadline: float, wanted: str) -> bool:
-        """Wait for more bytes; False at the end of the connection."""
+        """Wait for more bytes; return False at the end of the connection."""
         while self._ended is None:
             before = len(self._unread)
             self._receive()
@@ -288,7 +288,7 @@ class RawClient:
         self._unread += data
 
     def _wait(self, event: int, deadline: float, wanted: str) -> None:
-        """Wait for `event`. While that is room to send, what arrives is read meanwhile."""
+        """Wait for `event`. While it waits for room to send, it reads the bytes that arrive."""
         events = event | (select.POLLIN if self._ended is None else 0)
         self._poll.register(self._socket, events)
         left = deadline - time.monotonic()
@@ -321,7 +321,7 @@ def exchange(
 
 
 def raw(server: Addressed, data: bytes, count: int = 0, methods: Sequence[str] = ()) -> bytes:
-    """The bytes that come back for `data`: `count` responses, or (0) all up to the close."""
+    """Return the bytes that arrive after `data`: `count` responses, or (0) all up to the close."""
     with connect(server) as client:
         client.send(data)
         if count == 0:
@@ -332,5 +332,5 @@ def raw(server: Addressed, data: bytes, count: int = 0, methods: Sequence[str] =
 
 
 def slow_client(server: Addressed) -> RawClient:
-    """A client whose system takes in little before it is read."""
+    """A client with a small receive buffer."""
     return RawClient(server.port, receive_buffer=4096)

@@ -1,4 +1,4 @@
-"""What the tests of development servers share: a request, and a file that is saved."""
+"""Helpers for tests of development servers: a request, and a save of a file."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def get(
 def edit(server: Any, path: Path, old: str, new: str) -> None:
     """Save a file as an editor does, in one step, when the process that serves watches it.
 
-    A change before that would not be noticed. Django's reloader tells what it watches; werkzeug's
-    does it before anything is served.
+    A change before that would not be noticed. The reloader of Django logs the files that it
+    watches. That of werkzeug watches all files before it serves.
     """
     starts = server.log.count("Watching for file changes")
     if starts:

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-# Seconds: a server that cuts open requests has done so by then.
+# Seconds after which a server that cuts open requests has done so.
 HELD = 1.3
 GET = b"GET /hold HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
-#: Holds requests until the test releases them; a file tells of each that runs.
+#: Holds requests until the test releases them; each running request makes a file.
 HOLDING_APP = """
 import itertools, os, time
 from contextlib import suppress
@@ -29,7 +29,7 @@ numbers = itertools.count()
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/hold":
-        with suppress(OSError):  # there may be no descriptor for it
+        with suppress(OSError):  # there may be no free descriptor
             (HERE / f"held-{os.getpid()}-{next(numbers)}").touch()
         while not (HERE / "release").exists():
             time.sleep(0.005)
@@ -39,10 +39,10 @@ def app(environ, start_response):
 
 
 class Held:
-    """Requests that a server is at, or that wait for it, until they are released."""
+    """Requests that are in the application or wait for it, until they are released."""
 
     def __init__(self, directory: Path, port: int, count: int, running: int | None = None) -> None:
-        """Send `count` requests, of which `running` reach the application: all, or so many."""
+        """Send `count` requests, and wait until `running` of them (or all) run."""
         self._directory = directory
         self._stack = ExitStack()
         self.clients = [self._stack.enter_context(RawClient(port)) for _ in range(count)]
@@ -71,6 +71,8 @@ class Held:
 
 
 def hold_on(command: Any, seconds: float = HELD) -> None:
-    """Give a server that cuts what is open the time to do so."""
+    """Wait as long as a server needs that cuts open requests."""
     time.sleep(seconds)
-    assert command.process.poll() is None, f"expected it to wait for its requests: {command.log}"
+    assert command.process.poll() is None, (
+        f"expected the server to wait for its requests: {command.log}"
+    )

@@ -1,4 +1,4 @@
-"""What a test can see of a server from outside: its descriptors, memory and CPU time."""
+"""The outside view of a server: its descriptors, memory and CPU time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def wait_until(condition: Callable[[], object], wanted: str, timeout: float = TIMEOUT) -> None:
-    """Wait until `condition()` is true; `wanted` says in the failure what was waited for."""
+    """Wait until `condition()` is true; `wanted` describes it in a failure."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"expected {wanted} within {timeout:g} s"
@@ -25,7 +25,7 @@ def wait_until(condition: Callable[[], object], wanted: str, timeout: float = TI
 
 
 def references(data: bytes) -> int:
-    """How many references there are to these bytes; on PyPy, which counts none, from the core."""
+    """Return the number of references to these bytes; on PyPy only those of the core."""
     if not PYPY:
         return sys.getrefcount(data)
     from picowsgi._core import ffi
@@ -37,18 +37,18 @@ def references(data: bytes) -> int:
 
 
 def open_descriptors(process: int | str = "self") -> int:
-    """How many descriptors a process has open."""
+    """Return how many descriptors a process has open."""
     return sum(1 for _ in Path(f"/proc/{process}/fd").iterdir())
 
 
 def descriptors_at_rest() -> int:
-    """How many descriptors this process has open, now that its garbage has none any more."""
+    """Return how many descriptors this process has open after a collection of its garbage."""
     gc.collect()
     return open_descriptors()
 
 
 def outer_environ() -> dict[str, str]:
-    """The environment of the tests without options, but for the poller that they run with."""
+    """Return the environment without options of picowsgi, except for the poller."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -57,12 +57,12 @@ def outer_environ() -> dict[str, str]:
 
 
 def resident_bytes(process: int | str = "self") -> int:
-    """How much memory of a process is in RAM."""
+    """Return how much memory of a process is in RAM."""
     pages = Path(f"/proc/{process}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_seconds(process: int | str = "self") -> float:
-    """The CPU time that a process has used so far, in all its threads."""
+    """Return the CPU time that all threads of a process have used so far."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""What the tests of processes and signals share: an application, clients, a look at processes."""
+"""Helpers for tests of processes and signals: an application, clients, the state of processes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-PATIENCE = 15.0
+PROCESS_TIMEOUT = 15.0
 
 needs_gil = pytest.mark.skipif(
-    not has_gil(), reason="without the GIL no thread can hold up the others"
+    not has_gil(), reason="without the GIL no thread can block the others"
 )
 
-#: Answers with what it is asked for: the number of its process, its version, the size of a list.
+#: Responds as the path asks: with its process id, its version, or the size of a list.
 APP = """
 import os, re, sys, time
 from pathlib import Path
@@ -38,7 +38,7 @@ def app(environ, start_response):
     if path == "/pid":
         answer = str(os.getpid())
     elif path == "/hold":
-        # Until the test says so; the file tells it that the request runs.
+        # Until the test releases it; the file shows that the request runs.
         (HERE / "held").touch()
         while not (HERE / "release").exists():
             time.sleep(0.005)
@@ -56,18 +56,18 @@ def hold_the_interpreter():
 
 
 def write_app(directory: Path, text: str = APP) -> None:
-    """Write the application as app.py, in one step, so that nobody imports half of it."""
+    """Write the application as app.py, in one step, so that no process imports half of it."""
     draft = directory / "draft"
     draft.write_text(text)
     draft.replace(directory / "app.py")
-    # A file of the same size and second would be taken for the one that was compiled before.
+    # Python would take a file of the same size and second for the compiled one.
     for compiled in (directory / "__pycache__").glob("app.*"):
         compiled.unlink()
 
 
 def ask(port: int, path: str = "/") -> str:
-    """Ask over a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    """Send a request over a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROCESS_TIMEOUT)
     try:
         connection.request("GET", path, headers={"Connection": "close"})
         response = connection.getresponse()
@@ -78,24 +78,24 @@ def ask(port: int, path: str = "/") -> str:
 
 
 def eventually(what: Callable[[], object], wanted: str) -> None:
-    """Look again and again until it is so; for what tells nobody."""
-    deadline = time.monotonic() + PATIENCE
+    """Wait until `what()` is true, for states that no message reports."""
+    deadline = time.monotonic() + PROCESS_TIMEOUT
     while not what():
-        assert time.monotonic() < deadline, f"expected {wanted} within {PATIENCE:g} s"
+        assert time.monotonic() < deadline, f"expected {wanted} within {PROCESS_TIMEOUT:g} s"
         time.sleep(0.01)
 
 
 def is_refused(port: int) -> bool:
-    """Tell whether a new connection is refused."""
+    """Return whether a new connection is refused."""
     try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+        socket.create_connection(("127.0.0.1", port), PROCESS_TIMEOUT).close()
     except ConnectionRefusedError:
         return True
     return False
 
 
 def listens(port: int) -> bool:
-    """Tell whether a socket listens on a port, without connecting."""
+    """Return whether a socket listens on a port, without connecting."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return any(
         line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines
@@ -117,7 +117,7 @@ def children(pid: int) -> list[int]:
 
 
 def lives(pid: int) -> bool:
-    """Tell whether the process exists and is no zombie."""
+    """Return whether the process exists and is no zombie."""
     try:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -130,9 +130,9 @@ def threads(pid: int) -> int:
 
 
 class Load:
-    """Clients that ask without a pause while the block runs, and may not fail once.
+    """Clients that send requests without a pause while the block runs. No request may fail.
 
-    Some keep their connections for as long as the server lets them, some open one for each request.
+    Some keep their connections as long as the server does, some open one for each request.
     """
 
     def __init__(self, port: int) -> None:
@@ -160,7 +160,7 @@ class Load:
     ) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(PROCESS_TIMEOUT)
         if error is None:
             assert not self._failures, f"{len(self._failures)} failed: {self._failures[:3]}"
 
@@ -169,16 +169,17 @@ class Load:
         with self._changed:
             goal = {kind: done + count for kind, done in self._counts.items()}
             enough = self._changed.wait_for(
-                lambda: all(self._counts[kind] >= goal[kind] for kind in goal), PATIENCE
+                lambda: all(self._counts[kind] >= goal[kind] for kind in goal), PROCESS_TIMEOUT
             )
-        assert enough, f"the clients are not served: {self._counts}, {self._failures[:3]}"
+        assert enough, f"expected more responses: {self._counts}, {self._failures[:3]}"
 
     def _run(self, kind: str) -> None:
         headers = {"Connection": "close"} if kind == "opened" else {}
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PROCESS_TIMEOUT)
         while not self._over.is_set():
             try:
-                # It connects again by itself, but only after an answer with `Connection: close`.
+                # It connects again automatically, but only after a response with `Connection:
+                # close`.
                 connection.request("GET", "/", headers=headers)
                 response = connection.getresponse()
                 response.read()

@@ -28,5 +28,5 @@ def site(answer: WSGIApplication) -> WSGIApplication:
 
 
 def ping(server: Addressed) -> None:
-    """Expect that a server with such an application serves."""
-    assert exchange(server, PING)[0].content == b"pong", "the server has to live on"
+    """Check that a server with such an application serves."""
+    assert exchange(server, PING)[0].content == b"pong", "expected the server to continue"

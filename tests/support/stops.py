@@ -1,4 +1,4 @@
-"""Ways to stop a server: signals to its processes, keys in a terminal, as a container's first."""
+"""Ways to stop a server: signals to its processes, keys in a terminal, as process 1."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ UNSHARE = ("unshare", "--pid", "--fork", "--kill-child")
 
 
 def can_be_first():
-    """Tell whether this process may start another one as the first of a container."""
+    """Return whether this process may start another one as the first of a container."""
     if shutil.which("unshare") is None:
         return False
     return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
@@ -62,7 +62,7 @@ def start_as_first(command, directory, *options, **more):
 
 
 class Terminal:
-    """The command in the foreground of a terminal of its own; Ctrl-C is what the terminal makes."""
+    """The command in the foreground of a terminal of its own; the terminal handles Ctrl-C."""
 
     def __init__(self, directory, *options):
         write_app(directory, HOLDING_APP)

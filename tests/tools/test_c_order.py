@@ -1,4 +1,4 @@
-"""tools/c_order.py finds C files that know a later one."""
+"""tools/c_order.py finds C files that use a later one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tool():
     spec = importlib.util.spec_from_file_location("c_order", TOOLS / "c_order.py")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(TOOLS))  # it imports flags, as a program does from its own folder
-    sys.modules["c_order"] = module  # which a dataclass looks for
+    sys.modules["c_order"] = module  # a dataclass looks for it
     try:
         spec.loader.exec_module(module)
     finally:
@@ -28,7 +28,7 @@ def tool():
 
 @pytest.fixture
 def folder(tmp_path):
-    """C files of which each keeps the order."""
+    """C files that all keep the order."""
     (tmp_path / "first.h").write_text("int first(void);\n")
     (tmp_path / "first.c").write_text('#include "first.h"\nint first(void) { return 1; }\n')
     (tmp_path / "pair.h").write_text('#include "first.h"\nint a(void);\nint b(void);\n')

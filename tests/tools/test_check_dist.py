@@ -1,4 +1,4 @@
-"""tools/check_dist.py finds what must not be in a wheel, and what must not be missing."""
+"""tools/check_dist.py finds forbidden and missing files of a wheel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tool():
 
 @pytest.fixture
 def wheel(tool, tmp_path, monkeypatch):
-    """Make a wheel that is right but for these files: `wheel({name: content or None})`."""
+    """Make a wheel that is valid except for these files: `wheel({name: content or None})`."""
     monkeypatch.setattr(tool, "version", lambda: "1.2.3")
 
     def make(changes, name="picowsgi-1.2.3-cp310-abi3-manylinux_2_28_x86_64.whl"):

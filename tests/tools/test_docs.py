@@ -1,4 +1,4 @@
-"""The documentation: every option is in it, and none that does not exist."""
+"""The documentation has every option, and no option that does not exist."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 
-# What the command has besides the table.
+# Options of the command that are not in the table.
 GENERAL = {"--config", "--check", "--version", "--help", "--help-all"}
-# Programs that a page shows, and that have options of their own.
+# Programs on a page that have options of their own.
 OTHERS = re.compile(r"^ *(docker|flask|gunicorn|make bench|uwsgi|waitress-serve) |`flask run`")
 
 
@@ -43,7 +43,7 @@ def _rendered(page: Path) -> str:
 
 
 def _ours(line: str, page: Path) -> str:
-    """Return the part of a line that speaks of picowsgi's options."""
+    """Return the part of a line about picowsgi's options."""
     if OTHERS.search(line):
         return ""
     if page.name == "switching.md" and line.startswith("| "):
@@ -58,13 +58,13 @@ def test_the_page_of_options_has_a_row_for_each_option_in_the_order_of_the_table
     assert [name for name, _ in rows] == list(OPTIONS)
     for name, row in rows:
         option = OPTIONS[name]
-        shown, default, variable, told = row.split(" | ", 3)
+        shown, default, variable, text = row.split(" | ", 3)
         assert shown.startswith(f"`{option.flag}")
         assert default == (
             f"`{option.show(option.default)}`" if option.show(option.default) else ""
         )
         assert variable == f"`PICOWSGI_{name.upper()}`"
-        assert option.help in told.replace("\\|", "|")
+        assert option.help in text.replace("\\|", "|")
 
 
 def test_the_options_are_under_their_groups() -> None:
@@ -85,7 +85,7 @@ def test_every_option_that_a_page_names_exists(page: Path) -> None:
         ours = _ours(line, page)
         unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", ours)) - known
         unknown |= set(re.findall(r"(?<![\w])PICOWSGI_[A-Z_]+", ours)) - variables
-        assert not unknown, f"{page.name} names what is not in the table: {line}"
+        assert not unknown, f"{page.name} has an option that is not in the table: {line}"
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -109,7 +109,7 @@ def test_the_page_of_options_in_detail_has_every_atom_of_the_access_log() -> Non
     text = (DOCS / "option-notes.md").read_text("utf-8")
     assert set(known) >= set("hlutrmUqHRsBbTLMDdQcpfa")
     for atom in known:
-        assert f"`%({atom})s`" in text, f"the atom {atom} is in no page"
+        assert f"`%({atom})s`" in text, f"expected the atom {atom} on a page"
 
 
 def test_the_page_of_the_python_interface_has_every_exception_and_every_key_of_the_environ() -> (
@@ -119,11 +119,11 @@ def test_the_page_of_the_python_interface_has_every_exception_and_every_key_of_t
     names = [name for name in vars(errors) if name.endswith("Error")]
     assert len(names) > 5
     for name in (*names, *EXTENSIONS):
-        assert f"`{name}`" in text, f"{name} is in no page"
+        assert f"`{name}`" in text, f"expected {name} on a page"
 
 
 def _reference() -> dict[str, set[str]]:
-    """Return the members that the reference shows of each object that it names."""
+    """Return the members of each object in the reference."""
     text = (DOCS / "api.md").read_text("utf-8")
     named = re.findall(r"^::: (\S+)\n((?:    .*\n)*)", text, re.MULTILINE)
     return {

@@ -1,4 +1,4 @@
-"""tools/mutants finds each kind of mutation, and leaves alone what cannot matter."""
+"""tools/mutants finds each kind of mutation, and skips those without an effect."""
 
 from __future__ import annotations
 
@@ -200,8 +200,8 @@ def test_the_unit_tests_of_a_module_come_before_the_other_tests() -> None:
 
 
 def test_an_equivalent_has_a_reason() -> None:
-    entry = "# A comment\ncsrc/a.c: f\n- a  = 1;\n+ a = 2;\nNobody reads it,\nas it is set again.\n"
-    reasons = {("csrc/a.c", "f", "a = 1;", "a = 2;"): "Nobody reads it, as it is set again."}
+    entry = "# A comment\ncsrc/a.c: f\n- a  = 1;\n+ a = 2;\nNo code reads it:\nit is set again.\n"
+    reasons = {("csrc/a.c", "f", "a = 1;", "a = 2;"): "No code reads it: it is set again."}
     assert equivalents(entry) == reasons
     with pytest.raises(ValueError, match="a reason"):
         equivalents("csrc/a.c: f\n- a = 1;\n+ a = 2;\n")

@@ -1,4 +1,4 @@
-"""tools/mutants tests mutants, remembers what it has seen, and says what survived."""
+"""tools/mutants tests mutants, remembers the results, and reports the survivors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ C_SOURCE = "int f(int a)\n{\n    a += 0;\n    return a > 5;\n}\n"
 
 
 class StubTree:
-    """A tiny project; its one C test is a command that looks for a text in the mutated source."""
+    """A tiny project; its one C test is a command that searches a text in the mutated source."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.origin = root, root / "checkout"
@@ -88,7 +88,7 @@ def runner(tree: StubTree, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> R
 
 
 def run_tests(runner: Runner, tests: list[str], workers: int, seconds: float) -> process.Ended:
-    """Stands for pytest, which takes long to start."""
+    """A fast stand-in for pytest."""
     names: dict[str, Any] = {}
     exec((runner.tree.root / "src" / "thing.py").read_text(), names)
     exec((runner.tree.root / "tests" / "unit" / "test_thing.py").read_text(), names)

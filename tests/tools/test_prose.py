@@ -1,4 +1,4 @@
-"""tools/prose.py: what is prose in a page, and which sentences it refuses."""
+"""tools/prose.py finds the prose of a page, and the sentences that it refuses."""
 
 from __future__ import annotations
 

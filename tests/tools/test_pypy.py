@@ -1,4 +1,4 @@
-"""tools/pypy.py says where PyPy is, and what is missing to get it. `make test-pypy` gets it."""
+"""tools/pypy.py prints the path of PyPy, or what is missing. `make test-pypy` fetches it."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ def test_a_missing_pypy_is_fetched_only_on_request(tmp_path: Path) -> None:
     done = run(PYPY_FOLDER=str(tmp_path / "none"), PATH="")
     assert done.returncode == 1
     assert "apt-get is missing; name an installed PyPy: PYPY=/path/to/pypy3" in done.stderr
-    assert not any(tmp_path.iterdir()), "expected nothing to be left behind"
+    assert not any(tmp_path.iterdir()), "expected no file to be left behind"

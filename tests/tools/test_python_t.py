@@ -1,4 +1,4 @@
-"""tools/python-t.sh, with programs in the place of apt's and a source that is built in no time."""
+"""tools/python-t.sh, with stand-ins for the programs of apt and a source that builds at once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ END
 
 @pytest.fixture
 def run(tmp_path):
-    """`run(suite="sid")` runs the tool where that suite has the source, or with `kept` the pool."""
+    """`run(suite="sid")` runs the tool when that suite, or with `kept` the pool, has the source."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, text in {
@@ -78,7 +78,7 @@ def test_python_is_built_once_from_the_first_suite_that_has_it(run, tmp_path, su
     assert f"source --download-only python3.14/{suite}\n" in calls
     again = run(suite)
     assert (again.returncode, again.stdout, again.stderr) == (0, f"{python}\n", "")
-    assert (tmp_path / "calls").read_text() == calls, "expected nothing to be fetched again"
+    assert (tmp_path / "calls").read_text() == calls, "expected no second download"
 
 
 def test_an_older_release_is_checked_by_its_digest_when_no_suite_has_python(run, tmp_path):

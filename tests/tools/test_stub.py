@@ -1,4 +1,4 @@
-"""The compiled module's stub is what tools/stub.py makes of it."""
+"""The stub of the compiled module is the output of tools/stub.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tools/vendor.py: what is taken into the build, and what is refused with which words."""
+"""tools/vendor.py: the files that it takes into the build, and its errors for others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = ["LICENSE", "picohttpparser.c", "picohttpparser.h"]
 
 @pytest.fixture
 def vendor() -> ModuleType:
-    """The script as a module, fresh for each test."""
+    """The script as a module, new for each test."""
     spec = importlib.util.spec_from_file_location("vendor", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -36,7 +36,7 @@ def vendor() -> ModuleType:
 
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """pip is set up with one index only, where nothing listens."""
+    """pip has one index only, and no server listens there."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]

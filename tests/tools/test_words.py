@@ -1,4 +1,4 @@
-"""tools/words.py: the words that it finds, where it looks, and what it prints."""
+"""tools/words.py: the words that it finds, the files that it reads, and its output."""
 
 from __future__ import annotations
 

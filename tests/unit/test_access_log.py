@@ -1,4 +1,4 @@
-"""The access log's format, run by an interpreter of its own, and its file."""
+"""The format of the access log, run by an interpreter of this test, and its file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from picowsgi.config.log_format import check_format, is_json
 from picowsgi.config.settings import Settings
 from picowsgi.threads.access_log import AccessLog, compile_format
 
-#: What one request is to each atom of the core (docs/option-notes.md).
+#: The value of each atom for one request (docs/option-notes.md).
 VALUES = {
     core.ATOM_ADDRESS: "192.0.2.1",
     core.ATOM_USER: "eva",
@@ -206,7 +206,7 @@ def test_standard_output_is_written_through_a_descriptor_of_its_own() -> None:
     assert log.descriptor > 2
     assert os.path.sameopenfile(log.descriptor, 1)
     before = log.descriptor
-    log.reopen(lambda _descriptor: pytest.fail("standard output cannot be opened again"))
+    log.reopen(lambda _descriptor: pytest.fail("expected no second open of standard output"))
     assert log.descriptor == before
     log.close()
     assert log.descriptor == -1
@@ -255,26 +255,26 @@ def test_a_renamed_file_is_created_again_and_otherwise_the_old_one_stays(
     folder = tmp_path / "logs"
     folder.mkdir()
     log = AccessLog(settings(access_log="on", access_log_file=str(folder / "log")))
-    told: list[int] = []
+    reopened: list[int] = []
     old = log.descriptor
     (folder / "log").rename(folder / "log.1")
-    log.reopen(told.append)
-    assert told == [log.descriptor]
+    log.reopen(reopened.append)
+    assert reopened == [log.descriptor]
     assert log.descriptor != old
     with pytest.raises(OSError):  # noqa: PT011
         os.fstat(old)
     os.write(log.descriptor, b"new")
     assert (folder / "log").read_bytes() == b"new"
     folder.rename(tmp_path / "elsewhere")
-    log.reopen(told.append)
-    assert len(told) == 1
+    log.reopen(reopened.append)
+    assert len(reopened) == 1
     assert "cannot open the access log again" in caplog.text
     os.write(log.descriptor, b"er")
     assert (tmp_path / "elsewhere" / "log").read_bytes() == b"newer"
     (tmp_path / "elsewhere").rename(folder)
     log.close()
-    log.reopen(told.append)
-    assert log.descriptor == -1, "expected a log that is closed to stay so"
+    log.reopen(reopened.append)
+    assert log.descriptor == -1, "expected a closed log to stay closed"
 
 
 def test_forced_colours_are_for_standard_output_and_not_for_files(

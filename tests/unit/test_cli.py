@@ -41,7 +41,7 @@ _OTHER_VARIABLES = ("PORT", "WEB_CONCURRENCY", "NO_COLOR", "FORCE_COLOR", "FLASK
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A current directory with `served.py`, and an environment that gives no options."""
+    """A current directory with `served.py`, and an environment without options."""
     (tmp_path / "served.py").write_text(APP)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -56,7 +56,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 class Served:
-    """Stands in for `run`: keeps what it was called with, and returns at once."""
+    """Stands in for `run`: keeps its arguments, and returns at once."""
 
     def __init__(self) -> None:
         self.application: Any = None
@@ -160,7 +160,7 @@ def test_the_banner_names_address_application_process_and_threads(
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["--threads", "1"], "1 thread; press Ctrl-C to stop"),
         (["--loops", "2"], "up to 16 threads on 2 event loops; press Ctrl-C to stop"),
@@ -171,10 +171,10 @@ def test_the_banner_names_address_application_process_and_threads(
     ],
 )
 def test_the_banner_counts_workers_and_threads(
-    served: Served, capsys: pytest.CaptureFixture[str], argv: list[str], told: str
+    served: Served, capsys: pytest.CaptureFixture[str], argv: list[str], message: str
 ) -> None:
     assert cli.main(["served:app", *argv]) == 0
-    assert capsys.readouterr().err.splitlines()[1] == told
+    assert capsys.readouterr().err.splitlines()[1] == message
 
 
 def test_the_banner_has_colours_when_they_are_on(
@@ -299,7 +299,7 @@ class Command:
         self._unread = b""
 
     def read_banner(self) -> str:
-        """The first of the two lines that tell that it serves."""
+        """The first of the two lines that report that it serves."""
         first = self.read_line()
         assert self.read_line().endswith("; press Ctrl-C to stop")
         return first
@@ -320,7 +320,7 @@ class Command:
         return line.decode()
 
     def finish(self) -> tuple[int, str, str]:
-        """Wait for the end; return the status, standard output and what is left of the other."""
+        """Wait for the exit; return the status, standard output and the rest of standard error."""
         out, err = self.process.communicate(timeout=TIMEOUT)
         return self.process.returncode, out.decode(), (self._unread + err).decode()
 

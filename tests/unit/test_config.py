@@ -1,4 +1,4 @@
-"""The option table: where values come from, how they are read, and what is refused."""
+"""The option table: the sources of values, their forms, and refused values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load(
     directory: Path = Path("/nonexistent"),
     config_file: Path | None = None,
 ) -> Settings:
-    """Load settings from exactly these places, and not from the machine the test runs on."""
+    """Load settings from exactly these places, and not from the machine of the test."""
     return load_settings(given or {}, environ or {}, directory, config_file)
 
 
@@ -158,7 +158,7 @@ def test_the_record_of_sources_is_not_an_option() -> None:
     assert refusal({"sources": {}}).startswith("unknown option 'sources'")
 
 
-# Where a refused value came from
+# The source of a refused value
 
 
 def test_a_refused_keyword_is_named_with_its_value_and_what_was_expected() -> None:
@@ -432,7 +432,7 @@ def test_the_keep_alive_timeout_is_longer_than_that_of_common_proxies() -> None:
     assert load().timeout_keep_alive >= 75
 
 
-#: As Kubernetes makes them for a Service with two ports, and for one without a name.
+#: The variables that Kubernetes makes for a Service with two ports, and for one without a name.
 OF_SERVICES = {
     "PICOWSGI_SERVICE_HOST": "10.0.0.1",
     "PICOWSGI_SERVICE_PORT": "8000",

@@ -1,4 +1,4 @@
-"""The compiled core as Python objects: what of the settings it gets, and what it gives back."""
+"""The compiled core as Python objects: its values from the settings, and its results."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from picowsgi import core
 from picowsgi.config.settings import Settings
 from picowsgi.threads.access_log import AccessLog
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 
 class Library:
-    """The core's functions, but for those that the test replaces."""
+    """The functions of the core, except for those that the test replaces."""
 
     def __init__(self, lib: Any, **stubs: Any) -> None:
         self._lib = lib
@@ -39,7 +39,7 @@ def listening() -> Iterator[socket.socket]:
 
 
 def given(monkeypatch: pytest.MonkeyPatch, *more: Any, **options: Any) -> dict[str, Any]:
-    """The fields that the core is given for these settings."""
+    """The fields that the core gets for these settings."""
     found: dict[str, Any] = {}
 
     def refuse(fields: Any) -> Any:

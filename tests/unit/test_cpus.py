@@ -1,4 +1,4 @@
-"""How many CPUs count as usable."""
+"""The number of usable CPUs."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_head_has_the_fields_of_get_and_no_content(path: str) -> None:
     assert head.content == b""
     assert head.status == get.status
     assert set(head.headers) == set(get.headers)
-    # REQUEST_METHOD is shown, and one letter longer.
+    # The page shows REQUEST_METHOD, and a name that is one letter longer.
     longer = len("HEAD") - len("GET") if path != "/nowhere" else 0
     assert int(head.headers["Content-Length"]) == int(get.headers["Content-Length"]) + longer
 

@@ -1,4 +1,4 @@
-"""The environ of a request, from blocks that the test writes in the core's place."""
+"""The environ of a request, from blocks that the test writes in place of the core."""
 
 from __future__ import annotations
 
@@ -313,12 +313,12 @@ def test_one_thread_at_a_time_handles_the_news(
     assert not kept.lock.locked()
 
 
-# What the serving threads of one server share (`SharedState`)
+# The values that the serving threads of one server share (`SharedState`)
 
 
 @pytest.fixture
 def news(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return what the core will say, to be filled by the test."""
+    """Return the news of the core. The test fills the list."""
     waiting: list[int] = []
     monkeypatch.setattr(core, "next_news", lambda _: waiting[0] if waiting else -1)
     monkeypatch.setattr(core, "news_done", lambda _: waiting.pop(0))
@@ -326,7 +326,7 @@ def news(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_all_templates_of_an_entry_are_freed_together(news: list[int]) -> None:
-    """A number of a connection that has ended must not find the environ of its client."""
+    """The number of a connection that has ended must not find the environ of its client."""
     server: Any = SimpleNamespace(loans={})
     thread: Any = SimpleNamespace(pointer=None)
     kept = SharedState(server)

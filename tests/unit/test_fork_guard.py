@@ -1,4 +1,4 @@
-"""What is done around a fork, and how a child ends that has come back to the server."""
+"""The functions around a fork, and the end of a child that has returned to the server."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from picowsgi.system import fork_guard
 from picowsgi.system.fork_guard import ClosedInChildren, guard, own_process
 from support import TIMEOUT
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 
 class Guarded:
-    """Notes what it is told, in the process that it is told in."""
+    """Records each call, and the process of the call."""
 
     def __init__(self, name: str, calls: list[str]) -> None:
         self.name, self.calls = name, calls
@@ -41,7 +41,7 @@ class Guarded:
 
 
 def in_child(calls: list[str]) -> list[str]:
-    """Fork, and return what has been called in the child."""
+    """Fork, and return the calls in the child."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -71,7 +71,7 @@ def test_functions_run_before_a_fork_and_in_reverse_order_after_it(calls: list[s
     assert child[3:] == [f"{name} child" for name in names]
     before = len(calls)
     in_child(calls)
-    assert len(calls) == before + 6, "expected each to be told once for each fork"
+    assert len(calls) == before + 6, "expected one call of each for each fork"
 
 
 def test_a_freed_object_is_not_called(calls: list[str]) -> None:
@@ -120,7 +120,7 @@ def test_one_fork_waits_for_another_and_releases_the_locks_afterwards(calls: lis
             done.set()
 
     threading.Thread(target=take, daemon=True).start()
-    assert done.wait(TIMEOUT), "expected nobody to hold the lock after a fork"
+    assert done.wait(TIMEOUT), "expected the lock to be free after a fork"
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:

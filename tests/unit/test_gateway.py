@@ -1,4 +1,4 @@
-"""One request through the application and back, with a core that notes its calls."""
+"""One request through the application and back, with a core that records its calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Application = Callable[[dict[str, Any], Any], Any]
 
 
 class Recorded(Response):
-    """A response whose parts are noted."""
+    """A response that records its parts."""
 
     __slots__ = ()
 
@@ -216,7 +216,7 @@ def test_a_response_without_items_begins_at_its_end(site: Site) -> None:
 # Lending
 
 
-@pytest.mark.skipif(PYPY, reason="there the core is lent a pin")
+@pytest.mark.skipif(PYPY, reason="there the core borrows a pin")
 def test_only_large_pieces_are_lent(site: Site) -> None:
     small = b"x" * core.COPY_MOST
     site.serve(answering([small]))
@@ -229,7 +229,7 @@ def test_only_large_pieces_are_lent(site: Site) -> None:
     assert piece is LARGE
 
 
-@pytest.mark.skipif(PYPY, reason="there the core is lent a pin")
+@pytest.mark.skipif(PYPY, reason="there the core borrows a pin")
 def test_the_large_pieces_of_a_list_are_lent_together_and_earlier_loans_stay(
     site: Site,
 ) -> None:
@@ -446,7 +446,7 @@ def test_a_failing_log_does_not_end_the_thread(site: Site, monkeypatch: pytest.M
     assert type(noted[-1]) is KeyboardInterrupt
 
 
-# What threads of the application do meanwhile
+# Threads of the application during the request
 
 
 def test_earlier_content_from_another_thread_makes_parts(site: Site) -> None:
@@ -487,7 +487,7 @@ def test_a_response_object_that_the_application_keeps_is_not_used_again(site: Si
         kept[0](b"late")
 
 
-@pytest.mark.skipif(PYPY, reason="references are not counted there")
+@pytest.mark.skipif(PYPY, reason="PyPy does not count references")
 def test_a_response_object_is_used_again_unless_it_was_sent_in_parts(site: Site) -> None:
     site.serve(answering([b"a"]))
     site.serve(answering([b"b"]))
@@ -571,7 +571,7 @@ def test_the_content_of_a_request_is_closed_with_it(site: Site) -> None:
     assert spooled.closed == 1
 
 
-# What an environ offers
+# The functions in an environ
 
 
 def test_the_request_of_the_calling_thread_has_a_client(site: Site) -> None:

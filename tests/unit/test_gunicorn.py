@@ -1,4 +1,4 @@
-"""What gunicorn's settings become for picowsgi's worker."""
+"""The settings of gunicorn as settings of picowsgi's worker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_our_limit_of_a_head_holds_until_the_limits_of_gunicorn_are_changed() ->
     [
         (1000, 10, 100, 2000),  # a line and as many fields
         (100, 1, 20, 256),  # never less than a short request needs
-        (4000, 1000, 8190, 4 * MIB),  # nor more than a head may take
+        (4000, 1000, 8190, 4 * MIB),  # nor more than a head may have
         (0, 10, 100, 4 * MIB),  # 0: no limit, for gunicorn
         (1000, 10, 0, 4 * MIB),
     ],

@@ -1,4 +1,4 @@
-"""Loading an application by its name, and what is said when that fails."""
+"""An application is loaded by its name, and a failure has a clear message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current directory; afterwards no module and no path of the test is left."""
+    """An empty current directory; afterwards the modules and paths of the test are removed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
@@ -37,7 +37,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def write(directory: Path, source: str, name: str = "") -> str:
-    """Write a module of the name, by default a fresh one, and return its name."""
+    """Write a module, by default with a new name, and return its name."""
     name = name or f"served{next(_numbers)}"
     path = directory / f"{name}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def refusal(spec: str) -> AppImportError:
     return caught.value
 
 
-# What works
+# Valid applications
 
 
 def test_a_module_and_an_attribute_are_imported(directory: Path) -> None:
@@ -190,7 +190,7 @@ def test_an_error_in_a_file_keeps_its_traceback_and_leaves_no_module(directory: 
     assert name not in sys.modules
 
 
-# Modules that are not there
+# Missing modules
 
 
 def test_the_error_for_a_missing_module_suggests_a_similar_one(directory: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_path_that_is_no_python_file_is_refused(directory: Path) -> None:
     assert str(refusal("./d")) == "./d is a directory; name the .py file in it"
 
 
-# Errors of the application's own
+# Errors of the application itself
 
 
 def test_a_module_with_a_missing_import_keeps_its_traceback(directory: Path) -> None:
@@ -353,7 +353,7 @@ def test_a_factory_with_arguments_is_refused(directory: Path, attribute: str) ->
     )
 
 
-# What is found, but is no application
+# Objects that are no application
 
 
 @pytest.mark.parametrize(

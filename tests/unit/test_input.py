@@ -83,7 +83,7 @@ def test_written_text_is_flushed_on_request(
 
 
 class Broken:
-    """A stream whose disk is full, or that is closed."""
+    """A stream that is closed, or whose disk is full."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error

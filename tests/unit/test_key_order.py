@@ -1,4 +1,4 @@
-"""picowsgi.wsgi.key_order: values into an environ, by the order of their keys."""
+"""picowsgi.wsgi.key_order puts values into an environ, by the order of their keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_generated_function_for_an_order_gives_the_same_result_as_the_general_
             environ = blanks[0].copy()
             with pytest.raises(ValueError):  # noqa: PT011
                 fill(environ, wrong)
-            assert environ == blanks[0], "expected nothing to be done"
+            assert environ == blanks[0], "expected no generated function"
         environ = blanks[1].copy()
         fill(environ, [ORDER, f"/{number}", "h", "/p"])
         assert environ == {

@@ -29,7 +29,7 @@ def pipe():
     fcntl.fcntl(writer, 1031, PIPE_SIZE)  # F_SETPIPE_SZ
     yield reader, writer
     os.set_blocking(reader, False)
-    while True:  # which lets a thread end its last call
+    while True:  # so that a thread can end its last call
         try:
             os.read(reader, 1 << 20)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The error log: lines that nothing from outside can break, and the program's own configuration."""
+"""The error log: no client can break a line, and the program can configure it."""
 
 from __future__ import annotations
 

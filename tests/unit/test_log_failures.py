@@ -1,4 +1,4 @@
-"""The error log where something goes wrong: broken handlers, broken objects, renamed files."""
+"""The error log with failures: broken handlers, broken objects, renamed files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _unchanged_logger() -> Iterator[None]:
 
 
 class Broken(logging.Handler):
-    """A handler that raises what the test says."""
+    """A handler that raises the error of the test."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Unshowable:
     __str__ = __repr__
 
 
-# The form
+# The format
 
 
 def test_a_line_has_its_time_its_process_and_its_level(capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,7 +284,7 @@ def test_a_configuration_replaces_standard_error_when_it_takes_effect(
     apply()
     assert logger.handlers == []
     assert (logger.propagate, logger.level) == (True, logging.NOTSET)
-    assert not other.disabled, "expected loggers that exist to stay"
+    assert not other.disabled, "expected existing loggers to stay"
     get_logger().error("not to standard error")
     assert "not to" not in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""How a process's threads and connections are shared out among its event loops."""
+"""The threads and connections of a process are divided among its event loops."""
 
 import logging
 from dataclasses import replace
@@ -12,7 +12,7 @@ from picowsgi.threads.loop import share_out
 
 @pytest.fixture
 def cpus(monkeypatch):
-    """`cpus(4, gil=False)`: what the process has to run on."""
+    """`cpus(4, gil=False)`: the CPUs and the GIL of the process."""
 
     def have(count, *, gil):
         monkeypatch.setattr(loop, "usable_cpus", lambda: count)
@@ -55,7 +55,7 @@ def test_all_connections_are_divided_among_the_loops(cpus):
 
 
 @pytest.mark.parametrize(
-    ("options", "gil", "told"),
+    ("options", "gil", "message"),
     [
         ({}, True, ""),
         ({"loops": 1}, True, ""),
@@ -65,9 +65,9 @@ def test_all_connections_are_divided_among_the_loops(cpus):
         ({"loops": 3, "max_connections": 1}, False, "--loops is lowered from 3 to 1"),
     ],
 )
-def test_useless_loops_and_loops_that_cannot_start_are_logged(cpus, caplog, options, gil, told):
+def test_useless_loops_and_loops_that_cannot_start_are_logged(cpus, caplog, options, gil, message):
     cpus(4, gil=gil)
     with caplog.at_level(logging.WARNING, logger="picowsgi"):
         loop.warn(replace(Settings(), **options))
-    assert told in caplog.text
-    assert bool(caplog.records) == bool(told)
+    assert message in caplog.text
+    assert bool(caplog.records) == bool(message)

@@ -1,4 +1,4 @@
-"""The threads of one event loop, with a core that does what the test says."""
+"""The threads of one event loop, with a core that the test controls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOP = core.WATCH_STOP, 0
 
 
 class StubCore:
-    """A core whose watcher is told by the test what there is to do."""
+    """A core whose watcher gets its tasks from the test."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
@@ -47,7 +47,7 @@ class StubCore:
 
 
 class StubGateway:
-    """Serves until the test lets it end."""
+    """Serves until the test ends it."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.arguments, self.options = arguments, options
@@ -162,7 +162,7 @@ def test_new_threads_get_the_next_numbers_and_those_of_ended_threads(site: Make)
     one.gateways[1].release.set()
     one.gateways[1].thread.join(TIMEOUT)
     one.do(core.WATCH_START)
-    wait_until(lambda: len(one.gateways) == 4, "a thread in the place of another")
+    wait_until(lambda: len(one.gateways) == 4, "a thread that replaces another")
     assert one.gateways[3].arguments[1][1] == 1
     assert one.gateways[3].thread.name == "name-1"
     one.do(core.WATCH_START)
@@ -221,7 +221,7 @@ def test_an_error_does_not_end_the_watcher(site: Make, caplog: pytest.LogCapture
         one.core.todo.put((core.WATCH_SLOW, 99))
         assert error
     one.do(core.WATCH_INCIDENT)
-    wait_until(lambda: one.core.taken == 1, "the watcher to go on")
+    wait_until(lambda: one.core.taken == 1, "the watcher to continue")
     assert caplog.messages == ["an error in the watching thread, which goes on"] * 2
 
 

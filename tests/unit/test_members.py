@@ -1,4 +1,4 @@
-"""What a supervisor knows of those that serve: children of the test in a worker's place."""
+"""A supervisor's data about its workers: children of the test stand in for workers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_each_message_of_a_worker_is_a_heartbeat(start: Start) -> None:
     one, its = start()
     one.last_heartbeat = 0.0
     one.read()
-    assert one.last_heartbeat == 0.0, "expected no life without a word"
+    assert one.last_heartbeat == 0.0, "expected no heartbeat without a message"
     for word in (b".", b"R", b"X", b"T"):
         one.last_heartbeat = 0.0
         os.write(its, word)
@@ -94,10 +94,10 @@ def test_an_exit_is_noticed_once_and_described(start: Start) -> None:
     assert one.has_ended()
     assert ended == [one.pid]
     assert one.end == "ended with status 3"
-    assert one.ready, "expected the last words to be read"
+    assert one.ready, "expected the last messages to be read"
     assert one.channel == -1
     assert one.failure is None
-    one.signal(signal.SIGTERM)  # which may be another process's number by now
+    one.signal(signal.SIGTERM)  # by now it may be the number of another process
     one.read()
     one.close()
 
@@ -155,7 +155,7 @@ def test_a_signal_ends_only_a_worker_that_has_not_loaded_its_application(
     assert sent == []
     serving.close()
     serving.stop(others_accept=False)
-    assert sent == [signal.SIGTERM], "expected a signal to one that cannot be told"
+    assert sent == [signal.SIGTERM], "expected a signal to a worker that cannot get messages"
 
 
 def test_an_immediate_stop_sends_one_message(start: Start) -> None:
@@ -234,14 +234,14 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[Pool]:
 
 
 def inline(workers: int = 1, connections: Any = None) -> tuple[OwnThreads, list[str]]:
-    told: list[str] = []
+    ends: list[str] = []
     settings = Settings(workers=workers)
-    one = OwnThreads("app", [], settings, lambda: told.append("end"), None, connections)  # type: ignore[arg-type]
-    return one, told
+    one = OwnThreads("app", [], settings, lambda: ends.append("end"), None, connections)  # type: ignore[arg-type]
+    return one, ends
 
 
 def test_threads_serve_as_configured(pools: list[Pool]) -> None:
-    one, told = inline()
+    one, ends = inline()
     (pool,) = pools
     assert pool.options == {"multiprocess": False, "balance": None}
     assert not one.ready
@@ -255,7 +255,7 @@ def test_threads_serve_as_configured(pools: list[Pool]) -> None:
     pool.is_stuck = True
     pool.error = ValueError()
     assert (one.is_stuck, one.failed) == (True, True)
-    assert told == []
+    assert ends == []
 
 
 def test_the_threads_of_one_of_several_processes_report_it_and_may_share_connections(
@@ -274,9 +274,9 @@ def test_running_threads_are_not_waited_for(pools: list[Pool]) -> None:
 
 
 def test_threads_that_end_in_order_are_waited_for(pools: list[Pool]) -> None:
-    one, told = inline()
+    one, ends = inline()
     pools[0].on_end()
-    assert told == ["end"]
+    assert ends == ["end"]
     pools[0].ends = True
     assert one.has_ended()
     assert pools[0].calls == [("join", None)]
@@ -287,7 +287,7 @@ def test_abandoned_threads_are_left_behind(pools: list[Pool]) -> None:
     one, _ = inline()
     pools[0].ends = pools[0].gave_up = True
     assert one.has_ended()
-    assert one.abandoned, "expected that their requests run on"
+    assert one.abandoned, "expected their requests to continue"
     other, _ = inline()
     other.kill()
     assert other.abandoned
@@ -349,7 +349,7 @@ def test_a_worker_gets_its_orders_and_notices_that_its_supervisor_is_gone(
     process.close()
     assert link.read_orders() == b""
     assert link.is_supervisor_gone()
-    assert link.fileno() == -1, "an end of file is readable for ever"
+    assert link.fileno() == -1, "expected the end of file to stay readable"
 
 
 def test_the_last_messages_of_a_worker_that_has_not_read_its_orders_are_read() -> None:

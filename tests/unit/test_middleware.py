@@ -1,4 +1,4 @@
-"""What is refused, warned about and put around an application by --static, --debug and --open."""
+"""The refusals, warnings and middleware of --static, --debug and --open."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def local() -> Iterator[socket.socket]:
 
 
 class Elsewhere(socket.socket):
-    """A socket that says that it listens on all addresses."""
+    """A socket that claims to listen on all addresses."""
 
     def getsockname(self) -> tuple[str, int]:
         return "0.0.0.0", 8000
@@ -181,7 +181,7 @@ def test_the_longest_path_wins_no_matter_the_order_and_the_directory(
         assert answer(wrapped, "/s/x/page.txt")[2] == b"inner"
         status, headers, body = answer(wrapped, "/s/")
         assert (status, body) == ("200 OK", outer.name.encode()), "expected the index page"
-        assert "Access-Control-Allow-Origin" not in headers, "expected no other site to read it"
+        assert "Access-Control-Allow-Origin" not in headers, "expected no access from another site"
         assert answer(wrapped, "/other")[2] == b"the application"
 
 

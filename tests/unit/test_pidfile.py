@@ -78,7 +78,7 @@ def test_a_pid_file_makes_room_for_that_of_a_successor_and_returns(tmp_path: Pat
     file.make_room()
     path.write_text(f"{os.getppid()}\n")
     file.take_back()
-    assert path.read_text() == f"{os.getppid()}\n", "the successor lives"
+    assert path.read_text() == f"{os.getppid()}\n", "expected the successor to be alive"
     file.remove()
     assert (path.exists(), old.exists()) == (True, False)
 

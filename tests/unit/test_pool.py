@@ -1,4 +1,4 @@
-"""The serving threads of a process, with event loops that are records of their calls."""
+"""The serving threads of a process, with event loops that record their calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support import TIMEOUT
 
 
 class StubLoop:
-    """A loop whose one thread runs until the core is told to stop."""
+    """A loop whose one thread runs until the core gets a stop."""
 
     made: list[StubLoop]
 
@@ -251,7 +251,7 @@ def test_requests_get_their_time_and_are_then_left_behind(
     worker.start()
     worker.stop()
     clock[0] = 1029.0
-    worker.stop()  # which does not begin the time again
+    worker.stop()  # which does not restart the time
     assert not worker.join(0)
     clock[0] = 1030.2
     assert not worker.join(0)

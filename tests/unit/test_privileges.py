@@ -13,7 +13,7 @@ from picowsgi.system.privileges import Identity, find_identity
 
 
 class System:
-    """Notes what a process would become."""
+    """Records the identity that a process would assume."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, uid: int, gid: int) -> None:
         self.calls: list[Any] = []
@@ -74,7 +74,7 @@ def test_names_and_numbers_mean_the_same() -> None:
     assert (only_group.uid, only_group.gid, only_group.name) == (os.geteuid(), 0, "")
 
 
-@pytest.mark.parametrize("name", ["nobody-has-this-name", "99999999999999999999"])
+@pytest.mark.parametrize("name", ["no-such-name", "99999999999999999999"])
 def test_users_and_groups_that_do_not_exist_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="--user: there is no user"):
         find_identity(name, "")

@@ -1,4 +1,4 @@
-"""Which files have the application loaded again, and what looking at them costs."""
+"""The files whose change causes a reload, and the cost of looking at them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def test_modules_matter_anywhere_unless_they_are_excluded(tmp_path: Path) -> Non
     assert files.wants(module)
     assert not files.wants(str(tmp_path / "no.py"))
     assert not files.wants(str(tmp_path / "elsewhere" / "y.py"))
-    assert not files.wants(str(tmp_path / "root2" / "y.py")), "another name that begins like it"
+    assert not files.wants(str(tmp_path / "root2" / "y.py")), (
+        "expected another name with the same beginning not to count"
+    )
 
 
 def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_scan_of_all_files_finds_new_and_changed_and_removed_files(tmp_path: P
 
 
 def test_a_file_that_is_written_at_the_same_instant_as_another_is_found(tmp_path: Path) -> None:
-    """The clock of a file system is coarse: the directory's time may be the one that is known."""
+    """The clock of a file system is coarse: the time of the directory may not change."""
     snapshot = take(tmp_path, "a.py")
     snapshot.scan()
     before = tmp_path.stat()
@@ -187,11 +189,11 @@ def test_a_module_that_has_changed_since_its_import_is_reported(tmp_path: Path) 
     assert snapshot.add(imported) == set()
     module.write_text("new")
     assert snapshot.add(imported) == {str(module)}
-    assert snapshot.add(imported) == set(), "once"
+    assert snapshot.add(imported) == set(), "expected one report"
     module.unlink()
     assert snapshot.scan() == {str(module)}
     module.touch()
-    assert snapshot.scan() == {str(module)}, "a module that is there again"
+    assert snapshot.scan() == {str(module)}, "expected a report of a module that is there again"
 
 
 def test_virtual_environments_are_not_scanned(tmp_path: Path) -> None:
@@ -248,7 +250,7 @@ def test_a_scan_of_5000_files_takes_less_than_a_hundredth_of_a_cpu(tmp_path: Pat
         (tmp_path / f"d{directory}").mkdir()
         for number in range(20):
             (tmp_path / f"d{directory}" / f"{number}.py").touch()
-    past = time.time() - 60  # as in a project that nobody has made just now
+    past = time.time() - 60  # as in a project that is not new
     for directory in tmp_path.iterdir():
         os.utime(directory, (past, past))
     snapshot = Snapshot(Files([str(tmp_path)]))
@@ -264,12 +266,12 @@ def test_a_scan_of_5000_files_takes_less_than_a_hundredth_of_a_cpu(tmp_path: Pat
     finally:
         for descriptor in channel.pipes:
             os.close(descriptor)
-    # The first look comes at once, and its share of the time later.
+    # The first scan comes at once, and its share of the time later.
     share = (used - once) / 2.0 + 1 / watcher._SHARE
     assert share < 0.01, f"{share:.2%} of a CPU; all files at once take {once * 1000:.0f} ms"
 
 
-# --- what a worker tells --------------------------------------------------------------------------
+# --- the reports of a worker ----------------------------------------------------------------------
 
 
 def test_imported_files_are_reported_once_and_those_of_libraries_are_not(

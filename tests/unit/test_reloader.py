@@ -1,4 +1,4 @@
-"""A supervisor that reloads: its watcher, what its workers share, and what they tell."""
+"""A supervisor that reloads: its watcher, the data that its workers share, and their reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from picowsgi.reload.modules import Report
 from picowsgi.reload.reloader import Reloader, watched_files
 from support import open_descriptors, wait_until
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 Make = Callable[..., Reloader]
@@ -49,7 +49,7 @@ def make(project: Path) -> Iterator[Make]:
 
 
 def change(reloader: Reloader, path: Path, text: str) -> list[str]:
-    """Save a file, and return what is told of it."""
+    """Save a file, and return the report of it."""
     path.write_text(text)
     found: list[str] = []
 
@@ -57,7 +57,7 @@ def change(reloader: Reloader, path: Path, text: str) -> list[str]:
         found.extend(reloader.read_changes())
         return bool(found)
 
-    wait_until(look, "a change to be told")
+    wait_until(look, "a report of the change")
     return found
 
 
@@ -136,7 +136,10 @@ def test_the_watcher_keeps_no_socket_open_and_no_signal_ends_it(make: Make) -> N
         def sockets() -> list[str]:
             return [str(entry.readlink()) for entry in (place / "fd").iterdir()]
 
-        wait_until(lambda: inode not in sockets(), "the watcher to close what is not its own")
+        wait_until(
+            lambda: inode not in sockets(),
+            "the watcher to close descriptors that are not its own",
+        )
 
         def ignored() -> int:
             lines = (place / "status").read_text().splitlines()
@@ -144,11 +147,11 @@ def test_the_watcher_keeps_no_socket_open_and_no_signal_ends_it(make: Make) -> N
 
         wait_until(
             lambda: all(ignored() >> number - 1 & 1 for number in (1, 2, 15)),
-            "the watcher to ignore what ends its supervisor",
+            "the watcher to ignore signals that end its supervisor",
         )
 
 
-# What workers share
+# Data that workers share
 
 
 def test_connections_go_through_a_pair_of_sockets_until_its_end(make: Make) -> None:
@@ -225,7 +228,7 @@ def test_the_compiled_file_of_a_changed_file_is_removed(make: Make, project: Pat
         return not compiled.exists() and other.exists()
 
     assert in_worker(one, work) == 7
-    assert in_worker(one, work) == 7, "expected a file that is gone to be no error"
+    assert in_worker(one, work) == 7, "expected no error for a removed file"
 
 
 def test_an_error_of_the_import_is_raised(make: Make) -> None:
@@ -271,7 +274,7 @@ def test_a_module_that_is_imported_late_is_watched_after_the_report(
         found.extend(one.read_changes())
         return bool(found)
 
-    wait_until(look, "a change of the module to be told")
+    wait_until(look, "a report of the change of the module")
     assert {*found} == {str(module)}
     assert project.exists()
 
@@ -293,9 +296,11 @@ def test_many_files_are_reported_in_a_few_messages_that_stay_together(
         other.__cause__ = error
         error = other
     report.tell_of_failure(error)
-    told = [json.loads(line)[0] for piece in pieces for line in piece.splitlines()]
-    assert told == files[::-1], "expected each file once"
-    assert all(len(piece) <= 4096 for piece in pieces), "expected what a pipe keeps together"
+    reported = [json.loads(line)[0] for piece in pieces for line in piece.splitlines()]
+    assert reported == files[::-1], "expected each file once"
+    assert all(len(piece) <= 4096 for piece in pieces), (
+        "expected messages of a size that a pipe writes in one piece"
+    )
     assert len(pieces) < 20
     os.close(reader)
     os.close(writer)

@@ -1,4 +1,4 @@
-"""What stands around an application that may be interrupted, without a server."""
+"""The code around an application that may be interrupted, without a server."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class Request:
             self.error: BaseException | None = error
 
     def wait(self) -> None:
-        """Be where an application is that takes long."""
+        """Stand for an application that takes long."""
         self.inside.set()
         while not self._over.is_set():
             time.sleep(0.001)
 
     def interrupt(self, guard: Guard | None = None) -> BaseException | None:
-        """Interrupt it, let it end, and return the error that it got."""
+        """Interrupt it, let it end, and return its error."""
         interrupt_application(self._thread.ident or 0, guard)
         self._over.set()
         self._thread.join(TIMEOUT)
@@ -79,7 +79,7 @@ class Request:
 
 
 def named(name: str, code: str) -> dict[str, Any]:
-    """The names of a module that is called so."""
+    """The names of a module with this name."""
     names: dict[str, Any] = {"__name__": name}
     exec(textwrap.dedent(code), names)
     return names
@@ -100,7 +100,7 @@ APPLICATION = """
 
 @pytest.fixture
 def server() -> dict[str, Any]:
-    """Functions of the server: `serve` is one that calls the application."""
+    """Functions of the server: `serve` calls the application."""
     names = named("picowsgi.of.the.tests", SERVER)
     calls_application(names["serve"])
     return names
@@ -167,7 +167,7 @@ def test_the_interruption_waits_for_an_application_that_returns(server: dict[str
     assert not guard.lock.locked()
 
 
-# What stands around an application
+# The wrapper of an application
 
 
 class Counted(Guard):

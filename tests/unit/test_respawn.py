@@ -1,4 +1,4 @@
-"""When a worker may be started after others have died."""
+"""The time at which a worker may start after others have died."""
 
 from __future__ import annotations
 

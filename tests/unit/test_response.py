@@ -1,4 +1,4 @@
-"""A response as the application makes it, without a core, and which files the core may send."""
+"""A response of the application, without a core, and the files that the core may send."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT = [("Content-Type", "text/plain")]
 
 
 class Wire:
-    """What has been handed to the core, and what the core answers to that."""
+    """Records the calls to the core, and returns the given results."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []

@@ -1,4 +1,4 @@
-"""What a response's head is on the wire, and which heads are refused (PEP 3333, RFC 9110)."""
+"""The head of a response on the wire, and the heads that are refused (PEP 3333, RFC 9110)."""
 
 from __future__ import annotations
 
@@ -188,8 +188,8 @@ def test_a_hop_by_hop_field_is_dropped_and_reported_once(caplog: pytest.LogCaptu
             head = encoder.encode(OK, [TEXT, (spelling, str(number)), ("X-A", "1")])
             assert head.data == b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-A: 1\r\n"
             assert head.flags == ADDED
-    told = [one.getMessage() for one in caplog.records]
-    assert [text.split(",")[0].split()[-1] for text in told] == names
+    messages = [one.getMessage() for one in caplog.records]
+    assert [text.split(",")[0].split()[-1] for text in messages] == names
 
 
 @pytest.mark.parametrize("value", ["close", "Close", "upgrade, CLOSE", "close ,x"])
@@ -202,7 +202,7 @@ def test_an_application_may_ask_for_a_close_of_the_connection(
     assert encode(("Keep-Alive", "close"), TEXT).flags == ADDED
 
 
-# What is remembered
+# The cache of names
 
 
 def test_the_same_texts_give_the_same_head() -> None:

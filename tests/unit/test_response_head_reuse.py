@@ -1,4 +1,4 @@
-"""The head encoder: which heads may be used again, and what applications may give."""
+"""The head encoder: the heads that it may use again, and the objects that applications pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT = ("Content-Type", "text/plain")
 
 
 class Liar(str):
-    """Equal to everything, whatever its characters are."""
+    """Equal to every text."""
 
     __slots__ = ()
 
@@ -39,7 +39,7 @@ class Liar(str):
 
 
 class AnyCase(str):
-    """Equal to a text in any case, as the header names of some libraries are."""
+    """Equal to a text in any case, like the header names of some libraries."""
 
     __slots__ = ()
 
@@ -60,7 +60,7 @@ class LyingTuple(tuple[str, str]):
 
 
 class TurnedTuple(tuple[str, str]):
-    """Compares as a tuple, and gives something else to who unpacks it."""
+    """Compares as a tuple, and unpacks to other values."""
 
     __slots__ = ()
 
@@ -78,7 +78,7 @@ class LyingList(list[tuple[str, str]]):
 
 
 class Proxy:
-    """Says that it is text, as lazy objects of frameworks do."""
+    """Claims to be text, like lazy objects of frameworks."""
 
     __class__ = str  # type: ignore[assignment]
 
@@ -94,7 +94,7 @@ REMEMBERED = [
     (OK, [TEXT, ("X-A", "1"), ("Set-Cookie", "session=alice")]),
     (OK, []),
 ]
-#: Each makes a status and headers, as they are given the next time.
+#: Each makes a status and headers, as the application passes them the next time.
 ODD = {
     "the value is a liar": lambda: (OK, [TEXT, ("Set-Cookie", Liar("session=bob"))]),
     "the name is a liar": lambda: (OK, [TEXT, (Liar("X-Bob"), "session=alice")]),

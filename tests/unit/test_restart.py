@@ -1,4 +1,4 @@
-"""Starting the command again: real programs that say what they were given."""
+"""The command starts again: real programs print the values that they got."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from picowsgi.process.restart import Command, Inherited, describe, take_inherite
 from picowsgi.process.status_pipe import READY, make_pair, read
 from picowsgi.system.sockets import adopt_listener, close_sockets, is_ours, open_sockets
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 SAY = """
@@ -75,7 +75,7 @@ def test_a_process_becomes_the_program_with_the_same_pid(tmp_path: Path) -> None
         os.close(end)
 
 
-# What was handed over
+# The inherited values
 
 
 def test_only_existing_descriptors_are_inherited() -> None:
@@ -212,7 +212,7 @@ def test_inherited_sockets_and_settings_arrive_and_leave_the_environment(tmp_pat
         assert not os.get_inheritable(inherited.child[1])
         os.close(inherited.child[1])
         close_sockets(adopted)
-        assert not path.exists(), "the process that gets the file removes it"
+        assert not path.exists(), "expected the process that gets the file to remove it"
     finally:
         close_sockets(sockets)
 
@@ -273,7 +273,7 @@ def test_the_command_has_the_environment_of_the_start_without_passed_sockets(
     monkeypatch.setenv("LISTEN_PID", "1")
     monkeypatch.setenv(restart.VARIABLE, "x")
     command = Command.of_this_process([])
-    assert command.directory == str(link), "as the shell names it"
+    assert command.directory == str(link), "expected the name of the shell"
     assert not {"LISTEN_PID", restart.VARIABLE} & set(command.environ)
     monkeypatch.setenv("PWD", "/")
     assert Command.of_this_process([]).directory == str(tmp_path)

@@ -1,4 +1,4 @@
-"""What a service sets up before it serves and puts away afterwards; nothing here serves."""
+"""A service sets up its resources before it serves and frees them afterwards. Nothing serves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from picowsgi.process.service import Service
 
 
 class Site:
-    """A supervisor in whose place the test looks at the service."""
+    """Replaces the supervisor, so that the test can look at the service."""
 
     def __init__(self) -> None:
         self.services: list[Service] = []
@@ -98,7 +98,9 @@ def test_files_of_another_process_stay(site: Site, tmp_path: Path) -> None:
 
 def test_the_pid_file_exists_while_the_server_runs(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "pid"
-    site.during = lambda _service: file.read_text() == f"{os.getpid()}\n" or pytest.fail("no file")
+    site.during = lambda _service: (
+        file.read_text() == f"{os.getpid()}\n" or pytest.fail("expected no file")
+    )
     serve(pid=str(file))
     assert not file.exists()
     site.error = RuntimeError("broken")
@@ -167,7 +169,7 @@ def test_an_identity_is_assumed_before_any_import(
 def test_an_invalid_static_directory_is_refused_before_a_socket_is_opened(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "open_sockets", lambda *_: pytest.fail("a socket was opened"))
+    monkeypatch.setattr(module, "open_sockets", lambda *_: pytest.fail("expected no open socket"))
     with pytest.raises(ConfigError, match="is not a directory"):
         serve(static=["/=/nonexistent"])
     assert site.services == []
@@ -287,7 +289,7 @@ def test_processes_that_can_be_replaced_are_workers(
     assert Service(load, Settings(**options), [], notifier).has_workers is expected
 
 
-# Loading in a child that comes back
+# An import in a child that returns
 
 
 def ended(code: str) -> subprocess.CompletedProcess[str]:

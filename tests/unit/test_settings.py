@@ -1,4 +1,4 @@
-"""What users rely on: defaults that the documentation names, limits, and the options of --help."""
+"""The promises to users: documented defaults, limits, and the options of --help."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOTES = Path(__file__).resolve().parents[2] / "docs" / "option-notes.md"
 SIZE_MOST = 2**63 - 1
 DAY = "1440m"
 
-# A limit that becomes tighter breaks configurations that worked. What is not here has none.
+# A tighter limit breaks configurations that worked. Options that are not here have none.
 LIMITS = {
     "port": ("0", "65535"),
     "backlog": ("1", "65535"),
@@ -70,14 +70,14 @@ def documented() -> dict[str, str]:
 def test_the_defaults_are_those_of_the_documentation() -> None:
     notes = documented()
     assert set(notes) == set(OPTIONS)
-    for name, told in notes.items():
+    for name, shown in notes.items():
         option = OPTIONS[name]
         if name == "access_log":
-            assert (told, option.default) == ("in a terminal", "auto")
+            assert (shown, option.default) == ("in a terminal", "auto")
             continue
-        text = told.replace(" s", "s")
+        text = shown.replace(" s", "s")
         assert option.convert(text or option.show(option.default)) == option.default, name
-        assert (told == "") == (option.show(option.default) == ""), name
+        assert (shown == "") == (option.show(option.default) == ""), name
 
 
 def test_settings_have_the_defaults() -> None:
@@ -97,7 +97,7 @@ def test_the_limits_are_accepted_and_values_beyond_them_are_refused(name: str) -
     step = 1e-4 if option.kind == "seconds" else 1
     if option.kind == "octal":
         assert (low, high) == (0, 0o777)
-        low = -1  # which means that the system's is left as it is
+        low = -1  # which means that the system default stays
     for beyond in (low - step, high + step):  # type: ignore[operator]
         with pytest.raises(ValueError, match=r"a whole number|a size|a time|octal digits"):
             option.convert(beyond)

@@ -1,4 +1,4 @@
-"""Signals as numbers, in a process of their own for each test: a handler is the whole process's."""
+"""Signals as numbers, in a new process for each test: handlers belong to the whole process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_open(descriptor):
 def me(number):
     signal.raise_signal(number)
 
-# What a shell has in background ignores some of them, and hands that on.
+# A background process of a shell ignores some of them, and so do its children.
 for number in ALL:
     default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
     signal.signal(number, default)
@@ -42,7 +42,7 @@ def same(left, right):
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process that has the names above."""
+    """Run code in a process with the names above."""
     return subprocess.run(
         [sys.executable, "-c", BEGIN + textwrap.dedent(code)],
         capture_output=True,
@@ -53,7 +53,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def passes(code: str) -> str:
-    """Expect the code to come to its end, and return what it has written to standard error."""
+    """Expect the code to run to its end, and return its standard error."""
     ended = run(textwrap.dedent(code) + '\nprint("done")')
     assert (ended.returncode, ended.stdout) == (0, "done\n"), ended.stderr
     return ended.stderr
@@ -207,7 +207,7 @@ def test_signals_can_be_blocked() -> None:
     """)
 
 
-#: What the process of the next test executes.
+#: The process of the next test executes this.
 AFTER = """
 import signal, sys
 from picowsgi.system.signals import ALL, Signals
@@ -267,7 +267,7 @@ def test_a_process_without_standard_error_has_no_stacks() -> None:
     """)
 
 
-# The end of a process that is there for the server alone
+# The exit of a process that only serves
 
 
 def test_a_second_stop_does_not_disturb_the_exit_of_the_process_for_some_seconds() -> None:
@@ -410,7 +410,7 @@ def test_a_child_of_a_child_has_the_handlers_of_its_parent() -> None:
         pid = os.fork()
         if pid == 0:
             assert not is_open(reader)
-            os.dup2(writer, reader)  # a file of the child's own
+            os.dup2(writer, reader)  # a file of the child
             signal.signal(signal.SIGTERM, mine)
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
             grandchild = os.fork()

@@ -49,7 +49,7 @@ def opened() -> Iterator[Open]:
 
 
 def answers(sock: socket.socket) -> bool:
-    """Tell whether a client can connect to `sock`."""
+    """Return whether a client can connect to `sock`."""
     with socket.socket(sock.family) as client:
         client.settimeout(TIMEOUT)
         client.connect(sock.getsockname())
@@ -148,7 +148,7 @@ def test_a_host_name_is_resolved(opened: Open) -> None:
 def test_ipv6_does_not_take_ipv4_and_is_refused_when_the_machine_lacks_it(opened: Open) -> None:
     outcome = attempt(opened, bind="[::1]:0")
     if isinstance(outcome, BindError):
-        # Containers are often without IPv6; then this is what is said.
+        # Containers are often without IPv6; then this is the message.
         message = "cannot listen on [::1]:0: this machine does not have the address ::1"
         assert str(outcome) == message
         assert outcome.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -170,7 +170,7 @@ def test_the_wildcards_of_ipv6_and_of_ipv4_may_have_the_same_port(opened: Open) 
 
 
 class Named:
-    """Stands in for a socket that has this name."""
+    """Stands in for a socket with this name."""
 
     def __init__(self, family: socket.AddressFamily, name: object) -> None:
         self.family = family
@@ -349,16 +349,18 @@ def test_a_path_in_a_missing_directory_is_refused(opened: Open, tmp_path: Path) 
         opened(bind=f"unix:{tmp_path / 'absent' / 's'}")
 
 
-# Whose a unix socket is
+# The owner of a unix socket
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can change the owner of a file"
+)
 linux = pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="needs O_PATH")
-LIKE_NOBODY = (65534, 65534)
+OTHER_USER = (65534, 65534)
 
 
 def has_capability(directory: Path) -> bool:
-    """Tell whether this process may open the file of a socket: root in a container may not."""
+    """Return whether this process may open the file of a socket. Root in a container may not."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(directory / "try"))
         (directory / "try").unlink()
@@ -393,8 +395,8 @@ def test_a_unix_socket_has_its_mode_and_its_owner_before_any_client_can_connect(
     monkeypatch.setattr(UnixListener, "listen", listen, raising=False)
     if not with_capability:
         monkeypatch.setattr(fcntl, "ioctl", refuse)
-    (sock,) = opened(LIKE_NOBODY, bind=f"unix:{path}", unix_socket_mode="606")
-    assert seen == [(*LIKE_NOBODY, 0o606)]
+    (sock,) = opened(OTHER_USER, bind=f"unix:{path}", unix_socket_mode="606")
+    assert seen == [(*OTHER_USER, 0o606)]
     assert answers(sock)
     close_sockets([sock])
     assert not path.exists()
@@ -443,7 +445,7 @@ def test_a_group_that_cannot_be_set_is_refused(
 
 
 def attacks(directory: Path) -> dict[str, Callable[[Path], object]]:
-    """What a user who may write in the directory can do once the socket is there."""
+    """The attacks of a user who may write in the directory once the socket is there."""
     secret = directory / "secret"
 
     def put(path: Path) -> Callable[[Path], Path]:
@@ -494,7 +496,7 @@ def test_a_file_that_replaces_a_unix_socket_keeps_its_owner_and_mode(
     if with_capability and not has_capability(tmp_path):
         pytest.skip("needs CAP_NET_ADMIN")
     if (kind, moment, with_capability) == ("another socket", "bind", False):
-        pytest.skip("without CAP_NET_ADMIN two sockets of root's can be told apart only later")
+        pytest.skip("without CAP_NET_ADMIN two sockets of root's differ only later")
     secret, other, path = tmp_path / "secret", tmp_path / "other", tmp_path / "s"
     secret.write_text("root's")
     secret.chmod(0o600)
@@ -512,14 +514,16 @@ def test_a_file_that_replaces_a_unix_socket_keeps_its_owner_and_mode(
         monkeypatch.setattr(fcntl, "ioctl", refuse)
 
     def open_(**options: Any) -> list[socket.socket]:
-        return opened(LIKE_NOBODY, **options)
+        return opened(OTHER_USER, **options)
 
     refused = attempt(open_, bind=f"unix:{path}", **option)
     assert isinstance(refused, BindError)
     for each in tmp_path.iterdir():
         uid, gid, mode = state_of(each)
-        assert (uid, gid) == (0, 0), f"{each} was given away"
-        assert mode not in (0o666, 0o660) or each.is_symlink(), f"{each} was opened to all"
+        assert (uid, gid) == (0, 0), f"expected the owner of {each} to stay"
+        assert mode not in (0o666, 0o660) or each.is_symlink(), (
+            f"expected the mode of {each} to stay"
+        )
 
 
 # Descriptors

@@ -1,4 +1,4 @@
-"""Listening sockets in rare cases: those of others, replaced files, full backlogs, refusals."""
+"""Listening sockets in rare cases: other owners, replaced files, full backlogs, refusals."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def unix(path: Path, access: FilePermissions | None = None) -> UnixListener:
     return sock
 
 
-# Whose socket it is
+# The owner of a socket
 
 
 def test_opened_sockets_belong_to_the_process_and_passed_ones_do_not(
@@ -77,7 +77,7 @@ def test_only_the_backlog_of_own_sockets_is_closed() -> None:
     one = Listener(socket.AF_INET, socket.SOCK_STREAM)
     one.is_ours = True
     one.close()
-    close_backlog([one])  # which is closed already
+    close_backlog([one])  # which is already closed
 
 
 @pytest.mark.parametrize("ours", [True, False])
@@ -214,7 +214,7 @@ def without_ioctl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def replaced(path: Path) -> UnixListener:
-    """A socket whose file another one has replaced."""
+    """A socket whose file was replaced by another."""
     one = unix(path)
     path.rename(path.with_name("moved"))
     path.touch(0o640)
@@ -229,7 +229,7 @@ def test_a_file_that_replaces_a_socket_is_refused_and_stays(
     without_ioctl(monkeypatch)
     if name:
         monkeypatch.delattr(os, "O_PATH")
-    monkeypatch.setattr(os, "chown", lambda *_: pytest.fail("another file was given away"))
+    monkeypatch.setattr(os, "chown", lambda *_: pytest.fail("expected no change of another file"))
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     with replaced(path) as one:
         for access in (FilePermissions(0o666), FilePermissions(-1, (5, 6))):

@@ -1,4 +1,4 @@
-"""Processes that serve: forked ones, programs, and a process that becomes a keeper."""
+"""Serving processes: forked ones, programs, and a process that becomes a keeper."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from picowsgi.process.spawner import Spawner
 from picowsgi.process.status_pipe import READY, StatusPipe, make_pair
 from support import wait_until
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 
 class StubSignals:
-    """Notes what is asked of the signals of this process."""
+    """Records the calls about signals of this process."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -40,7 +40,7 @@ class StubSignals:
 
 
 class StubCommand:
-    """Notes what a program would be started with."""
+    """Records the arguments of a program."""
 
     def __init__(self) -> None:
         self.given: list[Any] = []
@@ -58,7 +58,7 @@ class StubCommand:
 
 
 class Site:
-    """A spawner and what it uses."""
+    """A spawner and the objects that it uses."""
 
     def __init__(self, work: Callable[[StatusPipe], int] = lambda _link: 0) -> None:
         self.signals, self.command = StubSignals(), StubCommand()
@@ -124,7 +124,8 @@ def test_a_worker_notices_the_exit_of_its_supervisor(site: Callable[..., Site]) 
     def work(link: StatusPipe) -> int:
         link.send(READY)
         wait_until(
-            lambda: link.read_orders() or link.is_supervisor_gone(), "the end of the supervisor"
+            lambda: link.read_orders() or link.is_supervisor_gone(),
+            "the end of the supervisor",
         )
         return 5
 

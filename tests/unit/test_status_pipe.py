@@ -1,4 +1,4 @@
-"""What a worker and its supervisor say to each other."""
+"""The messages between a worker and its supervisor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from picowsgi.errors import AppImportError
 from picowsgi.process import status_pipe
 from picowsgi.process.status_pipe import StatusPipe, make_pair, read, read_failure, write
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 
@@ -176,13 +176,13 @@ def status_of(pid: int) -> int:
 def test_a_forked_child_has_no_status_pipe_and_its_own_children_keep_their_files(
     pair: list[int],
 ) -> None:
-    gc.collect()  # links of other tests, whose descriptors are closed
+    gc.collect()  # pipes of other tests, whose descriptors are closed
     descriptor = os.dup(pair[0])
     link = StatusPipe(descriptor, os.getppid())
     pid = os.fork()
     if pid == 0:
         was_open = is_open(descriptor)
-        os.dup2(pair[1], descriptor)  # a file of the child that gets the same number
+        os.dup2(pair[1], descriptor)  # a file of the child with the same number
         grandchild = os.fork()
         if grandchild == 0:
             os._exit(0 if is_open(descriptor) else 1)

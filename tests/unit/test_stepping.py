@@ -1,4 +1,4 @@
-"""Requests one after the other, and what is known of each response; the core notes its calls."""
+"""Requests one after the other, and the data about each response; the core records its calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXT = [("Content-Type", "text/plain"), ("X-A", "a: b")]
 
 
 class Recorded(Response):
-    """A response whose parts are noted."""
+    """A response that records its parts."""
 
     __slots__ = ()
 
@@ -41,7 +41,7 @@ class RecordedGateway(SteppingGateway):
 
 
 class Site:
-    """A serving thread of the core, and a gateway that comes back after each request."""
+    """A serving thread of the core, and a gateway that returns after each request."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[Any] = []

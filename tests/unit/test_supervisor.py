@@ -1,4 +1,4 @@
-"""What a supervisor does about signals, orders and ends; what serves is a record of its calls."""
+"""A supervisor handles signals, orders and exits; its workers are records of their calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Event = Callable[[], Any] | int
 
 
 class Record:
-    """Notes the calls of its methods in `calls`, which several of them share."""
+    """Records the calls of its methods in `calls`, which several of them share."""
 
     def __init__(self, name: str, calls: list[Any], **answers: Any) -> None:
         self._name, self._calls, self._answers = name, calls, answers
@@ -125,7 +125,7 @@ class StubFleet:
 
 
 class Child(ChildProcess):
-    """A worker that notes its signals."""
+    """A worker that records its signals."""
 
     def __init__(self, pid: int, *, program: bool = False) -> None:
         super().__init__(pid, -1, program=program)
@@ -164,7 +164,7 @@ class Threads(OwnThreads):
 
 
 class Desk:
-    """A supervisor with all that it talks to."""
+    """A supervisor with all objects that it uses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
         self.calls: list[Any] = []
@@ -253,7 +253,7 @@ class Desk:
         return one
 
     def run(self, *events: Event) -> list[Any]:
-        """Let the events happen, and return what has been called since the start."""
+        """Let the events happen, and return the calls since the start."""
         self.signals.events = [*events]
         del self.calls[:]
         with pytest.raises(EndOfTestError):
@@ -261,7 +261,7 @@ class Desk:
         return self.calls
 
     def end(self, *events: Event) -> int:
-        """Let the events happen, then nothing is left that serves; return the exit status."""
+        """Let the events happen, then no member is left; return the exit status."""
 
         def over() -> None:
             self.fleet.over = True
@@ -310,7 +310,7 @@ def given(role: Any) -> Any:
     return Inherited(role, os.getppid(), ())
 
 
-# What serves
+# Members that serve
 
 
 def test_one_process_serves_with_its_own_threads(desk: Make) -> None:
@@ -405,11 +405,11 @@ def test_a_worker_reports_to_its_supervisor_that_it_serves(desk: Make) -> None:
 
 
 def test_a_successor_reports_to_the_old_process(desk: Make) -> None:
-    told: list[str] = []
+    reports: list[str] = []
     one = desk(given=given("successor"))
-    object.__setattr__(one.service.inherited, "report_ready", lambda: told.append("ready"))
+    object.__setattr__(one.service.inherited, "report_ready", lambda: reports.append("ready"))
     one.run(one.become_ready, lambda: None)
-    assert told == ["ready"]
+    assert reports == ["ready"]
 
 
 @pytest.mark.parametrize(("failed", "status"), [(False, 0), (True, 1)])
@@ -437,7 +437,7 @@ def test_abandoned_threads_do_not_delay_the_end_of_a_command(desk: Make) -> None
     other = desk(command=COMMAND)
     other.threads.abandoned = True
     assert other.end() == 0
-    assert other.service.left_threads, "expected that the command knows of the threads"
+    assert other.service.left_threads, "expected the command to know of the threads"
 
 
 def test_the_last_process_that_listens_owns_the_files(desk: Make) -> None:
@@ -499,7 +499,7 @@ def test_shared_sockets_stay_open_for_others(desk: Make) -> None:
     one = desk()
     one.upgrade.set(lives=lambda: True, serves=lambda: True, succeed=lambda: True)
     calls = one.run(signal.SIGTERM)
-    assert acts(calls) == [("socket.close",)], "expected the backlog and the service to go on"
+    assert acts(calls) == [("socket.close",)], "expected no change of the backlog and the service"
     assert one.fleet.calls[0] == ("stop", 1000.0, True, math.inf)
 
 
@@ -519,7 +519,9 @@ def test_the_stop_waits_for_a_successor_that_starts(
     one = desk()
     one.upgrade.set(is_starting=lambda: True)
     one.run(signal.SIGTERM, signal.SIGTERM)
-    assert [call[0] for call in one.fleet.calls[:-1]] == ["stop"], "expected the second to insist"
+    assert [call[0] for call in one.fleet.calls[:-1]] == ["stop"], (
+        "expected the second one to be urgent"
+    )
 
 
 def test_a_worker_leaves_an_interrupt_to_its_supervisor(desk: Make) -> None:
@@ -596,8 +598,8 @@ def test_the_service_manager_learns_when_a_reload_is_over(desk: Make) -> None:
         one.fleet.reloading = False
 
     calls = one.run(one.become_ready, signal.SIGHUP, lambda: None, end, lambda: None)
-    told = [name for name, *_ in calls if name.startswith("notifier") and "ping" not in name]
-    assert told == ["notifier.ready", "notifier.reloading", "notifier.ready"]
+    messages = [name for name, *_ in calls if name.startswith("notifier") and "ping" not in name]
+    assert messages == ["notifier.ready", "notifier.reloading", "notifier.ready"]
 
 
 def test_a_worker_asks_its_supervisor_for_a_reload(desk: Make) -> None:
@@ -691,7 +693,7 @@ def test_a_keeper_watches_the_program_that_it_inherited(
     assert (one.fleet.target, one.fleet.spawn.__name__) == (1, "_start_program")
     assert one.loads == 0
     calls = one.run(lambda: None, signal.SIGHUP)
-    assert one.ready == [], "expected no second announcement"
+    assert one.ready == [], "expected no second start line"
     assert "spawner.become_keeper" not in [name for name, *_ in calls]
     assert ("notifier.ready",) not in calls[:1]
     assert one.fleet.calls[0] == ("reload", None)
@@ -718,7 +720,7 @@ def test_all_processes_reopen_log_files(desk: Make, monkeypatch: pytest.MonkeyPa
 def test_a_second_command_can_be_started_and_is_watched(desk: Make) -> None:
     calls = desk(command=COMMAND).run(signal.SIGUSR2, lambda: None)
     assert calls.count(("upgrade.start",)) == 1
-    assert calls.count(("upgrade.check",)) == 3, "expected a look in each turn"
+    assert calls.count(("upgrade.check",)) == 3, "expected a check in each turn"
 
 
 @pytest.mark.parametrize(("number", "by"), [(signal.SIGTTIN, 1), (signal.SIGTTOU, -1)])
@@ -730,7 +732,9 @@ def test_the_number_of_workers_can_go_up_and_down_by_one(desk: Make, number: int
     program = Child(1, program=True)
     other.fleet.members[:] = [program]
     other.run(number)
-    assert (other.fleet.calls, program.sent) == (["kill"], [number]), "expected it to be passed on"
+    assert (other.fleet.calls, program.sent) == (["kill"], [number]), (
+        "expected the message to be passed on"
+    )
 
 
 def test_a_server_without_workers_says_how_to_get_some(
@@ -854,7 +858,7 @@ def test_a_process_with_a_stuck_request_is_replaced_once(desk: Make) -> None:
     embedded = desk()
     embedded.threads.stuck = True
     embedded.run(lambda: None)
-    assert embedded.fleet.calls == ["kill"], "expected nothing else"
+    assert embedded.fleet.calls == ["kill"], "expected no other message"
 
 
 # Waiting

@@ -122,7 +122,7 @@ def test_an_invalid_count_means_no_sockets(count: str) -> None:
 
 
 def taken(count: int, names: str, *descriptors: int) -> str:
-    """What a process gets whose descriptors from 3 on are these, as systemd starts one."""
+    """The sockets of a process whose descriptors from 3 on are these, as systemd starts one."""
     code = f"""
 import os, sys
 for number, old in enumerate(map(int, sys.argv[1:]), 3):
@@ -190,7 +190,7 @@ def test_the_watchdog_gets_two_messages_per_interval_unless_it_is_for_another_pr
     assert Notifier({**environ, "WATCHDOG_PID": "1"}).interval == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the name stands in no folder")
+@pytest.mark.skipif(sys.platform != "linux", reason="the name is in no folder")
 def test_a_message_reaches_an_abstract_address() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0picowsgi-test-{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Who gets colours."""
+"""The output that gets colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A successor on the same sockets: when it may start, and what the process before it says of it."""
+"""A successor on the same sockets: when it may start, and the messages about it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from picowsgi.process.upgrade import Upgrade
 
 
 class Successor(ChildProcess):
-    """A process that does what the test says."""
+    """A process that the test controls."""
 
     def __init__(self) -> None:
         super().__init__(77, -1, program=True)
@@ -28,7 +28,7 @@ class Successor(ChildProcess):
 
 
 class Site:
-    """A service whose command can be started, and what it has been asked for."""
+    """A service whose command can be started; it records its calls."""
 
     def __init__(self, pid_file: bool = True) -> None:
         self.calls: list[Any] = []
@@ -144,7 +144,7 @@ def test_a_successor_that_has_died_changes_nothing(caplog: pytest.LogCaptureFixt
     site.upgrade.start()
     site.started[1].ready = True
     site.upgrade.check()
-    assert "serves, too" in caplog.text, "expected the second to be told of, too"
+    assert "serves, too" in caplog.text, "expected a report of the second, too"
 
 
 def test_a_pid_file_is_not_needed() -> None:

@@ -14,7 +14,7 @@ from picowsgi.process.watchdog import Watchdog
 
 
 class Worker(ChildProcess):
-    """A worker as large as the test says."""
+    """A worker whose size the test sets."""
 
     def __init__(self, pid: int, *, program: bool = False) -> None:
         super().__init__(pid, -1, program=program)
@@ -115,4 +115,4 @@ def test_memory_is_read_every_two_seconds_and_only_with_a_limit() -> None:
     assert not program.needs_replacement
     watchdog = watch()
     watchdog.check([one], 1000.0)
-    assert one.weighed == 3, "expected no look without a limit"
+    assert one.weighed == 3, "expected no check without a limit"

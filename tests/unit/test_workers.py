@@ -1,4 +1,4 @@
-"""The decisions about those that serve, without a process."""
+"""The decisions about workers, without a process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECOND = 1.0
 
 
 class Fake(ChildProcess):
-    """A process that does what the test says."""
+    """A process that the test controls."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(pid, -1)
@@ -47,7 +47,7 @@ class Fake(ChildProcess):
 
 
 class Site:
-    """A fleet, and all that it has started."""
+    """Workers, and all that they have started."""
 
     def __init__(self, target: int = 2, settings: Settings | None = None) -> None:
         self.started: list[Fake] = []
@@ -65,7 +65,7 @@ class Site:
         self.workers.step(self.now)
 
     def serve(self) -> None:
-        """All that have been started are ready."""
+        """All started members are ready."""
         for one in self.started:
             one.ready = True
         self.step()
@@ -128,7 +128,7 @@ def test_a_failed_reload_keeps_the_old_workers() -> None:
     assert running(site) == [1, 2]
     assert site.started[2].asked == 1
     site.step(60)
-    assert len(site.started) == 4, "nothing is tried again"
+    assert len(site.started) == 4, "expected no second try"
 
 
 def test_a_failure_before_any_worker_is_ready_ends_all() -> None:
@@ -226,9 +226,9 @@ def test_a_stop_does_not_shorten_the_time_of_a_worker_that_already_drains() -> N
     site.step()
     site.serve()
     old, new = site.started
-    assert (old.asked, old.others_accept) == (1, True), "the new one accepts"
+    assert (old.asked, old.others_accept) == (1, True), "expected the new one to accept"
     site.workers.stop(site.now)
-    assert (new.asked, new.others_accept) == (1, False), "nobody accepts after it"
+    assert (new.asked, new.others_accept) == (1, False), "expected no process that accepts after it"
     assert not old.was_cut
     site.step(14.0)
     assert not old.over
@@ -253,9 +253,11 @@ def test_a_worker_that_a_signal_stops_is_replaced_during_its_drain() -> None:
     first.stopped_by_signal = True
     site.step()
     assert running(site) == [2, 3]
-    assert first.asked == 0, "it may have to serve all that wait: the signal may be for everyone"
+    assert first.asked == 0, (
+        "expected time for all waiting connections: the signal may be for every process"
+    )
     site.step(16.0)
-    assert first.over, "it has as much time as any other"
+    assert first.over, "expected as much time as for any other"
 
 
 def test_the_exit_of_a_worker_that_a_signal_has_stopped_is_no_accident() -> None:
@@ -277,7 +279,7 @@ def test_silence_ends_a_worker_unless_the_supervisor_did_not_listen() -> None:
     site.serve()
     one = site.started[0]
     one.last_heartbeat = site.now
-    site.step(60)  # nobody has looked for a minute, so nobody has listened
+    site.step(60)  # the supervisor did not run for a minute, so it has heard no heartbeat
     assert not one.silent
     for _ in range(11):
         site.step(SECOND)
@@ -313,31 +315,31 @@ def test_a_restart_does_not_wait_for_the_new_workers() -> None:
     site.workers.restart(site.now)
     site.step()
     assert running(site) == [5, 6]
-    assert [one.asked for one in site.started] == [1, 1, 1, 1, 0, 0], "each is stopped once"
+    assert [one.asked for one in site.started] == [1, 1, 1, 1, 0, 0], "expected one stop for each"
     site.step(1.5)
     assert [one.over for one in site.started] == [False, False, True, True, False, False], (
-        "who has not loaded the application yet has nothing to finish"
+        "expected no drain of a worker that has not loaded the application yet"
     )
 
 
 def test_a_reported_failure_ends_nothing() -> None:
     site = Site(target=1)
-    told: list[AppImportError] = []
-    site.workers.on_failure = told.append
+    failures: list[AppImportError] = []
+    site.workers.on_failure = failures.append
     site.step()
     site.started[0].over = True
     site.step()
-    assert "has died" in str(told[0])
+    assert "has died" in str(failures[0])
     assert running(site) == [2]
     site.started[1].over = True
     site.step()
-    assert running(site) == [], "the second time it waits a little"
+    assert running(site) == [], "expected a short wait the second time"
     site.step(SECOND)
     assert running(site) == [3]
     assert not site.workers.over
 
 
-# What else follows from an end
+# More consequences of an exit
 
 
 class Threads(Member):
@@ -404,7 +406,7 @@ def test_an_immediate_end_stops_all_workers_and_limits_their_time() -> None:
     assert site.workers.stopping
     assert site.started[0].kill_at == site.now + 3.0
     site.workers.stop_now(site.now, within=9.0)
-    assert site.started[0].kill_at == site.now + 3.0, "expected the sooner of the two"
+    assert site.started[0].kill_at == site.now + 3.0, "expected the earlier of the two"
 
 
 def test_kill_all_waits_for_the_processes_and_not_for_threads() -> None:
@@ -501,7 +503,7 @@ def test_after_a_restart_a_process_that_cannot_load_has_a_second_to_exit() -> No
     assert limits == [35.0, 1.0]
 
 
-# When something is due
+# The time of the next task
 
 
 def test_without_a_task_the_wait_has_no_limit() -> None:
@@ -537,10 +539,10 @@ def test_a_due_start_limits_the_wait() -> None:
     assert running(site) == []
     assert round(site.workers.wait_for(site.now), 6) == 0.1
     site.workers.stop(site.now)
-    assert site.workers.wait_for(site.now) == math.inf, "expected nothing more to be started"
+    assert site.workers.wait_for(site.now) == math.inf, "expected no further start"
 
 
-# What is logged
+# The log
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:

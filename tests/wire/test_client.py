@@ -1,4 +1,4 @@
-"""The tests' own client, against bytes that are sent to it."""
+"""The client of the tests, against fixed bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support import RawClient, exchange, raw
 
 @dataclass
 class Canned:
-    """Listens, and answers the one connection it gets with fixed bytes, then closes it."""
+    """Listens, and answers its one connection with fixed bytes, then closes it."""
 
     listener: socket.socket
     answer: bytes
@@ -38,7 +38,7 @@ Answering = Callable[[bytes], Canned]
 
 @pytest.fixture
 def answering() -> Iterator[Answering]:
-    """`answering(data)` gives a listener that answers with `data`."""
+    """`answering(data)` returns a listener that answers with `data`."""
     started: list[tuple[Canned, threading.Thread]] = []
 
     def start(answer: bytes) -> Canned:

@@ -1,4 +1,4 @@
-"""The format of the corpus itself: what its parser takes, what it refuses, and what it exports."""
+"""The format of the corpus: valid and invalid cases for its parser, and its exports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Error answers where the client does something that a case of the corpus cannot."""
+"""Error responses to clients that a case of the corpus cannot describe."""
 
 from __future__ import annotations
 

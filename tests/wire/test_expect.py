@@ -1,4 +1,4 @@
-"""`Expect: 100-continue`, with a client that waits for the interim answer."""
+"""`Expect: 100-continue`, with a client that waits for the interim response."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_interim_response_comes_once_before_the_content(
             assert client.read_interim() == 100
             client.send(content)
             response = client.read_response()
-            assert response.interim == (), f"expected one interim answer, got {response.interim}"
+            assert response.interim == (), f"expected one interim response, got {response.interim}"
             assert seen_in(response).content == b"hello"
 
 
@@ -45,7 +45,7 @@ def test_the_interim_response_comes_once_when_the_content_comes_in_pieces(
         for byte in content:
             client.send(bytes([byte]))
         response = client.read_response()
-        assert response.interim == (), f"expected one interim answer, got {response.interim}"
+        assert response.interim == (), f"expected one interim response, got {response.interim}"
         assert seen_in(response).content == b"hello"
 
 
@@ -72,7 +72,7 @@ def test_an_expected_content_waits_behind_the_responses_to_earlier_requests(
     with connect(serve(Observer())) as client:
         client.send(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n" + HEAD + b"Content-Length: 5\r\n\r\n")
         first = client.read_response()
-        assert first.interim == (), "expected the first answer before the interim one"
+        assert first.interim == (), "expected the first response before the interim one"
         assert seen_in(first).environ["REQUEST_URI"] == "/1"
         assert client.read_interim() == 100
         client.send(b"hello")
