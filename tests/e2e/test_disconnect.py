@@ -52,7 +52,7 @@ class Endless:
         self.closes += 1
 
 
-# --- what the application sees ------------------------------------------------------------------
+# --- disconnects in the application -------------------------------------------------------------
 
 
 @ENDINGS
@@ -212,7 +212,7 @@ def test_a_thread_of_the_application_has_no_client_that_could_have_disconnected(
     assert answers == [False, False]
 
 
-# --- half of the client has gone ----------------------------------------------------------------
+# --- half-closed clients ------------------------------------------------------------------------
 
 
 def small(environ, start_response):

@@ -24,7 +24,7 @@ from support.processes import Load, eventually
 TITLE = "What people were asked"
 
 
-# --- what it says and logs ------------------------------------------------------------------------
+# --- output and log -------------------------------------------------------------------------------
 
 
 def test_the_command_serves_the_wsgi_application_of_the_project_in_a_thread_of_picowsgi(runserver):

@@ -31,7 +31,7 @@ class Endless:
 
 
 def endless(item, status="200 OK", **more):
-    """A site whose"""
+    """A site whose / gives endless items. Returns it with a list of the items so far."""
     given = []
 
     def answer(environ, start_response):

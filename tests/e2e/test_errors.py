@@ -62,7 +62,7 @@ class SpoiltText(str):
     __str__ = __repr__ = __format__ = encode = __bool__ = Unshowable.__str__
 
 
-# --- what cannot be shown ------------------------------------------------------------------------
+# --- objects that cannot be printed --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("debug", [False, True])
@@ -132,7 +132,7 @@ def test_an_error_that_cannot_be_printed_is_a_500(serve, monkeypatch, error, whe
     assert_fails_alone(serve(failing(fail), threads=1, debug=debug))
 
 
-# --- an application without memory or stack, or that wants to end the program --------------------
+# --- an application without memory or stack, or one that exits -----------------------------------
 
 
 def recurse(environ, start_response):

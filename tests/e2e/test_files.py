@@ -30,7 +30,7 @@ SIZE = len(CONTENT)
 
 
 class Site:
-    """An application that answers"""
+    """An application that answers / with the file wrapper around open_file()."""
 
     def __init__(self, open_file, fields=(), status="200 OK", write=b""):
         self._open_file = open_file
@@ -85,7 +85,7 @@ def large(tmp_path_factory):
     return path
 
 
-# --- how much of it -----------------------------------------------------------------------------
+# --- the amount of content ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
@@ -233,7 +233,7 @@ def test_the_end_of_a_file_of_8_gib_is_sent_from_its_position(serve, tmp_path):
     assert exchange(server, GET)[0].content == bytes(1_000_000) + CONTENT
 
 
-# --- what happens to it meanwhile ---------------------------------------------------------------
+# --- events during a file -----------------------------------------------------------------------
 
 
 def copy_of(large, tmp_path):
@@ -333,7 +333,7 @@ def test_a_server_without_a_free_descriptor_still_sends_the_file(serve, path):
     site.wait_for_close()
 
 
-# --- what is a real file ------------------------------------------------------------------------
+# --- real files ---------------------------------------------------------------------------------
 
 
 def temporary(kind):

@@ -167,7 +167,7 @@ def test_a_client_that_disconnects_is_not_reported(serve, caplog, target, way):
         pytest.param(to(b"/stream"), "GET /stream", id="a response being made"),
         pytest.param(POST + BODY + b"12", "POST /form?a=b", id="content"),
         pytest.param(b"GET /some", "GET /some", id="a request line"),
-        pytest.param(b"GET /\x1b[2J\xe9", "GET /\\x1b[2J\\xe9", id="what could act on a terminal"),
+        pytest.param(b"GET /\x1b[2J\xe9", "GET /\\x1b[2J\\xe9", id="control characters"),
     ],
 )
 @pytest.mark.parametrize("at_once", [False, True], ids=["graceful", "at once"])

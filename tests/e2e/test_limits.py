@@ -234,7 +234,7 @@ def test_the_default_limit_is_1_gib(serve, application):
     assert_refused(server, application, POST + b"Content-Length: 1073741825\r\n\r\n", 413)
 
 
-# --- where content is kept ----------------------------------------------------------------------
+# --- content in memory and in files -------------------------------------------------------------
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ def test_servers_that_were_never_started_leave_nothing_open():
     assert open_descriptors() == before, "expected the sockets to be closed at once"
 
 
-# --- interrupting without Python's lock ----------------------------------------------------------
+# --- interrupts without the GIL ------------------------------------------------------------------
 
 
 def spin():
@@ -310,7 +310,7 @@ def test_an_interruption_never_reaches_the_server_itself(serve, without_gil, cap
     assert "a thread of the server has failed" not in caplog.text
 
 
-# --- Python without the lock ---------------------------------------------------------------------
+# --- Python without the GIL ----------------------------------------------------------------------
 
 
 @pytest.mark.skipif(has_gil(), reason="needs a Python without the GIL: make test-freethreaded")

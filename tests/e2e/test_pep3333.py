@@ -78,7 +78,7 @@ class Probe:
 
 
 def with_probe(probe, status="200 OK", fields=(TEXT,), call_start_response=True):
-    """Make an application that answers"""
+    """Make an application that answers / with probe, and any other path with a plain text."""
 
     def application(environ, start_response):
         if environ["PATH_INFO"] != "/":
@@ -434,7 +434,7 @@ def test_errors_is_a_text_stream(serve):
     assert fetch(serve(application)).content == b"written"
 
 
-# --- what an application may return -------------------------------------------------------------
+# --- results of an application ------------------------------------------------------------------
 
 
 class IteratorObject:

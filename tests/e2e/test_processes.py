@@ -289,7 +289,7 @@ def test_workers_whose_supervisor_is_killed_finish_their_requests(serve_app, tmp
     eventually(lambda: not any(map(lives, orphans)), "the other worker to end")
 
 
-# --- wear ---------------------------------------------------------------------------------------
+# --- replacement of workers ---------------------------------------------------------------------
 
 
 def test_a_worker_is_replaced_after_its_number_of_requests_and_no_request_fails(serve_app):

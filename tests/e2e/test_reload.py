@@ -209,7 +209,7 @@ def test_files_that_change_together_are_one_change(start, tmp_path):
     assert times_reloaded(command) <= 2, command.log  # a busy machine may separate them
 
 
-# --- what is broken ------------------------------------------------------------------------------
+# --- broken messages -----------------------------------------------------------------------------
 
 
 def test_a_syntax_error_is_shown_until_it_is_fixed(start, tmp_path):
@@ -263,7 +263,7 @@ def test_the_server_also_waits_for_a_fix_of_a_broken_module_elsewhere(
     answers_until(command.port, "fixed", SOON)
 
 
-# --- which files ---------------------------------------------------------------------------------
+# --- the files -----------------------------------------------------------------------------------
 
 
 def test_files_that_editors_and_tools_leave_behind_do_not_count(start, tmp_path):
@@ -363,7 +363,7 @@ def test_without_watchfiles_the_server_scans_the_files(start, tmp_path, without_
     expect_reload(command, (tmp_path / "new.py").unlink)
 
 
-# --- the end, and the surroundings ---------------------------------------------------------------
+# --- the end, and the environment ----------------------------------------------------------------
 
 
 def descendants(command):
@@ -480,7 +480,7 @@ def test_the_server_continues_when_its_watcher_ends(start):
     assert command.stop() == 0
 
 
-# --- what cannot be ------------------------------------------------------------------------------
+# --- unsuitable options --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,7 @@ def test_a_thousand_resets_at_any_moment_leave_nothing_open(serve, site):
     assert_serves(server.port)
 
 
-# --- clients that say that they have said everything ---------------------------------------------
+# --- half-closes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

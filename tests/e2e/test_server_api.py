@@ -132,7 +132,7 @@ def test_an_address_in_use_is_an_error_at_once():
         picowsgi.Server(hello, port=server.port)
 
 
-# --- what is written for waitress ---------------------------------------------------------------
+# --- scripts for waitress -----------------------------------------------------------------------
 
 SCRIPT = """
 import logging

@@ -301,7 +301,7 @@ def test_child_processes_of_the_application_inherit_no_descriptor_of_the_server(
     assert command.stop() == 0
 
 
-# --- SIGQUIT, SIGUSR1 and those that mean nothing -------------------------------------------------
+# --- SIGQUIT, SIGUSR1 and signals without a meaning -----------------------------------------------
 
 
 @MODES

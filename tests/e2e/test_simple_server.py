@@ -91,7 +91,7 @@ def with_descriptor(monkeypatch):
     monkeypatch.delenv("PICOWSGI_POLLER", raising=False)
 
 
-# --- what a server says of itself ---------------------------------------------------------------
+# --- the attributes of a server -----------------------------------------------------------------
 
 
 def test_a_server_knows_its_address():
@@ -693,7 +693,7 @@ def test_a_server_class_can_have_its_own_address_family(tmp_path):
         thread.join(TIMEOUT)
 
 
-# --- the gateway's side: what wsgiref's own handlers promise ------------------------------------
+# --- the gateway's side: the promises of wsgiref's handlers -------------------------------------
 
 
 def test_a_valid_application_passes_the_validator():

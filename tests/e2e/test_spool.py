@@ -24,7 +24,7 @@ def block(number, size=60_000):
 
 
 class Streams:
-    """An application whose"""
+    """An application whose / is a stream of `count` blocks; it counts the blocks that were made."""
 
     def __init__(self, count, length=True):
         self.count = count

@@ -152,7 +152,7 @@ def test_consecutive_uploads_on_one_connection_do_not_mix(serve, memory):
     assert [answer.content for answer in answers] == contents
 
 
-# --- the file in which content is kept ----------------------------------------------------------
+# --- the file for content -----------------------------------------------------------------------
 
 
 def reads_some(environ, start_response):

@@ -113,7 +113,7 @@ class Model:
             return 1
         return self._threads + min(_held(state), self._threads)
 
-    # ---------------------------------------------------------------- what must hold
+    # ---------------------------------------------------------------- invariants
 
     def check(self, state: State) -> None:
         """Check the properties of each state (csrc/token.c); raises WrongError."""

@@ -89,7 +89,7 @@ class Client:
             if faulty:
                 self.faults[name] += 1
 
-    # ---------------------------------------------------------------- what is expected
+    # ---------------------------------------------------------------- expected responses
 
     def connect(self, *, slow: bool = False) -> RawClient:
         buffer = 4_096 if slow else None

@@ -70,7 +70,7 @@ class Wire:
             raise EndedError(repr(error), begun=False) from None
 
     def send_some(self, data: bytes) -> None:
-        """Send what the server takes within a moment; afterwards the connection is useless."""
+        """Send as much as the server takes at once; afterwards the connection is useless."""
         self._socket.settimeout(0.05)
         with suppress(OSError):
             self._socket.sendall(data)

@@ -92,7 +92,7 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
             Files([str(tmp_path / name)])
 
 
-# --- what has changed -----------------------------------------------------------------------------
+# --- changes --------------------------------------------------------------------------------------
 
 
 def take(tmp_path: Path, *names: str) -> Snapshot:
