@@ -278,7 +278,7 @@ static void without_a_request_nothing_is_sent_and_no_lock_kept(void)
         site_request(&site);
         CHECK_INT(pw_request_state(site.thread), PW_REQUEST_WAITS);
         CHECK_INT(pw_send_data(site.thread, site.request.exchange, "x", 1, 0), PW_OVER);
-        CHECK_INT(pw_content_missing(site.thread), 0); /* no 100 was sent yet */
+        CHECK_INT(pw_content_missing(site.thread), 0); /* no length is promised yet */
         CHECK_INT(site_respond(&site, "ok", 2, 0), SITE_WAITS);
         client_close(&client);
         CHECK_INT(site_next(&site), SITE_WAITS);

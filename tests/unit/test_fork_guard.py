@@ -82,7 +82,7 @@ def test_a_freed_object_is_not_called(calls: list[str]) -> None:
     assert calls == []
 
 
-def test_a_process_of_the_server_runs_its_parents_code(calls: list[str]) -> None:
+def test_a_child_that_the_server_forks_itself_counts_as_the_parent(calls: list[str]) -> None:
     thing = Guarded("a", calls)
     with own_process():
         assert in_child(calls) == ["a before", "a parent"]
@@ -104,7 +104,7 @@ def test_a_fork_in_another_thread_belongs_to_the_application(calls: list[str]) -
     assert thing.name == "a"
 
 
-def test_a_server_that_a_child_closes_stays_open_in_the_parent(calls: list[str]) -> None:
+def test_an_object_that_is_closed_in_children_stays_open_in_the_parent(calls: list[str]) -> None:
     closed = ClosedInChildren(lambda: calls.append("closed"))
     assert in_child(calls) == ["closed"]
     assert calls == []
