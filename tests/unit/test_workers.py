@@ -178,7 +178,7 @@ def test_a_worker_that_is_due_for_replacement_stops_when_another_is_ready() -> N
     assert running(site) == [2, 3]
 
 
-def test_one_more_and_one_less_but_never_no_worker() -> None:
+def test_the_number_of_workers_changes_by_one_and_never_to_zero() -> None:
     site = Site()
     site.step()
     site.serve()
