@@ -282,8 +282,7 @@ sanitized-core: $(BUILT)
 	    assert core.__file__.startswith('$(abspath $(SANITIZED))')"
 
 # Tests of models and tools, which have nothing of the core to look at.
-WITHOUT_CORE := tests/model/* tests/unit/test_mutants* tests/unit/test_bench* tests/unit/test_docs* \
-    tests/unit/test_c_order*
+WITHOUT_CORE := tests/model/* tests/bench/* tests/tools/*
 sanitize-python: sanitized-core
 	@status=0; set -x; $(SANITIZED_PYTHON) -m pytest -m 'not unsanitized and not browser' \
 	    $(WITHOUT_CORE:%=--ignore-glob='%') $(ARGS) || status=$$?; set +x; \

@@ -26,6 +26,8 @@ VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
 # What depends on how it was built and installed; `make test`, in the clone, runs all.
 TESTS = [
+    "tests/bench",
+    "tests/tools",
     "tests/unit",
     "--ignore=tests/unit/test_reload.py",  # measures CPU time, of Python alone
     "tests/wire",
