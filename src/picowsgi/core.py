@@ -171,7 +171,7 @@ def die_with_parent(number: int) -> None:
 
 
 def gets_orphans() -> bool:
-    """Tell whether the system gives this process children of others, as it does to process 1."""
+    """Return whether the system gives this process children of others, as it does to process 1."""
     return bool(lib.pw_gets_orphans())
 
 

@@ -306,7 +306,7 @@ class WSGIServer(simple_server.WSGIServer):
 
 
 def _serves(server: WSGIServer) -> bool:
-    """Tell whether this thread is at a request of the server."""
+    """Return whether this thread is at a request of the server."""
     return getattr(_thread, "serving", None) is server
 
 

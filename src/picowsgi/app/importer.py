@@ -271,7 +271,7 @@ def _candidates(name: str, module: ModuleType) -> str:
 
 
 def _is_own(module: ModuleType, value: object) -> bool:
-    """Tell whether the module made the callable `value`, rather than importing its definition."""
+    """Return whether the module made the callable `value`, rather than importing its definition."""
     if inspect.isclass(value) or inspect.isroutine(value):
         return getattr(value, "__module__", None) == module.__name__
     return callable(value)

@@ -202,7 +202,7 @@ def _fail(
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    """Tell whether JSON is asked for where no settings could be made of the arguments."""
+    """Return whether JSON is asked for where no settings could be made of the arguments."""
     given = os.environ.get(OPTIONS["log_format"].variable, "")
     for argument, after in zip(arguments, [*arguments, ""][1:], strict=True):
         name, equals, value = argument.partition("=")

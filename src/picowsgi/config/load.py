@@ -109,7 +109,7 @@ def load_settings(
 
 
 def is_of_service(variable: str, value: str) -> bool:
-    """Tell whether it describes a Service of Kubernetes, and is no option."""
+    """Return whether it describes a Service of Kubernetes, and is no option."""
     return _SERVICE.fullmatch(f"{variable}={value}") is not None
 
 

@@ -59,7 +59,7 @@ def check_format(text: str) -> None:
 
 
 def is_json(text: str) -> bool:
-    """Tell whether the values of this format stand in JSON strings."""
+    """Return whether the values of this format stand in JSON strings."""
     return text == "json" or text.lstrip().startswith("{")
 
 

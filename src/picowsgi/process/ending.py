@@ -52,7 +52,7 @@ def set_limit(until: float) -> None:
 
 
 def has_threads() -> bool:
-    """Tell whether there are threads that Python would wait for."""
+    """Return whether there are threads that Python would wait for."""
     return bool(_application_threads())
 
 

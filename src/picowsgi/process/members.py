@@ -84,7 +84,7 @@ class Member:
         raise NotImplementedError
 
     def has_ended(self) -> bool:
-        """Tell whether it has ended; never waits."""
+        """Return whether it has ended; never waits."""
         raise NotImplementedError
 
 
@@ -158,7 +158,7 @@ class OwnThreads(Member):
         self._pool.close()
 
     def has_ended(self) -> bool:
-        """Tell whether it has ended; never waits."""
+        """Return whether it has ended; never waits."""
         # The thread that has said so may need another moment; nothing would tell when it is over.
         if self.abandoned or not self._pool.join(None if self._over else 0):
             return self.abandoned
@@ -253,7 +253,7 @@ class ChildProcess(Member):
         self.signal(signal.SIGKILL)
 
     def has_ended(self, *, wait: bool = False) -> bool:
-        """Tell whether it has ended, after waiting for that where it is asked for."""
+        """Return whether it has ended, after waiting for that where it is asked for."""
         if self._exit is None:
             try:
                 pid, status = os.waitpid(self.pid, 0 if wait else os.WNOHANG)

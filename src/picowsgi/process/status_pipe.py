@@ -108,7 +108,7 @@ class StatusPipe:
         return orders
 
     def is_supervisor_gone(self) -> bool:
-        """Tell whether the supervisor is gone."""
+        """Return whether the supervisor is gone."""
         return self._ended or os.getppid() != self._parent
 
 

@@ -23,15 +23,15 @@ class Upgrade:
         self.process: ChildProcess | None = None
 
     def lives(self) -> bool:
-        """Tell whether there is a successor."""
+        """Return whether there is a successor."""
         return self.process is not None and not self.process.has_ended()
 
     def is_starting(self) -> bool:
-        """Tell whether there is a successor that does not serve yet."""
+        """Return whether there is a successor that does not serve yet."""
         return self.process is not None and not self.process.ready and self.lives()
 
     def serves(self) -> bool:
-        """Tell whether there is a successor that serves."""
+        """Return whether there is a successor that serves."""
         return self.process is not None and self.process.ready and self.lives()
 
     def processes(self) -> list[ChildProcess]:

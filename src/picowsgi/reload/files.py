@@ -58,7 +58,7 @@ class Files:
         self._unwanted = _Patterns(excludes)
 
     def wants(self, path: str) -> bool:
-        """Tell whether a change of the file `path`, which is absolute, matters."""
+        """Return whether a change of the file `path`, which is absolute, matters."""
         inner = self._inner(path)
         if path in self.modules:
             return not self._unwanted.match(path, inner or os.path.basename(path))
@@ -67,7 +67,7 @@ class Files:
         return self._included.match(path, inner) and not self._excluded.match(path, inner)
 
     def enters(self, path: str) -> bool:
-        """Tell whether there may be such files in the directory `path`."""
+        """Return whether there may be such files in the directory `path`."""
         inner = self._inner(path)
         if inner is None or _is_left_out(os.path.basename(path)):
             return False
@@ -109,7 +109,7 @@ class _Patterns:
         self._paths = re.compile("|".join(paths)) if paths else None
 
     def match(self, path: str, inner: str) -> bool:
-        """Tell whether one of them is for the file."""
+        """Return whether one of them is for the file."""
         if self._names is not None and any(map(self._names.match, inner.split(os.sep))):
             return True
         paths = self._paths

@@ -14,7 +14,7 @@ _ROOT = Path("/")
 
 
 def has_gil() -> bool:
-    """Tell whether this Python has a lock that lets one thread run at a time (PEP 703)."""
+    """Return whether this Python has a lock that lets one thread run at a time (PEP 703)."""
     enabled = getattr(sys, "_is_gil_enabled", None)  # from 3.13 on
     return enabled is None or bool(enabled())
 

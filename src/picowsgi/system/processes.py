@@ -6,7 +6,7 @@ import os
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether there is a process with this number."""
+    """Return whether there is a process with this number."""
     if pid <= 0:
         return False
     try:

@@ -118,7 +118,7 @@ def close_backlog(sockets: Iterable[socket.socket]) -> None:
 
 
 def is_ours(sock: socket.socket) -> bool:
-    """Tell whether no other program listens on the socket, as systemd may."""
+    """Return whether no other program listens on the socket, as systemd may."""
     return isinstance(sock, Listener) and sock.is_ours
 
 

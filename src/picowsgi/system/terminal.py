@@ -8,7 +8,7 @@ from typing import Any
 
 
 def is_terminal(stream: Any) -> bool:
-    """Tell whether a file object such as `sys.stderr` writes to a terminal."""
+    """Return whether a file object such as `sys.stderr` writes to a terminal."""
     try:
         return bool(stream.isatty())
     except (AttributeError, OSError, ValueError):  # there is none, or it is closed
@@ -16,7 +16,7 @@ def is_terminal(stream: Any) -> bool:
 
 
 def is_foreground() -> bool:
-    """Tell whether this process is in the foreground of a terminal, so that Ctrl-C reaches it."""
+    """Return whether this process is in the foreground of a terminal, so that Ctrl-C reaches it."""
     for descriptor in range(3):  # most often it is among these, and no other need be free
         with suppress(OSError):
             return os.tcgetpgrp(descriptor) == os.getpgrp()
@@ -30,7 +30,7 @@ def is_foreground() -> bool:
 
 
 def wants_colour(*, in_terminal: bool, standard: bool = True) -> bool:
-    """Tell whether what is written there is to have colours: in terminals that can show them.
+    """Return whether what is written there is to have colours: in terminals that can show them.
 
     `NO_COLOR` (https://no-color.org) is a no to all. `FORCE_COLOR` is a yes for what goes to
     `standard` output or error, which may be shown by another program, and not for files.

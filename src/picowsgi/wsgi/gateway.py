@@ -51,7 +51,7 @@ def _no_page(
 
 
 def client_disconnected() -> bool:
-    """Tell whether the client of the calling thread's request has closed its side or is gone.
+    """Return whether the client of the calling thread's request has closed its side or is gone.
 
     A thread that the application has started itself has no request: there it is always False, which
     lets what runs there come to its end.
@@ -391,6 +391,9 @@ calls_application(Gateway.serve, Gateway._serve_parts, Gateway._send_items, Gate
 
 
 def _has_its_items(result: list[bytes] | tuple[bytes, ...]) -> bool:
-    """Tell whether iterating over this gives what it holds; a subclass may make items endlessly."""
+    """Return whether an iteration gives the items that the sequence holds.
+
+    A subclass may have another iterator, which may make items without an end.
+    """
     kind = type(result)
     return kind.__iter__ is list.__iter__ or kind.__iter__ is tuple.__iter__

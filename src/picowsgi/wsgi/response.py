@@ -187,7 +187,7 @@ def real_file(filelike: Any) -> io.BufferedReader | io.BufferedRandom | io.FileI
 
 
 def _has_its_size(descriptor: int) -> bool:
-    """Tell whether this is a regular file with as many bytes as the system says.
+    """Return whether this is a regular file with as many bytes as the system says.
 
     Those of /proc and /sys are made as they are read: they say 0, or a page. They hold no blocks,
     as only few others do.

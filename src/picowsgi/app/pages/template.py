@@ -28,7 +28,7 @@ def headers(kind: str, content: bytes) -> list[tuple[str, str]]:
 
 
 def prefers_html(environ: Mapping[str, Any]) -> bool:
-    """Tell whether the client asks for HTML, and not for plain text."""
+    """Return whether the client asks for HTML, and not for plain text."""
     return "text/html" in environ.get("HTTP_ACCEPT", "")
 
 
