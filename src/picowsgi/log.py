@@ -364,7 +364,7 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JSONFormatter(_TextFormatter):
-    """One object in a line: time (RFC 3339), level, pid and message.
+    """One object in a line: time (ISO 8601), level, pid and message.
 
     The object also has the request id, the traceback and the stack of a thread, if there are any.
     """
