@@ -256,7 +256,7 @@ def test_a_file_that_shrinks_meanwhile_breaks_off_that_response_alone(
         assert answer.content == large.read_bytes()[: len(answer.content)]
     ping(server)
     assert str(path) not in open_files()
-    wait_until(lambda: "a file has become shorter" in caplog.text, "a line in the error log")
+    wait_until(lambda: "a file became shorter" in caplog.text, "a line in the error log")
 
 
 def test_a_file_that_grows_or_is_deleted_meanwhile_is_sent_as_it_was(serve, large, tmp_path):
