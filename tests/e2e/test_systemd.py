@@ -166,7 +166,7 @@ def test_a_successor_is_made_the_main_process_when_the_old_one_ends(
     assert manager.read() == {"READY": "1"}
     new = int((tmp_path / "server.pid").read_text())
     try:
-        eventually(lambda: any(b"serves, too" in line for line in process.lines), "the log")
+        eventually(lambda: any(b"serves too" in line for line in process.lines), "the log")
         process.terminate()
         assert manager.read() == {"MAINPID": str(new), "READY": "1"}
         assert process.wait(PATIENCE) == 0

@@ -733,7 +733,7 @@ def test_a_server_without_workers_says_how_to_have_some(
     one = desk(command=COMMAND)
     one.run(signal.SIGTTIN)
     assert one.fleet.calls == ["kill"]
-    assert "--workers 2 makes it one that has" in caplog.text
+    assert "start it with --workers 2" in caplog.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGWINCH])
@@ -995,7 +995,7 @@ def test_a_worker_under_reload_tells_what_it_has_imported(desk: Make, poll: type
     one = desk(reload=True, reloader=reloader(calls, []), forked=True, link=True)
     one.threads.ready = True
     one.run()
-    assert calls == [("reloader.tell_of_modules",)]
+    assert calls == [("reloader.report_modules",)]
     assert poll.waits
 
 

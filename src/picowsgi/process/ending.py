@@ -27,7 +27,7 @@ _LEAST = 1.0  # seconds for the threads of an application, even after the time l
 
 @dataclass
 class _End:
-    """The state of this process's end. One object, as a process has one list of `atexit` functions."""
+    """The state of this process's end. A process has one list of `atexit` functions."""
 
     #: The number of this process if it is a forked worker.
     forked: int = 0
@@ -40,7 +40,7 @@ _end = _End()
 
 
 def mark() -> None:
-    """Hide the `atexit` functions that are registered by now from the workers that are forked."""
+    """Keep forked workers from calling the `atexit` functions that are registered by now."""
     # `atexit` calls the last function first. In a worker, `_end_of_forked` runs after the functions
     # that were registered later, and ends the process before those that were registered earlier.
     atexit.unregister(_end_of_forked)
@@ -89,7 +89,7 @@ def _end_of_forked() -> None:
 
 
 def _end_threads(within: float) -> None:
-    """Do the steps that Python does before `atexit`, in a thread, because they may take too long."""
+    """Do Python's steps before `atexit`, in a thread, because they may take too long."""
     thread = threading.Thread(target=_wait_for_threads, daemon=True)
     with suppress(RuntimeError, MemoryError):  # the system cannot start one more thread
         thread.start()

@@ -52,8 +52,8 @@ class Hooks:
 def load_hooks(name: str) -> Hooks:
     """Return the hooks of the module `name`; an empty name: no hooks.
 
-    Raises AppImportError if the module cannot be imported. Raises ConfigError if it has no hooks, a
-    name that begins like a hook and is none, or a hook that cannot be called with its arguments.
+    Raises AppImportError if the module cannot be imported. Raises ConfigError if it has no hook, if
+    a function has a name like that of a hook but is none, or if a hook takes other arguments.
     """
     if not name:
         return Hooks()

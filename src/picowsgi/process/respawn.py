@@ -36,6 +36,6 @@ class Respawn:
         self.due = now + delay
 
     def reset(self) -> None:
-        """Forget the failures: the next workers load another state of the application."""
+        """Forget the failures: a reload may have removed their cause."""
         self._failures = 0
         self.due = -math.inf
