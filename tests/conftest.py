@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -32,14 +31,15 @@ def _start(stack: ExitStack, app: WSGIApplication, options: dict[str, Any]) -> S
     """A started server; leaving `stack` stops it and checks that its threads have ended."""
     from picowsgi import Server
 
-    before = set(threading.enumerate())
     server = Server(app, **{"port": 0, **options})
     server.start()
-    started = set(threading.enumerate()) - before
+    pool = server._pool
+    assert pool is not None
 
     def stop() -> None:
+        threads = list(pool._threads)  # its own: other servers of this process start threads too
         server.stop()
-        for thread in started:
+        for thread in threads:
             thread.join(TIMEOUT)
             assert not thread.is_alive(), f"expected {thread.name} to end with its server"
 
