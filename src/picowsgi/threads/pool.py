@@ -105,7 +105,7 @@ class ThreadPool:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a request has run for twice `timeout_request`, so the process must be replaced."""
+        """Whether a request has run for twice `timeout_request`, so this process must go."""
         return any(one.is_stuck for one in self._loops)
 
     def share(self, source: socket.socket, target: socket.socket) -> None:
@@ -131,7 +131,7 @@ class ThreadPool:
             self._note_end()
 
     def announce_stop(self) -> None:
-        """Answer health checks with 503, and close connections after a response. Serve as before."""
+        """Answer health checks with 503 and close connections after a response; serve as before."""
         for one in self._loops:
             one.core.announce_stop()
 
