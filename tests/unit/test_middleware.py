@@ -75,7 +75,7 @@ def test_debug_that_others_can_reach_is_warned_about(
         middleware.warn(Settings(debug=True), [local])
         assert caplog.text == ""
         middleware.warn(Settings(debug=True), [local, elsewhere])
-    assert "--debug on http://0.0.0.0:8000: everybody who can connect sees" in caplog.text
+    assert "--debug on http://0.0.0.0:8000: every client that can connect sees" in caplog.text
 
 
 def test_only_one_process_that_nobody_else_reaches_can_be_typed_into(local: socket.socket) -> None:
