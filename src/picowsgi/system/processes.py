@@ -1,4 +1,4 @@
-"""Other processes of this machine. Never sends one a signal that it would notice."""
+"""Checks other processes of this machine. Never sends a process a real signal."""
 
 from __future__ import annotations
 
