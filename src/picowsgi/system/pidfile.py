@@ -16,7 +16,7 @@ from picowsgi.system.processes import is_running
 
 
 class PidFile:
-    """The file at `path`. While a successor uses this name, the name of this file ends in `.old`."""
+    """The file at `path`. While a successor uses that name, this file's name ends in `.old`."""
 
     def __init__(self, path: str) -> None:
         self._own = Path(path).absolute()
