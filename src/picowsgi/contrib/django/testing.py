@@ -63,7 +63,7 @@ class _WithConnections:
 
 
 class _Closing:
-    """Closes the thread's connections after the response. The end of a test does not wait for it."""
+    """Closes the thread's connections after a response, because the end of a test does not wait."""
 
     def __init__(self, result: Iterable[bytes]) -> None:
         self._result = result
