@@ -222,8 +222,8 @@ class Tree:
 
 
 def _c_link(root: Path) -> list[str]:
-    """What the Makefile links the C tests with."""
-    text = (root / "Makefile").read_text().replace("\\\n", " ")
+    """The linker flags of the C tests in tools/c.mk."""
+    text = (root / "tools" / "c.mk").read_text().replace("\\\n", " ")
     found = re.search(r"^C_WRAPPED := (.*)$", text, re.MULTILINE)
     return [f"-Wl,--wrap={name}" for name in (found.group(1).split() if found else ())]
 
