@@ -105,7 +105,7 @@ format: $(BUILT)
 #: make sanitize     run the C tests and all tests under AddressSanitizer, UBSan and ThreadSanitizer
 sanitize: sanitize-c sanitize-threads sanitize-python
 
-# Python does not free all memory at its exit, so only the C tests look for leaks. PYTHONMALLOC turns
+# Python does not free all memory at exit, so only the C tests look for leaks. PYTHONMALLOC turns
 # Python's own allocator off, so that the sanitizer notices when the core reads a bytes object after
 # its end. The reports go to files, because pytest captures the output of a process that dies.
 # libstdc++ is loaded with the sanitizers, because they look for its exception functions only at the

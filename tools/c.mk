@@ -83,7 +83,7 @@ sanitize-c: $(SANITIZED_TESTS)
 
 # ---------------------------------------------------------------- ThreadSanitizer
 
-# ThreadSanitizer cannot be combined with the others. It ends with "unexpected memory mapping" if the
+# ThreadSanitizer does not work with the others. It ends with "unexpected memory mapping" if the
 # kernel randomizes addresses more than it expects. setarch turns this off, if the system allows it
 # (a container may forbid it). If even an empty program cannot run, the target says so.
 THREADS := build/sanitize-threads
