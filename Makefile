@@ -4,6 +4,9 @@
 # The Python, and the folder of the virtual environment: make test PYTHON=python3.13 VENV=.venv313
 PYTHON ?= python3
 VENV ?= .venv
+# Python keeps bytecode, even if the environment says that it should not. Otherwise each process of a
+# test would compile the package, and each worker of pytest all test modules: a quarter of the time.
+unexport PYTHONDONTWRITEBYTECODE
 # The arguments for the program that the target runs, such as picowsgi or pytest.
 ARGS ?=
 # The seconds that `make stress`, each fuzzer of `make fuzz`, and `make soak` take.
