@@ -74,7 +74,7 @@ def parse_wrk(text: str) -> Load:
         seen = ", ".join(f"{count} {kind}" for kind, count in errors.items())
         raise BenchError(f"errors under load: {seen}, in {result['requests']} requests")
     if result["requests"] == 0:
-        raise BenchError("no response under load")
+        raise BenchError("no request was answered under load")
     return Load(
         result["requests"], result["microseconds"] / 1e6, result["latency"], result["bytes"]
     )
