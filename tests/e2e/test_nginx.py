@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from processes import PATIENCE, eventually, listens
+from support.processes import PROCESS_TIMEOUT, eventually, listens
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx-light")
@@ -120,11 +120,11 @@ class Site:
 
     def end(self):
         self._nginx.terminate()
-        self._nginx.wait(PATIENCE)
+        self._nginx.wait(PROCESS_TIMEOUT)
 
     def ask(self, target, form=None, headers=None):
         """Return the status, the headers and the body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PROCESS_TIMEOUT)
         try:
             fields = {"Host": "example.com", **(headers or {})}
             if form is not None:
