@@ -471,8 +471,8 @@ static void a_unix_socket_has_no_address(void)
     CHECK(trusts(unix_sockets, local) && !trusts(unix_sockets, v4("127.0.0.1")));
     CHECK(trusts(all, local) && trusts(all, v4("192.0.2.1")) && trusts(all, v6("2001:db8::1")));
     CHECK(!pw_trusts(&trust, &local));
-    const pw_trust nobody = {&all, 0};
-    CHECK(!pw_trusts(&nobody, &local));
+    const pw_trust no_peer = {&all, 0};
+    CHECK(!pw_trusts(&no_peer, &local));
 }
 
 int main(void)
