@@ -81,12 +81,12 @@ SKIPPED = {
     "bench/results": "measured, not written",
     "docs/benchmarks": "drawn from results",
     "tools/words.py": "the list",
-    "tests/unit/test_words.py": "the tests of the list",
+    "tests/tools/test_words.py": "the tests of the list",
 }
 
 #: A word that one file needs: the path, the word, and the reason.
 EXCEPTIONS: tuple[tuple[str, str, str], ...] = (
-    ("tests/unit/test_vendor.py", "hereby", "a sentence of the MIT licence"),
+    ("tests/tools/test_vendor.py", "hereby", "a sentence of the MIT licence"),
     ("bench/services.py", "nobody", "the name of a user of the system"),
 )
 

@@ -3,7 +3,7 @@
  * runs at a time: from the point where the test continues it to the point where it would wait or
  * returns from its call into the core. So a test chooses the order of steps, and sees the server
  * between them. The linker replaces the functions in which the core waits by those of this file
- * (see the Makefile).
+ * (see tools/c.mk).
  *
  * The clock does not move between cast_begin and cast_end, unless a test moves it.
  */
@@ -59,7 +59,7 @@ int64_t call_respond(actor *self);
 int64_t call_watch(actor *self);
 /* Continues an actor that waits: its event has come, or its time is over. */
 actor_place actor_go(actor *self);
-/* Whether the event has come that the actor waits for. */
+/* Whether the event that the actor waits for has come. */
 bool actor_is_ready(const actor *self);
 /* Continues all actors whose event has come, one after the other, until there is none. */
 void cast_settle(void);

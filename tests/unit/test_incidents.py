@@ -1,4 +1,4 @@
-"""What the error log says of requests that are not answered in full."""
+"""The lines of the error log about requests without a full response."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from picowsgi.config.settings import Settings
 from picowsgi.threads.incidents import log_incidents
 
 
-class Told:
-    """Stands for a server whose core has noticed something."""
+class StubServer:
+    """Stands for a server whose core has recorded incidents."""
 
     def __init__(self, *incidents: core.Incident) -> None:
         self._incidents = incidents
@@ -119,14 +119,14 @@ WRITE = "a client has read nothing for 2.5 s (--timeout-write), so its response 
         ),
     ],
 )
-def test_each_has_its_level_and_its_words(
+def test_each_incident_has_its_level_and_its_text(
     caplog: pytest.LogCaptureFixture, one: core.Incident, level: int, text: str
 ) -> None:
-    log_incidents(Told(one), replace(Settings(), timeout_write=2.5, timeout_queue=4.0))  # type: ignore[arg-type]
+    log_incidents(StubServer(one), replace(Settings(), timeout_write=2.5, timeout_queue=4.0))  # type: ignore[arg-type]
     assert [(each.levelno, each.getMessage()) for each in caplog.records] == [(level, text)]
 
 
-def test_the_request_and_its_client_are_named_where_they_are_known(
+def test_an_incident_names_the_known_parts_of_its_request_and_client(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ones = [
@@ -134,7 +134,7 @@ def test_the_request_and_its_client_are_named_where_they_are_known(
         incident(core.INCIDENT_BACKLOG, line="GET / HTTP/1.1"),
         incident(core.INCIDENT_BACKLOG, address="192.0.2.1", port="9"),
     ]
-    log_incidents(Told(*ones), Settings())  # type: ignore[arg-type]
+    log_incidents(StubServer(*ones), Settings())  # type: ignore[arg-type]
     what = "the server stops while connections wait to be accepted"
     assert [each.getMessage() for each in caplog.records] == [
         rf"{what}: GET /\x1b\\ HTTP/1.1, from ::1 port 80",

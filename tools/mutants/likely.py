@@ -1,7 +1,7 @@
-"""Which tests are most likely to notice a mutant of a file. Never runs one.
+"""Chooses the tests that are most likely to notice a mutant of a file. Never runs a test.
 
-The tables name tests by hand; `known` adds what it has learned. A file that no table names has the
-tests whose names resemble its own, and the general ones.
+The tables are written by hand. `known` adds the tests that noticed mutants before. A file without
+an entry has the general tests, and those with a name like its own.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-# C tests that take longer than a second come last; one of them only for the parsers that it tests.
+# C tests that take longer than a second come last. One of them is only for the parsers.
 _SLOW = ("test_endings", "test_lifetime", "test_memory", "threads/stress", "test_corpus")
 _PARSERS = {
     *("head", "host", "request_line", "fields", "index", "chunked"),
     *("parser", "parser_plain", "parser_sse42"),
 }
 
-# C file -> C tests first, then files and folders of pytest, in tests/.
+# C file -> the C tests, and the files and folders of pytest below tests/.
 C_TESTS: dict[str, tuple[str, str]] = {
     "accept": (
         "turns clock server drain memory",
@@ -61,7 +61,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "health": ("health batching fairness", "e2e/test_health.py"),
     "host": ("head", "wire"),
     "incident": ("incident holding clock server", "e2e/test_incidents.py"),
-    "index": ("hash environ", "unit/test_head.py"),
+    "index": ("hash environ", "unit/test_environ.py"),
     "lines": ("lines", "e2e/test_heads_again.py"),
     "listener": ("drain descriptors turns server", "e2e/test_draining.py unit/test_sockets.py"),
     "loop": (
@@ -90,7 +90,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "store": ("content holding output", "e2e/test_spool.py e2e/test_uploads.py"),
     "system": (
         "system descriptors server access endings",
-        "e2e/test_files.py unit/test_process_files.py",
+        "e2e/test_files.py unit/test_restart.py",
     ),
     "text": ("access environ", "e2e/test_access_log.py"),
     "thread": ("token server lifetime", "e2e/test_threads.py"),
@@ -99,7 +99,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "watcher": ("token settle batching server", "e2e/test_threads.py e2e/test_request_timeout.py"),
     "yield_rule": ("yield_rule", "e2e/test_fairness.py"),
 }
-# After those, for every C file: files that take few seconds.
+# Files that take few seconds. They run after the others, for every C file.
 _C_GENERAL = """
     e2e/test_pep3333.py e2e/test_health.py e2e/test_server_api.py wire/test_errors.py
     wire/test_expect.py wire/test_client.py e2e/test_fairness.py
@@ -108,12 +108,12 @@ _C_GENERAL = """
     wire/test_pipelining.py e2e/test_uploads.py e2e/test_errors.py
 """
 
-# Python file -> its unit tests, which run first, then other files and folders of pytest, in tests/.
-# A unit test whose name is that of the file need not be named.
+# Python file -> its unit tests, which run first, and other files and folders below tests/.
+# A unit test with the name of the file needs no entry.
 PYTHON_TESTS: dict[str, tuple[str, str]] = {
-    "access_log": ("access_log_format", "e2e/test_access_log.py"),
+    "access_log": ("", "e2e/test_access_log.py"),
     "apps": ("", "e2e/test_django_runserver.py"),
-    "arguments": ("arguments cli", ""),
+    "arguments": ("cli", ""),
     "browser": ("middleware", "e2e/test_debug.py"),
     "cgi": ("", "e2e/test_cgi.py"),
     "core": ("", "e2e/test_server_api.py e2e/test_pep3333.py e2e/test_incidents.py"),
@@ -133,72 +133,70 @@ PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "import_error": ("", "e2e/test_reload.py"),
     "incidents": ("", "e2e/test_incidents.py"),
     "input": ("", "e2e/test_uploads.py e2e/test_spool.py"),
-    "key_order": ("order environ", "e2e/test_pep3333.py"),
+    "key_order": ("environ", "e2e/test_pep3333.py"),
     "load": ("config cli", ""),
-    "log": ("log_records", ""),
-    "log_config": ("log log_records cli", ""),
-    "log_format": ("access_log_format config docs", "e2e/test_access_log.py"),
+    "log": ("log_failures", ""),
+    "log_config": ("log log_failures cli", ""),
+    "log_format": ("access_log config", "tools/test_docs.py e2e/test_access_log.py"),
     "loop": ("loop_threads", "e2e/test_threads.py e2e/test_request_timeout.py e2e/test_loops.py"),
     "main": ("cli arguments", "e2e/test_mount.py e2e/test_examples.py e2e/test_terminal.py"),
-    "members": ("fleet process_files", "e2e/test_signals.py e2e/test_stopping.py"),
+    "members": ("workers", "e2e/test_signals.py e2e/test_stopping.py"),
     "middleware": ("", "e2e/test_static.py e2e/test_debug.py"),
     "modules": ("reload reloader", "e2e/test_reload.py"),
     "monkey": ("", "e2e/test_monkey.py"),
     "mount": ("cli", "e2e/test_mount.py"),
-    "option": ("config option_promises arguments cli", ""),
-    "pidfile": ("process_files", "e2e/test_processes.py"),
+    "option": ("config settings arguments cli", ""),
+    "pidfile": ("", "e2e/test_processes.py"),
     "pool": ("", "e2e/test_server_api.py e2e/test_stopping.py e2e/test_signals.py"),
-    "privileges": ("process_files", "e2e/test_deployment.py"),
-    "processes": ("process_files gunicorn", "e2e/test_gunicorn.py"),
+    "privileges": ("", "e2e/test_deployment.py"),
+    "processes": ("pidfile gunicorn", "e2e/test_gunicorn.py"),
     "pytest_plugin": ("", "e2e/test_pytest_plugin.py"),
     "reloader": ("reload", "e2e/test_reload.py"),
-    "request_timeout": ("interrupt", "e2e/test_request_timeout.py e2e/test_simple_server.py"),
-    "respawn": ("fleet", "e2e/test_processes.py"),
+    "request_timeout": ("", "e2e/test_request_timeout.py e2e/test_simple_server.py"),
+    "respawn": ("workers", "e2e/test_processes.py"),
     "response": ("", "e2e/test_pep3333.py e2e/test_files.py"),
-    "response_head": ("head", "e2e/test_pep3333.py"),
-    "restart": ("process_files", "e2e/test_processes.py e2e/test_reload.py e2e/test_signals.py"),
+    "response_head": ("response_head_reuse", "e2e/test_pep3333.py"),
+    "restart": ("", "e2e/test_processes.py e2e/test_reload.py e2e/test_signals.py"),
     "runserver": ("", "e2e/test_django_runserver.py"),
     "server": ("", "e2e/test_server_api.py e2e/test_django_runserver.py"),
     "run": ("service cli", "e2e/test_signals.py e2e/test_stopping.py e2e/test_processes.py"),
     "service": ("", "e2e/test_signals.py e2e/test_stopping.py e2e/test_processes.py"),
-    "settings": ("option_promises config arguments", ""),
+    "settings": ("config arguments", ""),
     "signals": ("", "e2e/test_signals.py e2e/test_stopping.py"),
     "simple_server": ("", "e2e/test_simple_server.py"),
     "snapshot": ("reload", "e2e/test_reload.py"),
-    "sockets": ("listeners", "e2e/test_processes.py e2e/test_signals.py"),
+    "sockets": ("sockets_unusual", "e2e/test_processes.py e2e/test_signals.py"),
     "spawner": ("", "e2e/test_processes.py e2e/test_signals.py"),
-    "status_pipe": ("process_files", "e2e/test_processes.py"),
+    "status_pipe": ("members", "e2e/test_processes.py"),
     "stepping": ("", "e2e/test_simple_server.py e2e/test_gunicorn.py"),
     "supervisor": ("", "e2e/test_processes.py e2e/test_signals.py e2e/test_reload.py"),
-    "systemd": ("process_files", "e2e/test_systemd.py"),
+    "systemd": ("", "e2e/test_systemd.py"),
     "template": ("demo", "e2e/test_debug.py"),
     "terminal": ("", "e2e/test_terminal.py e2e/test_signals.py"),
     "testing": ("", "e2e/test_django.py"),
     "toml": ("config", ""),
     "upgrade": ("", "e2e/test_processes.py e2e/test_signals.py"),
-    "values": ("sockets config middleware option_promises", "e2e/test_mount.py"),
-    "watchdog": ("fleet", "e2e/test_processes.py"),
+    "values": ("sockets config middleware settings", "e2e/test_mount.py"),
+    "watchdog": ("workers", "e2e/test_processes.py"),
     "watcher": ("reload reloader", "e2e/test_reload.py"),
-    "workers": ("fleet", "e2e/test_processes.py"),
+    "workers": ("", "e2e/test_processes.py"),
 }
 _PYTHON_GENERAL = """
-    unit/test_config.py unit/test_loop.py unit/test_log.py unit/test_fleet.py unit/test_importer.py
-    unit/test_middleware.py unit/test_sockets.py unit/test_descriptors.py unit/test_head.py
+    unit/test_config.py unit/test_loop.py unit/test_log.py unit/test_workers.py
+    unit/test_importer.py unit/test_middleware.py unit/test_sockets.py unit/test_descriptors.py
+    unit/test_response_head.py
     e2e/test_health.py e2e/test_server_api.py e2e/test_threads.py e2e/test_pep3333.py
     e2e/test_files.py e2e/test_errors.py unit/test_cli.py
 """
-# These look at tools and documents, not at the server.
-_UNRELATED = """
-    bench_load bench_publish bench_results c_order check_dist docs mutants pypy python_t stress
-    vendor
-"""
+# The tests in these folders test tools and documents, not the server.
+_UNRELATED = ("bench", "stress", "tools")
 
 
-Ordered = tuple[list[str], list[str]]  # the tests of a file itself, and the others
+Ordered = tuple[list[str], list[str]]  # the tests of the file, and the others
 
 
 def c_tests(root: Path, file: str) -> Ordered:
-    """The names of the C tests."""
+    """Return the names of the C tests."""
     everything = sorted(path.stem for path in (root / "tests" / "c").glob("test_*.c"))
     if (root / "tests" / "c" / "threads" / "stress.c").exists():
         everything.append("threads/stress")
@@ -211,14 +209,14 @@ def c_tests(root: Path, file: str) -> Ordered:
 
 
 def unit_tests(root: Path, file: str) -> list[str]:
-    """The unit tests of a Python file itself, which take seconds."""
+    """Return the unit tests of a Python file, which take seconds."""
     stem = Path(file).stem
     names = [stem, *PYTHON_TESTS.get(stem, ("", ""))[0].split()]
     return _existing(root, (f"unit/test_{name}.py" for name in names))
 
 
 def python_tests(root: Path, file: str) -> Ordered:
-    """The files and folders for pytest."""
+    """Return the files and folders for pytest."""
     stem = Path(file).stem
     if file.endswith(".c"):
         first, rest = C_TESTS.get(stem, ("", ""))[1].split(), _C_GENERAL.split()
@@ -236,7 +234,7 @@ def _existing(root: Path, names: Iterable[str]) -> list[str]:
 
 
 def _importing(root: Path, file: str) -> list[str]:
-    """The unit tests that import a module."""
+    """Return the unit tests that import a module."""
     module = re.escape(file.removeprefix("src/").removesuffix(".py").replace("/", "."))
     imports = re.compile(rf"^\s*(from|import) {module}\b", re.MULTILINE)
     tests = sorted((root / "tests" / "unit").glob("test_*.py"))
@@ -244,10 +242,9 @@ def _importing(root: Path, file: str) -> list[str]:
 
 
 def all_python_tests(root: Path) -> list[str]:
-    """Every file of pytest that looks at the server."""
-    unrelated = {f"test_{name}.py" for name in _UNRELATED.split()}
+    """Return all test files of the server."""
     return [
         str(path.relative_to(root))
         for path in sorted((root / "tests").rglob("test_*.py"))
-        if path.name not in unrelated and not path.name.startswith("test_mutants")
+        if path.parent.name not in _UNRELATED
     ]
