@@ -106,4 +106,4 @@ def test_the_server_starts_beside_a_kubernetes_service_of_its_name_and_warns_onc
     assert command.stop() == 0
     lines = [line for line in command.log.splitlines() if "PICOWSGI_" in line]
     assert len(lines) == 1
-    assert "PICOWSGI_SERVICE_HOST and the like are ignored" in lines[0]
+    assert "PICOWSGI_SERVICE_HOST and similar variables are ignored" in lines[0]

@@ -159,7 +159,7 @@ def test_beside_a_successor_the_old_server_stops_at_once(serve_app, tmp_path):
     pid_file = tmp_path / "server.pid"
     command = serve_app(*LONG, "--pid", pid_file)
     command.process.send_signal(signal.SIGUSR2)
-    command.wait_for_log("serves, too")
+    command.wait_for_log("serves too")
     successor = int(pid_file.read_text())
     assert command.stop() == 0
     assert probe(command.port) == 200

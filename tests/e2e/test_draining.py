@@ -112,7 +112,7 @@ def test_at_the_maximum_a_successor_takes_the_waiting_connections(serve_app, tmp
     command = serve_app("--max-connections", "3", "--threads", "3", "--pid", pid_file)
     with Held(tmp_path, command.port, 5, running=3) as held:
         command.process.send_signal(signal.SIGUSR2)
-        command.wait_for_log("serves, too")
+        command.wait_for_log("serves too")
         successor = int(pid_file.read_text())
         eventually(lambda: len(held.running()) == 5, "the waiting requests to run")
         assert held.running().count(successor) == 2

@@ -258,7 +258,7 @@ def test_a_file_that_shrinks_while_it_is_sent_breaks_off_only_that_response(
         assert answer.content == large.read_bytes()[: len(answer.content)]
     ping(server)
     assert str(path) not in open_files()
-    wait_until(lambda: "a file has become shorter" in caplog.text, "a line in the error log")
+    wait_until(lambda: "a file became shorter" in caplog.text, "a line in the error log")
 
 
 def test_a_file_that_grows_or_is_deleted_while_it_is_sent_is_sent_as_it_was(serve, large, tmp_path):

@@ -125,7 +125,7 @@ def test_an_access_log_without_a_reader_loses_lines_and_blocks_nothing(
         with path.open("rb") as fifo:
             reader = os.dup(fifo.fileno())
     read = Reader(reader)
-    command.wait_for_log("lines were dropped because the access log was full: nobody read it")
+    command.wait_for_log("lines were dropped because the access log was full: no process read it")
     last = 0
     while b"/last" not in read.data:
         ask_often(command, "/last", 20)

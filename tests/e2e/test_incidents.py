@@ -17,7 +17,7 @@ BODY = b"Content-Length: 400000\r\n\r\n"
 SHORT = 0.3
 LONG = 30.0
 STOPS = "the server stops before a request is answered in full"
-TAKES_NOTHING = "a client has taken nothing for 0.3 s (--timeout-write), so its response is cut"
+TAKES_NOTHING = "a client has read nothing for 0.3 s (--timeout-write), so its response is cut"
 
 
 @site
@@ -99,7 +99,7 @@ def test_content_that_cannot_be_stored_is_reported(serve, caplog, monkeypatch, t
     with connect(server) as client:
         client.send(POST + BODY + bytes(400_000))
         assert client.read_response().status == 507
-        text = "the content of a request cannot be stored, so it gets a 507: No such file"
+        text = "the body of a request cannot be stored, so the client gets a 507: No such file"
         check_line(wait_for_line(caplog), client, text, "POST /form?a=b")
 
 
@@ -117,7 +117,7 @@ def test_a_file_that_becomes_shorter_is_reported(serve, caplog, tmp_path):
             wrapper.close = lambda: (close(), os.truncate(path, 1_000))  # no byte is sent yet
         return wrapper
 
-    text = "a file has become shorter while it is sent, so its response is cut; at least "
+    text = "a file became shorter while the server sent it, so the response is cut; at least "
     server = serve(application)
     with ask(server, to(b"/meanwhile")) as client:
         os.truncate(path, 1_000_000)

@@ -318,7 +318,7 @@ def test_a_worker_that_is_due_for_replacement_serves_while_no_other_can_start(se
     write_app(tmp_path, "raise LookupError('broken meanwhile')\n")
     for _ in range(4):
         assert ask(command.port) == "1"
-    command.wait_for_log("no new worker: importing app failed with LookupError")
+    command.wait_for_log("a new worker cannot start: importing app failed with LookupError")
     assert int(ask(command.port, "/pid")) == first
     write_app(tmp_path)
     eventually(lambda: not lives(first), "the first worker to be replaced in the end")

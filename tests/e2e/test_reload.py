@@ -475,7 +475,7 @@ def test_the_server_continues_when_its_watcher_ends(start):
     worker = int(ask(command.port, "/pid"))
     (watcher,) = set(children(command.process.pid)) - {worker}
     os.kill(watcher, signal.SIGKILL)
-    command.wait_for_log("nothing watches the files any more")
+    command.wait_for_log("the file watcher has ended")
     assert int(ask(command.port, "/pid")) == worker
     assert command.stop() == 0
 

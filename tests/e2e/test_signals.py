@@ -87,7 +87,7 @@ def test_a_failed_reload_changes_nothing(serve_app, tmp_path, options):
     write_app(tmp_path, "raise LookupError('broken meanwhile')\n")
     with Load(command.port) as load:
         command.process.send_signal(signal.SIGHUP)
-        command.wait_for_log("error: nothing is reloaded: importing app failed with LookupError")
+        command.wait_for_log("error: the reload has failed: importing app failed with LookupError")
         load.wait_for_more()
     assert "LookupError: broken meanwhile" in command.log, "expected the traceback, too"
     assert lives(serving)
@@ -175,7 +175,7 @@ def test_a_successor_serves_beside_the_old_program_and_then_alone(
     write_app(tmp_path, version(2))
     with Load(command.port) as load:
         command.process.send_signal(signal.SIGUSR2)
-        command.wait_for_log("serves, too")
+        command.wait_for_log("serves too")
         new = int(pid_file.read_text())
         end_later(new)
         assert new in children(old)
@@ -204,7 +204,7 @@ def test_a_successor_that_cannot_start_or_dies_changes_nothing(serve_app, tmp_pa
         with Load(command.port) as load:
             command.process.send_signal(signal.SIGUSR2)
             if "broken" not in app:
-                command.wait_for_log("serves, too")
+                command.wait_for_log("serves too")
                 os.kill(int(pid_file.read_text()), signal.SIGTERM)
                 command.wait_for_log("ended with status 0; nothing has changed")
             else:
@@ -249,12 +249,12 @@ def test_the_file_of_a_unix_socket_stays_until_both_processes_have_ended(
         directory=tmp_path,
     )
     one.process.send_signal(signal.SIGUSR2)
-    one.wait_for_log("serves, too", 1)
+    one.wait_for_log("serves too", 1)
     os.kill(int(pid_file.read_text()), signal.SIGTERM)
     one.wait_for_log("nothing has changed")
     assert path.exists(), "expected the old program to listen"
     one.process.send_signal(signal.SIGUSR2)
-    one.wait_for_log("serves, too", 2)
+    one.wait_for_log("serves too", 2)
     new = int(pid_file.read_text())
     end_later(new)
     one.process.terminate()
@@ -295,7 +295,7 @@ def test_child_processes_of_the_application_inherit_no_descriptor_of_the_server(
     command.process.send_signal(how)
     eventually(lambda: len(list(tmp_path.glob("imported-*"))) >= 2 * imported, "a second import")
     if how == signal.SIGUSR2:
-        command.wait_for_log("serves, too")
+        command.wait_for_log("serves too")
         end_later(int(pid_file.read_text()))
     assert not (tmp_path / "inheritable").exists()
     assert command.stop() == 0

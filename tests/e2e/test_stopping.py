@@ -277,7 +277,7 @@ def test_a_stop_of_a_server_and_its_successor_cuts_nothing(serve_app, tmp_path, 
     command = serve_app(*options, "--pid", pid_file)
     with Held(tmp_path, command.port, 4) as held:
         command.process.send_signal(signal.SIGUSR2)
-        command.wait_for_log("serves, too")
+        command.wait_for_log("serves too")
         successor = int(pid_file.read_text())
         for _ in range(2):
             to_group(command, TERM)

@@ -85,7 +85,7 @@ def test_requests_behind_stuck_threads_get_a_503_and_later_requests_are_served(
         assert int(ask(command.port)) != old
     if options:  # otherwise it continues as the supervisor
         eventually(lambda: not lives(old), "the stuck process to end")
-    text = "no request of this process has ended in twice the time"
+    text = "every request in the application has run for twice the time of --timeout-request"
     eventually(lambda: text in command.log, "the line that gives the reason")
     assert "does not end in time" not in command.log
     assert command.stop() == 0

@@ -168,7 +168,7 @@ def test_systemd_gets_the_pid_of_a_successor_when_the_old_process_ends(
     assert manager.read() == {"READY": "1"}
     new = int((tmp_path / "server.pid").read_text())
     try:
-        eventually(lambda: any(b"serves, too" in line for line in process.lines), "the log")
+        eventually(lambda: any(b"serves too" in line for line in process.lines), "the log")
         process.terminate()
         assert manager.read() == {"MAINPID": str(new), "READY": "1"}
         assert process.wait(PROCESS_TIMEOUT) == 0

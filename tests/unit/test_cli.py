@@ -208,7 +208,7 @@ def test_without_standard_error_the_command_serves(
         (["served:app", "more"], 2, "unexpected extra argument (more)"),
         (["--port", "x"], 2, "--port: expected a whole number from 0 to 65535, got 'x'"),
         (["--bind", "x"], 2, "--bind: expected HOST:PORT, "),
-        (["--bind", "fd://3", "--port", "1"], 2, "--bind: it takes the place of port"),
+        (["--bind", "fd://3", "--port", "1"], 2, "--bind: it replaces port"),
         (["--max-head-size", "1"], 2, "--max-head-size: expected a size from 256 to 4 MiB"),
         (["--timeout-head", "0"], 2, "--timeout-head: expected a time from 0.001s"),
         (["--log-level", "x"], 2, "--log-level: expected one of debug, info, warning, error"),

@@ -329,7 +329,7 @@ def test_a_wrong_address_is_refused_with_its_option() -> None:
 def test_bind_with_host_or_port_in_the_same_place_is_refused(other: str) -> None:
     environ = {"PICOWSGI_BIND": "127.0.0.1:1", f"PICOWSGI_{other.upper()}": "1"}
     assert refusal(environ=environ) == (
-        f"PICOWSGI_BIND in the environment: it takes the place of {other}, which is also given; "
+        f"PICOWSGI_BIND in the environment: it replaces {other}, which is also given; "
         "use one or the other"
     )
 

@@ -222,7 +222,7 @@ def test_an_error_does_not_end_the_watcher(site: Make, caplog: pytest.LogCapture
         assert error
     one.do(core.WATCH_INCIDENT)
     wait_until(lambda: one.core.taken == 1, "the watcher to continue")
-    assert caplog.messages == ["an error in the watching thread, which goes on"] * 2
+    assert caplog.messages == ["an error in the watcher thread, which continues"] * 2
 
 
 # Requests that take too long

@@ -75,7 +75,7 @@ def test_debug_on_a_public_address_is_warned_about(
         middleware.warn(Settings(debug=True), [local])
         assert caplog.text == ""
         middleware.warn(Settings(debug=True), [local, elsewhere])
-    assert "--debug on http://0.0.0.0:8000: everybody who can connect sees" in caplog.text
+    assert "--debug on http://0.0.0.0:8000: every client that can connect sees" in caplog.text
 
 
 def test_the_debugger_accepts_code_only_in_one_process_on_a_private_address(

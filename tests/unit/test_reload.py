@@ -240,7 +240,7 @@ def test_files_are_scanned_when_the_system_refuses_to_watch_them(
     finally:
         for descriptor in channel.pipes:
             os.close(descriptor)
-    assert "cannot tell of changes (the limit is reached)" in caplog.text
+    assert "cannot report changes (the limit is reached)" in caplog.text
 
 
 @pytest.mark.measured
@@ -293,11 +293,11 @@ def test_imported_files_are_reported_once_and_those_of_libraries_are_not(
         module.__file__ = file
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "no_module", object())  # type: ignore[arg-type]
-    report.tell()
+    report.send_imported()
     found = state_of(str(own))
     assert found is not None
     assert json.loads(os.read(reader, 65536)) == [str(own), list(found)]
-    report.tell()
+    report.send_imported()
     with pytest.raises(BlockingIOError):
         os.read(reader, 1)
     os.close(reader)

@@ -90,7 +90,7 @@ def test_a_change_may_fix_an_application_that_could_not_be_loaded(
 ) -> None:
     one = make()
     one.note_failure(AppImportError("worker 5 is broken", "Traceback"))
-    assert caplog.messages == ["worker 5 is broken; a change is waited for"]
+    assert caplog.messages == ["worker 5 is broken; waiting for a change"]
     one.note_failure(AppImportError("worker 67 is broken", "Traceback"))
     assert len(caplog.messages) == 1, "expected several workers to fail alike"
     one.note_failure(AppImportError("another reason"))
@@ -112,7 +112,7 @@ def test_the_end_of_the_watcher_is_reported_once(
 
     wait_until(look, "the end of the watcher to be noticed")
     assert one.read_changes() == []
-    assert caplog.messages == ["nothing watches the files any more"]
+    assert caplog.messages == ["the file watcher has ended; no change reloads the application"]
     with pytest.raises(ChildProcessError):
         os.waitpid(one._watcher, os.WNOHANG)
 
@@ -262,7 +262,7 @@ def test_a_module_that_is_imported_late_is_watched_after_the_report(
         import sys
 
         sys.modules["picowsgi_late_module"] = loaded
-        one.tell_of_modules()
+        one.report_modules()
         return True
 
     assert in_worker(one, work) == 7
@@ -295,7 +295,7 @@ def test_many_files_are_reported_in_a_few_messages_that_stay_together(
         other.filename = name
         other.__cause__ = error
         error = other
-    report.tell_of_failure(error)
+    report.send_failed(error)
     reported = [json.loads(line)[0] for piece in pieces for line in piece.splitlines()]
     assert reported == files[::-1], "expected each file once"
     assert all(len(piece) <= 4096 for piece in pieces), (

@@ -743,7 +743,7 @@ def test_a_server_without_workers_says_how_to_get_some(
     one = desk(command=COMMAND)
     one.run(signal.SIGTTIN)
     assert one.fleet.calls == ["kill"]
-    assert "--workers 2 makes it one that has" in caplog.text
+    assert "start it with --workers 2" in caplog.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGWINCH])
@@ -1005,7 +1005,7 @@ def test_a_worker_under_reload_reports_its_imports(desk: Make, poll: type[Poll])
     one = desk(reload=True, reloader=reloader(calls, []), forked=True, link=True)
     one.threads.ready = True
     one.run()
-    assert calls == [("reloader.tell_of_modules",)]
+    assert calls == [("reloader.report_modules",)]
     assert poll.waits
 
 

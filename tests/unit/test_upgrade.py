@@ -121,7 +121,7 @@ def test_a_successor_that_serves_is_reported_once(caplog: pytest.LogCaptureFixtu
     site.upgrade.check()
     assert site.states() == (True, False, True)
     assert caplog.messages == [
-        f"the successor 77 serves, too; SIGTERM to {os.getpid()} leaves the sockets to it"
+        f"the successor 77 serves too; send SIGTERM to {os.getpid()} to stop this server"
     ]
     assert site.upgrade.succeed()
     assert site.calls[-1] == ("succeeded by", 77)
@@ -144,7 +144,7 @@ def test_a_successor_that_has_died_changes_nothing(caplog: pytest.LogCaptureFixt
     site.upgrade.start()
     site.started[1].ready = True
     site.upgrade.check()
-    assert "serves, too" in caplog.text, "expected a report of the second, too"
+    assert "serves too" in caplog.text, "expected a report of the second, too"
 
 
 def test_a_pid_file_is_not_needed() -> None:

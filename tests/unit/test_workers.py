@@ -596,7 +596,7 @@ def test_the_log_says_why_a_worker_could_not_load_the_application(
     site.started[1].failure = AppImportError("broken", "the traceback\n")
     site.started[1].over = True
     site.step()
-    assert lines(caplog) == [("ERROR", "no new worker: broken")]
+    assert lines(caplog) == [("ERROR", "a new worker cannot start: broken")]
     assert running(site) == []
     site.step(SECOND)
     site.workers.reload()
@@ -605,7 +605,7 @@ def test_the_log_says_why_a_worker_could_not_load_the_application(
     site.step()
     ((level, text),) = lines(caplog)
     assert level == "ERROR"
-    assert text.startswith("nothing is reloaded: worker ")
+    assert text.startswith("the reload has failed: worker ")
     assert text.endswith(" has died before it had loaded the application")
 
 
