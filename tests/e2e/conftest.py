@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -294,4 +295,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
     driver = Chrome(options, ChromeService(programs[1]))
     driver.set_page_load_timeout(START_TIMEOUT)
     yield driver
-    driver.quit()
+    with warnings.catch_warnings():
+        # Selenium may drop its connection to chromedriver without closing it.
+        warnings.simplefilter("ignore", ResourceWarning)
+        driver.quit()

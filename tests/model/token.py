@@ -406,9 +406,10 @@ def explore(model: Model) -> Outcome:
         while waiting:
             state = waiting.popleft()
             model.check(state)
-            for _, after in model.steps(state):
+            steps = list(model.steps(state))
+            for _, after in steps:
                 before[after].append(state)
-            for label, after in (*model.steps(state), *model.surprises(state)):
+            for label, after in (*steps, *model.surprises(state)):
                 if after not in came_from:
                     came_from[after] = state, label
                     waiting.append(after)
