@@ -4,6 +4,9 @@
 # make test PYTHON=python3.13 VENV=.venv313
 PYTHON ?= python3
 VENV ?= .venv
+# Python keeps bytecode, also where the environment asks it not to. Without it each process of a test
+# compiles the package, and each worker of pytest rewrites all test modules: a quarter of the time.
+unexport PYTHONDONTWRITEBYTECODE
 # What `make run` gives the server, and `make test` and `make sanitize` give pytest.
 ARGS ?=
 

@@ -65,9 +65,10 @@ def test_every_line_from_start_to_end_is_json(picowsgi, directory, options):
     assert [entry["message"] for entry in entries if "complaint" in entry.get("message", "")] == [
         "a complaint"
     ]
-    (stack,) = [entry for entry in entries if "stack" in entry]
-    assert stack["message"].endswith("is interrupted at:")
-    assert "time.sleep(0.01)" in stack["stack"]
+    stacks = [entry for entry in entries if "stack" in entry]
+    assert all(entry["message"].endswith("is interrupted at:") for entry in stacks), stacks
+    # On a busy machine another request may take longer than the limit, too.
+    assert any("time.sleep(0.01)" in entry["stack"] for entry in stacks), stacks
     tracebacks = [entry["traceback"] for entry in entries if "traceback" in entry]
     assert any("as the test wants it" in text for text in tracebacks)
 
