@@ -425,7 +425,7 @@ def _refuse_uncalled(given: type, ours: type, names: tuple[str, ...]) -> None:
     for name in names:
         if getattr(given, name) not in (getattr(ours, name), _MIXED_IN.get(name)):
             raise TypeError(
-                f"{given.__name__} overrides {name}, which is not called: the core takes its place"
+                f"{given.__name__} overrides {name}, which is not called: the core replaces it"
             )
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Source = Literal["keyword", "command line"]
 
 _NO_OPTIONS: Mapping[str, object] = {}
-# These variables are for the build of picowsgi, or for the next of its processes. They are no
-# options, so a command serves if one of them is set.
+# These variables are for the build of picowsgi, or pass data from one of its processes to the next.
+# They are no options, and a command may run in a shell that has set them.
 _NO_OPTIONS_OF_OURS = frozenset(
     {
         "PICOWSGI_DEV",

@@ -192,7 +192,7 @@ class Loop:
     def _interrupt(self, number: int, *, stuck: bool) -> None:
         """Log a request that takes too long, and raise RequestTimeoutError in its thread.
 
-        PyPy cannot raise it. A request that is `stuck` has got it already, and did not end.
+        On PyPy, or if an earlier exception did not end the request (`stuck`), this only logs.
         """
         thread = self._threads[number]
         seconds = self._settings.timeout_request
