@@ -67,6 +67,7 @@ def test_slow_readers_of_streams_hold_no_thread(serve, length):
     ping(server)
 
 
+@pytest.mark.unsanitized  # a sanitizer keeps freed memory
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_spool_file_is_closed_and_memory_stays_flat(serve, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
