@@ -1,6 +1,6 @@
-"""Builds the C core; everything that is not about the build is in pyproject.toml.
+"""Builds the C core. All other facts about the package are in pyproject.toml.
 
-Never lists a C file: tools/build_core.py finds them, tools/flags.py knows how each is compiled.
+Never lists a C file: tools/build_core.py finds them, and tools/flags.py has their compiler flags.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import vendor  # noqa: E402
 
 
 class BuildCore(build_ext):
-    """Compiles every file with flags of its own, several at a time."""
+    """Compiles each file with its own flags, and several files at a time."""
 
     def build_extensions(self) -> None:
         compile_all = self.compiler.compile
@@ -40,7 +40,7 @@ class BuildCore(build_ext):
                 return [built for objects in pool.map(compile_one, sources) for built in objects]
 
         self.compiler.compile = compile_each
-        # Some Pythons pass on their own folder; the core needs no library from there.
+        # Some builds of Python add their own folder as an rpath, which the core does not need.
         self.compiler.linker_so = [
             word for word in self.compiler.linker_so if not word.startswith("-Wl,-rpath")
         ]

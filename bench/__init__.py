@@ -1,1 +1,1 @@
-"""Compares WSGI servers on one machine, side by side: see bench/README.md."""
+"""Compares WSGI servers on one machine. See bench/README.md."""

@@ -1,4 +1,4 @@
-"""`python -m bench`."""
+"""The command `python -m bench`."""
 
 from bench.cli import main
 

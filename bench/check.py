@@ -1,11 +1,11 @@
 """Counts picowsgi's instructions for a request with callgrind, and compares with a baseline.
 
-A count begins when the server is warm, so nothing of its start is in it. The client has 16
-connections, and sends on all of them before it reads from any.
+A count begins when the server is warm, so it does not include the start of the server. The client
+has 16 connections. It sends a request on each of them before it reads the responses.
 
-Instructions do not depend on what else the machine does, so a change of a few percent is seen where
-no clock could tell it. They do depend on the Python build and the C library: the baseline is kept
-by those. Never measures time.
+Other programs on the machine do not change the number of instructions, so a change of a few percent
+is visible. A clock could not show it. The number depends on the build of Python and on the C
+library, so each such environment has its own baseline. Never measures time.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ BASELINE = install.PROJECT / "bench" / "baseline.json"
 
 @dataclass(frozen=True)
 class Counted:
-    """A scenario that is counted, by how many requests.
+    """A scenario to count, with the number of requests and connections.
 
-    They come in rounds: each of so many connections sends what the scenario has it send at once,
-    and then all answers are read.
+    The client works in rounds. It sends on each connection the requests that the scenario sends at
+    once. Then it reads all responses.
     """
 
     scenario: Scenario
     requests: int = 4000
     connections: int = 16
-    #: Each request on a connection of its own.
+    #: Each request has its own connection.
     closes: bool = False
 
 
-#: "a new connection each": what `close` is, with the fields of a browser.
+#: The scenario `close` with the headers of a browser.
 _CLOSE_FIELDS = Scenario(
     "close_fields",
     "a new connection for every request, with seven fields",
@@ -64,7 +64,7 @@ _CLOSE_FIELDS = Scenario(
 
 
 def _changed() -> list[Exchange]:
-    """4,096 requests of one client, which differ in their path, their query and their cookie."""
+    """Return 4,096 requests of one client. Each has another path, query and cookie."""
     exchanges = []
     for number in range(4096):
         fields = tuple(
@@ -89,7 +89,7 @@ COUNTED = {
     "pipelined": Counted(SCENARIOS["pipelined"], 8000, connections=1),
 }
 WARM_UP = 320
-#: How much more is a failure: than counts of the same environment, or else than ratios of another.
+#: A larger increase is a failure. The second limit is for a comparison with another environment.
 TOLERANCE = 0.05
 TOLERANCE_ELSEWHERE = 0.15
 
@@ -102,7 +102,7 @@ _TOTALS = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
 
 
 def environment() -> str:
-    """What counts depend on beyond our own code, as the key of the baseline."""
+    """Return what counts depend on besides our own code. It is the key in the baseline."""
     optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
     parts = [
         f"{platform.python_implementation()} {platform.python_version()}",
@@ -114,9 +114,9 @@ def environment() -> str:
 
 
 def count(say: Say) -> dict[str, float]:
-    """Instructions for one request of each scenario, and for the reference work.
+    """Return the instructions for one request of each scenario, and for the reference work.
 
-    Raises BenchError.
+    Raises BenchError if the server cannot be built or does not respond.
     """
     if install.find_program("valgrind") is None:
         raise BenchError("valgrind is missing; on Debian and Ubuntu: apt-get install valgrind")
@@ -140,7 +140,7 @@ def count(say: Say) -> dict[str, float]:
 
 
 class _Server:
-    """The server under callgrind, with one of the applications of `apps/counted.py`."""
+    """A server under callgrind, with an application of `apps/counted.py`."""
 
     def __init__(self, library: Path, marks: Path, application: str) -> None:
         self.port = free_port()
@@ -174,13 +174,13 @@ class _Server:
         self._stack.close()
 
     def count(self, work: Callable[[], object]) -> int:
-        """Return the instructions that the server needs for something, with all its threads."""
+        """Return the instructions that all threads of the server need during `work`."""
         self._mark()
         work()
         return self._mark()
 
     def _mark(self) -> int:
-        """Begin a count; returns the one before."""
+        """Begin a new count, and return the previous one."""
         letter = string.ascii_letters[self._marks]
         self._marks += 1
         name = f"mark_{letter}"
@@ -189,13 +189,13 @@ class _Server:
         while name not in (counts := read_counts(self._folder)):
             self._process.check_alive()
             if time.monotonic() > deadline:
-                raise BenchError("callgrind has written no count")
+                raise BenchError("callgrind did not write a count")
             time.sleep(0.05)
         return counts[name]
 
 
 def _count_scenario(server: _Server, counted: Counted) -> float:
-    """Return the instructions for one request, when the server is warm."""
+    """Return the instructions for one request of a warm server."""
     exchanges = counted.scenario.exchanges()
     with ExitStack() as stack:
         clients = []
@@ -207,14 +207,14 @@ def _count_scenario(server: _Server, counted: Counted) -> float:
 
 
 def run_check(*, update: bool, repeat: int, say: Say) -> int:
-    """The command: 0 where nothing needs more than the baseline allows, or nothing can be said."""
+    """Run the command. Return 1 if a scenario needs more than the baseline allows, or else 0."""
     counted = [count(say) for _ in range(repeat)]
     counts = {name: median(each[name] for each in counted) for name in counted[0]}
     if repeat > 1:
         for name, middle in counts.items():
             values = [each[name] for each in counted]
             apart = (max(values) - min(values)) / middle
-            say(f"  {name:10} {middle:11,.0f}  the {repeat} counts are within {apart:.3%}")
+            say(f"  {name:10} {middle:11,.0f}  the {repeat} counts differ by {apart:.3%}")
     baseline = read_baseline()
     if update:
         baseline[environment()] = {
@@ -222,7 +222,7 @@ def run_check(*, update: bool, repeat: int, say: Say) -> int:
             "instructions": {name: round(value) for name, value in counts.items()},
         }
         BASELINE.write_text(json.dumps(dict(sorted(baseline.items())), indent=1) + "\n", "utf-8")
-        say(f"the baseline of {environment()} is what was counted now")
+        say(f"new baseline for {environment()}")
         return 0
     failed, lines = compare(counts, baseline, environment())
     for line in lines:
@@ -231,7 +231,7 @@ def run_check(*, update: bool, repeat: int, say: Say) -> int:
 
 
 def read_baseline() -> dict[str, Any]:
-    """By environment. Raises BenchError where the file is damaged."""
+    """Return the baselines by environment. Raises BenchError if the file is damaged."""
     if not BASELINE.exists():
         return {}
     try:
@@ -244,15 +244,16 @@ def read_baseline() -> dict[str, Any]:
 def compare(
     counts: dict[str, float], baseline: dict[str, Any], where: str
 ) -> tuple[bool, list[str]]:
-    """Whether something needs too many instructions, and what to tell.
+    """Return whether a scenario needs too many instructions, and the lines to print.
 
-    In an environment without a baseline of its own, the counts are compared as multiples of the
-    reference work with those of another one that has the same minor version of Python: its builds
-    differ in how well they are compiled, and that both feel. Versions apart, nothing is compared.
+    If the environment has no baseline, that of another one with the same minor version of Python is
+    used. Builds of Python are optimized differently, which also changes the reference work. So the
+    counts are then compared as multiples of the reference work. Without any such baseline, nothing
+    is compared.
     """
     known = where if where in baseline else _nearest(baseline, where)
     if known is None:
-        lines = [f"nothing was compared: the baseline has no {_minor(where)}, only"]
+        lines = [f"nothing was compared: there is no baseline for {_minor(where)}, only for"]
         return False, [*lines, *(f"  {key}" for key in baseline), *_plain(counts)]
     before = baseline[known]["instructions"]
     same = known == where
@@ -262,7 +263,7 @@ def compare(
         tolerance, scale = TOLERANCE_ELSEWHERE, counts[REFERENCE] / before[REFERENCE]
         lines = [
             f"no baseline for {where}",
-            f"so as multiples of the reference work, with that of {known}:",
+            f"compared, as multiples of the reference work, with that for {known}:",
         ]
     failed = False
     for name in COUNTED:
@@ -274,7 +275,7 @@ def compare(
         if change > tolerance:
             failed, word = True, "too many"
         elif change < -tolerance:
-            word = "fewer: --update keeps it so"
+            word = "fewer: --update makes this the baseline"
         lines.append(
             f"  {name:10} {counts[name]:9,.0f}  baseline {before[name] * scale:9,.0f}  "
             f"{change:+7.2%}  {word}".rstrip()
@@ -288,12 +289,12 @@ def _plain(counts: dict[str, float]) -> list[str]:
 
 
 def _minor(where: str) -> str:
-    """ "CPython 3.11" of an environment."""
+    """Return the name and the minor version of Python, such as CPython 3.11."""
     return ".".join(where.split(", ", maxsplit=1)[0].split(".")[:2])
 
 
 def _nearest(baseline: dict[str, Any], where: str) -> str | None:
-    """Another environment with the same implementation and minor version, and the same machine."""
+    """Return another environment with the same minor version of Python and the same machine."""
     machine = where.rpartition(", ")[2].split()[0]
     for key in baseline:
         if _minor(key) == _minor(where) and key.rpartition(", ")[2].split()[0] == machine:
@@ -330,11 +331,11 @@ def _ask_once(port: int) -> None:
     with Client(port) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         if client.receive().status != 200:
-            raise BenchError("the reference work has failed")
+            raise BenchError("the reference work failed")
 
 
 def read_counts(folder: Path) -> dict[str, int]:
-    """The instructions of each dump, by the name of the mark that ended it."""
+    """Return the instructions of each count, by the name of the mark that ended it."""
     counts = {}
     for file in folder.glob("counted*"):
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -345,7 +346,7 @@ def read_counts(folder: Path) -> dict[str, int]:
 
 
 def _build_library(say: Say) -> Path:
-    """picowsgi with release flags, but without the SSE4.2 parser, which valgrind does not know."""
+    """Build picowsgi with release flags, without the SSE4.2 parser that valgrind cannot run."""
     library = install.CACHE / f"check-{sys.implementation.cache_tag}"
     stamp = library / "digest"
     digest = install.tree_digest()
@@ -377,7 +378,7 @@ def _build_marks(say: Say) -> Path:
 
 
 def _versions() -> dict[str, str]:
-    """What else counts may depend on, to look at when they change without a reason."""
+    """Return other versions that may explain a change of the counts."""
     tools = install.tool_versions()
     return {
         "cffi": version("cffi"),
@@ -387,7 +388,7 @@ def _versions() -> dict[str, str]:
 
 
 def _has_avx2() -> bool:
-    """The C library copies memory with other instructions where the processor has these."""
+    """Return whether the processor has AVX2, which the C library uses to copy memory."""
     try:
         return " avx2 " in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

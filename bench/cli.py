@@ -1,4 +1,4 @@
-"""The command `python -m bench`: its words and options, and nothing else."""
+"""The command line of `python -m bench`. Never measures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESULTS = Path("bench") / "results"
 
 
 class _Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """Names out of a table, joined by commas; `all` for each of them."""
+    """Names of a table, separated by commas; `all`: all of them."""
 
     name = "names"
 
@@ -35,12 +35,12 @@ class _Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         names = self._table if value == "all" else [name for name in value.split(",") if name]
         for name in names:
             if name not in self._table:
-                self.fail(f"{name} is none of {', '.join(self._table)}", param, ctx)
+                self.fail(f"{name}: expected one of {', '.join(self._table)}", param, ctx)
         return list(dict.fromkeys(names))
 
 
 class _Group(click.Group):
-    """Shows BenchError as what it is: something for the user to read."""
+    """Prints a BenchError as a message for the user, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -56,7 +56,7 @@ def main() -> None:
 
 @main.command("list")
 def list_all() -> None:
-    """The servers and the scenarios there are."""
+    """List the servers and the scenarios."""
     click.echo("servers:")
     for server in SERVERS.values():
         click.echo(f"  {server.name:17} {server.why}")
@@ -74,27 +74,27 @@ def list_all() -> None:
     type=click.FloatRange(1),
     default=Settings.duration,
     show_default=True,
-    help="Seconds of load for each measurement; wrk takes whole ones.",
+    help="Seconds of load for each measurement; wrk needs whole seconds.",
 )
 @click.option(
     "--warmup",
     type=click.FloatRange(0),
     default=Settings.warmup,
     show_default=True,
-    help="Seconds of load before it; 0 for none.",
+    help="Seconds of load before each measurement; 0: none.",
 )
 @click.option(
     "--python",
     default=sys.executable,
-    help="The interpreter that the servers run on.  [default: the one that runs this]",
+    help="The Python that runs the servers.  [default: the one that runs this command]",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the results go.  [default: bench/results/DATE-PYTHON.json]",
+    help="The results file.  [default: bench/results/DATE-PYTHON.json]",
 )
-@click.option("--report/--no-report", default=True, help="Make the report at the end.")
-@click.option("--apt/--no-apt", default=False, help="Get missing tools with apt-get, as root.")
+@click.option("--report/--no-report", default=True, help="Write the report at the end.")
+@click.option("--apt/--no-apt", default=False, help="Install missing tools with apt-get.")
 def run(
     servers: list[str],
     scenarios: list[str],
@@ -106,7 +106,7 @@ def run(
     report: bool,
     apt: bool,
 ) -> None:
-    """Measure. Ctrl-C ends it and keeps what has been measured."""
+    """Measure. Ctrl-C ends the run and keeps the results so far."""
     from bench import install, services
     from bench import run as runner
 
@@ -135,7 +135,7 @@ def run(
     except KeyboardInterrupt:
         if not output.exists():
             raise click.Abort from None
-        click.echo(f"\ninterrupted; what has been measured is in {output}", err=True)
+        click.echo(f"\ninterrupted; the results so far are in {output}", err=True)
         raise SystemExit(130) from None
     click.echo(f"results: {output}")
     if report:
@@ -147,11 +147,11 @@ def run(
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The folder it goes to.  [default: beside the results]",
+    help="The folder for the report.  [default: beside the results file]",
 )
-@click.option("--targets", is_flag=True, help="Only tell the targets, and which are met.")
+@click.option("--targets", is_flag=True, help="Only print the targets, and which of them are met.")
 def report(results: Path, output: Path | None, targets: bool) -> None:
-    """Make the report of a results file: Markdown, plots, and one HTML page."""
+    """Write the report of a results file: Markdown, plots, and one HTML page."""
     if targets:
         from bench.report import targets_text
         from bench.results import Results
@@ -166,7 +166,7 @@ def report(results: Path, output: Path | None, targets: bool) -> None:
     "results", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 def publish(results: tuple[Path, ...]) -> None:
-    """Put results, a file for each Python, into README.md and docs/."""
+    """Update README.md and docs/ with results. Each results file is for another Python."""
     from bench.publish import publish
 
     for path in publish(results, Path()):
@@ -180,10 +180,10 @@ def publish(results: tuple[Path, ...]) -> None:
 @click.option(
     "--against",
     default="",
-    help="Compare the ratios to this server, so that the machine matters less.",
+    help="Compare the ratios to this server, which depend less on the machine.",
 )
 def compare(before: Path, after: Path, server: str, against: str) -> None:
-    """Tell what got slower from one results file to another. Ends with 1 where something did."""
+    """Compare two results files. The exit status is 1 if anything became slower."""
     from bench.compare import changes, ratio_changes, text
     from bench.results import Results
 
@@ -194,8 +194,8 @@ def compare(before: Path, after: Path, server: str, against: str) -> None:
 
 
 @main.command()
-@click.option("--update", is_flag=True, help="Make what is counted now the baseline.")
-@click.option("--repeat", type=click.IntRange(1), default=1, help="Count so often; for --update.")
+@click.option("--update", is_flag=True, help="Store the new counts as the baseline.")
+@click.option("--repeat", type=click.IntRange(1), default=1, help="Counts to take the median of.")
 def check(update: bool, repeat: int) -> None:
     """Count picowsgi's instructions for a request, and compare with bench/baseline.json."""
     from bench.check import run_check

@@ -1,4 +1,4 @@
-"""What changed for one server from one results file to another, and whether it is more than noise.
+"""Compares the results of one server in two results files, and separates changes from noise.
 
 Never measures.
 """
@@ -13,7 +13,8 @@ from bench.document import Table, markdown
 from bench.process import BenchError
 from bench.results import METRICS, MORE_IS_BETTER, Results, Summary
 
-#: What is no change, however little the rounds differ; and where one round says nothing of that.
+#: A smaller change does not count, even if the rounds differ less. The second limit is for files
+#: with one round, which does not show any noise.
 NOISE_LEAST = 0.02
 NOISE_UNKNOWN = 0.10
 
@@ -23,7 +24,7 @@ Verdict = Literal["slower", "faster", "same"]
 
 @dataclass(frozen=True)
 class Change:
-    """`change` and `noise` are parts of the number before; more is always worse."""
+    """A number before and after. `change` and `noise` are relative; a positive change is worse."""
 
     scenario: str
     metric: str
@@ -40,7 +41,7 @@ class Change:
 
 
 def changes(before: Results, after: Results, server: str) -> list[Change]:
-    """All numbers that both have. Raises BenchError where there is none."""
+    """Return all numbers that both files have. Raises BenchError if there are none."""
     return _changes(
         before,
         after,
@@ -50,7 +51,7 @@ def changes(before: Results, after: Results, server: str) -> list[Change]:
 
 
 def ratio_changes(before: Results, after: Results, server: str, against: str) -> list[Change]:
-    """The same for the ratios to another server in the same round. Raises BenchError."""
+    """Return the same for the ratios to another server in the same round. Raises BenchError."""
     return _changes(
         before,
         after,
@@ -60,7 +61,7 @@ def ratio_changes(before: Results, after: Results, server: str, against: str) ->
 
 
 def text(found: Iterable[Change]) -> str:
-    """A table, what got slower first."""
+    """Return a table that begins with the numbers that became slower."""
     order: dict[Verdict, int] = {"slower": 0, "faster": 1, "same": 2}
     ordered = sorted(found, key=lambda change: order[change.verdict])
     rows = []
@@ -93,7 +94,7 @@ def _changes(before: Results, after: Results, number: _Number, server: str) -> l
             if old is not None and new is not None and old.median > 0 and new.median > 0:
                 found.append(_change(scenario, metric, old, new))
     if not found:
-        raise BenchError(f"the two have no result of {server} in common")
+        raise BenchError(f"the two files have no result of {server} in common")
     return found
 
 

@@ -1,6 +1,6 @@
-"""A report as blocks, and as the Markdown and the HTML page that are made of them.
+"""Writes a report, which is a list of blocks, as Markdown or as an HTML page.
 
-Knows nothing of servers. Text may have `code` in it, and no other markup.
+Never depends on the contents of the report. Text may contain `code`, and no other markup.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Items:
-    """A list; each item is a text."""
+    """A list of texts."""
 
     items: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Table:
-    """The first column is text; the others are numbers, unless `text` names them by position."""
+    """A table. The first column and those with an index in `text` are text, the others numbers."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -47,7 +47,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture by its name, without suffix, and what it shows for those who do not see it."""
+    """A picture: its file name without suffix, and a description for readers who cannot see it."""
 
     name: str
     shows: str
@@ -69,7 +69,7 @@ img { max-width: 100%; height: auto; background: #fff; border-radius: .4rem }
 
 
 def markdown(blocks: Iterable[Block], suffix: str = "svg", folder: str = "plots") -> str:
-    """The blocks as Markdown; plots are files in `folder` beside it."""
+    """Return the blocks as Markdown. The plots are files in `folder`, beside the Markdown file."""
     parts = []
     for block in blocks:
         if isinstance(block, Heading):
@@ -88,7 +88,7 @@ def markdown(blocks: Iterable[Block], suffix: str = "svg", folder: str = "plots"
 
 
 def page(title: str, blocks: Iterable[Block], plots: Mapping[str, bytes]) -> str:
-    """The blocks as one HTML page that needs no other file; `plots` are SVG by name."""
+    """Return the blocks as one HTML page without other files. `plots` has the SVG by name."""
     parts = []
     for block in blocks:
         if isinstance(block, Heading):

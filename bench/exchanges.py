@@ -1,6 +1,6 @@
-"""The requests of the scenarios, and the answers that are right.
+"""The requests of the scenarios, and the correct responses.
 
-Never talks to a server.
+Never connects to a server.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Fields = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Exchange:
-    """The bytes of one request, and what its response must be.
+    """The bytes of one request, and the expected response.
 
-    `content` is a test of the response's content, where it is not known byte for byte.
+    If not every byte of the response body is known, `content` is a function that checks it.
     """
 
     request: bytes
@@ -61,9 +61,9 @@ def hello(fields: Fields = (), line: str = "GET /") -> Callable[[], list[Exchang
 
 @cache
 def varied() -> list[Exchange]:
-    """20,000 requests, no two of which have the path, the query, the cookie or the session alike.
+    """Return 20,000 requests, each with another path, query, cookie and order of headers.
 
-    All are of one size, so that a wrong answer shows in the bytes received.
+    All responses have the same size, so a wrong response changes the number of received bytes.
     """
     chance = random.Random(20240229)  # noqa: S311
     exchanges = []
@@ -80,13 +80,16 @@ def varied() -> list[Exchange]:
 
 
 def chunked(content: bytes, size: int) -> bytes:
-    """Content in the chunked coding, in chunks of `size` bytes (RFC 9112, section 7.1)."""
+    """Return a body in the chunked coding, in chunks of `size` bytes (RFC 9112, section 7.1)."""
     parts = [content[at : at + size] for at in range(0, len(content), size)]
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
 
 
 def post(size: int, chunk: int = 0, *, digest: bool = False) -> Callable[[], list[Exchange]]:
-    """With a length, or in chunks of `chunk` bytes. The answer is the size, or has a digest too."""
+    """Requests with a Content-Length, or in chunks of `chunk` bytes.
+
+    The response is the size of the body, with `digest` also its SHA-256.
+    """
 
     def make() -> list[Exchange]:
         content = plain.LARGE[:size]
@@ -131,7 +134,7 @@ def django() -> list[Exchange]:
 
 
 def wait(microseconds: int) -> Callable[[], list[Exchange]]:
-    """The application sleeps so long in each request."""
+    """Requests in which the application sleeps for so many microseconds."""
     return lambda: [_wait(microseconds)]
 
 
@@ -139,32 +142,32 @@ def _wait(microseconds: int) -> Exchange:
     return Exchange(_request(f"GET /{microseconds}"), plain.waited(microseconds))
 
 
-#: How many of `MIXED_REQUESTS` wait for so many microseconds.
+#: How many of `MIXED_REQUESTS` wait, by the microseconds.
 MIXED_REQUESTS = 1000
 MIXED = {0: 400, 1000: 500, 20_000: 100}
 
 
 def mixed() -> list[Exchange]:
-    """Plain ones among some that wait, in an order that is the same in each run."""
+    """Return requests with and without a wait, in a random order that is the same in each run."""
     waits = [wait for wait, count in MIXED.items() for _ in range(count)]
     random.Random(20260101).shuffle(waits)  # noqa: S311
     return [_wait(microseconds) for microseconds in waits]
 
 
 def compute(loops: int) -> Callable[[], list[Exchange]]:
-    """The application runs so many rounds of a loop in pure Python."""
+    """Requests in which the application runs so many rounds of a loop in pure Python."""
     return lambda: [Exchange(_request(f"GET /{loops}"), plain.computed(loops))]
 
 
 def database() -> list[Exchange]:
-    """Each asks for another item, so that an answer to another query is seen."""
+    """Return requests for different items, so that a response to another query is noticed."""
     chance = random.Random(20260102)  # noqa: S311
     items = chance.sample(range(10_000, 100_000), 1000)
     return [Exchange(_request(f"GET /{item}"), b"item %d\n" % item) for item in items]
 
 
 def postgres() -> list[Exchange]:
-    """Each asks for twenty rows from another one on."""
+    """Return requests for twenty rows, each from another first row."""
     first = list(range(postgres_app.TABLE_ROWS - postgres_app.QUERY_ROWS))
     random.Random(20260103).shuffle(first)  # noqa: S311
     return [

@@ -1,6 +1,6 @@
-"""Gets what a measurement needs: a venv with the servers, the C programs, and tools from Debian.
+"""Installs what a measurement needs: a venv with the servers, C programs, and tools from Debian.
 
-Never touches anything outside bench/.cache, but for apt-get, and that only when it is asked to.
+Never changes anything outside bench/.cache, except by apt-get if the user asks for it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from bench.servers import Server
 PROJECT = Path(__file__).resolve().parent.parent
 CACHE = PROJECT / "bench" / ".cache"
 APPS = PROJECT / "bench" / "apps"
-#: What the applications of the scenarios need.
+#: The frameworks of the applications.
 FRAMEWORKS = ("flask", "django")
-#: Programs, and the Debian package of each. All but `REQUIRED` are optional.
+#: The Debian package of each program. Programs that are not in `REQUIRED` are optional.
 TOOLS = {
     "wrk": "wrk",
     "taskset": "util-linux",
@@ -36,9 +36,9 @@ TOOLS = {
     "postgres": "postgresql",
 }
 REQUIRED = ("wrk", "taskset")
-#: Where Debian has a folder for each version of PostgreSQL.
+#: Debian has a folder for each version of PostgreSQL here.
 POSTGRES = Path("/usr/lib/postgresql")
-#: What bjoern and uWSGI are compiled with.
+#: The headers that bjoern and uWSGI need, with their packages.
 LIBRARIES = {"/usr/include/ev.h": "libev-dev"}
 
 _SOURCES = ("csrc", "src", "tools", "setup.py", "pyproject.toml", "README.md", "LICENSE")
@@ -57,7 +57,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The Python that the servers run on, with a venv of its own."""
+    """The Python that runs the servers, and its venv."""
 
     venv: Path
     facts: dict[str, str]
@@ -72,16 +72,16 @@ class Interpreter:
 
 
 def provide_venv(python: str, say: Say) -> Interpreter:
-    """The venv for this interpreter, made where it is new. Raises BenchError."""
+    """Return the venv of this Python; create it if needed. Raises BenchError if Python fails."""
     try:
         done = subprocess.run([python, "-c", _INTERPRETER], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise BenchError(f"{python} is not a Python that runs: {error}") from error
+        raise BenchError(f"{python} does not run as a Python: {error}") from error
     facts = json.loads(done.stdout)
     name = f"{facts['implementation'].lower()}-{facts['version']}{'' if facts['gil'] else 't'}"
     venv = CACHE / name
     if not (venv / "ready").exists():
-        say(f"making a venv for {facts['implementation']} {facts['version']}")
+        say(f"creating a venv for {facts['implementation']} {facts['version']}")
         shutil.rmtree(venv, ignore_errors=True)
         _run([python, "-m", "venv", str(venv)])
         _pip(venv, "--upgrade", "pip", "setuptools<81", "wheel", "cffi")
@@ -90,12 +90,12 @@ def provide_venv(python: str, say: Say) -> Interpreter:
 
 
 def interpreter_of(server: Server, others: Interpreter) -> Interpreter:
-    """What a server runs on. Raises BenchError where that is PyPy, and there is none."""
+    """Return the Python for a server. Raises BenchError if it needs PyPy and PyPy is missing."""
     if not server.pypy:
         return others
     python = _run([sys.executable, str(PROJECT / "tools" / "pypy.py"), "--cached"]).strip()
     if not python:
-        raise BenchError("PyPy is missing: python tools/pypy.py gets it")
+        raise BenchError("PyPy is missing; to install it, run: python tools/pypy.py")
     return _provide_pypy(python)
 
 
@@ -107,7 +107,7 @@ def _provide_pypy(python: str) -> Interpreter:
 def install_servers(
     interpreter: Interpreter, servers: Iterable[Server], say: Say
 ) -> dict[str, str]:
-    """Install what is missing. Returns the reasons by the names of servers that failed."""
+    """Install what is missing. Return the reasons, by the names of the servers that failed."""
     missing = {}
     try:
         require(interpreter, FRAMEWORKS, say)
@@ -132,7 +132,7 @@ def install_servers(
 
 
 def require(interpreter: Interpreter, requirements: Iterable[str], say: Say) -> None:
-    """Install each once: a stamp says that it is there, so that no run needs the network."""
+    """Install each package once. A stamp marks it as installed: later runs need no network."""
     for requirement in requirements:
         name = "".join(letter if letter.isalnum() else "_" for letter in requirement)
         stamp = interpreter.venv / "stamps" / name
@@ -144,7 +144,7 @@ def require(interpreter: Interpreter, requirements: Iterable[str], say: Say) -> 
 
 
 def _install_picowsgi(interpreter: Interpreter, say: Say) -> None:
-    """The working tree as it is now, with release flags, built from a copy: no stale objects."""
+    """Build the current working tree with release flags, in a copy that has no old objects."""
     digest = tree_digest()
     stamp = interpreter.venv / "stamps" / "picowsgi"
     if stamp.exists() and stamp.read_text(encoding="ascii") == digest:
@@ -159,7 +159,7 @@ def _install_picowsgi(interpreter: Interpreter, say: Say) -> None:
 
 
 def copy_sources(to: Path) -> None:
-    """What a build of picowsgi needs, without what earlier builds have left."""
+    """Copy the sources that a build of picowsgi needs, without the files of earlier builds."""
     ignored = shutil.ignore_patterns("*.so", "*.o", "__pycache__", "*.egg-info")
     for name in _SOURCES:
         source = PROJECT / name
@@ -170,7 +170,7 @@ def copy_sources(to: Path) -> None:
 
 
 def tree_digest() -> str:
-    """Names the working tree: SHA-256 of all that a build takes."""
+    """Return the SHA-256 of all files that a build uses."""
     digest = hashlib.sha256()
     for name in _SOURCES:
         path = PROJECT / name
@@ -183,7 +183,7 @@ def tree_digest() -> str:
 
 
 def build_program(name: str, say: Say, *, with_core: bool = False, shared: bool = False) -> Path:
-    """Compile bench/c/NAME.c, where it or the core has changed, with the core's own flags."""
+    """Compile bench/c/NAME.c with the flags of the core, if it or the core has changed."""
     source = PROJECT / "bench" / "c" / f"{name}.c"
     core = sorted((PROJECT / "csrc").glob("*.c")) if with_core else []
     program = CACHE / name
@@ -192,7 +192,7 @@ def build_program(name: str, say: Say, *, with_core: bool = False, shared: bool 
     if program.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == digest:
         return program
     if core and not (PROJECT / "csrc" / "vendor" / "picohttpparser").exists():
-        raise BenchError("csrc/vendor is missing: `make` anything first, which fetches it")
+        raise BenchError("csrc/vendor is missing; to fetch it, run: python tools/vendor.py")
     say(f"compiling bench/c/{name}.c")
     CACHE.mkdir(parents=True, exist_ok=True)
     compiler = os.environ.get("CC", "cc")
@@ -205,7 +205,7 @@ def build_program(name: str, say: Say, *, with_core: bool = False, shared: bool 
             _run([compiler, *flags, *includes, "-c", "-o", str(built), str(file)])
             objects.append(str(built))
         kind = ["-shared"] if shared else ["-pthread"]
-        partial = program.with_name(f"{name}.{os.getpid()}")  # another run may be at it too
+        partial = program.with_name(f"{name}.{os.getpid()}")  # another run may compile it, too
         _run([compiler, *kind, "-o", str(partial), *objects])
         partial.replace(program)
     stamp.write_text(digest, encoding="ascii")
@@ -218,7 +218,7 @@ def _flags(source: Path) -> list[str]:
 
 
 def find_program(name: str) -> str | None:
-    """The path of a program, also where only root looks, and where Debian puts PostgreSQL's."""
+    """Return the path of a program, also from the folders for root and for PostgreSQL."""
     path = os.environ.get("PATH", os.defpath)
     postgres = sorted(POSTGRES.glob("*/bin"), key=_version_of, reverse=True)
     more = ["/usr/sbin", "/sbin", *map(str, postgres)]
@@ -226,14 +226,14 @@ def find_program(name: str) -> str | None:
 
 
 def _version_of(folder: Path) -> list[int]:
-    """The numbers of a folder like 15/bin."""
+    """Return the version in the name of a folder like 15/bin."""
     return [int(number) for number in re.findall(r"\d+", folder.parent.name)]
 
 
 def check_tools(say: Say, *, install: bool) -> None:
-    """Raises BenchError where a program is missing without which nothing can be measured.
+    """Raises BenchError if a required program is missing.
 
-    `install` gets what is missing, the optional ones too, with apt-get; only root can.
+    With `install`, root installs all missing packages with apt-get, also the optional ones.
     """
     wanted = [package for name, package in TOOLS.items() if not find_program(name)]
     wanted += [package for header, package in LIBRARIES.items() if not Path(header).exists()]
@@ -250,11 +250,11 @@ def check_tools(say: Say, *, install: bool) -> None:
         say(f"missing: {' '.join(wanted)}; on Debian and Ubuntu: {' '.join(command)}")
     missing = [name for name in REQUIRED if not find_program(name)]
     if missing:
-        raise BenchError(f"nothing can be measured without {' and '.join(missing)}")
+        raise BenchError(f"missing: {' and '.join(missing)}; no measurement works without")
 
 
 def versions(interpreter: Interpreter) -> dict[str, str]:
-    """Every distribution in the venv and its version, by its normalized name."""
+    """Return the version of every distribution in the venv, by its normalized name."""
     listed = _run([str(interpreter.python), "-m", "pip", "list", "--format=json"])
     return {
         entry["name"].lower().replace("_", "-"): entry["version"] for entry in json.loads(listed)
@@ -262,7 +262,7 @@ def versions(interpreter: Interpreter) -> dict[str, str]:
 
 
 def tool_versions() -> dict[str, str]:
-    """What the programs say of themselves."""
+    """Return the versions that the programs print."""
     asked = {
         "wrk": ["wrk", "--version"],
         "nginx": ["nginx", "-v"],
@@ -288,7 +288,7 @@ def _pip(venv: Path, *words: str) -> None:
 
 
 def _run(command: list[str]) -> str:
-    """Its standard output. Raises BenchError with the line of its error that says most."""
+    """Return its standard output. Raises BenchError with the most useful line of its errors."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]

@@ -1,6 +1,6 @@
-"""Loads a server: wrk in a closed loop, open_loop at a fixed rate, a crowd of idle connections.
+"""Loads a server with wrk (a closed loop), open_loop (a fixed rate), or many idle connections.
 
-Never judges an answer by its content: `verify` has done that; here all of them are counted.
+Never checks the body of a response: `verify` did that before. Here they are only counted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RESULT = re.compile(r"^RESULT (\{.*\})$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Load:
-    """What one load has seen; latencies are microseconds by percentile, as "99"."""
+    """The result of a load. `latency` has microseconds by percentile, such as "99"."""
 
     requests: int
     seconds: float
@@ -38,7 +38,7 @@ class Load:
 
 @contextmanager
 def request_file(scenario: Scenario, *, framed: bool) -> Iterator[str]:
-    """A file with the requests of a scenario; `framed` puts a line with its size before each."""
+    """Write the requests of a scenario to a file. `framed`: a line with its size before each."""
     with tempfile.NamedTemporaryFile(prefix="bench-requests-") as file:
         for exchange in scenario.exchanges():
             data = exchange.request * scenario.pipeline
@@ -52,8 +52,8 @@ def request_file(scenario: Scenario, *, framed: bool) -> Iterator[str]:
 def closed_loop(
     scenario: Scenario, file: str, port: int, seconds: float, processor: int | None
 ) -> Load:
-    """wrk for so long, from a framed request file. Raises BenchError for any error it has seen."""
-    # wrk itself takes whole seconds only.
+    """Run wrk with a framed request file. Raises BenchError if wrk reports any error."""
+    # wrk accepts only whole seconds.
     text = _run(
         [
             *("wrk", "--threads", "1", "--connections", str(scenario.connections)),
@@ -67,7 +67,7 @@ def closed_loop(
 
 
 def parse_wrk(text: str) -> Load:
-    """What wrk with load.lua has written. Raises BenchError when it has seen an error."""
+    """Parse the output of wrk with load.lua. Raises BenchError if it reports an error."""
     result = _parse(text, "wrk")
     errors = {kind: count for kind, count in result["errors"].items() if count}
     if errors:
@@ -83,7 +83,7 @@ def parse_wrk(text: str) -> Load:
 def fixed_rate(
     program: Path, scenario: Scenario, size: int, port: int, seconds: float, processor: int | None
 ) -> Load:
-    """open_loop for so long; `size` is that of the content. Raises BenchError for wrong answers."""
+    """Run open_loop. `size` is that of a response body. Raises BenchError for wrong responses."""
     with request_file(scenario, framed=False) as file:
         text = _run(
             [
@@ -97,24 +97,24 @@ def fixed_rate(
 
 
 def parse_open_loop(text: str, rate: int) -> Load:
-    """What open_loop has written. Raises BenchError for wrong answers, or when most are lost."""
+    """Parse the output of open_loop. Raises BenchError if a response is wrong or missing."""
     result = _parse(text, "open_loop")
     if result["wrong"]:
-        raise BenchError(f"{result['wrong']} wrong answers, and {result['requests']} right ones")
+        raise BenchError(f"{result['wrong']} wrong responses, {result['requests']} correct ones")
     due = result["requests"] + result["lost"]
     if result["lost"]:
         raise BenchError(
             f"cannot keep up with {rate} requests a second: {result['lost']} of {due} had no "
-            "answer two seconds after the end"
+            "response two seconds after the end"
         )
     return Load(result["requests"], result["seconds"], result["latency"])
 
 
 @contextmanager
 def idle_connections(port: int, request: bytes, count: int, marker: bytes) -> Iterator[None]:
-    """So many open connections, each of which has asked once and got an answer with `marker`.
+    """Open `count` connections, each with one request and a response that contains `marker`.
 
-    Raises BenchError when the server does not keep them all.
+    Raises BenchError if the server does not keep all of them open.
     """
     with ExitStack() as stack:
         opened: list[socket.socket] = []
@@ -143,9 +143,9 @@ def _expect(client: socket.socket, marker: bytes, number: int) -> None:
         try:
             more = client.recv(65536)
         except OSError as error:
-            raise BenchError(f"no answer on idle connection {number}: {error}") from error
+            raise BenchError(f"no response on idle connection {number}: {error}") from error
         if not more:
-            raise BenchError(f"idle connection {number} was closed without an answer")
+            raise BenchError(f"idle connection {number} was closed without a response")
         data += more
 
 
@@ -160,7 +160,7 @@ def _parse(text: str, program: str) -> dict[str, Any]:
     match = _RESULT.search(text)
     if match is None:
         last: Iterable[str] = text.strip().splitlines()[-1:] or ["nothing"]
-        raise BenchError(f"{program} has no result, but: {' '.join(last)}")
+        raise BenchError(f"{program} printed no result, but: {' '.join(last)}")
     return json.loads(match[1])  # type: ignore[no-any-return]
 
 
@@ -171,5 +171,5 @@ def _run(command: list[str], processor: int | None, timeout: float) -> str:
             [*pinned, *command], capture_output=True, text=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
-        raise BenchError(f"{command[0]} has not ended after {timeout:.0f} s") from None
+        raise BenchError(f"{command[0]} did not end within {timeout:.0f} s") from None
     return done.stdout + done.stderr

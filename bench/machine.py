@@ -1,4 +1,4 @@
-"""What a result was measured on: the machine, its kernel, and the commit. Only reads."""
+"""Describes the machine, its kernel and the commit of a measurement. Only reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.install import PROJECT
 
 
 def machine() -> dict[str, Any]:
-    """The facts that a reader needs to judge a number by, and none that name the machine."""
+    """Return the facts that help to interpret a number, and none that identify the machine."""
     info = _read("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.*)$", info, re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
@@ -33,7 +33,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """The commit that is measured, and whether the working tree differs from it."""
+    """Return the commit, and whether the working tree differs from it."""
     number = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "csrc", "tools")
     return {"commit": number or "unknown", "modified": bool(changed)}

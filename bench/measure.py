@@ -1,7 +1,7 @@
-"""One measurement: start a server, verify its answers, warm it up, load it, read what it used.
+"""One measurement: start a server, verify its responses, warm it up, load it, and read its usage.
 
-Never keeps a server between two measurements, so the spread over the rounds has in it what differs
-from one start to the next.
+Never uses a server for two measurements, so the spread over the rounds includes the differences
+between starts.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from bench.scenarios import Scenario
     from bench.servers import Server
 
-# Requests on one connection that are verified, at least: one alone says nothing about framing.
+# The least number of verified requests on a connection. One request cannot show wrong framing.
 _VERIFIED_LEAST = 3
 _STRACE_LINE = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long each part of a measurement takes, in seconds, and how often all is repeated."""
+    """The seconds of each part of a measurement, and the number of rounds."""
 
     duration: float = 3.0
     warmup: float = 1.0
@@ -44,7 +44,7 @@ class Settings:
 
 
 def command_of(server: Server, interpreter: Interpreter, names: dict[str, str]) -> list[str]:
-    """The words that start it, with `names` filled in."""
+    """Return the command that starts the server, with `names` filled in."""
     interpreter = install.interpreter_of(server, interpreter)
     known = {
         "python": str(interpreter.python),
@@ -66,7 +66,7 @@ def running(
     threads: int,
     environ: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[ServerProcess]:
-    """The server with this application on a free port, which finds `environ`. Raises BenchError."""
+    """Run a server with this application and `environ` on a free port. Raises BenchError."""
     module, _, attribute = application.partition(":")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
@@ -99,9 +99,9 @@ def measure(
     environ: Mapping[str, str] = MappingProxyType({}),
     system_calls: bool = False,
 ) -> dict[str, Any]:
-    """The numbers of results.METRICS that this scenario gives, with the facts that belong to them.
+    """Return the numbers of results.METRICS that this scenario has, and facts about the responses.
 
-    Raises BenchError with the reason where nothing that was measured can be believed.
+    Raises BenchError with the reason if the measurement is void.
     """
     application, threads = scenario.application, scenario.threads
     with running(server, interpreter, application, threads, environ) as process:
@@ -149,15 +149,16 @@ def _closed_loop(
 
 
 def check_bytes(seen: load.Load, verified: verify.Verified, scenario: Scenario) -> None:
-    """Under load no client reads the answers, but their size must be that of the right ones.
+    """Raises BenchError if the bytes under load do not fit the size of the correct responses.
 
-    Those that were on their way at the end are bytes without a request. Raises BenchError.
+    Under load, no client reads the responses. Those that arrive at the end are bytes without a
+    counted request.
     """
     mean = seen.bytes / seen.requests
     on_their_way = scenario.connections * scenario.pipeline / seen.requests
     if abs(mean - verified.size) > verified.size * (0.02 + on_their_way):
         raise BenchError(
-            f"{mean:.0f} bytes for each request under load, but right answers have "
+            f"{mean:.0f} bytes for each request under load, but correct responses have "
             f"{verified.size:.0f}"
         )
 
@@ -205,7 +206,7 @@ def _numbers(seen: load.Load, cpu: float) -> dict[str, Any]:
 
 
 class _CpuTime:
-    """The CPU seconds of all processes of a server during the `with`. Raises BenchError."""
+    """Measures the CPU seconds of all processes of a server in a `with`. Raises BenchError."""
 
     def __init__(self, process: ServerProcess) -> None:
         self._process = process
@@ -221,17 +222,17 @@ class _CpuTime:
         self._process.check_alive()
         after = self._process.cpu_seconds()
         if self._before.keys() - after.keys():
-            raise BenchError("a process of the server has ended under load")
+            raise BenchError("a process of the server ended under load")
         self.seconds = sum(after.values()) - sum(self._before.values())
 
 
 def _system_calls(
     process: ServerProcess, scenario: Scenario, file: str, processor: int | None
 ) -> dict[str, float]:
-    """How often each system call is made for one request, while strace counts.
+    """Return the number of system calls for one request, by name, counted by strace.
 
-    strace makes the server slow, so more connections are ready at a time than without it: the calls
-    that wait for events may be fewer than they would be.
+    strace slows the server down, so more connections are ready at a time. The server may then need
+    fewer calls that wait for events.
     """
     with tempfile.NamedTemporaryFile(prefix="bench-strace-") as output:
         pids = [word for pid in process.pids() for word in ("-p", str(pid))]
@@ -253,19 +254,19 @@ def _system_calls(
 
 
 def parse_strace(text: str) -> dict[str, int]:
-    """The counts of `strace -c`, by the name of the system call."""
+    """Return the counts of `strace -c`, by the name of the system call."""
     return {name: int(count) for count, name in _STRACE_LINE.findall(text) if name != "total"}
 
 
 def _wait_until_attached(tracer: subprocess.Popen[str], process: ServerProcess) -> None:
-    """Until each thread has a tracer. Raises BenchError where that is not allowed."""
+    """Wait until strace traces each thread. Raises BenchError if the system does not allow it."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         if tracer.poll() is not None:
             said = (tracer.stderr.read() if tracer.stderr else "").strip().splitlines()
-            raise BenchError(f"strace has ended: {(said or ['no reason given'])[0]}")
+            raise BenchError(f"strace ended: {(said or ['no reason given'])[0]}")
         tasks = [task for pid in process.pids() for task in Path(f"/proc/{pid}/task").iterdir()]
         if all("\nTracerPid:\t0\n" not in (task / "status").read_text() for task in tasks):
             return
         time.sleep(0.01)
-    raise BenchError("strace does not attach to all threads")
+    raise BenchError("strace could not attach to all threads")

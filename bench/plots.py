@@ -1,6 +1,6 @@
-"""The plots of a report, by matplotlib; the same results give the same bytes.
+"""Draws the plots of a report with matplotlib. The same results give the same bytes.
 
-Never decides what is in a report: `report` names the plots it wants.
+Never decides which plots a report has: `report` does.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _COLOURS = {"picowsgi": "#c2410c", "peer": "#475569", "limit": "#b6c2d1"}
 _MARKS = "oshD^vP*X<>pd"
 _PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
-#: How many peers a plot with many scenarios has room for.
+#: The most peers that fit in a plot with many scenarios.
 _PEERS_MOST = 8
 
 
 def render(draw: Callable[[Figure], None], size: tuple[float, float]) -> dict[str, bytes]:
-    """What `draw` has drawn, as the bytes of a file by its suffix."""
+    """Return the drawing of `draw` as the bytes of a file, by its suffix."""
     with mpl.rc_context(
         {
             "svg.hashsalt": "bench",
@@ -45,7 +45,7 @@ def render(draw: Callable[[Figure], None], size: tuple[float, float]) -> dict[st
 
 
 def bars(results: Results, scenario: str, metric: str) -> dict[str, bytes]:
-    """One metric of all servers in one scenario, the best first, with what the rounds spread."""
+    """Draw a metric of all servers in a scenario, the best first, with the spread of the rounds."""
     what, unit, divisor = METRICS[metric]
     rows: list[tuple[Summary, str]] = []
     for server in results.servers:
@@ -84,7 +84,7 @@ def bars(results: Results, scenario: str, metric: str) -> dict[str, bytes]:
 
 
 def overview(results: Results, scenarios: Sequence[str], server: str) -> dict[str, bytes]:
-    """The CPU time of the fastest peers in every scenario, as multiples of the server's."""
+    """Draw the CPU time of the fastest peers in each scenario, as multiples of that of `server`."""
     peers = _fastest(results, scenarios)
 
     def draw(figure: Figure) -> None:
@@ -116,7 +116,7 @@ def overview(results: Results, scenarios: Sequence[str], server: str) -> dict[st
 
 
 def latencies(results: Results, scenario: str) -> dict[str, bytes]:
-    """The percentiles of latency of all servers in one scenario."""
+    """Draw the percentiles of latency of all servers in a scenario."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -160,7 +160,7 @@ def _log_latency(axes: Axes) -> None:
 
 
 def _fastest(results: Results, scenarios: Sequence[str]) -> list[str]:
-    """The peers that are nearest to the best, over all scenarios that they have a result in."""
+    """Return the peers that are nearest to the best, over all scenarios with a result of them."""
     distances: dict[str, list[float]] = {}
     for scenario in scenarios:
         best = results.best(scenario, "cpu", results.peers())

@@ -1,4 +1,4 @@
-"""A server's processes: started on one processor, and what Linux reports of them all (proc(5)).
+"""Starts the processes of a server on one processor, and reads their usage from Linux (proc(5)).
 
 Never sends a request.
 """
@@ -24,12 +24,12 @@ _LOOK = 0.01
 
 
 class BenchError(Exception):
-    """Why something could not be measured, in words for the report."""
+    """The reason why something could not be measured, for the report."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes, summed over the processes: `proportional` shares what is shared among its users."""
+    """Bytes of all processes. `proportional` counts shared memory in proportion (PSS)."""
 
     resident: int
     proportional: int
@@ -37,7 +37,7 @@ class Memory:
 
 
 class ServerProcess:
-    """A started server and all its descendants."""
+    """A running server and its child processes."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self.port = port
@@ -45,7 +45,7 @@ class ServerProcess:
         self._log = log
 
     def pids(self) -> list[int]:
-        """The process and its descendants, in the order of their birth."""
+        """Return the process and all processes that it started, in their order."""
         parents = dict(_parents())
         found = [self._process.pid]
         for pid in found:
@@ -53,9 +53,9 @@ class ServerProcess:
         return found
 
     def cpu_seconds(self) -> dict[int, float]:
-        """The CPU time of each process so far, with that of threads that have ended.
+        """Return the CPU time of each process, including threads that have ended.
 
-        To the nanosecond: from the process's CPU clock (clock_getcpuclockid(3)).
+        The CPU clock of a process counts nanoseconds (clock_getcpuclockid(3)).
         """
         seconds = {}
         for pid in self.pids():
@@ -66,7 +66,7 @@ class ServerProcess:
         return seconds
 
     def memory(self) -> Memory:
-        """What all processes hold now, and the sum of their peaks."""
+        """Return the current memory of all processes, and the sum of their peaks."""
         sums = {"Rss": 0, "Pss": 0, "VmHWM": 0}
         for pid in self.pids():
             for name in ("smaps_rollup", "status"):
@@ -81,7 +81,7 @@ class ServerProcess:
         return Memory(sums["Rss"], sums["Pss"], sums["VmHWM"])
 
     def settled_memory(self, timeout: float = 3.0) -> Memory:
-        """What they hold when that has not changed by 1 % for half a second."""
+        """Return the memory when it has changed by at most 1 % in half a second."""
         deadline = time.monotonic() + timeout
         before = self.memory()
         while True:
@@ -95,18 +95,18 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        """The end of what it has written."""
+        """The end of its output."""
         return self._log.read_text(encoding="utf-8", errors="replace")[-2000:].strip()
 
     def check_alive(self) -> None:
-        """Raises BenchError when it has ended."""
+        """Raises BenchError if the server has ended."""
         status = self._process.poll()
         if status is not None:
             last = self.log.splitlines()[-1:] or ["nothing in its log"]
             raise BenchError(f"the server has ended with status {status}: {last[0]}")
 
     def wait_until_it_listens(self) -> None:
-        """Raises BenchError when it does not within START_TIMEOUT."""
+        """Raises BenchError if the server does not listen within START_TIMEOUT."""
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             self.check_alive()
@@ -116,10 +116,10 @@ class ServerProcess:
                 time.sleep(_LOOK)
             else:
                 return
-        raise BenchError(f"the server does not listen after {START_TIMEOUT:g} s")
+        raise BenchError(f"the server did not listen within {START_TIMEOUT:g} s")
 
     def stop(self) -> None:
-        """End all of its processes."""
+        """End all processes of the server."""
         pids = self.pids()
         self._process.terminate()
         try:
@@ -141,9 +141,9 @@ def started(
     processor: int | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[ServerProcess]:
-    """Run a server for the length of the `with`, on one processor where one is given.
+    """Run a server during a `with`, on one processor if one is given.
 
-    Raises BenchError when it does not come up.
+    Raises BenchError if it does not start.
     """
     with tempfile.NamedTemporaryFile(prefix="bench-server-") as log:
         pinned = ["taskset", "--cpu-list", str(processor)] if processor is not None else []
@@ -165,16 +165,16 @@ def started(
 
 
 def _clean_environ() -> dict[str, str]:
-    """This environment without what would change how a Python or a server behaves."""
+    """Return the environment without variables that change the behaviour of Python or a server."""
     prefixes = ("PYTHON", "PICOWSGI_", "GUNICORN_", "GRANIAN_", "UWSGI_", "WEB_CONCURRENCY")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def free_port() -> int:
-    """A free port, below those that the system gives to others automatically (ip(7)).
+    """Return a free port, below those that the system assigns automatically (ip(7)).
 
-    One of those could be another's by the time a slow server is ready for it.
+    Another program could get one of those before a slow server uses it.
     """
     while True:
         port = random.randrange(15_000, 32_000)  # noqa: S311
@@ -187,13 +187,13 @@ def free_port() -> int:
 
 
 def processors() -> tuple[int | None, int | None]:
-    """One processor for the server and one for the load, where there are two."""
+    """Return a processor for the server and one for the load, or None if there is only one."""
     allowed = sorted(os.sched_getaffinity(0))
     return (allowed[0], allowed[1]) if len(allowed) > 1 else (None, None)
 
 
 def allow_descriptors() -> int:
-    """Raise the limit of open files as far as it goes; returns it. Children inherit it."""
+    """Raise the limit of open files as far as possible, and return it. Children inherit it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = min(most, 1 << 16) if most != resource.RLIM_INFINITY else 1 << 16
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -201,7 +201,7 @@ def allow_descriptors() -> int:
 
 
 def _stat(pid: int | str) -> list[str]:
-    """The fields of /proc/PID/stat after the command's name."""
+    """Return the fields of /proc/PID/stat after the name of the command."""
     return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()
 
 

@@ -1,6 +1,6 @@
-"""Puts results into the documentation: what is between two marks is made of the results files.
+"""Updates the sections of the documentation that show results. Never measures.
 
-A mark is `<!-- bench: NAME -->`, and its section goes to `<!-- bench: end -->`. Never measures.
+A section begins with the mark `<!-- bench: NAME -->` and ends with `<!-- bench: end -->`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.targets import TARGETS, judge
 
 HOME = Path("docs/benchmarks")
 PAGES = (Path("README.md"), Path("docs/benchmarks.md"))
-#: The scenarios of the short table, and the other servers in it, if they were measured.
+#: The scenarios and the other servers of the short table, if they were measured.
 _SCENARIOS = (
     *("hello", "fields", "varied", "close", "pipelined", "post_1k", "post_1m"),
     *("response_1m", "file_10m", "stream", "flask", "django"),
@@ -28,10 +28,10 @@ _SECTION = re.compile(r"(<!-- bench: ([a-z]+) -->\n).*?(<!-- bench: end -->)", r
 
 
 def publish(files: Sequence[Path], root: Path) -> list[Path]:
-    """Copy results, of one Python each, below `root`, and draw and write what is made of them.
+    """Copy the results below `root`, draw the plots, and update the pages. Return the new files.
 
-    The first ones are those of the plots and of what has room for one Python alone. Raises
-    BenchError where a page has a mark that there is nothing for.
+    Each file has the results of another Python. Tables and plots of one Python show the first file.
+    Raises BenchError if a page has an unknown mark.
     """
     from bench import plots  # slow to import
 
@@ -63,18 +63,18 @@ def publish(files: Sequence[Path], root: Path) -> list[Path]:
 
 
 def published(root: Path) -> list[Results]:
-    """Return the results that are in the documentation below `root`, in the order of publish."""
+    """Return the results in the documentation below `root`, in the order of `publish`."""
     files = (root / HOME).glob("python*.json")
     return [Results.read(file) for file in sorted(files, key=lambda file: (len(file.name), file))]
 
 
 def fill(text: str, found: Sequence[Results]) -> str:
-    """Return a page with its sections made of the results."""
+    """Return a page with new sections from these results."""
     made = sections(found)
 
     def section(match: re.Match[str]) -> str:
         if match[2] not in made:
-            raise BenchError(f"there is nothing for the mark {match[2]!r}, only {', '.join(made)}")
+            raise BenchError(f"unknown mark {match[2]!r}: expected one of {', '.join(made)}")
         return f"{match[1]}\n{made[match[2]]}\n{match[3]}"
 
     return _SECTION.sub(section, text)
@@ -98,13 +98,13 @@ def _facts(results: Results) -> list[str]:
 
 
 def _ratios(results: Results) -> Table:
-    """picowsgi's CPU time to each of the others'."""
+    """Return the ratios of picowsgi's CPU time to that of each other server."""
     others = [name for name in _OTHERS if name in results.servers]
     rows = []
     for scenario in _SCENARIOS:
         ratios = [results.ratio(scenario, "cpu", report.OURS, other) for other in others]
         if any(ratios):
-            title = SCENARIOS[scenario].title  # the words of today, for results of any age
+            title = SCENARIOS[scenario].title  # the current title, also for old results
             rows.append([title, *("" if one is None else f"{one.median:.2f}" for one in ratios)])
     header = [
         f"{name} {results.data['servers'][name].get('version') or ''}".strip() for name in others

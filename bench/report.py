@@ -1,6 +1,6 @@
-"""The report of a results file: Markdown, plots as SVG and PNG, and one HTML page.
+"""Writes the report of a results file: Markdown, plots as SVG and PNG, and one HTML page.
 
-Never measures, and takes nothing but from the results.
+Never measures. Everything in the report comes from the results file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ the time when it could be sent. The other latencies are those of a closed loop, 
 
 
 def write(results: Results, folder: Path) -> list[Path]:
-    """Write report.md, report.html and plots/ into the folder; returns the two reports."""
+    """Write report.md, report.html and plots/ into the folder. Return the first two paths."""
     from bench import plots  # slow to import, and not needed for `--targets`
 
     drawn: dict[str, dict[str, bytes]] = {}
@@ -94,7 +94,7 @@ def write(results: Results, folder: Path) -> list[Path]:
 
 
 def targets_text(results: Results) -> str:
-    """The table of the targets alone, as Markdown."""
+    """Return only the table of the targets, as Markdown."""
     return document.markdown([_targets_table(results)]).rstrip()
 
 
@@ -108,7 +108,7 @@ def _head(results: Results) -> list[Block]:
 
 
 def facts(results: Results) -> list[str]:
-    """What was measured where and when, as the items of a list."""
+    """Return what was measured, where and when, as the items of a list."""
     data = results.data
     machine, settings, python = data["machine"], data["settings"], data["python"]
     rounds = max((run["round"] for run in data["runs"]), default=0)
@@ -185,7 +185,7 @@ def _target_row(outcome: Outcome) -> list[str]:
 
 
 def matrix(results: Results, scenarios: list[str]) -> Table:
-    """CPU time of every server in every scenario."""
+    """Return the table of the CPU time of every server in every scenario."""
     rows = []
     for scenario in scenarios:
         cells = [_value(results.summary(scenario, name, "cpu"), "cpu") for name in results.servers]
@@ -203,7 +203,7 @@ def _value(found: Summary | None, metric: str) -> str:
 
 
 def _metrics(results: Results, scenario: str) -> list[str]:
-    """Those of a scenario's table; the servers are ordered by the first one."""
+    """Return the metrics of a scenario's table. The first one decides the order of the servers."""
     kind = results.load(scenario)
     if kind == "idle":
         return ["memory_idle", "memory_start", "memory_end"]
@@ -211,14 +211,14 @@ def _metrics(results: Results, scenario: str) -> list[str]:
         return ["p50", "p90", "p99", "p99.9", "max", "cpu"]
     if results.threads(scenario) == 1:
         return ["cpu", "rate", "p50", "p99", "memory_peak"]
-    # What an application that waits is served by is threads; CPU time says little of that.
+    # If the application waits, the number of threads matters more than the CPU time.
     shares = [results.summary(scenario, server, "share") for server in results.servers]
     share = ["share"] if any(shares) else []
     return ["rate", *share, "cpu", "p50", "p99", "memory_peak"]
 
 
 def _load(results: Results, scenario: str) -> list[Block]:
-    """How a scenario with threads is loaded, and what it could reach."""
+    """Describe the load of a scenario with threads, and the best possible result."""
     threads = results.threads(scenario)
     if threads == 1:
         return []

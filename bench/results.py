@@ -1,7 +1,6 @@
-"""The results file: what it holds, how it is written so that an interruption loses nothing, and
-what follows from its numbers.
+"""Reads and writes the results file, and computes medians and ratios from it.
 
-Never measures: reports, comparisons and targets are all made from this.
+Never measures. Reports, comparisons and targets use only this file.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from bench.process import BenchError
 
 FORMAT = 1
 
-#: The numbers of a run, by name: what each is, its unit, and how a report divides it to read well.
+#: The numbers of a run, by name: description, unit, and the divisor for that unit.
 METRICS: dict[str, tuple[str, str, float]] = {
     "cpu": ("CPU time for one request", "µs", 1),
     "rate": ("requests a second", "/s", 1),
@@ -33,13 +32,13 @@ METRICS: dict[str, tuple[str, str, float]] = {
     "memory_peak": ("greatest memory", "MiB", 1 << 20),
     "memory_idle": ("memory for one idle connection", "KiB", 1 << 10),
 }
-#: The only ones where more is better.
+#: The metrics for which more is better. For all others, less is better.
 MORE_IS_BETTER = frozenset({"rate", "share"})
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Of several rounds: the median, and half the distance of the extremes as part of it."""
+    """The median of several rounds, and half the distance of the extremes as part of the median."""
 
     median: float
     spread: float
@@ -47,7 +46,7 @@ class Summary:
 
 
 def summary(values: Iterable[float]) -> Summary:
-    """Raises ValueError where there is none."""
+    """Return the summary of these values. Raises ValueError if there are none."""
     ordered = sorted(values)
     if not ordered:
         raise ValueError("no values")
@@ -57,14 +56,14 @@ def summary(values: Iterable[float]) -> Summary:
 
 
 class Results:
-    """One results file. `data` is the JSON: see bench/README.md for its members."""
+    """One results file. `data` is its JSON. bench/README.md describes the members."""
 
     def __init__(self, data: dict[str, Any]) -> None:
         self.data = data
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Raises BenchError where it is not a results file."""
+        """Read a results file. Raises BenchError if it is none."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -74,7 +73,7 @@ class Results:
         return cls(data)
 
     def write(self, path: Path) -> None:
-        """Write the file at once: a reader finds the old or the new one whole."""
+        """Replace the file in one step, so a reader always finds a complete file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         partial.write_text(json.dumps(self.data, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -82,7 +81,7 @@ class Results:
 
     @property
     def scenarios(self) -> list[str]:
-        """Those that have a run or a void, in the order of the table."""
+        """The scenarios with a result or a void one, in the order of the table."""
         seen = {run["scenario"] for run in self.data["runs"] + self.data["voids"]}
         return [name for name in self.data["scenarios"] if name in seen]
 
@@ -95,17 +94,17 @@ class Results:
         return kind
 
     def load(self, scenario: str) -> str:
-        """How this scenario was loaded: its `kind`."""
+        """Return the kind of load: closed, rate or idle."""
         kind: str = self.data["scenarios"][scenario]["kind"]
         return kind
 
     def threads(self, scenario: str) -> int:
-        """How many the servers were given that take a number of threads."""
+        """Return the number of threads that servers with an option for threads got."""
         threads: int = self.data["scenarios"][scenario]["threads"]
         return threads
 
     def void(self, scenario: str, server: str) -> str | None:
-        """Why this server has no result in this scenario."""
+        """Return the reason why the results of a server in a scenario are void, or None."""
         for void in self.data["voids"]:
             if (void["scenario"], void["server"]) == (scenario, server):
                 reason: str = void["reason"]
@@ -113,7 +112,7 @@ class Results:
         return None
 
     def values(self, scenario: str, server: str, metric: str) -> dict[int, float]:
-        """By round. Empty where a run was void: a wrong answer makes the others doubtful too."""
+        """Return the values by round. There are none if any round was void."""
         if self.void(scenario, server) is not None:
             return {}
         return {
@@ -127,13 +126,13 @@ class Results:
         return summary(values.values()) if values else None
 
     def ratio(self, scenario: str, metric: str, server: str, other: str) -> Summary | None:
-        """Of `server` to `other`: computed within each round, then the median of those."""
+        """Return the ratio of `server` to `other`, computed within each round."""
         ours, theirs = (self.values(scenario, name, metric) for name in (server, other))
         ratios = [ours[number] / theirs[number] for number in ours if theirs.get(number)]
         return summary(ratios) if ratios else None
 
     def best(self, scenario: str, metric: str, servers: Iterable[str]) -> str | None:
-        """The one of these with the best median."""
+        """Return the server with the best median, or None."""
         medians = {
             name: found.median
             for name in servers

@@ -1,7 +1,7 @@
-"""The whole run: all rounds of all scenarios on all servers, written down after each measurement.
+"""Runs all rounds of all scenarios on all servers, and writes the file after each measurement.
 
-Rounds are outermost and servers innermost: what is compared is measured within seconds, and a run
-that is interrupted has whole rounds of everything.
+A round measures a scenario on all servers before the next scenario. So the numbers to compare are
+measured within seconds, and an interrupted run has complete rounds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.servers import Server
 
 
 class Progress:
-    """One line that is written over in a terminal, a line for each measurement elsewhere."""
+    """Shows the progress: one changing line in a terminal, or else a line for each measurement."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -34,7 +34,7 @@ class Progress:
         self._terminal = sys.stderr.isatty()
 
     def step(self, what: str) -> None:
-        """This is measured now."""
+        """Show what is measured now."""
         left = "?"
         if self._done:
             seconds = (time.monotonic() - self._begin) / self._done * (self._total - self._done)
@@ -48,11 +48,11 @@ class Progress:
         self._done += 1
 
     def skip(self) -> None:
-        """This is not measured, and takes no time."""
+        """Count one measurement less, because it is skipped."""
         self._total -= 1
 
     def say(self, text: str) -> None:
-        """Something else that the user should know."""
+        """Print a message for the user."""
         sys.stderr.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
         sys.stderr.flush()
 
@@ -65,7 +65,7 @@ def new_results(
     missing: dict[str, str],
     left_out: dict[str, str],
 ) -> Results:
-    """What is known before anything is measured."""
+    """Return the results before the first measurement."""
     installed = install.versions(interpreter)
     tools = install.tool_versions()
     server_processor, load_processor = processors()
@@ -127,10 +127,10 @@ def run(
     missing: dict[str, str],
     left_out: dict[str, str] | None = None,
 ) -> Results:
-    """Measure all and write `output`, but the servers that are `missing` and the scenarios that are
-    `left_out`, for the reasons given there.
+    """Measure all scenarios on all servers, and write `output`.
 
-    KeyboardInterrupt leaves in `output` what has been measured. Raises BenchError.
+    `missing` and `left_out` have the reasons for servers and scenarios that are not measured. After
+    KeyboardInterrupt, `output` has the results so far. Raises BenchError if no server is left.
     """
     results = new_results(interpreter, servers, scenarios, settings, missing, dict(left_out or {}))
     there = [server for server in servers if server.name not in missing]
@@ -153,7 +153,7 @@ def run(
 
 @dataclass
 class _Run:
-    """A run under way."""
+    """The state of a run."""
 
     interpreter: Interpreter
     settings: Settings
@@ -162,9 +162,9 @@ class _Run:
     progress: Progress
 
     def measure_row(self, number: int, scenario: Scenario, servers: Sequence[Server]) -> None:
-        """One scenario on these servers, with the service that it needs.
+        """Measure one scenario on these servers, with the service that it needs.
 
-        Where that does not start, the scenario is left out from now on.
+        If the service does not start, all later rounds leave the scenario out, too.
         """
         with ExitStack() as stack:
             environ = self._start_service(scenario, stack)
@@ -175,7 +175,7 @@ class _Run:
                     self._measure(number, scenario, server, environ)
 
     def _start_service(self, scenario: Scenario, stack: ExitStack) -> dict[str, str] | None:
-        """What the application finds in its environment; None: the scenario is left out."""
+        """Return the environment of the application, or None if the scenario is left out."""
         left_out = self.results.data["left_out"]
         if scenario.name in left_out:
             return None
@@ -214,12 +214,12 @@ class _Run:
 
 
 def _that_can_run(scenario: Scenario, servers: Sequence[Server]) -> list[Server]:
-    """A limit runs no application."""
+    """Return the servers that can run the scenario. A limit can answer only some of them."""
     return [server for server in servers if server.kind != "limit" or scenario.limits]
 
 
 def rotated(servers: Sequence[Server], by: int) -> list[Server]:
-    """Another one comes first in each round, so that no place in the row is always the same's."""
+    """Return the servers in another order for each round, so that none always comes first."""
     at = by % len(servers)
     return [*servers[at:], *servers[:at]]
 

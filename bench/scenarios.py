@@ -1,7 +1,6 @@
-"""The scenarios: what is asked of which application, how, and what must come back.
+"""The scenarios: the application, the requests, the load, and the expected responses.
 
-The same bytes are used to verify an answer, to load a server and to count instructions. Never
-talks to a server.
+The same bytes verify a response, load a server and count instructions. Never connects to a server.
 """
 
 from __future__ import annotations
@@ -22,15 +21,19 @@ Kind = Literal["closed", "rate", "idle"]
 class Scenario:
     """One scenario.
 
-    `exchanges` makes the requests that are sent, one after the other and again from the first;
-    `proofs` more that are only verified. `connections` are open at a time, with `pipeline` requests
-    sent at once on each. The servers that need threads for it get `threads`. `wait` is for how many
-    seconds the application waits in a request, on average; 0: no wait, or an unknown time.
-    `service` is what the application needs beside it (`services.SERVICES`). `kind` says how it is
-    loaded: `closed`, each connection sends when it has its answer (wrk); `rate`, requests leave at
-    `rate` a second whether or not answers come; `idle`, connections are opened, ask once and wait.
-    `limits` says whether nginx and the core alone can answer it. `system_calls` says whether those
-    are counted, `memory` whether that is waited for to settle.
+    - `exchanges` returns the requests of the load, which are sent in turn, again and again.
+      `proofs` returns more requests, which are only verified.
+    - `connections` are open at a time, and the load sends `pipeline` requests at once on each.
+    - `threads` is the number of threads for servers that need them for this scenario.
+    - `wait` is the mean time in seconds that the application waits in a request; 0: none or
+      unknown.
+    - `service` is a service that the application needs (`services.SERVICES`).
+    - `kind` is the kind of load. `closed`: a connection sends its next request after the response
+      (wrk). `rate`: `rate` requests a second are sent, no matter when responses arrive. `idle`:
+      each connection sends one request, and then waits.
+    - `limits`: nginx and the core without Python can answer it, too.
+    - `system_calls`: the system calls are counted.
+    - `memory`: the memory is measured, after it has become stable.
     """
 
     name: str
@@ -51,7 +54,7 @@ class Scenario:
 
     @property
     def ideal(self) -> float:
-        """Requests a second if each thread did nothing but wait; 0: not known."""
+        """The requests a second if all threads only waited; 0: unknown."""
         return min(self.threads, self.connections) / self.wait if self.wait else 0.0
 
 
@@ -285,5 +288,5 @@ SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
 
 
 def samples(scenario: Scenario, most: int = 40) -> list[Exchange]:
-    """What is verified before a load: the proofs, and the first of what is sent."""
+    """Return the requests that are verified before a load: the proofs and the first of the load."""
     return [*scenario.proofs(), *islice(scenario.exchanges(), most)]

@@ -1,7 +1,7 @@
-"""The servers: one entry each, with the command that starts it and why it is that one.
+"""The servers: for each, the command that starts it, and the reasons for its options.
 
-Each gets one process that serves, its compiled parts where it has any, a backlog of 1024, and no
-access log. Never starts anything.
+Each server has one process that serves, its compiled parts if it has them, a backlog of 1024 and no
+access log. Never starts a server.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ Kind = Literal["picowsgi", "peer", "limit"]
 class Server:
     """How one server is installed and started.
 
-    `command` may hold `{python}` and `{bin}` (the venv's interpreter and its folder), `{cache}`
-    (what the harness has built), `{module}`, `{attribute}`, `{port}`, `{threads}` and `{scratch}`
-    (an empty folder of this start). `files` are written into that folder first, and may hold the
-    same. `requires` is what pip installs; a limit may need a `program` instead. The version in the
-    report is that of the first requirement. A `limit` runs no application: it answers hello alone.
-    `pypy`: it runs on PyPy, even if the others do not. `concurrency` says how it runs requests at
-    the same time where it does not do so on the threads that a scenario gives it.
+    - `command` may contain `{python}` and `{bin}` (the Python of the venv and its folder),
+      `{cache}` (the folder of compiled programs), `{module}`, `{attribute}`, `{port}`, `{threads}`
+      and `{scratch}` (an empty folder for this start).
+    - `files` are written into the scratch folder before. They may contain the same names.
+    - `requires` lists the packages for pip. The report shows the version of the first one. A limit
+      may need a `program` instead.
+    - A `limit` runs no application. It answers only the scenario hello.
+    - `pypy`: this server runs on PyPy, even if the others do not.
+    - `concurrency` says how the server runs requests at the same time, if it does not use the
+      threads of the scenario.
     """
 
     name: str
@@ -36,7 +39,7 @@ class Server:
     files: dict[str, str] = field(default_factory=dict)
 
 
-# Begins a program that is given to `python -c`.
+# The beginning of a program for `python -c`.
 _APP = "from {module} import {attribute} as app\n"
 
 
@@ -120,14 +123,14 @@ _ALL = (
             "fastpysgi.server.hook_sigint = 0\n"
             "fastpysgi.run(app, '127.0.0.1', {port}, loglevel=0)\n"
         ),
-        "one thread is all it has; its own C loop (libuv); no log; what is in its defaults",
+        "it has only one thread; its own C loop (libuv); no log; otherwise its defaults",
         ("fastpysgi",),
         concurrency="one thread",
     ),
     Server(
         "bjoern",
         _program("import bjoern\nbjoern.run(app, '127.0.0.1', {port}, listen_backlog=1024)\n"),
-        "one thread is all it has; it has no other options",
+        "it has only one thread, and no other options",
         ("bjoern",),
         concurrency="one thread",
     ),
@@ -139,8 +142,8 @@ _ALL = (
             "fastwsgi.server.tcp_nodelay = 1\n"
             "fastwsgi.run(app, '127.0.0.1', {port}, loglevel=0)\n"
         ),
-        "one thread is all it has; without tcp_nodelay it waits for delayed acknowledgements",
-        # It imports pkg_resources, which newer ones do not have.
+        "it has only one thread; without tcp_nodelay it waits for delayed acknowledgements",
+        # It imports pkg_resources, which newer versions of setuptools do not have.
         ("fastwsgi", "setuptools<81"),
         concurrency="one thread",
     ),
@@ -152,8 +155,8 @@ _ALL = (
             *("--runtime-threads", "1", "--blocking-threads", "{threads}", "--backlog", "16384"),
             *("--no-access-log", "--log-level", "error", "{module}:{attribute}"),
         ),
-        "one Rust thread for the network, threads for Python only where the application waits; "
-        "the backlog also bounds open requests, so it is 16384",
+        "one Rust thread for the network; threads for Python only if the application waits; "
+        "the backlog also limits open requests, so it is 16384",
         ("granian",),
     ),
     Server(
@@ -166,8 +169,8 @@ _ALL = (
             *("--buffer-size", "65536", "--die-on-term", "--single-interpreter"),
             *("--need-app", "--module", "{module}:{attribute}"),
         ),
-        "its HTTP router in front of one worker: its worker alone cannot keep connections alive "
-        "for more than one client",
+        "its HTTP router in front of one worker, because the worker itself can keep only one "
+        "connection alive",
         ("uWSGI",),
     ),
     Server(
@@ -180,13 +183,13 @@ _ALL = (
     Server(
         "gunicorn_gthread",
         _gunicorn("gthread", "--threads", "{threads}", "--http-parser", "python"),
-        "keeps connections alive; more threads only where the application waits",
+        "keeps connections alive; more threads only if the application waits",
         ("gunicorn",),
     ),
     Server(
         "gunicorn_gevent",
         _gunicorn("gevent", "--http-parser", "python"),
-        "keeps connections alive; one thread, and what waits switches",
+        "keeps connections alive; one thread, which changes to another greenlet at each wait",
         ("gunicorn", "gevent"),
         concurrency="one thread, greenlets",
     ),
@@ -203,7 +206,7 @@ _ALL = (
             *("--backlog", "1024", "--connection-limit", "16384", "--asyncore-use-poll"),
             "{module}:{attribute}",
         ),
-        "poll instead of select, or it ends at 1024 descriptors; more threads only where the "
+        "poll instead of select, which fails above 1024 descriptors; more threads only if the "
         "application waits",
         ("waitress",),
     ),
@@ -216,7 +219,7 @@ _ALL = (
             "server.keep_alive_conn_limit = 16384\n"
             "server.safe_start()\n"
         ),
-        "keeps more than 10 connections alive; more threads only where the application waits",
+        "keeps more than 10 connections alive; more threads only if the application waits",
         ("cheroot",),
     ),
     Server(
@@ -231,8 +234,8 @@ _ALL = (
             "listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)\n"
             "WSGIServer(listener, app, log=None).serve_forever()\n",
         ),
-        "patched, so that what waits switches; connections inherit TCP_NODELAY, without which it "
-        "waits for delayed acknowledgements; no request log",
+        "patched, so that it changes to another greenlet at each wait; connections inherit "
+        "TCP_NODELAY, without which it waits for delayed acknowledgements; no request log",
         ("gevent",),
         concurrency="one thread, greenlets",
     ),
@@ -246,7 +249,7 @@ _ALL = (
             "make_server('127.0.0.1', {port}, app, threaded=True,\n"
             "            request_handler=Silent).serve_forever()\n"
         ),
-        "Flask's development server: a thread for each connection, which it closes; no request log",
+        "Flask's development server: a thread for each connection; it closes connections; no log",
         ("werkzeug",),
         concurrency="a thread for each connection",
     ),

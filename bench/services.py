@@ -1,7 +1,7 @@
-"""What the applications of some scenarios need beside them: a database stand-in, and PostgreSQL.
+"""Starts services that the applications of some scenarios need: a stand-in, and PostgreSQL.
 
-A service runs while its scenario is measured, on the processor of the load, so that what it costs
-is not taken from the servers. Never measures.
+A service runs while its scenario is measured. It uses the processor of the load, and so takes no
+CPU time from the servers. Never measures.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from bench.servers import Server
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
-#: How long the stand-in waits before it answers.
+#: How long the stand-in waits before it responds.
 STAND_IN_MICROSECONDS = 1000
 
-#: What the application finds in its environment.
+#: Environment variables for the application.
 Environ = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Service:
-    """`start` runs it for the length of a `with`; `requires` is what the application imports.
+    """A service. `start` runs it during a `with`.
 
-    `programs` must be on the machine.
+    `requires` lists the packages of the application. `programs` must be installed.
     """
 
     start: Callable[[Say], AbstractContextManager[Environ]]
@@ -48,14 +48,14 @@ class Service:
 
 
 def running(name: str, say: Say) -> AbstractContextManager[Environ]:
-    """The service of this name for the length of a `with`; "": none. Raises BenchError."""
+    """Run the service of this name during a `with`; "": none. Raises BenchError."""
     return SERVICES[name].start(say) if name else nullcontext({})
 
 
 def prepare(
     interpreter: Interpreter, servers: Iterable[Server], scenarios: Iterable[Scenario], say: Say
 ) -> dict[str, str]:
-    """Install what the scenarios need. Returns why by the name of each that is left out."""
+    """Install what the scenarios need. Return the reasons, by the names of those left out."""
     found = [install.interpreter_of(server, interpreter) for server in servers]
     interpreters = list({each.venv: each for each in found}.values())
     left_out = {}
@@ -70,7 +70,7 @@ def prepare(
 
 
 def _install(service: Service, interpreters: Iterable[Interpreter], say: Say) -> None:
-    """Raises BenchError with what is missing."""
+    """Install the packages of a service. Raises BenchError if something is missing."""
     for program in service.programs:
         if not install.find_program(program):
             raise BenchError(f"{program} is missing: apt-get install {install.TOOLS[program]}")
@@ -79,7 +79,7 @@ def _install(service: Service, interpreters: Iterable[Interpreter], say: Say) ->
 
 
 def requirements(scenarios: Iterable[Scenario]) -> list[str]:
-    """The names of the distributions that the applications of these scenarios import."""
+    """Return the names of the distributions that the applications of these scenarios import."""
     names = [SERVICES[each.service].requires for each in scenarios if each.service]
     return list(dict.fromkeys(one.partition("[")[0] for found in names for one in found))
 
@@ -100,16 +100,16 @@ def _stand_in(say: Say) -> Iterator[Environ]:
 
 @contextmanager
 def _postgres(say: Say) -> Iterator[Environ]:
-    """A cluster of its own in a temporary folder, which listens on a unix socket there alone."""
+    """Run a PostgreSQL cluster in a temporary folder. It listens only on a unix socket there."""
     found = install.find_program("postgres")
     if found is None:
         raise BenchError("postgres is missing: apt-get install postgresql")
-    programs = Path(found).resolve().parent  # initdb and psql of the same version are beside it
+    programs = Path(found).resolve().parent  # initdb and psql are there, too
     owner = _not_root()
     with tempfile.TemporaryDirectory(prefix="bench-postgres-") as folder:
         if owner:
             os.chown(folder, owner["user"], owner["group"])
-        say("making a PostgreSQL cluster")
+        say("creating a PostgreSQL cluster")
         data = f"{folder}/data"
         _run(
             [
@@ -132,7 +132,7 @@ def _postgres(say: Say) -> Iterator[Environ]:
         def is_ready() -> bool:
             return _call([*psql, "SELECT 1"], folder, owner).returncode == 0
 
-        # SIGINT is its fast shutdown: it does not wait for clients.
+        # SIGINT is the fast shutdown of PostgreSQL: it does not wait for clients.
         with _process(command, folder, is_ready, owner, interrupt=True):
             _run([*psql, postgres_app.TABLE], folder, owner)
             yield {"BENCH_POSTGRES": f"host={folder} user=bench dbname=postgres"}
@@ -145,7 +145,7 @@ SERVICES: dict[str, Service] = {
 
 
 def _not_root() -> dict[str, Any]:
-    """How subprocess starts what refuses to run as root; empty where this is not root."""
+    """Return the arguments for subprocess that make root start a program as another user."""
     if os.geteuid() != 0:
         return {}
     for name in ("postgres", "nobody"):
@@ -166,7 +166,7 @@ def _process(
     *,
     interrupt: bool = False,
 ) -> Iterator[None]:
-    """Run a program for the length of the `with`. Raises BenchError where it does not get ready."""
+    """Run a program during a `with`. Raises BenchError if it does not become ready."""
     processor = processors()[1]
     pinned = ["taskset", "--cpu-list", str(processor)] if processor is not None else []
     with tempfile.TemporaryFile(prefix="bench-service-") as log:
@@ -215,7 +215,7 @@ def _stop(process: subprocess.Popen[bytes], *, interrupt: bool) -> None:
 
 
 def _environ() -> dict[str, str]:
-    """This environment without what would lead PostgreSQL elsewhere, and with English messages."""
+    """Return the environment without the settings of PostgreSQL, and with English messages."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     return {**kept, "LC_ALL": "C"}
 
@@ -229,7 +229,7 @@ def _call(
 
 
 def _run(command: Sequence[str], folder: str, owner: dict[str, Any]) -> None:
-    """Raises BenchError with what it has said where it fails."""
+    """Run a command. Raises BenchError with its output if it fails."""
     done = _call(command, folder, owner)
     if done.returncode:
         lines = (done.stderr + done.stdout).strip().splitlines() or ["no reason given"]

@@ -1,4 +1,4 @@
-"""What picowsgi is to reach: one entry each. Nothing here has been measured."""
+"""The targets of picowsgi. None of these numbers is a measurement."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ FASTEST = ("fastpysgi", "bjoern", "granian")
 
 @dataclass(frozen=True)
 class Target:
-    """picowsgi's `metric` in a scenario is to be at most `most` times the best one of `against`.
+    """`most` limits the ratio of picowsgi's `metric` to that of the best server in `against`.
 
-    Without `against`, of all peers.
+    Without `against`, all peers count.
     """
 
     scenario: str
@@ -47,7 +47,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a results file says of a target; `ratio` is None where it was not measured."""
+    """The result for a target. `ratio` is None if it was not measured."""
 
     target: Target
     against: str | None
@@ -60,7 +60,7 @@ class Outcome:
 
 
 def judge(results: Results, target: Target) -> Outcome:
-    """The target against the best of those that were measured."""
+    """Compare picowsgi with the best of the measured servers of a target."""
     measured = [name for name in target.against or results.peers() if name in results.servers]
     other = results.best(target.scenario, target.metric, measured)
     if other is None or target.server not in results.servers:

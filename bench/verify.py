@@ -1,7 +1,6 @@
-"""Asks a server and reads the answer strictly, over a socket of its own: what is wrong is not
-measured.
+"""Sends requests over a socket, and checks the responses strictly.
 
-Knows nothing of servers or scenarios beyond their exchanges.
+A server with wrong responses is not measured. Never depends on the server.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
 
 class WrongAnswerError(BenchError):
-    """What came back is not what the scenario says."""
+    """The response is not the one that the scenario expects."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One response; `size` is all its bytes, `keeps_alive` whether another may follow."""
+    """One response. `size` counts all bytes; `keeps_alive`: another response may follow."""
 
     status: int
     fields: tuple[tuple[str, str], ...]
@@ -37,7 +36,7 @@ class Answer:
 
 
 class Client:
-    """One connection. Raises WrongAnswerError for a response that is not HTTP/1, or ends early."""
+    """One connection. Raises WrongAnswerError if a response is not HTTP/1, or ends early."""
 
     def __init__(self, port: int) -> None:
         try:
@@ -61,7 +60,7 @@ class Client:
             raise WrongAnswerError(f"cannot send the request: {error}") from error
 
     def receive(self) -> Answer:
-        """Read one response, whole."""
+        """Read one complete response."""
         self._taken = 0
         status_line, *lines = self._until(b"\r\n\r\n").split(b"\r\n")
         match = _STATUS_LINE.fullmatch(status_line)
@@ -84,7 +83,7 @@ class Client:
         return Answer(int(match[2]), fields, content, framing, keeps_alive, self._taken)
 
     def check_nothing_follows(self) -> None:
-        """Raises WrongAnswerError when more has come than was read."""
+        """Raises WrongAnswerError if there are bytes after the response."""
         self._socket.setblocking(False)
         try:
             more = bytes(self._unread) or self._socket.recv(100)
@@ -99,7 +98,7 @@ class Client:
         try:
             data = self._socket.recv(1 << 20)
         except OSError as error:
-            raise WrongAnswerError(f"no whole answer: {error}") from error
+            raise WrongAnswerError(f"no complete response: {error}") from error
         self._unread += data
         return bool(data)
 
@@ -145,7 +144,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Verified:
-    """What a server's right answers were like; `size` is the mean of the bytes of one."""
+    """Facts about the correct responses of a server. `size` is the mean number of bytes."""
 
     size: float
     framing: str
@@ -153,9 +152,9 @@ class Verified:
 
 
 def verify(port: int, proofs: Iterable[Exchange], sent: list[Exchange], pipeline: int) -> Verified:
-    """Ask each exchange, on one connection while the server keeps it, and then as under load.
+    """Send each request, on one connection while the server keeps it open, and then as under load.
 
-    `pipeline` requests of `sent` go out at once, as the load will do it. Raises WrongAnswerError.
+    Like the load, this also sends `pipeline` requests of `sent` at once. Raises WrongAnswerError.
     """
     for exchange in proofs:
         with Client(port) as client:
@@ -170,8 +169,8 @@ def verify(port: int, proofs: Iterable[Exchange], sent: list[Exchange], pipeline
                 answers.append(check(exchange, client.receive()))
                 if b"\r\nConnection: close\r\n" in exchange.request and answers[-1].keeps_alive:
                     raise WrongAnswerError(
-                        "asked for `Connection: close`, it does not say that it closes, so the "
-                        "load would continue (RFC 9112, section 9.6)"
+                        "the response to `Connection: close` does not contain it, so the load "
+                        "would use the connection again (RFC 9112, section 9.6)"
                     )
                 if not answers[-1].keeps_alive:
                     break
@@ -187,7 +186,7 @@ def verify(port: int, proofs: Iterable[Exchange], sent: list[Exchange], pipeline
 
 
 def check(exchange: Exchange, answer: Answer) -> Answer:
-    """Raises WrongAnswerError unless it is the exchange's."""
+    """Return the response. Raises WrongAnswerError if it is not the expected one."""
     if answer.status != 200:
         raise WrongAnswerError(f"status {answer.status}, expected 200")
     if callable(exchange.content):
@@ -205,14 +204,14 @@ def check(exchange: Exchange, answer: Answer) -> Answer:
         )
     for name, value in exchange.fields:
         if _values(answer.fields, name.lower()) != [value]:
-            raise WrongAnswerError(f"expected the field {name}: {value}")
+            raise WrongAnswerError(f"expected the header {name}: {value}")
     return answer
 
 
 def _field(line: bytes) -> tuple[str, str]:
     name, colon, value = line.decode("latin-1").partition(":")
     if not colon or not name or name != name.strip():
-        raise WrongAnswerError(f"not a field: {line[:80]!r}")
+        raise WrongAnswerError(f"not a header: {line[:80]!r}")
     return name, value.strip()
 
 

@@ -1,6 +1,6 @@
-"""What cffi makes `picowsgi._core` of: csrc/api.h as its declarations, csrc/*.c as its sources.
+"""Describes `picowsgi._core` for cffi: csrc/api.h has the declarations, csrc/*.c are the sources.
 
-Never compiles anything. setup.py names this file to cffi, which runs it in the project's folder.
+Never compiles anything. setup.py names this file, and cffi runs it in the folder of the project.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Checks the order of the C files: each may know only those before it in csrc/order.txt.
+"""Checks the order of the C files: each may use only those before it in csrc/order.txt.
 
     python tools/c_order.py
 
-Two things are checked: what a file includes, and, with `nm`, what its compiled object needs of
-others. A file that calls a later one and declares the function itself is found by the second alone.
-Never changes a file.
+The first check reads the includes of a file. The second one reads with `nm` which symbols of other
+files the compiled object needs. Only the second check notices a file that declares a function of a
+later file itself. Never changes a file.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ ORDER = CSRC / "order.txt"
 
 _LINE = re.compile(r"^(\w+)(?: \(([\w ]+)\))?(?:\s+[^\s(].*)?$")
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
-#: The first column of `nm` is the address, which is blank where the symbol is another file's.
+#: The first column of `nm` is the address. It is blank if the symbol is in another file.
 _SYMBOL = re.compile(r"^([0-9a-fA-F]*)\s+(\w) (\w+)")
 
 
 @dataclass(frozen=True)
 class Order:
-    """The place of each header and each C file, by name, such as `conn.h`."""
+    """The positions of the headers and the C files, by name, such as `conn.h`."""
 
     places: dict[str, int]
-    #: The header that declares what a C file defines, if there is one.
+    #: The header of each C file, even if it does not exist.
     headers: dict[str, str]
 
 
 def read(text: str) -> Order:
-    """The order that the text of `order.txt` says. Raises ValueError."""
+    """Return the order in the text of `order.txt`. Raises ValueError if a line is wrong."""
     places: dict[str, int] = {}
     headers: dict[str, str] = {}
     for line in text.splitlines():
@@ -52,17 +52,17 @@ def read(text: str) -> Order:
         name, files = found.group(1), (found.group(2) or found.group(1)).split()
         for entry in (f"{name}.h", *(f"{file}.c" for file in files)):
             if entry in places:
-                raise ValueError(f"order.txt: {entry} stands there twice")
+                raise ValueError(f"order.txt: {entry} is listed twice")
             places[entry] = len(places)
         headers.update({f"{file}.c": f"{name}.h" for file in files})
     return Order(places, headers)
 
 
 def wrong_names(order: Order, folder: Path) -> list[str]:
-    """Files that the order lacks, and names in it without any file."""
+    """Return the files that are missing in the order, and the names in it without a file."""
     files = {path.name for path in folder.glob("*.[ch]")}
     unknown = sorted(files - {*order.places})
-    wrong = [f"{file}: csrc/order.txt has no place for it" for file in unknown]
+    wrong = [f"{file}: it is missing in csrc/order.txt" for file in unknown]
     for source, header in order.headers.items():
         alone = Path(source).stem == Path(header).stem
         if source not in files and not (alone and header in files):
@@ -71,7 +71,7 @@ def wrong_names(order: Order, folder: Path) -> list[str]:
 
 
 def wrong_includes(order: Order, folder: Path) -> list[str]:
-    """Includes of a header that comes later, and C files that do not include their own."""
+    """Return includes of later headers, and C files that do not include their own header."""
     wrong = []
     for name, place in order.places.items():
         path = folder / name
@@ -88,7 +88,7 @@ def wrong_includes(order: Order, folder: Path) -> list[str]:
 
 
 def symbols(printed: str) -> tuple[set[str], set[str]]:
-    """What an object defines for others, and what it needs, from what `nm` prints of it."""
+    """Return the symbols that an object defines and needs, from the output of `nm`."""
     defined, needed = set(), set()
     for line in printed.splitlines():
         found = _SYMBOL.match(line)
@@ -100,7 +100,7 @@ def symbols(printed: str) -> tuple[set[str], set[str]]:
 
 
 def wrong_symbols(order: Order, objects: dict[str, tuple[set[str], set[str]]]) -> list[str]:
-    """Functions and tables of a later file that an earlier one needs; objects by C file."""
+    """Return the symbols of later files that a file needs. `objects` has the symbols by C file."""
     home = {symbol: file for file, (defined, _) in objects.items() for symbol in defined}
     return [
         f"{file} needs {symbol} of {home[symbol]}, which comes after it"
@@ -111,7 +111,7 @@ def wrong_symbols(order: Order, objects: dict[str, tuple[set[str], set[str]]]) -
 
 
 def compiled(folder: Path, sources: list[str]) -> dict[str, tuple[set[str], set[str]]]:
-    """The symbols of each C file, compiled without inlining. Raises CalledProcessError."""
+    """Return the symbols of each C file, compiled without inlining. Raises CalledProcessError."""
     compiler = shlex.split(os.environ.get("CC", "cc"))
 
     def one(source: str) -> tuple[set[str], set[str]]:

@@ -1,8 +1,8 @@
-"""Checks the packages that are to be published, and builds the source package without a network.
+"""Checks the packages of a release, and builds the source package without a network.
 
     python tools/check_dist.py FOLDER [TAG]
 
-TAG is that of the release: v and the version. Never changes a file in FOLDER.
+TAG is the tag of the release: v and the version. Never changes a file in FOLDER.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ PROJECT = Path(__file__).resolve().parent.parent
 LICENCES = ["LICENSE", "csrc/vendor/picohttpparser/LICENSE"]
 SOURCES = ["csrc/vendor/picohttpparser/picohttpparser.c", "csrc/api.h", "tests/conftest.py"]
 TYPES = ["picowsgi/py.typed", "picowsgi/_core.pyi"]
-# The compiled module, by the tags that a wheel of it has.
+# The compiled module, by the tags of the wheel.
 MODULES = {
     "cp310-abi3-": "picowsgi/_core.abi3.so",
     "cp314-cp314t-": "picowsgi/_core.cpython-314t-*.so",
     "pp311-pypy311_pp73-": "picowsgi/_core.pypy311-pp73-*.so",
 }
-# The C library and the loader, under the names that glibc and musl give them.
+# The names of the C library and the loader, of glibc and musl.
 LIBRARIES = re.compile(r"libc\.so\.6|libc\.musl-\w+\.so\.1|libc\.so|ld-linux-[\w-]+\.so\.[12]")
 
 
 class PackageError(Exception):
-    """What is wrong with a package, and what was expected."""
+    """A package is wrong. The message says what was expected."""
 
 
 def version() -> str:
-    """Return the version, from the one place where it stands."""
+    """Return the version, from the only file that contains it."""
     text = (PROJECT / "src/picowsgi/__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     if not found:
@@ -54,16 +54,16 @@ def version() -> str:
 
 
 def check_tag(tag: str) -> None:
-    """The tag is that of the version, and the changelog has it."""
+    """Raises PackageError unless the tag is that of the version, which the changelog has."""
     if tag != f"v{version()}":
-        raise PackageError(f"tag {tag}: expected v{version()}, by src/picowsgi/__init__.py")
+        raise PackageError(f"tag {tag}: expected v{version()}, as in src/picowsgi/__init__.py")
     changes = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
     if not re.search(rf"^## {re.escape(version())}\b", changes, re.MULTILINE):
         raise PackageError(f"CHANGELOG.md: expected a section '## {version()}'")
 
 
 def check_wheel(wheel: Path) -> None:
-    """A wheel for CPython 3.10 and on, or without the GIL, or PyPy: typed, licensed, ours alone."""
+    """Raises PackageError unless the tags, types, licences and libraries of a wheel are correct."""
     tags = wheel.name.removeprefix(f"picowsgi-{version()}-")
     module = next((name for tag, name in MODULES.items() if tags.startswith(tag)), None)
     if module is None:
@@ -77,11 +77,11 @@ def check_wheel(wheel: Path) -> None:
     for name in sorted(made):
         for place in _places():
             if place in files[name]:
-                raise PackageError(f"{wheel.name}: {name} names {place.decode()}, a machine's own")
+                raise PackageError(f"{wheel.name}: {name} contains a local path, {place.decode()}")
     compiled = [name for name in made if name.endswith(".so")]
     if len(compiled) != 1 or not fnmatchcase(compiled[0], module):
-        raise PackageError(f"{wheel.name}: expected {module} alone, found {compiled}")
-    if "-macosx_" not in wheel.name:  # there delocate has looked, as auditwheel does elsewhere
+        raise PackageError(f"{wheel.name}: expected only {module}, found {compiled}")
+    if "-macosx_" not in wheel.name:  # on macOS, delocate has checked this
         _check_libraries(wheel, files[compiled[0]])
 
 
@@ -92,19 +92,19 @@ def _check_libraries(wheel: Path, library: bytes) -> None:
             continue
         for tag in section.iter_tags():
             if tag.entry.d_tag == "DT_NEEDED" and not LIBRARIES.fullmatch(tag.needed):
-                raise PackageError(f"{wheel.name}: expected no library but C's, found {tag.needed}")
+                raise PackageError(f"{wheel.name}: expected only the C library, found {tag.needed}")
             if tag.entry.d_tag in {"DT_RPATH", "DT_RUNPATH"}:
-                raise PackageError(f"{wheel.name}: expected no path to look for libraries in")
+                raise PackageError(f"{wheel.name}: expected no search path for libraries")
 
 
 def _places() -> list[bytes]:
-    """Folders of this machine, and of the containers that build wheels."""
+    """Return folders of this machine, and of the containers that build wheels."""
     folders = {str(PROJECT), str(Path.home()), tempfile.gettempdir(), sys.base_prefix, "/project"}
     return [os.fsencode(folder) for folder in sorted(folders - {"/", "/usr"})]
 
 
 def check_source(package: Path) -> None:
-    """It holds picohttpparser and the licences, and builds where nothing can be fetched."""
+    """Raises PackageError unless the source package is complete, and builds without a network."""
     root = f"picowsgi-{version()}"
     if package.name != f"{root}.tar.gz":
         raise PackageError(f"{package.name}: expected {root}.tar.gz")
@@ -118,7 +118,7 @@ def check_source(package: Path) -> None:
         if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0:
             command = [*alone, *command]
         else:
-            print("the system allows no separate network here: only pip is kept from fetching")
+            print("the system allows no separate network: only pip is kept from downloading")
         built = subprocess.run(
             command,
             env={**os.environ, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull},
@@ -138,7 +138,7 @@ def check_source(package: Path) -> None:
 def _expect(package: Path, files: Container[str], wanted: list[str]) -> None:
     for name in wanted:
         if name not in files:
-            raise PackageError(f"{package.name}: expected {name} in it")
+            raise PackageError(f"{package.name}: {name} is missing")
 
 
 def main() -> int:
@@ -155,7 +155,7 @@ def main() -> int:
     except PackageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{len(wheels)} wheels and the source package of {version()} are as they should be")
+    print(f"{len(wheels)} wheels and the source package of {version()} are correct")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Says what this machine lacks for building picowsgi, and how to get it.
+"""Prints what is missing on this machine to build picowsgi, and how to install it.
 
-Runs on any Python, 2.7 too, so that an old one gets an answer. Never installs anything.
+Runs on any Python, even 2.7, so that users of an old one see the message. Never installs anything.
 """
 # ruff: noqa: UP031, PTH110, PTH118
 
@@ -10,12 +10,12 @@ import sysconfig
 
 
 def missing():
-    """A line for each thing that is not there."""
+    """Return a line for each thing that is missing."""
     python, version = sys.executable, "%d.%d" % sys.version_info[:2]
     if sys.version_info < (3, 10):  # noqa: UP036
         return [
             "Python 3.10 or newer is needed, but %s is %s. "
-            "Name another one: make PYTHON=/path/to/python3.11" % (python, version)
+            "Choose another one: make PYTHON=/path/to/python3.11" % (python, version)
         ]
     from importlib.util import find_spec
     from shutil import which

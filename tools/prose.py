@@ -1,10 +1,10 @@
-"""Checks the sentences of the pages, with proselint and two rules of our own.
+"""Checks the sentences of the pages with proselint and two rules of our own.
 
     python tools/prose.py [FILE ...]
 
-Without files it checks README.md and its like, docs/ and bench/README.md. Code, commands, addresses
-and tables of the benchmark are not prose. Prints `file:line: rule: what is wrong`, and exits with
-1 where a sentence has to change. Never changes a file.
+Without arguments it checks the pages of the top folder, docs/ and bench/README.md. It skips code,
+commands, addresses, and tables of the benchmark. Prints `file:line: rule: what is wrong`, and exits
+with 1 if a sentence has to change. Never changes a file.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from typing import NamedTuple
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = ("*.md", "docs/*.md", "bench/*.md", "examples/*.md")
 
-#: Checks of proselint that are not for these pages, with the reason.
+#: Checks of proselint that these pages do not need, with the reason.
 OFF = {
     "typography.symbols.curly_quotes": "Markdown is typed with straight quotes, as commands are",
 }
-#: Names in which proselint sees words, with the reason.
+#: Names that proselint takes for words, with the reason.
 NAMES = {
     "waitress": "a WSGI server, and not a woman",
 }
-#: The longest sentence, in words. One idea needs no more.
+#: The longest sentence, in words.
 MOST_WORDS = 30
 
 _OPENING = re.compile(r"[^\w`]*((?:Who(?:m|se)?|What|Where)(?:ever)?)\b")
-# Its length is kept, so that a mark of its own stands for each piece of code.
+# A mark of the same length replaces each piece of code.
 _CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
 _ADDRESS = re.compile(r"(?<=\])\([^()\s]*\)|<[a-z]+://[^>\s]*>|\bhttps?://\S+")
 _END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[\w§])")
 
 
 class Problem(NamedTuple):
-    """What is wrong with a sentence."""
+    """A problem of a sentence."""
 
     path: str
     line: int
@@ -50,7 +50,7 @@ class Problem(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A paragraph, an item, a heading or a cell, without code; it begins in this line."""
+    """A paragraph, an item, a heading or a cell, without code, and its first line."""
 
     line: int
     text: str
@@ -58,7 +58,7 @@ class Block(NamedTuple):
 
 
 def blocks(markdown: str) -> Iterator[Block]:
-    """Yield the prose of a page, in its order."""
+    """Yield the prose of a page, in order."""
     text = re.sub(r"<!-- bench: .*?<!-- bench: end -->", _blank, markdown, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", _blank, text, flags=re.DOTALL)
     lines = text.split("\n")
@@ -123,7 +123,7 @@ def check_sentences(path: str, markdown: str) -> Iterator[Problem]:
 
 
 def check_proselint(path: str, markdown: str) -> Iterator[Problem]:
-    """Yield what proselint says of the prose. Raises ImportError where it is not installed."""
+    """Yield the problems that proselint finds. Raises ImportError if it is not installed."""
     from proselint.checks import __register__
     from proselint.config import DEFAULT
     from proselint.registry import CheckRegistry
@@ -132,7 +132,7 @@ def check_proselint(path: str, markdown: str) -> Iterator[Problem]:
     registry = CheckRegistry()
     if not registry.checks:
         registry.register_many(__register__)
-    checks = {**dict.fromkeys(OFF, False), **DEFAULT["checks"]}  # the first that fits counts
+    checks = {**dict.fromkeys(OFF, False), **DEFAULT["checks"]}  # the first match counts
     for block in blocks(markdown):
         text = block.text
         for name in NAMES:
@@ -150,14 +150,14 @@ def pages(root: Path = PROJECT) -> list[Path]:
 
 
 def check(path: Path, root: Path = PROJECT) -> list[Problem]:
-    """Return the problems of a page, in the order of their lines."""
+    """Return the problems of a page, sorted by line."""
     markdown = (root / path).read_text("utf-8")
     found = [*check_sentences(str(path), markdown), *check_proselint(str(path), markdown)]
     return sorted(found, key=lambda problem: problem.line)
 
 
 def main() -> int:
-    """Print the problems; the exit status."""
+    """Print the problems. Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="*", type=Path)
     named = parser.parse_args().files

@@ -1,11 +1,11 @@
-"""Gets PyPy 3.11 of Debian's packages into a folder of its own, and prints its path.
+"""Downloads the Debian packages of PyPy 3.11 into a folder, and prints the path of PyPy.
 
     python tools/pypy.py [--cached]
 
-Any machine with apt-get and a Debian mirror will do: the packages are those of Debian 13, with the
-C library they need, and nothing of the system is changed. `--cached` prints an empty line where it
-has not been got yet. The folder is `$PYPY_FOLDER`, or picowsgi/pypy3.11 in the user's cache; the
-mirror is the first one that apt is set up with, or `$DEBIAN_MIRROR`.
+Any machine with apt-get and a Debian mirror can use it. The packages are those of Debian 13, with
+the C library that they need. They do not change the system. With `--cached`, it downloads nothing,
+and prints an empty line if PyPy is not there yet. The folder is `$PYPY_FOLDER`, or
+picowsgi/pypy3.11 in the user's cache. The mirror is `$DEBIAN_MIRROR`, or the first one of apt.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 SUITE = "trixie"
 PACKAGES = ["pypy3", "pypy3-dev", "pypy3-venv"]
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-# What its modules are compiled with beside it; that they can be imported says that it is complete.
+# Modules that need other libraries. PyPy is complete if they can be imported.
 _CHECK = (
     "import bz2, cffi, ensurepip, lzma, resource, sqlite3, ssl, sys; assert sys.pypy_version_info"
 )
-# All that Debian's own launcher does. This one also finds its C library and its folder, so that
-# a virtual environment and what that starts need nothing in their environment.
+# Debian's launcher does the same. This one also finds its C library and its folder, so a virtual
+# environment and its child processes need no environment variables.
 _LAUNCHER = """\
 int pypy_main_startup(int argc, char **argv);
 
@@ -37,11 +37,11 @@ int main(int argc, char **argv)
 
 
 class FetchError(Exception):
-    """What is missing, and what to do."""
+    """Something is missing. The message says what to do."""
 
 
 def folder() -> Path:
-    """Where it is kept."""
+    """Return the folder of PyPy."""
     chosen = os.environ.get("PYPY_FOLDER")
     if chosen:
         return Path(chosen).absolute()
@@ -50,13 +50,13 @@ def folder() -> Path:
 
 
 def cached() -> Path | None:
-    """Its interpreter, or None where it has not been got yet."""
+    """Return the path of PyPy, or None if it is not there yet."""
     python = folder() / "usr/bin/pypy3"
     return python if python.exists() else None
 
 
 def fetch() -> Path:
-    """Get it, and return its interpreter. Raises FetchError."""
+    """Download PyPy, and return its path. Raises FetchError."""
     for program in ("apt-get", "dpkg-deb"):
         if not shutil.which(program):
             raise FetchError(f"{program} is missing; name an installed PyPy: PYPY=/path/to/pypy3")
@@ -82,7 +82,7 @@ def fetch() -> Path:
 
 
 def _download(place: Path) -> list[Path]:
-    """Have apt-get download the packages and all they need, as if nothing were installed."""
+    """Download the packages and all their dependencies, as if none were installed."""
     for name in ("lists/partial", "cache/archives/partial"):
         (place / name).mkdir(parents=True)
     (place / "status").touch()
@@ -115,14 +115,14 @@ def _mirror() -> str:
         "\n"
     ):
         origin, component, release, *address = line.split("|", 3)
-        # Nothing is known of an origin before the first `apt-get update`.
+        # apt knows no origin before the first `apt-get update`.
         if component == "main" and origin in {"Debian", ""} and "security" not in release:
             return address[0]
     raise FetchError("apt has no Debian mirror; name one: DEBIAN_MIRROR=URL")
 
 
 def _link(made: Path, home: Path) -> None:
-    """Give what is unpacked in `made` and will be in `home` a launcher, and its own wheels."""
+    """Add a launcher and wheels to the unpacked PyPy in `made`, which will move to `home`."""
     [library] = made.glob("usr/lib/*/libpypy3.11-c.so")
     [loader] = library.parent.glob("ld-linux*.so.*")
     libraries = home / library.parent.relative_to(made)
@@ -134,7 +134,7 @@ def _link(made: Path, home: Path) -> None:
         f"-Wl,--disable-new-dtags,-rpath,{libraries},--dynamic-linker,{libraries / loader.name}"
     )
     compiler = [*os.environ.get("CC", "cc").split(), "-O2", "-o", str(launcher), str(source)]
-    # The libraries may need a newer C library than the one that is looked into here.
+    # The libraries may need a newer C library than the one of this system.
     at = [f"-L{library.parent}", "-lpypy3.11-c", "-Wl,--allow-shlib-undefined"]
     _run([*compiler, *at, options])
     for data in made.glob("usr/lib/pypy3.11/_sysconfigdata*.py"):

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A CPython without the GIL (PEP 703), built from Debian's source package, which nothing else here is
-# built of. Prints the interpreter's path; what is built already is not built again.
+# Builds a CPython without the GIL (PEP 703) from Debian's source package, and prints its path. If
+# that Python exists, the script only prints the path.
 #
 #     PYTHON_T_SOURCE=python3.14    the source package
-#     PYTHON_T_CACHE=DIR            where it is built and stays: ~/.cache/picowsgi by default
+#     PYTHON_T_CACHE=DIR            the folder for the interpreter; by default ~/.cache/picowsgi
 #
-# The package is fetched by apt from the mirror that it is set up with, of sid or the newest suite
-# that has it, with lists of its own: the system's stay as they are. A mirror's lists may name what it
-# does not have yet, or any more; then an older release is taken that it has kept. As root it gets the
-# libraries to build with.
+# apt downloads the package from its configured mirror, from sid or the newest suite that has it. It
+# uses separate package lists, so the system does not change. If the lists name a version that the
+# mirror does not have, it downloads an older release. If you are root, the script also installs the
+# libraries for the build.
 set -euo pipefail
 
 source=${PYTHON_T_SOURCE:-python3.14}
@@ -33,7 +33,7 @@ fi
 command -v apt-get >/dev/null || fail "apt-get is needed to fetch the source of $source; or have" \
     "another Python without the GIL: make test-freethreaded FREETHREADED=/path/to/python${version}t"
 
-# Of the lists that apt has, if it has any; of several mirrors the first.
+# Print the first Debian mirror in the lists of apt, or nothing.
 find_mirror() {
     apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
         awk -F '|' '$1 == "Debian" && $2 == "Debian" && !found { print $3; found = 1 }'

@@ -1,10 +1,11 @@
-"""Uses what is to be published as a stranger would, before it is published.
+"""Tests the packages of a release as a new user would use them.
 
     python tools/release_check.py FOLDER
 
-Installs the wheel and the source package of FOLDER into empty environments of every Python here,
-3.10 to 3.13, and runs tests against what was installed; then the README's first two commands in a
-clean clone. Never lets a test see src/: they run where the source package was unpacked, without it.
+Installs the wheel and the source package of FOLDER into empty environments of every Python on this
+machine, 3.10 to 3.13, and runs tests with them. Then it runs the README's first two commands in a
+clean clone. Never lets a test import src/: the tests run in the unpacked source package, where src/
+is removed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
-# What depends on how it was built and installed; `make test`, in the clone, runs all.
+# The tests that depend on the build and the installation. `make test` in the clone runs all.
 TESTS = [
     "tests/bench",
     "tests/tools",
@@ -49,7 +50,7 @@ TESTS = [
 
 
 def pythons() -> dict[str, str]:
-    """Return the programs of the versions that are here, from PATH or pyenv."""
+    """Return the Pythons of these versions on this machine, from PATH or pyenv."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found = {}
     for version in VERSIONS:
@@ -61,12 +62,12 @@ def pythons() -> dict[str, str]:
 
 
 def _answers(program: str | Path) -> bool:
-    """Whether it runs: pyenv leaves programs on PATH that only say what they would need."""
+    """Return whether a Python runs. pyenv puts programs on PATH that only print a message."""
     return subprocess.run([program, "--version"], capture_output=True, check=False).returncode == 0
 
 
 def run(*command: str | Path, cwd: Path = PROJECT) -> None:
-    """Run a command to its end, outside of any virtual environment and of this checkout's paths."""
+    """Run a command outside of any virtual environment and without the paths of this checkout."""
     print("$", shlex.join(map(str, command)), flush=True)
     subprocess.run(command, cwd=cwd, env=_environ(), check=True)
 
@@ -79,7 +80,7 @@ def _environ() -> dict[str, str]:
 
 
 def answers(*command: str | Path, cwd: Path) -> None:
-    """Start a server, ask it for the page that it names, and end it."""
+    """Start a server, request the page whose address it prints, and stop the server."""
     print("$", shlex.join(map(str, command)), flush=True)
     server = subprocess.Popen(
         command, cwd=cwd, env=_environ(), stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -105,7 +106,7 @@ def answers(*command: str | Path, cwd: Path) -> None:
 
 
 def check_installed(version: str, program: str, package: Path, tests: Path) -> None:
-    """Install one package into an empty environment, serve with it, and run its tests."""
+    """Install a package into an empty environment, start its server, and run its tests."""
     print(f"\n== {package.name} on Python {version}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         run(program, "-m", "venv", folder)

@@ -1,9 +1,9 @@
-"""Puts picohttpparser and its licence into csrc/vendor/picohttpparser, each byte checked.
+"""Puts picohttpparser and its licence into csrc/vendor/picohttpparser, and checks their hashes.
 
-    python tools/vendor.py              fetches its source package with pip, if it is not there yet
-    python tools/vendor.py PACKAGE      the same from a file that was fetched elsewhere
+    python tools/vendor.py              download the source package with pip, if needed
+    python tools/vendor.py PACKAGE      use this file of the package, from another machine
 
-Never runs or unpacks anything else of the package, and never changes a file that is already there.
+Never runs or unpacks anything else of the package, and never changes an existing file.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ SHA256 = {
 _ELSEWHERE = (
     f"Or fetch {PACKAGE} on another machine (pip download --no-deps --no-binary=:all: "
     f"{REQUIREMENT}), and give it to `python tools/vendor.py {PACKAGE}`. "
-    "The source packages and wheels of picowsgi carry it and need no network."
+    "The source packages and wheels of picowsgi contain it and need no network."
 )
 
 
 class VendorError(Exception):
-    """picohttpparser cannot be fetched; says what was expected and found, and what to do."""
+    """picohttpparser is not available. The message says what was expected, and what to do."""
 
 
 def provide(destination: Path = DESTINATION, package: Path | None = None) -> None:
-    """Makes sure that `destination` holds picohttpparser, from `package` or else by pip.
+    """Add picohttpparser to `destination` if it is missing, from `package` or else by pip.
 
-    Raises VendorError where a file, there or fetched, is not the one that is expected.
+    Raises VendorError if an existing or downloaded file is not the expected one.
     """
     found = {name: destination / name for name in SHA256 if (destination / name).exists()}
     files = {name: path.read_bytes() for name, path in found.items()}
@@ -54,7 +54,7 @@ def provide(destination: Path = DESTINATION, package: Path | None = None) -> Non
         files = _read(package) if package else _fetch()
     files["LICENSE"] = _licence(files["picohttpparser.c"])
     destination.mkdir(parents=True, exist_ok=True)
-    # Each file appears whole or not at all, also when two builds do this at once.
+    # Each file appears in one step, even if two builds do this at once.
     with tempfile.TemporaryDirectory(dir=destination.parent) as folder:
         for name, content in files.items():
             if not (destination / name).exists():
@@ -66,8 +66,7 @@ def _check(what: Path | str, content: bytes, expected: str, advice: str) -> None
     actual = hashlib.sha256(content).hexdigest()
     if actual != expected:
         raise VendorError(
-            f"{what} is not the file it should be: expected sha256 {expected}, found {actual}. "
-            f"{advice}"
+            f"{what} is not the expected file: expected sha256 {expected}, found {actual}. {advice}"
         )
 
 
@@ -94,49 +93,48 @@ def _fetch() -> dict[str, bytes]:
 
 
 def _can_prepare() -> bool:
-    """Whether pip can look at a source package with what is installed here, fetching no more."""
+    """Return whether pip can prepare a source package without downloading other packages."""
     try:
         version = importlib.metadata.version("setuptools")
     except importlib.metadata.PackageNotFoundError:
         return False
-    return int(version.partition(".")[0]) >= 71  # it needs no other package for wheels from 70.1 on
+    return int(version.partition(".")[0]) >= 71  # it builds wheels by its own code since 70.1
 
 
 def _failure(output: str) -> VendorError:
     other = re.search(r"Got\s+([0-9a-f]{64})", output)
     if other:
         return VendorError(
-            f"{PACKAGE}, as pip found it, is not the file it should be: expected sha256 "
-            f"{PACKAGE_SHA256}, found {other[1]}. Nothing of it was used. See which package index "
-            f"`{sys.executable} -m pip config list` names, and whether it can be trusted. "
-            f"{_ELSEWHERE}"
+            f"pip found a {PACKAGE} that is not the expected file: expected sha256 "
+            f"{PACKAGE_SHA256}, found {other[1]}. It was not used. Check whether you trust the "
+            f"package index that `{sys.executable} -m pip config list` shows. {_ELSEWHERE}"
         )
     said = "".join(f"\n    {line.strip()}" for line in output.strip().splitlines())
     return VendorError(
         f"picohttpparser is not in {DESTINATION} and could not be fetched: expected pip to find "
         f"{REQUIREMENT} (sha256 {PACKAGE_SHA256}), but it said:{said}\n"
-        f"Connect to the network, or set pip up with a package index, and build again. {_ELSEWHERE}"
+        f"Connect to the network, or give pip a package index, and build again. {_ELSEWHERE}"
     )
 
 
 def _read(package: Path) -> dict[str, bytes]:
-    """The wanted files of the source package, which is read once and never unpacked."""
+    """Return the needed files of the source package, which is read once and never unpacked."""
     try:
         content = package.read_bytes()
     except OSError as error:
         raise VendorError(f"{package} cannot be read: {error.strerror}. {_ELSEWHERE}") from error
-    _check(package, content, PACKAGE_SHA256, f"Nothing of it was used. {_ELSEWHERE}")
+    _check(package, content, PACKAGE_SHA256, f"It was not used. {_ELSEWHERE}")
     files = {}
     with tarfile.open(package) as archive:
         for name, expected in SHA256.items():
             member = archive.extractfile(f"{FOLDER}/{name}")
             files[name] = member.read() if member else b""
-            _check(f"{name} in {package}", files[name], expected, "Nothing of it was used.")
+            _check(f"{name} in {package}", files[name], expected, "It was not used.")
     return files
 
 
 def _licence(source: bytes) -> bytes:
-    """The comment that picohttpparser.c begins with, without the comment's signs."""
+    """Return the first comment of picohttpparser.c, without the marks of the comment."""
     comment = source.decode("utf-8").partition("/*\n")[2].partition("*/")[0]
     lines = (line.strip().removeprefix("*").removeprefix(" ") for line in comment.splitlines())
     return ("\n".join(lines).strip() + "\n").encode()

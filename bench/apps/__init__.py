@@ -1,1 +1,4 @@
-"""What the servers serve; this folder is on their path, so each module stands alone."""
+"""The applications that the servers run.
+
+This folder is on the path of the servers, so its modules import each other without a package.
+"""

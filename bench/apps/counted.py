@@ -1,6 +1,6 @@
-"""The applications of `bench check`: those of `plain`. A byte in a pipe ends a count of callgrind.
+"""The applications of `bench check`, from `plain`. A byte in a pipe ends a count of callgrind.
 
-`reference` is work that has nothing to do with the server, to measure the interpreter by.
+`reference` is work that does not use the server. Its count shows how fast the interpreter is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import ctypes
 import os
 from typing import TYPE_CHECKING, Any
 
-from plain import echo, hello, upload  # found beside it: this folder is on the path
+from plain import echo, hello, upload  # this folder is on the path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,13 +21,13 @@ _BLOCK = b"GET\0/items\0page=1\0HTTP/1.1\0text/html,application/xhtml+xml\0en-US
 _KEYS = ("method", "path", "query", "protocol", "accept", "language", "coding")
 _ROUNDS = 2000
 
-#: Borrowed by the thread that waits for marks (c/marks.c).
+#: The thread that waits for marks reads it (c/marks.c).
 _pipe = ctypes.create_string_buffer(os.environb[b"BENCH_MARKS_PIPE"])
 ctypes.CDLL(os.environ["BENCH_MARKS"]).mark_at(_pipe)
 
 
 def work() -> int:
-    """What a request is made of on Python's side: text, tuples, dicts, calls, bytes."""
+    """Do what Python does for a request: use text, tuples, dicts, calls and bytes."""
     template: dict[str, Any] = {f"key {number}": number for number in range(12)}
     done = 0
     for number in range(_ROUNDS):

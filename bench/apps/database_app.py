@@ -1,7 +1,7 @@
-"""The application of the scenario `database`: a query to the stand-in in each request.
+"""The application of the scenario `database`: each request sends a query to a stand-in.
 
-Each thread has a connection of its own, as with a driver that is not shared between threads.
-`BENCH_DATABASE` in the environment is the path of the stand-in's socket (bench/c/stand_in.c).
+Each thread has its own connection, as with a database driver that threads cannot share.
+The environment variable `BENCH_DATABASE` is the path of the stand-in's socket (bench/c/stand_in.c).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _local = threading.local()
 
 
 def query(item: str) -> bytes:
-    """Ask for one item. Raises ConnectionError where the stand-in closes the connection."""
+    """Ask for one item. Raises ConnectionError if the stand-in closes the connection."""
     connection: socket.socket | None = getattr(_local, "connection", None)
     if connection is None:
         connection = _local.connection = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-"""The Django application of the scenarios: a page from a template, with the usual middleware."""
+"""The Django application of the scenarios: a page from a template, and the usual middleware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Flask application of the scenarios: a small JSON answer, as an interface would give."""
+"""The Flask application of the scenarios: a small JSON response, like that of a web API."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The plain WSGI applications (PEP 3333) of the scenarios; every server runs this one file.
+"""The plain WSGI applications (PEP 3333) of the scenarios. Every server runs this same file.
 
-Never does more than a scenario is about, and knows nothing of servers.
+Never does more than a scenario needs, and never depends on the server.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ CHUNK = b"one of a hundred chunks, which the client gets one after the other, 10
 )
 CHUNKS = 100
 SLEEP = 0.05
-# How many rounds of the loop of `compute` take that long: measured once, with CPython 3.11 on a
-# processor of 2024. The number is fixed, so that every server and every machine does the same work.
+# The rounds of the loop in `compute` that take so long. They were measured once, with CPython 3.11
+# on a processor of 2024, and are fixed, so that all servers and machines do the same work.
 LOOPS_100US = 1_500
 LOOPS_1MS = 15_000
 BLOCK = 65536
@@ -43,17 +43,17 @@ def hello(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 
 
 def echo(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answers what it was asked, so that a stale or mixed up environ is seen."""
+    """Responds with values of the environ, so that the client notices a wrong environ."""
     content = "{PATH_INFO}?{QUERY_STRING} {HTTP_COOKIE}\n".format_map(environ).encode("latin-1")
     start_response("200 OK", _headers("text/plain", len(content)))
     return [content]
 
 
 def upload(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Reads the content whole and answers its size; with the query `digest` its SHA-256 too.
+    """Reads the whole body and responds with its size; with the query `digest` also its SHA-256.
 
-    Content without CONTENT_LENGTH is chunked, and read to its end where the server says that this
-    can be done.
+    A body without CONTENT_LENGTH is chunked. The application reads it to its end if the server says
+    that this is possible.
     """
     read = environ["wsgi.input"].read
     if length := environ.get("CONTENT_LENGTH"):
@@ -70,7 +70,7 @@ def upload(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
 
 
 def fields(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Twelve fields: these ten and the two that every answer has."""
+    """Sends twelve headers: these ten, and the two of every response."""
     start_response("200 OK", _headers("text/plain", len(HELLO)) + FIELDS)
     return [HELLO]
 
@@ -81,25 +81,25 @@ def large(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 
 
 def stream(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """No Content-Length: the server frames it."""
+    """Sends no Content-Length, so the server has to frame the response."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     for _ in range(CHUNKS):
         yield CHUNK
 
 
 def sleep(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Waits as for a database."""
+    """Waits, like an application that waits for a database."""
     time.sleep(SLEEP)
     return hello(environ, start_response)
 
 
 def waited(microseconds: int) -> bytes:
-    """The responses of `wait`: all of one size, for every time."""
+    """Return the response body of `wait`. All have the same size."""
     return b"waited %6d us\n" % microseconds
 
 
 def wait(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Sleeps for as many microseconds as the path says, as for a database."""
+    """Sleeps for the microseconds in the path, like an application that waits for a database."""
     microseconds = int(environ["PATH_INFO"][1:])
     if microseconds:
         time.sleep(microseconds / 1e6)
@@ -109,7 +109,7 @@ def wait(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
 
 
 def computed(loops: int) -> bytes:
-    """What `compute` answers."""
+    """Return the response body of `compute`."""
     total = 0
     for number in range(loops):
         total = (total * 31 + number) & 0xFFFFFFFF
@@ -117,7 +117,7 @@ def computed(loops: int) -> bytes:
 
 
 def compute(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Runs as many rounds of a loop in pure Python as the path says."""
+    """Runs a loop in pure Python. The path is the number of rounds."""
     content = computed(int(environ["PATH_INFO"][1:]))
     start_response("200 OK", _headers("text/plain", len(content)))
     return [content]
@@ -128,7 +128,7 @@ def file_content() -> bytes:
 
 
 def _make_file() -> Path:
-    """The file that `file` serves; made once, by the first process that needs it."""
+    """Return the file that `file` serves. The first process that needs the file creates it."""
     path = Path(tempfile.gettempdir()) / f"picowsgi-bench-{os.getuid()}.bin"
     if not path.exists() or path.stat().st_size != FILE_SIZE:
         partial = path.with_suffix(f".{os.getpid()}")
@@ -144,7 +144,7 @@ def _blocks(opened: IO[bytes]) -> Iterator[bytes]:
 
 
 class _FileApplication:
-    """The file is made when it is first asked for, not for all other scenarios too."""
+    """Serves a file. The first request creates it, so other scenarios do not."""
 
     def __init__(self) -> None:
         self._path: Path | None = None

@@ -1,7 +1,7 @@
-"""The application of the scenario `postgres`: one query that returns twenty rows in each request.
+"""The application of the scenario `postgres`: each request sends a query for twenty rows.
 
-Connections come from psycopg's pool. `BENCH_POSTGRES` in the environment is the connection string.
-Imports psycopg only when a request asks for it, so that the harness can do without.
+The connections come from psycopg's pool. The environment variable `BENCH_POSTGRES` is the
+connection string. Imports psycopg only in a request, so the benchmark itself does not need it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-#: Connections, one for each thread of the servers that have sixteen.
+#: Open connections: one for each of the sixteen threads of a server.
 CONNECTIONS = 16
-#: As the SQL has them.
+#: The same numbers as in the SQL below.
 TABLE_ROWS = 1000
 QUERY_ROWS = 20
 TABLE = """
@@ -31,7 +31,7 @@ _lock = threading.Lock()
 
 
 def rows(first: int) -> list[tuple[int, str]]:
-    """What the query returns."""
+    """Return the rows that the query returns."""
     return [(number, f"item {number}") for number in range(first, first + QUERY_ROWS)]
 
 
@@ -40,7 +40,7 @@ def page(found: Iterable[tuple[int, str]]) -> bytes:
 
 
 def pool() -> Any:
-    """The pool of this process, made by its first request: some servers fork after the import."""
+    """Return the pool of this process. The first request opens it, because some servers fork."""
     global _pool  # noqa: PLW0603
     with _lock:
         if _pool is None:

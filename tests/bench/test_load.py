@@ -274,7 +274,7 @@ def test_a_wrong_answer_in_an_open_loop_voids_the_run() -> None:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"something else"[:13]]
 
-    with pytest.raises(BenchError, match="wrong answers"), open_loop(wrong, 500, 0.2):
+    with pytest.raises(BenchError, match="wrong responses"), open_loop(wrong, 500, 0.2):
         pass
 
 

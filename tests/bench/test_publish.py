@@ -55,7 +55,7 @@ def test_publish_fills_the_pages_and_draws_the_plots(tmp_path: Path) -> None:
 
 
 def test_a_mark_without_data_is_an_error() -> None:
-    with pytest.raises(BenchError, match="nothing for the mark 'other', only ratios,"):
+    with pytest.raises(BenchError, match="unknown mark 'other': expected one of ratios,"):
         fill(
             "<!-- bench: other -->\n<!-- bench: end -->",
             [results([run("hello", "bjoern", 1, 1.0)])],

@@ -3,7 +3,7 @@
  * runs at a time: from the point where the test continues it to the point where it would wait or
  * returns from its call into the core. So a test chooses the order of steps, and sees the server
  * between them. The linker replaces the functions in which the core waits by those of this file
- * (see the Makefile).
+ * (see tools/c.mk).
  *
  * The clock does not move between cast_begin and cast_end, unless a test moves it.
  */

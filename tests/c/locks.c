@@ -1,6 +1,6 @@
 /*
  * Checks every lock of the core: only its holder releases it, no holder takes it again, and no call
- * returns with a lock. The linker replaces the system's functions by these (see the Makefile).
+ * returns with a lock. The linker replaces the system's functions by these (see tools/c.mk).
  */
 #include <pthread.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
 /*
- * A server and its clients in one thread. The linker wraps pw_poll_wait (see the Makefile). So
+ * A server and its clients in one thread. The linker wraps pw_poll_wait (see tools/c.mk). So
  * site_next returns where pw_next would wait for events, and the test can act as the clients.
  */
 #ifndef PW_SITE_H

@@ -81,7 +81,7 @@ def test_a_call_into_a_later_file_is_found_without_an_include(
 
 def test_a_file_without_a_place_is_found(tool, folder):
     (folder / "new.c").write_text("")
-    assert found(tool, folder) == ["new.c: csrc/order.txt has no place for it"]
+    assert found(tool, folder) == ["new.c: it is missing in csrc/order.txt"]
 
 
 def test_a_place_without_a_file_is_found(tool, folder):

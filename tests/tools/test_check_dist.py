@@ -71,7 +71,7 @@ def test_a_wheel_without_the_stable_abi_has_a_module_for_one_python(tool, wheel,
     module = f"picowsgi/_core.{suffix}x86_64-linux-gnu.so"
     tool.check_wheel(wheel({"picowsgi/_core.abi3.so": None, module: CORE}, name=name))
     for wrong in ({}, {module: CORE}):
-        with pytest.raises(tool.PackageError, match=rf"expected picowsgi/_core\.{suffix}"):
+        with pytest.raises(tool.PackageError, match=rf"expected only picowsgi/_core\.{suffix}"):
             tool.check_wheel(wheel(wrong, name=name))
 
 
@@ -79,19 +79,19 @@ def test_a_wheel_without_the_stable_abi_has_a_module_for_one_python(tool, wheel,
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"picowsgi/py.typed": None}, "expected picowsgi/py.typed in it"),
+        ({"picowsgi/py.typed": None}, "picowsgi/py.typed is missing"),
         (
             {"picowsgi-1.2.3.dist-info/licenses/csrc/vendor/picohttpparser/LICENSE": None},
-            "expected .*picohttpparser/LICENSE in it",
+            "picohttpparser/LICENSE is missing",
         ),
         (
             {"picowsgi-1.2.3.dist-info/METADATA": f"of {TOOL.parents[1]}".encode()},
-            f"METADATA names {re.escape(str(TOOL.parents[1]))}",
+            f"METADATA contains a local path, {re.escape(str(TOOL.parents[1]))}",
         ),
-        ({"picowsgi/other.so": b""}, "expected picowsgi/_core.abi3.so alone"),
+        ({"picowsgi/other.so": b""}, "expected only picowsgi/_core.abi3.so"),
         (
             {"picowsgi/_core.abi3.so": OTHER.read_bytes()},
-            "expected no (library but C's|path to look for libraries in)",
+            "expected (only the C library|no search path for libraries)",
         ),
     ],
     ids=["types", "licence", "path", "module", "library"],

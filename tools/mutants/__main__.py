@@ -22,7 +22,7 @@ from .mutation import Mutation
 from .runner import NONE, NOTICED, SURVIVED, UNFINISHED, Options, Result, Runner, Sound
 
 EQUIVALENT = "equivalent"
-_BROKEN = 2  # exit code: no mutant was built, or the unchanged tree fails
+_BROKEN = 2  # exit status: no mutant was built, or a test fails without a mutation
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
@@ -32,22 +32,22 @@ def arguments(words: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("files", nargs="*", help="files to change, or FILE:LINE; none: all")
-    add("--sample", type=int, default=0, help="a random sample of this many; 0: all")
-    add("--newest", type=int, default=0, help="this many of the newest lines; 0: all")
-    add("--seed", type=int, default=1, help="of the random sample")
-    add("--full", action="store_true", help="run the whole suite on what the likely tests miss")
+    add("files", nargs="*", help="files to change, or FILE:LINE; without any: all")
+    add("--sample", type=int, default=0, help="size of the random sample; 0: all mutants")
+    add("--newest", type=int, default=0, help="number of newest lines; 0: all lines")
+    add("--seed", type=int, default=1, help="seed of the random sample")
+    add("--full", action="store_true", help="run the whole suite on what survives the likely tests")
     add("--budget", type=float, default=0, help="limit for the whole run, in seconds; 0: none")
     add("--each", type=float, default=0, help="limit for one mutant, in seconds; 0: none")
     add("--jobs", type=int, default=1, help="mutants tested at a time")
-    add("--workers", type=int, default=2, help="of pytest, for each job")
+    add("--workers", type=int, default=2, help="workers of pytest for each job")
     add("--again", action="store_true", help="do not use earlier results")
     add("--list", action="store_true", help="show the mutations and test none")
     return parser.parse_args(words)
 
 
 def chosen(options: argparse.Namespace) -> list[sample.Chosen]:
-    """The candidates in the order in which they are tested."""
+    """Return the candidates in the order of the tests."""
     wanted = [name.partition(":") for name in options.files or [""]]
     names = [
         name
@@ -71,7 +71,7 @@ def chosen(options: argparse.Namespace) -> list[sample.Chosen]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """One run at a time uses the copies; Ctrl-C and SIGTERM end it, also in the background."""
+    """Allow only one run at a time. Ctrl-C and SIGTERM end it, also in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     BUILD.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def alone() -> Iterator[None]:
 
 
 class Run:
-    """Takes candidates until there are enough mutants, and keeps the results."""
+    """Tests candidates until there are enough mutants, and keeps the results."""
 
     def __init__(self, options: argparse.Namespace, candidates: list[sample.Chosen]) -> None:
         self.began = time.monotonic()
@@ -119,7 +119,7 @@ class Run:
             except KeyboardInterrupt:
                 self._left = iter(())
                 self.options.deadline = time.monotonic()
-                print("ends after the test that runs now")
+                print("stopping after the current test")
                 raise
 
     def _next(self) -> Mutation | None:
@@ -144,7 +144,7 @@ class Run:
                 result = runner.test(one)
             with self._lock:
                 self.results.append(result)
-                # What is no mutant makes room for another.
+                # Equivalent mutants and those that are not built do not count: take another one.
                 if result.status in {NONE, EQUIVALENT}:
                     self.started -= 1
                 if result.status != NONE:
@@ -159,7 +159,7 @@ class Run:
 
 
 def report(run: Run) -> int:
-    """Print what survived and the score; the exit code."""
+    """Print the mutants that survived, and the score. Return the exit status."""
     of = {
         status: [one for one in run.results if one.status == status]
         for status in (NOTICED, SURVIVED, NONE, EQUIVALENT, UNFINISHED)
@@ -172,7 +172,7 @@ def report(run: Run) -> int:
         print(f"{what}: {one.place} {one.function} ({one.kind})")
         print(f"  - {one.old_line}\n  + {one.new_line}")
     for test in sorted(run.sound.failed):
-        print(f"error: {test} fails without a mutation: it was left out")
+        print(f"error: {test} fails without a mutation, so it was skipped")
     tested = len(of[NOTICED]) + len(of[SURVIVED])
     if tested == 0:
         print("error: no mutant was built and tested")
@@ -184,11 +184,11 @@ def report(run: Run) -> int:
         )
         if all_of_it:
             print(f"{name}: {noticed} of {all_of_it} noticed ({100 * noticed // all_of_it} %)")
-    tests = "the whole suite" if run.options.full else "the likely tests alone (FULL=1: all)"
+    tests = "the whole suite" if run.options.full else "only the likely tests (FULL=1: all)"
     within = f", {run.options.each:.0f} s for each mutant" if run.options.each else ""
     print(
-        f"with {tests}{within}; left out: {len(of[EQUIVALENT])} equivalent, {len(of[NONE])} "
-        f"the same or not to be compiled, {len(of[UNFINISHED])} unfinished; "
+        f"with {tests}{within}; not counted: {len(of[EQUIVALENT])} equivalent, {len(of[NONE])} "
+        f"without effect or that do not compile, {len(of[UNFINISHED])} unfinished; "
         f"{(time.monotonic() - run.began) / 60:.1f} minutes"
     )
     return _BROKEN if run.sound.failed else 0

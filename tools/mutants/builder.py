@@ -1,4 +1,4 @@
-"""Copies the checkout and builds the core in the copy, whole once and then one object at a time."""
+"""Copies the checkout, and builds the core in the copy: first completely, then object by object."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .mutation import digest
 PROJECT = Path(__file__).resolve().parents[2]
 BUILD = PROJECT / "build" / "mutants"
 _CC = os.environ.get("CC", "cc")
-# A function without its `return`, or a variable without a value, has an undefined effect.
+# These mutants do not count: a missing `return` or value has an undefined effect.
 _REFUSED = ["-Werror=return-type", "-Werror=uninitialized"]
 _PLAIN, _CHECKED, COVERED = "plain", "checked", "covered"
-THREADS = "threads/stress"  # the one C test of several files: those in tests/c/threads, and
+THREADS = "threads/stress"  # the C test with several files: those in tests/c/threads, and
 _WITH_THREADS = ("audit.c", "check.c")
 _SANITIZERS = "address,undefined"
-_HEADERS = ("csrc", "tests/c")  # the core includes the first alone
+_HEADERS = ("csrc", "tests/c")  # the core includes only the first
 _COVERAGE = ["-O0", "-g", "--coverage", "-fprofile-update=atomic"]
 
 
@@ -35,7 +35,7 @@ class BuildError(Exception):
 
 
 def copied_files() -> list[str]:
-    """What git knows or would add, and what was fetched."""
+    """Return the files that git knows or would add, and the downloaded sources."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     found = subprocess.run(listing, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
     vendored = (PROJECT / "csrc" / "vendor").rglob("*")
@@ -46,16 +46,16 @@ def copied_files() -> list[str]:
 
 
 class Tree:
-    """A copy of the checkout, in which one mutation at a time is made."""
+    """A copy of the checkout for one mutation at a time."""
 
     def __init__(self, number: int | str) -> None:
         self.origin = PROJECT
         self.root = BUILD / f"tree-{number}"
         self.programs = BUILD / f"programs-{number}"
         self.objects = BUILD / "objects"
-        self.mutated: dict[str, Path] = {}  # kind of object -> the mutated one
+        self.mutated: dict[str, Path] = {}  # kind of object -> the mutated object
         self.source = ""
-        self._linked: dict[Path, tuple[object, ...]] = {}  # file -> what it was linked of
+        self._linked: dict[Path, tuple[object, ...]] = {}  # file -> its last link
         self._lock = threading.Lock()
         self.extension = self.root / "src" / "picowsgi" / _extension().name
         for folder in (self.root, self.programs, self.objects):
@@ -90,7 +90,7 @@ class Tree:
         return done.returncode == 0
 
     def object(self, source: str, kind: str) -> Path:
-        """The object of an unchanged source; built where there is none yet."""
+        """Return the object of an unchanged source. Compile it if there is none yet."""
         if source == self.source and kind in self.mutated:
             return self.mutated[kind]
         text = (self.root / source).read_text()
@@ -99,7 +99,7 @@ class Tree:
         target = self.objects / f"{Path(source).stem}-{kind}-{key}.o"
         if not target.exists():
             made = target.with_name(f"{target.name}.{os.getpid()}.{id(self)}")
-            if kind == COVERED:  # the names of what gcov reads come from that of the object
+            if kind == COVERED:  # gcov finds its files by the name of the object
                 made = target
             if not self._compile(source, kind, made):
                 raise BuildError(self.errors)
@@ -107,7 +107,7 @@ class Tree:
         return target
 
     def take_extension(self) -> None:
-        """Take the extension module of the checkout: enough where no C file is to change."""
+        """Use the extension module of the checkout, because no C file will change."""
         shutil.copy2(_extension(), self.extension)
 
     def build(self) -> None:
@@ -118,7 +118,7 @@ class Tree:
         self.link_extension()
 
     def mutate(self, source: str, text: str) -> str:
-        """Compile a mutated C file; the reason why it is no mutant, or ""."""
+        """Compile a mutated C file. Return the reason why it is no mutant, or ""."""
         original = self.object(source, _PLAIN).read_bytes()
         unchanged = (self.root / source).read_text()
         plain, checked = self.programs / "mutant-plain.o", self.programs / "mutant-checked.o"
@@ -136,13 +136,13 @@ class Tree:
         return ""
 
     def restore(self) -> None:
-        """Take the unchanged objects again."""
+        """Use the unchanged objects again."""
         self.source, self.mutated = "", {}
 
-    # ------------------------------------------------------------ what is linked
+    # ------------------------------------------------------------ linking
 
     def program(self, name: str, kind: str = _CHECKED) -> list[str]:
-        """The command that runs tests/c/NAME.c, linked with the core as it is now."""
+        """Link tests/c/NAME.c with the current core. Return the command that runs it."""
         threads = name == THREADS
         folder = self.root / "tests" / "c"
         files = sorted(folder.glob("*.c"))
@@ -166,14 +166,17 @@ class Tree:
             return [str(target), str(self._corpus())]
 
     def _link_core(self, extra: list[str]) -> Path:
-        """The core as a library, so that a mutant costs one link, and not one for each program."""
+        """Link the core as a library, so a mutant needs one link, and not one for each program."""
         target = self.programs / ("libwrapped.so" if extra else "libcore.so")
         objects = [str(self.object(source, _CHECKED)) for source in self.core]
         self._link_once(target, ["-shared", *objects, f"-fsanitize={_SANITIZERS}", *extra])
         return target
 
     def _link_once(self, target: Path, words: list[str]) -> None:
-        """Link it unless it was linked of the same. A library does not change what uses it."""
+        """Link a file, unless its objects are the same as in the last link.
+
+        A program need not be linked again when the library changes.
+        """
         made = (*words, *self._versions(words))
         if self._linked.get(target) != made or not target.exists():
             new = target.with_name(f"{target.name}.new")
@@ -183,7 +186,7 @@ class Tree:
             self._linked[target] = made
 
     def _versions(self, words: list[str]) -> Iterator[int]:
-        """Mutated objects have the same name, and other contents each time."""
+        """Yield the times of mutated objects, whose contents change under the same name."""
         mutated = {str(path) for path in self.mutated.values()}
         yield from (Path(word).stat().st_mtime_ns for word in words if word in mutated)
 
@@ -203,7 +206,7 @@ class Tree:
 
     @cache  # noqa: B019
     def _generated(self) -> Path:
-        """What cffi makes of csrc/api.h, as a path in the copy."""
+        """Generate the C source of the extension module. Return its path in the copy."""
         target = Path("build") / "picowsgi._core.c"
         (self.root / target).parent.mkdir(exist_ok=True)
         emit = f"import build_core; build_core.ffibuilder.emit_c_code({str(target)!r})"
@@ -222,8 +225,8 @@ class Tree:
 
 
 def _c_link(root: Path) -> list[str]:
-    """What the Makefile links the C tests with."""
-    text = (root / "Makefile").read_text().replace("\\\n", " ")
+    """The linker flags of the C tests in tools/c.mk."""
+    text = (root / "tools" / "c.mk").read_text().replace("\\\n", " ")
     found = re.search(r"^C_WRAPPED := (.*)$", text, re.MULTILINE)
     return [f"-Wl,--wrap={name}" for name in (found.group(1).split() if found else ())]
 
@@ -236,7 +239,7 @@ def _extension() -> Path:
 
 @cache
 def _printed_flags(root: Path, kind: str) -> dict[str, list[str]]:
-    """What tools/flags.py says of each C file, by its name."""
+    """Return the flags of each C file from tools/flags.py, by its name."""
     environ = {**os.environ, "PICOWSGI_DEV": "0", "PICOWSGI_EMULATE": "", "PYTHONPATH": "tools"}
     environ["PICOWSGI_SANITIZE"] = _SANITIZERS if kind == _CHECKED else ""
     names = ["picowsgi._core.c", *(path.name for path in root.glob("*/**/*.c"))]
@@ -260,5 +263,5 @@ def _flags(root: Path, source: str, kind: str) -> tuple[str, ...]:
         flags.append(f"-I{sysconfig.get_path('include')}")
     if kind == COVERED:
         flags += _COVERAGE
-    # The folder's name must not make objects of the copies differ.
+    # The copies share objects, so the flags must not contain the name of the folder.
     return tuple(flag for flag in flags if not flag.startswith("-ffile-prefix-map="))

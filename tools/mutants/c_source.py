@@ -1,7 +1,7 @@
 """Finds the possible mutations of a C file. Never compiles it.
 
-Reads tokens, not syntax trees, and relies on the style that clang-format gives: a function's braces
-stand in the first column.
+Reads tokens, not syntax trees. It relies on the style of clang-format, where the braces of a
+function are in the first column.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Token:
 
 
 def tokens(source: str) -> list[Token]:
-    """The tokens, without white space and comments; a preprocessor line is one token."""
+    """Return the tokens, without white space and comments. A preprocessor line is one token."""
     found = []
     for match in _TOKEN.finditer(source):
         kind = match.lastgroup or "skip"
@@ -65,7 +65,7 @@ def tokens(source: str) -> list[Token]:
 
 
 def functions(source: str) -> list[tuple[str, int, int]]:
-    """The name, the start and the end of each function."""
+    """Return the name, the start and the end of each function."""
     found = []
     for match in re.finditer(r"^\{$(.*?)^\}$", source, re.MULTILINE | re.DOTALL):
         start = max(source.rfind(mark, 0, match.start()) for mark in ("}\n", ";\n", "*/\n", "\n\n"))
@@ -77,7 +77,7 @@ def functions(source: str) -> list[tuple[str, int, int]]:
 
 
 def candidates(file: str, source: str) -> list[Candidate]:
-    """All possible mutations, in the order of the file."""
+    """Return all possible mutations, in the order of the file."""
     return [Candidate(one.line, one.kind, lambda one=one: one) for one in mutations(file, source)]
 
 
@@ -122,7 +122,7 @@ class _Function:
         self.closing = self._pairs()
 
     def all(self) -> Iterator[Change]:
-        """Every change that makes sense, but for those inside of assertions."""
+        """Yield all useful changes, except for those inside of assertions."""
         asserted = [
             range(token.start, self.tokens[self.closing[at + 1]].end)
             for at, token in enumerate(self.tokens[:-1])
@@ -168,7 +168,7 @@ class _Function:
                     yield start, end, new, "constant"
 
     def _is_cast(self, closing: int) -> bool:
-        """Whether these parentheses hold a type, so that what follows is not a binary operator."""
+        """Return whether these parentheses contain a type, so no binary operator follows."""
         opening = next((start for start, end in self.closing.items() if end == closing), None)
         if opening is None:
             return False
@@ -187,7 +187,7 @@ class _Function:
             if token.kind == "name" and token.text in {"if", "while"} and at + 1 in self.closing:
                 inner = [one.text for one in self.tokens[at + 2 : self.closing[at + 1]]]
                 start, end = self.tokens[at + 1].end, self.tokens[self.closing[at + 1]].start
-                # Where the condition is one comparison or has one "!", another kind has done it.
+                # A condition that is one comparison, or has one "!", already has this mutation.
                 if (inner[0] not in {"!", "true"} and {"==", "!="}.isdisjoint(inner)) or (
                     not {"&&", "||"}.isdisjoint(inner)
                 ):

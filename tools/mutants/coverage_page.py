@@ -1,7 +1,7 @@
-"""`make coverage` writes one page with the lines and branches of the server that no test reaches.
+"""`make coverage` writes a page with the lines and branches of the server that no test reaches.
 
-C is measured by gcov and Python by coverage.py, while the C tests and pytest run in a copy of the
-checkout. A process that is killed, or leaves by `os._exit`, writes nothing for C.
+The C tests and pytest run in a copy of the checkout. gcov measures C, and coverage.py measures
+Python. A process that is killed, or calls `os._exit`, writes nothing for C.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ disable_warnings = no-data-collected,module-not-measured
 
 @dataclass
 class Reached:
-    """What was executed of one file."""
+    """The executed lines and branches of one file."""
 
     lines: int = 0
     branches: int = 0
     taken: int = 0  # branches
     missing: set[int] = field(default_factory=set)  # lines
-    partial: dict[int, int] = field(default_factory=dict)  # line -> branches never taken
+    partial: dict[int, int] = field(default_factory=dict)  # line -> branches that were never taken
 
 
 def from_gcov(documents: list[dict[str, Any]]) -> dict[str, Reached]:
-    """What `gcov --json-format` says of csrc/; the same line may come several times."""
+    """Read the output of `gcov --json-format` about csrc/. A line may appear several times."""
     counts: dict[str, dict[int, int]] = {}
     branches: dict[str, dict[tuple[int, int], int]] = {}
     for document in documents:
@@ -69,7 +69,7 @@ def from_gcov(documents: list[dict[str, Any]]) -> dict[str, Reached]:
 
 
 def from_coverage(document: dict[str, Any]) -> dict[str, Reached]:
-    """What `coverage json` says."""
+    """Read the output of `coverage json`."""
     found = {}
     for name, file in document["files"].items():
         summary = file["summary"]
@@ -84,8 +84,8 @@ def from_coverage(document: dict[str, Any]) -> dict[str, Reached]:
 
 
 def page(found: dict[str, Reached], root: Path) -> str:
-    """The page: the files with their share, and then every line that was not reached."""
-    text = ["What no test reaches. -: the line; <: a branch of it.", ""]
+    """Return the page: the files with their coverage, and then every line that was not reached."""
+    text = ["The lines that no test reaches. -: the line; <: a branch of the line.", ""]
     for name, one in sorted(found.items()):
         lines = _share(one.lines - len(one.missing), one.lines)
         text.append(f"{name:60} lines {lines}  branches {_share(one.taken, one.branches)}")
@@ -105,7 +105,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _measure(tree: Tree, words: list[str]) -> int:
-    """Run the C tests and pytest; 0 where all have passed."""
+    """Run the C tests and pytest. Return 0 if all passed."""
     failed = 0
     for name in likely.c_tests(tree.root, "")[1]:
         print(f"tests/c/{name}", flush=True)
@@ -139,7 +139,7 @@ def main() -> int:
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     found = {**from_gcov(documents), **from_coverage(measured)}
     PAGE.write_text(page(found, tree.root))
-    print(f"{PAGE.relative_to(PROJECT)} names the lines and branches that no test reaches")
+    print(f"{PAGE.relative_to(PROJECT)} lists the lines and branches that no test reaches")
     return failed
 
 

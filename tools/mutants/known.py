@@ -1,4 +1,4 @@
-"""What is known about mutants: earlier results, tests that noticed something, equivalents."""
+"""Stores facts about mutants: earlier results, tests that noticed mutants, and equivalents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from .mutation import Mutation, digest, plain
 
-# Every test stands on these.
+# All tests depend on these.
 _COMMON = ("tests/conftest.py", "tests/support", "tests/e2e/conftest.py", "tests/c/site.c")
 _LEARNED_MOST = 8  # tests to try first
 _VERSION = "1"
@@ -29,7 +29,7 @@ class Memory:
                 self._data = read
 
     def digest(self, tests: list[str]) -> str:
-        """A hash of the text of these files and folders, and of what all tests share."""
+        """Return a hash of these files and folders, and of the files that all tests share."""
         texts = [_VERSION]
         for name in sorted({*tests, *_COMMON}):
             path = self._root / name.split("::")[0]
@@ -42,10 +42,10 @@ class Memory:
         return digest(*texts)
 
     def result(self, one: Mutation, tests: list[str]) -> dict[str, Any] | None:
-        """The result of an earlier run that still holds.
+        """Return the result of an earlier run, if it still holds.
 
-        `tests` are those that would run now. A noticed mutant needs the test that noticed it to be
-        the same; a mutant that survived needs them all to be.
+        `tests` would run now. If the mutant was noticed, the test that noticed it must not have
+        changed. If it survived, no test must have changed.
         """
         with self._lock:
             found: dict[str, Any] | None = self._data["results"].get(one.key)
@@ -55,7 +55,7 @@ class Memory:
         return found if found["tests"] == self.digest(ran) else None
 
     def keep(self, one: Mutation, status: str, tests: list[str], **more: object) -> None:
-        """Remember a result; `tests` are the one that noticed the mutant, or all that did not."""
+        """Store a result. `tests`: the test that noticed the mutant, or all tests that did not."""
         entry: dict[str, Any] = {"status": status, **more}
         if status != "none":
             entry["tests"] = self.digest(tests)
@@ -70,7 +70,7 @@ class Memory:
             self._save()
 
     def learned(self, file: str) -> list[str]:
-        """The tests that noticed mutants of this file, the best first."""
+        """Return the tests that noticed mutants of this file, the best first."""
         with self._lock:
             counts = Counter(self._data["learned"].get(file, {}))
         return [test for test, _ in counts.most_common()]
@@ -79,7 +79,7 @@ class Memory:
         return [test for test in self.learned(file) if "::" in test][:_LEARNED_MOST]
 
     def forget(self, file: str, test: str) -> None:
-        """A learned test is no more."""
+        """Forget a test that does not exist any more."""
         with self._lock:
             self._data["learned"].get(file, {}).pop(test, None)
 
@@ -91,9 +91,9 @@ class Memory:
 
 
 def equivalents(text: str) -> dict[tuple[str, str, str, str], str]:
-    """Reads equivalent.txt: (file, function, old line, new line) -> the reason.
+    """Read equivalent.txt. Return the reasons by file, function, old line and new line.
 
-    Raises ValueError where an entry is incomplete.
+    Raises ValueError if an entry is incomplete.
     """
     found = {}
     lines = (line for line in text.splitlines() if not line.startswith("#"))

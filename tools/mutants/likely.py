@@ -1,7 +1,7 @@
-"""Which tests are most likely to notice a mutant of a file. Never runs one.
+"""Chooses the tests that are most likely to notice a mutant of a file. Never runs a test.
 
-The tables name tests by hand; `known` adds what it has learned. A file that no table names has the
-tests whose names resemble its own, and the general ones.
+The tables are written by hand. `known` adds the tests that noticed mutants before. A file without
+an entry has the general tests, and those with a name like its own.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-# C tests that take longer than a second come last; one of them only for the parsers that it tests.
+# C tests that take longer than a second come last. One of them is only for the parsers.
 _SLOW = ("test_endings", "test_lifetime", "test_memory", "threads/stress", "test_corpus")
 _PARSERS = {
     *("head", "host", "request_line", "fields", "index", "chunked"),
     *("parser", "parser_plain", "parser_sse42"),
 }
 
-# C file -> C tests first, then files and folders of pytest, in tests/.
+# C file -> the C tests, and the files and folders of pytest below tests/.
 C_TESTS: dict[str, tuple[str, str]] = {
     "accept": (
         "turns clock server drain memory",
@@ -99,7 +99,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "watcher": ("token settle batching server", "e2e/test_threads.py e2e/test_request_timeout.py"),
     "yield_rule": ("yield_rule", "e2e/test_fairness.py"),
 }
-# After those, for every C file: files that take few seconds.
+# Files that take few seconds. They run after the others, for every C file.
 _C_GENERAL = """
     e2e/test_pep3333.py e2e/test_health.py e2e/test_server_api.py wire/test_errors.py
     wire/test_expect.py wire/test_client.py e2e/test_fairness.py
@@ -108,8 +108,8 @@ _C_GENERAL = """
     wire/test_pipelining.py e2e/test_uploads.py e2e/test_errors.py
 """
 
-# Python file -> its unit tests, which run first, then other files and folders of pytest, in tests/.
-# A unit test whose name is that of the file need not be named.
+# Python file -> its unit tests, which run first, and other files and folders below tests/.
+# A unit test with the name of the file needs no entry.
 PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "access_log": ("", "e2e/test_access_log.py"),
     "apps": ("", "e2e/test_django_runserver.py"),
@@ -188,15 +188,15 @@ _PYTHON_GENERAL = """
     e2e/test_health.py e2e/test_server_api.py e2e/test_threads.py e2e/test_pep3333.py
     e2e/test_files.py e2e/test_errors.py unit/test_cli.py
 """
-# These folders test tools and documents, not the server.
+# The tests in these folders test tools and documents, not the server.
 _UNRELATED = ("bench", "stress", "tools")
 
 
-Ordered = tuple[list[str], list[str]]  # the tests of a file itself, and the others
+Ordered = tuple[list[str], list[str]]  # the tests of the file, and the others
 
 
 def c_tests(root: Path, file: str) -> Ordered:
-    """The names of the C tests."""
+    """Return the names of the C tests."""
     everything = sorted(path.stem for path in (root / "tests" / "c").glob("test_*.c"))
     if (root / "tests" / "c" / "threads" / "stress.c").exists():
         everything.append("threads/stress")
@@ -209,14 +209,14 @@ def c_tests(root: Path, file: str) -> Ordered:
 
 
 def unit_tests(root: Path, file: str) -> list[str]:
-    """The unit tests of a Python file itself, which take seconds."""
+    """Return the unit tests of a Python file, which take seconds."""
     stem = Path(file).stem
     names = [stem, *PYTHON_TESTS.get(stem, ("", ""))[0].split()]
     return _existing(root, (f"unit/test_{name}.py" for name in names))
 
 
 def python_tests(root: Path, file: str) -> Ordered:
-    """The files and folders for pytest."""
+    """Return the files and folders for pytest."""
     stem = Path(file).stem
     if file.endswith(".c"):
         first, rest = C_TESTS.get(stem, ("", ""))[1].split(), _C_GENERAL.split()
@@ -234,7 +234,7 @@ def _existing(root: Path, names: Iterable[str]) -> list[str]:
 
 
 def _importing(root: Path, file: str) -> list[str]:
-    """The unit tests that import a module."""
+    """Return the unit tests that import a module."""
     module = re.escape(file.removeprefix("src/").removesuffix(".py").replace("/", "."))
     imports = re.compile(rf"^\s*(from|import) {module}\b", re.MULTILINE)
     tests = sorted((root / "tests" / "unit").glob("test_*.py"))
@@ -242,7 +242,7 @@ def _importing(root: Path, file: str) -> list[str]:
 
 
 def all_python_tests(root: Path) -> list[str]:
-    """Every file of pytest that looks at the server."""
+    """Return all test files of the server."""
     return [
         str(path.relative_to(root))
         for path in sorted((root / "tests").rglob("test_*.py"))

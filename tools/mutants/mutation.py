@@ -1,4 +1,4 @@
-"""What a mutation is: one replaced piece of one file. Never reads or writes a file."""
+"""A mutation replaces one piece of one file. This module never reads or writes a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Mutation:
     """Replaces `source[start:end]` of `file` with `new`."""
 
     file: str
-    function: str  # that holds it; "" outside of functions
+    function: str  # the function around it; "": none
     scope: str  # a hash of the function's text
     offset: int  # of `start` in the function's text
     line: int
@@ -26,7 +26,7 @@ class Mutation:
 
     @property
     def key(self) -> str:
-        """The name of the mutation that holds while the function's text stays the same."""
+        """A name that stays the same while the text of the function does not change."""
         where = f"{self.file}:{self.function}:{self.scope}:{self.offset}"
         return f"{where}:{self.kind}:{self.new.strip()}"
 
@@ -40,7 +40,7 @@ class Mutation:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A mutation that is made only when it is chosen; there may be none after all."""
+    """A possible mutation. `make` returns it, or None if it turns out to be none."""
 
     line: int
     kind: str
@@ -48,7 +48,7 @@ class Candidate:
 
 
 def plain(text: str) -> str:
-    """The text with every run of blanks as one."""
+    """Return the text with single spaces instead of white space."""
     return re.sub(r"\s+", " ", text).strip()
 
 
@@ -59,7 +59,7 @@ def digest(*texts: str) -> str:
 def mutation(
     file: str, source: str, scope: tuple[str, int, int], start: int, end: int, new: str, kind: str
 ) -> Mutation:
-    """A mutation of `source`; `scope` is the name, the start and the end of its function."""
+    """Return a mutation of `source`. `scope` is the name, start and end of its function."""
     function, first, last = scope
     line_start = source.rfind("\n", 0, start) + 1
     line_end = source.find("\n", end)

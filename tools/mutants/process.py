@@ -1,4 +1,4 @@
-"""Runs one test command with limits, and ends every process that it leaves behind."""
+"""Runs one test command with limits, and ends all processes that it leaves behind."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-_MARK = "MUTANT_MARK"  # not an option of the server: those begin with PICOWSGI_
-_MEMORY = 8 << 30  # address space; sanitized programs map more, and have a limit of their own
-_FILE = 9 << 30  # a test makes one of eight, without content
-_END = 5  # seconds for a killed process to end
+_MARK = "MUTANT_MARK"  # options of the server begin with PICOWSGI_, so this is none
+_MEMORY = 8 << 30  # address space; sanitized programs need more, and have their own limit
+_FILE = 9 << 30  # a test creates a sparse file of 8 GiB
+_END = 5  # seconds until a killed process must have ended
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Ended:
 def run(
     command: list[str], folder: Path, seconds: float, *, environ: dict[str, str], checked: bool
 ) -> Ended:
-    """The outcome of a command, which has `seconds` to end."""
+    """Run a command for at most `seconds`, and return its outcome."""
     mark = uuid.uuid4().hex
     environ = {**environ, _MARK: mark}
     if checked:
@@ -64,7 +64,7 @@ def run(
 
 def _limit(checked: bool) -> None:
     for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)  # a shell ignores them for what it has in background
+        signal.signal(number, signal.SIG_DFL)  # a shell ignores these signals in background jobs
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for what, most in ((resource.RLIMIT_FSIZE, _FILE), (resource.RLIMIT_AS, _MEMORY)):
         if not (checked and what == resource.RLIMIT_AS):
@@ -74,7 +74,7 @@ def _limit(checked: bool) -> None:
 
 
 def _end_marked(mark: str) -> None:
-    """End what has the mark in its environment: a mutant may leave servers behind."""
+    """End all processes with the mark in their environment, such as servers of a mutant."""
     wanted = f"{_MARK}={mark}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
-"""Finds the possible mutations of a Python file, with the operators of cosmic-ray. Never runs it.
+"""Finds the possible mutations of a Python file with the operators of cosmic-ray. Never runs it.
 
-Leaves out what no test can notice: annotations, TYPE_CHECKING blocks, docstrings, log texts.
+Skips code that no test can notice: annotations, TYPE_CHECKING blocks, docstrings and log texts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from .mutation import Candidate, Mutation, mutation
 if TYPE_CHECKING:
     from cosmic_ray.operators.operator import Operator
 
-# The comparisons at the bound and the opposite ones; the many others are noticed with them.
+# Comparisons that differ at the bound, and the opposite ones. The tests that notice these notice
+# the other comparisons, too.
 _COMPARISONS = (
     "Eq_NotEq NotEq_Eq Lt_LtE LtE_Lt Gt_GtE GtE_Gt Lt_GtE GtE_Lt Gt_LtE LtE_Gt Is_IsNot IsNot_Is"
 )
@@ -39,15 +40,15 @@ _NAMES = [
     "NumberReplacer",
     "ZeroIterationForLoop",
 ]
-# cosmic-ray names an exception that the file does not know; this one is never raised here.
+# cosmic-ray uses an exception of its own, which the file cannot name. This one is never raised.
 _FOREIGN_EXCEPTION, _EXCEPTION = "CosmicRayTestingException", "ZeroDivisionError"
 _LOGGERS = {"log", "logger", "logging", "get_logger", "warnings"}
 
-Span = tuple[tuple[int, int], tuple[int, int]]  # line and column, from and to
+Span = tuple[tuple[int, int], tuple[int, int]]  # line and column of the start and the end
 
 
 def candidates(file: str, source: str) -> list[Candidate]:
-    """All possible mutations, in the order of the file."""
+    """Return all possible mutations, in the order of the file."""
     tree = ast.parse(source)
     offsets = _Offsets(source)
     ignored = [(offsets.of(*first), offsets.of(*last)) for first, last in _ignored(tree)]
@@ -58,7 +59,7 @@ def candidates(file: str, source: str) -> list[Candidate]:
             return None
         start, end, new, kind = change
         scope = next((one for one in reversed(scopes) if one[1] <= start < one[2]), None)
-        if scope is None:  # a line of the module
+        if scope is None:  # a line outside of functions
             line_end = source.find("\n", end)
             scope = ("", source.rfind("\n", 0, start) + 1, line_end)
         return mutation(file, source, scope, start, end, new, kind)
@@ -72,7 +73,7 @@ def candidates(file: str, source: str) -> list[Candidate]:
 
 
 class _Offsets:
-    """Turns a line and a column into an offset."""
+    """Converts a line and a column to an offset."""
 
     def __init__(self, source: str) -> None:
         self.lines = source.splitlines(keepends=True)
@@ -91,7 +92,7 @@ def _place(node: ast.AST) -> Span:
 
 
 def _scopes(tree: ast.Module, offsets: _Offsets) -> list[tuple[str, int, int]]:
-    """The qualified name, the start and the end of each function, outer ones first."""
+    """Return the qualified name, the start and the end of each function, outer functions first."""
     found: list[tuple[str, int, int]] = []
 
     def visit(node: ast.AST, prefix: str) -> None:
@@ -138,7 +139,7 @@ def _is_main(node: ast.AST) -> bool:
 
 
 def _is_alias(node: ast.AST) -> bool:
-    """Whether this is `Name = X | Y` or a `TypeVar`: a type."""
+    """Return whether this defines a type: `Name = X | Y`, or a `TypeVar`."""
     return (
         isinstance(node, ast.Assign)
         and isinstance(node.value, ast.BinOp)
@@ -182,7 +183,7 @@ def _by_operators(source: str, offsets: _Offsets) -> Iterator[Found]:
                     start, end, new = _difference(source, mutated)
                     if kind == "NumberReplacer":
                         new = new.lstrip()
-                    # A star among parameters is no multiplication; what is no Python is no mutant.
+                    # A star among parameters is no multiplication. A mutant must be valid Python.
                     if source[start:].startswith("*,") or not _is_python(mutated):
                         return None
                     return start, end, new, kind
@@ -203,7 +204,7 @@ def _is_python(source: str) -> bool:
 
 
 def _difference(old: str, new: str) -> tuple[int, int, str]:
-    """The piece of `old` that `new` has replaced, and with what."""
+    """Return the part of `old` that `new` replaces, and its replacement."""
     shorter = min(len(old), len(new))
     first = next((at for at in range(shorter) if old[at] != new[at]), shorter)
     last = 0
@@ -213,7 +214,7 @@ def _difference(old: str, new: str) -> tuple[int, int, str]:
 
 
 def _dropped(tree: ast.Module, offsets: _Offsets) -> Iterator[Found]:
-    """Calls, assignments to attributes and `return` inside functions, replaced with `pass`."""
+    """Yield mutations that replace calls, assignments to attributes and `return` with `pass`."""
     for function in ast.walk(tree):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue

@@ -1,4 +1,4 @@
-"""Tests one mutant: builds it, runs the tests that are likely to notice it, and says which did."""
+"""Tests one mutant: builds it, runs the likely tests, and returns the test that noticed it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from .known import Memory
 from .mutation import Mutation
 
 _PROGRAM_LIMIT = 30  # seconds for a C test without a mutation; the slowest takes six
-_PROGRAM_LEAST = 5  # seconds that each has with one: some times as many as it takes without
-_PROGRAM_TIMES = 6
+_PROGRAM_LEAST = 5  # seconds; the least limit for a C test with a mutation
+_PROGRAM_TIMES = 6  # its usual limit, as a multiple of its time without a mutation
 _UNIT_LIMIT = 90  # for the unit tests of a Python file
-_LEARNED_LIMIT = 90  # for the tests that noticed something before
+_LEARNED_LIMIT = 90  # for the tests that noticed a mutant before
 _SET_LIMIT = 400  # for the likely tests
 _FULL_LIMIT = 1800
-_TEST_LIMIT = 20  # for one test of pytest; less than what CI gives to a mutant
-_TRIES = 2  # for a test without a mutation, as the machine may be busy
+_TEST_LIMIT = 20  # for one test of pytest; less than the limit for a mutant in CI
+_TRIES = 2  # runs of a test without a mutation, because the machine may be busy
 _FAILED_MOST = 5  # tests that may fail without a mutation before the run ends
-_OURS = "not measured and not browser"  # those depend on the machine
+_OURS = "not measured and not browser"  # the others depend on the machine
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/.*?)(?: - .*)?$", re.MULTILINE)
-_NO_TESTS = {4, 5}  # of pytest: a test is no more, or all were left out
+_NO_TESTS = {4, 5}  # exit codes of pytest: a test does not exist, or all were deselected
 
 NOTICED, SURVIVED, NONE, UNFINISHED = "noticed", "survived", "none", "unfinished"
 
@@ -40,7 +40,7 @@ NOTICED, SURVIVED, NONE, UNFINISHED = "noticed", "survived", "none", "unfinished
 class Result:
     mutation: Mutation
     status: str
-    by: str = ""  # the test, or why it is no mutant
+    by: str = ""  # the test, or the reason why it is no mutant
     seconds: float = 0.0
     known: bool = False
 
@@ -49,22 +49,22 @@ class Result:
 class Options:
     full: bool = False
     each: float = 0.0  # seconds for the tests of one mutant; 0: no limit
-    deadline: float = 0.0  # of the whole run, monotonic; 0: none
+    deadline: float = 0.0  # end of the whole run, monotonic; 0: none
     workers: int = 2  # of pytest
     again: bool = False
 
 
 @dataclass
 class Sound:
-    """Tests that pass, or fail, without a mutation."""
+    """The tests that pass or fail without a mutation."""
 
     passed: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
-    seconds: dict[str, float] = field(default_factory=dict)  # of a C test that passes
+    seconds: dict[str, float] = field(default_factory=dict)  # run time of a C test that passes
 
 
 class Runner:
-    """Belongs to one copy of the checkout, and so to one thread."""
+    """Tests mutants in one copy of the checkout. Only one thread uses it."""
 
     def __init__(self, tree: Tree, memory: Memory, options: Options, sound: Sound) -> None:
         self.tree, self.memory, self.options, self.sound = tree, memory, options, sound
@@ -74,7 +74,7 @@ class Runner:
             shutil.copy2(tree.extension, self.pristine)
 
     def tests(self, file: str) -> list[str]:
-        """All tests that a mutant of this file must survive."""
+        """Return all tests for a mutant of this file."""
         root = self.tree.root
         programs = likely.c_tests(root, file) if file.endswith(".c") else ([], [])
         python = likely.python_tests(root, file)
@@ -85,7 +85,7 @@ class Runner:
         ]
 
     def test(self, one: Mutation) -> Result:
-        """The result for a mutation, from memory where it is known."""
+        """Return the result for a mutation. A known result needs no test."""
         tests = self.tests(one.file)
         found = None if self.options.again else self.memory.result(one, tests)
         if found is not None:
@@ -113,7 +113,7 @@ class Runner:
         return Result(one, SURVIVED, "", seconds)
 
     def check_unchanged(self, *, with_programs: bool) -> None:
-        """Run a few tests without a mutation, also one in C: does anything work here?"""
+        """Run a few tests without a mutation. Raises BuildError if one of them fails."""
         if with_programs and not self._is_sound("test_buffer"):
             raise BuildError("tests/c/test_buffer.c fails")
         where = "import picowsgi._core as core; print(core.__file__)"
@@ -143,7 +143,7 @@ class Runner:
     stamp = 0
 
     def _write(self, path: Path, text: str) -> None:
-        """Python takes a compiled file for another of the same size and second."""
+        """Write a file with a new time, because Python notices changes by size and second."""
         path.write_text(text)
         Runner.stamp = max(int(time.time()), Runner.stamp + 1)
         os.utime(path, (Runner.stamp, Runner.stamp))
@@ -151,7 +151,7 @@ class Runner:
     # ------------------------------------------------------------ the tests
 
     def _stages(self, one: Mutation) -> Iterator[Iterator[str]]:
-        """The tests in groups, the likely ones first; each yields the test that notices."""
+        """Yield groups of tests, the likely ones first. A group yields the test that notices."""
         root, workers = self.tree.root, self.options.workers
         learned = self.memory.learned(one.file)
         programs = likely.c_tests(root, one.file) if one.file.endswith(".c") else ([], [])
@@ -175,7 +175,7 @@ class Runner:
             yield self._pytest(one, rest, workers, _FULL_LIMIT)
 
     def _programs(self, names: list[str]) -> Iterator[str]:
-        """The C tests, several at a time: they take seconds, all others minutes."""
+        """Run the C tests first and several at a time, because they take only seconds."""
         names = [name for name in names if f"tests/c/{name}.c" not in self.sound.failed]
         left, failed = iter(names), list[str]()
         lock = threading.Lock()
@@ -195,7 +195,7 @@ class Runner:
         for name in failed:
             if self._is_sound(name):
                 yield f"tests/c/{name}.c"
-        if failed:  # none is sound: the tests after them have not run
+        if failed:  # these fail without a mutation, too: run the tests that are left
             yield from self._programs([name for name in names if name not in failed])
 
     def _program_passes(self, name: str) -> bool:
@@ -213,7 +213,7 @@ class Runner:
         return ended.code == 0
 
     def _is_sound(self, name: str) -> bool:
-        """Whether a C test passes with the unchanged core."""
+        """Return whether a C test passes with the unchanged core."""
         test = f"tests/c/{name}.c"
         if test not in self.sound.passed | self.sound.failed:
             mutated = self.tree.source, self.tree.mutated
@@ -249,7 +249,7 @@ class Runner:
             if self._test_is_sound(one, test):
                 yield test
                 return
-            # It is left out from now on, and named at the end.
+            # The test is skipped from now on, and listed at the end.
 
     def _run_pytest(self, tests: list[str], workers: int, seconds: float) -> process.Ended:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", f"-n{workers}"]
@@ -260,7 +260,7 @@ class Runner:
         return process.run(command, self.tree.root, seconds, environ=environ, checked=False)
 
     def _test_is_sound(self, one: Mutation, test: str) -> bool:
-        """Whether a test passes in the unchanged tree."""
+        """Return whether a test passes in the unchanged tree."""
         if test not in self.sound.passed | self.sound.failed:
             path = self.tree.root / one.file
             mutated = path.read_text()
@@ -268,7 +268,7 @@ class Runner:
                 shutil.copy2(self.pristine, self.tree.extension)
             else:
                 self._write(path, (self.tree.origin / one.file).read_text())
-            # A name that pytest does not take as an argument cannot be checked.
+            # A test counts as passed if pytest does not find it by its name.
             passes = any(
                 self._run_pytest([test], 0, _LEARNED_LIMIT).code in {0, *_NO_TESTS}
                 for _ in range(_TRIES)

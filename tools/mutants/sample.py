@@ -15,13 +15,13 @@ Chosen = tuple[str, Candidate]  # a file and a candidate
 
 
 def files(root: Path) -> list[str]:
-    """The C and Python files of the server."""
+    """Return the C and Python files of the server."""
     found = [*root.glob("csrc/*.c"), *root.glob("src/picowsgi/**/*.py")]
     return sorted(str(path.relative_to(root)) for path in found)
 
 
 def candidates(root: Path, names: list[str]) -> list[Chosen]:
-    """Everything that could be changed in these files."""
+    """Return all possible mutations of these files."""
     found = []
     for name in names:
         source = (root / name).read_text()
@@ -31,14 +31,14 @@ def candidates(root: Path, names: list[str]) -> list[Chosen]:
 
 
 def shuffled(chosen: list[Chosen], seed: int) -> list[Chosen]:
-    """The same order for the same seed."""
+    """Return the candidates in a random order, which is the same for the same seed."""
     again = list(chosen)
     random.Random(seed).shuffle(again)  # noqa: S311
     return again
 
 
 def newest(root: Path, chosen: list[Chosen]) -> list[Chosen]:
-    """One candidate for each line, the line that changed last first; always the same ones."""
+    """Return one candidate for each line, the newest line first. It is the same in each run."""
     dates = {name: line_dates(root, name) for name in {name for name, _ in chosen}}
     by_line: dict[tuple[str, int], list[Candidate]] = {}
     for name, one in chosen:
@@ -55,7 +55,7 @@ def newest(root: Path, chosen: list[Chosen]) -> list[Chosen]:
 
 
 def line_dates(root: Path, name: str) -> dict[int, int]:
-    """When each line was committed, in seconds; a line without a commit has the present date."""
+    """Return the commit time of each line in seconds, or the current time without a commit."""
     command = ["git", "blame", "--line-porcelain", "--", name]
     done = subprocess.run(command, cwd=root, check=False, capture_output=True, text=True)
     return dict(_dates(done.stdout)) if done.returncode == 0 else {}
