@@ -75,7 +75,7 @@ def test_every_exception_and_every_skipped_file_is_needed() -> None:
 
 def test_code_tests_pages_and_the_build_are_read_and_files_of_other_authors_are_not() -> None:
     paths = {path.as_posix() for path in words.files()}
-    assert {"README.md", "Makefile", "pyproject.toml", "docs/index.md", "docs/request.svg"} <= paths
+    assert {"README.md", "Makefile", "tools/c.mk", "docs/index.md", "docs/request.svg"} <= paths
     assert {"src/picowsgi/server.py", "csrc/api.h", "tests/conftest.py"} <= paths
     assert {"bench/README.md", "examples/function.py", "examples/container/Containerfile"} <= paths
     assert not any(path.startswith(("csrc/vendor", ".venv", "build")) for path in paths)
