@@ -101,14 +101,10 @@ class Found(NamedTuple):
         return f"{self.path}:{self.line}: {self.word}: write {self.instead}"
 
 
-def _compile(words: dict[str, str]) -> list[tuple[re.Pattern[str], str]]:
-    return [
-        (re.compile(rf"{_BEGIN}(?:{key.replace(' ', _BETWEEN)}){_END}", re.IGNORECASE), instead)
-        for key, instead in words.items()
-    ]
-
-
-_PATTERNS = _compile(WORDS)
+_PATTERNS = [
+    (re.compile(rf"{_BEGIN}(?:{key.replace(' ', _BETWEEN)}){_END}", re.IGNORECASE), instead)
+    for key, instead in WORDS.items()
+]
 
 
 def find(path: Path, text: str) -> Iterator[Found]:
