@@ -130,8 +130,7 @@ sanitized-core: $(BUILT)
 	    assert core.__file__.startswith('$(abspath $(SANITIZED))')"
 
 # The tests of models and tools do not use the core.
-WITHOUT_CORE := tests/model/* tests/unit/test_mutants* tests/unit/test_bench* tests/unit/test_docs* \
-    tests/unit/test_c_order*
+WITHOUT_CORE := tests/model/* tests/bench/* tests/tools/*
 #+ make sanitize-python
 #+                   run all tests with that core
 #+                   ARGS='-k name': the options of pytest

@@ -38,9 +38,9 @@ void pw_balance_forget(pw_balance *balance, int32_t process)
 pw_place *pw_balance_join(pw_balance *balance)
 {
     for (int i = 0; i < PW_PLACES; i++) {
-        int_least32_t nobody = 0;
+        int_least32_t no_process = 0;
         pw_place *place = &balance->places[i];
-        if (!atomic_compare_exchange_strong(&place->process, &nobody, PW_CLAIMED))
+        if (!atomic_compare_exchange_strong(&place->process, &no_process, PW_CLAIMED))
             continue;
         atomic_store(&place->connections, 0);
         atomic_store(&place->process, getpid());

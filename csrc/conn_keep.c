@@ -22,7 +22,7 @@ static size_t conn_holds(const pw_conn *conn)
  * that has not begun. */
 static void conn_give_up(pw_server *server, pw_conn *conn)
 {
-    pw_incident_often(server, conn, PW_INCIDENT_HEADS, &server->told_heads);
+    pw_incident_often(server, conn, PW_INCIDENT_HEADS, &server->heads_reported_at);
     if (conn->state == PW_CONN_SENDING) {
         pw_conn_ends(conn, PW_CONN_CLOSES);
         conn->what |= PW_READABLE; /* makes pw_conn_part choose PW_CONN_LINGER */

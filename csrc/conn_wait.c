@@ -62,7 +62,7 @@ void pw_ready_expire(pw_server *server, const pw_conn *last, int why)
         conn = pw_queue_pop(&server->ready);
         if (conn == NULL || pw_conn_defer_free(server, conn))
             continue;
-        pw_incident_often(server, conn, why, &server->told_queue);
+        pw_incident_often(server, conn, why, &server->queue_reported_at);
         pw_conn_refuse_waiting(server, conn, PW_E_QUEUE);
     } while (conn != NULL && conn != last);
 }

@@ -6,8 +6,8 @@
 
 #define PW_PAUSE_MS 100 /* after descriptors or memory ran out; no event reports the end of that */
 
-/* Counts connections: `change` more, or less. While the server drains the loop checks after each
- * that ends whether it was the last, whichever thread has closed it. */
+/* Counts connections: `change` more, or less. While the server drains, the loop checks after each
+ * closed connection whether it was the last one. Any thread may have closed it. */
 void pw_accept_count(pw_server *server, int change);
 void pw_accept_pause(pw_server *server);
 

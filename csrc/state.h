@@ -190,9 +190,9 @@ struct pw_server {
     pw_limits limits;
     pw_store store;
     int64_t response_buffer;
-    size_t head_memory; /* limit of pool.held, for connections that wait */
-    int64_t told_heads; /* ms: when PW_INCIDENT_HEADS was last added; 0: never */
-    int64_t told_queue; /* ms: when PW_INCIDENT_QUEUE was last added; 0: never */
+    size_t head_memory;        /* limit of pool.held, for connections that wait */
+    int64_t heads_reported_at; /* ms: when PW_INCIDENT_HEADS was last added; 0: never */
+    int64_t queue_reported_at; /* ms: when PW_INCIDENT_QUEUE was last added; 0: never */
     int32_t timeout_graceful;
     bool request_ids;         /* each request gets one */
     uint64_t request_seed[2]; /* the state of two sequences of numbers */
@@ -234,7 +234,7 @@ struct pw_server {
     pw_conn *dead;  /* owned: closed connections, to be freed (linked by run_next) */
     pw_conn *spare; /* owned: memory for the next connections (linked by run_next) */
     int spare_count;
-    pw_queue run; /* connections to go on with */
+    pw_queue run; /* connections to continue with */
     pw_queue again;
     pw_queue spent;   /* connections to drive after the next poll: their time slice has ended */
     int64_t polls;    /* number of polls */

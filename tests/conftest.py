@@ -1,4 +1,4 @@
-"""Fixtures for every test that talks to a running server."""
+"""Fixtures for all tests with a running server."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 Serve = Callable[..., "Server"]
 
-_AGAIN = 2  # times that a measurement which missed its bound is taken again
+_AGAIN = 2  # how often a measurement is repeated after it missed its bound
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let what else the machine does spoil a measurement, but not three in a row."""
+    """Repeat a measurement that other programs may have disturbed, but not three times."""
     for item in items:
         if item.get_closest_marker("measured"):
             item.add_marker(pytest.mark.flaky(reruns=_AGAIN))
 
 
 def _start(stack: ExitStack, app: WSGIApplication, options: dict[str, Any]) -> Server:
-    """A started server; leaving `stack` stops it and checks that its threads have ended."""
+    """Start a server. Leaving `stack` stops it and checks that its threads have ended."""
     from picowsgi import Server
 
     server = Server(app, **{"port": 0, **options})
@@ -54,11 +54,11 @@ def _factory() -> Iterator[Serve]:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """`serve(app, **options)` gives a started server on a free port, stopped after the test."""
+    """`serve(app, **options)` starts a server on a free port; it stops after the test."""
     yield from _factory()
 
 
 @pytest.fixture(scope="module")
 def serve_module() -> Iterator[Serve]:
-    """The same as `serve`; its servers run until the tests of the module have ended."""
+    """The same as `serve`, but the servers run until the tests of the module have ended."""
     yield from _factory()

@@ -25,7 +25,8 @@ _ALWAYS = [
     f"-DPW_PARSER_HASH={vendor.SHA256['picohttpparser.c'][:8]}",
 ]
 _OPTIMIZED = ["-O3", "-g0"]
-_SANITIZED = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+# Python's own flags switch assertions off.
+_SANITIZED = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-UNDEBUG"]
 _STRICT = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
 
 # Files with code of other authors, which is compiled without our warnings, and their extra flags.

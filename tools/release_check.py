@@ -27,6 +27,8 @@ VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
 # The tests that depend on the build and the installation. `make test` in the clone runs all.
 TESTS = [
+    "tests/bench",
+    "tests/tools",
     "tests/unit",
     "--ignore=tests/unit/test_reload.py",  # measures CPU time, of Python alone
     "tests/wire",

@@ -1,8 +1,8 @@
 """picowsgi: a WSGI server (PEP 3333) whose sockets, parser and writer are in C.
 
 `serve` serves an application until a signal stops it, `Server` serves one in a background thread,
-and `Mount` combines several applications. The modules `simple_server` and `cgi` stand in for those
-of wsgiref. `__version__` is the version as a text.
+and `Mount` combines several applications. The modules `simple_server` and `cgi` replace those of
+wsgiref. `__version__` is the version as a text.
 
 The names are imported at their first use. pytest loads this package in every project that has it,
 even if no test needs a server.

@@ -65,7 +65,7 @@ def run(
         stdout = getattr(sys.stdout, "buffer", None)
     output = _Output(stdout, environ.get("REQUEST_METHOD", "GET"))
     gateway = _CGIGateway(application, output)
-    with redirect_stdout(sys.stderr):  # what the application prints is no response
+    with redirect_stdout(sys.stderr):  # output of the application is not part of the response
         gateway.answer(environ, stdin)
 
 
@@ -100,13 +100,13 @@ def _make_environ(variables: Mapping[str, str], stdin: BinaryIO | None) -> WSGIE
 
 
 def _make_input(length: str, stdin: BinaryIO | None) -> BinaryIO:
-    """Return the content of so many bytes; RFC 3875 section 4.2 allows to read no more of it."""
+    """Return the input with `length` bytes of body. RFC 3875 section 4.2: read no more of it."""
     size = int(length) if re.fullmatch("[0-9]{1,18}", length) else 0
     return io.BufferedReader(_Limited(stdin, size)) if size else NO_CONTENT
 
 
 class _Limited(io.RawIOBase):
-    """The first bytes of a stream."""
+    """The first `size` bytes of a stream."""
 
     def __init__(self, stream: BinaryIO | None, size: int) -> None:
         self._stream = stream
@@ -128,18 +128,18 @@ class _Output:
     """Standard output, where a head begins with `Status:` (RFC 3875 section 6.3.3)."""
 
     def __init__(self, stream: BinaryIO | None, method: str) -> None:
-        """`stream` None: nobody reads it."""
+        """`stream` None: there is no standard output."""
         self._stream = stream
         self.method = method
         self.begun = False
         self._failed = stream is None
         self._wanted = True
         self._has_length = False
-        #: Bytes of content that the Content-Length still promises.
+        #: Bytes of content that are still missing from the Content-Length.
         self.missing = 0
 
     def send_head(self, head: bytes, length: int) -> bool:
-        """Send a head that ends without an empty line; False where no content may follow.
+        """Send a head that ends without an empty line. Return False if no content may follow.
 
         `length` is its Content-Length, or -1.
         """
@@ -171,14 +171,14 @@ class _Output:
         try:
             self._stream.write(data)
             self._stream.flush()
-        except (OSError, ValueError) as error:  # a ValueError: it is closed
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed
             self._failed = True
             if not isinstance(error, BrokenPipeError):
                 get_logger().error("the response cannot be written: %s", error)
             self._give_up()
 
     def _give_up(self) -> None:
-        """Empty the buffer of standard output: Python would fail to at exit, with a traceback."""
+        """Drop the buffer of standard output. Python would fail to write it at exit."""
         own = sys.__stdout__
         if own is None or self._stream is not own.buffer:
             return
@@ -188,7 +188,7 @@ class _Output:
 
 
 class _CGIResponse(Response):
-    """A response that goes to an _Output, in the core's place."""
+    """A response that goes to an `_Output` instead of the core."""
 
     __slots__ = ()
 
@@ -211,19 +211,19 @@ class _CGIResponse(Response):
 
 
 class _NoSpool:
-    """In the place of what the gateway asks for content in a temporary file."""
+    """Replaces the gateway's `EnvironMaker`: a script has no content in a temporary file."""
 
     spooled = None
 
 
 class _NoNumber:
-    """In the place of what the core says of a request."""
+    """Replaces the core's request: a script has no number of an exchange."""
 
     exchange = 0
 
 
 class _CGIGateway(Gateway):
-    """Runs one request, and comes back."""
+    """Runs one request, and returns."""
 
     response = _CGIResponse
 
@@ -236,7 +236,7 @@ class _CGIGateway(Gateway):
         self._use(HeadEncoder())
 
     def answer(self, variables: Mapping[str, str], stdin: BinaryIO | None) -> None:
-        """Answer the request, with a 500 where there is no other way."""
+        """Answer the request; the answer to an internal error is a 500."""
         try:
             self.serve(_make_environ(variables, stdin))
         except Exception as error:
@@ -244,9 +244,10 @@ class _CGIGateway(Gateway):
 
     def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
         response.over = True
-        # RFC 9110 section 8.6: a HEAD that was not answered in full does not tell the length.
-        tells = bool(body) or self.thread.method != "HEAD"
-        if head.length < 0 and tells and not _BARE.match(head.data):
+        # RFC 9110 section 8.6: the Content-Length for a HEAD is the length of a GET's content. If
+        # the application returns no content for a HEAD, that length is not known.
+        is_known = bool(body) or self.thread.method != "HEAD"
+        if head.length < 0 and is_known and not _BARE.match(head.data):
             head = head.with_length(len(body))
         self.thread.send_head(head.data, head.length)
         self.thread.send(body)

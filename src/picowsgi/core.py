@@ -1,4 +1,4 @@
-"""The compiled core as Python objects; the only module that imports it.
+"""The compiled core as Python objects. No other module imports the core.
 
 Never decides anything about a request or a response: it passes numbers and bytes on.
 """
@@ -127,13 +127,14 @@ unpack = ffi.unpack
 
 
 def request_id(request: Any) -> str:
-    """Return the id of the request that a thread is at; empty where requests get none."""
+    """Return the id of a thread's current request; an empty text if requests have no id."""
     name: str = ffi.string(request.id).decode("latin-1")
     return name
 
 
-#: Whether bytes may be moved in memory, as by PyPy's collector. There the core is given `pin(data)`
-#: for what it may still read after a call: as long as that lives, its bytes stay where they are.
+#: Whether the interpreter moves objects in memory, as PyPy's collector does. There a caller gives
+#: the core `pin(data)` for bytes that the core may read after the call. While the result of `pin`
+#: exists, the bytes stay at their address.
 BYTES_MOVE: bool = sys.implementation.name == "pypy"
 pin = ffi.from_buffer
 
@@ -143,11 +144,11 @@ _UNDERSCORE = {
     "allow": lib.PW_UNDERSCORE_ALLOW,
 }
 
-#: How often --response-spool all streams together may have.
+#: All streams together may use --response-spool this many times.
 _SPOOLS = 16
 
-#: Roughly what a server holds, in bytes: PyPy's collector does not see that, and would let many
-#: servers that have ended wait, and their descriptors with them.
+#: About the size of a server, in bytes. PyPy's collector does not see this memory. Without the
+#: number it would keep many servers that have ended, with their descriptors.
 _SERVER_SIZE = 1 << 20
 
 
@@ -161,28 +162,28 @@ def _read_keys() -> tuple[str, ...]:
     raise AssertionError
 
 
-#: The environ keys that the core has a number for, by number.
+#: The environ keys that have a number in the core, by number.
 KEYS = _read_keys()
 
 
 def die_with_parent(number: int) -> None:
-    """Have the system send this process the signal when its parent dies, where it can."""
+    """Ask the system to send this process the signal when its parent dies, if it can do that."""
     lib.pw_die_with_parent(number)
 
 
 def gets_orphans() -> bool:
-    """Tell whether the system gives this process children of others, as it does to process 1."""
+    """Return whether the system gives orphans to this process, as it does to process 1."""
     return bool(lib.pw_gets_orphans())
 
 
 def share_heap() -> None:
-    """Give this process one heap, where Python lets one thread allocate at a time anyway."""
+    """Give this process one heap if it has the GIL: then one thread allocates at a time anyway."""
     if has_gil():
         lib.pw_share_heap()
 
 
 def build() -> list[str]:
-    """Return how the core was built, and the SIMD it uses here: compiler, poller, parser, ..."""
+    """Return the facts of the core's build: compiler, pollers, the parser's SIMD, and others."""
     return ffi.string(lib.pw_build()).decode("ascii").split("; ")
 
 
@@ -191,12 +192,12 @@ def _read_pollers() -> tuple[str, ...]:
     return tuple(ffi.string(name).decode("ascii") for name in names)
 
 
-#: What `--poller` may name in this build, the best one first.
+#: The pollers of this build that `--poller` may name; the best one is first.
 POLLERS = _read_pollers()
 
 
 def check_poller(settings: Settings) -> None:
-    """Raise ConfigError where this build lacks the poller that the settings ask for."""
+    """Raise ConfigError if this build does not have the poller of the settings."""
     if settings.poller not in ("auto", *POLLERS):
         origin = settings.sources.get("poller", "option poller")
         raise ConfigError(
@@ -206,9 +207,9 @@ def check_poller(settings: Settings) -> None:
 
 
 class Balance:
-    """How many connections each of the processes has that share the sockets (`pw_balance`).
+    """The number of connections in each process that shares the sockets (`pw_balance`).
 
-    To be made before they are forked. Raises MemoryError.
+    Make the object before the fork of these processes. Raises MemoryError.
     """
 
     def __init__(self) -> None:
@@ -223,7 +224,7 @@ class Balance:
 
 
 class Incident(NamedTuple):
-    """What has happened to a request (`pw_incident`)."""
+    """An accepted request that was not answered in full (`pw_incident`)."""
 
     what: int
     error: int
@@ -235,10 +236,10 @@ class Incident(NamedTuple):
 
 
 class AccessOutput(NamedTuple):
-    """Where the access log goes, and the program of its lines; `descriptor` -1: nowhere.
+    """The descriptor of the access log (-1: no log), and the program that makes its lines.
 
-    `json`: the program makes JSON. `prompt`: a line is written at once. `request_ids`: each request
-    gets an id, whether a line has it or not.
+    `json`: the program makes JSON. `prompt`: the core writes each line at once. `request_ids`: each
+    request gets an id, even if no line shows it.
     """
 
     descriptor: int = -1
@@ -254,8 +255,9 @@ _NO_ACCESS_LOG = AccessOutput()
 class CoreServer:
     """Listening sockets and their event loop (`pw_server`).
 
-    Raises OSError where the system refuses, ConfigError as `check_poller` does, PatchedError where
-    a library has changed the system. In a forked child it has stopped (`system.fork_guard`).
+    Raises OSError if the system refuses a resource, ConfigError as `check_poller` does, and
+    PatchedError as `refuse_patched` does. In a forked child the server has stopped
+    (`system.fork_guard`).
     """
 
     def __init__(
@@ -265,7 +267,7 @@ class CoreServer:
         access: AccessOutput = _NO_ACCESS_LOG,
         balance: Balance | None = None,
     ) -> None:
-        """`balance` is for processes that share the sockets."""
+        """`balance`: other processes share the sockets."""
         refuse_patched()
         occupy_standard()
         check_poller(settings)
@@ -314,11 +316,11 @@ class CoreServer:
         if server == ffi.NULL:
             number = ffi.errno
             raise OSError(number, f"the core could not be started: {os.strerror(number)}")
-        #: What Python has lent to the core, by the number of the exchange, with the thread that has
-        #: lent it. An item is put in before the core gets it, and taken out when the core has named
-        #: its number (PW_NEWS_SENT), by nothing else.
+        #: Bytes that Python has lent to the core, by the number of the exchange, and the thread
+        #: that has lent them. Python adds an item before it passes the bytes to the core. It
+        #: removes the item when the core names the number (PW_NEWS_SENT), and at no other time.
         self.loans: dict[int, tuple[ref[CoreThread], object]] = {}
-        # Both must outlive the server: it reads the one, and leaves the other at its end.
+        # Both must outlive the server: it reads the loans, and at its end it leaves the balance.
         self.pointer = ffi.gc(server, partial(_free_server, self.loans, balance), _SERVER_SIZE)
         self._sockets = list(sockets)
         fork_guard.guard(self)
@@ -328,41 +330,45 @@ class CoreServer:
                 raise OSError(number, os.strerror(number))
 
     def before_fork(self) -> None:
-        """Hold the core's lock, so that a child finds what it has to close in order."""
+        """Take the core's lock, so that the child finds a consistent state to close."""
         lib.pw_server_hold(self.pointer)
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Release the core's lock."""
         lib.pw_server_unhold(self.pointer)
 
     def after_fork_in_child(self) -> None:
-        """Close all sockets in this process; from now on the server has stopped here."""
+        """Close all sockets in this process, where the server has stopped from now on."""
         lib.pw_server_forked(self.pointer)
         for sock in self._sockets:
             sock.close()
 
     def share(self, source: socket.socket, target: socket.socket) -> None:
-        """Take connections from one end of a pair, and leave them to the other one at the end."""
+        """Take connections from `source`, and send idle ones to `target` when the server stops.
+
+        `source` is this process's end of the pair that it shares with the previous process, and
+        `target` is its end of the pair that it shares with the next one. Raises OSError.
+        """
         number = lib.pw_server_share(self.pointer, source.fileno(), target.fileno())
         if number != 0:
             raise OSError(number, os.strerror(number))
 
     def watch(self) -> tuple[int, int]:
-        """Look after the serving threads; blocks until there is something to do.
+        """Watch the serving threads, and block until the caller has something to do.
 
-        Returns WATCH_START, WATCH_INCIDENT, WATCH_SLOW or WATCH_STUCK and the number of a thread,
-        or WATCH_STOP and how many threads will not come back, if only these have a request.
-        One thread that serves no request calls this.
+        Returns WATCH_START, WATCH_INCIDENT, WATCH_SLOW or WATCH_STUCK, and the number of a thread.
+        At the end it returns WATCH_STOP, and the number of threads that will not come back if each
+        thread with a request is stuck. One thread, which serves no requests, calls this function.
         """
         answer: int = lib.pw_watch(self.pointer)
         return answer & lib.PW_WATCH_MASK, answer >> lib.PW_WATCH_SHIFT
 
     def note_failed_thread(self) -> None:
-        """Say that the thread of WATCH_START could not be started."""
+        """Report that the thread of WATCH_START could not be started."""
         lib.pw_watch_failed(self.pointer)
 
     def incidents(self) -> Iterator[Incident]:
-        """Take what has happened to requests that are not answered in full."""
+        """Take and yield the incidents: accepted requests that are not answered in full."""
         incident = ffi.new("pw_incident *")
         while lib.pw_incident_take(self.pointer, incident):
             texts = (incident.address, incident.port, incident.line, incident.id)
@@ -377,43 +383,49 @@ class CoreServer:
 
     @property
     def dropped_headers(self) -> int:
-        """How many headers were not passed on because of an underscore in their name."""
+        """The number of headers that were dropped because of an underscore in their name."""
         number: int = lib.pw_server_dropped(self.pointer)
         return number
 
     def end_log(self, most: float, quiet: float) -> int:
-        """Write the lines of the access log that wait, once nothing serves.
+        """Write the lines of the access log that wait, after the server has ended.
 
-        It stops after `most` seconds, or after `quiet` seconds in which the file takes nothing.
-        Returns the number of dropped lines that no incident has reported.
+        The function stops after `most` seconds, or after `quiet` seconds in which the file takes
+        nothing. Returns the number of dropped lines that no incident has reported.
         """
         lost: int = lib.pw_server_log_end(self.pointer, _milliseconds(most), _milliseconds(quiet))
         return lost
 
     @property
     def requests(self) -> int:
-        """How many requests have been handed out."""
+        """The number of requests that the core has handed to Python."""
         number: int = lib.pw_server_requests(self.pointer)
         return number
 
     def fileno(self) -> int:
-        """Return what is readable when there is something for `next_request` to do.
+        """Return a descriptor that is readable when `next_request` has something to do.
 
-        -1 where the poller has no such descriptor.
+        Returns -1 if the poller has no descriptor.
         """
         descriptor: int = lib.pw_server_descriptor(self.pointer)
         return descriptor
 
     def wake(self) -> None:
-        """End a wait of `next_request_within`. From any thread, or a signal handler."""
+        """End a wait of `next_request_within`. Any thread or signal handler may call this."""
         lib.pw_server_wake(self.pointer)
 
     def announce_stop(self) -> None:
-        """Be unready from now on, and serve as before. From any thread, or a signal handler."""
+        """Answer health checks with 503 from now on, and serve as before.
+
+        Each response is the last one of its connection. Any thread or signal handler may call this.
+        """
         lib.pw_server_announce_stop(self.pointer)
 
     def stop(self, how: int) -> None:
-        """Stop: DRAIN, LEAVE or END (`pw_server_stop`). From any thread, or a signal handler."""
+        """Stop in one of the ways DRAIN, LEAVE and END (`pw_server_stop`).
+
+        Any thread or signal handler may call this.
+        """
         lib.pw_server_stop(self.pointer, how)
 
 
@@ -423,14 +435,14 @@ def _free_server(
     server: Any,
     free: Callable[[Any], None] = lib.pw_server_free,
 ) -> None:
-    free(server)  # not the module's, which may have been cleared at the end of the program
+    free(server)  # the argument: at exit the interpreter may have cleared the module's names
 
 
 class CoreThread:
-    """What one serving thread needs of the core (`pw_thread`); `number` is for `watch`.
+    """The part of the core that belongs to one serving thread (`pw_thread`).
 
-    The server lives at least as long as `pointer`, which each response has: a thread of the
-    application may be sending for one.
+    `watch` returns `number` for this thread. The server lives at least as long as `pointer`. Each
+    response refers to `pointer`, because a thread of the application may still send a part of it.
     """
 
     def __init__(self, server: CoreServer, number: int) -> None:
@@ -439,12 +451,12 @@ class CoreThread:
             raise MemoryError
 
         self.pointer: Any = ffi.gc(pointer, partial(_free_thread, server.pointer))
-        #: For what this thread lends.
+        #: The owner of the bytes that this thread lends.
         self.owner = ref(self)
         self.request: Any = lib.pw_thread_request(pointer)
         block, size = lib.pw_thread_block(pointer), lib.pw_thread_block_size(pointer)
         self.block: Any = ffi.buffer(block, size)
-        #: One number, `request.block_size`, which is read so in a third of the time.
+        #: A view of one number, `request.block_size`. Reading it takes a third of the time.
         self.block_size = memoryview(
             ffi.buffer(ffi.addressof(self.request, "block_size"), ffi.sizeof("int64_t"))
         ).cast("q")

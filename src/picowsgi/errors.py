@@ -50,11 +50,11 @@ class BindError(PicowsgiError, OSError):
 
 
 class ResponseError(PicowsgiError, ValueError):
-    """The application gave a response that PEP 3333 or HTTP (RFC 9110) does not allow.
+    """The application made a response that PEP 3333 or HTTP (RFC 9110) does not allow.
 
-    `start_response` and `write` raise this in the application. The server ends a request with it
-    too, for example after an item that is not bytes. The client gets a 500, or a cut response if
-    the response has begun.
+    `start_response` and `write` raise this in the application. The server also ends a request with
+    it, for example after an item that is not bytes. The client gets a 500. If the response has
+    begun, the server cuts it.
     """
 
 
@@ -67,8 +67,8 @@ class ClientGoneError(PicowsgiError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word that `word` is most like, or an empty one where it is like none."""
-    import difflib  # only where something is wrong: slow to import
+    """Return the known word that is most similar to `word`; an empty text if none is similar."""
+    import difflib  # slow to import, and only errors need it
 
     return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
 

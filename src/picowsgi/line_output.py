@@ -1,8 +1,9 @@
 """Writes lines to files, pipes and terminals without waiting long for them.
 
-A pipe that nobody reads, and a terminal that is held, take nothing for any time. A thread of its
-own writes there, so nobody else waits longer than `WAIT`. Never sets a flag of a descriptor that is
-inherited: other processes share it. Never tears a line: see `write_lines`.
+A pipe without a reader, or a terminal that is stopped (Ctrl-S), can block a write without a limit.
+Therefore a thread of its own writes there, and no other thread waits longer than `WAIT`. Never sets
+a flag of a descriptor that is inherited: other processes share it. Never splits a line: see
+`write_lines`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import signal
 import stat
 import sys
 
-# By name, so that this module keeps the originals if gevent or eventlet patches the modules later:
-# the error log has to report that.
+# Imported by name, so that this module keeps the original functions if gevent or eventlet patches
+# the modules later. The error log has to report the patching.
 from _thread import LockType, RLock, allocate_lock, start_new_thread
 from collections import deque
 from contextlib import contextmanager, nullcontext, suppress
@@ -30,30 +31,30 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Bytes that may wait in an output; lines beyond that are dropped.
+#: Bytes that may wait in an output. Lines above this limit are dropped.
 QUEUE_MOST = 256 * 1024
-#: Seconds that a thread waits for its line to be written. As long as an output stands still, only
-#: the first line is waited for.
+#: Seconds that a thread waits until its line is written. While an output is blocked, only the
+#: thread with the first line waits.
 WAIT = 0.1
-#: Seconds at the end of the process for what still waits.
+#: Seconds at the end of the process for lines that still wait.
 END_WAIT = 0.5
 _STANDARD_ERROR = 2
-#: eventlet removes it, if it has patched before.
+#: None if eventlet has removed it, by patching before this import.
 _poll = getattr(select_module, "poll", None)
 
 
 def may_block(descriptor: int) -> bool:
-    """Tell whether writing there may take any time. Raises OSError."""
+    """Return whether a write to the descriptor may block. Raises OSError."""
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISCHR(mode):
-        return os.isatty(descriptor)  # and not /dev/null
+        return os.isatty(descriptor)  # /dev/null is a character device too, and never blocks
     return not stat.S_ISREG(mode)
 
 
 def open_log(path: str | os.PathLike[str], mode: int = 0o644) -> int:
-    """Open a file to which lines are added, and return its descriptor. Raises OSError.
+    """Open a file for appending lines, and return its descriptor. Raises OSError.
 
-    A FIFO needs no reader: until there is one, it takes what it has room for.
+    A FIFO needs no reader. Before there is one, it takes as many bytes as it has room for.
     """
     more = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
     if not Path(path).is_fifo():
@@ -61,21 +62,21 @@ def open_log(path: str | os.PathLike[str], mode: int = 0o644) -> int:
     try:
         return os.open(path, os.O_RDWR | more)
     except PermissionError:
-        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | more)  # which wants a reader
-        os.set_blocking(descriptor, True)  # opened here, so it is shared with nobody
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | more)  # fails without a reader
+        os.set_blocking(descriptor, True)  # opened here, so no other process shares it
         return descriptor
 
 
 def write_lines(
     descriptor: int, data: bytes, note: Callable[[bytes], object] = lambda _lines: None
 ) -> int:
-    """Write whole lines, however long that takes; return how many could not be written.
+    """Write whole lines, without a time limit; return the number of lines that failed.
 
-    `note` is called with those that have been written, as it goes on.
+    After each part that is written, the function calls `note` with the lines of the part.
 
-    The lines of several processes are not mixed on a pipe: each is written by one call, where it
-    has at most PIPE_BUF bytes, and while it is, this process has a lock of the pipe itself. Every
-    process of every server that writes there takes it, so longer lines stay whole as well.
+    The lines of several processes do not mix on a pipe. One call writes a line of at most PIPE_BUF
+    bytes, and during the call this process holds a lock of the pipe itself. Each process of each
+    server that writes there takes the same lock, so longer lines stay whole too.
     """
     try:
         status = os.fstat(descriptor)
@@ -92,7 +93,7 @@ def write_lines(
 
 
 def split_lines(data: bytes, most: int) -> Iterator[bytes]:
-    """Split at line ends into parts of `most` bytes; a longer line is a part of its own."""
+    """Split at line ends into parts of at most `most` bytes; a longer line is one part."""
     start = 0
     while len(data) - start > most:
         end = data.rfind(b"\n", start, start + most)
@@ -107,7 +108,7 @@ def split_lines(data: bytes, most: int) -> Iterator[bytes]:
 
 
 def _write(descriptor: int, data: bytes) -> int:
-    """Write it all; return how many lines of it could not be written."""
+    """Write all bytes; return the number of lines that failed."""
     try:
         while data:
             try:
@@ -120,7 +121,7 @@ def _write(descriptor: int, data: bytes) -> int:
 
 
 def _wait_for_room(descriptor: int, seconds: float | None) -> bool:
-    """Wait until the descriptor takes bytes; None: without a limit. False: it does not."""
+    """Wait until the descriptor takes bytes. Return False after `seconds`; None: no limit."""
     if _poll is None:
         return bool(select([], [descriptor], [], seconds)[1])
     waiter = _poll()
@@ -128,7 +129,7 @@ def _wait_for_room(descriptor: int, seconds: float | None) -> bool:
     return bool(waiter.poll(None if seconds is None else seconds * 1000))
 
 
-#: A lock for each pipe: the system's lock keeps out other processes alone.
+#: A lock for each pipe. The system's lock keeps out other processes only, not other threads.
 _pipe_locks: dict[tuple[int, int], LockType] = {}
 
 
@@ -148,10 +149,10 @@ def _locked(descriptor: int, pipe: tuple[int, int]) -> Iterator[None]:
 
 
 def start_writer(run: Callable[[], object]) -> None:
-    """Start a thread that writes. Raises RuntimeError where none can be started.
+    """Start a thread that writes. Raises RuntimeError if the system cannot start one.
 
-    It gets no signals: SIGPIPE may be fatal if the application wants that, and all others are for
-    the threads that hold them back at times.
+    All signals are blocked in the thread. SIGPIPE would end the process if the application has set
+    its default handler. The other signals are for the threads that block them at times.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -161,7 +162,7 @@ def start_writer(run: Callable[[], object]) -> None:
 
 
 class _Item:
-    """Lines for a descriptor, -1 for none; `done` is unlocked when they have been written."""
+    """Lines for a descriptor (-1: none). `done` is unlocked when they are written."""
 
     __slots__ = ("data", "descriptor", "done", "is_own")
 
@@ -169,7 +170,7 @@ class _Item:
         self.data = data
         self.is_own = False
         if descriptor > _STANDARD_ERROR:
-            # Its number may be another file's by the time that the thread writes.
+            # Before the thread writes, the program may close the file and reuse its number.
             with suppress(OSError):
                 descriptor = os.dup(descriptor)
                 self.is_own = True
@@ -187,9 +188,10 @@ class _Item:
 class LineOutput:
     """Lines for one place, such as standard error, from any thread.
 
-    What a file does not take, because its disk is full, is kept to the byte and written first the
-    next time. When more than `QUEUE_MOST` waits, lines are dropped whole and counted; once it goes
-    on, the line that `describe_lost` makes of their number is written.
+    If a file does not take all bytes, because its disk is full, the output keeps the rest and
+    writes it first the next time. If more than `QUEUE_MOST` bytes wait, the output drops whole
+    lines and counts them. When a write succeeds again, the output adds the line that
+    `describe_lost` makes from the number of dropped lines.
     """
 
     def __init__(self, describe_lost: Callable[[int], bytes]) -> None:
@@ -198,7 +200,7 @@ class LineOutput:
         _outputs.add(self)
 
     def forget(self) -> None:
-        """Begin again in a forked process: what waits is its parent's."""
+        """Start empty in a forked process: the lines that wait belong to its parent."""
         # Reentrant, because a signal handler may log too.
         self._lock = RLock()
         self._waiting: deque[_Item] = deque()
@@ -207,12 +209,12 @@ class LineOutput:
         self._is_late = False
         self._is_over = False
         self._lost = 0
-        #: What a file has not taken, and whether that begins within a line.
+        #: Bytes that a file has not taken, and whether they begin within a line.
         self._rest = b""
         self._is_cut = False
 
     def write(self, descriptor: int, data: bytes) -> None:
-        """Write whole lines, wait for that if it is soon, and lose them if too many wait."""
+        """Write whole lines, and wait for at most `WAIT`. Lines are lost if too many wait."""
         try:
             blocks = may_block(descriptor)
         except OSError:
@@ -225,7 +227,7 @@ class LineOutput:
             self._put(descriptor, data)
 
     def end(self, seconds: float = END_WAIT) -> None:
-        """Wait for what has not been written, at most for `seconds`; no thread is used later."""
+        """Wait at most `seconds` for unwritten lines. Later lines are written without a thread."""
         if self._has_thread and not self._is_over:
             item = _Item(-1, b"")
             with self._lock:
@@ -235,11 +237,11 @@ class LineOutput:
         self._is_over = True
 
     def replace(self, descriptor: int, new: int) -> None:
-        """Have a descriptor mean another file, whose own descriptor is closed."""
+        """Make `descriptor` refer to the file of `new`, and close `new`."""
         with self._lock:
             if self._rest:
                 self._write_file(descriptor, b"")
-            if self._rest and self._is_cut:  # the end of a line is nothing for another file
+            if self._rest and self._is_cut:  # another file must not begin with half a line
                 self._rest = self._rest.partition(b"\n")[2]
                 self._is_cut = False
                 self._lost += 1
@@ -253,7 +255,7 @@ class LineOutput:
             if not self._has_thread:
                 try:
                     start_writer(self._run)
-                except RuntimeError:  # none can be started, or Python is at its end
+                except RuntimeError:  # the system has no room, or the interpreter is ending
                     return False
                 self._has_thread = True
         return True
@@ -275,7 +277,7 @@ class LineOutput:
             self._wake.get()
             with self._lock:
                 item = self._waiting[0]
-            with suppress(Exception):  # nobody is there to be told
+            with suppress(Exception):  # no caller is left that could report it
                 self._write_item(item)
             with self._lock:
                 self._waiting.popleft()
@@ -293,7 +295,7 @@ class LineOutput:
             write_lines(item.descriptor, self._describe_lost(lost))
 
     def _write_now(self, descriptor: int, data: bytes) -> None:
-        """Write without the thread, as much as is taken soon."""
+        """Write without the thread, for at most `WAIT`."""
         until = monotonic() + WAIT
         for part in split_lines(data, PIPE_BUF):
             left = until - monotonic()
@@ -319,7 +321,7 @@ class LineOutput:
 
 
 def flush_standard_streams() -> None:
-    """Write what the program has printed; a stream that takes nothing is not waited for long."""
+    """Flush the program's output, and wait for at most `END_WAIT` seconds."""
     is_done = allocate_lock()
 
     def flush() -> None:
@@ -340,7 +342,7 @@ _outputs: WeakSet[LineOutput] = WeakSet()
 
 
 def end_outputs() -> None:
-    """Wait for what has not been written, but not long: the process ends."""
+    """Wait for unwritten lines, but not long: the process ends."""
     for output in list(_outputs):
         output.end()
 

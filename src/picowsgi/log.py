@@ -1,6 +1,6 @@
-"""The error log: one logger, written to standard error or a file, as lines of text or of JSON.
+"""The error log: one logger that writes lines of text or JSON to standard error or a file.
 
-Never lets a byte from outside act on the terminal or begin a line of its own.
+Never lets a byte from outside control the terminal or begin a line of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     _Adapter = logging.LoggerAdapter[logging.Logger]
 else:
-    _Adapter = logging.LoggerAdapter  # which Python 3.10 cannot subscript
+    _Adapter = logging.LoggerAdapter  # Python 3.10 cannot subscript it
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_NEWLINE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -39,17 +39,18 @@ _COLOURS = {
 
 
 class Logger(_Adapter):
-    """The logger `picowsgi`. Its calls never raise an Exception, whatever the handlers do.
+    """The logger `picowsgi`. Its calls never raise an Exception, even if a handler does.
 
-    A program must not fail because it reports an error. A line that a broken handler loses goes to
-    standard error, without its traceback. In the main thread a KeyboardInterrupt or SystemExit may
-    be a signal handler's, and is raised. In the threads of a server it would end the server.
+    A program must not fail because it reports an error. If a broken handler loses a line, the line
+    goes to standard error, without its traceback. In the main thread, a KeyboardInterrupt or
+    SystemExit may come from a signal handler, so the call raises it. In other threads the call does
+    not raise it, because it would end the server.
     """
 
     def process(
         self, msg: object, kwargs: MutableMapping[str, Any]
     ) -> tuple[object, MutableMapping[str, Any]]:
-        """Leave the record what it is given, such as the `request_id` that it is about."""
+        """Keep the keywords of a call, such as `extra` with a `request_id`, for its record."""
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
@@ -69,7 +70,7 @@ _logger = Logger(logging.getLogger("picowsgi"), {})
 
 
 def get_logger() -> Logger:
-    """Return the logger `picowsgi`, to which everything here is written."""
+    """Return the logger `picowsgi`, which all modules of this package use."""
     return _logger
 
 
@@ -80,7 +81,7 @@ def _is_main_thread() -> bool:
 def _write_lost(
     level: int, message: object, args: tuple[object, ...], cause: object, error: BaseException
 ) -> None:
-    """Write a line that the handlers have lost to standard error, if that is possible."""
+    """Write a line that the handlers have lost to standard error, if possible."""
     with suppress(Exception):
         text = printable(str(message) % args if args else str(message))
         if isinstance(cause, BaseException):
@@ -90,9 +91,9 @@ def _write_lost(
 
 
 def write_standard_error(text: str) -> None:
-    """Write whole lines to standard error, without waiting long for whatever reads there.
+    """Write whole lines to standard error, without waiting long for its reader.
 
-    A missing, closed, full or broken stream loses them.
+    If the stream is missing, closed, full or broken, the lines are lost.
     """
     stream = sys.stderr  # once: the application may replace it at any time
     with suppress(Exception):
@@ -105,20 +106,20 @@ def write_standard_error(text: str) -> None:
 
 
 def _descriptor_of(stream: Any) -> int:
-    """Return what a stream writes to; -1 for an object of the program's own, which alone knows."""
+    """Return the descriptor that a stream writes to; -1 if it is not Python's own kind of file."""
     if type(stream) is io.TextIOWrapper:
-        with suppress(OSError, ValueError):  # above a buffer in memory, or closed
+        with suppress(OSError, ValueError):  # it writes to memory, or is closed
             return stream.fileno()
     return -1
 
 
 def writes_lines() -> bool:
-    """Tell whether the error log is a descriptor, to which lines are best written whole."""
+    """Return whether the error log is a descriptor. Lines are best written whole there."""
     return has_error_log() or _descriptor_of(sys.stderr) >= 0
 
 
 class _File:
-    """The file that takes the place of standard error; a descriptor of -1: there is none."""
+    """The file of the error log; a descriptor of -1: the log goes to standard error."""
 
     def __init__(self) -> None:
         self.path = ""
@@ -141,9 +142,9 @@ _file = _File()
 
 
 def open_error_log(path: str, mode: int = 0o644) -> None:
-    """Write the error log to this file from now on, which has this mode where it is new.
+    """Write the error log to this file from now on. A new file gets the permissions `mode`.
 
-    Raises ConfigError where it cannot be opened.
+    Raises ConfigError if the file cannot be opened.
     """
     try:
         _file.open(path, mode)
@@ -152,12 +153,12 @@ def open_error_log(path: str, mode: int = 0o644) -> None:
 
 
 def has_error_log() -> bool:
-    """Tell whether the error log is a file of its own."""
+    """Return whether the error log is a file of its own."""
     return _file.descriptor >= 0
 
 
 def write_error_log(text: str) -> None:
-    """Write whole lines to the error log, without waiting long for whatever reads there."""
+    """Write whole lines to the error log, without waiting long for its reader."""
     if _file.descriptor < 0:
         write_standard_error(text)
     else:
@@ -166,14 +167,14 @@ def write_error_log(text: str) -> None:
 
 
 def write_complaint(text: str) -> None:
-    """Write what the application has written to `wsgi.errors`."""
+    """Write a text that the application has written to `wsgi.errors`."""
     if is_json():
         text = "".join(format_json(line, level=logging.ERROR) for line in text.splitlines())
     write_error_log(text)
 
 
 def _describe_lost(count: int) -> bytes:
-    """Return the line that says how many were dropped."""
+    """Return the line that reports the number of dropped lines."""
     message = "%d lines of the error log were dropped because its output was full"
     logger = _logger.logger
     record = logger.makeRecord(
@@ -189,12 +190,12 @@ _output = LineOutput(_describe_lost)
 def configure(
     level: str, form: str = "text", *, terminal: bool = False, colour: bool = False
 ) -> None:
-    """Write the logger's records from `level` (`debug` to `error`) on to the error log.
+    """Write the logger's records to the error log, from `level` (`debug` to `error`) upwards.
 
-    `form` is `text` or `json`. In a `terminal` a line of text begins with the time of day alone, as
-    those of the access log do there, and with `colour` a level above `info` is coloured. Calling it
-    again changes all that. Without it the records go wherever the program that embeds picowsgi
-    sends them. A file that `open_error_log` has opened is closed.
+    `form` is `text` or `json`. In a `terminal` a line of text begins with the time of day only, as
+    in the access log. With `colour` a level above `info` has a colour. Another call replaces these
+    settings. Without a call, the logging configuration of the embedding program decides where the
+    records go. The function closes a file that `open_error_log` has opened.
     """
     _file.close()
     logger = _logger.logger
@@ -212,7 +213,7 @@ def configure(
 
 
 def release() -> None:
-    """Leave the logger's records to the program: take back what `configure` has done."""
+    """Undo `configure`: the logging configuration of the program handles the records again."""
     logger = _logger.logger
     for handler in logger.handlers[:]:
         if isinstance(handler, _ErrorLog):
@@ -229,7 +230,7 @@ def log_failure(message: str, traceback: str) -> None:
 
 
 def log_stack(message: str, stack: str, request_id: str = "") -> None:
-    """Write an error with the stack of another thread, and the id of the request that it is at."""
+    """Write an error with the stack of another thread, and the id of that thread's request."""
     record = _make_error(message)
     record.request_id = request_id
     record.stack_info = printable_lines(stack.rstrip("\n"))
@@ -249,12 +250,12 @@ def _handle(record: logging.LogRecord) -> None:
 
 
 def is_json() -> bool:
-    """Tell whether `configure` has asked for JSON."""
+    """Return whether `configure` has set the format `json`."""
     return any(isinstance(one.formatter, _JSONFormatter) for one in _logger.logger.handlers)
 
 
 def format_json(message: str, *, level: int = logging.INFO, traceback: str = "") -> str:
-    """Return a line with one JSON object, such as the error log has."""
+    """Return a line with one JSON object, as in the error log."""
     logger = _logger.logger
     record = logger.makeRecord(logger.name, level, __file__, 0, "%s", (message,), None)
     record.exc_text = printable_lines(traceback.rstrip("\n")) or None
@@ -262,9 +263,9 @@ def format_json(message: str, *, level: int = logging.INFO, traceback: str = "")
 
 
 def reopen() -> None:
-    """Open the files that the program logs to again, after a rename.
+    """Open the program's log files again, after a rotation has renamed them.
 
-    A file that cannot be opened is logged, and the old one stays in use.
+    If a file cannot be opened, the function logs that, and the old file stays in use.
     """
     if has_error_log():
         try:
@@ -285,25 +286,28 @@ def reopen() -> None:
 
 
 def printable(text: str) -> str:
-    """Return `text` in printable ASCII: all else, and the backslash, as a backslash escape."""
+    """Return `text` in printable ASCII: other characters and the backslash become escapes."""
     return text.encode("unicode_escape").decode("ascii")
 
 
 def printable_lines(text: str) -> str:
-    """Return lines in which no control character is left but the line ends."""
+    """Return `text` with an escape for each control character except for line ends."""
     return _CONTROL_BUT_NEWLINE.sub(_escape, text)
 
 
 def request_line(environ: Mapping[str, Any]) -> str:
-    """Return the method and the target in printable ASCII; `?` where they are no text any more."""
+    """Return the method and the target in printable ASCII.
+
+    A `?` replaces a value that the application has removed, or changed to another type.
+    """
     method, target = environ.get("REQUEST_METHOD"), environ.get("REQUEST_URI")
-    if type(target) is not str:  # a CGI has the path alone
+    if type(target) is not str:  # the environ of a CGI script has no REQUEST_URI
         target = environ.get("PATH_INFO")
     return " ".join(printable(text) if type(text) is str else "?" for text in (method, target))
 
 
 def show(value: object) -> str:
-    """Return `repr(value)`; an object that has none is named by its type."""
+    """Return `repr(value)`; if that raises an exception, the type of `value` and the exception."""
     try:
         return repr(value)
     except Exception as error:
@@ -315,9 +319,9 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class _TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00.123 +0000 [PID] level: message`, and tracebacks indented under it.
+    """`2026-01-31 12:00:00.123 +0000 [PID] level: message`, with indented tracebacks below.
 
-    In a terminal it is `12:00:00 level: message`.
+    In a terminal the line is `12:00:00 level: message`.
     """
 
     def __init__(self, terminal: bool = False, colour: bool = False) -> None:
@@ -355,18 +359,19 @@ class _TextFormatter(logging.Formatter):
         ei: tuple[type[BaseException], BaseException, TracebackType | None]
         | tuple[None, None, None],
     ) -> str:
-        # Errors quote what the client sent: only line ends survive, and format() indents them.
+        # Errors quote bytes from the client: only line ends stay, and format() indents the lines.
         return printable_lines(super().formatException(ei))
 
 
 class _JSONFormatter(_TextFormatter):
-    """One object a line: time (RFC 3339), level, pid, message and what belongs to it: its
-    traceback, or the stack of a thread.
+    """One object in a line: time (ISO 8601), level, pid and message.
+
+    The object also has the request id, the traceback and the stack of a thread, if there are any.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        import json  # only where it is asked for
+        import json  # slow to import, and only this format needs it
 
         self._dumps = json.dumps
 
@@ -394,7 +399,7 @@ def _indent(text: str) -> str:
 
 
 class _ErrorLog(logging.Handler):
-    """Writes to the file of the error log, or to what `sys.stderr` is at that moment."""
+    """Writes to the file of the error log, or to the current `sys.stderr`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         write_error_log(f"{self.format(record)}\n")

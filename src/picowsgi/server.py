@@ -154,7 +154,7 @@ class Server:
 
     def _drain(self, pool: ThreadPool) -> None:
         if os.getpid() == self._process:
-            # The core has its own duplicates, and serves those that have connected by now.
+            # The core has its own duplicates, and serves the clients that have connected by now.
             close_backlog(self.sockets)
             close_sockets(self.sockets)
         pool.stop()

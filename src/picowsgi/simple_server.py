@@ -52,9 +52,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WSGIRequestHandler", "WSGIServer", "demo_app", "make_server"]
 
-_thread = threading.local()  # `serving`: whose request this thread is at, or None
+_thread = threading.local()  # `serving`: the server of this thread's current request, or None
 
-_FOR_EVER = 60_000  # milliseconds; signals and wake() end a wait sooner
+_LONGEST_WAIT = 60_000  # milliseconds; signals and wake() end a wait sooner
 _GRACE = 1.0  # seconds for requests that have arrived when shutdown is called
 
 
@@ -139,7 +139,7 @@ class WSGIServer(simple_server.WSGIServer):
         occupy_standard()
         self._settings = _settings()
         self._core: core.CoreServer | None = None
-        self._opening = threading.Lock()  # guards the making of the core
+        self._opening = threading.Lock()  # held while a thread makes the core
         self._shared: SharedState | None = None
         self._process = os.getpid()
         self._shutdown_wanted = False
@@ -195,13 +195,13 @@ class WSGIServer(simple_server.WSGIServer):
         until = None if seconds is None else time.monotonic() + seconds
         with self._gateway() as gateway:
             while not gateway.step(_milliseconds_until(until)):
-                if self._core is None:  # closed meanwhile
+                if self._core is None:  # the application has closed the server
                     return
                 if until is not None and time.monotonic() >= until:
                     gateway.settle(0)
                     self.handle_timeout()
                     return
-            while not gateway.settle(_FOR_EVER):
+            while not gateway.settle(_LONGEST_WAIT):
                 pass
 
     def server_close(self) -> None:
@@ -211,7 +211,7 @@ class WSGIServer(simple_server.WSGIServer):
             server.stop(core.END)
             if not self._server_thread:
                 with self._gateway() as gateway:
-                    gateway.step(0)  # ends what is open, and tells of it
+                    gateway.step(0)  # ends open connections, and logs the cut responses
             self._core = None
         super().server_close()
 
@@ -239,7 +239,7 @@ class WSGIServer(simple_server.WSGIServer):
         return isinstance(self, socketserver.ThreadingMixIn)
 
     def _serve_here(self, poll_interval: float | None) -> None:
-        wait = _FOR_EVER if poll_interval is None else int(poll_interval * 1000)
+        wait = _LONGEST_WAIT if poll_interval is None else int(poll_interval * 1000)
         with self._gateway() as gateway:
             while not self._shutdown_wanted and self._core is not None:
                 gateway.step(wait)
@@ -268,13 +268,13 @@ class WSGIServer(simple_server.WSGIServer):
                 woken.wait(poll_interval)
                 self.service_actions()
         finally:
-            pool.stop(others_accept=True)  # the socket stays open, and may be served again
+            pool.stop(others_accept=True)  # the socket stays open for another serve_forever
             pool.join()
         if pool.error is not None:
             raise RuntimeError("a serving thread has failed") from pool.error
 
     def _open_core(self) -> core.CoreServer:
-        with self._opening:  # several threads may be the first
+        with self._opening:  # several threads may call this first
             if self._core is None:
                 _check_socket(self.socket)
                 opened = core.CoreServer([self.socket], self._settings)
@@ -285,7 +285,7 @@ class WSGIServer(simple_server.WSGIServer):
 
     @contextmanager
     def _gateway(self) -> Iterator[_HandlerGateway]:
-        """Give what serves in this thread until the call that needs it is over."""
+        """Yield a gateway that serves in this thread, for the time of one call."""
         server = self._open_core()
         self._wakes = server.wake
         common = {
@@ -300,13 +300,14 @@ class WSGIServer(simple_server.WSGIServer):
         try:
             yield gateway
         except BaseException:
-            # Its traceback keeps the thread, which must not keep the loop: others wait for that.
+            # The traceback keeps the CoreThread alive. Without this call the CoreThread would keep
+            # the loop, and other threads wait for the loop.
             gateway.settle(0)
             raise
 
 
 def _serves(server: WSGIServer) -> bool:
-    """Tell whether this thread is at a request of the server."""
+    """Return whether this thread runs a request of the server."""
     return getattr(_thread, "serving", None) is server
 
 
@@ -343,7 +344,7 @@ def make_server(
 
 
 class _HandlerGateway(SteppingGateway):
-    """Runs requests through what `server.get_app` returns, and tells a request handler of them."""
+    """Runs requests through the application of the server, each with a request handler."""
 
     def __init__(self, server: WSGIServer, *arguments: Any, debug: bool = False) -> None:
         super().__init__(*arguments, debug=debug)
@@ -355,19 +356,19 @@ class _HandlerGateway(SteppingGateway):
 
     def step(self, milliseconds: int) -> bool:
         served = super().step(milliseconds)
-        self._tell()
+        self._log_incidents()
         interrupt, self._interrupt = self._interrupt, None
-        if interrupt is not None:  # Ctrl-C in a request is for the caller, once it is over
+        if interrupt is not None:  # Ctrl-C in a request is raised in the caller, after the request
             raise interrupt
         return served
 
     def settle(self, milliseconds: int) -> bool:
         settled = super().settle(milliseconds)
-        self._tell()
+        self._log_incidents()
         return settled
 
-    def _tell(self) -> None:
-        if self._core_server is not None:  # None where threads serve, and a watcher tells
+    def _log_incidents(self) -> None:
+        if self._core_server is not None:  # None with ThreadingMixIn, where the watcher logs them
             log_incidents(self._core_server, self._server._settings)
 
     def serve(self, environ: WSGIEnvironment) -> int:
@@ -400,8 +401,8 @@ class _HandlerGateway(SteppingGateway):
             self._interrupt = error
 
 
-# handle_error is not among them: most override it to hear nothing of clients that have gone, and
-# nothing is what they hear.
+# The core never calls handle_error either, but it is not in this list. Most programs override it to
+# ignore clients that have disconnected, and the core never reports these.
 _NOT_CALLED_OF_SERVERS = (
     "get_request",
     "verify_request",
@@ -424,11 +425,11 @@ def _refuse_uncalled(given: type, ours: type, names: tuple[str, ...]) -> None:
     for name in names:
         if getattr(given, name) not in (getattr(ours, name), _MIXED_IN.get(name)):
             raise TypeError(
-                f"{given.__name__} overrides {name}, which is not called: the core takes its place"
+                f"{given.__name__} overrides {name}, which is not called: the core replaces it"
             )
 
 
-#: What ThreadingMixIn does is done otherwise.
+#: The server has serving threads instead of this method of ThreadingMixIn.
 _MIXED_IN = {"process_request": socketserver.ThreadingMixIn.process_request}
 
 
@@ -448,18 +449,18 @@ def _check_socket(sock: socket.socket) -> None:
     timeout = sock.gettimeout()
     prepare(sock)
     if timeout:
-        sock.settimeout(timeout)  # handle_request goes by it
+        sock.settimeout(timeout)  # handle_request uses it as its timeout
 
 
 def _settings() -> Settings:
-    """The options, without those that are about other ways to serve."""
+    """Return the options, with fixed values for those that do not apply to this server."""
     return replace(load_settings(), access_log="off", timeout_request=0.0, workers=1)
 
 
 def _milliseconds_until(until: float | None) -> int:
     if until is None:
-        return _FOR_EVER
-    return min(max(int((until - time.monotonic()) * 1000) + 1, 0), _FOR_EVER)
+        return _LONGEST_WAIT
+    return min(max(int((until - time.monotonic()) * 1000) + 1, 0), _LONGEST_WAIT)
 
 
 def _call_nothing(_environ: WSGIEnvironment, _start_response: StartResponse) -> list[bytes]:

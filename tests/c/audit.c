@@ -278,7 +278,7 @@ static void audit_waiting(const pw_server *server, const pw_conn *conn)
     REQUIRE(conn->loan == 0 || conn->state == PW_CONN_SENDING);
     REQUIRE(conn->slice_requests <= PW_SLICE_REQUESTS);
     if (waits && conn->state != PW_CONN_SENDING && conn->state != PW_CONN_LINGER)
-        REQUIRE((conn->what & PW_READABLE) == 0); /* or the loop would have driven it */
+        REQUIRE((conn->what & PW_READABLE) == 0); /* or the loop would have handled it */
 }
 
 void audit_at_rest(const pw_server *server)

@@ -59,7 +59,7 @@ int64_t call_respond(actor *self);
 int64_t call_watch(actor *self);
 /* Continues an actor that waits: its event has come, or its time is over. */
 actor_place actor_go(actor *self);
-/* Whether the event has come that the actor waits for. */
+/* Whether the event that the actor waits for has come. */
 bool actor_is_ready(const actor *self);
 /* Continues all actors whose event has come, one after the other, until there is none. */
 void cast_settle(void);

@@ -1,4 +1,4 @@
-/* csrc/access.c: the lines of the access log. No bytes from outside can change their form. */
+/* csrc/access.c: the lines of the access log. No bytes from a client can change their form. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -69,7 +69,7 @@ static void a_line_has_the_values_of_the_request_and_of_the_response(void)
     text_free(&line);
 }
 
-static void nothing_from_outside_ends_a_line_or_a_quoted_text(void)
+static void no_byte_from_a_client_ends_a_line_or_a_quoted_text(void)
 {
     test_text line = {NULL, 0, 0};
     for (int json = 0; json < 2; json++) {
@@ -102,7 +102,7 @@ static void a_long_value_is_cut(void)
     text_free(&line);
 }
 
-static void the_same_head_again_is_logged_the_same(void)
+static void a_repeated_head_is_logged_with_its_values(void)
 {
     test_text line = {NULL, 0, 0};
     begin(false);
@@ -119,7 +119,7 @@ static void the_same_head_again_is_logged_the_same(void)
     text_free(&line);
 }
 
-static void a_refused_request_is_logged_with_what_is_known(void)
+static void a_refused_request_is_logged_with_its_known_parts(void)
 {
     test_text line = {NULL, 0, 0};
     begin(false);
@@ -134,7 +134,7 @@ static void a_refused_request_is_logged_with_what_is_known(void)
 }
 
 /* A client that is too slow has no head yet. Its line must not show the head of another. */
-static void a_timeout_is_not_logged_as_the_request_of_another(void)
+static void a_timeout_is_not_logged_with_the_request_of_another_connection(void)
 {
     static const char *const slow[] = {"GET /slow HT",
                                        "PUT /slow HTTP/1.0\r\nContent-Length: 5\r\n\r\nhe"};
@@ -196,7 +196,7 @@ static void a_text_depends_on_the_status_or_the_duration(void)
 }
 
 /* Python makes well-formed programs only. Others must do no harm. */
-static void an_atom_that_lacks_its_condition_is_left_out(void)
+static void an_atom_whose_condition_is_false_is_left_out(void)
 {
     static const char program[] = "\26\0\0"
                                   "\27\0\3"
@@ -276,7 +276,7 @@ static void read_socket(test_text *to)
     }
 }
 
-static void what_is_not_taken_is_written_when_it_can_be(void)
+static void bytes_that_are_not_written_at_first_are_written_later(void)
 {
     test_text lines = {NULL, 0, 0};
     begin_socket();
@@ -295,7 +295,7 @@ static void what_is_not_taken_is_written_when_it_can_be(void)
     text_free(&lines);
 }
 
-static void what_has_no_room_is_dropped_in_whole_lines_and_counted(void)
+static void lines_without_room_are_dropped_whole_and_counted(void)
 {
     enum { MANY = 2000 };
     test_text lines = {NULL, 0, 0};
@@ -303,7 +303,7 @@ static void what_has_no_room_is_dropped_in_whole_lines_and_counted(void)
     test_client client = site_connect(&site);
     ask(&client, MANY, 'a');
     pw_incident incident;
-    CHECK(!pw_incident_take(site.server, &incident)); /* not before it goes on */
+    CHECK(!pw_incident_take(site.server, &incident)); /* not before the file takes bytes again */
     read_socket(&lines);
     pw_server_log_to(site.server, ours);
     REQUIRE(pw_incident_take(site.server, &incident));
@@ -324,7 +324,7 @@ static void what_has_no_room_is_dropped_in_whole_lines_and_counted(void)
     text_free(&lines);
 }
 
-static void what_is_not_taken_until_the_end_is_counted(void)
+static void bytes_that_are_never_written_are_counted_at_the_end(void)
 {
     test_text lines = {NULL, 0, 0};
     begin_socket();
@@ -333,7 +333,7 @@ static void what_is_not_taken_until_the_end_is_counted(void)
     int64_t lost = pw_server_log_end(site.server, 100, 1);
     read_socket(&lines);
     CHECK_INT(lines.size / LINE_SIZE + (size_t)lost, 1500);
-    ask(&client, 10, 'a'); /* which nobody logs any more */
+    ask(&client, 10, 'a'); /* whose connection is not logged */
     CHECK_INT(pw_server_log_end(site.server, 100, 1), 0);
     client_close(&client);
     end_socket();
@@ -368,17 +368,17 @@ static void the_rest_of_a_line_is_not_written_to_another_file(void)
 int main(void)
 {
     RUN(a_line_has_the_values_of_the_request_and_of_the_response);
-    RUN(nothing_from_outside_ends_a_line_or_a_quoted_text);
+    RUN(no_byte_from_a_client_ends_a_line_or_a_quoted_text);
     RUN(a_long_value_is_cut);
-    RUN(the_same_head_again_is_logged_the_same);
-    RUN(a_refused_request_is_logged_with_what_is_known);
+    RUN(a_repeated_head_is_logged_with_its_values);
+    RUN(a_refused_request_is_logged_with_its_known_parts);
     RUN(a_text_depends_on_the_status_or_the_duration);
-    RUN(an_atom_that_lacks_its_condition_is_left_out);
+    RUN(an_atom_whose_condition_is_false_is_left_out);
     RUN(a_prompt_line_is_written_at_once);
-    RUN(what_is_not_taken_is_written_when_it_can_be);
-    RUN(what_has_no_room_is_dropped_in_whole_lines_and_counted);
-    RUN(what_is_not_taken_until_the_end_is_counted);
+    RUN(bytes_that_are_not_written_at_first_are_written_later);
+    RUN(lines_without_room_are_dropped_whole_and_counted);
+    RUN(bytes_that_are_never_written_are_counted_at_the_end);
     RUN(the_rest_of_a_line_is_not_written_to_another_file);
-    RUN(a_timeout_is_not_logged_as_the_request_of_another);
+    RUN(a_timeout_is_not_logged_with_the_request_of_another_connection);
     return check_end();
 }

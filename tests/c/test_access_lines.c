@@ -89,7 +89,7 @@ static const pw_text *line_of(const char *response_head, const pw_access_facts *
         CHECK_BYTES(line->at, line->size, expected);                                               \
     } while (0)
 
-static void each_atom_of_a_request_is_a_value_of_it(void)
+static void each_atom_of_a_request_has_its_value(void)
 {
     static const int atoms[] = {PW_ATOM_ADDRESS, PW_ATOM_METHOD, PW_ATOM_TARGET,
                                 PW_ATOM_PATH,    PW_ATOM_QUERY,  PW_ATOM_PROTOCOL};
@@ -125,7 +125,7 @@ static void a_field_is_found_by_its_whole_name_in_any_case(void)
     end();
 }
 
-static void a_user_is_that_of_basic_authentication(void)
+static void the_user_is_that_of_basic_authentication(void)
 {
     static const struct {
         const char *value, *expected;
@@ -155,7 +155,7 @@ static void a_user_is_that_of_basic_authentication(void)
     }
 }
 
-static void a_user_of_255_bytes_is_named_and_no_longer_one(void)
+static void a_user_of_255_bytes_is_named_and_a_longer_one_is_not(void)
 {
     for (size_t size = 253; size <= 258; size++) {
         static const char letters[] =
@@ -181,7 +181,7 @@ static void a_user_of_255_bytes_is_named_and_no_longer_one(void)
     }
 }
 
-/* The text in a log for one byte from outside. */
+/* The text in a log for one byte from a client. */
 static size_t escaped(char to[8], unsigned char c, bool json)
 {
     if (c >= 32 && c <= 126 && c != '"' && c != '\\')
@@ -191,7 +191,7 @@ static size_t escaped(char to[8], unsigned char c, bool json)
     return (size_t)snprintf(to, 8, json ? "\\u%04x" : "\\x%02x", c);
 }
 
-static void every_byte_is_escaped_in_the_way_of_its_format(void)
+static void every_byte_is_escaped_as_its_format_requires(void)
 {
     for (int json = 0; json < 2; json++)
         for (int c = 0; c < 256; c++) {
@@ -243,7 +243,7 @@ static void a_long_literal_is_whole(void)
     end();
 }
 
-static void a_program_that_ends_too_soon_ends_there(void)
+static void a_program_without_its_end_stops_there(void)
 {
     begin(false);
     ATOM(PW_ATOM_STATUS, "");
@@ -259,7 +259,7 @@ static void a_program_that_ends_too_soon_ends_there(void)
 
 /* ------------------------------------------------------------------ atoms of the response */
 
-static void numbers_of_a_response(void)
+static void a_response_has_its_numbers(void)
 {
     static const int atoms[] = {
         PW_ATOM_STATUS,       PW_ATOM_BYTES,           PW_ATOM_BYTES_OR_DASH,
@@ -283,7 +283,7 @@ static void numbers_of_a_response(void)
     end();
 }
 
-static void the_id_of_a_request_is_as_it_is(void)
+static void the_id_of_a_request_is_logged_unchanged(void)
 {
     begin(false);
     ATOM(PW_ATOM_REQUEST_ID, "");
@@ -292,7 +292,7 @@ static void the_id_of_a_request_is_as_it_is(void)
     end();
 }
 
-static void a_text_that_depends_on_the_status_is_for_its_class(void)
+static void a_text_for_a_class_of_statuses_is_logged_only_for_them(void)
 {
     begin(false);
     ATOM(PW_ATOM_IF_STATUS, "4four");
@@ -369,7 +369,7 @@ static void an_atom_of_a_request_that_could_not_be_read_is_a_dash(void)
 
 /* ------------------------------------------------------------------ the time */
 
-static void the_time_is_that_of_the_place_in_the_form_of_the_format(void)
+static void the_time_is_local_and_in_the_form_of_the_format(void)
 {
     setenv("TZ", "XYZ-05:30", 1);
     tzset();
@@ -410,7 +410,7 @@ static off_t written(void)
     return lseek(file, 0, SEEK_CUR);
 }
 
-static void lines_wait_for_others_for_a_while_and_64_kib(void)
+static void lines_wait_for_more_lines_up_to_a_delay_and_64_kib(void)
 {
     char literal[1023];
     memset(literal, 'l', sizeof literal);
@@ -520,23 +520,23 @@ static void without_memory_a_line_is_short_or_missing_and_nothing_breaks(void)
 
 int main(void)
 {
-    RUN(each_atom_of_a_request_is_a_value_of_it);
+    RUN(each_atom_of_a_request_has_its_value);
     RUN(a_field_is_found_by_its_whole_name_in_any_case);
-    RUN(a_user_is_that_of_basic_authentication);
-    RUN(a_user_of_255_bytes_is_named_and_no_longer_one);
-    RUN(every_byte_is_escaped_in_the_way_of_its_format);
+    RUN(the_user_is_that_of_basic_authentication);
+    RUN(a_user_of_255_bytes_is_named_and_a_longer_one_is_not);
+    RUN(every_byte_is_escaped_as_its_format_requires);
     RUN(a_value_has_2048_bytes_at_most);
     RUN(a_long_literal_is_whole);
-    RUN(a_program_that_ends_too_soon_ends_there);
-    RUN(numbers_of_a_response);
-    RUN(the_id_of_a_request_is_as_it_is);
-    RUN(a_text_that_depends_on_the_status_is_for_its_class);
+    RUN(a_program_without_its_end_stops_there);
+    RUN(a_response_has_its_numbers);
+    RUN(the_id_of_a_request_is_logged_unchanged);
+    RUN(a_text_for_a_class_of_statuses_is_logged_only_for_them);
     RUN(a_text_for_slow_responses_begins_with_its_limit);
     RUN(a_field_of_the_response_is_found_by_its_whole_name);
     RUN(a_long_field_of_the_response_is_cut);
     RUN(an_atom_of_a_request_that_could_not_be_read_is_a_dash);
-    RUN(the_time_is_that_of_the_place_in_the_form_of_the_format);
-    RUN(lines_wait_for_others_for_a_while_and_64_kib);
+    RUN(the_time_is_local_and_in_the_form_of_the_format);
+    RUN(lines_wait_for_more_lines_up_to_a_delay_and_64_kib);
     RUN(a_prompt_log_does_not_wait);
     RUN(a_log_that_cannot_be_written_keeps_its_lines);
     RUN(without_a_log_lines_are_dropped);

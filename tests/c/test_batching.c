@@ -142,7 +142,7 @@ static void the_first_part_of_a_response_leaves_at_once_in_any_tick(void)
     }
 }
 
-static void what_is_gathered_leaves_with_the_end(void)
+static void gathered_parts_leave_with_the_end(void)
 {
     begin();
     test_client client = begin_stream();
@@ -172,7 +172,7 @@ static void no_more_than_16_kib_are_gathered(void)
     }
 }
 
-static void a_client_that_takes_nothing_is_tried_again_16_ticks_later(void)
+static void a_client_that_reads_nothing_is_tried_again_16_ticks_later(void)
 {
     test_client client = begin_stream_beside();
     CHECK_INT(send_part(call_data, large, sizeof large), 0); /* more than the system takes */
@@ -232,7 +232,7 @@ static void the_watcher_that_runs_the_loop_sends_parts_every_20_ms(void)
     stage_close();
 }
 
-static void a_watcher_that_sleeps_is_woken_for_what_is_kept(void)
+static void a_kept_part_wakes_a_sleeping_watcher(void)
 {
     test_client client = begin_stream_beside();
     ticks(60);
@@ -269,7 +269,7 @@ static void a_client_that_resets_while_parts_are_kept_ends_its_response(void)
     stage_close();
 }
 
-static void while_the_server_stops_nothing_is_gathered(void)
+static void nothing_is_gathered_while_the_server_stops(void)
 {
     begin();
     test_client client = begin_stream();
@@ -303,7 +303,7 @@ static int count_answers(test_client *client)
     return count;
 }
 
-static void answers_to_pipelined_requests_leave_together(void)
+static void responses_to_pipelined_requests_leave_together(void)
 {
     test_client client;
     begin_pipeline(&client, 3);
@@ -317,7 +317,7 @@ static void answers_to_pipelined_requests_leave_together(void)
     stage_close();
 }
 
-static void an_answer_leaves_when_the_next_request_takes_long(void)
+static void a_response_leaves_when_the_next_request_takes_long(void)
 {
     test_client client;
     begin_pipeline(&client, 2);
@@ -332,7 +332,7 @@ static void an_answer_leaves_when_the_next_request_takes_long(void)
     stage_close();
 }
 
-static void an_answer_leaves_before_the_watcher_is_away(void)
+static void a_response_leaves_before_the_watcher_is_away(void)
 {
     test_client client;
     settings = site_settings();
@@ -354,7 +354,7 @@ static void an_answer_leaves_before_the_watcher_is_away(void)
     stage_close();
 }
 
-static void answers_do_not_wait_without_the_watcher(void)
+static void responses_do_not_wait_without_the_watcher(void)
 {
     test_client client;
     settings = site_settings();
@@ -372,7 +372,7 @@ static void answers_do_not_wait_without_the_watcher(void)
     stage_close();
 }
 
-static void a_large_answer_does_not_wait(void)
+static void a_large_response_does_not_wait(void)
 {
     static char body[PW_COPY_MOST + 1];
     size_t head = sizeof(OK("", "16300")) - 1;
@@ -390,7 +390,7 @@ static void a_large_answer_does_not_wait(void)
     }
 }
 
-static void answers_wait_up_to_16_kib_in_all(void)
+static void responses_wait_up_to_16_kib_in_all(void)
 {
     static char body[WAITING_MOST];
     size_t head = sizeof(OK("", "8100")) - 1;
@@ -412,7 +412,7 @@ static void answers_wait_up_to_16_kib_in_all(void)
     }
 }
 
-static void a_last_answer_does_not_wait(void)
+static void a_last_response_does_not_wait(void)
 {
     test_client client;
     begin_pipeline(&client, 2);
@@ -425,7 +425,7 @@ static void a_last_answer_does_not_wait(void)
     stage_close();
 }
 
-static void answers_leave_before_content_that_has_not_come(void)
+static void responses_leave_before_content_that_has_not_arrived(void)
 {
     test_client client;
     begin();
@@ -444,7 +444,7 @@ static void answers_leave_before_content_that_has_not_come(void)
     stage_close();
 }
 
-static void an_answer_leaves_before_half_a_request(void)
+static void a_response_leaves_before_half_a_request(void)
 {
     test_client client;
     begin();
@@ -457,7 +457,7 @@ static void an_answer_leaves_before_half_a_request(void)
     stage_close();
 }
 
-static void health_waits_for_the_answer_behind_it_only_while_the_watcher_is_here(void)
+static void a_health_response_waits_for_the_next_one_only_while_the_watcher_is_here(void)
 {
     for (int here = 0; here < 2; here++) {
         test_client client;
@@ -482,7 +482,7 @@ static void health_waits_for_the_answer_behind_it_only_while_the_watcher_is_here
     }
 }
 
-static void an_answer_leaves_before_a_request_waits_for_a_thread(void)
+static void a_response_leaves_before_a_request_waits_for_a_thread(void)
 {
     test_client client, first = {.fd = -1};
     settings = site_settings();
@@ -511,23 +511,23 @@ int main(void)
     memset(large, 'l', sizeof large);
     RUN(parts_of_one_tick_leave_together_in_the_next);
     RUN(the_first_part_of_a_response_leaves_at_once_in_any_tick);
-    RUN(what_is_gathered_leaves_with_the_end);
+    RUN(gathered_parts_leave_with_the_end);
     RUN(no_more_than_16_kib_are_gathered);
-    RUN(a_client_that_takes_nothing_is_tried_again_16_ticks_later);
+    RUN(a_client_that_reads_nothing_is_tried_again_16_ticks_later);
     RUN(the_watcher_that_runs_the_loop_sends_parts_every_20_ms);
-    RUN(a_watcher_that_sleeps_is_woken_for_what_is_kept);
+    RUN(a_kept_part_wakes_a_sleeping_watcher);
     RUN(a_client_that_resets_while_parts_are_kept_ends_its_response);
-    RUN(while_the_server_stops_nothing_is_gathered);
-    RUN(answers_to_pipelined_requests_leave_together);
-    RUN(an_answer_leaves_when_the_next_request_takes_long);
-    RUN(an_answer_leaves_before_the_watcher_is_away);
-    RUN(answers_do_not_wait_without_the_watcher);
-    RUN(a_large_answer_does_not_wait);
-    RUN(answers_wait_up_to_16_kib_in_all);
-    RUN(a_last_answer_does_not_wait);
-    RUN(answers_leave_before_content_that_has_not_come);
-    RUN(an_answer_leaves_before_half_a_request);
-    RUN(health_waits_for_the_answer_behind_it_only_while_the_watcher_is_here);
-    RUN(an_answer_leaves_before_a_request_waits_for_a_thread);
+    RUN(nothing_is_gathered_while_the_server_stops);
+    RUN(responses_to_pipelined_requests_leave_together);
+    RUN(a_response_leaves_when_the_next_request_takes_long);
+    RUN(a_response_leaves_before_the_watcher_is_away);
+    RUN(responses_do_not_wait_without_the_watcher);
+    RUN(a_large_response_does_not_wait);
+    RUN(responses_wait_up_to_16_kib_in_all);
+    RUN(a_last_response_does_not_wait);
+    RUN(responses_leave_before_content_that_has_not_arrived);
+    RUN(a_response_leaves_before_half_a_request);
+    RUN(a_health_response_waits_for_the_next_one_only_while_the_watcher_is_here);
+    RUN(a_response_leaves_before_a_request_waits_for_a_thread);
     return check_end();
 }

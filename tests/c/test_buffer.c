@@ -5,7 +5,7 @@
 #include "buffer.h"
 #include "check.h"
 
-static void the_nth_allocation_fails_and_all_after_it(void)
+static void the_nth_allocation_fails_and_so_do_all_after_it(void)
 {
     pw_alloc_fail_after(2);
     void *first = pw_alloc(8);
@@ -27,7 +27,7 @@ static void allocated_memory_is_zero(void)
     pw_free(memory);
 }
 
-static void a_buffer_given_back_is_the_next_one_given_out(void)
+static void a_freed_buffer_is_the_next_one_to_be_used(void)
 {
     pw_pool pool = {NULL, 0, 0};
     pw_buffer *one = pw_buffer_get(&pool), *two = pw_buffer_get(&pool);
@@ -47,7 +47,7 @@ static void a_buffer_given_back_is_the_next_one_given_out(void)
     CHECK(pool.first == NULL);
 }
 
-static void the_pool_keeps_no_more_than_its_limit_and_no_odd_sizes(void)
+static void the_pool_keeps_no_more_buffers_than_its_limit_and_no_odd_sizes(void)
 {
     enum { MANY = PW_POOL_MOST + 8 };
     pw_pool pool = {NULL, 0, 0};
@@ -63,7 +63,7 @@ static void the_pool_keeps_no_more_than_its_limit_and_no_odd_sizes(void)
     pw_pool_free(&pool);
 }
 
-static void room_is_made_behind_by_moving_and_by_growing(void)
+static void a_buffer_makes_room_by_moving_its_bytes_and_by_growing(void)
 {
     pw_pool pool = {NULL, 0, 0};
     pw_buffer *buffer = pw_buffer_get(&pool), *same = buffer;
@@ -88,7 +88,7 @@ static void room_is_made_behind_by_moving_and_by_growing(void)
     pw_pool_free(&pool);
 }
 
-static void without_memory_a_buffer_stays_as_it_is(void)
+static void without_memory_a_buffer_does_not_change(void)
 {
     pw_pool pool = {NULL, 0, 0};
     pw_buffer *buffer = pw_buffer_get(&pool), *same = buffer;
@@ -107,11 +107,11 @@ static void without_memory_a_buffer_stays_as_it_is(void)
 
 int main(void)
 {
-    RUN(the_nth_allocation_fails_and_all_after_it);
+    RUN(the_nth_allocation_fails_and_so_do_all_after_it);
     RUN(allocated_memory_is_zero);
-    RUN(a_buffer_given_back_is_the_next_one_given_out);
-    RUN(the_pool_keeps_no_more_than_its_limit_and_no_odd_sizes);
-    RUN(room_is_made_behind_by_moving_and_by_growing);
-    RUN(without_memory_a_buffer_stays_as_it_is);
+    RUN(a_freed_buffer_is_the_next_one_to_be_used);
+    RUN(the_pool_keeps_no_more_buffers_than_its_limit_and_no_odd_sizes);
+    RUN(a_buffer_makes_room_by_moving_its_bytes_and_by_growing);
+    RUN(without_memory_a_buffer_does_not_change);
     return check_end();
 }

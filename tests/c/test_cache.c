@@ -24,7 +24,7 @@ static void end(pw_cache *cache)
     free(cache);
 }
 
-static void every_owner_gets_an_entry_while_there_are_free_ones(void)
+static void every_connection_gets_an_entry_while_some_are_free(void)
 {
     pw_cache *cache = full_cache(0);
     for (int i = 0; i < PW_CACHE_SIZE; i++)
@@ -42,7 +42,7 @@ static void an_entry_in_use_is_not_taken_away(void)
     end(cache);
 }
 
-static void an_entry_at_rest_goes_to_another_owner_who_is_named(void)
+static void an_unused_entry_goes_to_another_connection_and_its_old_one_is_named(void)
 {
     pw_cache *cache = full_cache(1000);
     static const pw_facts facts = {.size = 5, .line_size = 2};
@@ -75,7 +75,7 @@ static void a_head_is_copied_with_its_facts(void)
     end(cache);
 }
 
-static void a_head_too_large_or_without_memory_is_not_kept(void)
+static void a_head_that_is_too_large_or_finds_no_memory_is_not_kept(void)
 {
     pw_cache *cache = full_cache(0);
     static char head[PW_CACHE_HEAD_MOST + 1];
@@ -104,11 +104,11 @@ static void a_released_entry_is_free(void)
 
 int main(void)
 {
-    RUN(every_owner_gets_an_entry_while_there_are_free_ones);
+    RUN(every_connection_gets_an_entry_while_some_are_free);
     RUN(an_entry_in_use_is_not_taken_away);
-    RUN(an_entry_at_rest_goes_to_another_owner_who_is_named);
+    RUN(an_unused_entry_goes_to_another_connection_and_its_old_one_is_named);
     RUN(a_head_is_copied_with_its_facts);
-    RUN(a_head_too_large_or_without_memory_is_not_kept);
+    RUN(a_head_that_is_too_large_or_finds_no_memory_is_not_kept);
     RUN(a_released_entry_is_free);
     return check_end();
 }

@@ -36,7 +36,7 @@ static void check_outcome(const char *data, size_t size, const char *expected)
 /* The byte at `at` is the first invalid one. */
 #define INVALID(data, content, at) check_outcome(LITERAL(data), content " error " #at)
 
-static void chunks_are_joined_and_what_follows_is_left(void)
+static void chunks_are_joined_and_the_bytes_after_them_are_left(void)
 {
     VALID("0\r\n\r\n", "");
     VALID("5\r\nhello\r\n0\r\n\r\n", "hello");
@@ -45,7 +45,7 @@ static void chunks_are_joined_and_what_follows_is_left(void)
     VALID("a\r\n\r\n0\r\n\r\n..\n\r\n0\r\n\r\n", "\r\n0\r\n\r\n..\n");
 }
 
-static void extensions_are_passed_over(void)
+static void extensions_are_ignored(void)
 {
     VALID("1;a\r\nx\r\n0;b=c\r\n\r\n", "x");
     VALID("1;\ta = \"q;\\\"\t\xff\" ; b;c=d \r\nx\r\n0\r\n\r\n", "x");
@@ -67,7 +67,7 @@ static void trailers_are_checked_and_dropped(void)
     INVALID("0\r\nGET / HTTP/1.1\r\n", "", 6);
 }
 
-static void a_size_is_hexadecimal_digits_alone(void)
+static void a_size_has_hexadecimal_digits_only(void)
 {
     INVALID("\r\n", "", 0);
     INVALID("+1\r\nx", "", 0);
@@ -92,7 +92,7 @@ static void a_size_fits_63_bits(void)
     check_outcome(LITERAL("7fffffffffffffff\r\nx"), "x more 19");
 }
 
-static void data_end_where_their_size_says(void)
+static void data_end_at_their_size(void)
 {
     INVALID("1\r\nxx\r\n", "x", 4);
     INVALID("1\r\nx\n", "x", 4);
@@ -117,7 +117,7 @@ static void extensions_are_tokens_and_quoted_strings(void)
     INVALID("1;a,b\r\nx", "", 3);
 }
 
-static void content_that_has_not_ended_asks_for_more(void)
+static void incomplete_content_asks_for_more(void)
 {
     static const char data[] = "5;a=\"b\\\"\"\r\nhello\r\n0\r\nT: r\r\n\r\n";
     for (size_t size = 0; size < sizeof data - 1; size++) {
@@ -150,7 +150,7 @@ static size_t refused_after(const char *before, const char *filler)
     return outcome == PW_PARSE_ERROR ? at : SIZE_MAX;
 }
 
-static void floods_are_bounded(void)
+static void floods_are_limited(void)
 {
     CHECK_INT(refused_after("1;", "a"), 2 + 8192);
     CHECK_INT(refused_after("0\r\n", "A: b\r\n"), 3 + 8192);
@@ -162,14 +162,14 @@ static void floods_are_bounded(void)
 
 int main(void)
 {
-    RUN(chunks_are_joined_and_what_follows_is_left);
-    RUN(extensions_are_passed_over);
+    RUN(chunks_are_joined_and_the_bytes_after_them_are_left);
+    RUN(extensions_are_ignored);
     RUN(trailers_are_checked_and_dropped);
-    RUN(a_size_is_hexadecimal_digits_alone);
+    RUN(a_size_has_hexadecimal_digits_only);
     RUN(a_size_fits_63_bits);
-    RUN(data_end_where_their_size_says);
+    RUN(data_end_at_their_size);
     RUN(extensions_are_tokens_and_quoted_strings);
-    RUN(content_that_has_not_ended_asks_for_more);
-    RUN(floods_are_bounded);
+    RUN(incomplete_content_asks_for_more);
+    RUN(floods_are_limited);
     return check_end();
 }

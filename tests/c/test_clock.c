@@ -131,7 +131,7 @@ static void content_has_its_time_from_its_last_byte(void)
     end();
 }
 
-static void a_client_that_takes_nothing_is_cut_off(void)
+static void a_client_that_reads_nothing_is_cut_off(void)
 {
     begin(AF_INET);
     SEND(&client, GET("/large"));
@@ -152,7 +152,7 @@ static void a_client_that_takes_nothing_is_cut_off(void)
     end();
 }
 
-static void a_client_that_takes_something_has_more_time(void)
+static void a_client_that_reads_something_has_more_time(void)
 {
     static char part[1 << 20];
     begin(AF_INET);
@@ -192,7 +192,7 @@ static void a_refused_client_has_two_seconds_to_close(void)
     end();
 }
 
-static void a_refused_client_that_goes_on_sending_has_thirty(void)
+static void a_refused_client_that_continues_to_send_has_thirty(void)
 {
     begin_linger();
     setsockopt(client.fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
@@ -209,7 +209,7 @@ static void a_refused_client_that_goes_on_sending_has_thirty(void)
     end();
 }
 
-static void a_reset_waits_for_what_was_sent_before_and_looks_each_50_ms(void)
+static void a_reset_waits_for_earlier_bytes_and_checks_every_50_ms(void)
 {
     begin(AF_INET);
     SEND(&client, "GET / HTTP/1.0\r\n\r\n");
@@ -235,7 +235,7 @@ static void a_reset_waits_for_what_was_sent_before_and_looks_each_50_ms(void)
     end();
 }
 
-static void a_reset_does_not_wait_longer_than_a_write(void)
+static void a_reset_waits_no_longer_than_a_write(void)
 {
     begin(AF_INET);
     SEND(&client, "GET / HTTP/1.0\r\n\r\n");
@@ -258,7 +258,7 @@ static void a_reset_does_not_wait_longer_than_a_write(void)
     end();
 }
 
-static void at_the_maximum_a_connection_goes_when_it_was_idle_for_100_ms(void)
+static void at_the_maximum_a_connection_that_was_idle_for_100_ms_is_closed(void)
 {
     pw_settings settings = clock_settings();
     settings.max_connections = 1;
@@ -295,15 +295,15 @@ static void lines_of_the_log_are_written_after_100_ms(void)
     close(file);
 }
 
-static void what_meets_many_is_told_every_ten_seconds(void)
+static void an_incident_of_many_connections_is_reported_every_ten_seconds(void)
 {
     begin(AF_UNIX);
     pw_server *server = site.server;
-    int64_t told = 0;
+    int64_t reported = 0;
     int count = 0;
     for (int ms = 0; ms <= 2 * OFTEN_MS; ms++) {
         pw_timers_tick(&server->timers);
-        pw_incident_often(server, server->all, PW_INCIDENT_QUEUE, &told);
+        pw_incident_often(server, server->all, PW_INCIDENT_QUEUE, &reported);
         if (take_incident().what == PW_INCIDENT_QUEUE) {
             CHECK_INT(ms, count * OFTEN_MS);
             count++;
@@ -334,7 +334,7 @@ static void half_a_close_is_an_end_after_three_seconds(void)
     end();
 }
 
-static void a_drain_closes_what_was_quiet_for_its_time(void)
+static void a_drain_closes_a_connection_that_is_quiet_for_its_time(void)
 {
     begin(AF_UNIX);
     SEND(&client, GET("/"));
@@ -352,7 +352,7 @@ static void a_drain_closes_what_was_quiet_for_its_time(void)
     end();
 }
 
-static void a_drain_closes_at_once_what_was_quiet_before(void)
+static void a_drain_closes_at_once_a_connection_that_was_quiet_before(void)
 {
     for (int sooner = 0; sooner < 2; sooner++) {
         begin(AF_UNIX);
@@ -386,7 +386,7 @@ static void a_drain_is_over_after_its_time(void)
     end();
 }
 
-static void a_request_that_comes_in_the_last_moment_is_served(void)
+static void a_request_that_arrives_at_the_last_moment_is_served(void)
 {
     begin(AF_UNIX);
     clock_forward_ms(IDLE_MS); /* it is due, but its request has come and was not read yet */
@@ -408,7 +408,7 @@ static void a_request_that_comes_in_the_last_moment_is_served(void)
 }
 
 /* A slice is 4 ms, even if fewer requests than its maximum were answered. */
-static void a_slice_of_the_loops_time_is_four_ms(void)
+static void a_time_slice_of_the_loop_is_four_ms(void)
 {
     test_text many = {NULL, 0, 0};
     begin(AF_UNIX);
@@ -441,20 +441,20 @@ int main(void)
     RUN(an_idle_connection_is_closed_as_long_after_its_response);
     RUN(a_head_has_its_time_from_its_first_byte);
     RUN(content_has_its_time_from_its_last_byte);
-    RUN(a_client_that_takes_nothing_is_cut_off);
-    RUN(a_client_that_takes_something_has_more_time);
+    RUN(a_client_that_reads_nothing_is_cut_off);
+    RUN(a_client_that_reads_something_has_more_time);
     RUN(a_refused_client_has_two_seconds_to_close);
-    RUN(a_refused_client_that_goes_on_sending_has_thirty);
-    RUN(a_reset_waits_for_what_was_sent_before_and_looks_each_50_ms);
-    RUN(a_reset_does_not_wait_longer_than_a_write);
-    RUN(at_the_maximum_a_connection_goes_when_it_was_idle_for_100_ms);
+    RUN(a_refused_client_that_continues_to_send_has_thirty);
+    RUN(a_reset_waits_for_earlier_bytes_and_checks_every_50_ms);
+    RUN(a_reset_waits_no_longer_than_a_write);
+    RUN(at_the_maximum_a_connection_that_was_idle_for_100_ms_is_closed);
     RUN(lines_of_the_log_are_written_after_100_ms);
-    RUN(what_meets_many_is_told_every_ten_seconds);
+    RUN(an_incident_of_many_connections_is_reported_every_ten_seconds);
     RUN(half_a_close_is_an_end_after_three_seconds);
-    RUN(a_drain_closes_what_was_quiet_for_its_time);
-    RUN(a_drain_closes_at_once_what_was_quiet_before);
+    RUN(a_drain_closes_a_connection_that_is_quiet_for_its_time);
+    RUN(a_drain_closes_at_once_a_connection_that_was_quiet_before);
     RUN(a_drain_is_over_after_its_time);
-    RUN(a_request_that_comes_in_the_last_moment_is_served);
-    RUN(a_slice_of_the_loops_time_is_four_ms);
+    RUN(a_request_that_arrives_at_the_last_moment_is_served);
+    RUN(a_time_slice_of_the_loop_is_four_ms);
     return check_end();
 }

@@ -22,7 +22,7 @@ static void open_balance(void)
     REQUIRE(balance != NULL);
 }
 
-static void a_server_with_more_than_another_is_ahead(void)
+static void a_server_with_more_connections_than_another_is_ahead(void)
 {
     static const struct {
         int mine, least;
@@ -44,7 +44,7 @@ static void a_server_with_more_than_another_is_ahead(void)
     pw_balance_free(balance);
 }
 
-static void only_the_living_count(void)
+static void only_living_servers_count(void)
 {
     open_balance();
     pw_place *own = join_as(11, 5);
@@ -62,7 +62,7 @@ static void only_the_living_count(void)
     pw_balance_free(balance);
 }
 
-static void a_place_is_taken_once_and_again_when_it_is_free(void)
+static void a_place_is_used_by_one_server_and_again_when_it_is_free(void)
 {
     open_balance();
     pw_place *own = pw_balance_join(balance);
@@ -81,8 +81,8 @@ static void a_place_is_taken_once_and_again_when_it_is_free(void)
 
 int main(void)
 {
-    RUN(a_server_with_more_than_another_is_ahead);
-    RUN(only_the_living_count);
-    RUN(a_place_is_taken_once_and_again_when_it_is_free);
+    RUN(a_server_with_more_connections_than_another_is_ahead);
+    RUN(only_living_servers_count);
+    RUN(a_place_is_used_by_one_server_and_again_when_it_is_free);
     return check_end();
 }

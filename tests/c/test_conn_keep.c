@@ -127,17 +127,17 @@ static void check_many(const char *method, const char *content_length)
     end();
 }
 
-static void incomplete_heads_have_a_limit_in_all(void)
+static void all_incomplete_heads_together_have_a_limit(void)
 {
     check_many("GET", NULL);
 }
 
-static void heads_whose_content_does_not_come_have_one_too(void)
+static void heads_whose_content_does_not_arrive_have_a_limit_too(void)
 {
     check_many("PUT", "5");
 }
 
-static void requests_that_wait_behind_a_response_have_one_too(void)
+static void requests_that_wait_behind_a_response_have_a_limit_too(void)
 {
     begin();
     const int count = MANY;
@@ -176,8 +176,8 @@ int main(void)
     memset(large, 'x', sizeof large);
     RUN(an_incomplete_head_takes_little_more_memory_than_its_bytes);
     RUN(an_upload_keeps_its_head_and_not_its_content_twice);
-    RUN(incomplete_heads_have_a_limit_in_all);
-    RUN(heads_whose_content_does_not_come_have_one_too);
-    RUN(requests_that_wait_behind_a_response_have_one_too);
+    RUN(all_incomplete_heads_together_have_a_limit);
+    RUN(heads_whose_content_does_not_arrive_have_a_limit_too);
+    RUN(requests_that_wait_behind_a_response_have_a_limit_too);
     return check_end();
 }

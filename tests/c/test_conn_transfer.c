@@ -45,7 +45,7 @@ static void check_is_answered(test_client *client, const char *path)
     CHECK(!client->ended);
 }
 
-static void what_has_not_begun_is_served_by_the_next(void)
+static void the_next_process_serves_a_request_that_has_not_begun(void)
 {
     open_both(AF_INET);
     test_client fresh = site_connect(&old), kept = site_connect(&old);
@@ -70,7 +70,7 @@ static void what_has_not_begun_is_served_by_the_next(void)
     close_both();
 }
 
-static void what_has_begun_is_finished_and_closed(void)
+static void a_request_that_has_begun_is_finished_and_its_connection_closed(void)
 {
     open_both(AF_UNIX);
     test_client client = site_connect(&old), half = site_connect(&old);
@@ -94,7 +94,7 @@ static void what_has_begun_is_finished_and_closed(void)
     close_both();
 }
 
-static void who_waits_to_be_accepted_is_served_by_the_next(void)
+static void the_next_process_serves_a_client_that_waits_for_accept(void)
 {
     open_both(AF_UNIX);
     CHECK_INT(site_next(&old), SITE_WAITS);
@@ -108,7 +108,7 @@ static void who_waits_to_be_accepted_is_served_by_the_next(void)
 }
 
 /* Connections that were sent while no server received are not lost either. */
-static void what_waits_in_the_channel_is_passed_on(void)
+static void a_connection_that_waits_in_the_channel_is_passed_on(void)
 {
     open_both(AF_UNIX);
     test_client client = site_connect(&new);
@@ -130,7 +130,7 @@ static void what_waits_in_the_channel_is_passed_on(void)
     close_both();
 }
 
-static void without_a_next_one_all_is_as_at_any_stop(void)
+static void without_a_next_process_the_stop_is_an_ordinary_one(void)
 {
     open_both(AF_UNIX);
     test_client idle = site_connect(&old);
@@ -149,7 +149,7 @@ static void without_a_next_one_all_is_as_at_any_stop(void)
     close_both();
 }
 
-static void a_server_without_room_takes_it_later(void)
+static void a_server_without_room_takes_the_connection_later(void)
 {
     open_both(AF_UNIX);
     new.server->accept.max_connections = 1;
@@ -167,7 +167,7 @@ static void a_server_without_room_takes_it_later(void)
     close_both();
 }
 
-static void what_is_no_connection_is_refused(void)
+static void a_descriptor_that_is_no_connection_is_refused(void)
 {
     open_both(AF_UNIX);
     REQUIRE(send(channel[1], "\0", 1, 0) == 1); /* no descriptor */
@@ -178,12 +178,12 @@ static void what_is_no_connection_is_refused(void)
 
 int main(void)
 {
-    RUN(what_has_not_begun_is_served_by_the_next);
-    RUN(what_has_begun_is_finished_and_closed);
-    RUN(who_waits_to_be_accepted_is_served_by_the_next);
-    RUN(what_waits_in_the_channel_is_passed_on);
-    RUN(without_a_next_one_all_is_as_at_any_stop);
-    RUN(a_server_without_room_takes_it_later);
-    RUN(what_is_no_connection_is_refused);
+    RUN(the_next_process_serves_a_request_that_has_not_begun);
+    RUN(a_request_that_has_begun_is_finished_and_its_connection_closed);
+    RUN(the_next_process_serves_a_client_that_waits_for_accept);
+    RUN(a_connection_that_waits_in_the_channel_is_passed_on);
+    RUN(without_a_next_process_the_stop_is_an_ordinary_one);
+    RUN(a_server_without_room_takes_the_connection_later);
+    RUN(a_descriptor_that_is_no_connection_is_refused);
     return check_end();
 }

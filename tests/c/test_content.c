@@ -74,7 +74,7 @@ static void the_temporary_file_has_no_name(void)
 }
 
 /* With a length and chunked in turn. */
-static void memory_is_shared_by_all(void)
+static void all_requests_share_the_memory(void)
 {
     pw_store store = small;
     pw_content *contents[8];
@@ -105,7 +105,7 @@ static void memory_is_shared_by_all(void)
     CHECK_INT(store.held, 0);
 }
 
-static void what_is_announced_must_fit_though_little_has_come(void)
+static void announced_content_must_fit_although_little_has_arrived(void)
 {
     pw_store store = small;
     store.memory_total = 100;
@@ -141,7 +141,7 @@ static void chunks_of(test_text *to, size_t size, size_t step)
     text_add(to, LITERAL("0\r\n\r\n"));
 }
 
-static void chunked_content_moves_to_a_file_when_it_has_grown(void)
+static void chunked_content_moves_to_a_file_when_it_grows(void)
 {
     static const size_t sizes[] = {0, 1, 999, 1000, 1001, 40000};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
@@ -256,7 +256,7 @@ static void a_full_disk_is_an_error(void)
     setrlimit(RLIMIT_FSIZE, &before);
 }
 
-static void without_a_directory_or_descriptors_it_is_the_same_error(void)
+static void a_missing_directory_or_descriptor_is_the_same_error(void)
 {
     pw_store store = small;
     store.directory = "/nonexistent";
@@ -275,7 +275,7 @@ static void without_a_directory_or_descriptors_it_is_the_same_error(void)
     pw_content_free(content, &small);
 }
 
-static void without_memory_it_is_another(void)
+static void missing_memory_is_another_error(void)
 {
     pw_alloc_fail_after(1);
     CHECK(pw_content_new(5) == NULL);
@@ -296,14 +296,14 @@ int main(void)
         pattern[i] = (char)(i * 31 + i / 251);
     RUN(content_with_a_length_is_kept_in_memory_up_to_the_limit);
     RUN(the_temporary_file_has_no_name);
-    RUN(memory_is_shared_by_all);
-    RUN(what_is_announced_must_fit_though_little_has_come);
-    RUN(chunked_content_moves_to_a_file_when_it_has_grown);
+    RUN(all_requests_share_the_memory);
+    RUN(announced_content_must_fit_although_little_has_arrived);
+    RUN(chunked_content_moves_to_a_file_when_it_grows);
     RUN(small_chunks_are_written_to_the_file_together);
     RUN(content_over_the_limit_is_refused_as_soon_as_it_is_announced);
     RUN(malformed_chunks_are_an_error_of_their_own);
     RUN(a_full_disk_is_an_error);
-    RUN(without_a_directory_or_descriptors_it_is_the_same_error);
-    RUN(without_memory_it_is_another);
+    RUN(a_missing_directory_or_descriptor_is_the_same_error);
+    RUN(missing_memory_is_another_error);
     return check_end();
 }

@@ -48,7 +48,7 @@ static void leave_all(void)
     REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
 }
 
-static void a_file_is_not_sent_and_the_output_is_as_before(void)
+static void a_file_is_not_sent_and_the_output_does_not_change(void)
 {
     pw_output output = {.first = NULL};
     int file = open("/dev/zero", O_RDONLY | O_CLOEXEC);
@@ -90,7 +90,7 @@ static void the_application_reads_the_file_itself(void)
     site_close(&site);
 }
 
-static void the_spool_has_no_room_then(void)
+static void the_spool_then_has_no_room(void)
 {
     pw_output output = {.first = NULL};
     pw_store store = {.spool_most = 1000, .spool_total = 1000, .directory = "/tmp"};
@@ -128,7 +128,7 @@ static void content_that_needs_a_file_is_refused(void)
 }
 
 /* With each number of free descriptors, pw_server_new makes a whole server or none. */
-static void a_server_that_cannot_be_made_leaves_none_open(void)
+static void a_server_that_cannot_be_created_leaves_no_descriptor_open(void)
 {
     pw_settings settings = site_settings();
     int before = count_open();
@@ -148,7 +148,7 @@ static void a_server_that_cannot_be_made_leaves_none_open(void)
     CHECK(made);
 }
 
-static void a_socket_is_not_listened_on_in_part(void)
+static void the_server_listens_on_all_sockets_or_on_none(void)
 {
     pw_settings settings = site_settings();
     site_open(&site, &settings, AF_UNIX);
@@ -172,7 +172,7 @@ static void a_socket_is_not_listened_on_in_part(void)
     site_close(&site);
 }
 
-static void a_connection_that_comes_from_another_process_is_lost(void)
+static void a_connection_from_another_process_is_lost(void)
 {
     int pair[2];
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
@@ -197,12 +197,12 @@ static void a_connection_that_comes_from_another_process_is_lost(void)
 
 int main(void)
 {
-    RUN(a_file_is_not_sent_and_the_output_is_as_before);
+    RUN(a_file_is_not_sent_and_the_output_does_not_change);
     RUN(the_application_reads_the_file_itself);
-    RUN(the_spool_has_no_room_then);
+    RUN(the_spool_then_has_no_room);
     RUN(content_that_needs_a_file_is_refused);
-    RUN(a_server_that_cannot_be_made_leaves_none_open);
-    RUN(a_socket_is_not_listened_on_in_part);
-    RUN(a_connection_that_comes_from_another_process_is_lost);
+    RUN(a_server_that_cannot_be_created_leaves_no_descriptor_open);
+    RUN(the_server_listens_on_all_sockets_or_on_none);
+    RUN(a_connection_from_another_process_is_lost);
     return check_end();
 }

@@ -97,7 +97,7 @@ static void another_stop_of_the_same_kind_changes_nothing(void)
     site_close(&site);
 }
 
-static void the_end_is_not_waited_for(void)
+static void the_stop_does_not_wait_for_the_end(void)
 {
     open_site(10, 3600 * 1000);
     test_client client = site_connect(&site);
@@ -114,7 +114,7 @@ static void the_end_is_not_waited_for(void)
 
 /* ------------------------------------------------------------------ the backlog */
 
-static void at_the_maximum_those_that_wait_are_accepted_one_after_the_other(void)
+static void at_the_maximum_waiting_connections_are_accepted_one_after_the_other(void)
 {
     open_site(1, 3600 * 1000);
     fill(WAITING);
@@ -136,7 +136,7 @@ static void at_the_maximum_those_that_wait_are_accepted_one_after_the_other(void
     site_close(&site);
 }
 
-static void at_the_maximum_with_nobody_waiting_the_socket_is_closed_at_once(void)
+static void at_the_maximum_a_socket_without_waiting_connections_is_closed_at_once(void)
 {
     open_site(1, 3600 * 1000);
     fill(0);
@@ -151,7 +151,7 @@ static void at_the_maximum_with_nobody_waiting_the_socket_is_closed_at_once(void
     site_close(&site);
 }
 
-static void without_descriptors_those_that_wait_are_accepted_once_there_are_some(void)
+static void waiting_connections_are_accepted_when_descriptors_are_free_again(void)
 {
     open_site(10, 3600 * 1000);
     clients[0] = site_connect(&site);
@@ -171,7 +171,7 @@ static void without_descriptors_those_that_wait_are_accepted_once_there_are_some
     site_close(&site);
 }
 
-static void without_descriptors_and_with_nobody_waiting_the_end_comes_at_once(void)
+static void without_descriptors_and_waiting_connections_the_end_comes_at_once(void)
 {
     open_site(10, 3600 * 1000);
     clients[0] = site_connect(&site);
@@ -190,7 +190,7 @@ static void without_descriptors_and_with_nobody_waiting_the_end_comes_at_once(vo
     site_close(&site);
 }
 
-static void where_others_accept_those_that_wait_for_room_are_left_to_them(void)
+static void connections_that_wait_for_room_are_left_to_other_processes_that_accept(void)
 {
     fill_and_wait(3600 * 1000);
     pw_server_stop(site.server, PW_LEAVE);
@@ -207,7 +207,7 @@ static void where_others_accept_those_that_wait_for_room_are_left_to_them(void)
     site_close(&site);
 }
 
-static void where_others_come_later_those_that_wait_are_left_to_them_then(void)
+static void connections_are_also_left_to_processes_that_start_to_accept_later(void)
 {
     fill_and_wait(3600 * 1000);
     pw_server_stop(site.server, PW_DRAIN);
@@ -222,7 +222,7 @@ static void where_others_come_later_those_that_wait_are_left_to_them_then(void)
     site_close(&site);
 }
 
-static void those_that_wait_when_the_time_is_over_are_told_of(void)
+static void connections_that_wait_at_the_deadline_are_reported(void)
 {
     fill_and_wait(30);
     pw_server_stop(site.server, PW_DRAIN);
@@ -244,7 +244,7 @@ static void those_that_wait_when_the_time_is_over_are_told_of(void)
 
 /* While one thread waits for events, another one closes a connection. The byte in the wake pipe
  * makes the first one check again whether the drain is over. */
-static void a_thread_that_closes_the_last_connection_wakes_the_one_that_waits(void)
+static void a_thread_that_closes_the_last_connection_wakes_the_thread_that_waits(void)
 {
     open_site(10, 3600 * 1000);
     fill(0);
@@ -336,7 +336,7 @@ static pw_conn *linger(test_client *client)
     return site.server->all;
 }
 
-static void a_client_that_sends_a_little_for_ever_is_cut_off_in_the_end(void)
+static void a_client_that_sends_slowly_without_an_end_is_cut_off(void)
 {
     test_client client;
     pw_conn *conn = linger(&client);
@@ -377,18 +377,18 @@ static void a_client_that_sends_much_after_its_refusal_is_cut_off(void)
 
 int main(void)
 {
-    RUN(a_client_that_sends_a_little_for_ever_is_cut_off_in_the_end);
+    RUN(a_client_that_sends_slowly_without_an_end_is_cut_off);
     RUN(a_client_that_sends_much_after_its_refusal_is_cut_off);
     RUN(another_stop_of_the_same_kind_changes_nothing);
-    RUN(the_end_is_not_waited_for);
-    RUN(at_the_maximum_those_that_wait_are_accepted_one_after_the_other);
-    RUN(at_the_maximum_with_nobody_waiting_the_socket_is_closed_at_once);
-    RUN(without_descriptors_those_that_wait_are_accepted_once_there_are_some);
-    RUN(without_descriptors_and_with_nobody_waiting_the_end_comes_at_once);
-    RUN(where_others_accept_those_that_wait_for_room_are_left_to_them);
-    RUN(where_others_come_later_those_that_wait_are_left_to_them_then);
-    RUN(those_that_wait_when_the_time_is_over_are_told_of);
-    RUN(a_thread_that_closes_the_last_connection_wakes_the_one_that_waits);
+    RUN(the_stop_does_not_wait_for_the_end);
+    RUN(at_the_maximum_waiting_connections_are_accepted_one_after_the_other);
+    RUN(at_the_maximum_a_socket_without_waiting_connections_is_closed_at_once);
+    RUN(waiting_connections_are_accepted_when_descriptors_are_free_again);
+    RUN(without_descriptors_and_waiting_connections_the_end_comes_at_once);
+    RUN(connections_that_wait_for_room_are_left_to_other_processes_that_accept);
+    RUN(connections_are_also_left_to_processes_that_start_to_accept_later);
+    RUN(connections_that_wait_at_the_deadline_are_reported);
+    RUN(a_thread_that_closes_the_last_connection_wakes_the_thread_that_waits);
     RUN(a_client_that_still_sends_is_not_cut_off_after_its_refusal);
     RUN(a_client_that_neither_sends_nor_closes_does_not_delay_the_end);
     return check_end();

@@ -25,7 +25,7 @@ static void open_site(int family)
     site_open(&site, &settings, family);
 }
 
-static void a_client_of_ipv6_is_named(void)
+static void an_ipv6_client_is_named(void)
 {
     struct sockaddr_in6 name = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
     socklen_t size = sizeof name;
@@ -124,7 +124,7 @@ static int take_over_with(uint8_t number, int count, bool client_goes)
     return fd >= 0;
 }
 
-static void what_comes_from_another_process_is_looked_at(void)
+static void a_message_from_another_process_is_checked(void)
 {
     CHECK_INT(take_over_with(0, 1, false), 1);
     CHECK_INT(take_over_with(3, 4, false), 1);
@@ -147,7 +147,7 @@ static void a_descriptor_is_known_to_a_poller_once(void)
         pw_poll_remove(&poll, ends[0]);
         CHECK_INT(pw_poll_add(&poll, ends[0], ends, PW_POLL_LEVEL), 0);
         pw_poll_close(&poll);
-        pw_poll_close(&poll); /* a second time is nothing */
+        pw_poll_close(&poll); /* a second time has no effect */
         close(ends[0]);
         close(ends[1]);
     }
@@ -155,7 +155,7 @@ static void a_descriptor_is_known_to_a_poller_once(void)
 }
 
 /* As where the limit is lowered while connections are open: poll(2) refuses so many at once. */
-static void a_wait_for_more_than_the_limit_allows_comes_back_to_look_again(void)
+static void a_wait_that_exceeds_the_limit_comes_back_to_check_again(void)
 {
     enum { MANY = 60 };
     pw_poll poll;
@@ -184,12 +184,12 @@ static void a_wait_for_more_than_the_limit_allows_comes_back_to_look_again(void)
     pw_poll_close(&poll);
 }
 
-static void a_thread_that_comes_after_its_server_is_told_to_stop(void)
+static void a_thread_that_comes_after_its_server_ends(void)
 {
     open_site(AF_UNIX);
     pw_thread *late = pw_thread_new(site.server, 1);
     REQUIRE(late != NULL);
-    pw_server_free(site.server); /* nobody has stopped it */
+    pw_server_free(site.server); /* no call has stopped it */
     CHECK_INT(pw_next(late), PW_STOP);
     CHECK_INT(pw_request_state(late), PW_REQUEST_NONE);
     pw_thread_free(late);
@@ -197,7 +197,7 @@ static void a_thread_that_comes_after_its_server_is_told_to_stop(void)
     close(site.listener);
 }
 
-static void who_has_had_a_slice_keeps_no_more_than_there_is_memory_for(void)
+static void a_client_that_has_had_its_slice_keeps_only_as_much_as_there_is_memory(void)
 {
     test_text many = {NULL, 0, 0};
     open_site(AF_UNIX);
@@ -217,7 +217,7 @@ static void who_has_had_a_slice_keeps_no_more_than_there_is_memory_for(void)
     site_close(&site);
 }
 
-static void the_head_of_a_stream_gets_what_its_flags_ask_for(void)
+static void the_head_of_a_stream_gets_the_fields_that_its_flags_ask_for(void)
 {
     for (int64_t length = -1; length <= 2; length += 3) {
         open_site(AF_UNIX);
@@ -238,8 +238,8 @@ static void the_head_of_a_stream_gets_what_its_flags_ask_for(void)
     }
 }
 
-/* Without memory the client is not left waiting: it is told to go on, or its connection ends. */
-static void who_waits_to_continue_hears_something(void)
+/* Without memory the client does not wait: the server sends a 100, or the connection ends. */
+static void a_client_that_waits_for_100_gets_a_response(void)
 {
     for (long n = 1; n < 20; n++) {
         open_site(AF_UNIX);
@@ -278,7 +278,7 @@ static void without_a_request_nothing_is_sent_and_no_lock_kept(void)
         site_request(&site);
         CHECK_INT(pw_request_state(site.thread), PW_REQUEST_WAITS);
         CHECK_INT(pw_send_data(site.thread, site.request.exchange, "x", 1, 0), PW_OVER);
-        CHECK_INT(pw_content_missing(site.thread), 0); /* nothing is promised yet */
+        CHECK_INT(pw_content_missing(site.thread), 0); /* no length is promised yet */
         CHECK_INT(site_respond(&site, "ok", 2, 0), SITE_WAITS);
         client_close(&client);
         CHECK_INT(site_next(&site), SITE_WAITS);
@@ -286,8 +286,8 @@ static void without_a_request_nothing_is_sent_and_no_lock_kept(void)
     site_close(&site);
 }
 
-/* One whose client still reads goes only where all do. */
-static void the_connection_that_goes_for_a_new_one_has_been_served(void)
+/* A connection whose client still reads is closed only when all connections are. */
+static void only_a_connection_that_has_been_served_is_closed_for_a_new_one(void)
 {
     static char large[4 << 20];
     pw_settings settings = site_settings();
@@ -321,16 +321,16 @@ static void the_connection_that_goes_for_a_new_one_has_been_served(void)
 
 int main(void)
 {
-    RUN(a_client_of_ipv6_is_named);
+    RUN(an_ipv6_client_is_named);
     RUN(an_upload_leaves_the_others_their_turn);
-    RUN(what_comes_from_another_process_is_looked_at);
+    RUN(a_message_from_another_process_is_checked);
     RUN(a_descriptor_is_known_to_a_poller_once);
-    RUN(a_wait_for_more_than_the_limit_allows_comes_back_to_look_again);
-    RUN(a_thread_that_comes_after_its_server_is_told_to_stop);
-    RUN(who_has_had_a_slice_keeps_no_more_than_there_is_memory_for);
-    RUN(the_head_of_a_stream_gets_what_its_flags_ask_for);
-    RUN(who_waits_to_continue_hears_something);
+    RUN(a_wait_that_exceeds_the_limit_comes_back_to_check_again);
+    RUN(a_thread_that_comes_after_its_server_ends);
+    RUN(a_client_that_has_had_its_slice_keeps_only_as_much_as_there_is_memory);
+    RUN(the_head_of_a_stream_gets_the_fields_that_its_flags_ask_for);
+    RUN(a_client_that_waits_for_100_gets_a_response);
     RUN(without_a_request_nothing_is_sent_and_no_lock_kept);
-    RUN(the_connection_that_goes_for_a_new_one_has_been_served);
+    RUN(only_a_connection_that_has_been_served_is_closed_for_a_new_one);
     return check_end();
 }

@@ -112,7 +112,7 @@ static int duplicate(void)
     return fd;
 }
 
-static void a_closed_connection_ends_for_its_client_though_another_process_has_it(void)
+static void a_closed_connection_ends_for_its_client_although_another_process_has_it(void)
 {
     static const int families[] = {AF_INET, AF_UNIX};
     for (int i = 0; i < 2; i++) {
@@ -158,7 +158,7 @@ static void answer_in_part(void)
     pw_send_end(site.thread, 1);
 }
 
-static void a_reset_reaches_the_client_though_another_process_has_its_connection(void)
+static void a_reset_reaches_the_client_although_another_process_has_its_connection(void)
 {
     if (!PW_LINUX)
         return; /* other systems cannot send this reset */
@@ -187,13 +187,13 @@ static void a_reset_reaches_the_client_though_another_process_has_its_connection
     end();
 }
 
-static void a_unix_socket_ends_though_another_process_has_it(void)
+static void a_unix_socket_ends_although_another_process_has_it(void)
 {
     begin(AF_UNIX, 3600000);
     SEND(&client, OLD);
     site_request(&site);
     int fd = duplicate();
-    answer_in_part(); /* on a unix socket the client cannot tell it from the whole */
+    answer_in_part(); /* on a unix socket the client cannot distinguish it from the whole */
     CHECK_INT(read_to_the_end(), 0);
     close(fd);
     end();
@@ -233,7 +233,7 @@ static void responses_before_one_that_is_reset_arrive_in_full(void)
     }
 }
 
-static void a_reset_does_not_wait_for_a_client_that_takes_nothing(void)
+static void a_reset_does_not_wait_for_a_client_that_reads_nothing(void)
 {
     begin(AF_INET, 100);
     SEND(&client, OLD);
@@ -270,7 +270,7 @@ static void a_file_that_became_shorter_ends_its_response_and_not_those_before(vo
     end();
 }
 
-static void a_process_that_was_forked_ends_nothing_of_its_parent(void)
+static void a_forked_process_ends_no_connection_of_its_parent(void)
 {
     int log[2];
     REQUIRE(pipe(log) == 0);
@@ -320,12 +320,12 @@ int main(void)
     for (size_t i = 0; i < sizeof large; i++)
         large[i] = (char)(i * 31 + i / 251);
     RUN(a_client_that_sends_more_reads_its_response_to_the_end);
-    RUN(a_closed_connection_ends_for_its_client_though_another_process_has_it);
-    RUN(a_reset_reaches_the_client_though_another_process_has_its_connection);
-    RUN(a_unix_socket_ends_though_another_process_has_it);
+    RUN(a_closed_connection_ends_for_its_client_although_another_process_has_it);
+    RUN(a_reset_reaches_the_client_although_another_process_has_its_connection);
+    RUN(a_unix_socket_ends_although_another_process_has_it);
     RUN(responses_before_one_that_is_reset_arrive_in_full);
-    RUN(a_reset_does_not_wait_for_a_client_that_takes_nothing);
+    RUN(a_reset_does_not_wait_for_a_client_that_reads_nothing);
     RUN(a_file_that_became_shorter_ends_its_response_and_not_those_before);
-    RUN(a_process_that_was_forked_ends_nothing_of_its_parent);
+    RUN(a_forked_process_ends_no_connection_of_its_parent);
     return check_end();
 }

@@ -12,7 +12,7 @@
 #include "text.h"
 
 static const pw_limits usual = {.max_head_size = 65536, .max_fields = 100};
-static const pw_peer nobody = {"", ""};
+static const pw_peer no_peer = {"", ""};
 
 /* The usual values, which the block of a whole head leaves out, in the order of the block. */
 static const struct {
@@ -88,7 +88,7 @@ static void environ_of(test_text *to, const char *data, size_t size, const pw_pe
 #define CHECK_ENVIRON(head, length, expected)                                                      \
     do {                                                                                           \
         test_text text = {NULL, 0, 0};                                                             \
-        environ_of(&text, LITERAL(head), &nobody, (length), false);                                \
+        environ_of(&text, LITERAL(head), &no_peer, (length), false);                               \
         CHECK_TEXT(&text, expected);                                                               \
         text_free(&text);                                                                          \
     } while (0)
@@ -115,19 +115,19 @@ static void the_peer_is_named(void)
     text_free(&text);
 }
 
-static void a_line_alone_has_the_values_of_the_request_line_and_what_has_changed(void)
+static void a_changed_line_updates_its_values_and_those_of_the_request_line(void)
 {
     test_text text = {NULL, 0, 0};
-    environ_of(&text, LITERAL("PUT /%41?q HTTP/1.1\r\nHost: h\r\nX-New: n\r\n\r\n"), &nobody, -1,
+    environ_of(&text, LITERAL("PUT /%41?q HTTP/1.1\r\nHost: h\r\nX-New: n\r\n\r\n"), &no_peer, -1,
                true);
     CHECK_TEXT(&text, "REQUEST_METHOD=PUT|QUERY_STRING=q|REQUEST_URI=/%41?q|HTTP_COOKIE=c=d|"
                       "PATH_INFO=/A");
-    environ_of(&text, LITERAL("PUT / HTTP/1.1\r\nHost: h\r\n\r\n"), &nobody, 5, true);
+    environ_of(&text, LITERAL("PUT / HTTP/1.1\r\nHost: h\r\n\r\n"), &no_peer, 5, true);
     CHECK_TEXT(&text, "QUERY_STRING=|REQUEST_URI=/|HTTP_COOKIE=c=d|PATH_INFO=/");
     text_free(&text);
 }
 
-static void content_has_its_own_length_whatever_the_fields_say(void)
+static void the_length_of_the_content_is_right_regardless_of_the_fields(void)
 {
     CHECK_ENVIRON("PUT / HTTP/1.0\r\nContent-Length: 0007\r\nContent-Type: a\r\n\r\n", 7,
                   LINE("PUT", "", "1.0", "/") "CONTENT_LENGTH=7|CONTENT_TYPE=a|PATH_INFO=/");
@@ -171,7 +171,7 @@ static void many_repeated_fields_are_joined_too(void)
             text_add_string(&expected, "|");
         }
         text_add_string(&expected, "PATH_INFO=/");
-        environ_of(&block, head.at, head.size, &nobody, -1, false);
+        environ_of(&block, head.at, head.size, &no_peer, -1, false);
         ABOUT("%d names", names);
         CHECK(text_same(&block, &expected));
         text_free(&head);
@@ -189,7 +189,7 @@ static int64_t cpu_ms(void)
 
 /* The largest head that the options allow, with as many fields. Comparing all names with each other
  * would take many seconds. */
-static void names_that_begin_alike_take_no_more_time_than_others(void)
+static void names_with_a_common_beginning_take_no_more_time_than_others(void)
 {
     static pw_field fields[PW_FIELDS_MOST];
     const pw_limits limits = {.max_head_size = 4 << 20, .max_fields = PW_FIELDS_MOST};
@@ -217,7 +217,7 @@ static void names_that_begin_alike_take_no_more_time_than_others(void)
         REQUIRE(pw_head_parse(&limits, head.at, head.size, &progress, &parsed, &error) ==
                 PW_PARSE_DONE);
         int64_t since = cpu_ms();
-        pw_block_make(&block, &parsed, &nobody, -1);
+        pw_block_make(&block, &parsed, &no_peer, -1);
         int64_t took = cpu_ms() - since;
         same = kind == 0 ? took : same;
         ABOUT("kind %d took %d ms, the same name %d ms", kind, (int)took, (int)same);
@@ -229,7 +229,7 @@ static void names_that_begin_alike_take_no_more_time_than_others(void)
     }
 }
 
-static void a_name_with_an_underscore_is_not_that_of_the_known_field(void)
+static void a_name_with_an_underscore_differs_from_the_known_field(void)
 {
     CHECK_ENVIRON(
         "GET / HTTP/1.0\r\nContent_Length: 9\r\nContent_Type: x\r\n\r\n", -1,
@@ -294,7 +294,7 @@ static void changes_of(test_text *to, const char *before, const char *data, int6
 #define HEAD(line, fields) line " HTTP/1.1\r\nHost: h\r\n" fields "\r\n"
 #define COMMON "QUERY_STRING=|REQUEST_URI=/|"
 
-static void only_what_has_changed_is_told(void)
+static void only_changed_values_are_reported(void)
 {
     static const struct {
         const char *before, *data;
@@ -357,7 +357,7 @@ static void digits_are_written_in_full(void)
 }
 
 /* The largest head of each kind within these limits. The memory after the block is guarded. */
-static void a_block_is_never_larger_than_its_most(void)
+static void a_block_is_never_larger_than_its_maximum(void)
 {
     static const pw_peer peer = {"ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255", "65535"};
     for (int kind = 0; kind < 3; kind++) {
@@ -397,17 +397,17 @@ int main(void)
 {
     RUN(a_head_becomes_keys_and_values);
     RUN(the_peer_is_named);
-    RUN(a_line_alone_has_the_values_of_the_request_line_and_what_has_changed);
-    RUN(content_has_its_own_length_whatever_the_fields_say);
+    RUN(a_changed_line_updates_its_values_and_those_of_the_request_line);
+    RUN(the_length_of_the_content_is_right_regardless_of_the_fields);
     RUN(repeated_fields_are_joined);
     RUN(many_repeated_fields_are_joined_too);
-    RUN(names_that_begin_alike_take_no_more_time_than_others);
-    RUN(a_name_with_an_underscore_is_not_that_of_the_known_field);
+    RUN(names_with_a_common_beginning_take_no_more_time_than_others);
+    RUN(a_name_with_an_underscore_differs_from_the_known_field);
     RUN(the_authority_of_the_target_replaces_host);
     RUN(the_path_is_decoded_once_and_the_query_never);
     RUN(the_order_of_the_fields_does_not_matter);
-    RUN(only_what_has_changed_is_told);
+    RUN(only_changed_values_are_reported);
     RUN(digits_are_written_in_full);
-    RUN(a_block_is_never_larger_than_its_most);
+    RUN(a_block_is_never_larger_than_its_maximum);
     return check_end();
 }

@@ -51,7 +51,7 @@ static void check_large(const char *head)
 
 #define LARGE_HEAD HEAD_OK "Content-Length: 4194304\r\n\r\n"
 
-static void a_lent_body_is_named_once_by_its_exchange_when_it_is_sent(void)
+static void a_lent_body_is_named_once_when_its_exchange_is_sent(void)
 {
     fill();
     begin(GET("/"));
@@ -86,7 +86,7 @@ static void a_lent_body_that_is_sent_at_once_is_named_before_the_next_request(vo
     end();
 }
 
-static void a_lent_body_is_named_when_its_client_goes(void)
+static void a_lent_body_is_named_when_its_client_disconnects(void)
 {
     begin(GET("/"));
     int64_t exchange = site.request.exchange;
@@ -206,7 +206,7 @@ static void a_file_is_no_longer_than_its_response(void)
 }
 
 /* As if a signal handler raised in Python between two calls. */
-static void an_abandoned_exchange_is_cut_and_what_it_lent_is_named(void)
+static void an_abandoned_exchange_is_cut_and_its_loans_are_named(void)
 {
     for (int begun = 0; begun < 2; begun++) {
         begin(GET("/a") GET("/b"));
@@ -244,7 +244,7 @@ static void responses_before_an_abandoned_exchange_are_sent(void)
     end();
 }
 
-static void a_thread_that_is_freed_at_a_request_leaves_nothing_behind(void)
+static void a_thread_that_is_freed_during_a_request_leaves_nothing_behind(void)
 {
     begin(GET("/a"));
     pw_thread *other = pw_thread_new(site.server, 1);
@@ -264,7 +264,7 @@ static void a_thread_that_is_freed_at_a_request_leaves_nothing_behind(void)
     end();
 }
 
-static void a_client_without_news_is_looked_at(void)
+static void the_core_checks_a_client_without_news(void)
 {
     begin(GET("/"));
     CHECK_INT(pw_check_client(site.thread, site.request.exchange), 0);
@@ -303,19 +303,19 @@ static void a_thread_that_comes_after_the_end_finds_no_server(void)
 
 int main(void)
 {
-    RUN(a_lent_body_is_named_once_by_its_exchange_when_it_is_sent);
+    RUN(a_lent_body_is_named_once_when_its_exchange_is_sent);
     RUN(a_lent_body_that_is_sent_at_once_is_named_before_the_next_request);
-    RUN(a_lent_body_is_named_when_its_client_goes);
+    RUN(a_lent_body_is_named_when_its_client_disconnects);
     RUN(a_body_that_is_not_lent_is_copied);
     RUN(parts_of_a_stream_are_copied_and_finished_ones_may_be_lent);
     RUN(a_part_that_comes_too_late_reaches_no_other_response);
     RUN(a_whole_response_after_a_part_is_refused);
     RUN(content_is_counted_against_its_length);
     RUN(a_file_is_no_longer_than_its_response);
-    RUN(an_abandoned_exchange_is_cut_and_what_it_lent_is_named);
+    RUN(an_abandoned_exchange_is_cut_and_its_loans_are_named);
     RUN(responses_before_an_abandoned_exchange_are_sent);
-    RUN(a_thread_that_is_freed_at_a_request_leaves_nothing_behind);
-    RUN(a_client_without_news_is_looked_at);
+    RUN(a_thread_that_is_freed_during_a_request_leaves_nothing_behind);
+    RUN(the_core_checks_a_client_without_news);
     RUN(a_thread_that_comes_after_the_end_finds_no_server);
     return check_end();
 }

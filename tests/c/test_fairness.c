@@ -17,7 +17,7 @@ static char large[1 << 20];
 static void begin_with(pw_settings *settings, bool is_watched)
 {
     site_open(&site, settings, AF_INET);
-    site.server->slice_ms = 3600000; /* but in the test that is about it */
+    site.server->slice_ms = 3600000; /* one test sets the real limit */
     site.server->watch.is_here = is_watched;
     greedy = site_connect(&site);
     CHECK_INT(site_next(&site), SITE_WAITS);
@@ -173,7 +173,7 @@ static void large_responses_end_a_slice_sooner(void)
     end();
 }
 
-static void questions_for_health_have_slices(void)
+static void health_requests_have_slices(void)
 {
     for (int is_watched = 0; is_watched < 2; is_watched++) {
         pw_settings settings = site_settings();
@@ -192,7 +192,7 @@ static void questions_for_health_have_slices(void)
     }
 }
 
-static void an_answer_about_health_does_not_wait_for_the_application(void)
+static void a_health_response_does_not_wait_for_the_application(void)
 {
     pw_settings settings = site_settings();
     settings.health_path = "/up";
@@ -240,7 +240,7 @@ static void content_is_received_in_slices(void)
     }
 }
 
-static void what_comes_after_a_refusal_is_thrown_away_in_slices(void)
+static void bytes_after_a_refusal_are_dropped_in_slices(void)
 {
     begin(true);
     SEND(&greedy, "GET / HTTP/1.1\r\n\r\n");
@@ -256,7 +256,7 @@ static void what_comes_after_a_refusal_is_thrown_away_in_slices(void)
     end();
 }
 
-static void a_slice_is_not_lost_where_the_caller_waits_only_so_long(void)
+static void a_slice_is_not_lost_when_the_caller_has_a_short_limit(void)
 {
     begin(true);
     send_many(GET("/up"), SLICE + 1);
@@ -283,10 +283,10 @@ int main(void)
     RUN(several_pipelining_clients_have_slices);
     RUN(answers_to_pipelined_requests_leave_together_at_the_end_of_a_slice);
     RUN(large_responses_end_a_slice_sooner);
-    RUN(questions_for_health_have_slices);
-    RUN(an_answer_about_health_does_not_wait_for_the_application);
+    RUN(health_requests_have_slices);
+    RUN(a_health_response_does_not_wait_for_the_application);
     RUN(content_is_received_in_slices);
-    RUN(what_comes_after_a_refusal_is_thrown_away_in_slices);
-    RUN(a_slice_is_not_lost_where_the_caller_waits_only_so_long);
+    RUN(bytes_after_a_refusal_are_dropped_in_slices);
+    RUN(a_slice_is_not_lost_when_the_caller_has_a_short_limit);
     return check_end();
 }

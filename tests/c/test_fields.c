@@ -41,7 +41,7 @@ static void every_key_is_found_by_its_name_in_any_case(void)
     CHECK(count > 100);
 }
 
-static void a_name_that_is_nearly_a_known_one_is_not_found(void)
+static void a_name_that_resembles_a_known_one_is_not_found(void)
 {
     for (int number = 0; pw_key(number) != NULL; number++) {
         char name[64], other[65];
@@ -67,7 +67,7 @@ static void a_name_that_is_nearly_a_known_one_is_not_found(void)
     }
 }
 
-static void keys_that_are_no_fields_are_not_found(void)
+static void keys_that_are_not_fields_are_not_found(void)
 {
     static const char *const none[] = {"request-method", "query-string", "remote-addr",
                                        "path-info",      "nonsense",     "x-"};
@@ -92,7 +92,7 @@ static void all_keys_differ_and_their_numbers_end(void)
     CHECK(strcmp(pw_key(PW_KEY_COOKIE), "HTTP_COOKIE") == 0);
 }
 
-static void a_token_is_made_of_tchar_alone(void)
+static void a_token_has_tchar_only(void)
 {
     static const char tchars[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -106,7 +106,7 @@ static void a_token_is_made_of_tchar_alone(void)
     CHECK(!pw_is_token("a b", 3));
 }
 
-static void text_is_compared_without_case_and_whole(void)
+static void text_is_compared_as_a_whole_and_without_case(void)
 {
     CHECK(pw_equals("ChUnKeD", 7, "chunked"));
     CHECK(!pw_equals("chunke", 6, "chunked"));
@@ -119,10 +119,10 @@ static void text_is_compared_without_case_and_whole(void)
 int main(void)
 {
     RUN(every_key_is_found_by_its_name_in_any_case);
-    RUN(a_name_that_is_nearly_a_known_one_is_not_found);
-    RUN(keys_that_are_no_fields_are_not_found);
+    RUN(a_name_that_resembles_a_known_one_is_not_found);
+    RUN(keys_that_are_not_fields_are_not_found);
     RUN(all_keys_differ_and_their_numbers_end);
-    RUN(a_token_is_made_of_tchar_alone);
-    RUN(text_is_compared_without_case_and_whole);
+    RUN(a_token_has_tchar_only);
+    RUN(text_is_compared_as_a_whole_and_without_case);
     return check_end();
 }

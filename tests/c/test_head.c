@@ -30,7 +30,7 @@ static pw_error parse(const pw_limits *limits, const char *data, size_t size, pw
 #define PARSE_ANY(text, head) (parse(&usual, (text), sizeof(text) - 1, (head)) == PW_E_NONE)
 #define CHECK_SPAN(span, expected) CHECK_BYTES((span).at, (span).size, expected)
 
-static void a_head_is_taken_apart_where_it_lies(void)
+static void a_head_is_parsed_in_place(void)
 {
     pw_head head;
     CHECK_INT(PARSE("GET /a%20b?c=d?e HTTP/1.1\r\nHost: a:80\r\nX-One:\t1 \r\nhost-x:\r\n\r\nrest",
@@ -57,7 +57,7 @@ static void a_head_is_taken_apart_where_it_lies(void)
     CHECK_SPAN(head.fields[2].value, "");
 }
 
-static void the_forms_of_a_target_are_told_apart(void)
+static void the_forms_of_a_target_are_distinguished(void)
 {
     pw_head head;
     CHECK_INT(PARSE("GET http://u.example:8080?q HTTP/1.1\r\nHost: other\r\n\r\n", &head), 0);
@@ -73,7 +73,7 @@ static void the_forms_of_a_target_are_told_apart(void)
 }
 
 /* Tries each byte in a path and in a query. */
-static void a_target_has_only_the_bytes_that_it_may_have(void)
+static void a_target_contains_only_valid_bytes(void)
 {
     static const char never_in_path[] = "\"<>\\^`{}";
     for (int c = 0; c < 256; c++) {
@@ -157,7 +157,7 @@ static void each_rule_has_its_error(void)
     CHECK_INT(PARSE("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", &head), PW_E_FIELD);
 }
 
-static void the_fields_of_the_connection_are_understood(void)
+static void the_connection_fields_are_understood(void)
 {
     pw_head head;
     CHECK_INT(PARSE("HEAD / HTTP/1.7\r\nHost: a\r\nConnection: x ,\tCLOSE\r\n"
@@ -242,7 +242,7 @@ static int64_t feed(const pw_limits *limits, const test_text *text, size_t step,
 }
 
 /* Parsing it from its start for each line would take hundreds of times as long. */
-static void a_head_that_comes_line_by_line_is_not_parsed_from_its_start_each_time(void)
+static void a_head_that_arrives_line_by_line_is_not_parsed_from_its_start_each_time(void)
 {
     enum { LINE = 4000, LINES = 1000 };
     const pw_limits limits = {.max_head_size = 4 << 20, .max_fields = PW_FIELDS_MOST};
@@ -270,7 +270,7 @@ static void a_head_that_comes_line_by_line_is_not_parsed_from_its_start_each_tim
     }
 }
 
-static void what_is_wrong_is_refused_as_soon_as_it_is_there(void)
+static void an_error_is_refused_as_soon_as_it_is_there(void)
 {
     static const struct {
         pw_error error;
@@ -298,7 +298,7 @@ static void what_is_wrong_is_refused_as_soon_as_it_is_there(void)
     }
 }
 
-static void a_target_over_its_limit_is_told_from_a_long_head(void)
+static void a_target_over_its_limit_differs_from_a_long_head(void)
 {
     static char text[70000];
     pw_head head;
@@ -357,17 +357,17 @@ static void the_wire_corpus_has_one_outcome_however_it_is_split(void)
 int main(int count, char **arguments)
 {
     corpus = count > 1 ? arguments[1] : "build/sanitize/corpus";
-    RUN(a_head_is_taken_apart_where_it_lies);
-    RUN(the_forms_of_a_target_are_told_apart);
-    RUN(a_target_has_only_the_bytes_that_it_may_have);
+    RUN(a_head_is_parsed_in_place);
+    RUN(the_forms_of_a_target_are_distinguished);
+    RUN(a_target_contains_only_valid_bytes);
     RUN(hosts_are_valid_or_refused);
     RUN(each_rule_has_its_error);
-    RUN(the_fields_of_the_connection_are_understood);
+    RUN(the_connection_fields_are_understood);
     RUN(names_with_an_underscore_are_dropped_refused_or_allowed);
     RUN(limits_hold_to_the_byte);
-    RUN(a_head_that_comes_line_by_line_is_not_parsed_from_its_start_each_time);
-    RUN(what_is_wrong_is_refused_as_soon_as_it_is_there);
-    RUN(a_target_over_its_limit_is_told_from_a_long_head);
+    RUN(a_head_that_arrives_line_by_line_is_not_parsed_from_its_start_each_time);
+    RUN(an_error_is_refused_as_soon_as_it_is_there);
+    RUN(a_target_over_its_limit_differs_from_a_long_head);
     RUN(the_wire_corpus_has_one_outcome_however_it_is_split);
     return check_end();
 }

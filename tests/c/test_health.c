@@ -28,7 +28,7 @@ static bool reaches_the_application(const char *request)
     return reaches;
 }
 
-static void only_a_question_for_the_path_is_answered(void)
+static void only_a_request_for_the_path_is_answered(void)
 {
     static const struct {
         const char *request;
@@ -81,7 +81,7 @@ static void check_answer(const char *request, const char *head, const char *end,
     CHECK_INT(site_next(&site), SITE_WAITS);
 }
 
-static void the_answer_is_short_and_may_not_be_kept(void)
+static void the_response_is_short_and_may_not_be_cached(void)
 {
     begin("/health");
     check_answer(GET("/health"), "200 OK", "3\r\n\r\nok\n", true);
@@ -115,7 +115,7 @@ static void a_server_that_drains_says_so(void)
     site_close(&site);
 }
 
-static void it_stands_among_other_requests_in_its_place(void)
+static void the_response_has_its_place_among_others(void)
 {
     begin("/health");
     test_client client = site_connect(&site);
@@ -141,9 +141,9 @@ static void it_stands_among_other_requests_in_its_place(void)
 
 int main(void)
 {
-    RUN(only_a_question_for_the_path_is_answered);
-    RUN(the_answer_is_short_and_may_not_be_kept);
+    RUN(only_a_request_for_the_path_is_answered);
+    RUN(the_response_is_short_and_may_not_be_cached);
     RUN(a_server_that_drains_says_so);
-    RUN(it_stands_among_other_requests_in_its_place);
+    RUN(the_response_has_its_place_among_others);
     return check_end();
 }

@@ -149,7 +149,7 @@ static void compare(const test_text *request)
     text_free(&expected);
 }
 
-static void what_is_seen_of_a_request_depends_on_nothing_else(void)
+static void the_observable_result_of_a_request_depends_on_nothing_else(void)
 {
     test_text requests[CLIENTS] = {{NULL, 0, 0}};
     size_t sent[CLIENTS];
@@ -204,6 +204,6 @@ static void what_is_seen_of_a_request_depends_on_nothing_else(void)
 
 int main(void)
 {
-    RUN(what_is_seen_of_a_request_depends_on_nothing_else);
+    RUN(the_observable_result_of_a_request_depends_on_nothing_else);
     return check_end();
 }

@@ -103,7 +103,7 @@ static void a_thread_waits_for_its_client_only_beyond_the_buffer(void)
     end();
 }
 
-static void what_a_slow_client_gets_is_whole_and_in_order(void)
+static void a_slow_client_gets_all_bytes_in_order(void)
 {
     begin(300000, 1000000, 10000000);
     for (size_t i = 0; i < sizeof large; i++)
@@ -135,7 +135,7 @@ static void what_a_slow_client_gets_is_whole_and_in_order(void)
     end();
 }
 
-static void beyond_the_buffer_comes_the_file_and_then_the_thread_waits(void)
+static void beyond_the_buffer_the_file_is_used_and_then_the_thread_waits(void)
 {
     begin(300000, 1000000, 1u << 30);
     const pw_conn *conn = stage.server->all;
@@ -147,7 +147,7 @@ static void beyond_the_buffer_comes_the_file_and_then_the_thread_waits(void)
     end();
 }
 
-static void the_files_of_all_have_a_limit_too(void)
+static void the_files_of_all_responses_have_a_limit_too(void)
 {
     begin(300000, 1000000, 500000);
     const pw_conn *conn = stage.server->all;
@@ -180,7 +180,7 @@ static void a_file_that_is_empty_again_is_used_from_its_beginning(void)
     end();
 }
 
-static void a_client_that_takes_nothing_ends_its_response_after_the_timeout(void)
+static void a_client_that_reads_nothing_ends_its_response_after_the_timeout(void)
 {
     begin(300000, 0, 0);
     REQUIRE(fill(100));
@@ -201,7 +201,7 @@ static void a_client_that_takes_nothing_ends_its_response_after_the_timeout(void
     end();
 }
 
-static void progress_begins_the_timeout_again(void)
+static void progress_restarts_the_timeout(void)
 {
     char part[20000];
     begin(300000, 0, 0);
@@ -232,7 +232,7 @@ static void a_stop_that_does_not_wait_frees_the_thread(void)
     end();
 }
 
-static void a_client_that_goes_frees_the_thread(void)
+static void a_client_that_disconnects_frees_the_thread(void)
 {
     begin(300000, 0, 0);
     REQUIRE(fill(100));
@@ -269,14 +269,14 @@ static void a_part_without_bytes_changes_nothing(void)
 int main(void)
 {
     RUN(a_thread_waits_for_its_client_only_beyond_the_buffer);
-    RUN(what_a_slow_client_gets_is_whole_and_in_order);
-    RUN(beyond_the_buffer_comes_the_file_and_then_the_thread_waits);
-    RUN(the_files_of_all_have_a_limit_too);
+    RUN(a_slow_client_gets_all_bytes_in_order);
+    RUN(beyond_the_buffer_the_file_is_used_and_then_the_thread_waits);
+    RUN(the_files_of_all_responses_have_a_limit_too);
     RUN(a_file_that_is_empty_again_is_used_from_its_beginning);
-    RUN(a_client_that_takes_nothing_ends_its_response_after_the_timeout);
-    RUN(progress_begins_the_timeout_again);
+    RUN(a_client_that_reads_nothing_ends_its_response_after_the_timeout);
+    RUN(progress_restarts_the_timeout);
     RUN(a_stop_that_does_not_wait_frees_the_thread);
-    RUN(a_client_that_goes_frees_the_thread);
+    RUN(a_client_that_disconnects_frees_the_thread);
     RUN(a_part_after_a_late_stop_is_not_sent);
     RUN(a_part_without_bytes_changes_nothing);
     return check_end();

@@ -59,7 +59,7 @@ static void check_line(const char *request, const char *expected)
     end();
 }
 
-static void method_and_target_are_told_as_far_as_they_are_here(void)
+static void method_and_target_are_reported_as_far_as_they_have_arrived(void)
 {
     check_line("", "");
     check_line("GE", "GE");
@@ -76,13 +76,13 @@ static void a_long_line_is_cut(void)
     for (size_t size = PW_INCIDENT_LINE - 2; size <= PW_INCIDENT_LINE + 1; size++) {
         char request[PW_INCIDENT_LINE + 20] = "GET /";
         memset(request + 5, 'p', size - 5);
-        size_t told = size < PW_INCIDENT_LINE - 1 ? size : PW_INCIDENT_LINE - 1;
+        size_t reported = size < PW_INCIDENT_LINE - 1 ? size : PW_INCIDENT_LINE - 1;
         begin(request);
         site_next(&site);
         pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STOP, 0);
         pw_incident incident = take();
-        CHECK_INT(strlen(incident.line), told);
-        CHECK(memcmp(incident.line, request, told) == 0);
+        CHECK_INT(strlen(incident.line), reported);
+        CHECK(memcmp(incident.line, request, reported) == 0);
         end();
         /* The same for a request in the application, and for one whose response is being sent. */
         memcpy(request + size, LITERAL(" HTTP/1.0\r\n\r\n"));
@@ -91,13 +91,13 @@ static void a_long_line_is_cut(void)
         pw_incident_thread(site.thread, site.server->all, PW_INCIDENT_SHORT, 0);
         incident = take();
         CHECK_INT(incident.what, PW_INCIDENT_SHORT);
-        CHECK_INT(strlen(incident.line), told);
-        CHECK(memcmp(incident.line, request, told) == 0);
+        CHECK_INT(strlen(incident.line), reported);
+        CHECK(memcmp(incident.line, request, reported) == 0);
         pw_conn *conn = site.server->all;
         pw_conn_keep_line(site.thread, conn);
         REQUIRE(conn->line != NULL);
-        CHECK_INT(strlen(conn->line), told);
-        CHECK(memcmp(conn->line, request, told) == 0);
+        CHECK_INT(strlen(conn->line), reported);
+        CHECK(memcmp(conn->line, request, reported) == 0);
         site_respond(&site, "", 0, 0);
         end();
     }
@@ -126,7 +126,7 @@ static void a_request_that_waits_behind_a_response_is_not_named_for_it(void)
     end();
 }
 
-static void what_is_unsent_is_told(void)
+static void unsent_bytes_are_reported(void)
 {
     begin(GET("/"));
     site_request(&site);
@@ -138,7 +138,7 @@ static void what_is_unsent_is_told(void)
     end();
 }
 
-static void an_error_is_told_by_what_it_means(void)
+static void an_error_is_reported_by_its_meaning(void)
 {
     static const struct {
         int error, what;
@@ -174,7 +174,7 @@ static void an_error_is_told_by_what_it_means(void)
     end();
 }
 
-static void of_too_many_only_the_number_is_told(void)
+static void of_too_many_incidents_only_the_number_is_reported(void)
 {
     begin(GET("/"));
     site_request(&site);
@@ -207,7 +207,7 @@ static void of_too_many_only_the_number_is_told(void)
     end();
 }
 
-static void without_memory_sixteen_have_room(void)
+static void without_memory_there_is_room_for_sixteen(void)
 {
     begin(GET("/"));
     site_request(&site);
@@ -255,14 +255,14 @@ static void addresses_are_text(void)
 
 int main(void)
 {
-    RUN(method_and_target_are_told_as_far_as_they_are_here);
+    RUN(method_and_target_are_reported_as_far_as_they_have_arrived);
     RUN(a_long_line_is_cut);
     RUN(the_line_of_a_request_after_an_empty_line_is_its_own);
     RUN(a_request_that_waits_behind_a_response_is_not_named_for_it);
-    RUN(what_is_unsent_is_told);
-    RUN(an_error_is_told_by_what_it_means);
-    RUN(of_too_many_only_the_number_is_told);
-    RUN(without_memory_sixteen_have_room);
+    RUN(unsent_bytes_are_reported);
+    RUN(an_error_is_reported_by_its_meaning);
+    RUN(of_too_many_incidents_only_the_number_is_reported);
+    RUN(without_memory_there_is_room_for_sixteen);
     RUN(addresses_are_text);
     return check_end();
 }

@@ -75,7 +75,7 @@ static void fill_with_idle(test_client *clients, int count)
     }
 }
 
-static void the_connection_that_was_idle_longest_goes_for_a_new_one(void)
+static void the_connection_that_was_idle_longest_is_closed_for_a_new_one(void)
 {
     enum { MOST = 5 };
     test_client clients[MOST], fresh[MOST];
@@ -103,7 +103,7 @@ static void the_connection_that_was_idle_longest_goes_for_a_new_one(void)
     site_close(&site);
 }
 
-static void a_connection_with_a_request_does_not_go_for_a_new_one(void)
+static void a_connection_with_a_request_is_not_closed_for_a_new_one(void)
 {
     enum { MOST = 6 };
     test_client clients[MOST], fresh;
@@ -139,7 +139,7 @@ static void a_connection_with_a_request_does_not_go_for_a_new_one(void)
     site_close(&site);
 }
 
-static void a_connection_that_was_idle_for_a_moment_only_does_not_go_yet(void)
+static void a_connection_that_was_idle_for_a_moment_is_not_closed_yet(void)
 {
     test_client clients[2], fresh;
     fill_with_idle(clients, 2);
@@ -164,7 +164,7 @@ static void a_connection_that_was_idle_for_a_moment_only_does_not_go_yet(void)
     site_close(&site);
 }
 
-static void an_idle_connection_goes_only_when_there_is_a_new_one(void)
+static void an_idle_connection_is_closed_only_when_there_is_a_new_one(void)
 {
     test_client clients[3];
     fill_with_idle(clients, 3);
@@ -181,7 +181,7 @@ static void an_idle_connection_goes_only_when_there_is_a_new_one(void)
     site_close(&site);
 }
 
-static void without_descriptors_accepting_pauses_and_goes_on(void)
+static void without_descriptors_accepting_pauses_and_continues(void)
 {
     open_site();
     test_client client = site_connect(&site);
@@ -243,7 +243,7 @@ static void a_client_that_resets_its_connection_is_forgotten(void)
     site_close(&site);
 }
 
-static void a_half_closed_client_gets_its_answers(void)
+static void a_half_closed_client_gets_its_responses(void)
 {
     open_site();
     test_client client = site_connect(&site);
@@ -342,13 +342,13 @@ static void a_client_that_is_too_slow_is_cut_off(void)
 int main(void)
 {
     RUN(connections_over_the_limit_wait_their_turn);
-    RUN(the_connection_that_was_idle_longest_goes_for_a_new_one);
-    RUN(a_connection_with_a_request_does_not_go_for_a_new_one);
-    RUN(a_connection_that_was_idle_for_a_moment_only_does_not_go_yet);
-    RUN(an_idle_connection_goes_only_when_there_is_a_new_one);
-    RUN(without_descriptors_accepting_pauses_and_goes_on);
+    RUN(the_connection_that_was_idle_longest_is_closed_for_a_new_one);
+    RUN(a_connection_with_a_request_is_not_closed_for_a_new_one);
+    RUN(a_connection_that_was_idle_for_a_moment_is_not_closed_yet);
+    RUN(an_idle_connection_is_closed_only_when_there_is_a_new_one);
+    RUN(without_descriptors_accepting_pauses_and_continues);
     RUN(a_client_that_resets_its_connection_is_forgotten);
-    RUN(a_half_closed_client_gets_its_answers);
+    RUN(a_half_closed_client_gets_its_responses);
     RUN(a_stop_ends_idle_connections_and_finishes_the_others);
     RUN(draining_ends_when_its_time_is_over);
     RUN(a_client_that_is_too_slow_is_cut_off);

@@ -77,7 +77,7 @@ static int follow(const char *before, const char *data, size_t size)
          "b\r\n"                                                                                   \
          "Connection: keep-alive\r\nUser-Agent:u\r\n\r\n"
 
-static void the_same_fields_and_other_values_follow(void)
+static void the_same_fields_with_other_values_match(void)
 {
     CHECK_INT(follow(BEFORE, LITERAL(BEFORE)), 0);
     CHECK_INT(follow(BEFORE, LITERAL(BEFORE "GET")), 0);
@@ -89,7 +89,7 @@ static void the_same_fields_and_other_values_follow(void)
               1);
 }
 
-static void what_is_not_sure_does_not_follow(void)
+static void an_uncertain_line_does_not_match(void)
 {
     static const char before[] =
         LINE "Host: h\r\nCookie: a\r\nX-Own: o\r\nAccept: a\r\nAccept: b\r\nContent-Length: 0\r\n"
@@ -133,14 +133,14 @@ static void what_is_not_sure_does_not_follow(void)
     text_free(&data);
 }
 
-static void every_part_of_a_head_is_too_little(void)
+static void every_part_of_a_head_is_too_short(void)
 {
     for (size_t size = sizeof LINE - 1; size < sizeof BEFORE - 1; size++)
         CHECK_INT(follow(BEFORE, BEFORE, size), -1);
 }
 
 /* Inserts, removes and replaces bytes that have a meaning. */
-static void whatever_follows_is_what_the_parser_finds(void)
+static void a_match_has_the_values_that_the_parser_finds(void)
 {
     static const char bytes[] = "\0\t\n\r :,;=_-aA19~\x7f\x80\xff\x1f";
     static char data[sizeof BEFORE + 100];
@@ -172,9 +172,9 @@ static void whatever_follows_is_what_the_parser_finds(void)
 
 int main(void)
 {
-    RUN(the_same_fields_and_other_values_follow);
-    RUN(what_is_not_sure_does_not_follow);
-    RUN(every_part_of_a_head_is_too_little);
-    RUN(whatever_follows_is_what_the_parser_finds);
+    RUN(the_same_fields_with_other_values_match);
+    RUN(an_uncertain_line_does_not_match);
+    RUN(every_part_of_a_head_is_too_short);
+    RUN(a_match_has_the_values_that_the_parser_finds);
     return check_end();
 }

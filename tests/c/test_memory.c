@@ -182,12 +182,12 @@ static void a_server_survives_each_allocation_that_fails(void)
     check_all_allocations(false);
 }
 
-static void a_server_survives_when_from_some_allocation_on_all_fail(void)
+static void a_server_survives_when_all_allocations_fail_from_some_point_on(void)
 {
     check_all_allocations(true);
 }
 
-static void a_server_that_cannot_be_made_says_so(void)
+static void a_server_that_cannot_be_created_reports_it(void)
 {
     pw_settings settings = site_settings();
     pw_server *server = NULL;
@@ -218,8 +218,8 @@ int main(void)
     REQUIRE(write(file, large, 2000) == 2000);
     null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     RUN(a_server_survives_each_allocation_that_fails);
-    RUN(a_server_survives_when_from_some_allocation_on_all_fail);
-    RUN(a_server_that_cannot_be_made_says_so);
+    RUN(a_server_survives_when_all_allocations_fail_from_some_point_on);
+    RUN(a_server_that_cannot_be_created_reports_it);
     close(file);
     close(null);
     return check_end();

@@ -87,7 +87,7 @@ static void small_copies_share_a_piece(void)
     pair_close(&pair);
 }
 
-static void copies_are_added_behind_what_is_partly_sent(void)
+static void copies_are_added_after_a_piece_that_is_partly_sent(void)
 {
     test_pair pair = pair_open();
     test_text expected = {NULL, 0, 0};
@@ -138,7 +138,7 @@ static void pieces_of_all_kinds_keep_their_order(void)
     close(file);
 }
 
-static void what_the_socket_does_not_take_is_copied_when_small_and_borrowed_when_large(void)
+static void bytes_that_the_socket_refuses_are_copied_when_small_and_borrowed_when_large(void)
 {
     test_pair pair = pair_open();
     struct iovec parts[3] = {{pattern, 100}, {pattern, 0}, {pattern + 100, 500000}};
@@ -191,7 +191,7 @@ static void each_borrowed_piece_is_counted_until_it_is_gone(void)
     pair_close(&pair);
 }
 
-static void a_client_that_is_gone_is_an_error(void)
+static void a_disconnected_client_is_an_error(void)
 {
     test_pair pair = pair_open();
     bool progress = false;
@@ -222,7 +222,7 @@ static void a_file_that_has_become_shorter_is_an_error(void)
 }
 
 /* The disk is full at the first byte, in the middle of a part, and again after it had room. */
-static void what_does_not_fit_on_the_disk_leaves_the_output_as_it_was(void)
+static void bytes_that_do_not_fit_on_the_disk_do_not_change_the_output(void)
 {
     struct rlimit before, full;
     getrlimit(RLIMIT_FSIZE, &before);
@@ -278,14 +278,14 @@ int main(void)
     for (size_t i = 0; i < sizeof pattern; i++)
         pattern[i] = (char)(i * 31 + i / 251);
     RUN(small_copies_share_a_piece);
-    RUN(copies_are_added_behind_what_is_partly_sent);
+    RUN(copies_are_added_after_a_piece_that_is_partly_sent);
     RUN(pieces_of_all_kinds_keep_their_order);
-    RUN(what_the_socket_does_not_take_is_copied_when_small_and_borrowed_when_large);
+    RUN(bytes_that_the_socket_refuses_are_copied_when_small_and_borrowed_when_large);
     RUN(a_write_that_the_socket_takes_whole_keeps_nothing);
     RUN(each_borrowed_piece_is_counted_until_it_is_gone);
-    RUN(a_client_that_is_gone_is_an_error);
+    RUN(a_disconnected_client_is_an_error);
     RUN(a_file_that_has_become_shorter_is_an_error);
-    RUN(what_does_not_fit_on_the_disk_leaves_the_output_as_it_was);
+    RUN(bytes_that_do_not_fit_on_the_disk_do_not_change_the_output);
     RUN(without_memory_nothing_is_added);
     return check_end();
 }

@@ -18,7 +18,7 @@
 #include "poller.h"
 #include "system.h"
 
-#define PATIENCE_MS 10000
+#define TIMEOUT_MS 10000
 
 static const char *name; /* the current poller */
 static pw_poll poller;
@@ -26,7 +26,7 @@ static pw_poll poller;
 /* A connection. Its address is its tag. */
 typedef struct {
     int ours, theirs;
-    int told; /* events since the last look */
+    int reported; /* events since the last look */
 } test_pair;
 
 static int64_t now_ms(void)
@@ -89,49 +89,49 @@ static void wait_once(int timeout)
     int count = poller.poller->wait(&poller, events, timeout);
     REQUIRE(count >= 0 && count <= PW_EVENTS_MOST);
     for (int i = 0; i < count; i++)
-        ((test_pair *)events[i].tag)->told |= events[i].what;
+        ((test_pair *)events[i].tag)->reported |= events[i].what;
 }
 
 /* Whether this event is reported soon. */
-static bool is_told(test_pair *pair, int what)
+static bool is_reported(test_pair *pair, int what)
 {
-    int64_t end = now_ms() + PATIENCE_MS;
-    while ((pair->told & what) != what && now_ms() < end)
+    int64_t end = now_ms() + TIMEOUT_MS;
+    while ((pair->reported & what) != what && now_ms() < end)
         wait_once(100);
-    bool told = (pair->told & what) == what;
-    pair->told = 0;
-    return told;
+    bool reported = (pair->reported & what) == what;
+    pair->reported = 0;
+    return reported;
 }
 
 /* Whether no such event is reported after those that were pending. */
 static bool is_quiet(test_pair *pair, int what)
 {
-    pair->told = 0;
+    pair->reported = 0;
     for (int i = 0; i < 3; i++)
         wait_once(0);
-    return (pair->told & what) == 0;
+    return (pair->reported & what) == 0;
 }
 
 /* ------------------------------------------------------------------ one thread */
 
-static void an_edge_is_told_once(void)
+static void an_edge_is_reported_once(void)
 {
     test_pair pair;
     pair_open(&pair);
     CHECK(is_quiet(&pair, PW_READABLE | PW_GONE_AWAY));
     pair_send(&pair);
-    CHECK(is_told(&pair, PW_READABLE));
+    CHECK(is_reported(&pair, PW_READABLE));
     CHECK(is_quiet(&pair, PW_READABLE | PW_GONE_AWAY)); /* although the bytes were not read */
     pair_close(&pair);
 }
 
-static void after_all_is_read_the_next_edge_is_told(void)
+static void the_next_edge_is_reported_after_a_complete_read(void)
 {
     test_pair pair;
     pair_open(&pair);
     for (int i = 0; i < 5; i++) {
         pair_send(&pair);
-        CHECK(is_told(&pair, PW_READABLE));
+        CHECK(is_reported(&pair, PW_READABLE));
         pair_read(&pair);
         pair_want(&pair, PW_READABLE);
         CHECK(is_quiet(&pair, PW_READABLE));
@@ -139,27 +139,27 @@ static void after_all_is_read_the_next_edge_is_told(void)
     pair_close(&pair);
 }
 
-static void what_was_there_before_is_told(void)
+static void earlier_bytes_are_reported(void)
 {
     test_pair pair;
     pair_make(&pair);
     pair_send(&pair);
     pair_add(&pair);
     pair_want(&pair, PW_READABLE);
-    CHECK(is_told(&pair, PW_READABLE));
+    CHECK(is_reported(&pair, PW_READABLE));
     pair_close(&pair);
 }
 
-static void what_comes_between_reading_and_waiting_is_told(void)
+static void bytes_between_a_read_and_a_wait_are_reported(void)
 {
     test_pair pair;
     pair_open(&pair);
     pair_send(&pair);
-    CHECK(is_told(&pair, PW_READABLE));
+    CHECK(is_reported(&pair, PW_READABLE));
     pair_read(&pair);
     pair_send(&pair);
     pair_want(&pair, PW_READABLE);
-    CHECK(is_told(&pair, PW_READABLE));
+    CHECK(is_reported(&pair, PW_READABLE));
     pair_close(&pair);
 }
 
@@ -178,7 +178,7 @@ static void drain(test_pair *pair)
         continue;
 }
 
-static void room_to_write_is_told_when_it_was_waited_for(void)
+static void room_to_write_is_reported_on_request(void)
 {
     test_pair pair;
     pair_open(&pair);
@@ -188,13 +188,13 @@ static void room_to_write_is_told_when_it_was_waited_for(void)
         is_quiet(&pair, 0); /* takes earlier edges */
         CHECK(is_quiet(&pair, PW_WRITABLE));
         drain(&pair);
-        CHECK(is_told(&pair, PW_WRITABLE));
+        CHECK(is_reported(&pair, PW_WRITABLE));
         CHECK(is_quiet(&pair, PW_WRITABLE));
     }
     pair_close(&pair);
 }
 
-static void both_directions_are_told(void)
+static void both_directions_are_reported(void)
 {
     test_pair pair;
     pair_open(&pair);
@@ -202,9 +202,9 @@ static void both_directions_are_told(void)
     pair_want(&pair, PW_READABLE | PW_WRITABLE);
     is_quiet(&pair, 0);
     pair_send(&pair);
-    CHECK(is_told(&pair, PW_READABLE));
+    CHECK(is_reported(&pair, PW_READABLE));
     drain(&pair);
-    CHECK(is_told(&pair, PW_WRITABLE));
+    CHECK(is_reported(&pair, PW_WRITABLE));
     pair_close(&pair);
 }
 
@@ -214,7 +214,7 @@ static void half_a_close_is_an_end_to_read(void)
     char unused;
     pair_open(&pair);
     REQUIRE(shutdown(pair.theirs, SHUT_WR) == 0);
-    CHECK(is_told(&pair, PW_READABLE));
+    CHECK(is_reported(&pair, PW_READABLE));
     CHECK_INT(recv(pair.ours, &unused, 1, 0), 0);
     CHECK(is_quiet(&pair, PW_GONE_AWAY));
     CHECK_INT(send(pair.ours, "x", 1, MSG_NOSIGNAL), 1);
@@ -222,20 +222,20 @@ static void half_a_close_is_an_end_to_read(void)
     pair_want(&pair, PW_WRITABLE);
     is_quiet(&pair, 0);
     drain(&pair);
-    CHECK(is_told(&pair, PW_WRITABLE));
+    CHECK(is_reported(&pair, PW_WRITABLE));
     pair_close(&pair);
 }
 
-static void half_a_close_after_data_is_told_too(void)
+static void half_a_close_after_data_is_reported_too(void)
 {
     test_pair pair;
     pair_open(&pair);
     pair_send(&pair);
-    CHECK(is_told(&pair, PW_READABLE));
+    CHECK(is_reported(&pair, PW_READABLE));
     pair_read(&pair);
     pair_want(&pair, PW_READABLE);
     REQUIRE(shutdown(pair.theirs, SHUT_WR) == 0);
-    CHECK(is_told(&pair, PW_READABLE));
+    CHECK(is_reported(&pair, PW_READABLE));
     pair_close(&pair);
 }
 
@@ -263,7 +263,7 @@ static void pair_accept(test_pair *pair, int listener)
     CHECK_INT(fcntl(pair->ours, F_GETFD), FD_CLOEXEC);
 }
 
-static void who_has_gone_away_is_told_once_though_nothing_is_waited_for(void)
+static void a_disconnect_is_reported_once_without_a_request(void)
 {
     const struct linger reset = {.l_onoff = 1, .l_linger = 0};
     test_pair pair;
@@ -274,17 +274,17 @@ static void who_has_gone_away_is_told_once_though_nothing_is_waited_for(void)
     pair_add(&pair);
     pair_want(&pair, PW_READABLE);
     pair_send(&pair);
-    CHECK(is_told(&pair, PW_READABLE));
+    CHECK(is_reported(&pair, PW_READABLE));
     pair_want(&pair, 0);
     REQUIRE(setsockopt(pair.theirs, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0);
     close(pair.theirs);
     pair.theirs = -1;
-    CHECK(is_told(&pair, PW_GONE_AWAY));
+    CHECK(is_reported(&pair, PW_GONE_AWAY));
     CHECK(is_quiet(&pair, PW_READABLE | PW_GONE_AWAY));
     pair_close(&pair);
 }
 
-static void what_is_removed_is_not_told(void)
+static void a_removed_descriptor_is_not_reported(void)
 {
     test_pair one, other;
     pair_open(&one);
@@ -292,16 +292,16 @@ static void what_is_removed_is_not_told(void)
     pw_poll_remove(&poller, one.ours);
     pair_send(&one);
     pair_send(&other);
-    CHECK(is_told(&other, PW_READABLE));
+    CHECK(is_reported(&other, PW_READABLE));
     CHECK(is_quiet(&one, ~0));
     pair_add(&one); /* and can be added again */
     pair_want(&one, PW_READABLE);
-    CHECK(is_told(&one, PW_READABLE));
+    CHECK(is_reported(&one, PW_READABLE));
     pair_close(&one);
     pair_close(&other);
 }
 
-static void what_waited_to_write_can_be_removed(void)
+static void a_descriptor_that_waits_to_write_can_be_removed(void)
 {
     test_pair pair;
     pair_open(&pair);
@@ -328,16 +328,16 @@ static void a_descriptor_that_is_used_again_has_the_new_tag(void)
         close(new.ours);
         new.ours = number;
     }
-    old.told = 0;
+    old.reported = 0;
     pair_add(&new);
     pair_want(&new, PW_READABLE);
     pair_send(&new);
-    CHECK(is_told(&new, PW_READABLE));
-    CHECK_INT(old.told, 0);
+    CHECK(is_reported(&new, PW_READABLE));
+    CHECK_INT(old.reported, 0);
     pair_close(&new);
 }
 
-static void a_level_is_told_as_long_as_it_lasts(void)
+static void a_level_is_reported_as_long_as_it_lasts(void)
 {
     int ends[2];
     char data[8];
@@ -347,7 +347,7 @@ static void a_level_is_told_as_long_as_it_lasts(void)
     CHECK(is_quiet(&pair, ~0));
     REQUIRE(write(ends[1], "xx", 2) == 2);
     for (int i = 0; i < 3; i++)
-        CHECK(is_told(&pair, PW_READABLE));
+        CHECK(is_reported(&pair, PW_READABLE));
     REQUIRE(read(ends[0], data, sizeof data) == 2);
     CHECK(is_quiet(&pair, ~0));
     pw_poll_remove(&poller, ends[0]);
@@ -355,10 +355,10 @@ static void a_level_is_told_as_long_as_it_lasts(void)
     close(ends[1]);
 }
 
-static void a_level_is_told_before_what_came_later(void)
+static void a_level_is_reported_before_later_events(void)
 {
     enum { COUNT = 20 };
-    test_pair pairs[COUNT], level = {.told = 0};
+    test_pair pairs[COUNT], level = {.reported = 0};
     int ends[2];
     for (int i = 0; i < COUNT; i++) {
         pair_open(&pairs[i]);
@@ -372,7 +372,7 @@ static void a_level_is_told_before_what_came_later(void)
     for (int i = 0; i < COUNT; i++)
         pair_send(&pairs[i]);
     pw_event events[PW_EVENTS_MOST];
-    CHECK_INT(poller.poller->wait(&poller, events, PATIENCE_MS), COUNT + 1);
+    CHECK_INT(poller.poller->wait(&poller, events, TIMEOUT_MS), COUNT + 1);
     CHECK(events[0].tag == &level);
     pw_poll_remove(&poller, ends[0]);
     close(ends[0]);
@@ -381,15 +381,15 @@ static void a_level_is_told_before_what_came_later(void)
         pair_close(&pairs[i]);
 }
 
-static void a_listener_is_told_as_long_as_a_client_waits(void)
+static void a_listener_is_reported_as_long_as_a_client_waits(void)
 {
-    test_pair pair, listening = {.told = 0};
+    test_pair pair, listening = {.reported = 0};
     int listener;
     pair_connect(&pair, &listener);
     for (int i = 0; i < 2; i++) { /* as when accepting pauses */
         REQUIRE(pw_poll_add(&poller, listener, &listening, PW_POLL_LISTENER) == 0);
-        CHECK(is_told(&listening, PW_READABLE));
-        CHECK(is_told(&listening, PW_READABLE));
+        CHECK(is_reported(&listening, PW_READABLE));
+        CHECK(is_reported(&listening, PW_READABLE));
         pw_poll_remove(&poller, listener);
         CHECK(is_quiet(&listening, ~0));
     }
@@ -402,7 +402,7 @@ static void a_listener_is_told_as_long_as_a_client_waits(void)
     close(pair.theirs);
 }
 
-static void more_than_fit_into_one_wait_are_all_told(void)
+static void events_that_do_not_fit_into_one_wait_are_all_reported(void)
 {
     enum { COUNT = PW_EVENTS_MOST + 100 };
     static test_pair pairs[COUNT];
@@ -410,10 +410,10 @@ static void more_than_fit_into_one_wait_are_all_told(void)
         pair_open(&pairs[i]);
         pair_send(&pairs[i]);
     }
-    int told = 0;
+    int reported = 0;
     for (int i = 0; i < COUNT; i++)
-        told += is_told(&pairs[i], PW_READABLE);
-    CHECK_INT(told, COUNT);
+        reported += is_reported(&pairs[i], PW_READABLE);
+    CHECK_INT(reported, COUNT);
     for (int i = 0; i < COUNT; i++)
         pair_close(&pairs[i]);
 }
@@ -426,15 +426,15 @@ static void a_wait_ends_in_time(void)
     is_quiet(&pair, 0);
     int64_t begin = now_ms();
     CHECK_INT(poller.poller->wait(&poller, events, 0), 0);
-    CHECK(now_ms() - begin < PATIENCE_MS);
+    CHECK(now_ms() - begin < TIMEOUT_MS);
     begin = now_ms();
     CHECK_INT(poller.poller->wait(&poller, events, 30), 0);
     int64_t waited = now_ms() - begin;
-    CHECK(waited >= 29 && waited < PATIENCE_MS);
+    CHECK(waited >= 29 && waited < TIMEOUT_MS);
     pair_close(&pair);
 }
 
-static void a_limit_of_descriptors_that_is_lowered_later_hides_nothing(void)
+static void a_lower_limit_of_descriptors_hides_no_event(void)
 {
     enum { COUNT = 20 };
     test_pair pairs[COUNT];
@@ -448,7 +448,7 @@ static void a_limit_of_descriptors_that_is_lowered_later_hides_nothing(void)
         REQUIRE(setrlimit(RLIMIT_NOFILE, &lower) == 0);
         for (int i = 0; i < COUNT && limit > 0; i++) {
             pair_send(&pairs[i]);
-            CHECK(is_told(&pairs[i], PW_READABLE));
+            CHECK(is_reported(&pairs[i], PW_READABLE));
             pair_read(&pairs[i]);
             pair_want(&pairs[i], PW_READABLE);
         }
@@ -459,7 +459,7 @@ static void a_limit_of_descriptors_that_is_lowered_later_hides_nothing(void)
         pair_close(&pairs[i]);
 }
 
-static void want_of_memory_is_said(void)
+static void missing_memory_is_an_error(void)
 {
     static test_pair pairs[200]; /* more than fit at first */
     int error = 0, count = 0;
@@ -476,10 +476,10 @@ static void want_of_memory_is_said(void)
         pair_want(&pairs[i], PW_READABLE);
         pair_send(&pairs[i]);
     }
-    int told = 0;
+    int reported = 0;
     for (int i = 0; i < count; i++)
-        told += is_told(&pairs[i], PW_READABLE);
-    CHECK_INT(told, count);
+        reported += is_reported(&pairs[i], PW_READABLE);
+    CHECK_INT(reported, count);
     for (int i = 0; i < count; i++)
         pair_close(&pairs[i]);
 }
@@ -491,17 +491,17 @@ typedef struct {
     atomic_long number; /* the system's number of the thread */
     test_pair *pair;
     int what;
-    bool told;
+    bool reported;
 } test_waiter;
 
 static void *waiter_run(void *argument)
 {
     test_waiter *waiter = argument;
     atomic_store(&waiter->number, syscall(SYS_gettid));
-    int64_t end = now_ms() + PATIENCE_MS;
-    while ((waiter->pair->told & waiter->what) == 0 && now_ms() < end)
-        wait_once(PATIENCE_MS);
-    waiter->told = (waiter->pair->told & waiter->what) != 0;
+    int64_t end = now_ms() + TIMEOUT_MS;
+    while ((waiter->pair->reported & waiter->what) == 0 && now_ms() < end)
+        wait_once(TIMEOUT_MS);
+    waiter->reported = (waiter->pair->reported & waiter->what) != 0;
     return NULL;
 }
 
@@ -509,7 +509,7 @@ static void *waiter_run(void *argument)
 static void waiter_start(test_waiter *waiter, test_pair *pair, int what)
 {
     *waiter = (test_waiter){.pair = pair, .what = what};
-    pair->told = 0;
+    pair->reported = 0;
     REQUIRE(pthread_create(&waiter->thread, NULL, waiter_run, waiter) == 0);
     for (char state = 'R'; state != 'S'; sched_yield()) {
         char path[64];
@@ -528,11 +528,11 @@ static void waiter_finish(test_waiter *waiter)
 {
     int64_t begin = now_ms();
     pthread_join(waiter->thread, NULL);
-    CHECK(now_ms() - begin < PATIENCE_MS / 2);
-    CHECK(waiter->told);
+    CHECK(now_ms() - begin < TIMEOUT_MS / 2);
+    CHECK(waiter->reported);
 }
 
-static void what_is_added_during_a_wait_is_told(void)
+static void a_descriptor_added_during_a_wait_is_reported(void)
 {
     test_waiter waiter;
     test_pair pair;
@@ -545,7 +545,7 @@ static void what_is_added_during_a_wait_is_told(void)
     pair_close(&pair);
 }
 
-static void what_is_added_during_a_wait_and_comes_later_is_told(void)
+static void a_descriptor_added_during_a_wait_is_reported_later_too(void)
 {
     test_waiter waiter;
     test_pair pairs[100];
@@ -562,7 +562,7 @@ static void what_is_added_during_a_wait_and_comes_later_is_told(void)
         pair_close(&pairs[i]);
 }
 
-static void what_is_wanted_during_a_wait_is_told(void)
+static void an_event_requested_during_a_wait_is_reported(void)
 {
     test_waiter waiter;
     test_pair pair;
@@ -576,7 +576,7 @@ static void what_is_wanted_during_a_wait_is_told(void)
     pair_close(&pair);
 }
 
-static void what_is_removed_during_a_wait_is_not_told(void)
+static void a_descriptor_removed_during_a_wait_is_not_reported(void)
 {
     test_waiter waiter;
     test_pair one, other;
@@ -586,12 +586,12 @@ static void what_is_removed_during_a_wait_is_not_told(void)
     waiter_start(&waiter, &other, PW_READABLE);
     int theirs = one.theirs;
     one.theirs = -1;
-    one.told = 0;
+    one.reported = 0;
     pair_close(&one);
     send(theirs, "x", 1, MSG_NOSIGNAL);
     pair_send(&other);
     waiter_finish(&waiter);
-    CHECK_INT(one.told, 0);
+    CHECK_INT(one.reported, 0);
     close(theirs);
     pair_close(&other);
 }
@@ -615,7 +615,7 @@ static void a_descriptor_used_again_during_a_wait_has_the_new_tag(void)
     pair_want(&new, PW_READABLE);
     pair_send(&new);
     waiter_finish(&waiter);
-    CHECK_INT(old.told & PW_READABLE, 0);
+    CHECK_INT(old.reported & PW_READABLE, 0);
     pair_close(&new);
 }
 
@@ -653,7 +653,7 @@ static void after_a_fork_a_poller_closes_nothing(void)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
-static void descriptor_0_is_like_all_others(void)
+static void descriptor_0_works_like_all_others(void)
 {
     test_pair pair;
     int input = dup(STDIN_FILENO);
@@ -662,7 +662,7 @@ static void descriptor_0_is_like_all_others(void)
     CHECK_INT(pw_poll_open(&poller, name), 0);
     pair_open(&pair);
     pair_send(&pair);
-    CHECK(is_told(&pair, PW_READABLE));
+    CHECK(is_reported(&pair, PW_READABLE));
     pair_close(&pair);
     pw_poll_close(&poller);
     if (input >= 0) {
@@ -690,33 +690,33 @@ static void with(void (*test)(void))
         with(test);                                                                                \
     }
 #define TESTS(X)                                                                                   \
-    X(an_edge_is_told_once)                                                                        \
-    X(after_all_is_read_the_next_edge_is_told)                                                     \
-    X(what_was_there_before_is_told)                                                               \
-    X(what_comes_between_reading_and_waiting_is_told)                                              \
-    X(room_to_write_is_told_when_it_was_waited_for)                                                \
-    X(both_directions_are_told)                                                                    \
+    X(an_edge_is_reported_once)                                                                    \
+    X(the_next_edge_is_reported_after_a_complete_read)                                             \
+    X(earlier_bytes_are_reported)                                                                  \
+    X(bytes_between_a_read_and_a_wait_are_reported)                                                \
+    X(room_to_write_is_reported_on_request)                                                        \
+    X(both_directions_are_reported)                                                                \
     X(half_a_close_is_an_end_to_read)                                                              \
-    X(half_a_close_after_data_is_told_too)                                                         \
-    X(who_has_gone_away_is_told_once_though_nothing_is_waited_for)                                 \
-    X(what_is_removed_is_not_told)                                                                 \
-    X(what_waited_to_write_can_be_removed)                                                         \
+    X(half_a_close_after_data_is_reported_too)                                                     \
+    X(a_disconnect_is_reported_once_without_a_request)                                             \
+    X(a_removed_descriptor_is_not_reported)                                                        \
+    X(a_descriptor_that_waits_to_write_can_be_removed)                                             \
     X(a_descriptor_that_is_used_again_has_the_new_tag)                                             \
-    X(a_level_is_told_as_long_as_it_lasts)                                                         \
-    X(a_level_is_told_before_what_came_later)                                                      \
-    X(a_listener_is_told_as_long_as_a_client_waits)                                                \
-    X(more_than_fit_into_one_wait_are_all_told)                                                    \
+    X(a_level_is_reported_as_long_as_it_lasts)                                                     \
+    X(a_level_is_reported_before_later_events)                                                     \
+    X(a_listener_is_reported_as_long_as_a_client_waits)                                            \
+    X(events_that_do_not_fit_into_one_wait_are_all_reported)                                       \
     X(a_wait_ends_in_time)                                                                         \
-    X(a_limit_of_descriptors_that_is_lowered_later_hides_nothing)                                  \
-    X(want_of_memory_is_said)                                                                      \
-    X(what_is_added_during_a_wait_is_told)                                                         \
-    X(what_is_added_during_a_wait_and_comes_later_is_told)                                         \
-    X(what_is_wanted_during_a_wait_is_told)                                                        \
-    X(what_is_removed_during_a_wait_is_not_told)                                                   \
+    X(a_lower_limit_of_descriptors_hides_no_event)                                                 \
+    X(missing_memory_is_an_error)                                                                  \
+    X(a_descriptor_added_during_a_wait_is_reported)                                                \
+    X(a_descriptor_added_during_a_wait_is_reported_later_too)                                      \
+    X(an_event_requested_during_a_wait_is_reported)                                                \
+    X(a_descriptor_removed_during_a_wait_is_not_reported)                                          \
     X(a_descriptor_used_again_during_a_wait_has_the_new_tag)                                       \
     X(after_its_end_a_poller_closes_nothing)                                                       \
     X(after_a_fork_a_poller_closes_nothing)                                                        \
-    X(descriptor_0_is_like_all_others)
+    X(descriptor_0_works_like_all_others)
 TESTS(EACH)
 
 static void a_poller_that_is_not_built_is_refused(void)
@@ -726,7 +726,7 @@ static void a_poller_that_is_not_built_is_refused(void)
     CHECK(pw_poller_name(-1) == NULL);
 }
 
-static void the_first_is_the_one_that_is_not_chosen(void)
+static void the_first_poller_is_the_default(void)
 {
     const char *const any[] = {NULL, "auto", pw_poller_name(0)};
     for (int i = 0; i < 3; i++) {
@@ -739,7 +739,7 @@ static void the_first_is_the_one_that_is_not_chosen(void)
 int main(void)
 {
     RUN(a_poller_that_is_not_built_is_refused);
-    RUN(the_first_is_the_one_that_is_not_chosen);
+    RUN(the_first_poller_is_the_default);
 #define RUN_EACH(test) RUN(test##_with_each);
     TESTS(RUN_EACH)
     return check_end();

@@ -33,7 +33,7 @@ static void end(void)
     stage_close();
 }
 
-/* Until the watcher runs the loop again; to take incidents is the test's. */
+/* Runs until the watcher has the loop again; the test takes the incidents. */
 static void pass(int64_t ms)
 {
     clock_forward_ms(ms);
@@ -84,7 +84,7 @@ static void a_request_waits_for_a_thread_for_its_time(void)
     clock_forward_ms(QUEUE_MS / 2 + 20);
     cast_settle();
     CHECK(is_refused(&two));
-    CHECK_INT(count_incidents(PW_INCIDENT_QUEUE), 0); /* it was told a moment ago */
+    CHECK_INT(count_incidents(PW_INCIDENT_QUEUE), 0); /* the watcher reported one a moment ago */
     CHECK(stage.server->ready.first == NULL);
     client_close(&one);
     client_close(&two);
@@ -92,7 +92,7 @@ static void a_request_waits_for_a_thread_for_its_time(void)
     end();
 }
 
-static void without_a_limit_it_waits_for_as_long_as_it_takes(void)
+static void without_a_limit_a_request_waits_as_long_as_it_must(void)
 {
     begin_with(0);
     test_client one = ask("/1");
@@ -107,7 +107,7 @@ static void without_a_limit_it_waits_for_as_long_as_it_takes(void)
     end();
 }
 
-/* A client whose connection is known to the poller, as it waited before its request. */
+/* A client whose connection the poller knows, because it waited before its request. */
 static test_client ask_later(const char *request)
 {
     test_client client = site_connect(&stage);
@@ -117,7 +117,7 @@ static test_client ask_later(const char *request)
     return client;
 }
 
-static void a_client_that_resets_while_it_waits_is_not_served(void)
+static void a_client_that_resets_while_its_request_waits_is_not_served(void)
 {
     begin_with(0);
     test_client one = ask_later(GET("/1")), two = ask_later(GET("/2"));
@@ -132,7 +132,7 @@ static void a_client_that_resets_while_it_waits_is_not_served(void)
     end();
 }
 
-static void one_that_is_closed_while_it_waits_is_passed_over(void)
+static void a_connection_that_closes_while_its_request_waits_is_skipped(void)
 {
     begin_with(0);
     test_client one = ask("/1"), two = ask("/2");
@@ -148,7 +148,7 @@ static void one_that_is_closed_while_it_waits_is_passed_over(void)
     end();
 }
 
-static void the_thread_that_has_the_loop_passes_over_those_that_have_gone(void)
+static void the_thread_that_has_the_loop_skips_closed_connections(void)
 {
     begin_with(0);
     test_client one = ask_later(GET("/1")), two = ask_later(GET("/2"));
@@ -157,7 +157,7 @@ static void the_thread_that_has_the_loop_passes_over_those_that_have_gone(void)
     pass(0);
     pw_conn *second = stage.server->ready.first->run_next;
     pw_conn_close(stage.server, second);
-    /* The watcher leaves the token to nobody; then the thread takes it before it looks. */
+    /* The watcher leaves the token free; then the thread takes it before it looks. */
     stage.server->token.holder = NULL;
     respond(serving[0], "slow");
     for (int i = 0; i < 5 && !has_request(serving[0]); i++)
@@ -171,7 +171,7 @@ static void the_thread_that_has_the_loop_passes_over_those_that_have_gone(void)
     end();
 }
 
-static void what_is_received_and_waits_is_within_the_memory_for_heads(void)
+static void requests_that_wait_count_towards_the_memory_for_heads(void)
 {
     begin_with(0);
     stage.server->head_memory = 100;
@@ -186,8 +186,8 @@ static void what_is_received_and_waits_is_within_the_memory_for_heads(void)
     end();
 }
 
-/* The request is in the application while the timer of its connection runs out. */
-static void a_timer_that_was_left_running_ends_no_request(void)
+/* The request is in the application while the timer of its connection expires. */
+static void a_timer_that_still_runs_ends_no_request(void)
 {
     settings = site_settings();
     settings.threads = 1;
@@ -209,7 +209,7 @@ static void a_timer_that_was_left_running_ends_no_request(void)
     stage_close();
 }
 
-static void a_request_that_has_come_when_the_timer_runs_out_is_served(void)
+static void a_request_that_arrives_when_the_timer_expires_is_served(void)
 {
     settings = site_settings();
     settings.threads = 1;
@@ -219,7 +219,7 @@ static void a_request_that_has_come_when_the_timer_runs_out_is_served(void)
     cast_settle();
     SEND(&client, GET("/1"));
     pw_conn *conn = stage.server->all;
-    pw_conn_timeout(stage.server, conn); /* before the poller tells of it */
+    pw_conn_timeout(stage.server, conn); /* before the poller reports it */
     CHECK_INT(conn->timer.kind, PW_TIMER_NONE);
     CHECK((conn->what & PW_READABLE) != 0 && conn->queued);
     cast_settle();
@@ -232,12 +232,12 @@ static void a_request_that_has_come_when_the_timer_runs_out_is_served(void)
 int main(void)
 {
     RUN(a_request_waits_for_a_thread_for_its_time);
-    RUN(without_a_limit_it_waits_for_as_long_as_it_takes);
-    RUN(a_client_that_resets_while_it_waits_is_not_served);
-    RUN(one_that_is_closed_while_it_waits_is_passed_over);
-    RUN(the_thread_that_has_the_loop_passes_over_those_that_have_gone);
-    RUN(what_is_received_and_waits_is_within_the_memory_for_heads);
-    RUN(a_timer_that_was_left_running_ends_no_request);
-    RUN(a_request_that_has_come_when_the_timer_runs_out_is_served);
+    RUN(without_a_limit_a_request_waits_as_long_as_it_must);
+    RUN(a_client_that_resets_while_its_request_waits_is_not_served);
+    RUN(a_connection_that_closes_while_its_request_waits_is_skipped);
+    RUN(the_thread_that_has_the_loop_skips_closed_connections);
+    RUN(requests_that_wait_count_towards_the_memory_for_heads);
+    RUN(a_timer_that_still_runs_ends_no_request);
+    RUN(a_request_that_arrives_when_the_timer_expires_is_served);
     return check_end();
 }

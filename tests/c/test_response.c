@@ -72,7 +72,7 @@ static void a_whole_response_gets_the_fields_that_frame_it(void)
                    HEAD_OK "Content-Length: 5\r\nConnection: keep-alive\r\n\r\nhello", true);
 }
 
-static void responses_without_content_have_none(void)
+static void responses_without_content_have_no_framing(void)
 {
     check_response("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", HEAD_OK, "hello", 0,
                    HEAD_OK "Content-Length: 5\r\n\r\n", true);
@@ -147,7 +147,7 @@ static void a_response_cut_short_does_not_look_whole(void)
     end();
 
     pw_settings settings = site_settings();
-    begin_with(&settings, AF_INET, "GET / HTTP/1.0\r\n\r\nand bytes that nobody reads");
+    begin_with(&settings, AF_INET, "GET / HTTP/1.0\r\n\r\nand bytes that the server never reads");
     CHECK_INT(site_send_head(&site, HEAD_OK, -1), 0);
     CHECK_INT(site_send(&site, LITERAL("hello"), 0), 0);
     pw_send_end(site.thread, 1);
@@ -172,7 +172,7 @@ static void a_head_request_gets_the_head_of_parts(void)
     end();
 }
 
-static void the_head_and_the_first_part_may_come_in_one(void)
+static void the_head_and_the_first_part_may_come_together(void)
 {
     begin(GET("/"));
     CHECK_INT(site_send_first(&site, HEAD_OK, -1, LITERAL("hello"), 0), 0);
@@ -243,7 +243,7 @@ static void a_file_is_sent_from_its_offset(void)
     end();
 }
 
-static void an_interim_response_goes_before_the_final_one_and_never_to_http_1_0(void)
+static void an_interim_response_is_sent_before_the_final_one_and_never_to_http_1_0(void)
 {
     static const char hints[] = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
     begin(GET("/"));
@@ -261,7 +261,7 @@ static void an_interim_response_goes_before_the_final_one_and_never_to_http_1_0(
     end();
 }
 
-static void the_core_tells_how_far_a_request_is(void)
+static void the_core_reports_the_progress_of_a_request(void)
 {
     begin(GET("/"));
     CHECK_INT(pw_request_state(site.thread), PW_REQUEST_WAITS);
@@ -332,10 +332,10 @@ static void parts_wait_for_a_client_that_does_not_read(void)
     end();
 }
 
-static void content_that_was_not_asked_for_does_not_reset_the_answer(void)
+static void content_that_was_not_asked_for_does_not_reset_the_response(void)
 {
     pw_settings settings = site_settings();
-    begin_with(&settings, AF_INET, GET("/") "nobody will read this");
+    begin_with(&settings, AF_INET, GET("/") "the server never reads this");
     client_send(&client, large, 100000);
     CHECK_INT(site_respond(&site, LITERAL("ok"), PW_CLOSE), SITE_WAITS);
     client_send(&client, large, 100000);
@@ -351,20 +351,20 @@ int main(void)
     for (size_t i = 0; i < sizeof large; i++)
         large[i] = (char)(i * 31 + i / 251);
     RUN(a_whole_response_gets_the_fields_that_frame_it);
-    RUN(responses_without_content_have_none);
+    RUN(responses_without_content_have_no_framing);
     RUN(the_date_is_a_line_of_rfc_9110);
     RUN(a_response_in_parts_is_chunked);
     RUN(a_response_in_parts_with_a_length_is_not);
     RUN(an_old_client_gets_parts_until_the_connection_ends);
     RUN(a_response_cut_short_does_not_look_whole);
     RUN(a_head_request_gets_the_head_of_parts);
-    RUN(the_head_and_the_first_part_may_come_in_one);
+    RUN(the_head_and_the_first_part_may_come_together);
     RUN(a_part_that_follows_at_once_waits_only_while_another_thread_can_send_it);
     RUN(a_file_is_sent_from_its_offset);
-    RUN(an_interim_response_goes_before_the_final_one_and_never_to_http_1_0);
-    RUN(the_core_tells_how_far_a_request_is);
+    RUN(an_interim_response_is_sent_before_the_final_one_and_never_to_http_1_0);
+    RUN(the_core_reports_the_progress_of_a_request);
     RUN(a_client_that_does_not_read_is_cut_off);
     RUN(parts_wait_for_a_client_that_does_not_read);
-    RUN(content_that_was_not_asked_for_does_not_reset_the_answer);
+    RUN(content_that_was_not_asked_for_does_not_reset_the_response);
     return check_end();
 }

@@ -32,7 +32,7 @@ static int count_of(const test_text *text, const char *part)
     return count;
 }
 
-static void a_request_is_handed_over_and_answered(void)
+static void a_request_is_passed_to_a_thread_and_answered(void)
 {
     open_site();
     CHECK_INT(site_next(&site), SITE_WAITS);
@@ -93,7 +93,7 @@ static void a_tcp_client_is_named_by_address_and_port(void)
     site_close(&site);
 }
 
-static void the_same_head_again_is_recognised(void)
+static void a_repeated_head_is_recognised(void)
 {
     open_site();
     test_client client = site_connect(&site);
@@ -168,7 +168,7 @@ static void pipelined_requests_are_answered_in_order(void)
     check_pipelined_requests(true);
 }
 
-static void a_request_cut_off_anywhere_is_no_request(void)
+static void an_incomplete_request_is_no_request(void)
 {
     static const char *const texts[] = {
         "\r\nPOST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
@@ -196,7 +196,7 @@ static void a_request_cut_off_anywhere_is_no_request(void)
     site_close(&site);
 }
 
-static void nothing_is_served_after_a_refusal(void)
+static void no_request_after_a_refusal_is_served(void)
 {
     open_site();
     test_client client = site_connect(&site);
@@ -270,7 +270,7 @@ static void the_heads_of_connections_do_not_mix(void)
 
 /* After a head was recognised, and before its content arrives,
  * another connection gets the entry. */
-static void an_entry_taken_away_while_content_comes_is_not_used(void)
+static void an_entry_taken_away_while_content_arrives_is_not_used(void)
 {
     static const char head[] = "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
     open_site();
@@ -356,7 +356,7 @@ static void content_over_the_memory_limit_comes_in_a_file(void)
     site_close(&site);
 }
 
-static void the_client_is_told_to_continue_once_and_only_when_it_waits(void)
+static void the_client_gets_100_once_and_only_when_it_waits(void)
 {
     open_site();
     test_client client = site_connect(&site);
@@ -389,7 +389,7 @@ static void come_and_go(const char *sent)
     CHECK_INT(site.server->conn_count, 0);
 }
 
-static void a_new_connection_knows_nothing_of_those_that_have_ended(void)
+static void a_new_connection_has_no_data_of_ended_ones(void)
 {
     open_site();
     static const char *const before[] = {
@@ -448,20 +448,20 @@ static void the_memory_of_some_connections_is_kept_for_new_ones(void)
 
 int main(void)
 {
-    RUN(a_new_connection_knows_nothing_of_those_that_have_ended);
+    RUN(a_new_connection_has_no_data_of_ended_ones);
     RUN(the_memory_of_some_connections_is_kept_for_new_ones);
-    RUN(a_request_is_handed_over_and_answered);
+    RUN(a_request_is_passed_to_a_thread_and_answered);
     RUN(a_nudged_thread_comes_back_once_without_a_request);
     RUN(a_tcp_client_is_named_by_address_and_port);
-    RUN(the_same_head_again_is_recognised);
+    RUN(a_repeated_head_is_recognised);
     RUN(pipelined_requests_are_answered_in_order);
-    RUN(a_request_cut_off_anywhere_is_no_request);
-    RUN(nothing_is_served_after_a_refusal);
+    RUN(an_incomplete_request_is_no_request);
+    RUN(no_request_after_a_refusal_is_served);
     RUN(a_refused_head_request_gets_no_content);
     RUN(the_heads_of_connections_do_not_mix);
-    RUN(an_entry_taken_away_while_content_comes_is_not_used);
+    RUN(an_entry_taken_away_while_content_arrives_is_not_used);
     RUN(an_entry_is_not_taken_away_while_its_request_runs);
     RUN(content_over_the_memory_limit_comes_in_a_file);
-    RUN(the_client_is_told_to_continue_once_and_only_when_it_waits);
+    RUN(the_client_gets_100_once_and_only_when_it_waits);
     return check_end();
 }

@@ -44,7 +44,7 @@ static void sizes_out_of_their_range_are_refused(void)
     }
 }
 
-static void memory_for_heads_is_enough_for_one_at_least(void)
+static void memory_for_heads_is_at_least_enough_for_one(void)
 {
     pw_settings settings = site_settings();
     const int64_t least = 2 * 1000 + PW_BUFFER_SIZE;
@@ -59,7 +59,7 @@ static void memory_for_heads_is_enough_for_one_at_least(void)
 }
 
 /* All values differ, so that no setting can be mistaken for another. */
-static void each_setting_reaches_what_it_is_for(void)
+static void each_setting_reaches_its_part(void)
 {
     pw_settings settings = {
         .max_head_size = 1001,
@@ -133,7 +133,7 @@ static void each_setting_reaches_what_it_is_for(void)
     pw_server_free(server);
 }
 
-static void a_stop_is_as_urgent_as_the_most_urgent_that_was_asked_for(void)
+static void a_stop_is_as_urgent_as_its_most_urgent_request(void)
 {
     pw_settings settings = site_settings();
     for (int32_t first = PW_DRAIN; first <= PW_END; first++)
@@ -149,7 +149,7 @@ static void a_stop_is_as_urgent_as_the_most_urgent_that_was_asked_for(void)
         }
 }
 
-static void to_wake_a_server_changes_no_errno_and_never_waits(void)
+static void a_wake_up_changes_no_errno_and_never_waits(void)
 {
     pw_settings settings = site_settings();
     pw_server *server = pw_server_new(&settings);
@@ -265,10 +265,10 @@ static void a_forked_child_has_nothing_of_the_server(void)
 int main(void)
 {
     RUN(sizes_out_of_their_range_are_refused);
-    RUN(memory_for_heads_is_enough_for_one_at_least);
-    RUN(each_setting_reaches_what_it_is_for);
-    RUN(a_stop_is_as_urgent_as_the_most_urgent_that_was_asked_for);
-    RUN(to_wake_a_server_changes_no_errno_and_never_waits);
+    RUN(memory_for_heads_is_at_least_enough_for_one);
+    RUN(each_setting_reaches_its_part);
+    RUN(a_stop_is_as_urgent_as_its_most_urgent_request);
+    RUN(a_wake_up_changes_no_errno_and_never_waits);
     RUN(sockets_have_a_limit);
     RUN(a_pair_of_sockets_is_a_channel);
     RUN(a_server_among_others_has_a_place_until_its_end);

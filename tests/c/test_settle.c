@@ -81,7 +81,7 @@ static void a_wait_has_its_time_and_no_longer(void)
     end();
 }
 
-static void a_wait_ends_with_a_request_or_when_it_is_woken(void)
+static void a_wait_ends_with_a_request_or_a_wake_up(void)
 {
     begin();
     CHECK_INT(within(WAIT_MS), AT_POLL);
@@ -117,7 +117,7 @@ static test_client begin_unsent(void)
     return client;
 }
 
-static void what_is_unsent_is_counted_and_sent(void)
+static void unsent_bytes_are_counted_and_sent(void)
 {
     test_client client = begin_unsent();
     CHECK_INT(settle(0), AT_HOME);
@@ -146,7 +146,7 @@ static void what_is_unsent_is_counted_and_sent(void)
     end();
 }
 
-static void a_request_that_comes_meanwhile_is_kept_and_keeps_the_descriptor_readable(void)
+static void a_request_that_arrives_meanwhile_is_kept_and_keeps_the_descriptor_readable(void)
 {
     test_client client = begin_unsent();
     test_client other = ask("/other");
@@ -163,7 +163,7 @@ static void a_request_that_comes_meanwhile_is_kept_and_keeps_the_descriptor_read
     end();
 }
 
-static void a_server_that_has_stopped_has_nothing_unsent(void)
+static void a_stopped_server_has_no_unsent_bytes(void)
 {
     test_client client = begin_unsent();
     pw_server_stop(stage.server, PW_END);
@@ -175,7 +175,7 @@ static void a_server_that_has_stopped_has_nothing_unsent(void)
     end();
 }
 
-static void to_settle_abandons_the_current_request(void)
+static void settle_abandons_the_current_request(void)
 {
     begin();
     CHECK_INT(actor_call(serving[0], call_next), AT_POLL);
@@ -191,7 +191,7 @@ static void to_settle_abandons_the_current_request(void)
     end();
 }
 
-static void without_a_watcher_the_token_is_yielded_to_a_thread_that_waits(void)
+static void without_a_watcher_the_token_is_yielded_to_a_waiting_thread(void)
 {
     begin();
     CHECK_INT(actor_call(serving[0], call_next), AT_POLL);
@@ -210,11 +210,11 @@ static void without_a_watcher_the_token_is_yielded_to_a_thread_that_waits(void)
 int main(void)
 {
     RUN(a_wait_has_its_time_and_no_longer);
-    RUN(a_wait_ends_with_a_request_or_when_it_is_woken);
-    RUN(what_is_unsent_is_counted_and_sent);
-    RUN(a_request_that_comes_meanwhile_is_kept_and_keeps_the_descriptor_readable);
-    RUN(a_server_that_has_stopped_has_nothing_unsent);
-    RUN(to_settle_abandons_the_current_request);
-    RUN(without_a_watcher_the_token_is_yielded_to_a_thread_that_waits);
+    RUN(a_wait_ends_with_a_request_or_a_wake_up);
+    RUN(unsent_bytes_are_counted_and_sent);
+    RUN(a_request_that_arrives_meanwhile_is_kept_and_keeps_the_descriptor_readable);
+    RUN(a_stopped_server_has_no_unsent_bytes);
+    RUN(settle_abandons_the_current_request);
+    RUN(without_a_watcher_the_token_is_yielded_to_a_waiting_thread);
     return check_end();
 }

@@ -48,7 +48,7 @@ static bool is_own(int fd)
     return (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0 && (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0;
 }
 
-static void what_is_made_does_not_wait_and_is_closed_at_exec(void)
+static void new_descriptors_are_nonblocking_and_close_on_exec(void)
 {
     int ends[2];
     CHECK_INT(pw_pipe(ends), 0);
@@ -63,7 +63,7 @@ static void what_is_made_does_not_wait_and_is_closed_at_exec(void)
     close_pair();
 }
 
-static void writing_to_a_peer_that_has_gone_raises_no_signal(void)
+static void a_write_to_a_closed_peer_raises_no_signal(void)
 {
     signal(SIGPIPE, SIG_DFL);
     connect_pair(AF_UNIX);
@@ -87,7 +87,7 @@ static void writing_to_a_peer_that_has_gone_raises_no_signal(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static void a_signal_that_was_held_before_stays_so(void)
+static void a_signal_that_was_blocked_before_stays_blocked(void)
 {
     sigset_t held, now;
     sigemptyset(&held);
@@ -125,7 +125,7 @@ static void a_part_of_a_file_is_sent_from_its_offset(void)
     close_pair();
 }
 
-static void how_much_is_on_its_way_is_known(void)
+static void the_number_of_unacknowledged_bytes_is_known(void)
 {
     static char data[8 << 20];
     char got[1000];
@@ -140,7 +140,7 @@ static void how_much_is_on_its_way_is_known(void)
     close_pair();
 }
 
-static void a_peer_that_has_gone_is_told_from_one_that_has_half_closed(void)
+static void a_closed_peer_differs_from_a_half_closed_one(void)
 {
     const int families[] = {AF_UNIX, AF_INET};
     for (int i = 0; i < 2; i++) {
@@ -173,7 +173,7 @@ static int end_of(int family, pw_ending ending)
     char got[8];
     connect_pair(family);
     CHECK_INT(write(pair[0], "last", 4), 4);
-    int copy = dup(pair[0]); /* as a forked process has it */
+    int copy = dup(pair[0]); /* as in a forked process */
     REQUIRE(copy >= 0);
     pw_end_connection(pair[0], family, ending);
     CHECK_INT(fcntl(pair[0], F_GETFD), -1);
@@ -226,7 +226,7 @@ static void compute(int ms)
         continue;
 }
 
-static void a_thread_knows_what_it_has_used(void)
+static void a_thread_knows_its_own_cpu_time(void)
 {
     pw_usage before = pw_thread_usage();
     int64_t cpu_before = pw_thread_cpu(pw_thread_id());
@@ -255,7 +255,7 @@ static void *end_at_once(void *id)
     return NULL;
 }
 
-static void the_cpu_time_of_a_thread_that_has_ended_is_not_known(void)
+static void the_cpu_time_of_an_ended_thread_is_unknown(void)
 {
     pthread_t thread;
     int64_t id = 0;
@@ -302,16 +302,16 @@ static void a_wait_for_a_condition_has_its_time(void)
 
 int main(void)
 {
-    RUN(what_is_made_does_not_wait_and_is_closed_at_exec);
-    RUN(writing_to_a_peer_that_has_gone_raises_no_signal);
-    RUN(a_signal_that_was_held_before_stays_so);
+    RUN(new_descriptors_are_nonblocking_and_close_on_exec);
+    RUN(a_write_to_a_closed_peer_raises_no_signal);
+    RUN(a_signal_that_was_blocked_before_stays_blocked);
     RUN(a_part_of_a_file_is_sent_from_its_offset);
-    RUN(how_much_is_on_its_way_is_known);
-    RUN(a_peer_that_has_gone_is_told_from_one_that_has_half_closed);
+    RUN(the_number_of_unacknowledged_bytes_is_known);
+    RUN(a_closed_peer_differs_from_a_half_closed_one);
     RUN(a_connection_ends_for_its_peer_although_another_process_has_it);
     RUN(all_clocks_show_the_same_time);
-    RUN(a_thread_knows_what_it_has_used);
-    RUN(the_cpu_time_of_a_thread_that_has_ended_is_not_known);
+    RUN(a_thread_knows_its_own_cpu_time);
+    RUN(the_cpu_time_of_an_ended_thread_is_unknown);
     RUN(a_wait_for_a_condition_has_its_time);
     return check_end();
 }

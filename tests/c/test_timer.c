@@ -24,7 +24,7 @@ static void begin(pw_timers *timers)
     timers->length[PW_TIMER_LINGER] = 20;
 }
 
-static void without_timers_nothing_is_due_and_nothing_waited_for(void)
+static void without_timers_nothing_is_due_and_the_poller_waits_for_none(void)
 {
     pw_timers timers;
     begin(&timers);
@@ -41,7 +41,7 @@ static void the_clock_goes_forward(void)
     CHECK(before > 0 && timers.now >= before);
 }
 
-static void timers_of_all_kinds_run_out_in_their_order(void)
+static void timers_of_all_kinds_expire_in_their_order(void)
 {
     pw_timers timers;
     begin(&timers);
@@ -69,7 +69,7 @@ static void timers_of_all_kinds_run_out_in_their_order(void)
     CHECK_INT(pw_timers_wait(&timers), -1);
 }
 
-static void a_timer_started_again_goes_to_the_end(void)
+static void a_restarted_timer_goes_to_the_end(void)
 {
     pw_timers timers;
     begin(&timers);
@@ -89,7 +89,7 @@ static void a_timer_started_again_goes_to_the_end(void)
     CHECK_INT(pw_timers_wait(&timers), -1);
 }
 
-static void a_timer_is_not_due_before_the_poller_was_asked(void)
+static void a_timer_is_not_due_before_the_poller_has_run(void)
 {
     pw_timers timers;
     begin(&timers);
@@ -122,11 +122,11 @@ static void a_timer_may_be_stopped_in_the_middle_and_twice(void)
 
 int main(void)
 {
-    RUN(without_timers_nothing_is_due_and_nothing_waited_for);
+    RUN(without_timers_nothing_is_due_and_the_poller_waits_for_none);
     RUN(the_clock_goes_forward);
-    RUN(timers_of_all_kinds_run_out_in_their_order);
-    RUN(a_timer_started_again_goes_to_the_end);
-    RUN(a_timer_is_not_due_before_the_poller_was_asked);
+    RUN(timers_of_all_kinds_expire_in_their_order);
+    RUN(a_restarted_timer_goes_to_the_end);
+    RUN(a_timer_is_not_due_before_the_poller_has_run);
     RUN(a_timer_may_be_stopped_in_the_middle_and_twice);
     return check_end();
 }

@@ -46,7 +46,7 @@ static void a_thread_that_comes_back_in_a_tick_keeps_the_token(void)
     stage_close();
 }
 
-static void after_two_ticks_another_thread_is_asked_for_and_goes_on(void)
+static void after_two_ticks_another_thread_is_asked_for_and_runs_the_loop(void)
 {
     begin();
     stage_begin();
@@ -180,7 +180,7 @@ static void a_thread_that_comes_back_takes_the_loop_from_the_watcher(void)
     stage_close();
 }
 
-static void a_second_request_is_taken_in_the_application_by_the_same_thread(void)
+static void the_same_thread_takes_a_second_request_in_the_application(void)
 {
     begin();
     stage_begin();
@@ -199,7 +199,7 @@ static void a_second_request_is_taken_in_the_application_by_the_same_thread(void
 
 /* ------------------------------------------------------------------ threads are started */
 
-static void a_thread_that_cannot_be_started_is_not_asked_for_at_once_again(void)
+static void the_core_does_not_ask_at_once_again_for_a_thread_that_cannot_be_started(void)
 {
     begin();
     stage_begin();
@@ -233,7 +233,7 @@ static void a_thread_that_cannot_be_started_is_not_asked_for_at_once_again(void)
     stage_close();
 }
 
-static void threads_are_asked_for_again_after_500_ticks(void)
+static void the_core_asks_for_threads_again_after_500_ticks(void)
 {
     begin();
     stage_begin();
@@ -265,7 +265,7 @@ static void threads_are_asked_for_again_after_500_ticks(void)
     stage_close();
 }
 
-static void one_thread_alone_is_never_given_company(void)
+static void one_thread_alone_never_gets_a_second_one(void)
 {
     settings = site_settings();
     begin_with(1);
@@ -362,7 +362,7 @@ static void let_it_not_pay(void)
     REQUIRE(!pw_yield_pays(&stage.server->token.rule));
 }
 
-static void where_it_pays_a_thread_that_waits_has_the_token_at_once(void)
+static void a_waiting_thread_gets_the_token_at_once_when_that_pays(void)
 {
     begin();
     stage_begin();
@@ -387,7 +387,7 @@ static void where_it_pays_a_thread_that_waits_has_the_token_at_once(void)
     stage_close();
 }
 
-static void where_it_pays_and_nobody_waits_one_more_is_started_at_once(void)
+static void without_a_waiting_thread_one_more_is_started_at_once_when_that_pays(void)
 {
     begin();
     stage_begin();
@@ -408,7 +408,7 @@ static void where_it_pays_and_nobody_waits_one_more_is_started_at_once(void)
     stage_close();
 }
 
-static void a_thread_may_take_the_token_of_one_that_is_out_where_that_pays(void)
+static void a_thread_may_take_the_token_of_one_that_is_away_when_that_pays(void)
 {
     begin();
     stage_begin();
@@ -442,7 +442,7 @@ static void begin_company(int32_t gil)
     stage.server->token.rule.looks = 10;
 }
 
-static void those_in_the_application_are_company_where_there_is_a_gil(void)
+static void threads_in_the_application_are_company_when_there_is_a_gil(void)
 {
     for (int32_t gil = 0; gil < 2; gil++) {
         begin_company(gil);
@@ -456,7 +456,7 @@ static void those_in_the_application_are_company_where_there_is_a_gil(void)
     }
 }
 
-static void one_that_is_there_for_long_is_no_company(void)
+static void a_thread_that_stays_there_for_long_is_no_company(void)
 {
     for (int64_t ms = 19; ms <= 20; ms++) {
         begin_company(1);
@@ -473,7 +473,7 @@ static void one_that_is_there_for_long_is_no_company(void)
     }
 }
 
-static void one_that_is_back_is_no_company_though_it_waits_for_the_lock(void)
+static void a_thread_that_is_back_is_no_company_although_it_waits_for_the_lock(void)
 {
     begin_company(1);
     pw_token_back(serving[0]->thread);
@@ -485,7 +485,7 @@ static void one_that_is_back_is_no_company_though_it_waits_for_the_lock(void)
     stage_close();
 }
 
-static void one_that_is_being_started_is_company(void)
+static void a_thread_that_starts_is_company(void)
 {
     begin_company(1);
     pw_token_back(serving[0]->thread);
@@ -500,7 +500,7 @@ static void one_that_is_being_started_is_company(void)
 
 /* The rule learns from a request that has waited. It does not learn
  * from one that has computed beside others. */
-static void a_request_that_waits_makes_a_hand_over_pay(void)
+static void a_waiting_request_makes_a_hand_over_pay(void)
 {
     for (int32_t gil = 0; gil < 2; gil++) {
         settings = site_settings();
@@ -523,7 +523,7 @@ static void a_request_that_waits_makes_a_hand_over_pay(void)
     }
 }
 
-static void a_request_that_another_has_passed_had_company(void)
+static void a_request_that_another_one_has_passed_had_company(void)
 {
     settings = site_settings();
     settings.gil = 1;
@@ -581,7 +581,7 @@ static void a_holder_that_stalls_off_the_cpu_makes_a_hand_over_pay(void)
     stage_close();
 }
 
-static void a_holder_that_computes_or_is_held_is_no_stall(void)
+static void a_holder_that_computes_or_is_held_does_not_stall(void)
 {
     for (int kind = 0; kind < 4; kind++) {
         settings = site_settings();
@@ -610,7 +610,7 @@ static void a_holder_that_computes_or_is_held_is_no_stall(void)
 
 /* ------------------------------------------------------------------ the watcher */
 
-static void the_watcher_sleeps_when_nothing_goes_on_and_is_woken_by_a_request(void)
+static void the_watcher_sleeps_when_there_is_no_work_and_a_request_wakes_it(void)
 {
     begin();
     stage_begin();
@@ -690,7 +690,7 @@ static void a_request_that_takes_too_long_is_named_twice(void)
     stage_close();
 }
 
-static void the_watcher_that_runs_the_loop_looks_every_100_ms(void)
+static void the_watcher_that_runs_the_loop_checks_every_100_ms(void)
 {
     settings = site_settings();
     settings.timeout_request = 10000;
@@ -786,7 +786,7 @@ static void a_nudge_reaches_a_thread_wherever_it_waits(void)
     stage_close();
 }
 
-static void news_are_for_a_thread_that_comes_while_another_has_the_token(void)
+static void a_thread_that_comes_while_another_has_the_token_gets_the_news(void)
 {
     begin();
     stage_begin();
@@ -960,7 +960,7 @@ static void answer_one(actor *one)
 }
 
 /* What Python does after a call has returned. */
-static void go_on(actor *one)
+static void take_turn(actor *one)
 {
     stage_take_news();
     if (has_request(one))
@@ -998,7 +998,7 @@ static void step(void)
         break;
     case 2:
         if (one != NULL)
-            go_on(one);
+            take_turn(one);
         break;
     case 3:
         if (one != NULL && actor_is_ready(one))
@@ -1036,7 +1036,7 @@ static void finish_all(void)
         watch_on(false);
         for (int i = 0; i < THREADS; i++)
             if (serving[i] != NULL)
-                go_on(serving[i]);
+                take_turn(serving[i]);
         cast_tick(watcher);
         read_answers();
         audit(stage.server);
@@ -1076,36 +1076,36 @@ static void no_request_and_no_token_is_lost_in_any_order(void)
 int main(void)
 {
     RUN(a_thread_that_comes_back_in_a_tick_keeps_the_token);
-    RUN(after_two_ticks_another_thread_is_asked_for_and_goes_on);
+    RUN(after_two_ticks_another_thread_is_asked_for_and_runs_the_loop);
     RUN(a_line_of_the_access_log_leaves_while_another_thread_waits_for_events);
     RUN(the_thread_that_went_to_sleep_last_is_woken_first);
     RUN(requests_that_find_no_thread_wait_in_their_order);
     RUN(a_thread_that_comes_back_takes_the_loop_from_the_watcher);
-    RUN(a_second_request_is_taken_in_the_application_by_the_same_thread);
-    RUN(a_thread_that_cannot_be_started_is_not_asked_for_at_once_again);
-    RUN(threads_are_asked_for_again_after_500_ticks);
-    RUN(one_thread_alone_is_never_given_company);
+    RUN(the_same_thread_takes_a_second_request_in_the_application);
+    RUN(the_core_does_not_ask_at_once_again_for_a_thread_that_cannot_be_started);
+    RUN(the_core_asks_for_threads_again_after_500_ticks);
+    RUN(one_thread_alone_never_gets_a_second_one);
     RUN(threads_that_slow_clients_hold_are_replaced_and_retire_in_the_end);
-    RUN(where_it_pays_a_thread_that_waits_has_the_token_at_once);
-    RUN(where_it_pays_and_nobody_waits_one_more_is_started_at_once);
-    RUN(a_thread_may_take_the_token_of_one_that_is_out_where_that_pays);
-    RUN(those_in_the_application_are_company_where_there_is_a_gil);
-    RUN(one_that_is_there_for_long_is_no_company);
-    RUN(one_that_is_back_is_no_company_though_it_waits_for_the_lock);
-    RUN(one_that_is_being_started_is_company);
-    RUN(a_request_that_waits_makes_a_hand_over_pay);
-    RUN(a_request_that_another_has_passed_had_company);
+    RUN(a_waiting_thread_gets_the_token_at_once_when_that_pays);
+    RUN(without_a_waiting_thread_one_more_is_started_at_once_when_that_pays);
+    RUN(a_thread_may_take_the_token_of_one_that_is_away_when_that_pays);
+    RUN(threads_in_the_application_are_company_when_there_is_a_gil);
+    RUN(a_thread_that_stays_there_for_long_is_no_company);
+    RUN(a_thread_that_is_back_is_no_company_although_it_waits_for_the_lock);
+    RUN(a_thread_that_starts_is_company);
+    RUN(a_waiting_request_makes_a_hand_over_pay);
+    RUN(a_request_that_another_one_has_passed_had_company);
     RUN(a_request_is_long_from_its_limit_on);
     RUN(a_holder_that_stalls_off_the_cpu_makes_a_hand_over_pay);
-    RUN(a_holder_that_computes_or_is_held_is_no_stall);
-    RUN(the_watcher_sleeps_when_nothing_goes_on_and_is_woken_by_a_request);
+    RUN(a_holder_that_computes_or_is_held_does_not_stall);
+    RUN(the_watcher_sleeps_when_there_is_no_work_and_a_request_wakes_it);
     RUN(the_watcher_stays_awake_while_requests_come);
     RUN(a_request_that_takes_too_long_is_named_twice);
-    RUN(the_watcher_that_runs_the_loop_looks_every_100_ms);
+    RUN(the_watcher_that_runs_the_loop_checks_every_100_ms);
     RUN(a_thread_that_was_named_is_named_again_at_its_next_request);
     RUN(without_a_timeout_nothing_is_named);
     RUN(a_nudge_reaches_a_thread_wherever_it_waits);
-    RUN(news_are_for_a_thread_that_comes_while_another_has_the_token);
+    RUN(a_thread_that_comes_while_another_has_the_token_gets_the_news);
     RUN(a_stop_ends_all_waiting);
     RUN(a_stop_reaches_the_watcher_that_sleeps_or_runs_the_loop);
     RUN(a_thread_that_is_freed_leaves_the_token_to_another);

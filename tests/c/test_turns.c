@@ -56,7 +56,7 @@ static int after(int64_t ms)
     return site.server->conn_count;
 }
 
-static void it_takes_one_and_steps_aside(void)
+static void a_server_ahead_takes_one_connection_and_lets_others_accept(void)
 {
     begin();
     connect_more(100);
@@ -67,7 +67,7 @@ static void it_takes_one_and_steps_aside(void)
     end();
 }
 
-static void where_the_others_take_none_it_takes_twice_as_many_each_time(void)
+static void when_the_others_take_none_it_takes_twice_as_many_each_time(void)
 {
     begin();
     connect_more(128);
@@ -101,7 +101,7 @@ static void when_the_others_have_caught_up_it_takes_one_again(void)
     end();
 }
 
-static void one_that_is_not_ahead_takes_what_comes(void)
+static void a_server_that_is_not_ahead_takes_all_that_come(void)
 {
     begin();
     atomic_store(&other->connections, 40);
@@ -115,7 +115,7 @@ static void one_that_is_not_ahead_takes_what_comes(void)
     end();
 }
 
-static void one_that_has_nobody_beside_it_takes_all(void)
+static void a_server_alone_takes_all(void)
 {
     begin();
     pw_balance_forget(balance, atomic_load(&other->process) + 1); /* another process */
@@ -127,7 +127,7 @@ static void one_that_has_nobody_beside_it_takes_all(void)
     end();
 }
 
-static void one_that_stops_has_no_place(void)
+static void a_server_that_stops_has_no_place(void)
 {
     begin();
     connect_more(5);
@@ -143,11 +143,11 @@ static void one_that_stops_has_no_place(void)
 
 int main(void)
 {
-    RUN(it_takes_one_and_steps_aside);
-    RUN(where_the_others_take_none_it_takes_twice_as_many_each_time);
+    RUN(a_server_ahead_takes_one_connection_and_lets_others_accept);
+    RUN(when_the_others_take_none_it_takes_twice_as_many_each_time);
     RUN(when_the_others_have_caught_up_it_takes_one_again);
-    RUN(one_that_is_not_ahead_takes_what_comes);
-    RUN(one_that_has_nobody_beside_it_takes_all);
-    RUN(one_that_stops_has_no_place);
+    RUN(a_server_that_is_not_ahead_takes_all_that_come);
+    RUN(a_server_alone_takes_all);
+    RUN(a_server_that_stops_has_no_place);
     return check_end();
 }

@@ -54,7 +54,7 @@ static void a_request_is_timed_now_and_then_and_measured_in_full_after_a_long_on
     CHECK(pw_yield_begin(&rule) != PW_YIELD_USAGE);
 }
 
-static void two_requests_that_wait_are_enough_and_one_is_not(void)
+static void two_waiting_requests_are_enough_and_one_is_not(void)
 {
     begin();
     learn(MS, 10 * US);
@@ -100,7 +100,7 @@ static void with_company_a_wait_counts_only_once_it_pays_and_less_what_the_other
 }
 
 /* A wait in which the others have computed all the time says nothing, not even that it was short. */
-static void a_wait_that_the_others_explain_to_the_last_ns_changes_nothing(void)
+static void a_wait_that_the_others_explain_completely_changes_nothing(void)
 {
     const int64_t others = 4 * MS, explained = others + others / PW_YIELD_MARGIN;
     for (int64_t more = 0; more < 2; more++) {
@@ -113,7 +113,7 @@ static void a_wait_that_the_others_explain_to_the_last_ns_changes_nothing(void)
     }
 }
 
-static void it_stops_to_pay_when_requests_become_short(void)
+static void short_requests_end_the_time_when_it_pays(void)
 {
     begin();
     pw_yield_learn_stall(&rule, now);
@@ -226,7 +226,7 @@ static void come_back(int number)
 }
 
 /* A thread has finished its current step. */
-static void go_on(int number)
+static void next_step(int number)
 {
     sim_thread *self = &world.all[number];
     if (self->state == COMPUTES) {
@@ -290,7 +290,7 @@ static int64_t run(int64_t length)
                 next = i;
         REQUIRE(next >= 0);
         world.clock = world.all[next].until;
-        go_on(next);
+        next_step(next);
     }
     return world.done - before;
 }
@@ -350,14 +350,14 @@ static void hello_never_yields(void)
     CHECK_INT(world.yielded, 0);
 }
 
-static void what_computes_never_yields(void)
+static void a_request_that_computes_never_yields(void)
 {
     open_world(computes, 16, 32);
     CHECK_INT(run(SECOND), SECOND / MS);
     CHECK_INT(world.yielded, 0);
 }
 
-static void what_waits_uses_all_threads(void)
+static void requests_that_wait_use_all_threads(void)
 {
     open_world(waits, 16, 32);
     run(20 * MS);
@@ -385,7 +385,7 @@ static void a_rare_wait_does_not_make_the_others_yield_for_long(void)
     CHECK(world.yielded < world.taken / 2);
 }
 
-static void it_adapts_within_200_ms(void)
+static void the_rule_adapts_within_200_ms(void)
 {
     open_world(hello, 16, 32);
     run(SECOND);
@@ -409,17 +409,17 @@ static void it_adapts_within_200_ms(void)
 int main(void)
 {
     RUN(a_request_is_timed_now_and_then_and_measured_in_full_after_a_long_one);
-    RUN(two_requests_that_wait_are_enough_and_one_is_not);
+    RUN(two_waiting_requests_are_enough_and_one_is_not);
     RUN(requests_that_compute_never_make_it_pay);
     RUN(with_company_a_wait_counts_only_once_it_pays_and_less_what_the_others_compute);
-    RUN(a_wait_that_the_others_explain_to_the_last_ns_changes_nothing);
-    RUN(it_stops_to_pay_when_requests_become_short);
+    RUN(a_wait_that_the_others_explain_completely_changes_nothing);
+    RUN(short_requests_end_the_time_when_it_pays);
     RUN(a_stall_makes_it_pay_at_once_and_lowers_no_mean);
     RUN(hello_never_yields);
-    RUN(what_computes_never_yields);
-    RUN(what_waits_uses_all_threads);
+    RUN(a_request_that_computes_never_yields);
+    RUN(requests_that_wait_use_all_threads);
     RUN(mixed_traffic_uses_all_threads);
     RUN(a_rare_wait_does_not_make_the_others_yield_for_long);
-    RUN(it_adapts_within_200_ms);
+    RUN(the_rule_adapts_within_200_ms);
     return check_end();
 }

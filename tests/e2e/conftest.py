@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: picowsgi as a command, and as a process of its own."""
+"""Fixtures of the end-to-end tests: picowsgi as a command, in a process of its own."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ LISTENS = r"http://(?:127\.0\.0\.1|0\.0\.0\.0|localhost|\[::1?\]):[1-9]\d*"
 
 
 class Command:
-    """A picowsgi process: its URL once it listens, what it wrote, and its end.
+    """A picowsgi process: its URL once it listens, its log, and its end.
 
-    It leads a group of its own, as in a terminal. With `stdout` what it writes there is seen too,
+    It leads a group of its own, as in a terminal. `stdout`: its standard output is in the log too,
     or goes to this descriptor.
     """
 
@@ -72,7 +72,7 @@ class Command:
 
     @property
     def log(self) -> str:
-        """Everything that the process has written so far, to the last byte."""
+        """All that the process has written so far, to the last byte."""
         with self._changed:
             self._take()
             return self._written.decode("utf-8", "replace")
@@ -84,11 +84,11 @@ class Command:
 
     @property
     def port(self) -> int:
-        """The port that its URL names."""
+        """The port in its URL."""
         return int(self.url.rpartition(":")[2])
 
     def wait_for_log(self, text: str, count: int = 1) -> None:
-        """Wait until `text` has been written so many times."""
+        """Wait until the process has written `text` so many times."""
         with self._changed:
             written = self._changed.wait_for(lambda: self.log.count(text) >= count, STOP_TIMEOUT)
         assert written, f"expected {text!r} {count} times, got only:\n{self.log}"
@@ -99,20 +99,20 @@ class Command:
         return self.wait()
 
     def interrupt(self) -> int:
-        """Do what Ctrl-C in a terminal does, wait for the end, and return the exit status."""
+        """Act as Ctrl-C in a terminal, wait for the end, and return the exit status."""
         os.killpg(self.process.pid, signal.SIGINT)
         return self.wait()
 
     def wait(self) -> int:
-        """Wait for the end and return the exit status; `log` then has all that the process wrote.
+        """Wait for the exit and return its status; `log` then has the whole output of the process.
 
-        A process that it has started may live on and have the same output.
+        A process that it has started may live longer and have the same output.
         """
         return self.process.wait(STOP_TIMEOUT)
 
     def end(self) -> None:
-        """Make sure that nothing of the process is left."""
-        with suppress(ProcessLookupError):  # and nothing of its group
+        """Kill the rest of the process."""
+        with suppress(ProcessLookupError):  # and its whole group
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._done.close()
@@ -132,7 +132,7 @@ class Command:
         self._known.set()
 
     def _take(self) -> None:
-        """Take what is in the pipe: each reader of the log does it, not one thread alone."""
+        """Read the bytes in the pipe. Each reader of the log does it, not one thread alone."""
         while not self._ended:
             try:
                 part = os.read(self._output.fileno(), 65536)
@@ -193,7 +193,7 @@ def load_app() -> Callable[[str], ModuleType]:
 
 @pytest.fixture(scope="session")
 def surveys_as_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Django project with its database, to be copied."""
+    """The Django project with its database. Tests copy it."""
     project = tmp_path_factory.mktemp("surveys") / "project"
     shutil.copytree(APPS / "surveys", project, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "prepare.py"], cwd=project, check=True, timeout=START_TIMEOUT)
@@ -202,7 +202,7 @@ def surveys_as_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def surveys(surveys_as_prepared: Path, tmp_path: Path) -> Path:
-    """A copy of the Django project, to be changed as the test likes."""
+    """A copy of the Django project that the test can change."""
     project = tmp_path / "surveys"
     shutil.copytree(surveys_as_prepared, project)
     return project
@@ -210,7 +210,7 @@ def surveys(surveys_as_prepared: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    """A folder with a copy of the Flask application, which keeps its database there too."""
+    """A folder with a copy of the Flask application, whose database is there too."""
     folder = tmp_path / "journal"
     shutil.copytree(APPS / "journal", folder, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(

@@ -1,4 +1,4 @@
-"""The access log: one line for each request, which nothing that a client sends can break."""
+"""The access log has one line for each request, and no client can break a line."""
 
 import base64
 import json
@@ -37,7 +37,7 @@ def application(environ, start_response):
 
 @pytest.fixture
 def logged(serve, tmp_path):
-    """`logged(bytes, ...)` sends each to a server of its own line format and returns the lines."""
+    """`logged(bytes, ...)` sends each to a server with its own format, and returns the lines."""
 
     def run(*requests, count=None, **options):
         file = tmp_path / "access.log"
@@ -62,7 +62,7 @@ def test_a_request_is_one_line_in_the_combined_format(logged):
     fields = f"Referer: http://b/\r\nUser-Agent: curl/8\r\nAuthorization: Basic {user}\r\n"
     (line,) = logged(request("/a?b=c", fields))
     match = COMBINED.fullmatch(line)
-    assert match, f"not a line of the combined format: {line}"
+    assert match, f"expected a line of the combined format, got: {line}"
     assert match.groups() == (
         "eva",
         "GET /a?b=c HTTP/1.1",
@@ -73,24 +73,24 @@ def test_a_request_is_one_line_in_the_combined_format(logged):
     )
 
 
-def test_what_a_request_lacks_is_a_dash(logged):
+def test_a_missing_value_is_a_dash(logged):
     (line,) = logged(request())
     assert line.endswith(' "GET / HTTP/1.1" 200 5 "-" "-"'), line
 
 
-def test_errors_and_streams_and_files_have_their_status_and_bytes(logged):
+def test_errors_and_streams_and_files_are_logged_with_their_status_and_bytes(logged):
     requests = (request(path) for path in ("/error", "/stream", "/file"))
     lines = logged(*requests, access_log_format="%(U)s %(s)s %(B)s")
     size = Path(__file__).stat().st_size
     assert lines == ["/error 500 22", "/stream 200 6", f"/file 200 {size}"]
 
 
-def test_a_file_has_its_bytes(logged):
+def test_a_file_is_logged_with_its_bytes(logged):
     size = Path(__file__).stat().st_size
     assert logged(request("/file"), access_log_format="%(s)s %(B)s") == [f"200 {size}"]
 
 
-def test_a_refused_request_is_logged_with_what_is_known_of_it(logged):
+def test_a_refused_request_is_logged_with_all_that_is_known_about_it(logged):
     lines = logged(
         request("/x", "Content-Length: 5, 5\r\n"),
         b"nonsense\r\n\r\n",
@@ -108,7 +108,7 @@ def test_a_refused_request_is_logged_with_what_is_known_of_it(logged):
     ]
 
 
-def test_the_same_head_again_and_another_request_line_are_logged_as_they_are(serve, tmp_path):
+def test_a_repeated_head_with_another_request_line_is_logged_with_its_own_values(serve, tmp_path):
     file = tmp_path / "log"
     server = serve(
         application,
@@ -127,14 +127,14 @@ def test_the_same_head_again_and_another_request_line_are_logged_as_they_are(ser
     assert file.read_text().splitlines() == [*lines, "GET /1 HTTP/1.1 two"]
 
 
-def test_an_own_format_has_fields_of_both_heads_and_times(logged):
+def test_a_custom_format_has_fields_of_both_heads_and_times(logged):
     fields = "X-Id: 7\r\n"
     form = "%({x-id}i)s %({X-Answer}o)s %({none}i)s %({none}o)s %(D)s %(M)s %(L)s %(T)s %(Q)s %%"
     (line,) = logged(request("/", fields), access_log_format=form)
     assert re.fullmatch(r"7 forty-two - - \d+ \d+ \d+\.\d{6} \d+ \d+ %", line), line
 
 
-def test_a_json_line_says_what_happened(logged):
+def test_a_json_line_describes_the_request(logged):
     (line,) = logged(request("/a?b", "User-Agent: x\r\n"), access_log_format="json")
     entry = json.loads(line)
     assert entry["method"] == "GET"
@@ -167,7 +167,7 @@ def test_the_file_is_opened_again_after_a_rotation(serve, tmp_path):
     assert file.read_text() == "/after\n"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_thousand_rotations_leave_one_descriptor(serve, tmp_path):
     file = tmp_path / "log"
     server = serve(application, access_log="on", access_log_file=str(file))
@@ -188,7 +188,7 @@ def test_a_thousand_rotations_leave_one_descriptor(serve, tmp_path):
     assert "/after" in file.read_text()
 
 
-def test_without_a_terminal_there_is_no_log_unless_it_is_asked_for(serve, capfd):
+def test_without_a_terminal_the_access_log_is_off_by_default(serve, capfd):
     server = serve(application)
     raw(server, request(), count=1)
     server.stop()
@@ -198,12 +198,12 @@ def test_without_a_terminal_there_is_no_log_unless_it_is_asked_for(serve, capfd)
 @pytest.mark.parametrize(
     "form", ["%(x)s", "%(h)", "100%", "%({a b}i)s", "%({a}e)s", "\n", "\u00e9", "%(hh)s"]
 )
-def test_a_format_that_is_none_is_a_clear_error(serve, form):
+def test_an_invalid_format_is_a_clear_error(serve, form):
     with pytest.raises(ConfigError, match="access_log_format"):
         serve(application, access_log_format=form)
 
 
-def test_every_atom_makes_a_program():
+def test_every_atom_can_be_compiled():
     for atom in "hlutrmURqHsBbfaTLMDQp":
         assert compile_format(f"%({atom})s")
 
@@ -221,7 +221,7 @@ QUERIES = st.text(
 )
 @given(query=QUERIES, agent=VALUES, referer=VALUES)
 @pytest.mark.parametrize("form", ["combined", "json"])
-def test_nothing_from_outside_can_break_a_line(logged, form, query, agent, referer):
+def test_no_byte_from_a_client_can_break_a_line(logged, form, query, agent, referer):
     data = b"GET /?%b HTTP/1.1\r\nHost: a\r\nUser-Agent: %b\r\nReferer: %b\r\n\r\n"
     data %= query.encode(), agent, referer
     lines = logged(data, access_log_format=form)

@@ -1,4 +1,4 @@
-"""SIGPIPE ends no server, though its application has given the signal its default back."""
+"""SIGPIPE ends no server, although the application has restored the default of the signal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import APP as PROCESS_APP
-from processes import children, lives, write_app
 from support import TIMEOUT, RawClient, wait_until
+from support.processes import APP as PROCESS_APP
+from support.processes import children, lives, write_app
 
 APP = """
     import signal
@@ -44,7 +44,7 @@ def get(path):
 def start(command, tmp_path):
     """Start the application, also on a unix socket, where a close is a broken pipe at once."""
     (tmp_path / "app.py").write_text(textwrap.dedent(APP))
-    with tempfile.TemporaryDirectory() as directory:  # tmp_path may be too long a name
+    with tempfile.TemporaryDirectory() as directory:  # tmp_path may be too long for the address
         path = Path(directory) / "socket"
 
         def run(*options):
@@ -56,7 +56,7 @@ def start(command, tmp_path):
 
 
 def leave(path, data, reads=1):
-    """Ask, read some of the answer, so that the server is writing more of it, and go away."""
+    """Send a request, and disconnect while the server sends the response."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(TIMEOUT)
         client.connect(str(path))
@@ -73,7 +73,7 @@ def assert_serves(command):
 
 
 @pytest.mark.parametrize("target", [b"/large", b"/stream", b"/file"])
-def test_a_client_that_goes_away_does_not_end_the_server(start, target):
+def test_a_client_that_disconnects_does_not_end_the_server(start, target):
     command, path = start("--threads=2")
     for number in range(50):
         leave(path, get(target), number % 12 + 1)
@@ -82,7 +82,7 @@ def test_a_client_that_goes_away_does_not_end_the_server(start, target):
     assert command.stop() == 0
 
 
-def test_an_access_log_that_nobody_reads_any_more_does_not_end_the_server(start, tmp_path):
+def test_an_access_log_without_a_reader_does_not_end_the_server(start, tmp_path):
     fifo = tmp_path / "log"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -104,7 +104,7 @@ def test_an_access_log_that_nobody_reads_any_more_does_not_end_the_server(start,
 
 
 def leave_no_line_waiting(command):
-    """Have so many lines that the core writes them."""
+    """Make so many lines that the core writes them."""
     with RawClient(command.port) as client:
         for _ in range(5):
             client.send(get(b"/?" + b"x" * 1000) * 20)
@@ -112,7 +112,7 @@ def leave_no_line_waiting(command):
                 assert client.read_response().status == 200
 
 
-def test_the_signal_is_not_left_blocked_for_what_the_application_starts(start):
+def test_programs_that_the_application_starts_do_not_have_the_signal_blocked(start):
     command, path = start()
     leave(path, get(b"/file"))
     with RawClient(command.port) as client:
@@ -122,7 +122,7 @@ def test_the_signal_is_not_left_blocked_for_what_the_application_starts(start):
             client.send(get(b"/status"))
             status = client.read_response().content.decode()
             [blocked] = [line for line in status.splitlines() if line.startswith("SigBlk:")]
-            assert int(blocked.split()[1], 16) & 1 << 12 == 0, "SIGPIPE is blocked"
+            assert int(blocked.split()[1], 16) & 1 << 12 == 0, "expected SIGPIPE not to be blocked"
 
 
 def test_a_worker_whose_supervisor_is_killed_finishes_its_request(picowsgi, tmp_path):
@@ -135,7 +135,7 @@ def test_a_worker_whose_supervisor_is_killed_finishes_its_request(picowsgi, tmp_
         wait_until((tmp_path / "held").exists, "the request to run")
         command.process.kill()
         command.process.wait()
-        time.sleep(1.3)  # it tells once a second that it lives, to nobody now
+        time.sleep(1.3)  # it sends a heartbeat each second, which no process reads now
         assert lives(worker)
         (tmp_path / "release").touch()
         assert client.read_response().content == b"released"

@@ -1,4 +1,4 @@
-"""What a developer sees in a browser, while files are edited and broken and fixed."""
+"""A developer edits, breaks and fixes files, and sees the results in a browser."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from selenium.common.exceptions import (
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
-from development import edit
 from support import wait_until
+from support.development import edit
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
 
 class Visit:
-    """A visit to a server, with the words of a person who looks at the page."""
+    """A visit to a server, in the words of a user who looks at the page."""
 
     def __init__(self, browser, server):
         self._browser = browser
@@ -44,7 +44,7 @@ class Visit:
             field.send_keys(text)
 
     def press(self, what):
-        """Click a link or a button, and wait for the page that comes."""
+        """Click a link or a button, and wait for the next page."""
         by = By.CSS_SELECTOR if what[0] in "#[" else By.LINK_TEXT
         page = self.find("html")
         self._browser.find_element(by, what).click()
@@ -54,7 +54,7 @@ class Visit:
         return self.find(selector).value_of_css_property("color")
 
     def load_until(self, text):
-        """Load the page again and again, as a person does who waits for a change."""
+        """Load the page again and again, like a user who waits for a change."""
 
         def shows():
             self.open()
@@ -78,7 +78,7 @@ def is_gone(element):
         element.is_enabled()
     except StaleElementReferenceException:
         return True
-    except WebDriverException as error:  # the driver's own word for it, while the page changes
+    except WebDriverException as error:  # the driver reports this while the page changes
         if "does not belong to the document" not in str(error):
             raise
         return True
@@ -107,12 +107,12 @@ def test_a_django_project_is_developed_in_a_browser(browser, runserver, surveys)
     assert "The question “Which tree is it?” was changed successfully." in visit.text
 
     visit.open()
-    assert visit.colour_of("h1") == "rgba(12, 120, 90, 1)", "the style sheet is to be applied"
+    assert visit.colour_of("h1") == "rgba(12, 120, 90, 1)", "expected the style sheet to be applied"
     visit.press("Which tree is it?")
     visit.press("A beech")
     assert re.search(r"An oak 0\s+A beech 1", visit.text), visit.text
 
-    # A view is edited, broken and fixed.
+    # The developer edits, breaks and fixes a view.
     views = surveys / "survey" / "views.py"
     visit.open()
     edit(server, views, "What people were asked", "What they wanted to know")
@@ -133,13 +133,13 @@ def test_a_flask_application_is_developed_in_a_browser(browser, flask, journal):
 
     visit.open()
     assert "Nothing yet." in visit.text
-    assert visit.colour_of("h1") == "rgba(120, 40, 90, 1)", "the style sheet is to be applied"
+    assert visit.colour_of("h1") == "rgba(120, 40, 90, 1)", "expected the style sheet to be applied"
     visit.press("Register")
     visit.fill(name="ada", password="engine")
     visit.press("#send")
     visit.fill(name="ada", password="wrong")
     visit.press("#send")
-    assert "Nobody of that name has that password." in visit.text
+    assert "There is no user with that name and password." in visit.text
     visit.fill(name="ada", password="engine")
     visit.press("#send")
 
@@ -161,14 +161,14 @@ def test_a_flask_application_is_developed_in_a_browser(browser, flask, journal):
     visit.wait_for(".pin-prompt input[name=pin]").send_keys("123-456-789\n")
     wait_until(lambda: browser.execute_script("return EVALEX_TRUSTED"), "the PIN to be accepted")
     visit.wait_for(".console input").send_keys("wanted['answer'] * 1000\n")
-    wait_until(lambda: "42000" in visit.text, "what the console has evaluated")
+    wait_until(lambda: "42000" in visit.text, "the result of the console")
 
-    # The application is edited, broken and fixed.
+    # The developer edits, breaks and fixes the application.
     package = journal / "journal"
     visit.open()
     edit(server, package / "__init__.py", "What happened today", "What happened yesterday")
     visit.load_until("What happened yesterday")
-    assert "It rained <all> day." in visit.text, "still logged in, nothing lost"
+    assert "It rained <all> day." in visit.text, "expected the user to be still logged in"
     edit(server, package / "entries.py", "def overview():", "def overview()")
     visit.load_until("SyntaxError: expected ':'")
     edit(server, package / "entries.py", "def overview()", "def overview():")

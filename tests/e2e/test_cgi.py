@@ -1,4 +1,4 @@
-"""picowsgi.cgi: an application behind lighttpd's CGI, and in a CGI environment made by hand."""
+"""picowsgi.cgi: an application behind the CGI of lighttpd, and in an environment made by hand."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def hello(environ, start_response):
 
 
 def run(app, content=b"", **variables):
-    """Run it on an environment of these variables; returns what it writes."""
+    """Run it with these variables in the environment; return its output."""
     output = io.BytesIO()
     cgi.run(app, environ=variables, stdin=io.BytesIO(content), stdout=output)
     head, _, body = output.getvalue().partition(b"\r\n\r\n")
@@ -80,7 +80,7 @@ def run(app, content=b"", **variables):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """lighttpd with the application at /app.cgi; has a `port` and what it logs."""
+    """lighttpd with the application at /app.cgi; it has a `port` and a log."""
     assert LIGHTTPD, "expected lighttpd; install it with: apt-get install lighttpd"
     directory = tmp_path_factory.mktemp("cgi")
     script = directory / "app.cgi"
@@ -132,7 +132,7 @@ def ask(site, target, data=None, headers=None, method=None):
             return error.status, dict(error.headers), error.read()
 
 
-def test_a_request_reaches_the_application_as_pep_3333_says(site):
+def test_a_request_reaches_the_application_as_pep_3333_requires(site):
     status, headers, content = ask(site, "/a%20%C3%A9?q=%20", headers={"X-Some": "value"})
     assert status == 202
     assert headers["Content-Length"] == str(len(content))
@@ -147,28 +147,28 @@ def test_a_request_reaches_the_application_as_pep_3333_says(site):
         ("wsgi.run_once", True),
         ("wsgi.url_scheme", "http"),
     ]
-    wait_until(lambda: "for the log" in site.log.read_text(), "print to go to the log")
+    wait_until(lambda: "for the log" in site.log.read_text(), "printed text to be in the log")
 
 
-def test_contents_of_any_bytes_pass_in_both_directions(site):
+def test_content_of_any_bytes_passes_in_both_directions(site):
     assert ask(site, "/large")[2] == LARGE
     assert ask(site, "/digest", LARGE)[2].decode() == hashlib.sha256(LARGE).hexdigest()
     assert ask(site, "/digest", b"")[2].decode() == hashlib.sha256().hexdigest()
 
 
-def test_a_file_is_sent(site):
+def test_cgi_sends_a_file(site):
     status, _, content = ask(site, "/file")
     assert status == 200
     assert APP.encode() in content
 
 
-def test_head_and_statuses_without_content(site):
+def test_head_requests_and_some_statuses_get_no_content(site):
     status, headers, content = ask(site, "/large", method="HEAD")
     assert (status, headers["Content-Length"], content) == (202, str(len(LARGE)), b"")
     assert ask(site, "/none")[::2] == (204, b"")
 
 
-def test_an_error_is_500_and_a_traceback_in_the_servers_log(site):
+def test_an_error_is_a_500_and_a_traceback_in_the_log_of_the_web_server(site):
     status, _, content = ask(site, "/fail")
     assert status == 500
     assert b"on purpose" not in content
@@ -181,7 +181,7 @@ def test_an_error_after_the_head_cuts_the_content(site):
     wait_until(lambda: "ValueError: too late" in site.log.read_text(), "the traceback")
 
 
-def test_a_client_that_leaves_disturbs_nobody(site):
+def test_a_client_that_disconnects_causes_no_error(site):
     with RawClient(site.port) as client:
         client.send(b"GET /app.cgi/large HTTP/1.1\r\nHost: a\r\n\r\n")
         client.wait_for_bytes()
@@ -223,7 +223,7 @@ def test_without_a_length_there_is_no_content_to_read(length):
     assert run(app, b"not of this request", REQUEST_METHOD="POST", **variables)[1] == b""
 
 
-def test_no_more_than_the_content_is_read():
+def test_the_application_can_read_no_more_than_the_content():
     seen = []
 
     def app(environ, start_response):
@@ -245,7 +245,7 @@ def test_no_more_than_the_content_is_read():
         ({"REQUEST_SCHEME": "https"}, "https"),
     ],
 )
-def test_https_is_told_by_the_web_server(variables, scheme):
+def test_the_web_server_reports_https(variables, scheme):
     def app(environ, start_response):
         start_response("200 OK", [])
         return [environ["wsgi.url_scheme"].encode()]
@@ -264,7 +264,7 @@ def test_bytes_of_the_environment_become_characters():
     assert seen == ["/\xff\xc3\xa9"]
 
 
-def test_a_response_that_is_none_is_500(caplog):
+def test_an_invalid_response_is_a_500(caplog):
     def app(environ, start_response):
         start_response("200 OK", [("X-A", "a\r\nX-B: b")])
         return [b""]
@@ -288,7 +288,7 @@ def test_content_beyond_its_length_is_not_sent(length):
     assert content == b"abc"[:length]
 
 
-def test_a_head_without_content_does_not_tell_a_length():
+def test_a_head_without_content_has_no_length():
     def app(environ, start_response):
         start_response("200 OK", [])
         return []
@@ -297,9 +297,9 @@ def test_a_head_without_content_does_not_tell_a_length():
     assert run(app, REQUEST_METHOD="GET") == (["Status: 200 OK", "Content-Length: 0"], b"")
 
 
-# --- a web server that does not open the streams, or goes away -----------------------------------
+# --- a web server that does not open the streams, or disconnects ---------------------------------
 
-TOLD = """
+SCRIPT = """
 import sys
 import picowsgi.cgi
 
@@ -330,8 +330,8 @@ sys.exit(7)
 
 @pytest.fixture
 def shell(tmp_path):
-    """`shell(redirections, **variables)` runs the script and returns what it leaves."""
-    (tmp_path / "script.py").write_text(TOLD)
+    """`shell(redirections, **variables)` runs the script and returns what it has written."""
+    (tmp_path / "script.py").write_text(SCRIPT)
 
     def run_(redirections, **variables):
         return subprocess.run(
@@ -349,7 +349,7 @@ def shell(tmp_path):
 
 @pytest.mark.parametrize("path", ["/whole", "/parts"])
 @pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-"])
-def test_without_standard_output_the_application_runs_and_nothing_is_told(shell, path, closed):
+def test_without_standard_output_the_application_runs_and_prints_nothing(shell, path, closed):
     done = shell(closed, PATH_INFO=path)
     assert done.returncode == 7
     assert done.stdout == b""
@@ -363,7 +363,7 @@ def test_without_standard_input_a_request_without_content_is_answered(shell):
     assert b"Traceback" not in done.stderr
 
 
-def test_without_standard_input_there_is_no_content_to_be_read(shell):
+def test_without_standard_input_the_application_reads_no_content(shell):
     done = shell("<&-", PATH_INFO="/whole", REQUEST_METHOD="POST", CONTENT_LENGTH="5")
     assert done.returncode == 7
     assert done.stdout.startswith(b"Status: 500 ")
@@ -372,7 +372,7 @@ def test_without_standard_input_there_is_no_content_to_be_read(shell):
 
 @pytest.mark.parametrize("path", ["/whole", "/parts"])
 def test_a_web_server_that_does_not_read_leaves_no_traceback(tmp_path, path):
-    (tmp_path / "script.py").write_text(TOLD)
+    (tmp_path / "script.py").write_text(SCRIPT)
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -394,7 +394,7 @@ def test_a_web_server_that_does_not_read_leaves_no_traceback(tmp_path, path):
 
 
 @pytest.mark.parametrize("path", ["/whole", "/parts"])
-def test_an_output_that_is_full_is_told_in_one_line(shell, path):
+def test_a_full_output_is_one_line_in_the_log(shell, path):
     done = shell(">/dev/full", PATH_INFO=path)
     assert done.returncode == 7
     assert b"Traceback" not in done.stderr
@@ -402,7 +402,7 @@ def test_an_output_that_is_full_is_told_in_one_line(shell, path):
     assert b"No space left on device" in done.stderr
 
 
-def test_a_stream_that_was_closed_gets_nothing():
+def test_a_closed_stream_gets_nothing():
     output = io.BytesIO()
     output.close()
     cgi.run(hello, environ={}, stdin=io.BytesIO(), stdout=output)

@@ -1,4 +1,4 @@
-"""Real clients (curl, urllib3, httpx, http.client) and the whole range of ordinary requests."""
+"""Real clients (curl, urllib3, httpx, http.client) send all kinds of ordinary requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import urllib3
 
 MEBIBYTE = 1 << 20
 TIMEOUT = 30
-# What is preloaded into Python, a sanitizer perhaps, is no business of curl's.
+# curl runs without the library that is preloaded into Python, such as a sanitizer.
 CURL_ENVIRON = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 
@@ -36,7 +36,7 @@ def base(server):
 
 @pytest.fixture
 def upload(tmp_path):
-    """A file to send: 3 MiB and a little, which no buffer divides."""
+    """A file to send: slightly more than 3 MiB, so that no buffer divides it."""
     path = tmp_path / "upload.bin"
     path.write_bytes(b"".join(number.to_bytes(4, "big") for number in range(800_003)))
     return path
@@ -50,7 +50,7 @@ def sha256(data):
 
 
 def curl(*arguments, stdin=None):
-    """Run curl and return its standard output; any failure of curl fails the test."""
+    """Run curl and return its standard output. If curl fails, the test fails."""
     program = shutil.which("curl")
     assert program, "these tests need curl"
     done = subprocess.run(
@@ -69,7 +69,7 @@ def test_curl_gets_a_page_with_its_head(base):
     assert content == b"hello\n"
 
 
-def test_curl_asks_for_the_head_alone(base):
+def test_curl_gets_the_head_alone(base):
     head = curl("-I", f"{base}/hello")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert head.endswith(b"\r\n\r\n")
@@ -113,12 +113,12 @@ def test_curl_follows_a_redirect_of_a_form_with_get(base, status):
 
 
 @pytest.mark.parametrize("status", ["307", "308"])
-def test_curl_repeats_the_content_where_the_redirect_says_so(base, status):
+def test_curl_sends_the_content_again_when_the_redirect_asks_for_it(base, status):
     seen = json.loads(curl("-L", "-d", "a=b", f"{base}/redirect?{status}"))
     assert (seen["method"], seen["query"], seen["size"]) == ("POST", "redirected", 3)
 
 
-def test_curl_sees_204_and_304_end_at_once(base):
+def test_curl_sees_that_204_and_304_end_at_once(base):
     assert curl("-w", "%{http_code}", f"{base}/no-content") == b"204"
     match = ["-H", 'If-None-Match: "hello"']
     assert curl("-w", "%{http_code}", *match, f"{base}/not-modified") == b"304"
@@ -131,7 +131,7 @@ def test_curl_receives_5_mib_at_once_and_streamed(base, large):
 
 def test_curl_uploads_a_file_after_100_continue(base, upload):
     program = shutil.which("curl")
-    # Without a 100 curl would wait longer than it is allowed to run.
+    # Without a 100 curl would wait longer than it may run.
     wait = ["--expect100-timeout", str(2 * TIMEOUT), "--max-time", str(TIMEOUT)]
     arguments = ["-v", "--noproxy", "*", *wait, "-H", "Expect: 100-continue"]
     done = subprocess.run(
@@ -155,12 +155,12 @@ def test_curl_posts_a_large_file_and_uses_the_connection_again(base, upload):
     assert first["port"] == second["port"]
 
 
-def test_curl_uploads_in_chunks_what_it_reads_from_a_pipe(base, upload):
+def test_curl_uploads_chunks_that_it_reads_from_a_pipe(base, upload):
     content = upload.read_bytes()
     seen = json.loads(curl("-T", "-", f"{base}/echo", stdin=content))
     assert seen["sha256"] == sha256(content)
-    assert seen["length"] == str(len(content)), "chunked content has a known length"
-    assert seen["coding"] == "", "the coding has been removed with its field"
+    assert seen["length"] == str(len(content)), "expected a length for chunked content"
+    assert seen["coding"] == "", "expected the field to be removed with the coding"
 
 
 def test_curl_sends_a_multipart_form(base, upload):
@@ -169,7 +169,7 @@ def test_curl_sends_a_multipart_form(base, upload):
     assert seen["size"] > upload.stat().st_size
 
 
-def test_curl_reads_slowly_and_still_gets_everything(base, large):
+def test_curl_reads_slowly_and_gets_every_byte(base, large):
     assert curl("--limit-rate", "20M", f"{base}/streamed") == large
 
 
@@ -188,7 +188,7 @@ def test_http_client_sends_a_thousand_requests_over_one_connection(server):
     connection.close()
 
 
-def test_http_client_meets_every_kind_of_answer_on_one_connection(server, large):
+def test_http_client_gets_every_kind_of_response_on_one_connection(server, large):
     connection = HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
     expected = [
         ("GET", "/hello", 200, b"hello\n"),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import children
 from support import RawClient, open_descriptors, wait_until
+from support.processes import children
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 UPLOAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n" + bytes(400_000)
@@ -42,7 +42,7 @@ def limits_of(pid):
     return tuple(map(int, line.split()[3:5]))
 
 
-def test_the_soft_limit_is_raised_to_what_the_connections_need(limited):
+def test_the_server_raises_the_soft_limit_to_what_the_connections_need(limited):
     command = limited(60, 1000, "--max-connections=100")
     assert limits_of(command.process.pid) == (164, 1000)
     assert "max-connections" not in command.log
@@ -50,7 +50,7 @@ def test_the_soft_limit_is_raised_to_what_the_connections_need(limited):
 
 
 def assert_so_many_are_served(port, most):
-    """`most` connections are served at a time, one more waits while all of them have a request."""
+    """The server serves `most` connections. While all have a request, one more connection waits."""
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(port)) for _ in range(most)]
         for client in clients:
@@ -68,11 +68,11 @@ def assert_so_many_are_served(port, most):
         assert late.read_some(1) == 0, f"expected connection {most + 1} to wait"
         clients[0].send(UPLOAD[-1:])
         assert clients[0].read_response().content == b"400000"
-        clients[0].read_nothing_more()  # for it is the only one that is idle
+        clients[0].read_nothing_more()  # because it is the only idle one
         assert late.read_response().content == b"0"
 
 
-def test_when_all_places_are_taken_the_longest_idle_connection_goes_for_a_new_one(serve):
+def test_at_the_limit_the_longest_idle_connection_is_closed_for_a_new_one(serve):
     def app(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [environ["REMOTE_PORT"].encode()]
@@ -92,7 +92,7 @@ def test_when_all_places_are_taken_the_longest_idle_connection_goes_for_a_new_on
             assert client.read_response().content == str(client.local_port).encode()
 
 
-def test_a_client_that_asks_again_and_again_keeps_its_connection(serve):
+def test_a_client_that_keeps_sending_requests_keeps_its_connection(serve):
     def app(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"content"]
@@ -109,7 +109,7 @@ def test_a_client_that_asks_again_and_again_keeps_its_connection(serve):
 
 
 @pytest.mark.parametrize("options", [[], ["--workers=1", "--preload"]], ids=["inline", "worker"])
-def test_where_the_hard_limit_is_low_fewer_connections_are_served_at_a_time(limited, options):
+def test_a_low_hard_limit_lowers_the_number_of_connections(limited, options):
     command = limited(60, 90, *options)
     assert limits_of(command.process.pid) == (90, 90)
     text = "max-connections is lowered from 8192 to 45: a process may have 90 descriptors here"
@@ -120,7 +120,7 @@ def test_where_the_hard_limit_is_low_fewer_connections_are_served_at_a_time(limi
     assert command.stop() == 0
 
 
-def test_a_server_in_a_program_leaves_its_limits_alone(serve):
+def test_a_server_in_a_program_does_not_change_the_limits_of_the_process(serve):
     before = limits_of("self")
     server = serve(lambda environ, start_response: [], max_connections=500_000)
     assert server.settings.max_connections == 500_000

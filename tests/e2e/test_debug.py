@@ -1,4 +1,4 @@
-"""What a client sees of an error: nothing, or with --debug its traceback."""
+"""Clients see no details of an error, or with --debug its traceback."""
 
 import logging
 import re
@@ -55,7 +55,7 @@ def test_with_debug_the_page_shows_the_traceback_and_the_request(serve):
 
 @pytest.mark.usefixtures("without_werkzeug")
 @pytest.mark.parametrize("accept", ["*/*", "application/json"])
-def test_who_does_not_ask_for_html_gets_text(serve, accept):
+def test_a_client_that_does_not_ask_for_html_gets_text(serve, accept):
     response = ask(serve(application, debug=True), accept=accept)
     assert response.value("Content-Type") == "text/plain; charset=utf-8"
     text = response.content.decode()
@@ -65,17 +65,17 @@ def test_who_does_not_ask_for_html_gets_text(serve, accept):
     assert text.endswith("RuntimeError: the text of the error <b>\\x1b[31m\n")
 
 
-def test_what_the_application_hands_over_wrongly_is_shown_too(serve):
+def test_the_page_also_shows_an_invalid_response_of_the_application(serve):
     assert "bytes" in ask(serve(application, debug=True), "/late", "text/plain").content.decode()
 
 
-def test_without_debug_nothing_is_told(serve):
+def test_without_debug_the_response_shows_no_details(serve):
     for accept in ("text/html", "*/*"):
         response = ask(serve(application), accept=accept)
         assert response.content == b"Internal Server Error\n"
 
 
-def test_with_werkzeug_its_debugger_evaluates_for_who_knows_the_pin(serve, caplog):
+def test_the_debugger_of_werkzeug_evaluates_code_for_a_client_that_knows_the_pin(serve, caplog):
     caplog.set_level(logging.INFO, "picowsgi")
     server = serve(application, debug=True)
     (pin,) = re.findall(r"the debugger's PIN is ([\d-]+)", caplog.text)
@@ -100,7 +100,7 @@ def test_with_werkzeug_its_debugger_evaluates_for_who_knows_the_pin(serve, caplo
     assert b"42" in evaluated.content
 
 
-def test_flask_hands_its_errors_to_the_debugger(picowsgi, tmp_path):
+def test_flask_passes_its_errors_to_the_debugger(picowsgi, tmp_path):
     (tmp_path / "broken.py").write_text(
         "from flask import Flask\n"
         "app = Flask(__name__)\n"

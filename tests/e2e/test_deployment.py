@@ -1,4 +1,4 @@
-"""The container file and the systemd units under examples/: what they start serves."""
+"""The container file and the systemd units in examples/ start a server that serves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from processes import PATIENCE
+from support.processes import PROCESS_TIMEOUT
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CONTAINER = EXAMPLES / "container" / "Containerfile"
@@ -24,17 +24,17 @@ ANALYZE = shutil.which("systemd-analyze")
 
 
 def instructions(name):
-    """Return what follows this instruction in the last stage, each time that it is there."""
+    """Return the arguments of this instruction in the last stage, for each occurrence."""
     lines = CONTAINER.read_text().replace("\\\n", " ").rpartition("\nFROM ")[2].splitlines()
     return [line.split(None, 1)[1] for line in lines if line.startswith(f"{name} ")]
 
 
 def form(text):
-    """The words of an instruction in the form that needs no shell."""
+    """The words of an instruction in the form without a shell."""
     return json.loads(text[text.index("[") :])
 
 
-def test_what_the_container_starts_is_healthy_until_it_ends(command, tmp_path):
+def test_a_container_is_healthy_until_it_stops(command, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     environ = dict(word.split("=", 1) for word in instructions("ENV")[0].split())
@@ -53,22 +53,22 @@ def test_what_the_container_starts_is_healthy_until_it_ends(command, tmp_path):
     python, *check = form(instructions("HEALTHCHECK")[0])
     assert python == "python"
     probe = {"args": [sys.executable, *check], "env": {**os.environ, **environ}}
-    healthy = subprocess.run(**probe, capture_output=True, text=True, timeout=PATIENCE)
-    assert healthy.returncode == 0, f"expected it to be healthy, got:\n{healthy.stderr}"
+    healthy = subprocess.run(**probe, capture_output=True, text=True, timeout=PROCESS_TIMEOUT)
+    assert healthy.returncode == 0, f"expected a healthy server, got:\n{healthy.stderr}"
     assert running.stop() == 0
-    ended = subprocess.run(**probe, capture_output=True, text=True, timeout=PATIENCE)
-    assert "refused" in ended.stderr, "expected nothing to listen after the end"
+    ended = subprocess.run(**probe, capture_output=True, text=True, timeout=PROCESS_TIMEOUT)
+    assert "refused" in ended.stderr, "expected no listener after the end"
 
 
-def test_the_container_is_not_root():
+def test_the_process_in_the_container_is_not_root():
     (user,) = instructions("USER")
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), f"expected numbers but 0, got {user}"
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), f"expected numbers other than 0, got {user}"
 
 
 @pytest.mark.skipif(not ANALYZE, reason="needs systemd-analyze: apt-get install systemd")
-def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
+def test_systemd_finds_no_fault_in_the_units(tmp_path):
     for unit in SERVICE.parent.iterdir():
-        # That the program is there is looked at too.
+        # systemd-analyze also checks that the program exists.
         text = unit.read_text().replace("/srv/site/.venv/bin/picowsgi", sys.executable)
         (tmp_path / unit.name).write_text(text)
     units = sorted(map(str, tmp_path.iterdir()))
@@ -77,26 +77,26 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
         [ANALYZE, "verify", "--man=no", *units],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=PROCESS_TIMEOUT,
     )
     ours = [line for line in verified.stderr.splitlines() if "site." in line]
     assert verified.returncode == 0, f"expected no complaint, got:\n{verified.stderr}"
     assert not ours, f"expected no complaint, got:\n{verified.stderr}"
 
 
-def test_the_service_has_options_that_picowsgi_knows():
+def test_picowsgi_knows_the_options_in_the_unit():
     (line,) = re.findall(r"^ExecStart=\S+/picowsgi (.*)$", SERVICE.read_text(), re.MULTILINE)
     checked = subprocess.run(
         [sys.executable, "-m", "picowsgi", "--check", *shlex.split(line)],
         cwd=EXAMPLES,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=PROCESS_TIMEOUT,
     )
-    assert checked.returncode == 0, f"expected options that are right, got:\n{checked.stderr}"
+    assert checked.returncode == 0, f"expected valid options, got:\n{checked.stderr}"
 
 
-def test_it_starts_beside_a_kubernetes_service_of_its_name_and_says_so_once(picowsgi):
+def test_the_server_starts_beside_a_kubernetes_service_of_its_name_and_warns_once(picowsgi):
     environ = {
         "PICOWSGI_SERVICE_HOST": "10.0.0.1",
         "PICOWSGI_PORT": "tcp://10.0.0.1:8000",
@@ -106,4 +106,4 @@ def test_it_starts_beside_a_kubernetes_service_of_its_name_and_says_so_once(pico
     assert command.stop() == 0
     lines = [line for line in command.log.splitlines() if "PICOWSGI_" in line]
     assert len(lines) == 1
-    assert "PICOWSGI_SERVICE_HOST and the like are ignored" in lines[0]
+    assert "PICOWSGI_SERVICE_HOST and similar variables are ignored" in lines[0]

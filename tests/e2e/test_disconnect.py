@@ -1,4 +1,4 @@
-"""A client that goes away, or half of it: what reports it, and which bytes are freed."""
+"""A client disconnects or half-closes: what the application sees, and when bytes are freed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support import (
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 MEBIBYTE = 1 << 20
 LARGE = hashlib.sha512(b"large").digest() * (20 * MEBIBYTE // 64)
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 PUT = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
@@ -34,7 +34,7 @@ ENDINGS = pytest.mark.parametrize("ending", ["close", "reset"])
 
 
 class Endless:
-    """Items without an end, and what became of them."""
+    """Items without an end; it records how the iteration ended."""
 
     def __init__(self, item=b"x" * 10_000):
         self._item = item
@@ -52,12 +52,14 @@ class Endless:
         self.closes += 1
 
 
-# --- the application is told --------------------------------------------------------------------
+# --- disconnects in the application -------------------------------------------------------------
 
 
 @ENDINGS
 @pytest.mark.parametrize("item", [b"x", b"x" * 10_000, LARGE], ids=lambda item: str(len(item)))
-def test_an_iterable_is_closed_once_when_its_client_leaves(serve, caplog, item, ending):
+def test_the_server_closes_an_iterable_once_when_its_client_disconnects(
+    serve, caplog, item, ending
+):
     results = []
 
     def answer(environ, start_response):
@@ -75,11 +77,11 @@ def test_an_iterable_is_closed_once_when_its_client_leaves(serve, caplog, item, 
     ping(server)
     assert (results[0].closes, results[0].asked) == (1, asked)
     errors = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert not errors, "a client that leaves is no error of the application"
+    assert not errors, "expected no error of the application after a disconnect"
 
 
 @ENDINGS
-def test_a_generator_runs_its_finally_when_its_client_leaves(serve, ending):
+def test_a_generator_runs_its_finally_when_its_client_disconnects(serve, ending):
     ended = threading.Event()
 
     def answer(environ, start_response):
@@ -95,12 +97,14 @@ def test_a_generator_runs_its_finally_when_its_client_leaves(serve, ending):
         client.send(GET)
         assert not client.is_over()
         getattr(client, ending)()
-    assert ended.wait(PATIENCE), "expected the finally of the generator to run"
+    assert ended.wait(TIMEOUT), "expected the finally of the generator to run"
     ping(server)
 
 
 @ENDINGS
-def test_write_raises_when_the_client_has_left_and_an_application_may_go_on(serve, ending):
+def test_write_raises_when_the_client_has_disconnected_and_the_application_may_continue(
+    serve, ending
+):
     raised, done = [], threading.Event()
 
     def answer(environ, start_response):
@@ -118,7 +122,7 @@ def test_write_raises_when_the_client_has_left_and_an_application_may_go_on(serv
         client.send(GET)
         assert not client.is_over()
         getattr(client, ending)()
-    assert done.wait(PATIENCE), "expected write() to raise"
+    assert done.wait(TIMEOUT), "expected write() to raise"
     assert len(set(raised)) == 1, f"expected the same error each time, got {raised}"
     ping(server)
 
@@ -126,13 +130,13 @@ def test_write_raises_when_the_client_has_left_and_an_application_may_go_on(serv
 @ENDINGS
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("when", ["in the call", "in the generator", "in close"])
-def test_the_application_can_ask_whether_the_client_is_there(serve, when, name, ending):
+def test_the_application_can_ask_whether_the_client_is_connected(serve, when, name, ending):
     before, after, asked = [], threading.Event(), threading.Event()
 
     def ask(disconnected):
         before.append(disconnected())
         asked.set()
-        wait_until(disconnected, "the application to see that its client has left")
+        wait_until(disconnected, "the application to see that its client has disconnected")
         after.set()
 
     class Result(list):
@@ -160,14 +164,14 @@ def test_the_application_can_ask_whether_the_client_is_there(serve, when, name, 
     server = serve(site(answer))
     with connect(server) as client:
         client.send(GET)
-        assert asked.wait(PATIENCE)
+        assert asked.wait(TIMEOUT)
         getattr(client, ending)()
-        assert after.wait(PATIENCE), "expected the application to be told"
+        assert after.wait(TIMEOUT), "expected the application to learn about it"
     assert before == [False]
     ping(server)
 
 
-def test_a_client_that_stays_is_there_however_often_it_is_asked(serve):
+def test_a_connected_client_is_reported_as_connected_however_often_the_application_asks(serve):
     def answer(environ, start_response):
         start_response("200 OK", [TEXT])
         yield repr({environ[name]() for name in NAMES for _ in range(100)}).encode()
@@ -179,19 +183,21 @@ def test_a_client_that_stays_is_there_however_often_it_is_asked(serve):
 
 @ENDINGS
 @pytest.mark.parametrize("name", NAMES)
-def test_a_thread_of_the_application_has_no_client_that_could_have_gone(serve, name, ending):
+def test_a_thread_of_the_application_has_no_client_that_could_have_disconnected(
+    serve, name, ending
+):
     answers, left = [], threading.Event()
     threads = []
 
     def answer(environ, start_response):
         def ask():
             answers.append(environ[name]())
-            assert left.wait(PATIENCE)
-            answers.append(environ[name]())  # the request is over, the client has gone
+            assert left.wait(TIMEOUT)
+            answers.append(environ[name]())  # the request is over, the client has disconnected
 
         threads.append(threading.Thread(target=ask))
         threads[-1].start()
-        wait_until(lambda: answers, "an answer while the request runs")
+        wait_until(lambda: answers, "a response while the request runs")
         start_response("200 OK", [TEXT])
         return [b"content"]
 
@@ -202,11 +208,11 @@ def test_a_thread_of_the_application_has_no_client_that_could_have_gone(serve, n
         getattr(client, ending)()
     ping(server)
     left.set()
-    threads[0].join(PATIENCE)
+    threads[0].join(TIMEOUT)
     assert answers == [False, False]
 
 
-# --- half of the client has gone ----------------------------------------------------------------
+# --- half-closed clients ------------------------------------------------------------------------
 
 
 def small(environ, start_response):
@@ -243,7 +249,7 @@ def echoing(environ, start_response):
     ids=["small", "large", "generated", "length", "chunked"],
 )
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_client_that_has_half_closed_gets_all_of_its_answers(
+def test_a_client_that_half_closes_gets_all_of_its_responses(
     serve, answer, request_bytes, content, client_kind, count
 ):
     with client_kind(serve(site(answer))) as client:
@@ -256,21 +262,21 @@ def test_a_client_that_has_half_closed_gets_all_of_its_answers(
         client.read_nothing_more()
 
 
-def test_a_client_that_half_closes_while_the_application_runs_gets_its_answer(serve):
+def test_a_client_that_half_closes_while_the_application_runs_gets_its_response(serve):
     running, half_closed = threading.Event(), threading.Event()
 
     def answer(environ, start_response):
         running.set()
-        wait_until(environ[NAMES[0]], "the half-close to be seen")
+        wait_until(environ[NAMES[0]], "the half-close to be noticed")
         half_closed.set()
         start_response("200 OK", [TEXT])
         return [b"content"]
 
     with connect(serve(site(answer))) as client:
         client.send(GET)
-        assert running.wait(PATIENCE)
+        assert running.wait(TIMEOUT)
         client.half_close()
-        assert half_closed.wait(PATIENCE)
+        assert half_closed.wait(TIMEOUT)
         assert client.read_response().content == b"content"
         client.read_nothing_more()
 
@@ -279,7 +285,7 @@ def test_a_client_that_half_closes_while_the_application_runs_gets_its_answer(se
 
 
 @ENDINGS
-def test_a_client_that_leaves_its_finished_response_costs_nothing_further(serve, ending):
+def test_a_client_that_disconnects_after_a_finished_response_costs_nothing_more(serve, ending):
     server = serve(site(large))
     ping(server)
     before, descriptors = references(LARGE), open_descriptors()
@@ -290,7 +296,7 @@ def test_a_client_that_leaves_its_finished_response_costs_nothing_further(serve,
     assert references(LARGE) >= before + len(clients)
     for client in clients:
         getattr(client, ending)()
-    # Nobody asks the server for anything meanwhile.
+    # No client sends the server anything during this time.
     wait_until(lambda: open_descriptors() <= descriptors, "all connections to be closed")
     wait_until(lambda: references(LARGE) <= before + 1, "the bytes to be released")
     ping(server)
@@ -298,34 +304,34 @@ def test_a_client_that_leaves_its_finished_response_costs_nothing_further(serve,
 
 
 @ENDINGS
-def test_requests_of_a_client_that_has_left_are_not_served_for_long(serve, ending):
+def test_the_server_soon_stops_serving_requests_of_a_client_that_has_disconnected(serve, ending):
     calls, left, first = [], threading.Event(), threading.Event()
 
     def answer(environ, start_response):
         calls.append(environ["PATH_INFO"])
         first.set()
-        assert left.wait(PATIENCE)
-        wait_until(environ[NAMES[0]], "the end of the client to be seen")
+        assert left.wait(TIMEOUT)
+        wait_until(environ[NAMES[0]], "the disconnect to be noticed")
         start_response("200 OK", [TEXT])
         return [LARGE]
 
     server = serve(site(answer), threads=1)
     with connect(server) as client:
         client.send(GET * 100)
-        assert first.wait(PATIENCE)
+        assert first.wait(TIMEOUT)
         getattr(client, ending)()
     left.set()
     ping(server)
-    assert len(calls) <= 3, f"expected no more answers for nobody, got {len(calls)}"
+    assert len(calls) <= 3, f"expected no more responses without a client, got {len(calls)}"
 
 
 @ENDINGS
-def test_a_client_that_leaves_before_its_answer_leaves_no_descriptor(serve, ending):
+def test_a_client_that_disconnects_before_its_response_leaves_no_descriptor_open(serve, ending):
     running, left = threading.Semaphore(0), threading.Event()
 
     def answer(environ, start_response):
         running.release()
-        assert left.wait(PATIENCE)
+        assert left.wait(TIMEOUT)
         start_response("200 OK", [TEXT])
         return [b"content"]
 
@@ -335,7 +341,7 @@ def test_a_client_that_leaves_before_its_answer_leaves_no_descriptor(serve, endi
     clients = [connect(server) for _ in range(20)]
     for client in clients:
         client.send(GET)
-    assert running.acquire(timeout=PATIENCE)
+    assert running.acquire(timeout=TIMEOUT)
     for client in clients:
         getattr(client, ending)()
     left.set()

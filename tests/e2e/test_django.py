@@ -1,7 +1,7 @@
-"""A Django site answers over picowsgi as it answers its own test client.
+"""A Django site gives the same responses over picowsgi as to its own test client.
 
 Django keeps its settings in globals of the process, so neither side runs in the process of the
-tests: the site runs under the command, the test client in a process that takes requests as lines.
+tests: the site runs under the command, the test client in a process that reads requests as lines.
 Each has a database of its own, and both begin as equal copies.
 """
 
@@ -24,13 +24,13 @@ import pytest
 APPS = Path(__file__).resolve().parent / "apps"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
-# What belongs to the connection, or is the server's own.
+# Fields of the connection, or of the server itself.
 IGNORED = {"date", "server", "connection", "keep-alive", "transfer-encoding"}
 
-# Pages that are not to be cached say so with the moment in this field.
+# Pages that must not be cached have the time in this field.
 MOMENTS = {"expires"}
 
-# Random by intention, wherever they stand; everything around them has to be equal.
+# These values are random. Everything around them has to be equal.
 TOKENS = re.compile(r"((?:csrftoken|sessionid)=)\w+|(csrfmiddlewaretoken\" value=\")\w+")
 
 
@@ -79,7 +79,7 @@ class ThroughTestClient:
 
 
 class Browser:
-    """Keeps cookies and the last CSRF token as a browser does, whichever way its requests go."""
+    """Keeps cookies and the last CSRF token like a browser, for either way of its requests."""
 
     def __init__(self, way):
         self._way = way
@@ -108,7 +108,7 @@ class Browser:
 
 
 class Both:
-    """Two browsers that do the same, one through the server and one through the test client."""
+    """Two equal browsers, one for the server and one for the test client."""
 
     def __init__(self, server, client):
         self.server, self.client = Browser(server), Browser(client)
@@ -120,15 +120,15 @@ class Both:
         return self._same(self.server.submit(target, **form), self.client.submit(target, **form))
 
     def _same(self, through_server, through_client):
-        """Compare the two answers; return the server's status and content."""
+        """Compare the two responses; return the server's status and content."""
         assert normalised(through_server) == normalised(through_client)
         return int(through_server[0][:3]), through_server[2].decode("utf-8", "replace")
 
 
 def normalised(answer):
-    """What two correct answers have in common."""
+    """The parts that two correct responses share."""
     status, fields, content = answer
-    # RFC 9110, section 8.6: no Content-Length with 204, though Django says "0" there.
+    # RFC 9110, section 8.6: no Content-Length with 204, although Django sends "0" there.
     ignored = IGNORED | {"content-length"} if status.startswith("204") else IGNORED
     kept = [
         (name.lower(), "" if name.lower() in MOMENTS else without_randomness(value))
@@ -149,7 +149,7 @@ def without_randomness(value):
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
-    """A filled database, to be copied."""
+    """A filled database. Tests copy it."""
     path = tmp_path_factory.mktemp("django") / "filled.sqlite3"
     subprocess.run(
         [sys.executable, "-m", "django_site.client", "fill"],
@@ -161,13 +161,13 @@ def database(tmp_path_factory):
 
 
 def environ_with(database):
-    # A zone of its own, so that the two processes agree on it whatever the machine's is.
+    # A time zone for both processes, which does not depend on the machine.
     return {**os.environ, "LIBRARY_DATABASE": str(database), "TZ": "UTC"}
 
 
 @pytest.fixture
 def site(database, tmp_path, picowsgi):
-    """The site under picowsgi; the fixture `both` asks it and the test client."""
+    """The site under picowsgi; the fixture `both` sends requests to it and to the test client."""
     served = shutil.copy(database, tmp_path / "served.sqlite3")
     return picowsgi("django_site.wsgi", directory=APPS, environ=environ_with(served))
 
@@ -229,7 +229,7 @@ REQUESTS = [
 
 def test_django_answers_as_through_its_test_client(both):
     for number, step in enumerate(REQUESTS):
-        # Browsers keep cookies: /visits is asked twice and has to count.
+        # Browsers keep cookies: /visits gets two requests and has to count.
         status, content = both.request(*step)
         expected = {"/visits": f"visit {number - 15}"}.get(step[1])
         assert expected is None or content == expected, (status, content)
@@ -245,7 +245,7 @@ def test_an_unchanged_page_is_not_modified_for_its_etag(both):
 def test_a_book_is_added_by_the_form_and_stored_by_the_orm(both):
     new = {"title": "Fiasco", "year": "1986", "writer": "Stanisław Lem"}
     status, _ = both.submit("/", **new)
-    assert status == 403, "a POST without the CSRF cookie must be refused"
+    assert status == 403, "expected a refusal of a POST without the CSRF cookie"
 
     both.request("GET", "/")
     status, page = both.submit("/", **{**new, "year": "-3"})
@@ -291,4 +291,4 @@ def test_the_librarian_logs_in_to_the_admin_works_there_and_logs_out(both):
     status, _ = both.submit("/admin/logout/")
     assert status == 200
     status, _ = both.request("GET", "/members")
-    assert status == 302, "after the logout the members' page wants a login again"
+    assert status == 302, "expected the members' page to ask for a login after the logout"

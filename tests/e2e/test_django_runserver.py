@@ -1,4 +1,4 @@
-"""`manage.py runserver` on picowsgi: all that it does with Django's own server, and more speed."""
+"""`manage.py runserver` on picowsgi works as with the server of Django, and faster."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from itertools import pairwise
 import django
 import pytest
 
-from development import edit, get
-from processes import Load, eventually
 from support import TIMEOUT, RawClient, wait_until
+from support.development import edit, get
+from support.processes import Load, eventually
 
 TITLE = "What people were asked"
 
 
-# --- what it says and logs ------------------------------------------------------------------------
+# --- output and log -------------------------------------------------------------------------------
 
 
-def test_the_command_serves_the_projects_wsgi_application_in_a_thread_of_picowsgi(runserver):
+def test_the_command_serves_the_wsgi_application_of_the_project_in_a_thread_of_picowsgi(runserver):
     server = runserver()
     answer, content = get(server, "/threads/")
     assert answer.getheader("Server") == "picowsgi"
-    assert answer.getheader("X-From") == "surveys.wsgi", "WSGI_APPLICATION is to be honoured"
+    assert answer.getheader("X-From") == "surveys.wsgi", "expected WSGI_APPLICATION to be used"
     assert json.loads(content) == {"multithread": True, "server": "picowsgi", "main": False}
     assert "Performing system checks..." in server.log
     assert "System check identified no issues" in server.log
@@ -41,7 +41,7 @@ def test_the_command_serves_the_projects_wsgi_application_in_a_thread_of_picowsg
 
 
 @pytest.mark.parametrize("options", [(), ("--noreload",)], ids=["reloader", "noreload"])
-def test_ctrl_c_ends_it_cleanly_and_frees_the_port_at_once(runserver, options):
+def test_ctrl_c_ends_the_server_cleanly_and_frees_the_port_at_once(runserver, options):
     server = runserver(*options)
     with RawClient(server.port) as kept:
         kept.send(b"GET /threads/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -60,7 +60,7 @@ def test_sigterm_ends_the_reloader_and_the_server_and_frees_the_port(runserver):
 
 
 class Terminal:
-    """A command in a terminal, and what it wrote there."""
+    """A command in a terminal, and its output there."""
 
     def __init__(self, arguments, directory, environ):
         ours, theirs = pty.openpty()
@@ -84,7 +84,7 @@ class Terminal:
         while True:
             try:
                 data = os.read(self._screen, 65536)
-            except OSError:  # nobody writes any more
+            except OSError:  # all writers have closed it
                 return
             with self._changed:
                 self._text += data.decode().replace("\r\n", "\n")
@@ -124,7 +124,7 @@ VISITS = [
 
 
 def watch(surveys, server):
-    """What a terminal shows of these visits, without what differs each time."""
+    """The output in a terminal for these visits, without the parts that differ each time."""
     environ = {"SURVEYS_SERVER": server, "PYTHONDONTWRITEBYTECODE": "1"}
     terminal = Terminal(["manage.py", "runserver", "0"], surveys, environ)
     try:
@@ -145,14 +145,14 @@ def watch(surveys, server):
     return re.sub(r"\w+ \d\d, \d{4} - \d\d:\d\d:\d\d", "TIME", text)
 
 
-def test_a_terminal_shows_the_same_as_with_djangos_own_server(surveys):
+def test_a_terminal_shows_the_same_as_with_the_server_of_django(surveys):
     expected = watch(surveys, "none")
     shown = watch(surveys, "first")
     assert shown.split("\n") == expected.split("\n")
     assert "\x1b[" in shown, "status colours"
 
 
-def test_the_log_tells_of_requests_that_are_refused_before_they_reach_django(runserver):
+def test_the_log_has_requests_that_are_refused_before_they_reach_django(runserver):
     server = runserver("--noreload")
     with RawClient(server.port) as client:
         client.send(b"GET /x HTTP/1.1\r\nNo colon\r\n\r\n")
@@ -184,7 +184,7 @@ def test_the_log_tells_of_requests_that_are_refused_before_they_reach_django(run
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_it_listens_where_it_is_told_to(runserver, options, shown, reached):
+def test_the_server_listens_at_the_given_address(runserver, options, shown, reached):
     server = runserver("--noreload", "--skip-checks", *options)
     assert server.url.startswith(shown)
     with socket.create_connection((reached, server.port), TIMEOUT) as client:
@@ -194,13 +194,13 @@ def test_it_listens_where_it_is_told_to(runserver, options, shown, reached):
     assert "Performing system checks" not in server.log, "--skip-checks"
 
 
-def meet(server, patience):
+def meet(server, timeout):
     with ThreadPoolExecutor(2) as pool:
-        answers = pool.map(lambda _: get(server, f"/meet/?patience={patience}")[1], range(2))
+        answers = pool.map(lambda _: get(server, f"/meet/?timeout={timeout}")[1], range(2))
         return [json.loads(answer)["met"] for answer in answers]
 
 
-def test_requests_overlap_unless_nothreading_says_otherwise(runserver):
+def test_requests_overlap_unless_nothreading_forbids_it(runserver):
     assert meet(runserver("--noreload"), 10) == [True, True]
     server = runserver("--noreload", "--nothreading")
     assert meet(server, 0.2) == [False, False]
@@ -238,27 +238,27 @@ def test_without_staticfiles_its_options_are_unknown(runserver):
     assert "unrecognized arguments: --nostatic" in server.log
 
 
-def test_migrations_that_are_missing_are_told_of(runserver, surveys):
+def test_migrations_that_are_missing_are_reported(runserver, surveys):
     (surveys / "db.sqlite3").unlink()
     server = runserver("--noreload")
     assert re.search(r"You have \d+ unapplied migration\(s\)", server.log), server.log
 
 
 @pytest.mark.parametrize("options", [(), ("--noreload",)], ids=["reloader", "noreload"])
-def test_a_port_in_use_is_an_error_in_djangos_words(runserver, options):
+def test_a_port_in_use_is_an_error_in_the_words_of_django(runserver, options):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = runserver(str(taken.getsockname()[1]), *options, listens=False)
         assert server.wait() == 1
     assert "Error: That port is already in use." in server.log
 
 
-def test_an_address_of_another_machine_is_an_error_in_djangos_words(runserver):
+def test_an_address_of_another_machine_is_an_error_in_the_words_of_django(runserver):
     server = runserver("192.0.2.1:8000", "--noreload", listens=False)
     assert server.wait() == 1
     assert "Error: That IP address can't be assigned to." in server.log
 
 
-def test_a_port_that_cannot_be_is_not_taken_for_another(runserver):
+def test_an_impossible_port_is_refused(runserver):
     server = runserver("127.0.0.1:70000", "--noreload", listens=False)
     assert server.wait() == 1
     assert "Error: the port must be from 0 to 65535, not 70000" in server.log
@@ -272,7 +272,7 @@ def test_options_of_picowsgi_come_from_the_environment_and_wrong_ones_are_errors
     assert "CommandError: PICOWSGI_THREADS in the environment: expected" in server.log
 
 
-def test_listed_after_staticfiles_it_says_that_it_is_not_used(surveys):
+def test_listed_after_staticfiles_the_app_warns_that_its_command_is_not_used(surveys):
     done = subprocess.run(
         [sys.executable, "manage.py", "check"],
         cwd=surveys,
@@ -288,7 +288,7 @@ def test_listed_after_staticfiles_it_says_that_it_is_not_used(surveys):
 # --- reloading ------------------------------------------------------------------------------------
 
 
-def test_while_files_are_saved_every_request_is_answered(runserver, surveys):
+def test_every_request_is_answered_while_files_are_saved(runserver, surveys):
     server = runserver()
     views = surveys / "survey" / "views.py"
     titles = [TITLE, "First", "Second"]
@@ -298,7 +298,7 @@ def test_while_files_are_saved_every_request_is_answered(runserver, surveys):
             wait_until(lambda title=new: title in get(server)[1], f"the title {new}", 20)
 
 
-def test_a_request_that_runs_while_a_file_is_saved_is_finished(runserver, surveys):
+def test_a_request_that_runs_during_a_save_is_finished(runserver, surveys):
     server = runserver()
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(get, server, "/hold/")
@@ -326,7 +326,7 @@ def test_a_syntax_error_is_shown_until_it_is_fixed(runserver, surveys, name):
     assert TITLE in get(server)[1]
 
 
-def test_without_debug_the_page_of_an_error_tells_nothing(runserver, surveys):
+def test_without_debug_an_error_page_shows_no_details(runserver, surveys):
     server = runserver(SURVEYS_DEBUG="off")
     assert get(server)[0].status == 200
     edit(server, surveys / "survey" / "views.py", "def overview", "def def overview")
@@ -334,7 +334,9 @@ def test_without_debug_the_page_of_an_error_tells_nothing(runserver, surveys):
     assert get(server)[1] == "The project cannot be loaded.\n"
 
 
-def test_started_with_a_syntax_error_it_serves_once_that_is_fixed(runserver, surveys):
+def test_a_server_that_started_with_a_syntax_error_serves_once_the_error_is_fixed(
+    runserver, surveys
+):
     models = surveys / "survey" / "models.py"
     good = models.read_text()
     models.write_text(good.replace("class Question", "class class Question"))
@@ -348,7 +350,7 @@ def test_started_with_a_syntax_error_it_serves_once_that_is_fixed(runserver, sur
 # --- tests of applications ------------------------------------------------------------------------
 
 
-def test_the_projects_own_tests_run_on_live_servers_that_are_picowsgi(surveys):
+def test_the_live_servers_of_the_tests_of_a_project_are_picowsgi_servers(surveys):
     done = subprocess.run(
         [sys.executable, "-W", "error", "manage.py", "test"],
         cwd=surveys,
@@ -360,7 +362,7 @@ def test_the_projects_own_tests_run_on_live_servers_that_are_picowsgi(surveys):
     assert re.search(r"Ran 9 tests in", done.stderr), done.stderr
 
 
-def test_nothing_of_it_is_needed_to_import_picowsgi(tmp_path):
+def test_picowsgi_can_be_imported_without_django(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nfor name in ('django', 'flask', 'werkzeug'):\n    sys.modules[name] = None\n"
     )

@@ -1,4 +1,4 @@
-"""--drain-delay: after SIGTERM the server is unready, and serves on until balancers know of it."""
+"""--drain-delay: after SIGTERM the server is unready, and still serves for a while."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from held import HOLDING_APP, Held, hold_on
-from processes import ask, children, eventually, is_refused, lives, write_app
-from stops import (
+from support import RawClient, connect
+from support.held import HOLDING_APP, Held, hold_on
+from support.processes import ask, children, eventually, is_refused, lives, write_app
+from support.stops import (
     MODES,
     TERM,
     TWO,
@@ -24,9 +25,8 @@ from stops import (
     to_group,
     to_process,
 )
-from support import RawClient, connect
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 LONG = ("--drain-delay", "60")
 PROBES = ("--health", "/ready", "--health-live", "/live")
@@ -37,7 +37,7 @@ def get(path):
 
 
 def probe(port, path="/ready"):
-    """Return the status that a health check over a connection of its own sees."""
+    """Return the status of a health check over a connection of its own."""
     with RawClient(port) as client:
         client.send(get(path))
         return client.read_response().status
@@ -53,13 +53,15 @@ def serve_app(picowsgi, tmp_path):
 
 
 def is_unready(command):
-    # Each connection may come to another worker.
+    # Each connection may reach another worker.
     return all(probe(command.port) == 503 for _ in range(8))
 
 
 @MODES
 @pytest.mark.parametrize("send", [to_process, to_group])
-def test_it_serves_on_and_health_checks_see_the_stop(serve_app, options, send):
+def test_during_the_delay_the_server_serves_and_health_checks_see_the_stop(
+    serve_app, options, send
+):
     command = serve_app(*LONG, *options)
     assert probe(command.port) == probe(command.port, "/live") == 200
     before = children(command.process.pid)
@@ -72,16 +74,16 @@ def test_it_serves_on_and_health_checks_see_the_stop(serve_app, options, send):
             eventually(lambda: is_unready(command), "health checks to get a 503")
         assert probe(command.port, "/live") == 200
         assert ask(command.port)  # a new connection
-        kept.send(get("/"))  # one that was open
+        kept.send(get("/"))  # a connection that was open
         response = kept.read_response()
         assert (response.status, response.tokens("connection")) == (200, ["close"])
         kept.read_nothing_more()
-    assert children(command.process.pid) == before, "the same processes serve"
+    assert children(command.process.pid) == before, "expected the same processes to serve"
     assert command.log.count("stopping in 60 s") == 1
 
 
 @MODES
-def test_then_it_stops_as_without_the_delay(serve_app, tmp_path, options):
+def test_after_the_delay_the_server_stops_as_without_the_delay(serve_app, tmp_path, options):
     command = serve_app("--drain-delay", "0.5", *options)
     with Held(tmp_path, command.port, 4) as held:
         began = time.monotonic()
@@ -94,17 +96,17 @@ def test_then_it_stops_as_without_the_delay(serve_app, tmp_path, options):
 
 
 @MODES
-def test_ctrl_c_pressed_twice_does_not_wait(tmp_path, options):
+def test_a_second_ctrl_c_ends_the_delay(tmp_path, options):
     with Terminal(tmp_path, *LONG, *PROBES, *options) as terminal:
         terminal.press_ctrl_c()
         eventually(lambda: is_unready(terminal), "health checks to get a 503")
-        hold_on(terminal, 0.2)  # or the two are one
+        hold_on(terminal, 0.2)  # or the two signals become one
         terminal.press_ctrl_c()
         assert terminal.process.wait(5) == 0
 
 
 @pytest.mark.parametrize("options", [(), TWO], ids=["one process", "two workers"])
-def test_a_reload_waits_for_nothing_and_leaves_the_server_ready(serve_app, options):
+def test_a_reload_does_not_wait_and_leaves_the_server_ready(serve_app, options):
     command = serve_app(*LONG, *options)
     reload(command)
     assert all(probe(command.port) == 200 for _ in range(8))
@@ -112,7 +114,7 @@ def test_a_reload_waits_for_nothing_and_leaves_the_server_ready(serve_app, optio
     eventually(lambda: is_unready(command), "health checks to get a 503")
 
 
-def test_a_retiring_worker_says_that_the_server_is_ready(serve_app, tmp_path):
+def test_a_retiring_worker_reports_the_server_as_ready(serve_app, tmp_path):
     command = serve_app(*TWO)
     with Held(tmp_path, command.port, 1) as held, ExitStack() as stack:
         clients = [stack.enter_context(connect(command)) for _ in range(8)]
@@ -130,7 +132,7 @@ def test_a_retiring_worker_says_that_the_server_is_ready(serve_app, tmp_path):
     eventually(lambda: not any(map(lives, old)), "the old workers to end")
 
 
-def test_a_worker_that_starts_meanwhile_is_unready_too(serve_app):
+def test_a_worker_that_starts_during_the_delay_is_unready_too(serve_app):
     command = serve_app(*LONG, *TWO)
     command.process.terminate()
     eventually(lambda: is_unready(command), "health checks to get a 503")
@@ -153,11 +155,11 @@ def test_a_worker_that_gets_the_signal_alone_is_replaced_before_it_stops(serve_a
     eventually(lambda: not lives(busy), "the worker to end")
 
 
-def test_beside_a_successor_it_stops_at_once(serve_app, tmp_path):
+def test_beside_a_successor_the_old_server_stops_at_once(serve_app, tmp_path):
     pid_file = tmp_path / "server.pid"
     command = serve_app(*LONG, "--pid", pid_file)
     command.process.send_signal(signal.SIGUSR2)
-    command.wait_for_log("serves, too")
+    command.wait_for_log("serves too")
     successor = int(pid_file.read_text())
     assert command.stop() == 0
     assert probe(command.port) == 200
@@ -166,7 +168,7 @@ def test_beside_a_successor_it_stops_at_once(serve_app, tmp_path):
 
 @pytest.mark.skipif(not can_be_first(), reason=f"needs {UNSHARE[0]} and the right to use it")
 @MODES
-def test_as_process_1_it_serves_on(command, tmp_path, options):
+def test_as_process_1_the_server_serves_during_the_delay(command, tmp_path, options):
     write_app(tmp_path, HOLDING_APP)
     command = start_as_first(command, tmp_path, *LONG, *PROBES, *options)
     (first,) = children(command.process.pid)
@@ -176,7 +178,7 @@ def test_as_process_1_it_serves_on(command, tmp_path, options):
     assert ask(command.port)
 
 
-def test_the_supervisor_that_is_killed_takes_its_workers_with_it(serve_app):
+def test_workers_stop_when_their_supervisor_is_killed_during_the_delay(serve_app):
     command = serve_app(*LONG, *TWO)
     workers = children(command.process.pid)
     command.process.terminate()

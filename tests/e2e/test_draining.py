@@ -1,4 +1,4 @@
-"""A drain: who waits to be accepted is served, and the end comes with the last connection."""
+"""A drain: connections that wait for accept are served, and the last connection ends the drain."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from http.client import HTTPConnection
 
 import pytest
 
-from held import GET, HOLDING_APP, Held, hold_on
 from picowsgi import simple_server
-from processes import PATIENCE, eventually, is_refused, listens, lives, write_app
 from support import RawClient, exchange, open_descriptors
+from support.held import GET, HOLDING_APP, Held, hold_on
+from support.processes import PROCESS_TIMEOUT, eventually, is_refused, listens, lives, write_app
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 TWO = ("--workers", "2")
 MODES = pytest.mark.parametrize(
@@ -57,19 +57,19 @@ def test_a_server_that_is_to_stop_refuses_new_connections(serve):
 
     def app(_environ, start_response):
         running.set()
-        assert over.wait(PATIENCE)
+        assert over.wait(PROCESS_TIMEOUT)
         start_response("200 OK", [])
         return [b"ok"]
 
     server = serve(app, timeout_graceful=60)
     with RawClient(server.port) as client:
         client.send(GET)
-        assert running.wait(PATIENCE)
+        assert running.wait(PROCESS_TIMEOUT)
         server.request_stop()
         eventually(lambda: is_refused(server.port), "new connections to be refused")
         over.set()
         assert client.read_response().content == b"ok"
-    assert server.join(PATIENCE)
+    assert server.join(PROCESS_TIMEOUT)
 
 
 # --- connections that wait to be accepted ---------------------------------------------------------
@@ -77,7 +77,7 @@ def test_a_server_that_is_to_stop_refuses_new_connections(serve):
 
 @MODES
 @pytest.mark.parametrize("send", [to_process, to_group])
-def test_at_the_maximum_those_that_wait_are_answered_before_the_end(
+def test_at_the_maximum_waiting_connections_are_answered_before_the_end(
     serve_app, tmp_path, options, send
 ):
     command = serve_app(*options, "--max-connections", "3", "--threads", "3")
@@ -93,7 +93,7 @@ def test_at_the_maximum_those_that_wait_are_answered_before_the_end(
 
 
 @MODES
-def test_at_the_maximum_a_reload_leaves_those_that_wait_to_the_new_ones(
+def test_at_the_maximum_a_reload_leaves_waiting_connections_to_the_new_workers(
     serve_app, tmp_path, options
 ):
     command = serve_app(*options, "--max-connections", "3", "--threads", "3")
@@ -101,20 +101,20 @@ def test_at_the_maximum_a_reload_leaves_those_that_wait_to_the_new_ones(
     with Held(tmp_path, command.port, places + 3, running=places) as held:
         old = set(held.running())
         reload(command)
-        eventually(lambda: len(held.running()) == places + 3, "those that wait to run")
-        assert len(set(held.running()) - old) > 0, "expected them in a new process"
+        eventually(lambda: len(held.running()) == places + 3, "the waiting requests to run")
+        assert len(set(held.running()) - old) > 0, "expected the requests in a new process"
         held.check_that_all_are_answered()
     assert command.stop() == 0
 
 
-def test_at_the_maximum_a_successor_takes_those_that_wait(serve_app, tmp_path):
+def test_at_the_maximum_a_successor_takes_the_waiting_connections(serve_app, tmp_path):
     pid_file = tmp_path / "server.pid"
     command = serve_app("--max-connections", "3", "--threads", "3", "--pid", pid_file)
     with Held(tmp_path, command.port, 5, running=3) as held:
         command.process.send_signal(signal.SIGUSR2)
-        command.wait_for_log("serves, too")
+        command.wait_for_log("serves too")
         successor = int(pid_file.read_text())
-        eventually(lambda: len(held.running()) == 5, "those that wait to run")
+        eventually(lambda: len(held.running()) == 5, "the waiting requests to run")
         assert held.running().count(successor) == 2
         to_process(command, TERM)
         hold_on(command)
@@ -124,7 +124,7 @@ def test_at_the_maximum_a_successor_takes_those_that_wait(serve_app, tmp_path):
     eventually(lambda: not lives(successor), "the successor to end")
 
 
-def test_without_descriptors_those_that_wait_are_answered_before_the_end(serve_app, tmp_path):
+def test_without_descriptors_waiting_connections_are_answered_before_the_end(serve_app, tmp_path):
     command = serve_app("--threads", "4")
     pid = command.process.pid
     with Held(tmp_path, command.port, 2) as held:
@@ -144,14 +144,14 @@ def test_without_descriptors_those_that_wait_are_answered_before_the_end(serve_a
     assert command.wait() == 0
 
 
-def test_those_that_wait_when_the_time_is_over_are_told_of(serve_app, tmp_path):
+def test_connections_that_still_wait_at_the_deadline_are_reported(serve_app, tmp_path):
     command = serve_app("--max-connections", "1", "--timeout-graceful", "0.3")
     with Held(tmp_path, command.port, 2, running=1):
         assert command.stop() == 0
     assert "the server stops while connections wait to be accepted" in command.log
 
 
-def test_with_nobody_waiting_a_server_at_its_maximum_refuses_at_once(serve_app, tmp_path):
+def test_with_no_waiting_connection_a_server_at_its_maximum_refuses_at_once(serve_app, tmp_path):
     command = serve_app("--max-connections", "2", "--threads", "2")
     with Held(tmp_path, command.port, 2) as held:
         to_process(command, TERM)
@@ -161,7 +161,7 @@ def test_with_nobody_waiting_a_server_at_its_maximum_refuses_at_once(serve_app, 
 
 
 class Busy:
-    """More clients than a server has places; each connects again and again until it is refused."""
+    """More clients than a server can serve at once. Each connects until the server refuses it."""
 
     def __init__(self, port, count):
         self._port = port
@@ -173,12 +173,12 @@ class Busy:
 
     def join(self):
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(PROCESS_TIMEOUT)
             assert not thread.is_alive()
 
     def _run(self):
         while True:
-            client = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+            client = HTTPConnection("127.0.0.1", self._port, timeout=PROCESS_TIMEOUT)
             try:
                 client.connect()
             except (ConnectionRefusedError, TimeoutError):
@@ -195,7 +195,9 @@ class Busy:
 
 
 @MODES
-def test_clients_that_keep_coming_do_not_delay_the_end_and_none_is_cut(picowsgi, tmp_path, options):
+def test_clients_that_keep_connecting_do_not_delay_the_end_and_none_is_cut(
+    picowsgi, tmp_path, options
+):
     write_app(
         tmp_path,
         "import time\n"
@@ -216,10 +218,10 @@ def test_clients_that_keep_coming_do_not_delay_the_end_and_none_is_cut(picowsgi,
 
 
 class Streams:
-    """An application whose responses go on until their clients have left."""
+    """An application whose responses continue until their clients have disconnected."""
 
     def __init__(self):
-        self._go_on = threading.Semaphore(0)
+        self._pause = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
 
     def __call__(self, _environ, start_response):
@@ -230,7 +232,7 @@ class Streams:
         yield b"data: begun\n\n"
         self.begun.release()
         while True:
-            self._go_on.acquire(timeout=0.02)
+            self._pause.acquire(timeout=0.02)
             yield b"data: more\n\n"
 
 
@@ -239,14 +241,14 @@ def begin_streams(port, streams, count):
     for client in clients:
         client.send(GET)
         client.wait_for_bytes()
-        assert streams.begun.acquire(timeout=PATIENCE)
+        assert streams.begun.acquire(timeout=PROCESS_TIMEOUT)
     return clients
 
 
 @pytest.mark.parametrize(("threads", "count"), [(1, 1), (4, 1), (8, 8)])
 @pytest.mark.parametrize("leave", ["close", "reset"])
 @pytest.mark.parametrize("first", ["the clients", "the stop", "neither"])
-def test_a_server_ends_when_the_clients_of_its_streams_have_left(
+def test_a_server_ends_when_the_clients_of_its_streams_have_disconnected(
     serve, threads, count, leave, first
 ):
     streams = Streams()
@@ -260,7 +262,7 @@ def test_a_server_ends_when_the_clients_of_its_streams_have_left(
         if first == "neither" and number == count // 2:
             server.request_stop()
     server.request_stop()
-    assert server.join(PATIENCE), "no connection is open any more"
+    assert server.join(PROCESS_TIMEOUT), "expected no open connection"
 
 
 def test_a_server_with_idle_connections_and_streams_ends_with_the_last_of_them(serve):
@@ -271,13 +273,15 @@ def test_a_server_with_idle_connections_and_streams_ends_with_the_last_of_them(s
     server.request_stop()
     for client in clients:
         client.close()
-    assert server.join(PATIENCE)
+    assert server.join(PROCESS_TIMEOUT)
     idle.read_nothing_more()
     idle.close()
 
 
 @pytest.mark.parametrize("threads", [False, True], ids=["one thread", "threads"])
-def test_a_simple_server_ends_when_the_clients_of_its_streams_have_left(monkeypatch, threads):
+def test_a_simple_server_ends_when_the_clients_of_its_streams_have_disconnected(
+    monkeypatch, threads
+):
     import socketserver
 
     monkeypatch.setenv("PICOWSGI_TIMEOUT_GRACEFUL", "600")
@@ -286,7 +290,7 @@ def test_a_simple_server_ends_when_the_clients_of_its_streams_have_left(monkeypa
 
     class Quiet(simple_server.WSGIRequestHandler):
         def log_request(self, *_arguments):
-            """Say nothing."""
+            """Log nothing."""
 
     streams = Streams()
     with simple_server.make_server("127.0.0.1", 0, streams, kind, Quiet) as server:
@@ -297,14 +301,14 @@ def test_a_simple_server_ends_when_the_clients_of_its_streams_have_left(monkeypa
         stopper.start()
         for client in clients:
             client.close()
-        thread.join(PATIENCE)
+        thread.join(PROCESS_TIMEOUT)
         assert not thread.is_alive()
-        stopper.join(PATIENCE)
+        stopper.join(PROCESS_TIMEOUT)
 
 
 @MODES
 @pytest.mark.parametrize("gap", [-0.2, 0.0, 0.2])
-def test_the_command_ends_when_the_clients_of_its_streams_have_left(
+def test_the_command_ends_when_the_clients_of_its_streams_have_disconnected(
     picowsgi, tmp_path, options, gap
 ):
     write_app(
@@ -330,7 +334,7 @@ def test_the_command_ends_when_the_clients_of_its_streams_have_left(
     assert command.stop() == 0
 
 
-def test_gunicorn_ends_when_the_clients_of_its_streams_have_left(command, tmp_path):
+def test_gunicorn_ends_when_the_clients_of_its_streams_have_disconnected(command, tmp_path):
     pytest.importorskip("gunicorn")
     write_app(
         tmp_path,
@@ -358,7 +362,7 @@ def test_gunicorn_ends_when_the_clients_of_its_streams_have_left(command, tmp_pa
     assert command.wait() == 0
 
 
-def test_gunicorn_at_its_maximum_answers_those_that_wait(command, tmp_path):
+def test_gunicorn_at_its_maximum_answers_waiting_connections(command, tmp_path):
     pytest.importorskip("gunicorn")
     write_app(tmp_path, HOLDING_APP)
     command = command(
@@ -374,12 +378,12 @@ def test_gunicorn_at_its_maximum_answers_those_that_wait(command, tmp_path):
     assert command.wait() == 0
 
 
-def test_request_stop_may_be_wired_to_a_signal_that_comes_often(serve):
+def test_request_stop_can_handle_a_signal_that_comes_often(serve):
     running, over = threading.Event(), threading.Event()
 
     def app(environ, start_response):
         running.set()
-        assert over.wait(PATIENCE)
+        assert over.wait(PROCESS_TIMEOUT)
         start_response("200 OK", [])
         return [b"ok"]
 
@@ -387,11 +391,11 @@ def test_request_stop_may_be_wired_to_a_signal_that_comes_often(serve):
     answers = []
     thread = threading.Thread(target=lambda: answers.extend(exchange(server, GET)))
     thread.start()
-    assert running.wait(PATIENCE)
+    assert running.wait(PROCESS_TIMEOUT)
     for _ in range(5):
         server.request_stop()
     assert not server.join(0.5)
     over.set()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert [answer.content for answer in answers] == [b"ok"]
-    assert server.join(PATIENCE)
+    assert server.join(PROCESS_TIMEOUT)

@@ -1,4 +1,4 @@
-"""Headers with an underscore in their name: the error log says that they are dropped."""
+"""Headers with an underscore in their name: the error log reports that they are dropped."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from processes import write_app
 from support import RawClient
+from support.processes import write_app
 
 APP = """
 def app(environ, start_response):
@@ -18,7 +18,9 @@ COUNT = re.compile(r"warning: (\d+) headers with an underscore in their name wer
 
 
 @pytest.mark.parametrize("options", [(), ("--workers=2",)], ids=["one process", "two workers"])
-def test_the_first_is_named_and_the_number_is_said_at_the_end(picowsgi, tmp_path, options):
+def test_the_log_names_the_first_dropped_header_and_counts_them_at_the_end(
+    picowsgi, tmp_path, options
+):
     write_app(tmp_path, APP)
     command = picowsgi(*options, "app:app", directory=tmp_path)
     with RawClient(command.port) as client:  # on one connection, so in one process
@@ -35,7 +37,7 @@ def test_the_first_is_named_and_the_number_is_said_at_the_end(picowsgi, tmp_path
     assert COUNT.findall(command.log) == ["20"]
 
 
-def test_without_one_nothing_is_said(picowsgi, tmp_path):
+def test_the_log_has_no_such_line_when_no_header_was_dropped(picowsgi, tmp_path):
     write_app(tmp_path, APP)
     command = picowsgi("app:app", directory=tmp_path)
     with RawClient(command.port) as client:

@@ -1,4 +1,4 @@
-"""What a process does as it ends: functions of atexit, executors, finalizers, threads."""
+"""A process runs functions of atexit, executors, finalizers and threads at its end."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from processes import ask, children, eventually, lives, write_app
-from stops import MODES, TERM
+from support.processes import ask, children, eventually, lives, write_app
+from support.stops import MODES, TERM
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 BOTH = pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
 APP = """
@@ -48,7 +48,7 @@ def serve_app(picowsgi, tmp_path):
 
 
 def noted(directory):
-    """Return the processes that have noted each word."""
+    """Return the processes that have written each word."""
     file = directory / "noted"
     found: dict[str, list[int]] = {}
     for line in file.read_text().splitlines() if file.exists() else []:
@@ -58,7 +58,7 @@ def noted(directory):
 
 
 @BOTH
-def test_workers_run_what_was_registered_in_them_and_by_the_application(
+def test_workers_run_the_exit_functions_that_they_and_the_application_registered(
     serve_app, tmp_path, preload
 ):
     command = serve_app(
@@ -79,7 +79,7 @@ def test_workers_run_what_was_registered_in_them_and_by_the_application(
 
 
 @pytest.mark.parametrize("preload", ["False", "True"])
-def test_a_program_runs_what_it_has_registered_itself_once(command, tmp_path, preload):
+def test_a_program_runs_its_own_exit_functions_once(command, tmp_path, preload):
     write_app(tmp_path, APP + 'atexit.register(ends, "application")\n')
     (tmp_path / "program.py").write_text(
         "import atexit, os, picowsgi\n"
@@ -103,7 +103,7 @@ def test_a_program_runs_what_it_has_registered_itself_once(command, tmp_path, pr
     assert found == {}
 
 
-def test_a_finalizer_runs_in_the_process_that_has_made_it(serve_app, tmp_path):
+def test_a_finalizer_runs_in_the_process_that_made_it(serve_app, tmp_path):
     command = serve_app(
         "import tempfile\n"
         'ours = tempfile.TemporaryDirectory(dir=HERE, prefix="shared")\n'
@@ -122,7 +122,7 @@ def test_a_finalizer_runs_in_the_process_that_has_made_it(serve_app, tmp_path):
     assert list(tmp_path.glob("shared*")) == []
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="multiprocessing does not fork by itself")
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="multiprocessing does not fork by default")
 def test_a_worker_does_not_end_the_processes_of_its_parent(serve_app, tmp_path):
     command = serve_app(
         "import multiprocessing\n"
@@ -144,7 +144,7 @@ def test_a_worker_does_not_end_the_processes_of_its_parent(serve_app, tmp_path):
 
 
 @MODES
-def test_what_an_executor_was_given_is_done_before_the_end(serve_app, tmp_path, options):
+def test_the_tasks_of_an_executor_are_done_before_the_end(serve_app, tmp_path, options):
     command = serve_app(
         "from concurrent.futures import ThreadPoolExecutor\n"
         "executor = ThreadPoolExecutor(1)\n"
@@ -161,7 +161,7 @@ def test_what_an_executor_was_given_is_done_before_the_end(serve_app, tmp_path, 
 
 
 @MODES
-def test_a_thread_that_never_ends_has_the_time_of_open_requests(serve_app, tmp_path, options):
+def test_a_thread_that_never_ends_gets_as_much_time_as_open_requests(serve_app, tmp_path, options):
     command = serve_app(
         "import threading\n"
         'atexit.register(ends, "end")\n'

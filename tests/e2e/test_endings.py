@@ -1,4 +1,4 @@
-"""What a client reads at the end of its connection."""
+"""A client reads the last bytes of its connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MEBIBYTE = 1 << 20
 LARGE = hashlib.sha512(b"large").digest() * (MEBIBYTE // 64)
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
-#: A child of it has the descriptors of all connections, and lives on.
+#: A child has the descriptors of all connections, and stays alive.
 FORKING = """
 import os, time
 
@@ -42,27 +42,29 @@ def app(environ, start_response):
 
 @pytest.fixture
 def forking(picowsgi, tmp_path):
-    """A server of that application that closes idle connections soon."""
+    """A server of that application that soon closes idle connections."""
     (tmp_path / "app.py").write_text(FORKING)
     return picowsgi("--timeout-keep-alive", "0.2", "app:app", directory=tmp_path)
 
 
-def test_a_response_that_ends_with_its_connection_ends_though_a_child_has_it(forking):
+def test_a_response_that_ends_with_its_connection_ends_although_a_child_has_the_socket(forking):
     with RawClient(forking.port) as client:
         client.send(b"GET /fork-and-stream HTTP/1.0\r\n\r\n")
         assert client.read_response().content == b"firstsecond"
         client.read_nothing_more()
 
 
-@pytest.mark.skipif("epoll" not in POLLERS, reason="a core without what only Linux has")
-def test_a_response_that_breaks_off_is_reset_though_a_child_has_its_connection(forking):
+@pytest.mark.skipif(
+    "epoll" not in POLLERS, reason="the core is built without functions that only Linux has"
+)
+def test_a_response_that_breaks_off_is_reset_although_a_child_has_the_socket(forking):
     with RawClient(forking.port) as client:
         client.send(b"GET /fork-and-break HTTP/1.0\r\n\r\n")
         assert client.end() == "reset"
         assert client.received.endswith(b"\r\n\r\nfirst")
 
 
-def test_an_idle_connection_that_a_child_has_is_closed_for_its_client(forking):
+def test_an_idle_connection_is_closed_although_a_child_has_the_socket(forking):
     with RawClient(forking.port) as idle, RawClient(forking.port) as other:
         idle.send(b"GET /fork HTTP/1.1\r\nHost: a\r\n\r\n")
         assert idle.read_response().content == b"forked"
@@ -108,7 +110,7 @@ def test_responses_before_one_that_breaks_off_arrive_in_full(serve, caplog):
         )
 
         def breaks_off():
-            client.read_some(4096)  # no more than that the server goes on
+            client.read_some(4096)  # only that the server continues
             return "half of it" in caplog.text
 
         wait_until(breaks_off, "the second response to break off")

@@ -1,4 +1,4 @@
-"""Iterables that have no end: each is closed as soon as nobody wants more of it."""
+"""Iterables without an end: the server closes each one as soon as no client wants more of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 
 class Endless:
-    """An iterable whose items never end; `closed` is set by its close()."""
+    """An iterable without an end; close() sets `closed`."""
 
     def __init__(self, item, pause=0.0):
         self.item = item
@@ -31,7 +31,7 @@ class Endless:
 
 
 def endless(item, status="200 OK", **more):
-    """A site whose / gives endless items, and what it has given so far."""
+    """A site whose / gives endless items. Returns it with a list of the items so far."""
     given = []
 
     def answer(environ, start_response):
@@ -60,7 +60,7 @@ def test_a_response_without_content_ends_at_the_first_item(serve, method, status
 
 @pytest.mark.parametrize("ending", ["reset", "close"])
 @pytest.mark.parametrize("begun", [False, True], ids=["before the head", "after some content"])
-def test_empty_items_end_when_the_client_has_gone(serve, ending, begun):
+def test_a_stream_of_empty_items_ends_when_the_client_has_disconnected(serve, ending, begun):
     entered, closed = threading.Event(), threading.Event()
 
     def answer(environ, start_response):
@@ -78,7 +78,7 @@ def test_empty_items_end_when_the_client_has_gone(serve, ending, begun):
     server = serve(site(answer), threads=1)
     with connect(server) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert entered.wait(10)  # else a reset could take the request with it
+        assert entered.wait(10)  # otherwise a reset could discard the request
         if begun:
             client.wait_for_bytes()
         getattr(client, ending)()
@@ -86,7 +86,7 @@ def test_empty_items_end_when_the_client_has_gone(serve, ending, begun):
     ping(server)
 
 
-def test_a_client_that_half_closes_gets_what_follows_empty_items(serve):
+def test_a_client_that_half_closes_gets_the_content_after_empty_items(serve):
     def answer(environ, start_response):
         start_response("200 OK", [TEXT])
         for _ in range(30):
@@ -101,7 +101,7 @@ def test_a_client_that_half_closes_gets_what_follows_empty_items(serve):
 
 
 class LazyList(list):
-    """Makes its items when it is iterated, as a lazy query of an ORM does."""
+    """Makes its items when it is iterated, like a lazy query of an ORM."""
 
     count = 400
     made = 0

@@ -1,4 +1,4 @@
-"""--error-log: a file in the place of standard error."""
+"""--error-log: the error log is a file instead of standard error."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import ask
 from support import outer_environ, wait_until
+from support.processes import ask
 
 APP = """
 def app(environ, start_response):
@@ -38,7 +38,9 @@ def start(picowsgi, tmp_path):
         command = picowsgi(
             f"--error-log={log}", *options, "app:app", directory=tmp_path, listens=False
         )
-        wait_until(lambda: log.exists() and "press Ctrl-C" in log.read_text(), "it to serve")
+        wait_until(
+            lambda: log.exists() and "press Ctrl-C" in log.read_text(), "the server to serve"
+        )
         url = log.read_text().partition(" on ")[2].partition(" ")[0]
         return command, int(url.rpartition(":")[2]), log
 
@@ -46,7 +48,7 @@ def start(picowsgi, tmp_path):
 
 
 @BOTH
-def test_all_lines_go_to_the_file_and_to_a_new_one_after_a_rotation(start, options):
+def test_all_lines_go_to_the_file_and_to_a_new_file_after_a_rotation(start, options):
     command, port, log = start(*options)
     ask(port, "/")
     ask(port, "/error")
@@ -68,12 +70,14 @@ def test_all_lines_go_to_the_file_and_to_a_new_one_after_a_rotation(start, optio
     assert command.log == ""
 
 
-def test_a_file_that_cannot_be_opened_again_leaves_the_old_one(start):
+def test_a_file_that_cannot_be_opened_again_leaves_the_old_one_open(start):
     command, port, log = start()
     old = log.rename(log.with_name("old.log"))
     log.mkdir()
     command.process.send_signal(signal.SIGUSR1)
-    wait_until(lambda: "cannot open the error log again" in old.read_text(), "a line about it")
+    wait_until(
+        lambda: "cannot open the error log again" in old.read_text(), "a line about the failure"
+    )
     ask(port, "/error")
     wait_until(lambda: "more content" in old.read_text(), "the line of an error")
     assert command.stop() == 0
@@ -91,7 +95,7 @@ def run(directory, *arguments):
     )
 
 
-def test_what_ends_a_start_is_on_standard_error_and_in_the_file(tmp_path):
+def test_an_error_that_ends_a_start_is_on_standard_error_and_in_the_file(tmp_path):
     done = run(tmp_path, "--error-log=error.log", "--port=0", "none:app")
     assert done.returncode == 1
     assert "none" in done.stderr
@@ -104,7 +108,7 @@ def test_a_file_that_cannot_be_opened_ends_the_start(tmp_path):
     assert done.stderr.startswith("picowsgi: error: --error-log: cannot open ")
 
 
-def test_the_file_is_below_chdir_and_has_the_umask(tmp_path):
+def test_the_path_of_the_file_is_relative_to_chdir_and_its_mode_follows_the_umask(tmp_path):
     (tmp_path / "there").mkdir()
     done = run(
         tmp_path, "--error-log=error.log", "--chdir=there", "--umask=077", "--port=0", "none:app"
@@ -113,10 +117,10 @@ def test_the_file_is_below_chdir_and_has_the_umask(tmp_path):
     assert (tmp_path / "there" / "error.log").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which root alone can")
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes to another user, which only root can")
 @BOTH
-def test_the_file_is_the_users_that_serves(picowsgi, options):
-    folder = Path(tempfile.mkdtemp())  # below tmp_path nobody else can look
+def test_the_user_of_the_workers_owns_the_file(picowsgi, options):
+    folder = Path(tempfile.mkdtemp())  # other users cannot enter tmp_path
     try:
         folder.chmod(0o755)
         (folder / "app.py").write_text(APP)
@@ -133,7 +137,9 @@ def test_the_file_is_the_users_that_serves(picowsgi, options):
             directory=folder,
             listens=False,
         )
-        wait_until(lambda: log.exists() and "press Ctrl-C" in log.read_text(), "it to serve")
+        wait_until(
+            lambda: log.exists() and "press Ctrl-C" in log.read_text(), "the server to serve"
+        )
         assert (log.stat().st_uid, log.stat().st_gid) == (65534, 65534)
         log.rename(logs / "old.log")
         command.process.send_signal(signal.SIGUSR1)

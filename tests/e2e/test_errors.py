@@ -1,4 +1,4 @@
-"""An error ends its request, and nothing else: neither its thread nor the server."""
+"""An error ends only its own request, and neither its thread nor the server."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ FAIL = b"GET /fail HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n"
 
 
 def failing(fail):
-    """An application whose /fail is whatever `fail(environ, start_response)` does."""
+    """An application whose /fail calls `fail(environ, start_response)`."""
     return site(fail)
 
 
 def assert_fails_alone(server, count=3):
-    """Expect a 500 for /fail, again and again, and that all else is served meanwhile."""
+    """Expect a 500 for /fail several times, and that other requests are served between them."""
     for _ in range(count):
         (answer,) = exchange(server, FAIL)
         assert answer.status == 500
@@ -46,7 +46,7 @@ def assert_fails_alone(server, count=3):
 
 
 class Unshowable:
-    """Has no text, no truth and no length."""
+    """Has no text, no truth value and no length."""
 
     def __str__(self):
         raise ValueError("no text")
@@ -56,19 +56,19 @@ class Unshowable:
 
 
 class SpoiltText(str):
-    """Text whose methods fail."""
+    """Text whose methods raise errors."""
 
     __slots__ = ()
     __str__ = __repr__ = __format__ = encode = __bool__ = Unshowable.__str__
 
 
-# --- what cannot be shown ------------------------------------------------------------------------
+# --- objects that cannot be printed --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("key", ["REQUEST_URI", "REQUEST_METHOD", "PATH_INFO", "HTTP_ACCEPT"])
 @pytest.mark.parametrize("value", [Unshowable(), SpoiltText("x"), None, 5, b"x"], ids=type)
-def test_an_environ_that_cannot_be_shown_is_a_500(serve, caplog, key, value, debug, monkeypatch):
+def test_an_environ_that_cannot_be_printed_is_a_500(serve, caplog, key, value, debug, monkeypatch):
     monkeypatch.setattr("picowsgi.app.middleware.find_spec", lambda name: None)
 
     def fail(environ, start_response):
@@ -110,7 +110,7 @@ def broken_errors():
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("where", ["call", "item", "close"])
 @pytest.mark.parametrize("error", broken_errors(), ids=lambda error: type(error).__name__)
-def test_an_error_that_cannot_be_shown_is_a_500(serve, monkeypatch, error, where, debug):
+def test_an_error_that_cannot_be_printed_is_a_500(serve, monkeypatch, error, where, debug):
     monkeypatch.setattr("picowsgi.app.middleware.find_spec", lambda name: None)
 
     class Items:
@@ -132,7 +132,7 @@ def test_an_error_that_cannot_be_shown_is_a_500(serve, monkeypatch, error, where
     assert_fails_alone(serve(failing(fail), threads=1, debug=debug))
 
 
-# --- an application without memory or stack, or that wants to end the program --------------------
+# --- an application without memory or stack, or one that exits -----------------------------------
 
 
 def recurse(environ, start_response):
@@ -195,7 +195,7 @@ class BrokenHandler(logging.Handler):
 
 @pytest.fixture
 def logger():
-    """The logger of picowsgi, with the handlers of this test alone."""
+    """The logger of picowsgi, with only the handlers of this test."""
     logger = logging.getLogger("picowsgi")
     before = logger.handlers[:], logger.propagate
     logger.propagate = False
@@ -207,7 +207,7 @@ LOG_ERRORS = [RuntimeError("broken"), OSError(28, "full"), MemoryError(), System
 
 
 @pytest.mark.parametrize("error", [*LOG_ERRORS, KeyboardInterrupt()], ids=repr)
-def test_a_handler_of_the_log_that_fails_ends_nothing(serve, logger, error, capfd):
+def test_a_log_handler_that_fails_ends_nothing(serve, logger, error, capfd):
     def fail(environ, start_response):
         if environ["QUERY_STRING"] == "short":
             start_response("200 OK", [TEXT, ("Content-Length", "9"), ("Connection", "close")])
@@ -226,10 +226,8 @@ def test_a_handler_of_the_log_that_fails_ends_nothing(serve, logger, error, capf
 
 
 @pytest.mark.parametrize("error", [*LOG_ERRORS, KeyboardInterrupt()], ids=repr)
-def test_the_thread_that_watches_the_others_survives_a_broken_log(
-    serve, logger, error, monkeypatch
-):
-    """It writes what has happened to requests that the application never saw."""
+def test_the_watcher_survives_a_broken_log(serve, logger, error, monkeypatch):
+    """It logs requests that the application never saw."""
     handler = BrokenHandler(error)
     logger.addHandler(handler)
     monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
@@ -241,7 +239,7 @@ def test_the_thread_that_watches_the_others_survives_a_broken_log(
         ping(server)
 
 
-def test_an_error_of_the_server_and_a_broken_log_leave_it_to_serve(serve, logger, monkeypatch):
+def test_the_server_serves_after_an_error_of_its_own_and_a_broken_log(serve, logger, monkeypatch):
     logger.addHandler(BrokenHandler(SystemExit(1)))
     broken = Broken(monkeypatch, EnvironMaker, "make", MemoryError())
     server = serve(site(hello), threads=1)
@@ -254,7 +252,7 @@ STREAMS = {
     "closed": "sys.stderr.close()",
     "no stream": "sys.stderr = object()",
     "full": "sys.stderr = open('/dev/full', 'w', buffering=1)",
-    "a pipe that nobody reads": """
+    "a pipe without a reader": """
 reading, writing = os.pipe()
 os.close(reading)
 sys.stderr = open(writing, 'w')""",
@@ -304,9 +302,9 @@ def hello(environ, start_response):
 
 
 class Broken:
-    """A function of picowsgi that raises when it is told to, once.
+    """A function of picowsgi that raises an error once, when the test asks for it.
 
-    `after`: it does its work before; or a function that says whether it is to raise after it.
+    `after`: it raises after its work; or a function that decides that from its result.
     """
 
     def __init__(self, monkeypatch, owner, name, error, after=None):
@@ -399,7 +397,7 @@ def test_an_error_of_the_server_after_the_head_cuts_the_response(
     assert caplog.text.count("an internal error ended a request") == 3
 
 
-def test_bytes_that_are_being_sent_outlive_an_error_of_the_server(serve, monkeypatch):
+def test_bytes_in_the_output_outlive_an_error_of_the_server(serve, monkeypatch):
     def begin(environ, start_response):
         write = start_response("200 OK", [TEXT, ("Content-Length", str(len(PART) + 5))])
         write(bytes(PART))
@@ -418,7 +416,7 @@ def test_bytes_that_are_being_sent_outlive_an_error_of_the_server(serve, monkeyp
         assert answer.content == PART
 
 
-def test_an_error_of_the_server_leaves_no_stored_content_open(serve, monkeypatch):
+def test_an_error_of_the_server_closes_stored_content(serve, monkeypatch):
     broken = Broken(monkeypatch, EnvironMaker, "_add_content", MemoryError())
     server = serve(site(hello), threads=1, body_memory=1024)
     counts = []
@@ -430,8 +428,8 @@ def test_an_error_of_the_server_leaves_no_stored_content_open(serve, monkeypatch
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_stored_content_that_is_open_already_is_closed_once(serve, monkeypatch):
-    """An exception drops the file that has just been opened, and with it its descriptor."""
+def test_stored_content_that_is_already_open_is_closed_once(serve, monkeypatch):
+    """An exception frees the file that has just been opened, and so closes its descriptor."""
     broken = Broken(monkeypatch, environs, "open_spooled", KeyboardInterrupt(), after=True)
     server = serve(site(hello), threads=1, body_memory=1024)
     for _ in range(3):
@@ -440,7 +438,7 @@ def test_stored_content_that_is_open_already_is_closed_once(serve, monkeypatch):
 
 
 def test_stored_content_of_an_abandoned_request_is_closed(monkeypatch):
-    """Ctrl-C comes when the core has just handed a request to the thread that serves."""
+    """Ctrl-C arrives when the core has just passed a request to the serving thread."""
     monkeypatch.setenv("PICOWSGI_BODY_MEMORY", "1024")
     interrupted = Broken(
         monkeypatch, core, "next_request_within", KeyboardInterrupt(), after=lambda made: made >= 0
@@ -459,7 +457,7 @@ def test_stored_content_of_an_abandoned_request_is_closed(monkeypatch):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_an_application_may_have_detached_its_content(serve, whole):
+def test_an_application_may_detach_its_content(serve, whole):
     kept = []
 
     def detach(environ, start_response):
@@ -474,8 +472,8 @@ def test_an_application_may_have_detached_its_content(serve, whole):
 
 
 @pytest.mark.skipif(PYPY, reason="PyPy frees bytes later")
-def test_bytes_that_are_being_sent_outlive_an_interrupt_and_a_large_page(serve, monkeypatch):
-    """Ctrl-C comes when the core has just been given the first item of a list."""
+def test_bytes_in_the_output_outlive_an_interrupt_and_a_large_page(serve, monkeypatch):
+    """Ctrl-C arrives when the core has just received the first item of a list."""
 
     def items(environ, start_response):
         start_response("200 OK", [TEXT])
@@ -483,10 +481,10 @@ def test_bytes_that_are_being_sent_outlive_an_interrupt_and_a_large_page(serve, 
         return [bytes(bytearray(PART)) for _ in range(3)]
 
     def finish(*arguments):
-        others = [b"-" * len(PART) for _ in range(8)]  # where the items were, had they been freed
+        others = [b"-" * len(PART) for _ in range(8)]  # in the memory of the items, if that is free
         return others and original(*arguments)
 
-    # Neither a record of the log nor the exception is to keep the traceback, and so all items.
+    # Neither a log record nor the exception may keep the traceback, and with it all items.
     monkeypatch.setattr(logging.getLogger("picowsgi"), "disabled", True)
     original = core.finish
     monkeypatch.setattr(core, "finish", finish)
@@ -505,7 +503,7 @@ def test_bytes_that_are_being_sent_outlive_an_interrupt_and_a_large_page(serve, 
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_an_application_may_have_closed_the_descriptor_of_its_content(serve, whole):
+def test_an_application_may_close_the_descriptor_of_its_content(serve, whole):
     def close_it(environ, start_response):
         os.close(environ["wsgi.input"].fileno())
         start_response("200 OK", [TEXT])
@@ -517,7 +515,7 @@ def test_an_application_may_have_closed_the_descriptor_of_its_content(serve, who
         ping(server)
 
 
-def test_the_page_for_an_error_may_fail(serve, monkeypatch, caplog):
+def test_the_error_page_itself_may_fail(serve, monkeypatch, caplog):
     monkeypatch.setattr("picowsgi.app.middleware.find_spec", lambda name: None)
     monkeypatch.setattr("picowsgi.app.pages.error.make_page", raising(MemoryError()))
     assert_fails_alone(serve(failing(raising(RuntimeError("first"))), threads=1, debug=True))
@@ -525,12 +523,12 @@ def test_the_page_for_an_error_may_fail(serve, monkeypatch, caplog):
     assert "error in the page for an error: GET /fail" in caplog.text
 
 
-def test_a_thread_that_cannot_begin_leaves_the_others_to_serve(serve, monkeypatch, caplog):
-    entered, go_on = threading.Event(), threading.Event()
+def test_the_other_threads_serve_when_one_thread_cannot_start(serve, monkeypatch, caplog):
+    entered, may_end = threading.Event(), threading.Event()
 
     def wait(environ, start_response):
         entered.set()
-        go_on.wait(TIMEOUT)
+        may_end.wait(TIMEOUT)
         return hello(environ, start_response)
 
     server = serve(site(wait), threads=4)
@@ -542,8 +540,8 @@ def test_a_thread_that_cannot_begin_leaves_the_others_to_serve(serve, monkeypatc
         with RawClient(server.port) as client:
             client.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
             said = "one more thread is needed but cannot be started: MemoryError()"
-            wait_until(lambda: said in caplog.text, "another thread to be wanted")
-            go_on.set()
+            wait_until(lambda: said in caplog.text, "the request for another thread")
+            may_end.set()
             assert client.read_response().content == b"pong"
         assert slow.read_response().content == b"hello"
     ping(server)
@@ -625,7 +623,7 @@ def test_serve_forever_in_threads_survives_an_exception_in_log_request(error):
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), MemoryError()], ids=repr)
-def test_serve_forever_survives_any_exception_of_a_request_but_an_interrupt(error):
+def test_serve_forever_survives_any_exception_of_a_request_except_an_interrupt(error):
     with served(failing(raising(error)), WSGIServer) as server:
         assert_fails_alone(server)
 

@@ -1,4 +1,4 @@
-"""Each example runs with the one command that its docstring names, and does what it shows."""
+"""Each example runs with the one command in its docstring, and does what the docstring says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 class Example:
-    """A running example and a client for it."""
+    """A running example and a client of it."""
 
     def __init__(self, name, running):
         self.name = name
@@ -40,7 +40,7 @@ class Example:
 
 @pytest.fixture
 def example(picowsgi):
-    """Run an example as its docstring says; at the end it must leave with status 0."""
+    """Run an example as its docstring says. At the end it must exit with status 0."""
     running = []
 
     def run(name):
@@ -53,7 +53,7 @@ def example(picowsgi):
         one.end()
 
 
-def test_every_example_has_a_test_and_names_its_command():
+def test_every_example_has_a_test_that_names_its_command():
     tests = Path(__file__).read_text()
     programs = sorted(EXAMPLES.glob("*.py"))
     assert programs, f"no examples in {EXAMPLES}"
@@ -70,14 +70,14 @@ def test_the_function_greets_the_name_in_the_query(example):
     assert fields["Content-Length"] == str(len(world.data))
 
 
-def test_the_class_gives_each_request_an_instance_of_its_own(example):
+def test_the_class_makes_one_instance_for_each_request(example):
     per_request = example("class_per_request.py")
     first = per_request.get("/some/path")
     second = per_request.post("/", b"three words here")
     assert first.data == b"  method: GET\n    path: /some/path\n   bytes: 0\n   words: 0\n"
     assert second.data == b"  method: POST\n    path: /\n   bytes: 16\n   words: 3\n"
     utf8 = per_request.get("/%C3%A9")
-    assert "path: /é\n" in utf8.data.decode(), "the path's bytes come back as they were sent"
+    assert "path: /é\n" in utf8.data.decode(), "expected the path as bytes, unchanged"
 
 
 def test_the_instance_counts_the_visits_of_each_path(example):
@@ -87,7 +87,7 @@ def test_the_instance_counts_the_visits_of_each_path(example):
     assert answers[2] == {"path": "/coffee", "visit": 1}
 
 
-def test_the_generator_streams_its_table_and_tells_the_log_how_far_it_came(example):
+def test_the_generator_streams_its_table_and_logs_how_far_it_came(example):
     generator = example("generator.py")
     small = generator.get("/?rows=2")
     assert small.data == b"number,square,cube\n1,1,1\n2,4,8\n"
@@ -101,7 +101,7 @@ def test_the_generator_streams_its_table_and_tells_the_log_how_far_it_came(examp
     assert "sent 2 of 2 rows" in generator.running.log
 
 
-def test_the_router_hands_paths_to_the_applications_mounted_there(example):
+def test_the_router_passes_paths_to_the_applications_that_are_mounted_there(example):
     routing = example("routing.py")
     assert b"/hello/NAME" in routing.get("/").data
     assert routing.get("/hello").data == b"Hello, world!\n"
@@ -110,7 +110,7 @@ def test_the_router_hands_paths_to_the_applications_mounted_there(example):
     assert json.loads(routing.post("/api/length", b"12345").data) == {"bytes": 5}
 
 
-def test_the_router_refuses_what_is_not_mounted_and_methods_nobody_answers(example):
+def test_the_router_refuses_unknown_paths_and_methods(example):
     routing = example("routing.py")
     for path in ("/nowhere", "/hellos", "//hello"):
         assert routing.get(path).status == 404, path
@@ -135,7 +135,7 @@ def test_the_filter_writes_every_kind_of_text_response_in_capitals(example):
     assert filtering.get("/error").status == 503
 
 
-def test_the_filter_leaves_alone_what_is_not_text(example):
+def test_the_filter_does_not_change_a_response_that_is_not_text(example):
     answer = example("filtering.py").get("/json")
     assert answer.data == b'{"case": "kept"}\n'
     assert answer.headers["Content-Type"] == "application/json"
@@ -161,7 +161,7 @@ def test_the_django_list_checks_its_csrf_token_and_keeps_a_session(example):
     form = {"item": "bread & butter", "csrfmiddlewaretoken": token}
 
     refused = django.request("POST", "/", fields=form)
-    assert refused.status == 403, "without the cookie the token proves nothing"
+    assert refused.status == 403, "expected no access with the token alone"
 
     fields = {"Cookie": f"csrftoken={cookie}"}
     added = django.request("POST", "/", fields=form, headers=fields)
@@ -169,4 +169,6 @@ def test_the_django_list_checks_its_csrf_token_and_keeps_a_session(example):
     session = SimpleCookie(added.headers["Set-Cookie"])["sessionid"].value
     shown = django.get("/", headers={"Cookie": f"sessionid={session}"})
     assert b"<li>bread &amp; butter</li>" in shown.data
-    assert b"<li>nothing yet</li>" in django.get("/").data, "another visitor's list is empty"
+    assert b"<li>nothing yet</li>" in django.get("/").data, (
+        "expected an empty list for another visitor"
+    )

@@ -14,14 +14,14 @@ import pytest
 
 from support import RawClient, connect, wait_until
 
-TURN = 32  # requests of one connection, and then the others have their turn
+TURN = 32  # requests of one connection, before the turn of the others
 MANY = 6000
 FLOOD = b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n" * MANY
 COUNT = b"GET /count HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def counting(wait):
-    """Make an application that takes a while for each request, and tells how many it has had."""
+    """Make an application that takes a while for each request, and counts the requests."""
     count = 0
 
     def application(environ, start_response):
@@ -44,7 +44,7 @@ def compute():
 
 @contextmanager
 def flooding(server, clients=1):
-    """Clients that send so many requests ahead, and read the answers."""
+    """Clients that send many requests ahead, and read the responses."""
 
     def flood():
         with RawClient(server.port, timeout=60) as client:
@@ -72,7 +72,7 @@ def count_of(client):
 @pytest.mark.parametrize("threads", [1, 16])
 @pytest.mark.parametrize("wait", [compute, lambda: time.sleep(0.001)], ids=["computes", "sleeps"])
 @pytest.mark.parametrize("floods", [1, 3])
-def test_others_wait_for_a_turn_of_a_pipelining_client_and_not_for_all_of_it(
+def test_other_clients_wait_for_one_slice_of_a_pipelining_client_and_not_for_all_of_it(
     serve, wait, threads, floods
 ):
     server = serve(counting(wait), threads=threads)
@@ -84,6 +84,6 @@ def test_others_wait_for_a_turn_of_a_pipelining_client_and_not_for_all_of_it(
             now = count_of(client)
             waited.append(now - before)
             before = now
-        # A turn that is under way, and another one in the time that this client takes to ask again.
+        # The current turn, and one more until this client has sent its next request.
         assert median(waited) <= 2 * TURN * floods, f"waited for so many requests: {waited}"
-        assert before < MANY * floods / 2, "expected the flood to go on meanwhile"
+        assert before < MANY * floods / 2, "expected the flood to continue"

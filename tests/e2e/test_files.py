@@ -1,4 +1,4 @@
-"""`wsgi.file_wrapper`: real files by sendfile, everything else that can be read by reading it."""
+"""`wsgi.file_wrapper`: real files are sent with sendfile, and other objects are read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support import PING, connect, exchange, ping, slow_client, wait_until
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 OCTETS = ("Content-Type", "application/octet-stream")
-# More than the sockets of both sides take in and the response buffer together.
+# More than the sockets of both sides and the response buffer take together.
 LARGE_SIZE = 16 * MEBIBYTE
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -30,7 +30,7 @@ SIZE = len(CONTENT)
 
 
 class Site:
-    """An application that answers / with the file wrapper around open_file(), /ping with pong."""
+    """An application that answers / with the file wrapper around open_file()."""
 
     def __init__(self, open_file, fields=(), status="200 OK", write=b""):
         self._open_file = open_file
@@ -50,8 +50,8 @@ class Site:
         return environ["wsgi.file_wrapper"](self.opened[-1])
 
     def wait_for_close(self):
-        """Expect close() to be called for all that was opened."""
-        assert self.opened, "the application was not called"
+        """Expect a close() call for each opened file."""
+        assert self.opened, "expected a call of the application"
         wait_until(lambda: all(one.closed for one in self.opened), "close() of all files")
 
 
@@ -62,7 +62,7 @@ def open_at(path, position=0):
 
 
 def read_first(client, size):
-    """Read until `size` bytes of the response have come, and not much more."""
+    """Read until `size` bytes of the response have arrived, and only slightly more."""
     wait_until(
         lambda: client.read_some(4_096) >= 0 and len(client.received) >= size, f"{size} bytes"
     )
@@ -77,7 +77,7 @@ def path(tmp_path):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A file that is far too large for all buffers, of blocks that are all different."""
+    """A file that is larger than all buffers. All its blocks differ."""
     path = tmp_path_factory.mktemp("files") / "large"
     with path.open("wb") as file:
         for number in range(LARGE_SIZE // 65_536):
@@ -85,7 +85,7 @@ def large(tmp_path_factory):
     return path
 
 
-# --- how much of it -----------------------------------------------------------------------------
+# --- the amount of content ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
@@ -107,7 +107,7 @@ def large(tmp_path_factory):
         (SIZE + 1_000, 5, 5, 0),
     ],
 )
-def test_the_file_is_sent_from_where_it_stands_to_its_length(
+def test_the_file_is_sent_from_its_position_to_its_length(
     serve, caplog, path, version, position, length, announced, sent
 ):
     fields = [] if length is None else [("Content-Length", str(length))]
@@ -144,7 +144,7 @@ def test_the_file_is_sent_from_where_it_stands_to_its_length(
         (GET, "304 Not Modified", str(SIZE)),
     ],
 )
-def test_a_response_without_content_leaves_the_file_unread(
+def test_a_response_without_content_does_not_read_the_file(
     serve, path, request_bytes, status, length
 ):
     positions = []
@@ -170,7 +170,7 @@ def test_a_response_without_content_leaves_the_file_unread(
     assert answer.value("Content-Length") == length
     assert answer.value("Transfer-Encoding") is None
     assert pong.content == b"pong"
-    assert positions == [0], "expected the file to be closed once, and not to be read before"
+    assert positions == [0], "expected one close() of the file and no read before it"
 
 
 @pytest.mark.parametrize("fields", [[], [("Content-Length", "0")]], ids=["", "length"])
@@ -184,7 +184,7 @@ def test_an_empty_file_is_an_empty_response(serve, tmp_path, fields):
     site.wait_for_close()
 
 
-def test_the_file_follows_what_was_written_before(serve, path):
+def test_the_file_follows_the_content_that_was_written_before(serve, path):
     fields = [("Content-Length", str(SIZE + 5))]
     site = Site(lambda: open_at(path), fields, write=b"first")
     for answer in exchange(serve(site), GET * 2, 2):
@@ -192,7 +192,7 @@ def test_the_file_follows_what_was_written_before(serve, path):
     site.wait_for_close()
 
 
-def test_a_file_after_what_was_written_without_a_length_is_sent_in_chunks(serve, path):
+def test_a_file_after_written_content_without_a_length_is_sent_in_chunks(serve, path):
     site = Site(lambda: open_at(path), write=b"first")
     for answer in exchange(serve(site), GET * 2, 2):
         assert answer.value("Transfer-Encoding") == "chunked"
@@ -205,7 +205,9 @@ def test_pipelined_files_and_other_answers_arrive_in_order(serve, path):
     assert [answer.content for answer in answers] == [CONTENT, b"pong", b"pong"] * 30
 
 
-def test_a_file_of_8_gib_is_announced_whole_and_released_when_the_client_leaves(serve, tmp_path):
+def test_a_file_of_8_gib_is_announced_whole_and_released_when_the_client_disconnects(
+    serve, tmp_path
+):
     path = tmp_path / "sparse"
     with path.open("wb") as file:
         file.write(CONTENT)
@@ -231,7 +233,7 @@ def test_the_end_of_a_file_of_8_gib_is_sent_from_its_position(serve, tmp_path):
     assert exchange(server, GET)[0].content == bytes(1_000_000) + CONTENT
 
 
-# --- what happens to it meanwhile ---------------------------------------------------------------
+# --- events during a file -----------------------------------------------------------------------
 
 
 def copy_of(large, tmp_path):
@@ -240,7 +242,7 @@ def copy_of(large, tmp_path):
     return path
 
 
-def test_a_file_that_shrinks_meanwhile_breaks_off_that_response_alone(
+def test_a_file_that_shrinks_while_it_is_sent_breaks_off_only_that_response(
     serve, caplog, large, tmp_path
 ):
     path = copy_of(large, tmp_path)
@@ -256,10 +258,10 @@ def test_a_file_that_shrinks_meanwhile_breaks_off_that_response_alone(
         assert answer.content == large.read_bytes()[: len(answer.content)]
     ping(server)
     assert str(path) not in open_files()
-    wait_until(lambda: "a file has become shorter" in caplog.text, "a line in the error log")
+    wait_until(lambda: "a file became shorter" in caplog.text, "a line in the error log")
 
 
-def test_a_file_that_grows_or_is_deleted_meanwhile_is_sent_as_it_was(serve, large, tmp_path):
+def test_a_file_that_grows_or_is_deleted_while_it_is_sent_is_sent_as_it_was(serve, large, tmp_path):
     path = copy_of(large, tmp_path)
     server = serve(Site(lambda: open_at(path)))
     with slow_client(server) as client:
@@ -273,7 +275,7 @@ def test_a_file_that_grows_or_is_deleted_meanwhile_is_sent_as_it_was(serve, larg
 
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
-def test_a_client_that_leaves_in_the_middle_of_a_file_leaves_no_descriptor(serve, large, ending):
+def test_a_client_that_disconnects_during_a_file_leaves_no_descriptor_open(serve, large, ending):
     server = serve(Site(lambda: open_at(large)))
     clients = [slow_client(server) for _ in range(10)]
     for client in clients:
@@ -286,7 +288,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_file_leaves_no_descriptor(serve
     ping(server)
 
 
-def test_a_client_that_has_half_closed_gets_all_of_the_file(serve, large):
+def test_a_client_that_half_closes_gets_the_whole_file(serve, large):
     with slow_client(serve(Site(lambda: open_at(large)))) as client:
         client.send(GET)
         client.half_close()
@@ -297,7 +299,7 @@ def test_a_client_that_has_half_closed_gets_all_of_the_file(serve, large):
 
 def test_a_server_without_a_free_descriptor_still_sends_the_file(serve, path):
     class Full(Site):
-        """Takes all descriptors that are left when it has opened its file."""
+        """Takes all remaining descriptors after it has opened its file."""
 
         def __call__(self, environ, start_response):
             result = super().__call__(environ, start_response)
@@ -331,7 +333,7 @@ def test_a_server_without_a_free_descriptor_still_sends_the_file(serve, path):
     site.wait_for_close()
 
 
-# --- what is a real file ------------------------------------------------------------------------
+# --- real files ---------------------------------------------------------------------------------
 
 
 def temporary(kind):
@@ -354,7 +356,7 @@ REAL_FILES = {
 
 
 @pytest.mark.parametrize("kind", REAL_FILES)
-def test_a_real_file_keeps_nobody_waiting_while_its_client_reads_nothing(serve, large, kind):
+def test_a_real_file_holds_no_thread_while_its_client_reads_nothing(serve, large, kind):
     site = Site(lambda: REAL_FILES[kind](large))
     server = serve(site, threads=1)
     with slow_client(server) as client:
@@ -368,7 +370,7 @@ def test_a_real_file_keeps_nobody_waiting_while_its_client_reads_nothing(serve, 
 
 
 @pytest.mark.measured
-def test_another_client_is_served_all_the_while_a_slow_one_reads_its_file(serve, large):
+def test_another_client_is_served_while_a_slow_client_reads_its_file(serve, large):
     server = serve(Site(lambda: open_at(large)), threads=1)
     with slow_client(server) as slow, connect(server) as other:
         slow.send(GET)
@@ -379,11 +381,13 @@ def test_another_client_is_served_all_the_while_a_slow_one_reads_its_file(serve,
             assert other.read_response().content == b"pong"
             served += 1
         assert slow.read_response().content == large.read_bytes()
-    assert served > 20, f"expected the other client to be served all the while, got {served} times"
+    assert served > 20, (
+        f"expected the other client to be served during that time, got {served} times"
+    )
 
 
 def packed(module, suffix):
-    """A file that reads something else than what its descriptor has."""
+    """A file that does not read from its descriptor."""
 
     def make(path):
         path = path.with_suffix(suffix)
@@ -405,7 +409,7 @@ def pipe(_path):
 
 
 def made_as_it_is_read(name):
-    """A file that says that it has no bytes, or more than it has."""
+    """A file that reports no size, or more bytes than it has."""
     return lambda _path: Path(name).open("rb")
 
 
@@ -417,7 +421,7 @@ class Upper(io.FileIO):
 
 
 class ReadAlone:
-    """The least that the file wrapper may be given."""
+    """The smallest object that the file wrapper accepts."""
 
     def __init__(self, path):
         self._file = io.BytesIO(path.read_bytes())
@@ -445,7 +449,7 @@ if SYS_FILE.exists():
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_is_no_real_file_is_read(serve, path, name):
+def test_an_object_that_is_no_real_file_is_read(serve, path, name):
     make, expected = OTHERS[name]
     site = Site(lambda: make(path))
     for answer in exchange(serve(site), GET * 2, 2):
@@ -466,14 +470,14 @@ def test_what_is_no_real_file_is_read(serve, path, name):
     ],
     ids=["text", "StringIO", "not readable", "not readable, raw", "no file"],
 )
-def test_what_does_not_read_as_bytes_is_a_500(serve, path, make):
+def test_an_object_whose_read_returns_no_bytes_is_a_500(serve, path, make):
     server = serve(Site(lambda: make(path)))
     answer = exchange(server, GET)[0]
     assert (answer.status, answer.content) == (500, b"Internal Server Error\n")
     ping(server)
 
 
-def test_a_file_that_is_closed_already_is_a_500(serve, path):
+def test_a_closed_file_is_a_500(serve, path):
     def closed():
         file = path.open("rb")
         file.close()
@@ -484,7 +488,7 @@ def test_a_file_that_is_closed_already_is_a_500(serve, path):
     ping(server)
 
 
-def test_a_read_that_fails_in_the_middle_cuts_the_response(serve, path):
+def test_a_read_that_fails_later_cuts_the_response(serve, path):
     class Failing(io.BytesIO):
         def read(self, size=-1):
             if self.tell():

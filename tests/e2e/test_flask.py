@@ -1,4 +1,4 @@
-"""A Flask application answers over picowsgi as it answers its own test client."""
+"""A Flask application gives the same responses over picowsgi as over its own test client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from http.cookies import SimpleCookie
 
 import pytest
 
-# What belongs to the connection, or is the server's own.
+# Fields of the connection, or of the server itself.
 IGNORED = {"date", "server", "connection", "keep-alive", "transfer-encoding"}
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -51,7 +51,7 @@ REQUESTS = [
     ("GET", "/login", {}, None),
     ("POST", "/login", FORM, b"user=Ada"),
     ("POST", "/login", FORM, b"user=Ada&stay=1"),
-    ("POST", "/login", FORM, b"nobody=1"),
+    ("POST", "/login", FORM, b"unknown=1"),
     ("GET", "/me", {}, None),
     ("GET", "/logout", {}, None),
     ("GET", "/cookies", {"Cookie": 'a=1; b="two words"; c=%C3%A9'}, None),
@@ -108,7 +108,7 @@ class ThroughServer:
 
 
 class ThroughTestClient:
-    """The same requests through Flask's test client, under the server's address."""
+    """The same requests through the test client of Flask, with the server's address."""
 
     def __init__(self, app, server):
         app.testing = False
@@ -128,7 +128,7 @@ class ThroughTestClient:
 
 
 def normalised(answer):
-    """What two correct answers have in common."""
+    """The parts that two correct responses share."""
     status, fields, content = answer
     kept = [
         (name.lower(), without_time(value) if name.lower() == "set-cookie" else value)
@@ -139,7 +139,7 @@ def normalised(answer):
 
 
 def without_time(cookie):
-    """Take the moment out of a Set-Cookie: the signed session's time and signature, and expiry."""
+    """Remove the time from a Set-Cookie: that of the session, its signature, and the expiry."""
     cookie = re.sub(r"(session=\.?[\w-]+)\.[\w-]+\.[\w-]+", r"\1", cookie)
     return re.sub(r"Expires=(?!Thu, 01 Jan 1970)[^;]+", "Expires=later", cookie)
 
@@ -164,7 +164,7 @@ def test_flask_answers_as_through_its_test_client(both, request_):
 
 
 class Browser:
-    """Keeps cookies as a browser does, whichever way its requests go."""
+    """Keeps cookies like a browser, for either way of its requests."""
 
     def __init__(self, way):
         self._way = way
@@ -184,7 +184,7 @@ class Browser:
         return answer
 
 
-def test_a_visit_with_session_flashes_and_logout_is_the_same_both_ways(both):
+def test_a_visit_with_a_session_and_flashes_and_logout_is_the_same_both_ways(both):
     visit = [
         ("GET", "/me"),
         ("POST", "/login", FORM, b"user=Grace"),
@@ -219,4 +219,6 @@ def test_a_flask_application_runs_by_its_factory_from_the_command(picowsgi):
     assert connection.getresponse().read()
     assert command.stop() == 0
     connection.close()
-    assert "ZeroDivisionError: as the test wants it" in command.log, "Flask logs its errors"
+    assert "ZeroDivisionError: as the test wants it" in command.log, (
+        "expected Flask to log its errors"
+    )

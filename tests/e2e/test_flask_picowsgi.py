@@ -1,4 +1,4 @@
-"""`flask picowsgi`: what `flask run` does, on picowsgi."""
+"""`flask picowsgi` does the same as `flask run`, on picowsgi."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from urllib.parse import unquote
 
 import pytest
 
-from development import edit, get
-from processes import Load, eventually
 from support import TIMEOUT, RawClient, wait_until
+from support.development import edit, get
+from support.processes import Load, eventually
 
 MOTTO = "What happened today"
 BOTH = pytest.mark.parametrize("options", [("--debug",), ()], ids=["debug", "plain"])
 
 
-def test_with_debug_it_reloads_and_prints_the_pin_of_the_debugger(flask):
+def test_with_debug_the_server_reloads_and_prints_the_pin_of_the_debugger(flask):
     server = flask("--debug")
     answer, content = get(server, "/server")
     assert answer.getheader("Server") == "picowsgi"
     assert json.loads(content) == {"software": "picowsgi", "threads": True, "debug": True}
     for text in ("Serving Flask app 'journal'", "Debug mode: on", "Press CTRL+C to quit"):
-        assert server.log.count(text) == 1, f"{text!r} once in:\n{server.log}"
+        assert server.log.count(text) == 1, f"expected {text!r} once in:\n{server.log}"
     assert " * Restarting with stat" in server.log
     server.wait_for_log(" * Debugger is active!")
     assert re.search(r" \* Debugger PIN: \d{3}-\d{3}-\d{3}", server.log), server.log
 
 
-def test_without_debug_it_does_neither(flask):
+def test_without_debug_the_server_does_not_reload_and_prints_no_pin(flask):
     server = flask()
     assert json.loads(get(server, "/server")[1])["debug"] is False
     answer, content = get(server, "/broken")
@@ -48,7 +48,7 @@ def test_without_debug_it_does_neither(flask):
 
 
 @BOTH
-def test_ctrl_c_ends_it_cleanly_and_frees_the_port_at_once(flask, options):
+def test_ctrl_c_ends_the_server_cleanly_and_frees_the_port_at_once(flask, options):
     server = flask(*options)
     with RawClient(server.port) as kept:
         kept.send(b"GET /server HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -67,11 +67,11 @@ def test_sigterm_ends_the_reloader_and_the_server_and_frees_the_port(flask):
         pass
 
 
-def test_its_log_lines_are_werkzeugs(flask):
-    server = flask(PICOWSGI_LOOPS="1")  # of several, each writes when it can
+def test_the_log_has_lines_like_those_of_werkzeug(flask):
+    server = flask(PICOWSGI_LOOPS="1")  # each of several processes writes at its own time
     for target in ("/", "/caf%C3%A9%0A", "/broken", "/static/look.css"):
         get(server, target)
-        # Each is written once its response has been sent; on PyPy that may take a while.
+        # A line is written after the response was sent; on PyPy that may take a while.
         server.wait_for_log(unquote(target).replace("\n", "%0A") + " HTTP/1.1")
     with RawClient(server.port) as client:
         client.send(b"nonsense\r\n\r\n")
@@ -88,7 +88,7 @@ def test_its_log_lines_are_werkzeugs(flask):
     ]
 
 
-def test_its_log_is_silent_where_werkzeugs_logger_is(flask, journal):
+def test_the_log_is_silent_when_the_logger_of_werkzeug_is(flask, journal):
     (journal / "quiet.py").write_text(
         "import logging\nfrom journal import create_app\n"
         "logging.getLogger('werkzeug').setLevel('ERROR')\n"
@@ -102,7 +102,7 @@ def test_its_log_is_silent_where_werkzeugs_logger_is(flask, journal):
 # --- its options ----------------------------------------------------------------------------------
 
 
-def test_it_has_the_options_of_flask_run(flask):
+def test_the_command_has_the_options_of_flask_run(flask):
     def names(command):
         done = flask_command(command, "--help")
         assert done.returncode == 0, done.stderr
@@ -122,7 +122,7 @@ def flask_command(*arguments, **environ):
 
 
 @pytest.mark.parametrize("option", ["--cert", "--key"])
-def test_tls_is_refused_with_a_way_out(option):
+def test_tls_is_refused_with_advice(option):
     done = flask_command("--app", "journal", "picowsgi", option, "adhoc")
     assert done.returncode == 2
     assert f"picowsgi has no TLS; use 'flask run {option}'" in done.stderr
@@ -138,7 +138,7 @@ def test_factories_are_called(flask, app):
 @pytest.mark.parametrize(
     "variables", [("FLASK_RUN_PORT",), ("FLASK_PICOWSGI_PORT", "FLASK_RUN_PORT")], ids=len
 )
-def test_options_come_from_the_environment_too_its_own_variables_first(flask, variables):
+def test_options_come_from_the_environment_and_flask_variables_come_first(flask, variables):
     with ExitStack() as stack:
         taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in variables]
         ports = [sock.getsockname()[1] for sock in taken]
@@ -158,7 +158,7 @@ def test_debug_comes_from_the_environment_too(flask):
     [(("--host", "0.0.0.0"), "127.0.0.1"), (("-h", "::1", "-p", "0"), "::1")],
     ids=["0.0.0.0", "::1"],
 )
-def test_it_listens_where_it_is_told_to(flask, options, reached):
+def test_the_server_listens_at_the_given_address(flask, options, reached):
     server = flask(*options)
     with socket.create_connection((reached, server.port), TIMEOUT) as client:
         client.sendall(b"GET /server HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -180,7 +180,7 @@ def test_a_unix_socket_is_removed_at_the_end(flask, journal):
 
 
 @BOTH
-def test_a_port_in_use_is_an_error_with_a_way_out(flask, options):
+def test_a_port_in_use_is_an_error_with_advice(flask, options):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = flask("-p", str(taken.getsockname()[1]), *options, listens=False)
         assert server.wait() == 1
@@ -200,13 +200,13 @@ def test_an_application_that_cannot_be_loaded_ends_the_command(flask):
     assert "Could not import 'missing'" in server.log
 
 
-def meet(server, patience):
+def meet(server, timeout):
     with ThreadPoolExecutor(2) as pool:
-        answers = pool.map(lambda _: get(server, f"/meet?patience={patience}")[1], range(2))
+        answers = pool.map(lambda _: get(server, f"/meet?timeout={timeout}")[1], range(2))
         return [json.loads(answer)["met"] for answer in answers]
 
 
-def test_requests_overlap_unless_without_threads_says_otherwise(flask):
+def test_requests_overlap_unless_without_threads_forbids_it(flask):
     assert meet(flask(), 10) == [True, True]
     server = flask("--without-threads")
     assert meet(server, 0.2) == [False, False]
@@ -223,13 +223,13 @@ def test_the_debugger_can_be_used_alone_or_left_out(flask):
     without.wait_for_log("KeyError: 'question'")
 
 
-def test_the_debuggers_console_wants_the_pin_and_then_evaluates_in_the_frame(flask):
+def test_the_console_of_the_debugger_asks_for_the_pin_and_then_evaluates_in_the_frame(flask):
     server = flask("--debug", "--no-reload", WERKZEUG_DEBUG_PIN="123-456-789")
     page = get(server, "/broken")[1]
     secret = re.search(r'SECRET = "(\w+)"', page)[1]
     frame = re.findall(r'id="frame-(\d+)"', page)[-1]
     ask = f"/?__debugger__=yes&cmd=wanted&frm={frame}&s={secret}"
-    assert "42" not in get(server, ask)[1], "without the PIN nothing is evaluated"
+    assert "42" not in get(server, ask)[1], "expected no result without the PIN"
     unlock = f"/?__debugger__=yes&cmd=pinauth&pin=123-456-789&s={secret}"
     answer, content = get(server, unlock)
     assert json.loads(content)["auth"] is True
@@ -240,7 +240,7 @@ def test_the_debuggers_console_wants_the_pin_and_then_evaluates_in_the_frame(fla
 # --- reloading ------------------------------------------------------------------------------------
 
 
-def test_while_files_are_saved_every_request_is_answered(flask, journal):
+def test_every_request_is_answered_while_files_are_saved(flask, journal):
     server = flask("--debug")
     mottos = [MOTTO, "First", "Second"]
     with Load(server.port):
@@ -249,7 +249,7 @@ def test_while_files_are_saved_every_request_is_answered(flask, journal):
             wait_until(lambda motto=new: motto in get(server)[1], f"the motto {new}", 20)
 
 
-def test_a_request_that_runs_while_a_file_is_saved_is_finished(flask, journal):
+def test_a_request_that_runs_during_a_save_is_finished(flask, journal):
     server = flask("--reload")
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(get, server, "/hold")
@@ -276,7 +276,7 @@ def test_a_syntax_error_is_shown_until_it_is_fixed(flask, journal):
     assert MOTTO in get(server)[1]
 
 
-def test_extra_files_are_watched_and_excluded_ones_are_not(flask, journal):
+def test_extra_files_are_watched_and_excluded_files_are_not(flask, journal):
     extra, left_out = journal / "extra.txt", journal / "journal" / "entries.py"
     extra.write_text("old")
     server = flask(

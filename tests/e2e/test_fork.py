@@ -1,4 +1,4 @@
-"""Processes that the application forks: they are no servers, and their parent serves on."""
+"""Processes that the application forks are no servers, and their parent continues to serve."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import textwrap
 
 import pytest
 
-from processes import PATIENCE, ask, eventually, lives
 from support import connect, outer_environ
+from support.processes import PROCESS_TIMEOUT, ask, eventually, lives
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 APP = """
 import json, multiprocessing, os, signal, stat, sys, time
@@ -96,7 +96,7 @@ def app(environ, start_response):
         if pid == 0:
             if path == "/exit-unheard":
                 sys.stderr = Deaf()
-                sys.exit("nobody hears this")
+                sys.exit("no reader gets this")
             if path == "/raise":
                 raise ValueError("in the child")
             if path == "/exit":
@@ -121,7 +121,7 @@ def server(request, picowsgi, tmp_path):
     return picowsgi("forks:app", *request.param, directory=tmp_path)
 
 
-def test_a_pool_of_processes_works_and_the_server_goes_on(server):
+def test_the_application_can_use_a_process_pool_while_the_server_serves(server):
     for _ in range(3):
         assert ask(server.port, "/pool") == "285"
         assert ask(server.port, "/terminate") == str(-signal.SIGTERM)
@@ -130,7 +130,7 @@ def test_a_pool_of_processes_works_and_the_server_goes_on(server):
     assert server.stop() == 0
 
 
-def test_a_child_has_default_signals_and_none_of_the_sockets(server):
+def test_a_child_has_the_default_signal_handlers_and_no_socket_of_the_server(server):
     import json
 
     with connect(server) as client:  # a connection that is open at the fork
@@ -153,18 +153,18 @@ def test_a_child_has_default_signals_and_none_of_the_sockets(server):
         ("/exit-unheard", 1),
     ],
 )
-def test_a_child_that_comes_back_to_the_server_ends(server, path, status):
+def test_a_child_that_returns_to_the_server_ends(server, path, status):
     for _ in range(3):
         with connect(server) as client:
             client.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode() * 2)
             for _ in range(2):
                 assert client.read_response().content == str(status).encode()
-    told = server.log.count("forked by the application, has returned to the server")
-    assert told == (0 if path.startswith("/exit") else 6)
+    reports = server.log.count("forked by the application, has returned to the server")
+    assert reports == (0 if path.startswith("/exit") else 6)
     assert ask(server.port) == "ok"
 
 
-def test_a_child_that_close_forks_may_exit(server):
+def test_a_child_of_the_function_close_forks_may_exit(server):
     with connect(server) as client:
         client.send(b"GET /fork-in-close HTTP/1.1\r\nHost: a\r\n\r\n")
         assert client.read_response().content == b"of the parent"
@@ -172,7 +172,7 @@ def test_a_child_that_close_forks_may_exit(server):
         assert client.read_response().content == b"9"
 
 
-def test_clients_see_the_end_of_connections_that_a_child_has_too(server):
+def test_clients_see_the_end_of_connections_that_a_child_has_inherited(server):
     with connect(server) as client, connect(server) as idle:
         idle.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         idle.read_response()
@@ -244,7 +244,7 @@ def app(environ, start_response):
         start_response("200 OK", [])
         if pid == 0:
             sys.stderr = Deaf()
-            sys.exit("nobody hears this")
+            sys.exit("no reader gets this")
         return [str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode()]
     if environ["PATH_INFO"] == "/shutdown":
         pid = os.fork()
@@ -286,12 +286,12 @@ def app(environ, start_response):
 
 
 @pytest.mark.parametrize("program", [PROGRAM, STAND_IN], ids=["Server", "simple_server"])
-def test_a_server_in_a_forked_child_is_over_and_nothing_hangs(program):
+def test_a_server_in_a_forked_child_is_over_and_does_not_hang(program):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE * 2,
+        timeout=PROCESS_TIMEOUT * 2,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
@@ -320,7 +320,7 @@ class Interrupt(BaseException):
     pass
 
 def trace(frame, event, argument):
-    # As a handler of a signal may do between any two lines.
+    # A signal handler may do this between any two lines.
     global left
     if not frame.f_code.co_filename.endswith(OWN):
         return None
@@ -368,15 +368,15 @@ print("done")
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_an_exception_of_a_signal_at_any_point_of_a_fork_leaves_all_as_it_should_be(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_exception_from_a_signal_handler_leaves_a_fork_complete_at_any_point(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(INTERRUPTED)
     result = subprocess.run(
         [sys.executable, program],
         capture_output=True,
         text=True,
-        timeout=PATIENCE * 3,
+        timeout=PROCESS_TIMEOUT * 3,
         env=outer_environ(),
         check=False,
     )

@@ -1,4 +1,4 @@
-"""Logs that nobody reads, and disks that are full: service goes on, and no line is torn."""
+"""Logs without a reader, and full disks: the server continues, and no line is torn."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"hello"]
 """
-#: More than all that waits between the core and the pipe.
+#: More than all buffers between the core and the pipe hold.
 MANY = 1000
 LONG = "x" * 2000
 DROPPED = re.compile(r"(\d+) lines were dropped because the access log was full")
@@ -38,7 +38,7 @@ DROPPED = re.compile(r"(\d+) lines were dropped because the access log was full"
 
 @pytest.fixture
 def pipe():
-    """A pipe with little room, of which the reading end does not block."""
+    """A small pipe whose reading end does not block."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     os.set_blocking(reader, False)
@@ -59,7 +59,7 @@ def get(target):
 
 
 def ask_often(command, target, count, status=200):
-    """Ask on one connection, in parts that the client's buffers can take."""
+    """Send requests on one connection, in parts that the client's buffers can hold."""
     with RawClient(command.port) as client:
         for _ in range(count // 20):
             client.send(get(target) * 20)
@@ -74,7 +74,7 @@ def is_healthy(command):
 
 
 class Reader:
-    """Reads all that comes out of a pipe."""
+    """Reads all bytes of a pipe."""
 
     def __init__(self, descriptor):
         self.data = b""
@@ -88,7 +88,7 @@ class Reader:
             self.data += part
 
     def lines(self):
-        """All lines, once nobody has the other end any more."""
+        """All lines, after all writers have closed the other end."""
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
         assert self.data.endswith(b"\n")
@@ -97,7 +97,7 @@ class Reader:
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "two workers"])
 @pytest.mark.parametrize("kind", ["pipe", "fifo"])
-def test_an_access_log_that_nobody_reads_loses_lines_and_holds_up_nothing(
+def test_an_access_log_without_a_reader_loses_lines_and_blocks_nothing(
     picowsgi, directory, pipe, options, kind
 ):
     reader, writer = pipe
@@ -125,7 +125,7 @@ def test_an_access_log_that_nobody_reads_loses_lines_and_holds_up_nothing(
         with path.open("rb") as fifo:
             reader = os.dup(fifo.fileno())
     read = Reader(reader)
-    command.wait_for_log("lines were dropped because the access log was full: nobody read it")
+    command.wait_for_log("lines were dropped because the access log was full: no process read it")
     last = 0
     while b"/last" not in read.data:
         ask_often(command, "/last", 20)
@@ -139,7 +139,7 @@ def test_an_access_log_that_nobody_reads_loses_lines_and_holds_up_nothing(
     assert len(lines) + dropped == len(asked)
 
 
-def test_a_server_whose_access_log_nobody_reads_can_be_stopped(picowsgi, directory, pipe):
+def test_a_server_whose_access_log_has_no_reader_can_be_stopped(picowsgi, directory, pipe):
     _, writer = pipe
     command = picowsgi("--access-log", "app:app", directory=directory, stdout=writer)
     ask_often(command, f"/?{LONG}", 100)
@@ -198,7 +198,7 @@ def quiet():
 
 
 @pytest.mark.parametrize("options", [(), ("--workers=2",)], ids=["one process", "two workers"])
-def test_a_server_whose_error_log_nobody_reads_serves_and_can_be_stopped(
+def test_a_server_whose_error_log_has_no_reader_serves_and_can_be_stopped(
     quiet, directory, pipe, options
 ):
     server = quiet(directory, pipe[1], "--health=/up", *options)
@@ -210,7 +210,7 @@ def test_a_server_whose_error_log_nobody_reads_serves_and_can_be_stopped(
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_an_error_log_that_goes_on_says_how_many_lines_it_has_lost(quiet, directory, pipe, form):
+def test_an_error_log_that_continues_says_how_many_lines_it_has_lost(quiet, directory, pipe, form):
     reader, writer = pipe
     server = quiet(directory, writer, f"--log-format={form}")
     os.close(writer)
@@ -219,7 +219,7 @@ def test_an_error_log_that_goes_on_says_how_many_lines_it_has_lost(quiet, direct
     read = Reader(reader)
     wait_until(
         lambda: re.search(rb"\d+ lines of the error log were dropped", read.data),
-        "the number of lines that were dropped",
+        "the number of dropped lines",
     )
     assert server.get("/error?last") == 500
     assert server.stop() == 0
@@ -259,7 +259,7 @@ def test_lines_of_several_workers_on_one_pipe_are_whole(picowsgi, directory):
                 client.send(request * 10)
                 for _ in range(10):
                     assert client.read_response().status == 200
-            together.wait(TIMEOUT)  # all are open at once, so they are shared out
+            together.wait(TIMEOUT)  # all are open at once, so the workers share them
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -277,7 +277,7 @@ def test_lines_of_several_workers_on_one_pipe_are_whole(picowsgi, directory):
     assert {entry["user_agent"] for entry in entries} == set(agents)
 
 
-def test_a_log_on_a_full_disk_goes_on_where_it_was(picowsgi, directory):
+def test_a_log_continues_where_it_was_after_a_full_disk(picowsgi, directory):
     log = directory / "log"
     command = picowsgi(
         "--access-log",
@@ -287,7 +287,7 @@ def test_a_log_on_a_full_disk_goes_on_where_it_was(picowsgi, directory):
         "app:app",
         directory=directory,
     )
-    # A file that may not grow is written in part, and then not at all, as on a full disk.
+    # A file with a size limit is written in part, and then not at all, as on a full disk.
     unlimited = resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, (1001, unlimited[1]))
     names = [f"/{number:04}" for number in range(400)]

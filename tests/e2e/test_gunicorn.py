@@ -1,4 +1,4 @@
-"""picowsgi's worker under a real gunicorn: its processes, signals, settings and logs."""
+"""The worker of picowsgi under a real gunicorn: its processes, signals, settings and logs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ import time
 
 import pytest
 
-from processes import APP, PATIENCE, Load, ask, children, eventually, lives, needs_gil, write_app
 from support import RawClient
+from support.processes import (
+    APP,
+    PROCESS_TIMEOUT,
+    Load,
+    ask,
+    children,
+    eventually,
+    lives,
+    needs_gil,
+    write_app,
+)
 
 MORE = """
 from http import HTTPStatus
@@ -63,7 +73,7 @@ def ask_in_thread(port, path):
 
 
 def status_of(port, path, headers=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROCESS_TIMEOUT)
     try:
         connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
@@ -76,7 +86,7 @@ def workers(command):
     return children(command.process.pid)
 
 
-def test_it_serves_and_stops(gunicorn):
+def test_the_worker_serves_and_stops(gunicorn):
     server = gunicorn()
     assert ask(server.port) == "1"
     assert ask(server.port, "/pid") == str(workers(server)[0])
@@ -85,12 +95,12 @@ def test_it_serves_and_stops(gunicorn):
     assert server.stop() == 0
 
 
-def test_threads_are_honoured(gunicorn):
+def test_the_worker_uses_the_given_number_of_threads(gunicorn):
     server = gunicorn("--threads", "4")
     assert ask(server.port, "/environ/wsgi.multithread") == "True"
     asked = [ask_in_thread(server.port, "/together") for _ in range(4)]
     for thread, answers in asked:
-        thread.join(PATIENCE)
+        thread.join(PROCESS_TIMEOUT)
         assert answers == ["1"]
 
 
@@ -106,7 +116,7 @@ def test_sighup_replaces_the_workers_under_load_without_a_lost_request(gunicorn,
     eventually(lambda: len(workers(server)) == 2, "two workers")
 
 
-def test_sigterm_lets_a_running_request_end(gunicorn, tmp_path):
+def test_sigterm_lets_a_running_request_finish(gunicorn, tmp_path):
     server = gunicorn()
     thread, answers = ask_in_thread(server.port, "/hold")
     eventually((tmp_path / "held").exists, "the request to run")
@@ -114,18 +124,18 @@ def test_sigterm_lets_a_running_request_end(gunicorn, tmp_path):
     server.wait_for_log("Handling signal: term")
     (tmp_path / "release").touch()
     assert server.wait() == 0
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers == ["released"]
 
 
-def test_a_request_that_runs_beyond_graceful_timeout_is_left(gunicorn, tmp_path):
+def test_a_request_that_runs_beyond_graceful_timeout_is_abandoned(gunicorn, tmp_path):
     server = gunicorn("--graceful-timeout", "1")
     with RawClient(server.port) as client:
         client.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
         eventually((tmp_path / "held").exists, "the request to run")
         begin = time.monotonic()
         assert server.stop() == 0
-        assert 0.9 < time.monotonic() - begin < PATIENCE
+        assert 0.9 < time.monotonic() - begin < PROCESS_TIMEOUT
 
 
 def test_sigttin_and_sigttou_change_the_number_of_workers(gunicorn):
@@ -166,22 +176,22 @@ def test_a_request_may_take_longer_than_the_timeout(gunicorn, tmp_path):
     thread.join(2.5)
     assert thread.is_alive()
     (tmp_path / "release").touch()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers == ["released"]
     assert "WORKER TIMEOUT" not in server.log
 
 
-def test_several_addresses_and_a_unix_socket(gunicorn, tmp_path):
+def test_the_worker_serves_several_addresses_and_a_unix_socket(gunicorn, tmp_path):
     server = gunicorn("--bind", "127.0.0.1:0", "--bind", f"unix:{tmp_path}/socket")
     assert ask(server.port) == "1"
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(PROCESS_TIMEOUT)
         client.connect(str(tmp_path / "socket"))
         client.sendall(b"GET /environ/REMOTE_ADDR HTTP/1.0\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_both_logs_are_gunicorns(gunicorn, tmp_path):
+def test_both_logs_are_those_of_gunicorn(gunicorn, tmp_path):
     access = tmp_path / "access.log"
     layout = "%(r)s|%(s)s|%(B)s|%({x-some}i)s|%({x-answer}o)s"
     server = gunicorn("--access-logfile", str(access), "--access-logformat", layout)
@@ -217,7 +227,7 @@ def worker_exit(server, worker):
     assert "exit after" in server.log
 
 
-def test_https_is_believed_of_trusted_proxies_alone(gunicorn):
+def test_only_trusted_proxies_are_believed_about_https(gunicorn):
     secure = {"X-Forwarded-Proto": "https"}
     server = gunicorn()
     path = "/environ/wsgi.url_scheme"
@@ -228,7 +238,7 @@ def test_https_is_believed_of_trusted_proxies_alone(gunicorn):
     assert status_of(other.port, path, secure)[1] == "http"
 
 
-def test_settings_mean_what_they_mean_to_gunicorn(gunicorn):
+def test_settings_mean_the_same_as_in_gunicorn(gunicorn):
     server = gunicorn(
         *("--keep-alive", "0", "--limit-request-fields", "3", "--limit-request-line", "100"),
         *("--limit-request-field_size", "100", "--no-sendfile"),
@@ -258,7 +268,7 @@ def test_a_changed_file_reloads_a_worker(gunicorn, tmp_path):
     def is_new():
         try:
             return ask(server.port) == "22"
-        except OSError:  # gunicorn's own way to reload cuts what the worker is at
+        except OSError:  # gunicorn's own reload cuts the worker's requests
             return False
 
     eventually(is_new, "the changed application")
@@ -284,7 +294,7 @@ def test_a_setting_without_an_equivalent_is_refused(config, complaint, tmp_path)
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=PATIENCE,
+        timeout=PROCESS_TIMEOUT,
         check=False,
     )
     assert ended.returncode == 1, ended.stderr
@@ -292,7 +302,7 @@ def test_a_setting_without_an_equivalent_is_refused(config, complaint, tmp_path)
 
 
 def test_the_connections_of_a_killed_worker_are_forgotten(monkeypatch):
-    """Else the others would leave new connections to it for ever."""
+    """Otherwise the others would leave new connections to it without a limit."""
     config = pytest.importorskip("gunicorn.config").Config()
     from picowsgi.contrib.gunicorn import Worker
 

@@ -1,4 +1,4 @@
-"""Behind a real HAProxy: instances are restarted one after the other, and no request fails."""
+"""Behind a real HAProxy, instances restart one after the other, and no request fails."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from processes import PATIENCE, eventually, listens, write_app
 from support import outer_environ
+from support.processes import PROCESS_TIMEOUT, eventually, listens, write_app
 
 pytestmark = pytest.mark.skipif(
     shutil.which("haproxy") is None, reason="needs HAProxy: apt-get install haproxy"
@@ -59,7 +59,7 @@ def free_port():
 
 
 class Instance:
-    """One of the servers, which always comes back at its port."""
+    """One of the servers. It always comes back at its port."""
 
     def __init__(self, directory, options):
         self.port = free_port()
@@ -80,7 +80,7 @@ class Instance:
 
     def restart(self):
         self._process.terminate()
-        assert self._process.wait(PATIENCE) == 0
+        assert self._process.wait(PROCESS_TIMEOUT) == 0
         self.start()
 
     def end(self):
@@ -89,7 +89,7 @@ class Instance:
 
 
 class Clients:
-    """They ask HAProxy without a pause, on connections that stay or with one for each request."""
+    """They send requests without a pause, on persistent connections or one for each request."""
 
     def __init__(self, port):
         self._port = port
@@ -107,10 +107,10 @@ class Clients:
     def end(self):
         self._over.set()
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(PROCESS_TIMEOUT)
 
     def _run(self, stays, is_slow):
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PROCESS_TIMEOUT)
         while not self._over.is_set():
             try:
                 connection.request("GET", "/?slow" if is_slow else "/")
@@ -131,7 +131,7 @@ class Clients:
 
 @pytest.fixture
 def behind_haproxy(tmp_path):
-    """Start instances with these options, and HAProxy before them, which has found all of them."""
+    """Start instances with these options, and an HAProxy that has found all of them."""
     with ExitStack() as stack:
 
         def start(*options):
@@ -160,7 +160,7 @@ def behind_haproxy(tmp_path):
 
 
 def states(directory):
-    """Return what HAProxy thinks of each instance: UP, DOWN, ..."""
+    """Return the state of each instance for HAProxy: UP, DOWN, ..."""
     with socket.socket(socket.AF_UNIX) as asking:
         try:
             asking.connect(str(directory / "stats.sock"))
@@ -189,4 +189,6 @@ def test_a_rolling_restart_without_retries_fails_no_request(behind_haproxy, tmp_
         eventually(lambda: clients.answered > before + 200, "the clients to be served")
     finally:
         clients.end()
-    assert clients.failed == [], f"{len(clients.failed)} failed, {clients.answered} did not"
+    assert clients.failed == [], (
+        f"expected no failure, got {len(clients.failed)} beside {clients.answered} responses"
+    )

@@ -1,4 +1,4 @@
-"""`--head-memory-total`: what clients that have not sent a whole request can hold of the server."""
+"""`--head-memory-total` limits the memory for clients that have not sent a whole request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def app(environ, start_response):
 
 
 def statuses(clients):
-    """How many of the clients have which status; None: they have no answer."""
+    """The number of clients with each status. None: they have no response."""
     found = {}
     for client in clients:
         status = None
@@ -32,7 +32,7 @@ def statuses(clients):
 
 
 @pytest.mark.unsanitized
-def test_incomplete_heads_of_many_clients_take_no_more_memory_than_they_may(picowsgi, tmp_path):
+def test_incomplete_heads_of_many_clients_keep_to_their_limit_of_memory(picowsgi, tmp_path):
     (tmp_path / "app.py").write_text(APP)
     server = picowsgi(
         "--head-memory-total", "8M", "--timeout-head", "60", "app:app", directory=tmp_path
@@ -45,19 +45,21 @@ def test_incomplete_heads_of_many_clients_take_no_more_memory_than_they_may(pico
         clients = [stack.enter_context(RawClient(server.port)) for _ in range(count)]
         for client in clients:
             client.send(LARGE_HEAD)
-        wait_until(lambda: statuses(clients).get(503, 0) >= count - 129, "most to be refused")
+        wait_until(
+            lambda: statuses(clients).get(503, 0) >= count - 129, "most clients to be refused"
+        )
         after = resident_bytes(server.process.pid)
         assert after - before < 16 * MEBIBYTE, f"grown by {(after - before) / MEBIBYTE:.0f} MiB"
         assert statuses(clients).get(None, 0) >= 100, statuses(clients)
         early.send(PING[20:])
         assert early.read_response().content == b"pong"
-        clients[-1].send(b"\r\n\r\n")  # it came last, and is not one of those that had to go
+        clients[-1].send(b"\r\n\r\n")  # it came last, and the server kept it
         assert clients[-1].read_response().content == b"pong"
     server.wait_for_log("more than --head-memory-total, so some of these requests get a 503")
     assert server.log.count("--head-memory-total") == 1
 
 
-def test_requests_that_wait_for_a_thread_take_no_more_memory_than_they_may(serve):
+def test_requests_that_wait_for_a_thread_keep_to_their_limit_of_memory(serve):
     release = threading.Event()
 
     def answer(_environ, start_response):
@@ -72,9 +74,11 @@ def test_requests_that_wait_for_a_thread_take_no_more_memory_than_they_may(serve
             clients = [stack.enter_context(connect(server)) for _ in range(count)]
             for client in clients:
                 client.send(LARGE_HEAD + b"\r\n\r\n")
-            wait_until(lambda: statuses(clients).get(503, 0) >= count // 2, "some to be refused")
+            wait_until(
+                lambda: statuses(clients).get(503, 0) >= count // 2, "some clients to be refused"
+            )
             release.set()
-            wait_until(lambda: None not in statuses(clients), "the others to be answered")
+            wait_until(lambda: None not in statuses(clients), "the others to get responses")
             found = statuses(clients)
             assert set(found) == {200, 503}, found
             assert found[200] >= 8, found

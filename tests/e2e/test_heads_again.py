@@ -1,4 +1,5 @@
-"""What a client has sent before helps to make its next environ, which is none the worse for it.
+"""The core uses an earlier head of the connection to make the next environ, which must not change
+it.
 
 The invariant: each request of a connection has the environ that it has on a connection of its own.
 """
@@ -42,7 +43,7 @@ def server():
 
 @st.composite
 def requests(draw):
-    """Return a request line, fields of which some come again in another order, and content."""
+    """Return a request line, fields that partly repeat in another order, and content."""
     fields = draw(st.lists(st.sampled_from(FIELDS), max_size=6))
     types = [field for field in fields if field.startswith("Content-Type")]
     lengths = [field for field in fields if field.startswith(("Content-Length", "Transfer"))]
@@ -64,8 +65,8 @@ def ask(client, request):
 
 @settings(max_examples=150, deadline=None, derandomize="CI" in os.environ)
 @given(st.lists(requests(), min_size=2, max_size=5), st.lists(st.integers(0, 4), max_size=25))
-def test_each_request_has_the_environ_of_a_first_one(server, different, order):
-    """A few requests, in any order and again and again, as clients send them."""
+def test_each_request_has_the_same_environ_as_a_first_request(server, different, order):
+    """A few requests, repeated in any order, as clients send them."""
     expected = []
     for request in different:
         with connect(server) as client:
@@ -77,7 +78,7 @@ def test_each_request_has_the_environ_of_a_first_one(server, different, order):
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_a_path_with_nul_is_whole_however_often_its_like_has_come(serve, method):
+def test_a_path_with_nul_is_complete_after_any_number_of_equal_heads(serve, method):
     def answer(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
         keys = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL", "HTTP_COOKIE")
@@ -96,8 +97,8 @@ def test_a_path_with_nul_is_whole_however_often_its_like_has_come(serve, method)
             assert client.read_response().content.decode() == expected
 
 
-def test_the_same_head_comes_with_other_content_each_time(serve):
-    """Also where one request is not read to its end, and another has its input closed."""
+def test_a_repeated_head_comes_with_its_own_content_each_time(serve):
+    """Holds also when one request is not read to its end, and another has its input closed."""
 
     def answer(environ, start_response):
         source = environ["wsgi.input"]
@@ -124,8 +125,8 @@ def get(target, fields=SMALL):
 
 
 @pytest.mark.parametrize("most", [1024, 4096])
-def test_a_head_that_is_known_but_for_its_target_keeps_to_the_limit(serve, most):
-    """The fields alone are known: the line may be longer than any before."""
+def test_a_repeated_head_with_another_target_keeps_to_the_limit(serve, most):
+    """Only the fields are known: the line may be longer than any before."""
     server = serve(Observer(), max_head_size=most)
     with connect(server) as client:
         for _ in range(5):
@@ -153,10 +154,10 @@ HEADS = st.tuples(
     st.lists(st.integers(1, 30_000), max_size=12),
     st.integers(1, 3),
 )
-def test_requests_in_a_pipeline_are_what_was_sent_wherever_they_are_split(
+def test_pipelined_requests_arrive_as_they_were_sent_wherever_they_are_split(
     server, heads, sizes, times
 ):
-    """The buffer that a head is in moves and grows while what follows it comes."""
+    """The buffer of a head moves and grows while the bytes after it arrive."""
     wanted, data = [], b""
     for number, (target, field, content, chunked) in enumerate(heads * times):
         fields = ["Host: a", f"X-Field: {'f' * field}"]

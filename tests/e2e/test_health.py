@@ -1,4 +1,4 @@
-"""--health: answered by the core, without the application and without waiting for a thread."""
+"""--health: the core answers without the application and without waiting for a thread."""
 
 import threading
 
@@ -41,7 +41,7 @@ def test_the_path_is_answered_without_the_application(serve, application, seen):
     assert seen == []
 
 
-def test_other_paths_and_methods_are_the_applications(serve, application, seen):
+def test_other_paths_and_methods_reach_the_application(serve, application, seen):
     with connect(serve(application, health="/up")) as client:
         for data in (
             get("/up/"),
@@ -54,14 +54,14 @@ def test_other_paths_and_methods_are_the_applications(serve, application, seen):
     assert seen == ["GET /up/", "GET /upper", "GET /", "POST /up"]
 
 
-def test_it_is_answered_in_its_turn_among_pipelined_requests(serve, application):
+def test_the_health_check_is_answered_in_its_turn_among_pipelined_requests(serve, application):
     with connect(serve(application, health="/up")) as client:
         client.send(get("/") + get("/up") + get("/"))
         contents = [client.read_response().content for _ in range(3)]
     assert contents == [b"application", b"ok\n", b"application"]
 
 
-def test_a_kept_head_with_this_path_is_answered_by_the_core_too(serve, application, seen):
+def test_the_core_answers_a_cached_head_with_this_path_too(serve, application, seen):
     with connect(serve(application, health="/up")) as client:
         for path in ("/a", "/a", "/a", "/up", "/b", "/up"):
             client.send(get(path))
@@ -71,7 +71,7 @@ def test_a_kept_head_with_this_path_is_answered_by_the_core_too(serve, applicati
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_it_is_answered_while_all_threads_are_busy_and_says_when_the_server_drains(serve, threads):
+def test_the_health_check_is_answered_while_all_threads_are_busy_and_shows_a_drain(serve, threads):
     opened, entered = threading.Event(), threading.Semaphore(0)
 
     def application(environ, start_response):
@@ -92,10 +92,10 @@ def test_it_is_answered_while_all_threads_are_busy_and_says_when_the_server_drai
                 client.send(get("/up"))
                 assert client.read_response().status == 200
             probe.send(b"GET /up HTTP/1.1\r\n")  # which a drain does not close as idle
-            idle.send(get("/up"))  # answered when the line before has been read
+            idle.send(get("/up"))  # answered after the previous line was read
             assert idle.read_response().status == 200
             stopping.start()
-            assert idle.read_to_end() == b"", "a drain closes what is idle"
+            assert idle.read_to_end() == b"", "expected the drain to close the idle connection"
             probe.send(b"Host: a\r\n\r\n")
             response = probe.read_response()
             assert (response.status, response.content) == (503, b"draining\n")
@@ -121,6 +121,6 @@ def test_an_answer_after_a_chunked_response_is_not_chunked(serve):
 
 
 @pytest.mark.parametrize("path", ["up", "/a b", "/a?b", "/\u00e9"])
-def test_a_path_that_is_none_is_a_clear_error(serve, application, path):
+def test_an_invalid_path_is_a_clear_error(serve, application, path):
     with pytest.raises(ValueError, match="health"):
         serve(application, health=path)

@@ -1,4 +1,4 @@
-"""Memory of a peak is given back to the system once the server is idle."""
+"""The server returns the memory of a peak to the system when it is idle."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from pathlib import Path
 import pytest
 
 from picowsgi.system.cpus import has_gil
-from processes import ask, eventually, write_app
 from support import RawClient
+from support.processes import ask, eventually, write_app
 
 pytestmark = [
     pytest.mark.skipif(
         sys.platform != "linux" or platform.libc_ver()[0] != "glibc" or not has_gil(),
-        reason="only glibc's heap is looked after, in a process that has one",
+        reason="needs the heap of glibc",
     ),
     pytest.mark.unsanitized,
 ]
 
 MIB = 1 << 20
 GET = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n"
-#: Responses of the size that glibc keeps in its heap; what outlives them is allocated between them.
+#: Responses of a size that glibc keeps in its heap. Objects that outlive them are allocated between
+#: them.
 APP = """
 kept = []
 
@@ -44,7 +45,7 @@ def resident(pid):
 
 
 def peak(command):
-    """Have many responses wait for clients that do not read, and then go away."""
+    """Have many responses wait for clients that do not read, and then disconnect."""
     with ExitStack() as stack:
         for _ in range(150):
             client = stack.enter_context(RawClient(command.port, receive_buffer=4096))
@@ -54,7 +55,7 @@ def peak(command):
 
 
 @pytest.mark.measured
-def test_memory_of_responses_that_waited_for_clients_is_given_back(picowsgi, tmp_path):
+def test_memory_of_responses_that_waited_for_clients_is_returned_to_the_system(picowsgi, tmp_path):
     write_app(tmp_path, APP)
     command = picowsgi("app:app", directory=tmp_path)
     assert ask(command.port)
@@ -62,7 +63,7 @@ def test_memory_of_responses_that_waited_for_clients_is_given_back(picowsgi, tmp
     most = peak(command)
     assert most > before + 150 * MIB
     eventually(
-        lambda: resident(command.process.pid) < before + 30 * MIB, "the memory to be given back"
+        lambda: resident(command.process.pid) < before + 30 * MIB, "the memory to be returned"
     )
     assert ask(command.port) == "A" * 10
     assert command.stop() == 0
@@ -77,7 +78,7 @@ def test_memory_of_responses_that_waited_for_clients_is_given_back(picowsgi, tmp
     ],
     ids=lambda environ: next(iter(environ)),
 )
-def test_a_threshold_of_the_user_is_left_as_it_is(picowsgi, tmp_path, environ):
+def test_a_threshold_that_the_user_has_set_is_kept(picowsgi, tmp_path, environ):
     write_app(tmp_path, APP)
     command = picowsgi("app:app", directory=tmp_path, environ=environ)
     assert ask(command.port)
@@ -85,6 +86,6 @@ def test_a_threshold_of_the_user_is_left_as_it_is(picowsgi, tmp_path, environ):
     peak(command)
     with pytest.raises(AssertionError, match="to be given back"):
         eventually(
-            lambda: resident(command.process.pid) < before + 30 * MIB, "the memory to be given back"
+            lambda: resident(command.process.pid) < before + 30 * MIB, "the memory to be returned"
         )
     assert command.stop() == 0

@@ -1,4 +1,4 @@
-"""--hooks: functions that are called as processes start and end, and cannot stop the server."""
+"""--hooks: functions that are called when processes start and end, and cannot stop the server."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from processes import ask, children, eventually, lives, write_app
-from stops import TERM, reload
+from support.processes import ask, children, eventually, lives, write_app
+from support.stops import TERM, reload
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "prometheus"
 #: Each writes a line: its name, its process, and its arguments.
@@ -46,7 +46,7 @@ def serve_hooks(picowsgi, tmp_path):
 
 
 def called(directory):
-    """Return the calls so far: the name, and the numbers that follow."""
+    """Return the calls so far: each name and its numbers."""
     file = directory / "called"
     lines = file.read_text().splitlines() if file.exists() else []
     return [(name, *map(int, rest)) for name, *rest in map(str.split, lines)]
@@ -75,7 +75,7 @@ def test_each_hook_is_called_in_its_process(serve_hooks, tmp_path, preload):
         assert calls.index(("worker_stop", pid)) < calls.index(("worker_exit", first, pid, 0))
 
 
-def test_of_one_process_it_is_the_worker_too(serve_hooks, tmp_path):
+def test_a_single_process_is_the_worker_too(serve_hooks, tmp_path):
     command = serve_hooks()
     pid = command.process.pid
     assert command.stop() == 0
@@ -84,7 +84,7 @@ def test_of_one_process_it_is_the_worker_too(serve_hooks, tmp_path):
 
 
 @pytest.mark.parametrize("options", [(), ("--workers=2",), ("--workers=2", "--preload")], ids=str)
-def test_a_reload_calls_its_hook_once_and_the_server_starts_and_stops_once(
+def test_a_reload_calls_its_hook_once_and_start_and_stop_are_called_once(
     serve_hooks, tmp_path, options
 ):
     command = serve_hooks(*options)
@@ -101,7 +101,7 @@ def test_a_reload_calls_its_hook_once_and_the_server_starts_and_stops_once(
     assert names.count("worker_start") == names.count("worker_stop") == (6 if options else 3)
 
 
-def test_errors_are_logged_and_stop_nothing(serve_hooks):
+def test_errors_in_hooks_are_logged_and_stop_nothing(serve_hooks):
     hooks = re.sub(r"note\(\"(\w+)\".*\)", r"fail('\1')", HOOKS).replace(
         "def note", "def fail(name): raise SystemExit('in ' + name)\ndef note"
     )
@@ -127,7 +127,7 @@ def test_errors_are_logged_and_stop_nothing(serve_hooks):
         ("import not_there", "not_there"),
     ],
 )
-def test_a_module_that_cannot_be_meant_is_refused_at_the_start(serve_hooks, hooks, message):
+def test_an_unsuitable_module_is_refused_at_the_start(serve_hooks, hooks, message):
     command = serve_hooks(hooks=hooks, listens=False)
     assert command.wait() in (1, 2)
     assert message in command.log
@@ -135,17 +135,17 @@ def test_a_module_that_cannot_be_meant_is_refused_at_the_start(serve_hooks, hook
     assert "picowsgi/process" not in command.log
 
 
-def test_names_that_are_not_public_or_no_functions_are_left_alone(serve_hooks, tmp_path):
+def test_private_names_and_values_that_are_not_functions_are_not_called(serve_hooks, tmp_path):
     hooks = HOOKS + "def _on_end(): pass\nworker_count = 3\n"
     assert serve_hooks(hooks=hooks).stop() == 0
 
 
-def test_a_killed_worker_is_taken_out_of_prometheus_gauges(picowsgi, tmp_path):
+def test_a_killed_worker_is_removed_from_the_prometheus_gauges(picowsgi, tmp_path):
     pytest.importorskip("prometheus_client")
     site, numbers = tmp_path / "site", tmp_path / "numbers"
     shutil.copytree(EXAMPLE, site, ignore=shutil.ignore_patterns("__pycache__"))
     numbers.mkdir()
-    (numbers / "gauge_livesum_1.db").write_bytes(b"")  # of a server before
+    (numbers / "gauge_livesum_1.db").write_bytes(b"")  # of an earlier server
     command = picowsgi(
         *("metrics_app:app", "--hooks", "metrics_hooks", "--workers", "2"),
         directory=site,
@@ -163,7 +163,7 @@ def test_a_killed_worker_is_taken_out_of_prometheus_gauges(picowsgi, tmp_path):
             lambda before=before: len(set(children(command.process.pid)) | set(before)) == 3,
             "another worker",
         )
-        eventually(lambda: live() == 2, "the worker that has ended not to be counted")
+        eventually(lambda: live() == 2, "the ended worker not to be counted")
     assert ask(command.port, "/a") == "Hello!\n"
     assert 'requests_total{path="/a"} 1.0' in ask(command.port, "/metrics")
     assert command.stop() == 0

@@ -1,4 +1,4 @@
-"""With --log-format json every line of picowsgi is one JSON object."""
+"""With --log-format json every line of picowsgi is a JSON object."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def get(command, target):
 
 @INTERRUPTS
 @pytest.mark.parametrize("options", [(), ("--workers=2",)], ids=["one process", "two workers"])
-def test_every_line_from_the_start_to_the_end_is_json(picowsgi, directory, options):
+def test_every_line_from_start_to_end_is_json(picowsgi, directory, options):
     command = picowsgi(
         "--log-format=json",
         "--log-level=debug",
@@ -97,7 +97,9 @@ def test_in_text_a_stack_is_indented_lines(picowsgi, directory):
         (["--log-format=json", "--chdir=/none", "app:app"], {}, 2, "/none"),
     ],
 )
-def test_what_ends_a_start_is_one_json_object(directory, arguments, environ, status, message):
+def test_an_error_that_ends_a_start_is_one_json_object(
+    directory, arguments, environ, status, message
+):
     done = subprocess.run(
         [sys.executable, "-m", "picowsgi", *arguments],
         cwd=directory,

@@ -1,4 +1,4 @@
-"""`write` from threads of the application: at once, and after the end of the request."""
+"""Threads of the application call `write` at the same time, and after the end of the request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PART = 5000
 def test_a_thread_that_writes_after_the_end_gets_an_error_and_reaches_no_other_client(
     serve, threads, ends_with
 ):
-    """Each request starts a writer of its own letter, and other requests follow at once."""
+    """Each request starts a writer with a letter of its own, and other requests follow at once."""
     ended: list[BaseException] = []
     writers: list[threading.Thread] = []
 
@@ -50,14 +50,14 @@ def test_a_thread_that_writes_after_the_end_gets_an_error_and_reaches_no_other_c
         with connect(server) as client:
             client.send(b"GET /?%b HTTP/1.1\r\nHost: a\r\n\r\n" % letter)
             response = client.read_response()
-            if response.status == 200:  # a writer that was sooner than the error has begun it
-                assert set(response.content) <= set(letter), "bytes of another response"
+            if response.status == 200:  # a writer that was faster has begun the response
+                assert set(response.content) <= set(letter), "expected no bytes of another response"
             else:
                 assert response.status == 500
         for plain in exchange(server, b"GET /?- HTTP/1.1\r\nHost: a\r\n\r\n" * 3, 3):
-            assert plain.content == b"plain", "bytes of a thread whose request is over"
-    wait_until(lambda: len(ended) == len(writers), "every writer to be told that it is too late")
-    # Or ClientGoneError, where the client has left in the middle of a response that was cut.
+            assert plain.content == b"plain", "expected no bytes of a thread whose request is over"
+    wait_until(lambda: len(ended) == len(writers), "an error for every late writer")
+    # Or ClientGoneError, if the client has disconnected during a response that was cut.
     late = [error for error in ended if isinstance(error, ResponseError)]
     assert late, f"expected ResponseError, got {ended[:3]}"
 
@@ -108,7 +108,7 @@ def test_a_thread_may_write_while_the_view_streams(serve):
     assert [pieces.count(letter * PART) for letter in (b"w", b"s")] == [50, 50]
 
 
-def test_a_list_returned_after_a_thread_has_begun_to_write_follows_what_it_wrote(serve):
+def test_a_list_that_is_returned_after_a_thread_has_begun_to_write_follows_its_content(serve):
     def answer(environ, start_response):
         write = start_response("200 OK", [TEXT])
         writer = threading.Thread(target=write, args=(b"first",))
@@ -160,7 +160,9 @@ KEEPERS = {
 
 
 @pytest.mark.parametrize("keep", KEEPERS.values(), ids=KEEPERS)
-def test_what_an_application_keeps_of_a_response_is_never_used_for_another_one(serve, keep):
+def test_objects_that_an_application_keeps_of_a_response_are_never_used_for_another_one(
+    serve, keep
+):
     kept = []
 
     def answer(environ, start_response):
@@ -186,15 +188,17 @@ def test_what_an_application_keeps_of_a_response_is_never_used_for_another_one(s
             assert (response.status, response.content) == (200, name.encode())
             late()
     responses = [getattr(_called(one), "__self__", _called(one)) for one in kept]
-    assert len({id(one) for one in responses}) == 6, "expected a response for each that was kept"
+    assert len({id(one) for one in responses}) == 6, (
+        "expected a response for each one that was kept"
+    )
 
 
 def _called(one):
     return one() if getattr(one, "__name__", "") == "<lambda>" else one
 
 
-def test_no_weak_reference_to_a_response_can_be_made(serve):
-    """It would not show that the application still has it."""
+def test_a_response_does_not_support_weak_references(serve):
+    """It would not show that the application still has the object."""
     errors = []
 
     def answer(environ, start_response):

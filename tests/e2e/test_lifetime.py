@@ -1,4 +1,4 @@
-"""The life of a server: in a thread, in a process, on every kind of socket, and its end."""
+"""The life of a server: in a thread, in a process, on each type of socket, and its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import urllib3
 from picowsgi import Server, __version__
 from picowsgi.errors import BindError, ConfigError
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 def application(environ, start_response):
@@ -29,13 +29,13 @@ def application(environ, start_response):
 
 
 def get(url, path="/hello"):
-    """Ask over a connection of its own."""
+    """Send a request over a connection of its own."""
     with urllib3.PoolManager(retries=False) as pool:
-        return pool.request("GET", url.rstrip("/") + path, timeout=PATIENCE).data
+        return pool.request("GET", url.rstrip("/") + path, timeout=TIMEOUT).data
 
 
 def has_ipv6():
-    """Tell whether this machine lets us bind ::1."""
+    """Return whether this machine lets us bind ::1."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -46,7 +46,7 @@ def has_ipv6():
 
 @pytest.fixture
 def short_path():
-    """A directory whose paths fit a unix socket's address."""
+    """A directory whose paths fit the address of a unix socket."""
     with tempfile.TemporaryDirectory(prefix="pw") as directory:
         yield Path(directory)
 
@@ -62,16 +62,16 @@ def test_a_server_is_a_context_manager_that_knows_its_url_and_port():
         assert [one.getsockname() for one in server.sockets] == [("127.0.0.1", server.port)]
 
 
-def test_a_stopped_server_has_joined_its_thread_and_listens_no_more():
+def test_a_stopped_server_has_joined_its_thread_and_does_not_listen():
     before = set(threading.enumerate())
     server = Server(application, port=0)
     server.start()
-    assert set(threading.enumerate()) > before, "expected a thread of the server's own"
+    assert set(threading.enumerate()) > before, "expected a thread of the server"
     port = server.port
     server.stop()
     assert set(threading.enumerate()) == before
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
 
 
 def test_a_server_may_be_stopped_twice():
@@ -81,19 +81,19 @@ def test_a_server_may_be_stopped_twice():
     server.stop()
 
 
-def test_an_error_in_the_with_block_stops_the_server_and_is_not_swallowed():
+def test_an_error_in_the_with_block_stops_the_server_and_is_raised():
     server = Server(application, port=0)
     with pytest.raises(ZeroDivisionError), server:
         raise ZeroDivisionError
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+        socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT)
 
 
 def test_fifty_servers_one_after_the_other_leave_no_thread_and_no_descriptor():
     def serve_once():
         with Server(application, port=0) as server:
-            # One connection is left open, for the server to end it.
-            connection = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+            # One connection stays open, so that the server ends it.
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
             connection.request("GET", "/hello")
             assert connection.getresponse().read() == b"/hello"
         connection.close()
@@ -104,12 +104,12 @@ def test_fifty_servers_one_after_the_other_leave_no_thread_and_no_descriptor():
     for _ in range(50):
         serve_once()
     gc.collect()
-    assert not set(threading.enumerate()) - threads, "threads are left"
-    # Less than before is no fault of ours: earlier tests may have left garbage.
-    assert len(set(Path("/dev/fd").iterdir())) <= len(descriptors), "descriptors are left"
+    assert not set(threading.enumerate()) - threads, "expected no more threads"
+    # Fewer than before is not our fault: earlier tests may have left garbage.
+    assert len(set(Path("/dev/fd").iterdir())) <= len(descriptors), "expected no more descriptors"
 
 
-def test_two_servers_run_at_the_same_time_each_with_its_application():
+def test_two_servers_run_at_the_same_time_with_an_application_each():
     def other(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"other"]
@@ -123,29 +123,29 @@ def test_two_servers_run_at_the_same_time_each_with_its_application():
 
 
 @pytest.mark.measured
-def test_stopping_ends_idle_connections_without_waiting_for_their_timeout():
+def test_a_stop_ends_idle_connections_without_waiting_for_their_timeout():
     with (
         Server(application, port=0, timeout_keep_alive=60) as server,
-        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as idle,
+        socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT) as idle,
     ):
         get(server.url)
         begin = time.monotonic()
         server.stop()
-        assert time.monotonic() - begin < 1, "idle connections must not delay the end"
+        assert time.monotonic() - begin < 1, "expected idle connections not to delay the end"
         assert idle.recv(1) == b""
 
 
-def test_a_request_that_runs_when_the_server_is_stopped_gets_its_response():
+def test_a_request_that_runs_during_a_stop_gets_its_response():
     running, stopping = threading.Event(), threading.Event()
 
     def slow(environ, start_response):
         running.set()
-        assert stopping.wait(PATIENCE)
+        assert stopping.wait(TIMEOUT)
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"finished all the same"]
 
     def stop():
-        running.wait(PATIENCE)
+        running.wait(TIMEOUT)
         stopping.set()
         server.stop()
 
@@ -153,8 +153,8 @@ def test_a_request_that_runs_when_the_server_is_stopped_gets_its_response():
         stopper = threading.Thread(target=stop)
         stopper.start()
         assert get(server.url) == b"finished all the same"
-        stopper.join(PATIENCE)
-        assert not stopper.is_alive(), "stop() has to return when the request is over"
+        stopper.join(TIMEOUT)
+        assert not stopper.is_alive(), "expected stop() to return when the request is over"
 
 
 def test_a_port_in_use_is_an_error_that_names_it():
@@ -174,13 +174,13 @@ def test_an_option_that_does_not_exist_is_refused_with_a_suggestion():
 
 def ask_unix(path):
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(PATIENCE)
+        connection.settimeout(TIMEOUT)
         connection.connect(str(path))
         connection.sendall(b"GET /unix HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_a_unix_socket_serves_and_its_file_is_gone_afterwards(short_path):
+def test_a_unix_socket_serves_and_its_file_is_removed_afterwards(short_path):
     path = short_path / "socket"
     for _ in range(2):
         with Server(application, bind=[f"unix:{path}"]) as server:
@@ -242,7 +242,7 @@ print("serve returned", result)
 
 @pytest.fixture
 def script(tmp_path):
-    """A process that calls serve() on a socket of ours, so that it can be asked at once."""
+    """A process that calls serve() on a socket of ours, so that clients can connect at once."""
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     with ExitStack() as stack:
@@ -262,10 +262,10 @@ def script(tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_serve_in_a_script_returns_none_when_a_signal_ends_it(script, how):
+def test_serve_returns_none_in_a_script_when_a_signal_ends_it(script, how):
     assert get(script.url) == b"from a script"
     script.send_signal(how)
-    output, log = script.communicate(timeout=PATIENCE)
+    output, log = script.communicate(timeout=TIMEOUT)
     assert script.returncode == 0, log
     assert output == "serve returned None\n"
     assert "Traceback" not in log, log
@@ -276,7 +276,7 @@ def test_serve_in_a_script_returns_none_when_a_signal_ends_it(script, how):
 def test_an_idle_command_ends_within_a_second_of_a_signal_with_status_0(picowsgi, how):
     command = picowsgi("examples/function.py")
     port = int(command.url.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE):
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT):
         assert get(command.url, "/?name=you") == b"Hello, you!\n"
         begin = time.monotonic()
         status = command.stop(how)
@@ -286,7 +286,7 @@ def test_an_idle_command_ends_within_a_second_of_a_signal_with_status_0(picowsgi
     assert "Traceback" not in command.log, command.log
 
 
-def test_a_request_that_runs_when_sigterm_comes_is_answered_before_the_end(picowsgi, tmp_path):
+def test_a_request_that_runs_at_sigterm_is_answered_before_the_end(picowsgi, tmp_path):
     (tmp_path / "app.py").write_text(
         "import os, signal\n"
         "def app(environ, start_response):\n"
@@ -307,7 +307,7 @@ def test_the_start_line_names_the_url_the_application_and_the_process(picowsgi):
     assert str(command.process.pid) in line
 
 
-def test_without_an_application_the_demonstration_is_served(picowsgi):
+def test_without_an_application_the_command_serves_the_demonstration(picowsgi):
     command = picowsgi()
     with urllib3.PoolManager(retries=False) as pool:
         page = pool.request("GET", f"{command.url}/?<script>", headers={"X-Field": "<b>&amp;"})
@@ -315,9 +315,9 @@ def test_without_an_application_the_demonstration_is_served(picowsgi):
     assert page.status == 200
     assert page.headers["Content-Type"].startswith("text/html")
     for expected in ("picowsgi", __version__, "REQUEST_METHOD", "HTTP_X_FIELD", "wsgi.url_scheme"):
-        assert expected in text, f"the page has to show {expected}"
+        assert expected in text, f"expected {expected} on the page"
     for raw_text in ("<script>", "<b>&amp;"):
-        assert raw_text not in text, "what the client sent has to be escaped"
+        assert raw_text not in text, "expected the data of the client to be escaped"
     assert command.stop() == 0
 
 
@@ -328,7 +328,7 @@ def test_errors_of_the_application_are_in_the_log_with_their_traceback(picowsgi,
         "    raise LookupError('as the test wants it')\n"
     )
     command = picowsgi("app:app", directory=tmp_path)
-    assert b"LookupError" not in get(command.url), "a visitor must not see the error"
+    assert b"LookupError" not in get(command.url), "expected no details of the error for a visitor"
     assert command.stop() == 0
     assert "a line for the log" in command.log
     assert "Traceback" in command.log

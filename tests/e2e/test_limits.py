@@ -1,4 +1,4 @@
-"""Every limit of the option table: at the limit and one past it, with the status that it gives."""
+"""Each limit of the option table: a value at the limit, and one past it with its status."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 
 
 class Application:
-    """Answers with what it was sent, and keeps the environ of each call, and what it saw of it."""
+    """Echoes the content, and keeps the environ of each call with the result of reading it."""
 
     def __init__(self):
         self.calls = []
@@ -54,7 +54,7 @@ def application():
 
 
 def assert_refused(server, application, data, status):
-    """Send `data` and check the whole answer: the status, complete, and then the end."""
+    """Send `data` and check the whole response: its status, its length, and then the end."""
     calls = len(application.calls)
     with connect(server) as client:
         client.send(data)
@@ -63,7 +63,9 @@ def assert_refused(server, application, data, status):
         assert response.complete
         assert response.tokens("Connection") == ["close"]
         client.read_nothing_more()
-    assert len(application.calls) == calls, "the application must not see a refused request"
+    assert len(application.calls) == calls, (
+        "expected no call of the application for a refused request"
+    )
 
 
 def assert_served(server, data, content=b""):
@@ -80,9 +82,7 @@ def head_of_size(size):
 
 
 @pytest.mark.parametrize("limit", [256, 1000, 16 * KIB, 64 * KIB, 100 * KIB])
-def test_a_head_of_the_size_of_the_limit_is_served_and_one_byte_more_is_431(
-    serve, application, limit
-):
+def test_a_head_at_the_limit_is_served_and_one_more_byte_is_a_431(serve, application, limit):
     server = serve(application, max_head_size=limit)
     assert_served(server, head_of_size(limit))
     assert_served(server, b"\r\n" + head_of_size(limit))  # the empty line does not count
@@ -90,7 +90,7 @@ def test_a_head_of_the_size_of_the_limit_is_served_and_one_byte_more_is_431(
     assert_refused(server, application, head_of_size(limit + 1), 431)
 
 
-def test_the_size_of_a_head_does_not_count_what_was_sent_before_or_with_it(serve, application):
+def test_the_size_of_a_head_does_not_count_bytes_before_or_after_it(serve, application):
     server = serve(application, max_head_size=300)
     head = head_of_size(300)
     assert [one.status for one in exchange(server, head * 20, 20)] == [200] * 20
@@ -98,7 +98,7 @@ def test_the_size_of_a_head_does_not_count_what_was_sent_before_or_with_it(serve
     assert [one.status for one in exchange(server, (post + head) * 3, 6)] == [200] * 6
 
 
-def test_a_head_that_is_too_large_is_refused_before_its_end_has_come(serve, application):
+def test_a_head_that_is_too_large_is_refused_before_its_end_arrives(serve, application):
     server = serve(application, max_head_size=1000)
     assert_refused(server, application, head_of_size(2000)[:1000], 431)
 
@@ -119,33 +119,33 @@ def request_to(size):
     return b"GET /" + b"t" * (size - 1) + b" HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def test_a_target_of_16_kib_is_served_and_one_byte_more_is_414(serve, application):
+def test_a_target_of_16_kib_is_served_and_one_more_byte_is_a_414(serve, application):
     server = serve(application)
     assert_served(server, request_to(TARGET_MOST))
     assert len(application.calls[0][0]["REQUEST_URI"]) == TARGET_MOST
     assert_refused(server, application, request_to(TARGET_MOST + 1), 414)
 
 
-def test_a_target_over_16_kib_in_a_head_over_its_limit_is_414(serve, application):
+def test_a_target_over_16_kib_in_a_head_over_its_limit_is_a_414(serve, application):
     server = serve(application)
     assert_refused(server, application, request_to(70_000), 414)
     assert_refused(server, application, request_to(70_000)[:-30], 414)
 
 
-def test_a_target_within_16_kib_in_a_head_over_its_limit_is_431(serve, application):
+def test_a_target_within_16_kib_in_a_head_over_its_limit_is_a_431(serve, application):
     server = serve(application, max_head_size=1000)
     assert_refused(server, application, request_to(2000), 431)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 100, 1024])
-def test_as_many_fields_as_the_limit_are_served_and_one_more_is_431(serve, application, limit):
+def test_as_many_fields_as_the_limit_are_served_and_one_more_is_a_431(serve, application, limit):
     server = serve(application, max_fields=limit)
     head = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * (limit - 1)
     assert_served(server, head + b"\r\n")
     assert_refused(server, application, head + b"X: y\r\n\r\n", 431)
 
 
-def test_fields_that_are_dropped_count_as_well(serve, application):
+def test_dropped_fields_count_too(serve, application):
     server = serve(application, max_fields=3)
     head = b"GET / HTTP/1.1\r\nHost: a\r\nX_Y: z\r\nX_Y: z\r\n"
     assert_served(server, head + b"\r\n")
@@ -174,7 +174,7 @@ FRAMINGS = [
 
 @pytest.mark.parametrize("frame", FRAMINGS)
 @pytest.mark.parametrize("limit", [1, 1000])
-def test_content_of_the_size_of_the_limit_is_served_and_one_byte_more_is_413(
+def test_content_at_the_limit_is_served_and_one_more_byte_is_a_413(
     serve, application, frame, limit
 ):
     server = serve(application, max_body_size=limit)
@@ -182,12 +182,12 @@ def test_content_of_the_size_of_the_limit_is_served_and_one_byte_more_is_413(
     assert_refused(server, application, frame(b"x" * (limit + 1)), 413)
 
 
-def test_declared_content_over_the_limit_is_413_before_any_of_it_comes(serve, application):
+def test_declared_content_over_the_limit_is_a_413_before_any_of_it_arrives(serve, application):
     server = serve(application, max_body_size=1000)
     assert_refused(server, application, POST + b"Content-Length: 1001\r\n\r\n", 413)
 
 
-def test_a_chunk_that_announces_too_much_is_413_before_any_of_it_comes(serve, application):
+def test_a_chunk_size_over_the_limit_is_a_413_before_any_of_the_chunk_arrives(serve, application):
     server = serve(application, max_body_size=1000)
     coding = b"Transfer-Encoding: chunked\r\n\r\n"
     assert_refused(server, application, POST + coding + b"3e9\r\n", 413)
@@ -196,13 +196,13 @@ def test_a_chunk_that_announces_too_much_is_413_before_any_of_it_comes(serve, ap
     )
 
 
-def test_the_end_of_chunked_content_is_not_counted_as_content(serve, application):
+def test_the_end_of_chunked_content_does_not_count_as_content(serve, application):
     server = serve(application, max_body_size=1000)
     data = chunked(b"x" * 1000).replace(b"0\r\n\r\n", b"000;a=b\r\nTrailer: x\r\n\r\n")
     assert_served(server, data, b"x" * 1000)
 
 
-def test_the_content_in_memory_does_not_count_against_the_limit_of_the_next(serve, application):
+def test_content_in_memory_does_not_count_against_the_limit_of_the_next_request(serve, application):
     server = serve(application, max_body_size=1000)
     for frame in (with_length, chunked):
         responses = exchange(server, frame(b"x" * 1000) * 5, 5)
@@ -210,7 +210,9 @@ def test_the_content_in_memory_does_not_count_against_the_limit_of_the_next(serv
 
 
 @pytest.mark.parametrize("length", [b"1073741825", b"9223372036854775807"])
-def test_with_the_limit_0_content_of_any_declared_size_is_asked_for(serve, application, length):
+def test_with_the_limit_0_the_server_asks_for_content_of_any_declared_size(
+    serve, application, length
+):
     server = serve(application, max_body_size=0)
     with connect(server) as client:
         client.send(POST + b"Expect: 100-continue\r\nContent-Length: " + length + b"\r\n\r\n")
@@ -224,7 +226,7 @@ def test_with_the_limit_0_content_of_any_declared_size_is_asked_for(serve, appli
     assert_served(server, with_length(b"x" * 2 * MIB), b"x" * 2 * MIB)
 
 
-def test_without_an_option_the_limit_is_1_gib(serve, application):
+def test_the_default_limit_is_1_gib(serve, application):
     server = serve(application)
     with connect(server) as client:
         client.send(POST + b"Expect: 100-continue\r\nContent-Length: 1073741824\r\n\r\n")
@@ -232,19 +234,19 @@ def test_without_an_option_the_limit_is_1_gib(serve, application):
     assert_refused(server, application, POST + b"Content-Length: 1073741825\r\n\r\n", 413)
 
 
-# --- where content is kept ----------------------------------------------------------------------
+# --- content in memory and in files -------------------------------------------------------------
 
 
 @pytest.fixture
 def temporary_directory(tmp_path, monkeypatch):
-    """The one in which the server makes its temporary files."""
+    """The directory in which the server creates its temporary files."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
 @pytest.mark.parametrize("frame", FRAMINGS)
 @pytest.mark.parametrize("limit", [0, 1, 5000])
-def test_content_is_in_memory_up_to_the_limit_and_one_past_it_in_a_file_without_a_name(
+def test_content_is_in_memory_up_to_the_limit_and_beyond_it_in_a_file_without_a_name(
     serve, application, temporary_directory, frame, limit
 ):
     server = serve(application, body_memory=limit)
@@ -259,7 +261,7 @@ def test_content_is_in_memory_up_to_the_limit_and_one_past_it_in_a_file_without_
     (small, in_memory), (large, in_file) = application.calls
     assert in_memory is None, f"expected {limit} bytes in memory"
     assert in_file is not None, f"expected {limit + 1} bytes in a file"
-    assert in_file.st_nlink == 0, "expected the file to have no name"
+    assert in_file.st_nlink == 0, "expected a file without a name"
     assert stat.S_IMODE(in_file.st_mode) == 0o600
     assert (in_file.st_size, large["CONTENT_LENGTH"]) == (limit + 1, str(limit + 1))
     assert small["CONTENT_LENGTH"] == str(limit)
@@ -267,15 +269,15 @@ def test_content_is_in_memory_up_to_the_limit_and_one_past_it_in_a_file_without_
 
 
 @pytest.mark.parametrize("frame", FRAMINGS)
-def test_content_of_all_requests_shares_the_memory_and_more_goes_to_files(
+def test_all_requests_share_the_memory_for_content_and_the_rest_goes_to_files(
     serve, application, frame
 ):
     server = serve(application, body_memory=5000, body_memory_total=9000)
     content = b"x" * 5000
     with connect(server) as first, connect(server) as second:
         first.send(frame(content)[:-1])
-        # It is read before a request that is sent after the answer to another one: that may have
-        # been read when its connection was accepted, before what came on the first one.
+        # The server reads it before a request that is sent after another response: it may have read
+        # that when it accepted its connection, before the bytes on the first one.
         second.send(frame(b""))
         second.read_response()
         for _ in range(2):
@@ -286,7 +288,9 @@ def test_content_of_all_requests_shares_the_memory_and_more_goes_to_files(
         second.send(frame(content))
         assert second.read_response().content == content
     kinds = [file is None for _, file in application.calls[1:]]
-    assert kinds == [False, False, True, True], "expected files while another has the memory"
+    assert kinds == [False, False, True, True], (
+        "expected files while another request has the memory"
+    )
 
 
 def test_half_received_content_has_no_named_file_and_its_file_goes_with_its_client(
@@ -296,7 +300,7 @@ def test_half_received_content_has_no_named_file_and_its_file_goes_with_its_clie
     before = descriptors_at_rest()
     with connect(server) as client:
         client.send(with_length(b"x" * MIB)[:-1])
-        wait_until(lambda: open_descriptors() == before + 3, "content to be put into a file")
+        wait_until(lambda: open_descriptors() == before + 3, "content to be in a file")
         assert list(temporary_directory.iterdir()) == []
     wait_until(lambda: open_descriptors() == before, "the file to be closed")
     assert not application.calls
@@ -324,7 +328,7 @@ FAST_GENERATOR = """
 @pytest.mark.measured
 @pytest.mark.unsanitized
 @pytest.mark.parametrize("item", [100, 10_000, 100_000, 3 * MIB])
-def test_a_generator_faster_than_its_client_is_stopped_and_memory_stays_flat(
+def test_a_generator_faster_than_its_client_is_paused_and_memory_stays_flat(
     picowsgi, tmp_path, item
 ):
     (tmp_path / "app.py").write_text(textwrap.dedent(FAST_GENERATOR))
@@ -340,7 +344,7 @@ def test_a_generator_faster_than_its_client_is_stopped_and_memory_stays_flat(
         while time.monotonic() < since + 0.2:
             if (now := given()) != last:
                 last, since = now, time.monotonic()
-            assert last < 64 * MIB, "expected the generator to be stopped"
+            assert last < 64 * MIB, "expected the generator to be paused"
             time.sleep(0.005)
         return last
 
@@ -349,8 +353,8 @@ def test_a_generator_faster_than_its_client_is_stopped_and_memory_stays_flat(
         client.send(GET)
         first = wait_until_stopped()
         held = MIB + 2 * item
-        by_the_system = 6 * MIB  # wmem's 4 MiB, and what is on its way
-        assert first < held + by_the_system, "expected the generator to be stopped near the limit"
+        by_the_system = 6 * MIB  # the 4 MiB of wmem, and the bytes on their way
+        assert first < held + by_the_system, "expected the generator to be paused near the limit"
         begin, got = time.monotonic(), 0
         while time.monotonic() < begin + 0.5:
             got += client.read_some(16 * KIB)
@@ -360,14 +364,14 @@ def test_a_generator_faster_than_its_client_is_stopped_and_memory_stays_flat(
         assert grown < held + MIB, f"expected flat memory, it grew by {grown} bytes"
 
 
-def test_memory_for_what_the_application_gives_at_once_is_not_limited(serve):
+def test_memory_for_content_that_the_application_gives_at_once_is_not_limited(serve):
     items = [b"a" * MIB, b"b" * MIB, b"c" * MIB]
 
     def application(environ, start_response):
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         return list(items)
 
-    # Without back-pressure: the server must be free for others though nobody reads.
+    # Without back-pressure: the server must serve others although no client reads.
     server = serve(application, response_buffer=KIB)
     with RawClient(server.port, receive_buffer=4096) as slow:
         slow.send(GET)
@@ -380,10 +384,10 @@ def test_memory_for_what_the_application_gives_at_once_is_not_limited(serve):
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_a_connection_past_the_limit_waits_until_one_closes(serve, application, limit):
+def test_a_connection_past_the_limit_waits_until_another_one_closes(serve, application, limit):
     server = serve(application, max_connections=limit)
     clients = [connect(server) for _ in range(limit)]
-    for client in clients:  # the beginning of the next request is always there
+    for client in clients:  # the beginning of the next request has always arrived
         client.send(GET + GET[:5])
         assert client.read_response().status == 200
     with connect(server) as late:
@@ -392,12 +396,14 @@ def test_a_connection_past_the_limit_waits_until_one_closes(serve, application, 
             for client in clients:
                 client.send(GET[5:] + GET[:5])
                 assert client.read_response().status == 200
-        assert not late.read_some(1), "expected the late one to wait"
+        assert not late.read_some(1), "expected the last client to wait"
         clients.pop().close()
         assert late.read_response().status == 200
         for client in clients:
             client.send(GET[5:])
-            assert client.read_response().status == 200, "expected the others to be kept"
+            assert client.read_response().status == 200, (
+                "expected the other connections to stay open"
+            )
     for client in clients:
         client.close()
 
@@ -412,12 +418,12 @@ def test_waiting_connections_are_served_in_turn(serve, application):
         client.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what the backlog is")
-def test_the_backlog_is_given_to_the_system(serve, application):
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the backlog")
+def test_the_server_passes_the_backlog_to_the_system(serve, application):
     for backlog in (5, 77):
         sock = serve(application, backlog=backlog).sockets[0]
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
-        # tcpi_sacked, which for a listening socket is the most that may wait
+        # tcpi_sacked, which for a listening socket is the maximum of waiting connections
         assert struct.unpack_from("I", info, 28)[0] == backlog
 
 
@@ -436,7 +442,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("head", "status"), REFUSED)
-def test_a_client_that_sends_20_mib_before_it_reads_sees_its_answer_and_no_reset(
+def test_a_client_that_sends_20_mib_before_it_reads_gets_its_response_and_no_reset(
     serve, application, head, status
 ):
     server = serve(application, max_body_size=1000)
@@ -454,7 +460,7 @@ EXPECT = b"Expect: 100-continue\r\n"
 
 
 @pytest.mark.parametrize("value", [b"100-Continue", b"100-CONTINUE", b"  100-continue\t "])
-def test_the_expectation_is_known_in_any_case(serve, application, value):
+def test_the_expectation_is_recognised_in_any_case(serve, application, value):
     with connect(serve(application)) as client:
         client.send(POST + b"Expect:" + value + b"\r\nContent-Length: 2\r\n\r\n")
         assert client.read_interim() == 100
@@ -466,7 +472,7 @@ def test_the_expectation_is_known_in_any_case(serve, application, value):
 @pytest.mark.parametrize(
     "value", [b"", b"200-ok", b"100-continued", b"100-continue;x=y", b"100-continue, x"]
 )
-def test_another_expectation_is_417(serve, application, value):
+def test_another_expectation_is_a_417(serve, application, value):
     server = serve(application)
     head = POST + b"Expect: " + value + b"\r\nContent-Length: 2\r\n\r\n"
     assert_refused(server, application, head, 417)
@@ -493,7 +499,7 @@ def test_a_refused_request_gets_no_100_before_or_after_its_status(
     assert_refused(server, application, request_ + b"x" * 100_000, status)
 
 
-def test_there_is_no_100_once_the_content_has_been_refused(serve, application):
+def test_the_server_sends_no_100_after_it_has_refused_the_content(serve, application):
     with connect(serve(application, max_body_size=4)) as client:
         client.send(POST + EXPECT + b"Transfer-Encoding: chunked\r\n\r\n")
         assert client.read_interim() == 100
@@ -515,12 +521,12 @@ def test_there_is_no_100_once_the_content_has_been_refused(serve, application):
         ),
     ],
 )
-def test_there_is_no_100_where_nobody_waits_for_it(serve, application, data):
+def test_the_server_sends_no_100_to_a_client_that_does_not_wait_for_it(serve, application, data):
     response = exchange(serve(application), data)[0]
     assert (response.status, response.interim) == (200, ())
 
 
-def test_a_client_of_http_1_0_gets_no_100_though_it_waits(serve, application):
+def test_a_client_of_http_1_0_gets_no_100_although_it_waits(serve, application):
     with connect(serve(application, timeout_body=0.2)) as client:
         client.send(b"POST / HTTP/1.0\r\n" + EXPECT + b"Content-Length: 2\r\n\r\n")
         response = client.read_response()

@@ -1,4 +1,4 @@
-"""--log-config: both logs through `logging`, to files and to syslog."""
+"""--log-config: `logging` writes both logs to files and to syslog."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import ask, write_app
 from support import RawClient, wait_until
+from support.processes import ask, write_app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BOTH = pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def documented(address):
 
 @pytest.fixture(params=["unix", "udp"])
 def syslog(request, tmp_path):
-    """A syslog's socket, and the address of it."""
+    """The socket of a syslog, and its address."""
     if request.param == "udp":
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         receiver.bind(("127.0.0.1", 0))
@@ -51,7 +51,7 @@ def syslog(request, tmp_path):
 
 
 def receive(receiver, wanted):
-    """Read messages until there is one with this text, and return it."""
+    """Read messages until one has this text, and return it."""
     while True:
         message = receiver.recv(65536).decode()
         if wanted in message:
@@ -81,8 +81,8 @@ def test_both_logs_go_to_a_syslog(picowsgi, tmp_path, syslog, options):
     assert command.stop() == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a datagram waits for a reader on Linux alone")
-def test_a_syslog_that_reads_nothing_holds_up_nothing(picowsgi, tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="a datagram waits for a reader on Linux only")
+def test_a_syslog_that_does_not_read_blocks_nothing(picowsgi, tmp_path):
     write_app(tmp_path, APP)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "log.s"))
@@ -94,12 +94,12 @@ def test_a_syslog_that_reads_nothing_holds_up_nothing(picowsgi, tmp_path):
                 client.send(request * 20)
                 for _ in range(20):
                     assert client.read_response().status == 200
-        receiver.setblocking(True)  # for as long as the server lives
+        receiver.setblocking(True)  # as long as the server runs
         command.process.send_signal(signal.SIGKILL)
         command.wait()
 
 
-def test_a_line_is_a_record_and_the_file_is_opened_again(picowsgi, tmp_path):
+def test_each_line_is_a_record_and_the_file_is_opened_again(picowsgi, tmp_path):
     write_app(tmp_path, APP)
     handler = {"class": "logging.FileHandler", "filename": "access.log", "formatter": "own"}
     config = {
@@ -126,7 +126,7 @@ def test_a_line_is_a_record_and_the_file_is_opened_again(picowsgi, tmp_path):
     assert log.read_text() == "picowsgi.access INFO /after 200\n"
 
 
-def test_no_access_log_means_no_records(picowsgi, tmp_path):
+def test_without_an_access_log_there_are_no_records(picowsgi, tmp_path):
     write_app(tmp_path, APP)
     config = {
         "handlers": {"own": {"class": "logging.FileHandler", "filename": "access.log"}},

@@ -15,8 +15,8 @@ import pytest
 from picowsgi import Server
 from picowsgi.system.cpus import has_gil
 from picowsgi.threads import loop
-from processes import ask, eventually, write_app
 from support import INTERRUPTS, PYPY, connect, open_descriptors, wait_until
+from support.processes import ask, eventually, write_app
 
 PLAIN = [("Content-Type", "text/plain")]
 
@@ -26,7 +26,7 @@ def get(path):
 
 
 def loop_of(thread):
-    """The loop that a serving thread is of, by its name: picowsgi-LOOP-NUMBER."""
+    """The loop of a serving thread, from its name: picowsgi-LOOP-NUMBER."""
     return thread.name.split("-")[1]
 
 
@@ -43,7 +43,7 @@ def ask_all(clients, path="/"):
 
 @pytest.fixture
 def meeting():
-    """An application in which so many requests have to meet, and the loops that they came to."""
+    """An application in which so many requests have to meet, and the loops that they reached."""
 
     class Meeting:
         def __init__(self):
@@ -58,7 +58,7 @@ def meeting():
             if environ["PATH_INFO"] == "/meet":
                 self.barrier.wait(10)
             elif environ["PATH_INFO"] == "/wait":
-                assert self.opened.wait(10), "nobody opened the gate"
+                assert self.opened.wait(10), "expected the gate to be opened"
             return tell_loop(environ, start_response)
 
     meeting = Meeting()
@@ -83,12 +83,12 @@ def test_connections_are_shared_evenly_among_the_loops(serve, loops):
         places = ask_all(clients)
         counts = Counter(places)
         assert sorted(counts) == [str(number) for number in range(loops)]
-        # Eight each; on a busy machine a loop that is not given a CPU misses its turn.
+        # Eight each; on a busy machine a loop that gets no CPU misses its turn.
         assert min(counts.values()) >= 3, f"expected about 8 connections for each: {counts}"
-        assert ask_all(clients) == places, "a connection stays where it is"
+        assert ask_all(clients) == places, "expected a connection to stay in its loop"
 
 
-def test_templates_of_one_loop_never_reach_another(serve):
+def test_templates_of_one_loop_never_reach_another_loop(serve):
     def application(environ, start_response):
         start_response("200 OK", PLAIN)
         return [f"{environ['HTTP_X_NAME']} {environ['PATH_INFO']}".encode()]
@@ -97,7 +97,7 @@ def test_templates_of_one_loop_never_reach_another(serve):
     clients = [connect(server) for _ in range(12)]
     for number in range(6):
         for name, client in enumerate(clients):
-            # Now the same head as before, now another request line.
+            # The same head as before, or another request line, in turn.
             path = f"/{name if number % 2 else number}"
             client.send(f"GET {path} HTTP/1.1\r\nHost: a\r\nX-Name: {name}\r\n\r\n".encode())
         for name, client in enumerate(clients):
@@ -107,18 +107,18 @@ def test_templates_of_one_loop_never_reach_another(serve):
         client.close()
 
 
-def test_there_are_no_more_connections_than_allowed_in_all(serve):
+def test_all_loops_together_keep_to_the_maximum_of_connections(serve):
     server = serve(tell_loop, loops=2, max_connections=3)
     clients = [connect(server) for _ in range(3)]
     assert set(ask_all(clients)) == {"0", "1"}
-    for client in clients:  # or one that is idle would go for the fourth
+    for client in clients:  # or an idle one would be closed for the fourth
         client.send(get("/")[:5])
     with connect(server) as fourth:
         fourth.send(get("/"))
         for client in clients:  # which takes a turn of both loops
             client.send(get("/")[5:] + get("/")[:5])
             assert client.read_response().status == 200
-        assert fourth.read_some(1) == 0, "expected it to wait for a place"
+        assert fourth.read_some(1) == 0, "expected the connection to wait for a place"
         clients.pop().close()
         assert fourth.read_response().status == 200
     for client in clients:
@@ -136,9 +136,9 @@ def test_all_loops_drain_and_end(serve, meeting):
     stopping = threading.Thread(target=server.stop)
     stopping.start()
     for client in idle:
-        assert client.read_to_end() == b"", "a drain closes what is idle"
+        assert client.read_to_end() == b"", "expected the drain to close the idle connection"
         client.close()
-    assert stopping.is_alive(), "expected it to wait for the requests"
+    assert stopping.is_alive(), "expected the drain to wait for the requests"
     meeting.opened.set()
     for client in busy:
         assert client.read_response().status == 200
@@ -149,7 +149,7 @@ def test_all_loops_drain_and_end(serve, meeting):
         socket.create_connection(("127.0.0.1", server.port))
 
 
-def test_a_request_that_never_ends_is_named_whichever_loop_has_it(serve, meeting, caplog):
+def test_a_request_that_never_ends_is_named_no_matter_which_loop_has_it(serve, meeting, caplog):
     server = serve(meeting, loops=2, threads=2, timeout_graceful=0.3)
     with connect(server) as one, connect(server) as other:
         for client in (one, other):
@@ -160,7 +160,9 @@ def test_a_request_that_never_ends_is_named_whichever_loop_has_it(serve, meeting
         assert f"picowsgi-{number}-0 has not ended and is left behind" in caplog.text
 
 
-def test_the_access_log_has_the_requests_of_all_loops_and_goes_on_after_a_rotation(serve, tmp_path):
+def test_the_access_log_has_the_requests_of_all_loops_and_continues_after_a_rotation(
+    serve, tmp_path
+):
     file, rotated = tmp_path / "access.log", tmp_path / "access.log.1"
     server = serve(
         tell_loop,
@@ -181,7 +183,7 @@ def test_the_access_log_has_the_requests_of_all_loops_and_goes_on_after_a_rotati
     assert file.read_text("ascii") == "/after 200\n" * 8
 
 
-def test_a_worker_is_replaced_by_the_requests_of_all_its_loops(picowsgi, tmp_path):
+def test_the_requests_of_all_loops_count_towards_a_replacement_of_the_worker(picowsgi, tmp_path):
     write_app(tmp_path)
     command = picowsgi(
         *("--loops", "2", "--workers", "1", "--max-requests", "20", "app:app"), directory=tmp_path
@@ -193,7 +195,7 @@ def test_a_worker_is_replaced_by_the_requests_of_all_its_loops(picowsgi, tmp_pat
     assert command.stop() == 0, command.log
 
 
-def test_servers_that_were_never_started_leave_nothing():
+def test_servers_that_were_never_started_leave_nothing_open():
     def open_one():
         server = Server(tell_loop, port=0, loops=2)
         port = server.port
@@ -206,11 +208,11 @@ def test_servers_that_were_never_started_leave_nothing():
     for _ in range(10):
         open_one()
     if PYPY:
-        gc.collect()  # there what nobody has any more is still to be found
-    assert open_descriptors() == before, "expected them to be closed at once"
+        gc.collect()  # there unreachable objects still exist
+    assert open_descriptors() == before, "expected the sockets to be closed at once"
 
 
-# --- interrupting without Python's lock ----------------------------------------------------------
+# --- interrupts without the GIL ------------------------------------------------------------------
 
 
 def spin():
@@ -220,7 +222,7 @@ def spin():
 
 
 class Slow:
-    """An application that takes too long wherever it can."""
+    """An application that takes too long at every possible point."""
 
     def __init__(self):
         self.closed = threading.Semaphore(0)
@@ -250,7 +252,7 @@ class Slow:
 
 @pytest.fixture
 def without_gil(monkeypatch):
-    """A server does what it does on a Python without the GIL; in truth one may be there."""
+    """A server that acts as on a Python without the GIL, although there may be one."""
     monkeypatch.setattr(loop, "has_gil", lambda: False)
 
 
@@ -283,7 +285,7 @@ def test_a_request_that_takes_too_long_is_interrupted_without_the_gil_too(
 
 
 def test_an_interruption_never_reaches_the_server_itself(serve, without_gil, caplog):
-    """Requests end just when their time is up: each is answered, or ends with a 500."""
+    """Requests end just when their time is over: each gets its response, or a 500."""
 
     def application(environ, start_response):
         time.sleep(0.0095)  # the limit is 10 ms
@@ -308,11 +310,11 @@ def test_an_interruption_never_reaches_the_server_itself(serve, without_gil, cap
     assert "a thread of the server has failed" not in caplog.text
 
 
-# --- Python without the lock ---------------------------------------------------------------------
+# --- Python without the GIL ----------------------------------------------------------------------
 
 
 @pytest.mark.skipif(has_gil(), reason="needs a Python without the GIL: make test-freethreaded")
-def test_the_gil_stays_off_while_it_serves():
+def test_the_gil_stays_off_while_the_server_serves():
     program = Path(__file__).parent / "apps" / "gil.py"
     done = subprocess.run(
         [sys.executable, "-W", "error", program], capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""gevent's and eventlet's monkey-patching is refused at the start, wherever picowsgi starts."""
+"""All commands of picowsgi refuse the monkey-patching of gevent and eventlet at the start."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Threaded(socketserver.ThreadingMixIn, WSGIServer): pass
 
 @pytest.fixture(params=PATCH)
 def library(request, tmp_path):
-    """The name of one that is installed; app.py patches when it is imported, plain.py does not."""
+    """The name of an installed library. app.py patches when it is imported, plain.py does not."""
     if importlib.util.find_spec(request.param) is None:
         pytest.skip(f"needs {request.param}: pip install {request.param}")
     (tmp_path / "app.py").write_text(f"{PATCH[request.param]}\n{APP}")
@@ -46,7 +46,7 @@ def library(request, tmp_path):
 
 @pytest.fixture
 def end(tmp_path):
-    """`end(*arguments)` runs Python to its end, which is to come at once."""
+    """`end(*arguments)` runs Python until it exits, which has to happen at once."""
 
     def run(*arguments, **variables):
         return subprocess.run(
@@ -69,7 +69,7 @@ def assert_refused(ended, library, status=1):
     assert ended.stderr.count(said) == 1, ended.stderr
     assert "--threads" in ended.stderr
     assert f"a server that works with {library}: " in ended.stderr
-    assert "/picowsgi/" not in ended.stderr, "no traceback is expected but eventlet's own"
+    assert "/picowsgi/" not in ended.stderr, "expected no traceback except one of eventlet"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_the_command_ends_when_its_application_patches(end, library, options):
     assert_refused(end(*command), library)
 
 
-def test_the_command_ends_before_it_imports_where_all_is_patched_already(end, library, tmp_path):
+def test_the_command_ends_before_the_import_when_all_is_patched_already(end, library, tmp_path):
     (tmp_path / "plain.py").write_text("raise SystemExit('imported')\n")
     start = (
         "import sys\nfrom picowsgi.cli.main import main\n"
@@ -126,7 +126,7 @@ def test_django_ends_when_the_project_patches(end, library, tmp_path):
         "INSTALLED_APPS = ['picowsgi.contrib.django']\n"
     )
     (tmp_path / "urls.py").write_text("urlpatterns = []\n")
-    manage = (  # where projects do it: in the settings it would wait for itself
+    manage = (  # where projects patch: in the settings it would wait for itself
         f"{PATCH[library]}\nfrom django.core.management import execute_from_command_line\n"
         "execute_from_command_line(['manage.py', 'runserver', '--noreload', '127.0.0.1:0'])"
     )
@@ -134,7 +134,7 @@ def test_django_ends_when_the_project_patches(end, library, tmp_path):
     assert_refused(ended, library)
 
 
-def test_a_script_of_cgi_may_patch(end, library):
+def test_a_cgi_script_may_patch(end, library):
     ended = end("-c", "import app, picowsgi.cgi; picowsgi.cgi.run(app.app)")
     assert ended.stdout.startswith("Status: 200 OK\n")
     assert ended.stdout.endswith("served")

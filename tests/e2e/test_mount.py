@@ -1,4 +1,4 @@
-"""Several applications in one: `picowsgi.Mount` and `--mount`."""
+"""Several applications in one server: `picowsgi.Mount` and `--mount`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ask(server, target):
         ("/caf%C3%A9/x", "café|/café|/x"),
     ],
 )
-def test_the_longest_prefix_that_ends_with_a_segment_wins(target, wanted, serve):
+def test_the_longest_prefix_that_ends_at_a_segment_wins(target, wanted, serve):
     mount = picowsgi.Mount(
         {"/api": answer("api"), "/api/v2": answer("newer"), "/café": answer("cafÃ©")},
         default=answer("root"),
@@ -65,7 +65,7 @@ def test_the_longest_prefix_that_ends_with_a_segment_wins(target, wanted, serve)
     assert ask(serve(mount), target) == wanted.encode().decode("utf-8")
 
 
-def test_without_a_default_the_rest_is_not_found(serve):
+def test_without_a_default_other_paths_are_not_found(serve):
     server = serve(picowsgi.Mount({"/api": answer("api")}))
     assert ask(server, "/api/x") == "api|/api|/x"
     assert ask(server, "/") == 404
@@ -79,7 +79,7 @@ def test_mounts_can_be_nested(serve):
     assert ask(server, "/a/c") == "a|/a|/c"
 
 
-def test_nothing_else_of_the_environ_is_altered():
+def test_a_mount_changes_no_other_key_of_the_environ():
     before = {
         "SCRIPT_NAME": "/s",
         "PATH_INFO": "/a/b",
@@ -97,7 +97,7 @@ def test_a_bad_prefix_is_refused(prefix):
         picowsgi.Mount({prefix: answer("x")})
 
 
-def test_mounts_are_options_of_the_api(serve, tmp_path, monkeypatch):
+def test_the_api_has_mounts_as_options(serve, tmp_path, monkeypatch):
     (tmp_path / "mounted_apps.py").write_text(APPS)
     monkeypatch.syspath_prepend(tmp_path)
     server = serve(answer("root"), mount=["/api=mounted_apps:api"])
@@ -106,7 +106,7 @@ def test_mounts_are_options_of_the_api(serve, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("more", [(), ("--workers", "2"), ("--workers", "2", "--preload")])
-def test_mounts_are_options_of_the_command(more, picowsgi, tmp_path):
+def test_the_command_has_mounts_as_options(more, picowsgi, tmp_path):
     (tmp_path / "apps.py").write_text(APPS)
     mounts = ("--mount", "/api=apps:api", "--mount", "/api/v2=apps:newer")
     server = picowsgi(*mounts, "apps:root", *more, directory=tmp_path)
@@ -125,7 +125,7 @@ def test_without_an_app_the_command_serves_the_mounts_alone(picowsgi, tmp_path):
 
 
 def refusal_of(*options, directory):
-    """The exit status of the command, and what it says."""
+    """The exit status of the command, and its messages."""
     ended = subprocess.run(
         [sys.executable, "-m", "picowsgi", "--port", "0", *options],
         cwd=directory,
@@ -138,7 +138,7 @@ def refusal_of(*options, directory):
 
 
 @pytest.mark.parametrize("more", [(), ("--workers", "2"), ("--reload",)])
-def test_a_prefix_given_twice_is_refused_before_anything_is_imported(more, tmp_path):
+def test_a_repeated_prefix_is_refused_before_any_import(more, tmp_path):
     (tmp_path / "apps.py").write_text("raise ZeroDivisionError")
     mounts = ("--mount", "/api=apps:api", "--mount", "/api=apps:root")
     status, complaint = refusal_of(*mounts, *more, directory=tmp_path)

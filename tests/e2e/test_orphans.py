@@ -1,4 +1,4 @@
-"""Process 1 of a container, and a child subreaper, reap the orphans that the application leaves."""
+"""Process 1 of a container, and a child subreaper, reap the orphans of the application."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from processes import ask, children, eventually, write_app
-from stops import TERM, UNSHARE, can_be_first, start_as_first
+from support.processes import ask, children, eventually, write_app
+from support.stops import TERM, UNSHARE, can_be_first, start_as_first
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-#: Leaves orphans that end soon; a child of its own ends with a status.
+#: Leaves orphans that soon exit; a child of its own exits with a status.
 APP = """
 import atexit, os, subprocess
 from pathlib import Path
@@ -52,7 +52,7 @@ def zombies(parent):
 
 
 def check(command, first, directory, own):
-    """Leave orphans, and check that `own` zombies are left of the process `first`."""
+    """Make orphans, and check that the process `first` has `own` zombies."""
     assert ask(command.port, "/orphans") == "left"
     ended = directory / "ended"
     eventually(lambda: ended.exists() and len(ended.read_text()) == 3, "the orphans to end")
@@ -60,7 +60,7 @@ def check(command, first, directory, own):
 
 
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
-def test_a_subreaper_reaps_orphans_and_leaves_the_applications_children_alone(
+def test_a_subreaper_reaps_orphans_and_not_the_children_of_the_application(
     command, tmp_path, preload
 ):
     write_app(tmp_path, APP)

@@ -1,4 +1,4 @@
-"""Each rule of PEP 3333 that a server has to keep, seen from both of its sides."""
+"""Each rule of PEP 3333 for a server, from both of its sides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from support import RawClient, raw
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 class Answer:
@@ -29,7 +29,7 @@ class Answer:
 
 
 def fetch(server, method="GET", target="/", content=None, fields=(), connection=None):
-    """Send one request and return its Answer; the connection is a new one if none is given."""
+    """Send one request and return its Answer. Without a connection it opens a new one."""
     own = connection or connect(server)
     try:
         own.request(method, target, body=content, headers=dict(fields))
@@ -40,11 +40,11 @@ def fetch(server, method="GET", target="/", content=None, fields=(), connection=
 
 
 def connect(server):
-    return HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    return HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
 
 
 def answering(result, status="200 OK", fields=(TEXT,)):
-    """Make an application that answers with result, or with what result() gives."""
+    """Make an application that returns result, or the value of result()."""
 
     def application(environ, start_response):
         start_response(status, list(fields))
@@ -54,7 +54,7 @@ def answering(result, status="200 OK", fields=(TEXT,)):
 
 
 class Probe:
-    """An iterable that counts its close() calls and raises where it is told to."""
+    """An iterable that counts its close() calls and can raise errors."""
 
     def __init__(self, items=(b"one", b"two"), fail_at=None):
         self._items = list(items)
@@ -71,14 +71,14 @@ class Probe:
         self._closes.release()
 
     def assert_closed_once(self, server, target="/again"):
-        """Wait for close(), then let another request pass and expect no second one."""
-        assert self._closes.acquire(timeout=PATIENCE), "close() was never called"
+        """Wait for close(), then send another request and expect no second call."""
+        assert self._closes.acquire(timeout=TIMEOUT), "expected a call of close()"
         fetch(server, target=target)
-        assert not self._closes.acquire(blocking=False), "close() was called twice"
+        assert not self._closes.acquire(blocking=False), "expected no second call of close()"
 
 
 def with_probe(probe, status="200 OK", fields=(TEXT,), call_start_response=True):
-    """Make an application that answers / with probe and any other path with a plain text."""
+    """Make an application that answers / with probe, and any other path with a plain text."""
 
     def application(environ, start_response):
         if environ["PATH_INFO"] != "/":
@@ -92,7 +92,7 @@ def with_probe(probe, status="200 OK", fields=(TEXT,), call_start_response=True)
 
 
 def assert_still_serves(server, expected=b"well"):
-    assert fetch(server, target="/again").content == expected, "the server has to live on"
+    assert fetch(server, target="/again").content == expected, "expected the server to continue"
 
 
 # --- environ ------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def seen(serve):
             fetch(server, **options)
         else:
             raw(server, data)
-        assert kept, "the application was not called"
+        assert kept, "expected a call of the application"
         return kept["environ"], kept["content"]
 
     request.server = server
@@ -139,7 +139,7 @@ def test_environ_is_a_real_dictionary_with_the_required_keys_and_types(seen):
         "wsgi.run_once": False,
     }
     assert {key: environ.get(key) for key in expected} == expected
-    assert environ["SERVER_NAME"], "SERVER_NAME must never be empty"
+    assert environ["SERVER_NAME"], "expected a SERVER_NAME"
     for key in ("wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once"):
         assert environ[key] in (True, False), key
 
@@ -196,7 +196,7 @@ def test_request_fields_become_http_keys_and_repeated_ones_are_joined(seen):
     assert environ["HTTP_X_EMPTY"] == ""
 
 
-def test_content_type_and_content_length_carry_no_http_prefix(seen):
+def test_content_type_and_content_length_have_no_http_prefix(seen):
     environ, content = seen(method="POST", content=b"12345", fields={"Content-Type": "text/x"})
     assert (environ["CONTENT_TYPE"], environ["CONTENT_LENGTH"]) == ("text/x", "5")
     assert "HTTP_CONTENT_TYPE" not in environ
@@ -218,13 +218,13 @@ def test_bytes_above_ascii_in_a_field_arrive_as_latin_1(seen):
     assert environ["HTTP_X_NAME"] == "caf\xe9 \xc3\xa9"
 
 
-def test_http_1_0_is_told_to_the_application(seen):
+def test_the_application_sees_that_a_request_is_http_1_0(seen):
     environ, _ = seen(b"GET /old HTTP/1.0\r\n\r\n")
     assert (environ["SERVER_PROTOCOL"], environ["PATH_INFO"]) == ("HTTP/1.0", "/old")
     assert "HTTP_HOST" not in environ
 
 
-def test_what_an_application_does_to_its_environ_is_gone_in_the_next_request(serve):
+def test_a_change_that_an_application_makes_to_its_environ_is_gone_in_the_next_request(serve):
     seen = []
 
     def application(environ, start_response):
@@ -279,7 +279,7 @@ def test_an_application_may_leave_its_environ_in_any_state(serve, result, spoil)
     assert_still_serves(server)
 
 
-def test_an_error_after_the_environ_was_emptied_is_still_a_500(serve):
+def test_an_error_after_the_application_has_emptied_the_environ_is_still_a_500(serve):
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/":
             environ.clear()
@@ -292,7 +292,7 @@ def test_an_error_after_the_environ_was_emptied_is_still_a_500(serve):
     assert_still_serves(server)
 
 
-def test_content_that_is_too_short_after_the_environ_was_emptied_only_cuts_that_response(serve):
+def test_short_content_after_the_application_has_emptied_the_environ_cuts_only_that_response(serve):
     def application(environ, start_response):
         length = "9" if environ["PATH_INFO"] == "/" else "4"
         environ.clear()
@@ -305,7 +305,7 @@ def test_content_that_is_too_short_after_the_environ_was_emptied_only_cuts_that_
     assert_still_serves(server)
 
 
-def test_fields_of_one_request_do_not_appear_in_the_next_on_the_connection(serve):
+def test_fields_of_one_request_do_not_appear_in_the_next_request_on_the_connection(serve):
     seen = []
 
     def application(environ, start_response):
@@ -358,7 +358,7 @@ def test_the_input_reads_like_a_file(serve, how, expected):
     assert fetch(serve(application), "POST", content=LINES).content == expected
 
 
-def test_content_that_the_application_leaves_unread_is_not_the_next_request(serve):
+def test_content_that_the_application_leaves_unread_is_not_parsed_as_a_request(serve):
     paths = []
 
     def application(environ, start_response):
@@ -434,11 +434,11 @@ def test_errors_is_a_text_stream(serve):
     assert fetch(serve(application)).content == b"written"
 
 
-# --- what an application may return -------------------------------------------------------------
+# --- results of an application ------------------------------------------------------------------
 
 
 class IteratorObject:
-    """The oldest way: __iter__ gives itself, __next__ the items."""
+    """The oldest way: __iter__ returns self, and __next__ returns the items."""
 
     def __init__(self, items):
         self._items = list(items)
@@ -453,7 +453,7 @@ class IteratorObject:
 
 
 class OldSequence:
-    """Only __getitem__, which iter() accepts as well."""
+    """Has only __getitem__, which iter() accepts too."""
 
     def __getitem__(self, index):
         return (b"ab", b"c")[index]
@@ -479,7 +479,7 @@ ITERABLES = {
 
 
 @pytest.mark.parametrize("name", ITERABLES)
-def test_an_iterable_of_any_kind_is_sent_whole(serve, name):
+def test_an_iterable_of_any_type_is_sent_whole(serve, name):
     make, expected = ITERABLES[name]
     server = serve(answering(make))
     connection = connect(server)
@@ -494,7 +494,7 @@ def test_an_iterable_of_any_kind_is_sent_whole(serve, name):
     [None, 5, "text", b"bytes", ["text"], [None], [5], [[b"nested"]], len],
     ids=repr,
 )
-def test_a_result_that_is_no_iterable_of_bytes_is_a_500(serve, result):
+def test_a_result_that_is_not_an_iterable_of_bytes_is_a_500(serve, result):
     def application(environ, start_response):
         if environ["PATH_INFO"] != "/":
             start_response("200 OK", [TEXT])
@@ -507,7 +507,7 @@ def test_a_result_that_is_no_iterable_of_bytes_is_a_500(serve, result):
     assert_still_serves(server)
 
 
-def test_text_after_bytes_cuts_the_response_so_that_the_client_sees_it(serve):
+def test_text_after_bytes_cuts_the_response_visibly(serve):
     server = serve(with_probe([b"sent", "text"]))
     with pytest.raises(IncompleteRead):
         fetch(server)
@@ -536,7 +536,7 @@ def test_an_application_may_be_any_callable(serve):
     assert fetch(serve(Callable().method)).content == b"GET"
 
 
-def test_a_generator_function_may_call_start_response_when_it_is_first_iterated(serve):
+def test_a_generator_function_may_call_start_response_at_its_first_item(serve):
     def application(environ, start_response):
         start_response("201 Created", [TEXT])
         yield b"made"
@@ -545,7 +545,7 @@ def test_a_generator_function_may_call_start_response_when_it_is_first_iterated(
     assert (answer.status, answer.reason, answer.content) == (201, "Created", b"made")
 
 
-def test_arguments_are_positional(serve):
+def test_the_server_passes_positional_arguments(serve):
     def application(first, second, /):
         second("200 OK", [TEXT])
         return [first["REQUEST_METHOD"].encode()]
@@ -557,7 +557,7 @@ def test_arguments_are_positional(serve):
 
 
 @pytest.mark.parametrize("options", [{}, {"timeout_request": 30}], ids=["plain", "interruptible"])
-def test_start_response_takes_keywords_as_other_servers_do(serve, options):
+def test_start_response_takes_keywords_as_in_other_servers(serve, options):
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/all":
             start_response(status="201 Created", headers=[TEXT], exc_info=None)
@@ -609,10 +609,10 @@ def test_start_response_a_second_time_without_exc_info_is_an_error(serve):
         return [b"never"]
 
     assert fetch(serve(application)).status == 500
-    assert len(raised) == 1, "the second call has to raise"
+    assert len(raised) == 1, "expected the second call to raise"
 
 
-def test_an_application_that_survives_its_second_start_response_keeps_the_first(serve):
+def test_an_application_that_catches_the_error_of_a_second_start_response_keeps_the_first(serve):
     def application(environ, start_response):
         start_response("200 OK", [TEXT, ("X-Call", "first")])
         try:
@@ -654,7 +654,7 @@ def test_exc_info_may_come_with_the_first_call(serve):
     assert (answer.status, answer.reason, answer.content) == (500, "Mine", b"my own page")
 
 
-def test_an_empty_exc_info_is_none(serve):
+def test_an_empty_exc_info_counts_as_none(serve):
     def application(environ, start_response):
         start_response("200 OK", [TEXT], None)
         return [b"well"]
@@ -688,10 +688,10 @@ def test_exc_info_after_the_head_was_sent_raises_that_exception_again(serve):
         response.read()
     connection.close()
     assert cut.value.partial == b"sent"
-    assert caught == [True], "the very exception of exc_info has to be raised"
+    assert caught == [True], "expected the exception of exc_info itself"
 
 
-def test_the_head_is_not_sent_before_the_first_item_that_is_not_empty(serve):
+def test_the_head_is_sent_with_the_first_item_that_is_not_empty(serve):
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         yield b""
@@ -706,13 +706,13 @@ def test_the_head_is_not_sent_before_the_first_item_that_is_not_empty(serve):
     assert (answer.status, answer.reason, answer.content) == (502, "Changed", b"changed")
 
 
-def test_an_item_has_left_before_the_next_one_is_asked_for(serve):
+def test_the_server_sends_an_item_before_it_asks_for_the_next_one(serve):
     arrived = threading.Event()
 
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         yield b"first"
-        yield b"second" if arrived.wait(PATIENCE) else b"held back"
+        yield b"second" if arrived.wait(TIMEOUT) else b"held back"
 
     connection = connect(serve(application))
     connection.request("GET", "/")
@@ -723,7 +723,7 @@ def test_an_item_has_left_before_the_next_one_is_asked_for(serve):
     connection.close()
 
 
-def test_later_changes_to_the_list_of_fields_reach_the_wire_or_are_ignored_whole(serve):
+def test_later_changes_to_the_list_of_fields_are_sent_or_ignored_as_a_whole(serve):
     def application(environ, start_response):
         fields = [TEXT, ("X-Kept", "1")]
         start_response("200 OK", fields)
@@ -743,7 +743,7 @@ def test_write_sends_before_it_returns_and_the_iterable_follows(serve):
     def application(environ, start_response):
         write = start_response("200 OK", [TEXT])
         write(b"first ")
-        write(b"second " if arrived.wait(PATIENCE) else b"held back ")
+        write(b"second " if arrived.wait(TIMEOUT) else b"held back ")
         return [b"third"]
 
     connection = connect(serve(application))
@@ -770,7 +770,7 @@ def test_write_alone_is_a_whole_response(serve):
     connection.close()
 
 
-def test_write_refuses_what_is_not_bytes(serve):
+def test_write_refuses_objects_that_are_not_bytes(serve):
     raised = []
 
     def application(environ, start_response):
@@ -815,7 +815,7 @@ def test_close_is_called_once_after_a_whole_response(serve):
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
-def test_close_is_called_once_where_there_is_no_content(serve, status):
+def test_close_is_called_once_when_there_is_no_content(serve, status):
     probe = Probe([])
     server = serve(with_probe(probe, status, fields=()))
     fetch(server)
@@ -843,7 +843,7 @@ def test_close_is_called_once_when_an_item_is_not_bytes(serve):
         probe.assert_closed_once(server)
 
 
-def test_close_is_called_once_when_start_response_never_was(serve):
+def test_close_is_called_once_when_start_response_was_never_called(serve):
     probe = Probe()
     server = serve(with_probe(probe, call_start_response=False))
     assert fetch(server).status == 500
@@ -854,8 +854,8 @@ def test_close_is_called_once_when_the_head_is_refused(serve):
     probe = Probe()
     server = serve(with_probe(probe, fields=[TEXT, ("X-Bad", "a\nb")]))
     assert fetch(server).status == 500
-    # The refusal may come from start_response itself, which raises in the application before it
-    # returns the iterable: then there is nothing to close.
+    # start_response itself may refuse the head. It then raises in the application before that
+    # returns the iterable, so there is nothing to close.
     assert_still_serves(server)
 
 
@@ -867,13 +867,13 @@ def test_close_is_called_once_when_the_content_does_not_fit_its_length(serve):
         probe.assert_closed_once(server)
 
 
-def test_close_is_called_once_when_the_client_has_gone_away(serve):
+def test_close_is_called_once_when_the_client_has_disconnected(serve):
     gone = threading.Event()
 
     class LongProbe(Probe):
         def __iter__(self):
             yield b"x"
-            gone.wait(PATIENCE)
+            gone.wait(TIMEOUT)
             for _ in range(1_000):
                 yield b"x" * 100_000
 
@@ -887,7 +887,7 @@ def test_close_is_called_once_when_the_client_has_gone_away(serve):
     probe.assert_closed_once(server)
 
 
-def test_an_error_in_close_after_the_response_leaves_the_server_alive(serve):
+def test_the_server_survives_an_error_in_close_after_the_response(serve):
     class Stubborn(list):
         def close(self):
             raise RuntimeError("close failed, as the test wants it")
@@ -911,7 +911,7 @@ def test_a_generator_is_closed_when_the_response_ends_early(serve):
     server = serve(with_probe(items()))
     with pytest.raises(IncompleteRead):
         fetch(server)
-    assert ended.wait(PATIENCE), "the generator's finally has to run"
+    assert ended.wait(TIMEOUT), "expected the finally of the generator to run"
 
 
 # --- wsgi.file_wrapper --------------------------------------------------------------------------
@@ -921,7 +921,7 @@ FILE = bytes(range(256)) * 2_000
 
 
 class Watched:
-    """A file-like object with nothing but read() and close(), which counts the closes."""
+    """A file-like object with only read() and close(), which counts the closes."""
 
     def __init__(self, file):
         self._file = file
@@ -958,7 +958,7 @@ def file(tmp_path):
 
     open_it.opened = []
     yield open_it
-    assert all(one.closed for one in open_it.opened), "the server has to close the file"
+    assert all(one.closed for one in open_it.opened), "expected the server to close the file"
 
 
 def test_the_file_wrapper_sends_a_real_file(file, serve):
@@ -973,7 +973,7 @@ def test_the_file_wrapper_sends_a_real_file(file, serve):
     connection.close()
 
 
-def test_the_file_wrapper_begins_where_the_file_stands(file, serve):
+def test_the_file_wrapper_begins_at_the_position_of_the_file(file, serve):
     def from_the_middle():
         one = file()
         one.seek(100_000)
@@ -988,7 +988,7 @@ def test_the_file_wrapper_keeps_to_the_content_length(file, serve):
     assert fetch(server).content == FILE[:1_000]
 
 
-def test_the_file_wrapper_reads_what_is_no_real_file(serve):
+def test_the_file_wrapper_reads_an_object_that_is_not_a_real_file(serve):
     watched = []
 
     def make():
@@ -1004,7 +1004,7 @@ def test_the_file_wrapper_reads_what_is_no_real_file(serve):
 
 def test_the_file_wrapper_is_an_iterator_that_middleware_can_take_apart(file, serve):
     class Chained:
-        """Closes what iter() gave it, as Werkzeug does in its answer to a range."""
+        """Closes the iterator, as Werkzeug does in its response to a range."""
 
         def __init__(self, content):
             self._content = iter(content)
@@ -1029,7 +1029,7 @@ def test_the_file_wrapper_is_an_iterator_that_middleware_can_take_apart(file, se
 
 @pytest.mark.parametrize("error", [RuntimeError("as the test wants it"), SystemExit(3)], ids=repr)
 @pytest.mark.parametrize("where", ["call", "call after start_response", "first item", "iter"])
-def test_an_error_before_the_head_is_a_500_that_tells_nothing(serve, where, error):
+def test_an_error_before_the_head_is_a_500_without_details(serve, where, error):
     class Broken:
         def __iter__(self):
             raise error
@@ -1063,8 +1063,10 @@ def test_an_error_after_the_head_cuts_the_connection(serve):
     answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /again HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"two" in answer
-    assert not answer.endswith(b"0\r\n\r\n"), "the client must see that content is missing"
-    assert b"well" not in answer, "nothing may follow a response that was cut"
+    assert not answer.endswith(b"0\r\n\r\n"), (
+        "expected the client to notice that content is missing"
+    )
+    assert b"well" not in answer, "expected nothing after a response that was cut"
 
 
 # --- the length of the content, and how it ends -------------------------------------------------
@@ -1078,14 +1080,14 @@ def test_a_single_item_gets_a_content_length(serve, result):
     assert not answer.closes
 
 
-def test_content_of_unknown_length_is_chunked_and_the_connection_kept(serve):
+def test_content_of_unknown_length_is_chunked_and_the_connection_stays_open(serve):
     answer = fetch(serve(answering(lambda: iter([b"abc", b"def"]))))
     assert answer.fields.get_all("Transfer-Encoding") == ["chunked"]
     assert "Content-Length" not in answer.fields
     assert (answer.content, answer.closes) == (b"abcdef", False)
 
 
-def test_chunks_are_framed_as_rfc_9112_says_and_never_empty_before_the_last(serve):
+def test_chunks_are_framed_as_rfc_9112_says_and_only_the_last_is_empty(serve):
     result = [b"", b"a" * 10, b"", b"b" * 300, b""]
     answer = raw(
         serve(answering(lambda: iter(result))),
@@ -1095,7 +1097,7 @@ def test_chunks_are_framed_as_rfc_9112_says_and_never_empty_before_the_last(serv
     assert content == b"a\r\n" + b"a" * 10 + b"\r\n12c\r\n" + b"b" * 300 + b"\r\n0\r\n\r\n"
 
 
-def test_the_application_s_own_content_length_is_kept(serve):
+def test_the_content_length_of_the_application_is_kept(serve):
     fields = [TEXT, ("content-length", "6")]
     answer = fetch(serve(answering(lambda: iter([b"abc", b"def"]), fields=fields)))
     assert answer.fields.get_all("Content-Length") == ["6"]
@@ -1107,7 +1109,7 @@ def test_more_content_than_announced_is_cut_and_the_connection_closed(serve):
     for make in (lambda: [b"abcdef"], lambda: iter([b"ab", b"cd", b"ef"])):
         server = serve(answering(make, fields=[TEXT, ("Content-Length", "3")]))
         answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
-        assert answer.count(b"HTTP/1.1 200 OK") == 1, "the connection must not go on"
+        assert answer.count(b"HTTP/1.1 200 OK") == 1, "expected the connection to end"
         assert answer.partition(b"\r\n\r\n")[2] == b"abc"
 
 
@@ -1117,11 +1119,11 @@ def test_less_content_than_announced_closes_the_connection(serve):
         with pytest.raises(IncompleteRead):
             fetch(server)
         answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
-        assert answer.count(b"HTTP/1.1") <= 1, "the next response must not fill the gap"
+        assert answer.count(b"HTTP/1.1") <= 1, "expected no next response in the gap"
 
 
 @pytest.mark.parametrize("length", ["-1", "3x", "", "1,1", "0x3", " ", "99999999999999999999"])
-def test_a_content_length_that_is_none_is_a_500(serve, length):
+def test_an_invalid_content_length_is_a_500(serve, length):
     server = serve(answering([b"abc"], fields=[TEXT, ("Content-Length", length)]))
     assert fetch(server).status == 500
 
@@ -1144,7 +1146,7 @@ def test_head_has_the_fields_of_get_and_no_content(serve, make):
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
-def test_204_and_304_have_no_content_whatever_the_application_returns(serve, status):
+def test_204_and_304_have_no_content_no_matter_what_the_application_returns(serve, status):
     server = serve(answering(lambda: iter([b"con", b"tent"]), status, fields=[("X-Kept", "1")]))
     answer = raw(
         server,
@@ -1159,17 +1161,19 @@ def test_204_and_304_have_no_content_whatever_the_application_returns(serve, sta
 def test_204_carries_no_content_length(serve):
     fields = [("Content-Length", "0")]
     answer = fetch(serve(answering([], "204 No Content", fields)))
-    assert "Content-Length" not in answer.fields, "RFC 9110, section 8.6, forbids it"
+    assert "Content-Length" not in answer.fields, (
+        "expected no Content-Length (RFC 9110, section 8.6)"
+    )
 
 
-def test_http_1_0_gets_no_chunks_and_sees_the_end_by_the_close(serve):
+def test_http_1_0_gets_no_chunks_and_the_close_ends_the_response(serve):
     answer = raw(serve(answering(lambda: iter([b"abc", b"def"]))), b"GET / HTTP/1.0\r\n\r\n")
     head, _, content = answer.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
     assert content == b"abcdef"
 
 
-def test_http_1_0_keeps_the_connection_only_where_asked_and_the_length_is_known(serve):
+def test_http_1_0_keeps_the_connection_only_when_asked_and_with_a_known_length(serve):
     server = serve(answering([b"abc"]))
     asking = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
     both = raw(server, asking + b"GET / HTTP/1.0\r\n\r\n")
@@ -1212,7 +1216,7 @@ def test_headers_of_one_client_never_reach_another(serve):
 
 
 @pytest.mark.parametrize("status", ["200", "299"])
-def test_a_status_without_a_reason_is_sent_with_one(serve, status):
+def test_a_status_without_a_reason_gets_one(serve, status):
     answer = fetch(serve(answering([b"."], status)))
     assert (answer.status, answer.content) == (int(status), b".")
     assert answer.reason
@@ -1227,7 +1231,7 @@ def test_an_interim_status_is_a_500_and_a_line_in_the_log(serve, status, caplog)
     assert_still_serves(server)
 
 
-def test_status_reason_and_fields_arrive_as_given_in_order_with_repeats(serve):
+def test_status_reason_and_fields_are_sent_as_given_in_order_with_repeats(serve):
     fields = [TEXT, ("Set-Cookie", "a=1"), ("X-Mixed-CASE", "v"), ("Set-Cookie", "b=2; Path=/")]
     server = serve(answering([b"."], "418 I'm a teapot, short and stout", fields))
     answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -1237,7 +1241,7 @@ def test_status_reason_and_fields_arrive_as_given_in_order_with_repeats(serve):
     assert [line for line in lines if line in given] == given
 
 
-def test_date_and_server_are_added_once_and_only_where_missing(serve):
+def test_date_and_server_are_added_once_and_only_when_missing(serve):
     answer = fetch(serve(answering([b"."])))
     assert len(answer.fields.get_all("Date")) == len(answer.fields.get_all("Server")) == 1
     assert answer.fields["Server"].startswith("picowsgi")
@@ -1247,7 +1251,7 @@ def test_date_and_server_are_added_once_and_only_where_missing(serve):
     assert answer.fields.get_all("Server") == ["mine"]
 
 
-def test_latin_1_text_in_a_field_leaves_as_those_bytes(serve):
+def test_latin_1_text_in_a_field_is_sent_as_those_bytes(serve):
     server = serve(answering([b"."], fields=[TEXT, ("X-Name", "caf\xe9")]))
     answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b"X-Name: caf\xe9\r\n" in answer
@@ -1258,7 +1262,7 @@ BREAKS = ["\r\nX-Smuggled: 1", "\nX-Smuggled: 1", "\rX-Smuggled: 1", "\x00X-Smug
 
 @pytest.mark.parametrize("text", [*BREAKS, "\r\n\r\nsmuggled", "\r\n", "\n", "\x00"], ids=repr)
 @pytest.mark.parametrize("place", ["value", "name", "status"])
-def test_a_line_break_or_nul_in_the_head_is_a_500_with_nothing_smuggled(serve, place, text):
+def test_a_line_break_or_nul_in_the_head_is_a_500_and_none_is_sent(serve, place, text):
     status, name, value = "200 OK", "X-Name", "value"
     if place == "value":
         value += text
@@ -1284,7 +1288,7 @@ def test_a_line_break_or_nul_in_the_head_is_a_500_with_nothing_smuggled(serve, p
     ],
     ids=repr,
 )
-def test_a_status_that_is_no_status_is_a_500(serve, status):
+def test_an_invalid_status_is_a_500(serve, status):
     server = serve(with_probe([b"content"], status))
     answer = fetch(server)
     assert answer.status == 500
@@ -1313,7 +1317,7 @@ def test_a_status_that_is_no_status_is_a_500(serve, status):
     ],
     ids=repr,
 )
-def test_a_field_that_is_none_is_a_500(serve, field):
+def test_an_invalid_field_is_a_500(serve, field):
     server = serve(with_probe([b"content"], fields=[TEXT, field]))
     answer = fetch(server)
     assert answer.status == 500
@@ -1322,7 +1326,7 @@ def test_a_field_that_is_none_is_a_500(serve, field):
 
 
 @pytest.mark.parametrize("fields", [None, 5, "text", {"A": "b"}], ids=repr)
-def test_fields_that_are_no_list_are_a_500(serve, fields):
+def test_fields_that_are_not_a_list_are_a_500(serve, fields):
     def application(environ, start_response):
         start_response("200 OK", fields)
         return [b"content"]
@@ -1344,14 +1348,14 @@ HOP_BY_HOP = [
 
 
 @pytest.mark.parametrize("field", HOP_BY_HOP, ids=lambda field: field[0])
-def test_a_hop_by_hop_field_of_the_application_does_not_reach_the_wire(serve, field):
+def test_a_hop_by_hop_field_of_the_application_is_not_sent(serve, field):
     server = serve(answering([b"content"], fields=[TEXT, field]))
     answer = fetch(server)
     assert (answer.status, answer.content) == (200, b"content")
     assert answer.fields.get(field[0]) != field[1]
 
 
-def test_connection_close_of_the_application_is_honoured(serve):
+def test_the_server_obeys_connection_close_of_the_application(serve):
     server = serve(answering([b"content"], fields=[TEXT, ("connection", "Close")]))
     answer = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
     assert answer.count(b"content") == 1 + answer.count(b"content-length")

@@ -1,4 +1,4 @@
-"""The option --poller: each that the build has serves, and one that it lacks is refused."""
+"""The option --poller: each poller of the build serves, and a missing one is refused."""
 
 import threading
 from pathlib import Path
@@ -20,12 +20,12 @@ each = pytest.mark.parametrize("poller", core.POLLERS)
 
 
 def descriptors(pid):
-    """What the process has open, as the kernel names it."""
+    """The open descriptors of the process, as the kernel names them."""
     found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             found.append(str(entry.readlink()))
-        except FileNotFoundError:  # closed meanwhile
+        except FileNotFoundError:  # closed in the meantime
             continue
     return found
 
@@ -36,7 +36,7 @@ def echo(environ, start_response):
 
 
 @each
-def test_the_chosen_poller_is_the_one_that_waits(picowsgi, poller):
+def test_the_server_waits_with_the_chosen_poller(picowsgi, poller):
     server = picowsgi("--poller", poller, "--workers", "2")
     assert raw(server, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").startswith(
         b"HTTP/1.1 200 OK\r\n"
@@ -49,7 +49,7 @@ def test_the_chosen_poller_is_the_one_that_waits(picowsgi, poller):
     assert server.stop() == 0
 
 
-def test_the_environment_chooses_it_too(picowsgi):
+def test_the_environment_chooses_the_poller_too(picowsgi):
     server = picowsgi("--poller", "auto", environ={"PICOWSGI_POLLER": "poll"})
     assert EPOLL in descriptors(server.process.pid)
     server = picowsgi(environ={"PICOWSGI_POLLER": "poll"})
@@ -57,7 +57,7 @@ def test_the_environment_chooses_it_too(picowsgi):
 
 
 @each
-def test_content_larger_than_the_buffers_of_sockets_goes_both_ways(serve, poller):
+def test_content_larger_than_the_socket_buffers_goes_both_ways(serve, poller):
     server = serve(echo, poller=poller)
     with connect(server) as client:
         for _ in range(2):  # on one connection, which has been full before
@@ -67,8 +67,8 @@ def test_content_larger_than_the_buffers_of_sockets_goes_both_ways(serve, poller
 
 
 @each
-def test_a_connection_that_another_thread_hands_back_is_waited_for(serve, poller):
-    # All but one of the threads are in the application while the last one waits for events.
+def test_the_poller_watches_a_connection_that_another_thread_hands_back(serve, poller):
+    # All threads but one are in the application while the last one waits for events.
     inside, leave = threading.Semaphore(0), threading.Event()
 
     def app(environ, start_response):
@@ -94,7 +94,7 @@ def test_a_connection_that_another_thread_hands_back_is_waited_for(serve, poller
 
 
 @each
-def test_a_client_that_half_closes_gets_its_response_and_one_that_leaves_is_forgotten(
+def test_a_client_that_half_closes_gets_its_response_and_a_closed_connection_is_freed(
     serve, poller
 ):
     server = serve(echo, poller=poller)
@@ -110,7 +110,7 @@ def test_a_client_that_half_closes_gets_its_response_and_one_that_leaves_is_forg
     idle.close()
     half.close()
     reset.reset()
-    wait_until(lambda: open_descriptors() == before, "no descriptor of theirs to be left")
+    wait_until(lambda: open_descriptors() == before, "all of their descriptors to be closed")
 
 
 @pytest.mark.measured
@@ -124,11 +124,13 @@ def test_an_idle_server_does_not_spin(serve, poller):
         unread.read_response()
         before = cpu_seconds()
         threading.Event().wait(0.3)
-        assert cpu_seconds() - before < 0.1, "expected a server that waits"
+        assert cpu_seconds() - before < 0.1, "expected the server to wait"
 
 
 @pytest.mark.parametrize("poller", MISSING)
-def test_a_poller_that_the_build_lacks_is_refused_with_those_it_has(picowsgi, poller):
+def test_a_poller_that_the_build_lacks_is_refused_and_the_message_lists_the_others(
+    picowsgi, poller
+):
     expected = f"expected a poller of this build, which has auto, {', '.join(core.POLLERS)}, got "
     server = picowsgi("--poller", poller, listens=False)
     assert server.wait() == 2
@@ -140,14 +142,14 @@ def test_a_poller_that_the_build_lacks_is_refused_with_those_it_has(picowsgi, po
         package.Server(echo, poller=poller)
 
 
-def test_a_poller_that_does_not_exist_is_refused():
+def test_an_unknown_poller_is_refused():
     with pytest.raises(
         ConfigError, match="expected one of auto, epoll, kqueue, poll, got 'select'"
     ):
         package.Server(echo, poller="select")
 
 
-def test_the_build_names_its_pollers_the_first_one_first():
+def test_the_build_lists_its_pollers_and_the_default_comes_first():
     first, *others = core.POLLERS
     assert f"{first} (or {', '.join(others)})" in core.build()
     assert others == ["poll"]

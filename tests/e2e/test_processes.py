@@ -1,4 +1,4 @@
-"""Workers: forked, watched and replaced, without a request that fails."""
+"""Workers are forked, watched and replaced, and no request fails."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import (
+from support.processes import (
     APP,
-    PATIENCE,
+    PROCESS_TIMEOUT,
     Load,
     ask,
     children,
@@ -32,7 +32,7 @@ from processes import (
     write_app,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 TWO = ("--workers", "2")
 
@@ -53,7 +53,7 @@ def workers(command):
 
 
 def ask_in_thread(port, path):
-    """Ask without waiting for the answer, which is the last item of the list that comes back."""
+    """Send a request and do not wait. The last item of the list will be the response."""
     answers = []
 
     def run():
@@ -72,12 +72,13 @@ def connections(port, count):
     with ExitStack() as stack:
         address = ("127.0.0.1", port)
         yield [
-            stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(count)
+            stack.enter_context(socket.create_connection(address, PROCESS_TIMEOUT))
+            for _ in range(count)
         ]
 
 
 def is_stopped(pid):
-    """Tell whether all threads of a process are stopped by a signal."""
+    """Return whether a signal has stopped all threads of a process."""
     return all(
         (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
         for task in Path(f"/proc/{pid}/task").iterdir()
@@ -85,7 +86,7 @@ def is_stopped(pid):
 
 
 def ask_on(client, path):
-    """Ask on a connection that stays open; return the content of the answer."""
+    """Send a request on a connection that stays open; return the content of the response."""
     client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     response = HTTPResponse(client)
     response.begin()
@@ -93,13 +94,13 @@ def ask_on(client, path):
 
 
 def run_to_the_end(directory, *options):
-    """Run a command that is expected to end by itself."""
+    """Run a command that is expected to exit."""
     return subprocess.run(
         [sys.executable, "-m", "picowsgi", "--port", "0", "app:app", *options],
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=PROCESS_TIMEOUT,
         check=False,
     )
 
@@ -107,24 +108,24 @@ def run_to_the_end(directory, *options):
 # --- serving ------------------------------------------------------------------------------------
 
 
-def test_one_worker_that_blocks_leaves_the_others_to_serve(serve_app, tmp_path):
+def test_the_others_serve_when_one_worker_blocks(serve_app, tmp_path):
     command = serve_app(*TWO)
     thread, answers = ask_in_thread(command.port, "/hold")
     eventually((tmp_path / "held").exists, "the request to run")
     assert int(ask(command.port, "/pid")) in workers(command)
     (tmp_path / "release").touch()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers == ["released"]
     assert command.stop() == 0, command.log
-    assert command.log.count("serving app:app") == 1, "the workers have nothing to announce"
+    assert command.log.count("serving app:app") == 1, "expected no start line of a worker"
 
 
-def test_connections_that_stay_are_shared_by_the_workers(serve_app):
+def test_workers_share_persistent_connections_evenly(serve_app):
     command = serve_app(*TWO)
     pids = [str(pid) for pid in workers(command)]
     for count in (2, 6, 40):
         seen = []
-        for _ in range(10):  # a worker that the system does not let run for long may be left out
+        for _ in range(10):  # a worker that the system does not run for long may miss its turn
             # All at once: the first worker that wakes could take all of them.
             with connections(command.port, count) as clients:
                 served = Counter(ask_on(client, "/pid") for client in clients)
@@ -135,7 +136,7 @@ def test_connections_that_stay_are_shared_by_the_workers(serve_app):
             pytest.fail(f"expected half of {count} for each worker, got {seen}")
 
 
-def test_connections_do_not_wait_for_a_worker_that_is_stuck(serve_app):
+def test_connections_do_not_wait_for_a_stuck_worker(serve_app):
     command = serve_app(*TWO, "--timeout-worker", "600")
     stuck, other = workers(command)
     os.kill(stuck, signal.SIGSTOP)
@@ -143,7 +144,7 @@ def test_connections_do_not_wait_for_a_worker_that_is_stuck(serve_app):
         eventually(lambda: is_stopped(stuck), "the worker to be stopped")
         with connections(command.port, 200) as clients:
             served = {ask_on(client, "/pid") for client in clients}
-        assert served == {str(other)}, "the stopped worker takes none, and none waits for it"
+        assert served == {str(other)}, "expected the stopped worker to take no connection"
     finally:
         os.kill(stuck, signal.SIGCONT)
 
@@ -173,7 +174,7 @@ def test_sigttin_and_sigttou_change_the_number_of_workers(serve_app):
             load.wait_for_more(20)
 
 
-def test_serve_with_workers_forks_reloads_by_forking_and_returns(tmp_path):
+def test_serve_with_workers_forks_and_reloads_by_forks_and_returns(tmp_path):
     (tmp_path / "script.py").write_text(
         "import atexit, os, sys, picowsgi\n"
         "atexit.register(lambda: print('at the end', os.getpid(), flush=True))\n"
@@ -197,7 +198,9 @@ def test_serve_with_workers_forks_reloads_by_forking_and_returns(tmp_path):
         eventually(lambda: not lives(first), "the first workers to be replaced")
         assert int(ask(port)) != first
         process.terminate()
-        assert process.communicate(timeout=PATIENCE)[0] == f"None\nat the end {process.pid}\n"
+        assert (
+            process.communicate(timeout=PROCESS_TIMEOUT)[0] == f"None\nat the end {process.pid}\n"
+        )
     finally:
         process.kill()
         process.communicate()
@@ -207,15 +210,15 @@ def test_serve_with_workers_forks_reloads_by_forking_and_returns(tmp_path):
 
 
 @pytest.mark.measured
-def test_a_worker_that_is_killed_is_replaced_and_the_others_serve_on(serve_app, tmp_path):
+def test_a_killed_worker_is_replaced_and_the_others_continue_to_serve(serve_app, tmp_path):
     command = serve_app(*TWO)
     thread, answers = ask_in_thread(command.port, "/hold")
     eventually((tmp_path / "held").exists, "the request to run")
     idle = int(ask(command.port, "/pid"))
     (busy,) = set(workers(command)) - {idle}
     os.kill(busy, signal.SIGKILL)
-    thread.join(PATIENCE)
-    assert answers != ["released"], "the request of a killed worker is lost"
+    thread.join(PROCESS_TIMEOUT)
+    assert answers != ["released"], "expected no response from a killed worker"
     begin = time.monotonic()
     assert ask(command.port) == "1"
     eventually(lambda: len(set(workers(command)) - {busy}) == 2, "another worker")
@@ -224,7 +227,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_others_serve_on(serve_app, 
     assert idle in workers(command)
 
 
-def test_an_application_that_cannot_be_imported_is_told_once_and_ends_the_start(tmp_path):
+def test_an_import_error_is_reported_once_and_ends_the_start(tmp_path):
     (tmp_path / "app.py").write_text("raise LookupError('as the test wants it')\n")
     for options in ((), ("--workers", "3"), ("--workers", "3", "--preload")):
         done = run_to_the_end(tmp_path, *options)
@@ -234,7 +237,7 @@ def test_an_application_that_cannot_be_imported_is_told_once_and_ends_the_start(
         assert "picowsgi: error: importing app failed with LookupError" in done.stderr
 
 
-def test_a_worker_that_dies_while_it_imports_ends_the_start(tmp_path):
+def test_a_worker_that_dies_during_the_import_ends_the_start(tmp_path):
     (tmp_path / "app.py").write_text("import os\nos._exit(7)\n")
     done = run_to_the_end(tmp_path, *TWO)
     assert done.returncode == 1
@@ -254,7 +257,7 @@ def test_a_worker_without_a_heartbeat_writes_its_stacks_and_is_replaced(serve_ap
     assert ask(command.port) == "1"
 
 
-def test_a_worker_that_is_stopped_is_replaced(serve_app):
+def test_a_worker_that_got_sigstop_is_replaced(serve_app):
     command = serve_app(*TWO, "--timeout-worker", "1.5")
     stopped, other = workers(command)
     os.kill(stopped, signal.SIGSTOP)
@@ -281,15 +284,15 @@ def test_workers_whose_supervisor_is_killed_finish_their_requests(serve_app, tmp
     command.process.wait()
     eventually(lambda: sum(map(lives, orphans)) == 1, "the idle worker to end")
     (tmp_path / "release").touch()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers == ["released"]
     eventually(lambda: not any(map(lives, orphans)), "the other worker to end")
 
 
-# --- wear ---------------------------------------------------------------------------------------
+# --- replacement of workers ---------------------------------------------------------------------
 
 
-def test_a_worker_is_replaced_after_so_many_requests_and_none_fails(serve_app):
+def test_a_worker_is_replaced_after_its_number_of_requests_and_no_request_fails(serve_app):
     command = serve_app("--max-requests", "200", "--max-requests-jitter", "20")
     (first,) = workers(command)
     with Load(command.port) as load:
@@ -315,10 +318,10 @@ def test_a_worker_that_is_due_for_replacement_serves_while_no_other_can_start(se
     write_app(tmp_path, "raise LookupError('broken meanwhile')\n")
     for _ in range(4):
         assert ask(command.port) == "1"
-    command.wait_for_log("no new worker: importing app failed with LookupError")
+    command.wait_for_log("a new worker cannot start: importing app failed with LookupError")
     assert int(ask(command.port, "/pid")) == first
     write_app(tmp_path)
-    eventually(lambda: not lives(first), "the first worker to be replaced after all")
+    eventually(lambda: not lives(first), "the first worker to be replaced in the end")
     assert ask(command.port) == "1"
 
 
@@ -331,9 +334,9 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @MODES
-def test_while_open_requests_are_finished_new_connections_are_refused(serve_app, options):
+def test_new_connections_are_refused_while_open_requests_are_finished(serve_app, options):
     command = serve_app(*options)
-    with socket.create_connection(("127.0.0.1", command.port), PATIENCE) as slow:
+    with socket.create_connection(("127.0.0.1", command.port), PROCESS_TIMEOUT) as slow:
         slow.sendall(REQUEST)
         assert slow.recv(1000).endswith(b"1")
         slow.sendall(REQUEST[:10])
@@ -359,33 +362,31 @@ def test_at_the_end_running_requests_are_answered(serve_app, tmp_path, options):
     assert thread.is_alive()
     assert command.process.poll() is None
     (tmp_path / "release").touch()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers == ["released"]
     assert command.wait() == 0
 
 
 @pytest.mark.measured
 @MODES
-def test_requests_that_take_longer_than_the_graceful_time_are_cut_and_logged(
-    serve_app, tmp_path, options
-):
+def test_requests_that_outlast_the_graceful_time_are_cut_and_logged(serve_app, tmp_path, options):
     command = serve_app(*options, "--timeout-graceful", "0.2")
     thread, answers = ask_in_thread(command.port, "/hold")
     eventually((tmp_path / "held").exists, "the request to run")
     begin = time.monotonic()
     assert command.stop() == 0
     assert time.monotonic() - begin < 5
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert answers[0] != "released"
-    assert "is left behind at:" in command.log, "expected where the request is"
+    assert "is left behind at:" in command.log, "expected the place of the request"
     assert "in app" in command.log
 
 
 @pytest.mark.measured
 @MODES
-def test_connections_that_wait_for_a_next_request_do_not_delay_the_end(serve_app, options):
+def test_idle_connections_do_not_delay_the_end(serve_app, options):
     command = serve_app(*options, "--timeout-keep-alive", "60")
-    with socket.create_connection(("127.0.0.1", command.port), PATIENCE) as client:
+    with socket.create_connection(("127.0.0.1", command.port), PROCESS_TIMEOUT) as client:
         client.sendall(REQUEST)
         assert client.recv(1000).endswith(b"1")
         begin = time.monotonic()
@@ -395,12 +396,12 @@ def test_connections_that_wait_for_a_next_request_do_not_delay_the_end(serve_app
 
 
 @MODES
-def test_a_request_that_comes_while_the_server_drains_is_answered(serve_app, options):
-    """On a connection that was in use a moment ago, and on one that has just been opened."""
+def test_a_request_that_arrives_during_a_drain_is_answered(serve_app, options):
+    """On a connection that was in use a moment ago, and on a new one."""
     command = serve_app(*options, "--timeout-drain", "5")
     with (
-        socket.create_connection(("127.0.0.1", command.port), PATIENCE) as used,
-        socket.create_connection(("127.0.0.1", command.port), PATIENCE) as new,
+        socket.create_connection(("127.0.0.1", command.port), PROCESS_TIMEOUT) as used,
+        socket.create_connection(("127.0.0.1", command.port), PROCESS_TIMEOUT) as new,
     ):
         used.sendall(REQUEST)
         assert b"Connection: close" not in used.recv(1000)
@@ -417,9 +418,9 @@ def test_a_request_that_comes_while_the_server_drains_is_answered(serve_app, opt
 
 
 @MODES
-def test_the_pid_file_names_the_process_and_is_gone_afterwards(serve_app, tmp_path, options):
+def test_the_pid_file_names_the_process_and_is_removed_afterwards(serve_app, tmp_path, options):
     path = tmp_path / "server.pid"
-    path.write_text("999999999\n")  # left by one that is gone
+    path.write_text("999999999\n")  # left by a process that is gone
     command = serve_app(*options, "--pid", path)
     assert path.read_text() == f"{command.process.pid}\n"
     done = run_to_the_end(tmp_path, "--pid", str(path))
@@ -429,7 +430,7 @@ def test_the_pid_file_names_the_process_and_is_gone_afterwards(serve_app, tmp_pa
     assert not path.exists()
 
 
-def test_a_pid_file_that_names_another_process_by_now_is_left_alone(serve_app, tmp_path):
+def test_a_pid_file_that_names_another_process_stays(serve_app, tmp_path):
     path = tmp_path / "server.pid"
     command = serve_app("--pid", path)
     path.write_text("1\n")
@@ -448,14 +449,14 @@ def test_directory_and_umask_are_set_before_the_application_is_imported(
     assert (inner / "made").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_directory_that_does_not_exist_is_told(tmp_path):
+def test_a_directory_that_does_not_exist_is_reported(tmp_path):
     done = run_to_the_end(tmp_path, "--chdir", "absent")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--chdir: absent: No such file or directory" in done.stderr
 
 
 @MODES
-def test_a_unix_socket_has_the_mode_that_was_asked_for_and_is_removed(command, tmp_path, options):
+def test_a_unix_socket_has_the_given_mode_and_is_removed(command, tmp_path, options):
     path = tmp_path / "s"
     command = command(
         "-m",
@@ -475,7 +476,9 @@ def test_a_unix_socket_has_the_mode_that_was_asked_for_and_is_removed(command, t
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
 @MODES
-def test_user_and_group_are_given_up_before_the_application_is_imported(picowsgi, options):
+def test_root_changes_to_the_user_and_the_group_before_the_application_is_imported(
+    picowsgi, options
+):
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         folder.chmod(0o755)
@@ -499,7 +502,7 @@ def test_user_and_group_are_given_up_before_the_application_is_imported(picowsgi
 def nobodys():
     """A folder that user 65534 can enter, with the application, its own `logs`, and a log.json.
 
-    It is not below the tests' own folder, which only root can enter.
+    It is not below the folder of the tests, which only root can enter.
     """
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
@@ -516,7 +519,7 @@ def nobodys():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
 @MODES
-def test_log_files_are_opened_by_the_user_that_serves(picowsgi, nobodys, options):
+def test_log_files_are_opened_by_the_user_of_the_workers(picowsgi, nobodys, options):
     user = ("--user", "65534", "--group", "65534", "--log-config", "log.json")
     log = nobodys / "logs" / "log"
     command = picowsgi("app:app", *user, *options, directory=nobodys)
@@ -524,13 +527,13 @@ def test_log_files_are_opened_by_the_user_that_serves(picowsgi, nobodys, options
     assert "a line\n" in log.read_text()
     log.unlink()
     command.process.send_signal(signal.SIGUSR1)
-    eventually(log.exists, "the file to be made again")
+    eventually(log.exists, "the file to be created again")
     assert command.stop() == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
 @MODES
-def test_a_link_in_the_place_of_a_log_leads_root_nowhere(nobodys, options):
+def test_root_follows_no_link_in_the_path_of_a_log(nobodys, options):
     secret = nobodys / "secret"
     secret.write_text("root's\n")
     secret.chmod(0o600)

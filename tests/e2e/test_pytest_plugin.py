@@ -1,4 +1,4 @@
-"""The fixture `wsgi_server`, in the project of another author."""
+"""The fixture `wsgi_server` in the project of another author."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def get(server):
 
 @pytest.fixture
 def project(tmp_path):
-    """Run pytest, warnings being errors, on tests that follow APP: its outcome and output."""
+    """Run pytest with warnings as errors on tests after APP. Return its outcome and output."""
 
     def run(tests, *options, configuration=""):
         (tmp_path / "test_it.py").write_text(APP + tests)
@@ -56,7 +56,7 @@ def project(tmp_path):
     return run
 
 
-def test_servers_answer_during_a_test_and_are_stopped_after_it(project):
+def test_servers_answer_during_a_test_and_stop_after_it(project):
     status, output = project("""
 kept = []
 
@@ -82,7 +82,7 @@ def test_an_address_of_its_own(wsgi_server, tmp_path):
     assert "3 passed" in output
 
 
-def test_all_servers_are_stopped_where_a_test_fails(project):
+def test_all_servers_stop_when_a_test_fails(project):
     status, output = project("""
 kept = []
 
@@ -115,7 +115,7 @@ def test_looks_into_the_log(wsgi_server, caplog):
     assert 'raise ValueError("on purpose")' in output
 
 
-def test_the_projects_own_options_do_not_move_the_server(project):
+def test_the_options_of_the_project_do_not_move_the_server(project):
     status, output = project(
         """
 def test_port(wsgi_server):
@@ -129,7 +129,7 @@ def test_port(wsgi_server):
     assert status == 0, output
 
 
-def test_it_can_be_used_by_parallel_workers(project):
+def test_parallel_workers_can_use_the_fixture(project):
     tests = """
 @pytest.mark.parametrize("number", range(8))
 def test_serves(wsgi_server, number):
@@ -140,7 +140,7 @@ def test_serves(wsgi_server, number):
     assert "8 passed" in output
 
 
-def test_a_project_that_does_not_ask_for_it_imports_nothing(project):
+def test_a_project_that_does_not_use_the_fixture_imports_nothing(project):
     status, output = project("""
 import sys
 

@@ -1,10 +1,10 @@
-"""Random bytes over a socket: the answers, and what the application sees, whatever the split.
+"""Random bytes over a socket: the responses, and the requests in the application, in any split.
 
 The invariant: for any bytes, the responses and the requests that reach the application are the same
-whether the bytes come whole, in any pieces, or one by one; and the server lives on.
+whether the bytes come whole, in any pieces, or one by one; and the server continues to serve.
 
-The socket is a unix one, because it can be asked whether the server has read what was sent: so
-the pieces arrive as pieces.
+The socket is a unix one, because the system reports whether the server has read all bytes: so the
+pieces arrive as pieces.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from hypothesis import strategies as st
 from picowsgi import Server
 from support import descriptors_at_rest, open_descriptors, wait_until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks a unix socket what is unread")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="asks a unix socket for its unread bytes"
+)
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 SETTINGS = settings(
     max_examples=300,
     deadline=None,
     derandomize="CI" in os.environ,
-    # Bytes are cheap to make; what takes its time is the server's and the system's.
+    # Random bytes are cheap. The server and the system need the time.
     suppress_health_check=[HealthCheck.too_slow],
 )
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -80,7 +82,7 @@ built = st.lists(pieces, min_size=1, max_size=14).map(b"".join)
 
 @st.composite
 def mutated(draw):
-    """A few valid requests with a few things changed."""
+    """A few valid requests with a few changes."""
     data = b"".join(draw(st.lists(st.sampled_from(VALID), min_size=1, max_size=4)))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(data)))
@@ -99,7 +101,7 @@ def cut(data, positions):
 
 
 class Recorder:
-    """Answers with a digest of the request, and keeps what it saw."""
+    """Responds with a digest of the request, and records it."""
 
     def __init__(self):
         self.seen = []
@@ -127,9 +129,9 @@ def target():
 
 
 def wait_until_read(client):
-    """Wait until the server has read everything that was sent, or does not listen any more."""
+    """Wait until the server has read all bytes, or does not listen any more."""
     unread = array.array("i", [0])
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while fcntl.ioctl(client, termios.TIOCOUTQ, unread) == 0 and unread[0] > 0:
         hung_up = select.poll()
         hung_up.register(client, 0)
@@ -152,11 +154,11 @@ def receive_to_the_end(client):
 
 
 def outcome(target, parts):
-    """What comes back for `parts`, sent one after the other, and what the application saw."""
+    """Send `parts` one after the other; return the responses and the requests."""
     path, recorder = target
     recorder.seen = []
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(TIMEOUT)
         client.connect(path)
         try:
             for part in parts:
@@ -167,7 +169,7 @@ def outcome(target, parts):
         except (BrokenPipeError, ConnectionResetError):
             pass
         received = receive_to_the_end(client)
-    # Whether it was asked for depends on whether the content was there already.
+    # Whether the server asks for the content depends on whether it is already there.
     received = received.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
     received = re.sub(rb"Date: [^\r]*\r\n", b"", received)
     return received, recorder.seen
@@ -177,9 +179,11 @@ def assert_same_however_split(target, data, positions):
     whole, seen = outcome(target, [data])
     for status in re.findall(rb"(?:^|\r\n\r\n|\n)HTTP/1\.1 ([0-9]+)", whole):
         assert status in b"200 400 408 413 414 417 431 501 505".split(), f"got status {status!r}"
-    assert whole.count(b"HTTP/1.1 200 OK\r\n") == len(seen), "one answer for each request"
+    assert whole.count(b"HTTP/1.1 200 OK\r\n") == len(seen), (
+        "expected one response for each request"
+    )
     for parts in (cut(data, positions), cut(data, range(len(data)))):
-        assert outcome(target, parts) == (whole, seen), f"another outcome for {parts!r}"
+        assert outcome(target, parts) == (whole, seen), f"expected one outcome for {parts!r}"
 
 
 # --- the tests ----------------------------------------------------------------------------------
@@ -191,7 +195,9 @@ def _everything_is_as_before(target):
     before = descriptors_at_rest()
     yield
     received, seen = outcome(target, [GET * 3])
-    assert received.count(b"HTTP/1.1 200 OK\r\n") == len(seen) == 3, "expected it to serve on"
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == len(seen) == 3, (
+        "expected the server to continue"
+    )
     wait_until(lambda: open_descriptors() <= before, "all descriptors to be closed")
 
 
@@ -208,17 +214,19 @@ def test_each_valid_request_is_served_however_it_is_split(target, data):
 @example(b"\r\n" + GET + b"\r\n" + GET, [1, 2])
 @example(b"HEAD / HTTP/1.1\r\n" + b"X: y\r\n" * 10, [3])
 @example(b"HEAD / HTTP/1.1\r\nX: " + b"x" * 600, [30])
-def test_fragments_of_requests_in_any_order(target, data, positions):
+def test_fragments_of_requests_in_any_order_get_the_same_answers_however_they_are_split(
+    target, data, positions
+):
     assert_same_however_split(target, data, positions)
 
 
 @SETTINGS
 @given(mutated(), st.lists(st.integers(0, 10_000), max_size=6))
-def test_valid_requests_that_were_changed(target, data, positions):
+def test_changed_requests_get_the_same_answers_however_they_are_split(target, data, positions):
     assert_same_however_split(target, data, positions)
 
 
 @SETTINGS
 @given(st.binary(max_size=700), st.lists(st.integers(0, 10_000), max_size=6))
-def test_any_bytes_at_all(target, data, positions):
+def test_any_bytes_get_the_same_answers_however_they_are_split(target, data, positions):
     assert_same_however_split(target, data, positions)

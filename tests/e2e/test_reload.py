@@ -1,4 +1,4 @@
-"""--reload: what is saved is served, nothing is refused meanwhile, and nothing is left behind."""
+"""--reload: saved files are served, no request is refused, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from contextlib import suppress
 
 import pytest
 
-from processes import APP, PATIENCE, Load, ask, children, eventually, lives
+from support.processes import APP, PROCESS_TIMEOUT, Load, ask, children, eventually, lives
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-SOON = 2.0  # seconds from a save to its answer; it takes a twentieth of that on an idle machine
+SOON = 2.0  # seconds from a save to the new response; an idle machine needs a twentieth
 BROKEN = "def app(environ, start_response):\n    return <script>\n"
 
 
@@ -29,7 +29,7 @@ def version(number):
 
 
 def save(path, text):
-    """Write a file as most editors do: beside it, and then in its place."""
+    """Write a file like most editors: beside the old one, and then rename it."""
     draft = path.with_name(f"{path.name}.tmp")
     draft.write_text(text)
     draft.replace(path)
@@ -55,18 +55,18 @@ def without_watchfiles(tmp_path_factory):
 
 
 def fetch(port, accept="*/*"):
-    """Return status, content type and text, whatever they are."""
+    """Return status, content type and text of any response."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}/x", headers={"Accept": accept})
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+        with urllib.request.urlopen(request, timeout=PROCESS_TIMEOUT) as response:
             return response.status, response.headers["Content-Type"], response.read().decode()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.headers["Content-Type"], error.read().decode()
 
 
-def answers_until(port, wanted, within=PATIENCE):
-    """Ask until the answer is `wanted`; return the other answers."""
+def answers_until(port, wanted, within=PROCESS_TIMEOUT):
+    """Send requests until the response is `wanted`; return the other responses."""
     deadline = time.monotonic() + within
     others = []
     while (answer := fetch(port)[2]) != wanted:
@@ -80,11 +80,11 @@ def times_reloaded(command):
 
 
 def expect_reload(command, act):
-    """Check that `act` has the application loaded again, once: by another process."""
+    """Check that `act` causes exactly one reload: another process serves."""
     before, count = ask(command.port, "/pid"), times_reloaded(command)
     act()
     command.wait_for_log("loading the application again", count + 1)
-    eventually(lambda: ask(command.port, "/pid") != before, "an answer of another process")
+    eventually(lambda: ask(command.port, "/pid") != before, "a response of another process")
     assert times_reloaded(command) == count + 1, command.log
 
 
@@ -92,18 +92,18 @@ def expect_reload(command, act):
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one", "two"])
-def test_a_save_is_answered_by_the_new_code_soon(start, tmp_path, options):
+def test_the_new_code_answers_soon_after_a_save(start, tmp_path, options):
     command = start(*options)
     assert ask(command.port) == "1"
     for number in range(2, 5):  # within a second, and files of the same size
         save(tmp_path / "app.py", version(number))
         others = answers_until(command.port, str(number), SOON)
-        assert set(others) <= {str(number - 1)}, "nothing but the old code until then"
+        assert set(others) <= {str(number - 1)}, "expected only the old code until then"
         only_new = [str(number)] * 20
-        if options:  # of two workers the one may still answer after the other has ended
+        if options:  # one of two workers may still respond after the other has ended
             eventually(
                 lambda new=only_new: [ask(command.port) for _ in range(20)] == new,
-                "no worker with the old code to answer any more",
+                "no response of a worker with the old code",
             )
         else:
             assert [ask(command.port) for _ in range(20)] == only_new
@@ -117,7 +117,7 @@ def test_a_file_that_is_written_in_place_is_noticed_too(start, tmp_path):
     answers_until(command.port, "2", SOON)
 
 
-def test_none_is_refused_or_lost_while_a_file_is_saved_ten_times(start, tmp_path):
+def test_no_request_is_refused_or_lost_while_a_file_is_saved_ten_times(start, tmp_path):
     command = start(app=version(0))
     answers, failures, over = [], [], threading.Event()
 
@@ -133,15 +133,15 @@ def test_none_is_refused_or_lost_while_a_file_is_saved_ten_times(start, tmp_path
     visitor.start()
     for number in range(1, 12):
         save(tmp_path / "app.py", version(number))
-        eventually(lambda n=number: answers[-1:] == [n], f"the answer {number}")
+        eventually(lambda n=number: answers[-1:] == [n], f"the response {number}")
     over.set()
-    visitor.join(PATIENCE)
+    visitor.join(PROCESS_TIMEOUT)
     assert failures == []
-    assert answers == sorted(answers), "expected no answer of old code after one of the new"
+    assert answers == sorted(answers), "expected no response of old code after one of new code"
     assert set(answers) - {0} == set(range(1, 12))
 
 
-def test_clients_that_keep_their_connections_do_not_notice(start, tmp_path):
+def test_persistent_connections_survive_a_reload(start, tmp_path):
     command = start()
     with Load(command.port) as load:
         for number in range(2, 6):
@@ -152,7 +152,7 @@ def test_clients_that_keep_their_connections_do_not_notice(start, tmp_path):
 
 def test_a_request_waits_while_the_application_is_imported(start, tmp_path):
     command = start()
-    with socket.create_connection(("127.0.0.1", command.port), PATIENCE) as early:
+    with socket.create_connection(("127.0.0.1", command.port), PROCESS_TIMEOUT) as early:
         slow = version(2) + (
             "(HERE / 'importing').touch()\nwhile not (HERE / 'go').exists(): time.sleep(0.005)\n"
         )
@@ -167,10 +167,10 @@ def test_a_request_waits_while_the_application_is_imported(start, tmp_path):
             early.recv(1)
         assert answers == []
         (tmp_path / "go").touch()
-        early.settimeout(PATIENCE)
+        early.settimeout(PROCESS_TIMEOUT)
         content = b"".join(iter(lambda: early.recv(4096), b""))
-        assert content.endswith(b"\r\n\r\n2"), "a connection that the old code had open"
-        late.join(PATIENCE)
+        assert content.endswith(b"\r\n\r\n2"), "expected the old code on its open connection"
+        late.join(PROCESS_TIMEOUT)
         assert answers == ["2"]
 
 
@@ -184,12 +184,12 @@ def test_a_long_request_is_finished_by_the_old_code_and_delays_nothing(start, tm
     answers_until(command.port, "2", SOON)
     assert held == []
     (tmp_path / "release").touch()
-    thread.join(PATIENCE)
+    thread.join(PROCESS_TIMEOUT)
     assert held == ["released"]
     eventually(lambda: len(children(command.process.pid)) == 2, "one worker and the watcher")
 
 
-def test_a_save_while_the_application_is_imported_is_not_missed(start, tmp_path):
+def test_a_save_during_the_import_is_noticed(start, tmp_path):
     command = start()
     save(tmp_path / "app.py", version(2) + "(HERE / 'importing').touch()\ntime.sleep(600)\n")
     eventually((tmp_path / "importing").exists, "the import to begin")
@@ -206,10 +206,10 @@ def test_files_that_change_together_are_one_change(start, tmp_path):
         (tmp_path / f"module{number}.new").replace(tmp_path / f"module{number}.py")
     save(tmp_path / "app.py", version(2))
     answers_until(command.port, "2")
-    assert times_reloaded(command) <= 2, command.log  # a machine under load may part them
+    assert times_reloaded(command) <= 2, command.log  # a busy machine may separate them
 
 
-# --- what is broken ------------------------------------------------------------------------------
+# --- broken messages -----------------------------------------------------------------------------
 
 
 def test_a_syntax_error_is_shown_until_it_is_fixed(start, tmp_path):
@@ -226,7 +226,7 @@ def test_a_syntax_error_is_shown_until_it_is_fixed(start, tmp_path):
     assert f'File "{tmp_path / "app.py"}", line 2' in text
     save(tmp_path / "app.py", version(2))
     answers_until(command.port, "2", SOON)
-    assert command.log.count("SyntaxError: invalid syntax") == 1, "expected it once in the log"
+    assert command.log.count("SyntaxError: invalid syntax") == 1, "expected one line in the log"
 
 
 ACCIDENTS = {
@@ -240,18 +240,20 @@ ACCIDENTS = {
 
 
 @pytest.mark.parametrize(("text", "shown"), ACCIDENTS.values(), ids=ACCIDENTS)
-def test_an_application_that_cannot_be_loaded_at_the_start_is_waited_for(
+def test_the_server_waits_for_a_fix_of_an_application_that_could_not_be_loaded_at_the_start(
     start, tmp_path, text, shown
 ):
     command = start("--workers", "2", app=text)
     assert shown in fetch(command.port)[2]
-    assert command.log.count(shown) == 1, "expected it to be told once"
+    assert command.log.count(shown) == 1, "expected one report"
     save(tmp_path / "app.py", version(2))
     answers_until(command.port, "2", SOON)
     assert command.stop() == 0
 
 
-def test_a_broken_module_elsewhere_is_waited_for_too(start, tmp_path, tmp_path_factory):
+def test_the_server_also_waits_for_a_fix_of_a_broken_module_elsewhere(
+    start, tmp_path, tmp_path_factory
+):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "helper.py").write_text("def\n")
     app = version("x").replace('"x"', "helper.V")
@@ -261,10 +263,10 @@ def test_a_broken_module_elsewhere_is_waited_for_too(start, tmp_path, tmp_path_f
     answers_until(command.port, "fixed", SOON)
 
 
-# --- which files ---------------------------------------------------------------------------------
+# --- the files -----------------------------------------------------------------------------------
 
 
-def test_what_editors_and_tools_leave_behind_does_not_count(start, tmp_path):
+def test_files_that_editors_and_tools_leave_behind_do_not_count(start, tmp_path):
     for name in ("node_modules/p", ".git", "__pycache__", ".venv/lib", "env/lib"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "env" / "pyvenv.cfg").touch()
@@ -281,7 +283,7 @@ def test_what_editors_and_tools_leave_behind_does_not_count(start, tmp_path):
     assert re.findall(r"changed: (.*?);", command.log) == ["app.py"]
 
 
-def test_templates_and_env_files_count_and_others_when_they_are_named(start, tmp_path):
+def test_templates_and_env_files_count_and_so_do_files_that_an_option_names(start, tmp_path):
     (tmp_path / "templates").mkdir()
     names = ["templates/page.html", "templates/mail.jinja2", ".env", "data.csv", "static/late.html"]
     names += ["notes.md"]
@@ -299,7 +301,7 @@ def test_templates_and_env_files_count_and_others_when_they_are_named(start, tmp
     assert changed == [*names[:4], ".env"]
 
 
-def test_a_package_that_is_new_counts(start, tmp_path):
+def test_a_new_package_counts(start, tmp_path):
     command = start()
 
     def make():
@@ -312,8 +314,8 @@ def test_a_package_that_is_new_counts(start, tmp_path):
     expect_reload(command, lambda: save(tmp_path / "new" / "deep" / "__init__.py", "x = 1\n"))
 
 
-def test_a_module_that_was_missing_is_found_though_its_directory_looks_the_same(start, tmp_path):
-    """The import system remembers what a directory holds, by a time that may be coarse."""
+def test_a_module_that_was_missing_is_found_although_its_directory_looks_the_same(start, tmp_path):
+    """The import system caches the content of a directory by its time, which may be coarse."""
     command = start(app="import missing\n" + APP, listens=True)
     before = tmp_path.stat()
     assert "missing" in fetch(command.port)[2]
@@ -322,7 +324,7 @@ def test_a_module_that_was_missing_is_found_though_its_directory_looks_the_same(
     answers_until(command.port, "1")
 
 
-def test_modules_from_elsewhere_count_also_when_they_are_imported_late(
+def test_modules_outside_the_directory_count_also_when_they_are_imported_late(
     start, tmp_path, tmp_path_factory
 ):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -334,24 +336,24 @@ def test_modules_from_elsewhere_count_also_when_they_are_imported_late(
     command = start(app=app, environ={"PYTHONPATH": str(elsewhere)})
     expect_reload(command, lambda: save(elsewhere / "early.py", "V = '2'\n"))
     assert ask(command.port, "/late") == "1"
-    deadline = time.monotonic() + PATIENCE  # nobody tells when it is watched
+    deadline = time.monotonic() + PROCESS_TIMEOUT  # no message says when it is watched
     while ask(command.port, "/late") != "3":
         save(elsewhere / "late.py", "V = '3'\n")
         command.process.poll()
         assert time.monotonic() < deadline, "expected late.py to be watched"
 
 
-def test_other_directories_can_be_watched_instead(start, tmp_path, tmp_path_factory):
+def test_an_option_names_other_directories_to_watch(start, tmp_path, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     command = start("--reload-dir", other)
     save(tmp_path / "unused.py", "")
     expect_reload(command, lambda: save(other / "x.py", ""))
     assert "unused.py" not in command.log
-    save(tmp_path / "app.py", version(2))  # the application is made of it, wherever it is
+    save(tmp_path / "app.py", version(2))  # its place does not matter: it is the application
     answers_until(command.port, "2", SOON)
 
 
-def test_without_watchfiles_the_files_are_looked_at(start, tmp_path, without_watchfiles):
+def test_without_watchfiles_the_server_scans_the_files(start, tmp_path, without_watchfiles):
     command = start(environ=without_watchfiles)
     command.wait_for_log("pip install picowsgi[reload]")
     for number in range(2, 5):
@@ -361,7 +363,7 @@ def test_without_watchfiles_the_files_are_looked_at(start, tmp_path, without_wat
     expect_reload(command, (tmp_path / "new.py").unlink)
 
 
-# --- the end, and the surroundings ---------------------------------------------------------------
+# --- the end, and the environment ----------------------------------------------------------------
 
 
 def descendants(command):
@@ -373,7 +375,7 @@ def descendants(command):
 @pytest.mark.measured
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("state", ["idle", "importing", "broken"])
-def test_nothing_is_left_at_the_end(start, tmp_path, how, state):
+def test_nothing_is_left_after_the_end(start, tmp_path, how, state):
     command = start(app=BROKEN if state == "broken" else APP)
     if state == "importing":
         save(tmp_path / "app.py", "import time\nopen('importing', 'w')\ntime.sleep(600)\n")
@@ -387,13 +389,13 @@ def test_nothing_is_left_at_the_end(start, tmp_path, how, state):
 
 
 @pytest.mark.measured
-def test_an_open_request_holds_up_the_end_for_two_seconds_only(start, tmp_path):
+def test_an_open_request_delays_the_end_for_two_seconds_only(start, tmp_path):
     command = start()
     threading.Thread(target=lambda: fetch_quietly(command.port), daemon=True).start()
     eventually((tmp_path / "held").exists, "the request to run")
     begin = time.monotonic()
     assert command.stop(signal.SIGINT) == 0
-    assert time.monotonic() - begin < 6, "without --reload it would be 30 s"
+    assert time.monotonic() - begin < 6, "expected less than the 30 s of a server without --reload"
 
 
 def fetch_quietly(port):
@@ -401,7 +403,7 @@ def fetch_quietly(port):
         ask(port, "/hold")
 
 
-def test_a_unix_socket_is_served_through_a_reload(start, tmp_path):
+def test_a_unix_socket_stays_open_during_a_reload(start, tmp_path):
     path = tmp_path / "s"
     save(tmp_path / "app.py", APP)
     process = subprocess.Popen(
@@ -412,7 +414,7 @@ def test_a_unix_socket_is_served_through_a_reload(start, tmp_path):
 
     def answer():
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(PATIENCE)
+            client.settimeout(PROCESS_TIMEOUT)
             client.connect(str(path))
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             return b"".join(iter(lambda: client.recv(4096), b"")).rpartition(b"\n")[2]
@@ -421,16 +423,16 @@ def test_a_unix_socket_is_served_through_a_reload(start, tmp_path):
         eventually(path.exists, "the socket")
         assert answer() == b"1"
         save(tmp_path / "app.py", version(2))
-        eventually(lambda: answer() == b"2", "the new answer")
+        eventually(lambda: answer() == b"2", "the new response")
         process.terminate()
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PROCESS_TIMEOUT) == 0
         assert not path.exists()
     finally:
         process.kill()
         process.wait()
 
 
-def test_sockets_of_systemd_are_kept(tmp_path):
+def test_sockets_of_systemd_stay_open_during_a_reload(tmp_path):
     save(tmp_path / "app.py", APP)
     program = (
         "import os, sys\n"
@@ -451,13 +453,13 @@ def test_sockets_of_systemd_are_kept(tmp_path):
         save(tmp_path / "app.py", version(2))
         answers_until(port, "2", SOON)
         process.terminate()
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PROCESS_TIMEOUT) == 0
     finally:
         process.kill()
         process.wait()
 
 
-def test_a_worker_that_dies_is_replaced_and_sighup_loads_again(start):
+def test_a_worker_that_dies_is_replaced_and_sighup_reloads(start):
     command = start()
     first = int(ask(command.port, "/pid"))
     os.kill(first, signal.SIGKILL)
@@ -468,17 +470,17 @@ def test_a_worker_that_dies_is_replaced_and_sighup_loads_again(start):
     eventually(lambda: int(ask(command.port, "/pid")) != second, "another worker")
 
 
-def test_the_server_goes_on_when_nothing_watches_any_more(start):
+def test_the_server_continues_when_its_watcher_ends(start):
     command = start()
     worker = int(ask(command.port, "/pid"))
     (watcher,) = set(children(command.process.pid)) - {worker}
     os.kill(watcher, signal.SIGKILL)
-    command.wait_for_log("nothing watches the files any more")
+    command.wait_for_log("the file watcher has ended")
     assert int(ask(command.port, "/pid")) == worker
     assert command.stop() == 0
 
 
-# --- what cannot be ------------------------------------------------------------------------------
+# --- unsuitable options --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -488,14 +490,14 @@ def test_the_server_goes_on_when_nothing_watches_any_more(start):
         (("--reload-dir", "no"), "--reload-dir: expected a directory, got 'no'"),
     ],
 )
-def test_what_cannot_be_reloaded_is_refused(tmp_path, options, message):
+def test_an_application_that_cannot_be_reloaded_is_refused(tmp_path, options, message):
     save(tmp_path / "app.py", APP)
     done = subprocess.run(
         [sys.executable, "-m", "picowsgi", "--port", "0", "--reload", *options, "app:app"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=PROCESS_TIMEOUT,
         check=False,
     )
     assert (done.returncode, done.stderr) == (2, f"picowsgi: error: {message}\n")

@@ -1,4 +1,4 @@
-"""--request-id: one name of a request for a proxy, the logs and the application."""
+"""--request-id: one id of a request for a proxy, the logs and the application."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_each_request_has_an_id_of_its_own_in_the_environ_and_in_the_log(server)
     one, lines = server
     ids = []
     with connect(one) as client:
-        for _ in range(20):  # the same head again and again
+        for _ in range(20):  # the same head several times
             ids.append(get(client))
         for number in range(20):  # another request line, and another field
             ids.append(get(client, f"/{number}", f"X-Number: {number}\r\n"))
@@ -82,7 +82,7 @@ def test_a_trusted_peer_names_its_requests(server):
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a b", 'a"b', "a\\b", "\x80", "a\tb"])
-def test_what_is_no_id_is_replaced(server, name):
+def test_an_invalid_id_is_replaced(server, name):
     one, _ = server
     with connect(one) as client:
         client.send(f"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: {name}\r\n\r\n".encode("latin-1"))
@@ -98,11 +98,11 @@ def test_a_refused_request_has_an_id_too(server):
     assert UUID.fullmatch(line.split()[2])
 
 
-def test_a_peer_that_is_not_trusted_names_nothing(serve):
+def test_the_ids_of_a_peer_that_is_not_trusted_are_ignored(serve):
     server = serve(application, request_id=True)
     with socket.socket() as client:
         client.settimeout(TIMEOUT)
-        client.bind(("127.0.0.2", 0))  # on this machine, but not the address that is trusted
+        client.bind(("127.0.0.2", 0))  # on this machine, but not the trusted address
         client.connect(("127.0.0.1", server.port))
         client.sendall(
             b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: forged\r\nConnection: close\r\n\r\n"
@@ -123,7 +123,7 @@ def test_the_peer_of_a_unix_socket_is_trusted(tmp_path, monkeypatch):
         assert connection.getresponse().read() == b"mine"
 
 
-def test_without_the_option_there_is_none(serve):
+def test_without_the_option_there_is_no_id(serve):
     with connect(serve(application)) as client:
         assert get(client, fields="X-Request-ID: a\r\n") == "none"
 

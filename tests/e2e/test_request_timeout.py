@@ -1,4 +1,4 @@
-"""--timeout-request: an application that takes too long is interrupted, and shown in the log."""
+"""--timeout-request: a slow application is interrupted, and the log shows its stack."""
 
 import logging
 import threading
@@ -31,7 +31,7 @@ class Application:
         if path == "/call":
             spin_for_long()
         if path == "/deaf":
-            self.hangs.wait(10)  # one call that nothing interrupts
+            self.hangs.wait(10)  # one call that no exception interrupts
         start_response("200 OK", PLAIN)
         return self.items() if path == "/items" else [b"quick"]
 
@@ -57,7 +57,7 @@ def test_a_request_that_takes_too_long_ends_with_a_500_and_its_stack_in_the_log(
         took = time.monotonic() - begin
         client.send(get("/"))
         assert client.read_response().content == b"quick"
-    assert 0.3 <= took < 3, f"a limit of 0.3 s ended the request after {took:.2f} s"
+    assert 0.3 <= took < 3, f"expected the end after about 0.3 s, it took {took:.2f} s"
     assert "spin_for_long" in caplog.text
 
 
@@ -68,12 +68,12 @@ def test_a_streamed_response_is_cut_and_its_iterable_closed(serve):
         client.send(get("/items"))
         response = client.read_response()
         assert response.content == b"first"
-        assert not response.complete, "the client has to see that the response is cut"
+        assert not response.complete, "expected the client to notice that the response is cut"
     assert application.closed.wait(5)
 
 
 @INTERRUPTS
-def test_others_are_served_while_one_is_waited_for(serve):
+def test_other_requests_are_served_while_one_waits_for_its_interruption(serve):
     application = Application()
     server = serve(application, timeout_request=0.3, threads=2)
     with connect(server) as slow, connect(server) as quick:
@@ -84,7 +84,7 @@ def test_others_are_served_while_one_is_waited_for(serve):
         assert slow.read_response().status == 500
 
 
-def test_a_request_that_cannot_be_interrupted_is_told_of_twice(serve, caplog):
+def test_a_request_that_cannot_be_interrupted_is_reported_twice(serve, caplog):
     application = Application()
     with caplog.at_level(logging.ERROR, logger="picowsgi"):
         server = serve(application, timeout_request=0.2, threads=2)
@@ -92,7 +92,7 @@ def test_a_request_that_cannot_be_interrupted_is_told_of_twice(serve, caplog):
             client.send(get("/deaf"))
             until = time.monotonic() + 5
             while "has not ended" not in caplog.text:
-                assert time.monotonic() < until, "a second line about the request is expected"
+                assert time.monotonic() < until, "expected a second line about the request"
             application.hangs.set()
             assert client.read_response().status == (200 if PYPY else 500)
             client.send(get("/"))
@@ -111,7 +111,7 @@ def test_quick_requests_are_never_interrupted(serve):
 
 @INTERRUPTS
 def test_each_request_of_a_thread_has_its_own_time(serve):
-    """The second and third that take too long are interrupted as the first one is."""
+    """The second and the third request that take too long are interrupted like the first one."""
     server = serve(Application(), timeout_request=0.2, threads=1)
     with connect(server) as client:
         for _ in range(3):

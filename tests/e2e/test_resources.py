@@ -1,4 +1,4 @@
-"""What is used up, and clients that vanish: one request suffers, and the server lives on."""
+"""Resources run out, and clients vanish: one request suffers, and the server continues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support import (
 
 KIB = 1024
 MIB = 1024 * KIB
-PATIENCE = 10.0
+TIMEOUT = 10.0
 LARGE = bytes(range(256)) * (8 << 12)  # 8 MiB
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
@@ -34,7 +34,7 @@ def port_of(command):
 def assert_serves(port):
     with RawClient(port) as client:
         client.send(GET)
-        assert client.read_response().status == 200, "expected the server to serve on"
+        assert client.read_response().status == 200, "expected the server to continue"
 
 
 # --- descriptors --------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ FEW_DESCRIPTORS = f"""
 
 @pytest.fixture
 def crowded(picowsgi, tmp_path):
-    """A process without a free descriptor; those of its clients that are served, and the rest."""
+    """A process without a free descriptor: the clients that it serves, and the rest."""
     (tmp_path / "app.py").write_text(textwrap.dedent(FEW_DESCRIPTORS))
     options = ["--timeout-keep-alive=60", "--timeout-head=60", "--timeout-graceful=1"]
     command = picowsgi(*options, "app:app", directory=tmp_path)
@@ -69,7 +69,7 @@ def crowded(picowsgi, tmp_path):
             served.extend(more)
             return not more and served and open_descriptors(command.process.pid) == DESCRIPTORS
 
-        wait_until(all_are_in_use, f"{DESCRIPTORS} descriptors to be in use, by clients too")
+        wait_until(all_are_in_use, f"{DESCRIPTORS} open descriptors, some of them of clients")
         yield command, served, [client for client in clients if client not in served]
 
 
@@ -77,11 +77,13 @@ def assert_does_not_spin(process, seconds):
     before, begin = cpu_seconds(process), time.monotonic()
     time.sleep(seconds)
     used, passed = cpu_seconds(process) - before, time.monotonic() - begin
-    assert used < passed * 0.1, f"expected to wait, it computed for {used:.2f} s of {passed:.2f} s"
+    assert used < passed * 0.1, (
+        f"expected the server to wait, it computed for {used:.2f} s of {passed:.2f} s"
+    )
 
 
 @pytest.mark.measured
-def test_without_descriptors_accepting_pauses_and_nothing_spins(crowded):
+def test_without_free_descriptors_the_server_pauses_accepting_and_does_not_spin(crowded):
     command, served, waiting = crowded
     assert served
     assert waiting
@@ -97,16 +99,16 @@ def test_accepting_resumes_when_a_connection_closes(crowded):
     _, served, waiting = crowded
     while waiting:
         served.pop(0).close()
-        wait_until(lambda: any(one.read_some(1) for one in waiting), "one more to be served")
+        wait_until(lambda: any(one.read_some(1) for one in waiting), "one more client to be served")
         [client] = [one for one in waiting if one.received]
         assert client.read_response().status == 200
         waiting.remove(client)
         served.append(client)
 
 
-def test_a_server_without_descriptors_can_be_stopped_and_does_not_spin_till_then(crowded):
+def test_a_server_without_free_descriptors_can_be_stopped_and_does_not_spin(crowded):
     command, served, _ = crowded
-    served[0].send(GET[:-2])  # which the server waits for
+    served[0].send(GET[:-2])  # the server waits for this time
     command.process.terminate()
     assert_does_not_spin(command.process.pid, 0.5)
     assert command.wait() == 0
@@ -118,7 +120,7 @@ FILE_MOST = MIB
 SMALL_FILES = f"""
     import resource
 
-    # Writing more fails as on a full disk (CPython ignores the signal that it gives, too).
+    # A longer file fails as on a full disk (CPython ignores the signal, too).
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, ({FILE_MOST}, hard))
 
@@ -142,7 +144,7 @@ FRAMINGS = [pytest.param(with_length, id="length"), pytest.param(chunked, id="ch
 
 @pytest.fixture
 def storing(picowsgi, tmp_path):
-    """A process that can write files of 1 MiB in a directory of its own; gives both."""
+    """A process that can write files of 1 MiB in a directory of its own; returns both."""
     (tmp_path / "app.py").write_text(textwrap.dedent(SMALL_FILES))
     directory = tmp_path / "temporary"
     directory.mkdir()
@@ -168,7 +170,9 @@ def assert_not_stored(port, data):
 
 
 @pytest.mark.parametrize("frame", FRAMINGS)
-def test_content_that_the_disk_has_no_room_for_is_507_and_the_next_is_served(storing, frame):
+def test_content_that_does_not_fit_on_the_disk_is_a_507_and_the_next_request_is_served(
+    storing, frame
+):
     command, directory = storing
     port, process = port_of(command), command.process.pid
     before = open_descriptors(process)
@@ -182,7 +186,7 @@ def test_content_that_the_disk_has_no_room_for_is_507_and_the_next_is_served(sto
 
 
 @pytest.mark.parametrize("frame", FRAMINGS)
-def test_without_the_temporary_directory_content_for_it_is_507_and_the_next_is_served(
+def test_content_without_a_temporary_directory_is_a_507_and_the_next_request_is_served(
     storing, frame
 ):
     command, directory = storing
@@ -198,7 +202,7 @@ def test_without_the_temporary_directory_content_for_it_is_507_and_the_next_is_s
 
 
 class Site:
-    """Applications that a client can leave at any moment; it knows what was closed."""
+    """Applications that a client can leave at any moment; they record each close."""
 
     def __init__(self, directory):
         self.running = threading.Event()
@@ -221,7 +225,7 @@ class Site:
 
     def wait(self):
         self.running.set()
-        assert self.left.wait(PATIENCE)
+        assert self.left.wait(TIMEOUT)
         return [b"too late"]
 
     def wait_large(self):
@@ -275,7 +279,7 @@ def to(name):
     ],
 )
 @pytest.mark.parametrize("way", ["reset", "close"])
-def test_a_client_that_vanishes_leaves_nothing_behind(serve, site, data, way):
+def test_a_client_that_vanishes_leaves_nothing_open(serve, site, data, way):
     server = serve(site, max_body_size=10 * MIB, timeout_write=60, timeout_body=60)
     before = descriptors_at_rest()
     with RawClient(server.port, receive_buffer=4096) as client:
@@ -283,33 +287,33 @@ def test_a_client_that_vanishes_leaves_nothing_behind(serve, site, data, way):
         if data:
             wait_until(lambda: open_descriptors() > before + 1, "the connection to be accepted")
         if data.endswith(b"\r\n\r\n"):
-            wait_until(lambda: client.read_some(1), "the first byte of an answer")
+            wait_until(lambda: client.read_some(1), "the first byte of a response")
         getattr(client, way)()
         wait_until(lambda: open_descriptors() == before, "its descriptors to be closed")
     if b"streamed" in data:
-        assert site.closed.wait(PATIENCE), "expected close() to be called"
+        assert site.closed.wait(TIMEOUT), "expected close() to be called"
     assert_serves(server.port)
 
 
 @pytest.mark.parametrize("name", [b"wait", b"wait_large", b"wait_streamed"])
 @pytest.mark.parametrize("way", ["reset", "close"])
-def test_a_client_that_vanishes_while_the_application_runs_leaves_nothing_behind(
+def test_a_client_that_vanishes_while_the_application_runs_leaves_nothing_open(
     serve, site, name, way
 ):
     server = serve(site)
     before = descriptors_at_rest()
     with connect(server) as client:
         client.send(to(name))
-        assert site.running.wait(PATIENCE)
+        assert site.running.wait(TIMEOUT)
         getattr(client, way)()
         site.left.set()
         wait_until(lambda: open_descriptors() == before, "its descriptors to be closed")
     if name == b"wait_streamed":
-        assert site.closed.wait(PATIENCE), "expected close() to be called"
+        assert site.closed.wait(TIMEOUT), "expected close() to be called"
     assert_serves(server.port)
 
 
-def test_a_thousand_resets_at_any_moment_leave_nothing_behind(serve, site):
+def test_a_thousand_resets_at_any_moment_leave_nothing_open(serve, site):
     server = serve(site)
     before = descriptors_at_rest()
     requests = [GET, to(b"large"), to(b"sent_file"), with_length(MIB), chunked(1000)]
@@ -324,7 +328,7 @@ def test_a_thousand_resets_at_any_moment_leave_nothing_behind(serve, site):
     assert_serves(server.port)
 
 
-# --- clients that say that they have said everything ---------------------------------------------
+# --- half-closes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -341,9 +345,7 @@ def test_a_thousand_resets_at_any_moment_leave_nothing_behind(serve, site):
     ],
 )
 @pytest.mark.parametrize("slowly", [False, True], ids=["", "reading slowly"])
-def test_a_half_closed_client_gets_every_response_that_it_asked_for(
-    serve, site, data, contents, slowly
-):
+def test_a_half_closed_client_gets_all_of_its_responses(serve, site, data, contents, slowly):
     server = serve(site)
     with RawClient(server.port, receive_buffer=65536 if slowly else None) as client:
         client.send(data)
@@ -356,7 +358,7 @@ def test_a_half_closed_client_gets_every_response_that_it_asked_for(
 def test_a_client_that_half_closes_while_the_application_runs_gets_its_response(serve, site):
     with connect(serve(site)) as client:
         client.send(to(b"wait_large"))
-        assert site.running.wait(PATIENCE)
+        assert site.running.wait(TIMEOUT)
         client.half_close()
         site.left.set()
         assert client.read_response().content == LARGE * 2

@@ -1,4 +1,4 @@
-"""picowsgi.Server and picowsgi.serve, as tests and programs of others use them."""
+"""picowsgi.Server and picowsgi.serve, as tests and other programs use them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 import picowsgi
 from picowsgi.errors import BindError, ConfigError
-from processes import ask
 from support import connect, descriptors_at_rest, outer_environ, resident_bytes
+from support.processes import ask
 
 MIB = 1 << 20
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -40,17 +40,19 @@ def serve_many(count):
 
 @pytest.mark.measured
 @pytest.mark.unsanitized  # which keeps freed memory
-def test_hundreds_of_servers_leave_nothing_behind():
+def test_hundreds_of_servers_leave_nothing_open():
     serve_many(30)
     descriptors, threads, memory = descriptors_at_rest(), threading.active_count(), resident_bytes()
     serve_many(270)
     assert descriptors_at_rest() == descriptors
     assert threading.active_count() == threads
     grown = resident_bytes() - memory
-    assert grown < 8 * MIB, f"expected 270 servers to leave no memory, {grown / MIB:.1f} MiB are"
+    assert grown < 8 * MIB, (
+        f"expected no memory of 270 servers to be left, got {grown / MIB:.1f} MiB"
+    )
 
 
-def test_a_server_listens_before_it_is_started_and_many_have_different_ports():
+def test_a_server_listens_before_its_start_and_many_servers_have_different_ports():
     servers = [picowsgi.Server(hello, port=0) for _ in range(20)]
     try:
         assert len({server.port for server in servers}) == 20
@@ -64,7 +66,7 @@ def test_a_server_listens_before_it_is_started_and_many_have_different_ports():
             server.stop()
 
 
-def test_a_server_that_serves_is_not_started_again():
+def test_a_running_server_cannot_be_started_again():
     server = picowsgi.Server(hello, port=0)
     server.start()
     started = threading.active_count()
@@ -94,7 +96,7 @@ def test_an_exception_in_the_block_stops_the_server():
         server.start()
 
 
-def test_a_server_whose_threads_cannot_start_leaves_nothing(monkeypatch):
+def test_a_server_whose_threads_cannot_start_leaves_nothing_open(monkeypatch):
     before = descriptors_at_rest()
 
     def refuse(self):
@@ -130,7 +132,7 @@ def test_an_address_in_use_is_an_error_at_once():
         picowsgi.Server(hello, port=server.port)
 
 
-# --- what is written for waitress ---------------------------------------------------------------
+# --- scripts for waitress -----------------------------------------------------------------------
 
 SCRIPT = """
 import logging
@@ -148,7 +150,7 @@ print("after serve", file=__import__("sys").stderr)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_a_script_for_waitress_runs_with_the_import_changed(command, tmp_path, end):
+def test_a_script_for_waitress_runs_with_another_import(command, tmp_path, end):
     (tmp_path / "app.py").write_text(SCRIPT)
     script = command("app.py", directory=tmp_path)
     assert ask(script.port) == "True"
@@ -165,12 +167,12 @@ def test_a_script_for_waitress_runs_with_the_import_changed(command, tmp_path, e
         ("treads", "did you mean threads"),
     ],
 )
-def test_other_names_for_an_option_are_explained(name, hint):
+def test_the_names_that_other_servers_have_for_an_option_are_explained(name, hint):
     with pytest.raises(ConfigError, match=hint):
         picowsgi.serve(hello, **{name: "x"})
 
 
-def test_what_the_package_offers_can_be_listed_and_nothing_else_had():
+def test_dir_lists_the_names_of_the_package_and_others_do_not_exist():
     assert set(picowsgi.__all__) <= set(dir(picowsgi))
     for name in picowsgi.__all__:
         assert getattr(picowsgi, name) is not None
@@ -192,7 +194,7 @@ except OSError as error:
 """
 
 
-def test_a_core_that_cannot_be_made_says_what_the_system_has_refused():
+def test_the_error_for_a_core_that_cannot_start_says_what_the_system_has_refused():
     result = subprocess.run(
         [sys.executable, "-c", FULL],
         capture_output=True,

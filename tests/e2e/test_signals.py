@@ -11,16 +11,26 @@ from pathlib import Path
 
 import pytest
 
-from processes import APP, PATIENCE, Load, ask, children, eventually, lives, threads, write_app
+from support.processes import (
+    APP,
+    PROCESS_TIMEOUT,
+    Load,
+    ask,
+    children,
+    eventually,
+    lives,
+    threads,
+    write_app,
+)
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 MODES = pytest.mark.parametrize(
     "options",
     [(), ("--workers", "2"), ("--workers", "2", "--preload")],
     ids=["one process", "two workers", "preload"],
 )
-# A busy machine may let a client wait for longer than the quarter of a second that is the default.
+# A busy machine may let a client wait longer than the default of a quarter of a second.
 PATIENT = ("--timeout-drain", "1")
 
 
@@ -41,7 +51,7 @@ def serve_app(picowsgi, tmp_path):
 
 @pytest.fixture
 def end_later():
-    """Make sure that nothing is left of processes that are not our children."""
+    """Kill the rest of processes that are not our children."""
     pids = []
     yield pids.append
     for pid in pids:
@@ -71,13 +81,13 @@ def test_three_reloads_serve_the_new_application_each_time_and_no_request_fails(
 
 
 @MODES
-def test_a_reload_that_fails_changes_nothing(serve_app, tmp_path, options):
+def test_a_failed_reload_changes_nothing(serve_app, tmp_path, options):
     command = serve_app(*options)
     serving = int(ask(command.port, "/pid"))
     write_app(tmp_path, "raise LookupError('broken meanwhile')\n")
     with Load(command.port) as load:
         command.process.send_signal(signal.SIGHUP)
-        command.wait_for_log("error: nothing is reloaded: importing app failed with LookupError")
+        command.wait_for_log("error: the reload has failed: importing app failed with LookupError")
         load.wait_for_more()
     assert "LookupError: broken meanwhile" in command.log, "expected the traceback, too"
     assert lives(serving)
@@ -100,7 +110,7 @@ def test_after_a_reload_the_first_process_keeps_neither_threads_nor_the_applicat
     first = command.process.pid
     assert int(ask(command.port, "/pid")) == first
     command.process.send_signal(signal.SIGHUP)
-    eventually(lambda: threads(first) == 1, "its threads to be gone")
+    eventually(lambda: threads(first) == 1, "its threads to end")
     assert (tmp_path / "ended").read_text() == str(first)
     (second,) = children(first)
     assert int(ask(command.port, "/pid")) == second
@@ -110,8 +120,8 @@ def test_after_a_reload_the_first_process_keeps_neither_threads_nor_the_applicat
     assert command.stop() == 0
 
 
-def test_a_reload_starts_from_the_directory_and_environment_of_the_first_start(picowsgi, tmp_path):
-    """As a deployment has it: the directory is a link, which leads elsewhere next time."""
+def test_a_reload_starts_in_the_directory_and_environment_of_the_first_start(picowsgi, tmp_path):
+    """As in a deployment: the directory is a link, which has another target the next time."""
     for name in ("1", "2"):
         (tmp_path / name).mkdir()
         write_app(
@@ -129,7 +139,7 @@ def test_a_reload_starts_from_the_directory_and_environment_of_the_first_start(p
     eventually(lambda: ask(command.port) == "2x", "the application of the other directory")
 
 
-def test_a_terminal_that_is_closed_ends_the_server(tmp_path):
+def test_the_server_ends_when_its_terminal_is_closed(tmp_path):
     write_app(tmp_path)
     ours, its = os.openpty()
     process = subprocess.Popen(
@@ -146,7 +156,7 @@ def test_a_terminal_that_is_closed_ends_the_server(tmp_path):
         while b"Ctrl-C" not in text:
             text += os.read(ours, 1000)
         os.close(ours)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PROCESS_TIMEOUT) == 0
     finally:
         process.kill()
         process.wait()
@@ -165,14 +175,14 @@ def test_a_successor_serves_beside_the_old_program_and_then_alone(
     write_app(tmp_path, version(2))
     with Load(command.port) as load:
         command.process.send_signal(signal.SIGUSR2)
-        command.wait_for_log("serves, too")
+        command.wait_for_log("serves too")
         new = int(pid_file.read_text())
         end_later(new)
         assert new in children(old)
         assert (tmp_path / "server.pid.old").read_text() == f"{old}\n"
         load.wait_for_more()
         command.process.terminate()
-        command.process.wait(PATIENCE)
+        command.process.wait(PROCESS_TIMEOUT)
         assert command.process.returncode == 0
         load.wait_for_more()
         assert ask(command.port) == "2"
@@ -184,7 +194,7 @@ def test_a_successor_serves_beside_the_old_program_and_then_alone(
 
 
 @MODES
-def test_a_successor_that_cannot_start_or_is_ended_changes_nothing(serve_app, tmp_path, options):
+def test_a_successor_that_cannot_start_or_dies_changes_nothing(serve_app, tmp_path, options):
     pid_file = tmp_path / "server.pid"
     socket_file = tmp_path / "s"
     write_app(tmp_path)
@@ -194,14 +204,14 @@ def test_a_successor_that_cannot_start_or_is_ended_changes_nothing(serve_app, tm
         with Load(command.port) as load:
             command.process.send_signal(signal.SIGUSR2)
             if "broken" not in app:
-                command.wait_for_log("serves, too")
+                command.wait_for_log("serves too")
                 os.kill(int(pid_file.read_text()), signal.SIGTERM)
                 command.wait_for_log("ended with status 0; nothing has changed")
             else:
                 command.wait_for_log("ended with status 1; nothing has changed")
             load.wait_for_more()
         eventually(
-            lambda: pid_file.read_text() == f"{command.process.pid}\n", "the pid file to be back"
+            lambda: pid_file.read_text() == f"{command.process.pid}\n", "the pid file to return"
         )
     assert not socket_file.exists()
     assert command.stop() == 0
@@ -221,13 +231,13 @@ def test_the_old_program_serves_until_its_successor_does(serve_app, tmp_path, op
         command.wait_for_log("stopping when the successor serves")
         load.wait_for_more()
         (tmp_path / "release").touch()
-        assert command.process.wait(PATIENCE) == 0
+        assert command.process.wait(PROCESS_TIMEOUT) == 0
         end_later(int(pid_file.read_text()))
         load.wait_for_more()
         assert ask(command.port) == "2"
 
 
-def test_the_file_of_a_unix_socket_stays_as_long_as_one_of_the_two_lives(
+def test_the_file_of_a_unix_socket_stays_until_both_processes_have_ended(
     command, tmp_path, end_later
 ):
     write_app(tmp_path)
@@ -239,18 +249,18 @@ def test_the_file_of_a_unix_socket_stays_as_long_as_one_of_the_two_lives(
         directory=tmp_path,
     )
     one.process.send_signal(signal.SIGUSR2)
-    one.wait_for_log("serves, too", 1)
+    one.wait_for_log("serves too", 1)
     os.kill(int(pid_file.read_text()), signal.SIGTERM)
     one.wait_for_log("nothing has changed")
-    assert path.exists(), "the old program still listens there"
+    assert path.exists(), "expected the old program to listen"
     one.process.send_signal(signal.SIGUSR2)
-    one.wait_for_log("serves, too", 2)
+    one.wait_for_log("serves too", 2)
     new = int(pid_file.read_text())
     end_later(new)
     one.process.terminate()
-    one.process.wait(PATIENCE)
+    one.process.wait(PROCESS_TIMEOUT)
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(PROCESS_TIMEOUT)
         client.connect(str(path))
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert b"".join(iter(lambda: client.recv(1000), b"")).endswith(b"1")
@@ -285,13 +295,13 @@ def test_child_processes_of_the_application_inherit_no_descriptor_of_the_server(
     command.process.send_signal(how)
     eventually(lambda: len(list(tmp_path.glob("imported-*"))) >= 2 * imported, "a second import")
     if how == signal.SIGUSR2:
-        command.wait_for_log("serves, too")
+        command.wait_for_log("serves too")
         end_later(int(pid_file.read_text()))
     assert not (tmp_path / "inheritable").exists()
     assert command.stop() == 0
 
 
-# --- SIGQUIT, SIGUSR1 and those that mean nothing -------------------------------------------------
+# --- SIGQUIT, SIGUSR1 and signals without a meaning -----------------------------------------------
 
 
 @MODES
@@ -300,7 +310,7 @@ def test_sigquit_writes_the_stacks_of_all_threads_and_ends_nothing(serve_app, op
     command.process.send_signal(signal.SIGQUIT)
     # One process or several, each writes one marked as the current thread.
     command.wait_for_log("Current thread 0x", 1 if not options else 3)
-    assert "pool.py" in command.log, "expected the thread that serves"
+    assert "pool.py" in command.log, "expected the serving thread"
     assert ask(command.port) == "1"
     assert command.stop() == 0
 
@@ -321,7 +331,7 @@ def test_sigusr1_opens_log_files_again(serve_app, tmp_path, options):
     assert log.read_text() == "a line\n"
     log.rename(tmp_path / "log.1")
     command.process.send_signal(signal.SIGUSR1)
-    eventually(log.exists, "the file to be made again")
+    eventually(log.exists, "the file to be created again")
 
     def is_in_use():
         ask(command.port)
@@ -359,7 +369,7 @@ def test_log_files_that_cannot_be_opened_again_stay_in_use(serve_app, tmp_path, 
 
 
 @MODES
-def test_signals_that_come_while_the_application_loads_are_answered_later(
+def test_signals_that_arrive_while_the_application_loads_are_handled_later(
     serve_app, tmp_path, options
 ):
     app = APP + (
@@ -379,12 +389,12 @@ def test_signals_that_come_while_the_application_loads_are_answered_later(
     def is_reloaded():
         return (tmp_path / "loads").read_text().count("once") >= wanted
 
-    eventually(is_reloaded, "the application to be loaded again")
+    eventually(is_reloaded, "the reload of the application")
     assert ask(command.port) == "1"
     assert command.stop() == 0
 
 
-def test_a_server_without_workers_says_so_when_it_is_to_have_more(serve_app):
+def test_a_server_without_workers_refuses_to_change_their_number(serve_app):
     command = serve_app()
     command.process.send_signal(signal.SIGTTIN)
     command.wait_for_log("this server has no workers")

@@ -1,4 +1,4 @@
-"""picowsgi.simple_server does what programs written for wsgiref.simple_server expect of it."""
+"""picowsgi.simple_server works as programs for wsgiref.simple_server expect."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def server_for(app, **options):
 
 @contextmanager
 def running(app, **options):
-    """A server whose serve_forever runs in a thread, ended by shutdown."""
+    """A server whose serve_forever runs in a thread until shutdown."""
     with server_for(app, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -87,14 +87,14 @@ def readable(server, seconds):
 
 @pytest.fixture
 def with_descriptor(monkeypatch):
-    """The build's own poller, whatever the environment says: poll(2) has no descriptor."""
+    """The default poller of the build, regardless of the environment: poll(2) has no descriptor."""
     monkeypatch.delenv("PICOWSGI_POLLER", raising=False)
 
 
-# --- what a server says of itself ---------------------------------------------------------------
+# --- the attributes of a server -----------------------------------------------------------------
 
 
-def test_a_server_says_where_it_listens():
+def test_a_server_knows_its_address():
     with server_for(hello) as server:
         port = server.socket.getsockname()[1]
         assert server.server_address == ("127.0.0.1", port)
@@ -144,7 +144,7 @@ def test_the_application_runs_in_the_thread_that_serves():
     server = server_for(app)
 
     def serve():
-        database["it"] = sqlite3.connect(":memory:")  # may be used in this thread alone
+        database["it"] = sqlite3.connect(":memory:")  # may be used in this thread only
         server.serve_forever()
         database["it"].close()
 
@@ -168,7 +168,7 @@ def test_no_thread_is_started_for_serving():
         assert threading.active_count() == before
 
 
-def test_connections_are_kept_and_pipelined_requests_answered():
+def test_connections_stay_open_and_pipelined_requests_are_answered():
     with running(hello) as server, RawClient(server.server_port) as client:
         for _ in range(2):
             client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
@@ -176,7 +176,7 @@ def test_connections_are_kept_and_pipelined_requests_answered():
 
 
 @pytest.mark.measured
-def test_shutdown_returns_after_serve_forever_and_at_once():
+def test_shutdown_returns_at_once_after_serve_forever_has_ended():
     with server_for(hello) as server:
         returned = []
         thread = threading.Thread(target=lambda: (server.serve_forever(60), returned.append(1)))
@@ -184,7 +184,7 @@ def test_shutdown_returns_after_serve_forever_and_at_once():
         assert get(server)[0] == 200
         begin = time.monotonic()
         server.shutdown()
-        assert time.monotonic() - begin < 5, "expected not to wait for poll_interval"
+        assert time.monotonic() - begin < 5, "expected no wait for poll_interval"
         thread.join(TIMEOUT)
         assert returned
 
@@ -197,7 +197,7 @@ def test_serve_forever_can_be_called_again():
             assert get(server) == (200, b"hello")
             server.shutdown()
             thread.join(TIMEOUT)
-            server.shutdown()  # takes effect at the next call, as wsgiref's does
+            server.shutdown()  # takes effect at the next call, as in wsgiref
             server.serve_forever()
 
 
@@ -232,8 +232,8 @@ def test_shutdown_within_a_request_in_a_thread_ends_serving_after_the_response()
 
 
 @pytest.mark.parametrize("within", ["handle_request", "serve_forever"])
-def test_a_request_can_wait_for_the_next_one(within):
-    """As with wsgiref: it is served while the first one is in the application."""
+def test_a_request_can_wait_for_the_next_request(within):
+    """As in wsgiref: the server handles it while the first one is in the application."""
 
     def app(environ, start_response):
         if environ["PATH_INFO"] == "/outer":
@@ -263,7 +263,7 @@ def test_a_request_can_close_the_server_that_handles_it():
 
 
 @pytest.mark.parametrize("opened", [True, False])
-def test_handle_request_in_several_threads_serves_a_request_in_each(opened):
+def test_handle_request_in_several_threads_serves_one_request_in_each(opened):
     together = threading.Barrier(3)
 
     def app(environ, start_response):
@@ -289,11 +289,11 @@ def test_handle_request_in_several_threads_serves_a_request_in_each(opened):
 
 
 def test_a_request_that_has_arrived_at_shutdown_is_answered():
-    entered, go_on = threading.Event(), threading.Event()
+    entered, may_end = threading.Event(), threading.Event()
 
     def app(environ, start_response):
         entered.set()
-        go_on.wait(TIMEOUT)
+        may_end.wait(TIMEOUT)
         return hello(environ, start_response)
 
     with server_for(app) as server:
@@ -305,14 +305,14 @@ def test_a_request_that_has_arrived_at_shutdown_is_answered():
                 stopper = threading.Thread(target=server.shutdown)
                 stopper.start()
                 wait_until(lambda: server._shutdown_wanted, "shutdown to be called")
-                go_on.set()
+                may_end.set()
                 stopper.join(TIMEOUT)
                 assert first.read_response().status == 200
                 assert second.read_response().status == 200
         thread.join(TIMEOUT)
 
 
-def test_service_actions_are_called_while_nobody_asks():
+def test_service_actions_are_called_while_no_request_arrives():
     called = threading.Event()
 
     class Server(WSGIServer):
@@ -338,7 +338,7 @@ def test_a_closed_server_ends_serve_forever():
     assert server.fileno() == -1
 
 
-def test_an_interrupt_ends_serving_also_from_within_a_request(command, tmp_path):
+def test_an_interrupt_ends_serving_even_during_a_request(command, tmp_path):
     (tmp_path / "app.py").write_text("""
 import os, signal, sys
 from picowsgi.simple_server import make_server
@@ -368,7 +368,7 @@ except KeyboardInterrupt:
     assert busy.wait() == 7
 
 
-def test_an_interrupt_that_nobody_catches_leaves_the_with_statement(command, tmp_path):
+def test_an_uncaught_interrupt_leaves_the_with_statement(command, tmp_path):
     (tmp_path / "app.py").write_text("""
 import sys
 from picowsgi.simple_server import demo_app, make_server
@@ -396,11 +396,11 @@ def test_a_server_whose_service_actions_fail_can_serve_again():
             server.timeout = TIMEOUT
             server.handle_request()
             assert client.read_response().status == 200
-    assert caught.traceback  # which has kept what served first
+    assert caught.traceback  # which has kept the first server
 
 
 @pytest.mark.usefixtures("with_descriptor")
-def test_a_request_that_the_end_cuts_off_is_in_the_log(caplog):
+def test_a_request_that_the_end_cuts_is_in_the_log(caplog):
     with server_for(hello) as server, asked(server) as whole, RawClient(server.server_port) as half:
         half.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
         while not readable(server, 0.01):
@@ -408,17 +408,17 @@ def test_a_request_that_the_end_cuts_off_is_in_the_log(caplog):
         server.handle_request()
         assert whole.read_response().status == 200
         server.timeout = 0
-        server.handle_request()  # reads what there is of the other
+        server.handle_request()  # reads the bytes of the other
         server.server_close()
     assert "POST /" in caplog.text
 
 
-def test_servers_leave_no_descriptors():
+def test_servers_leave_no_descriptors_open():
     counts = set()
     for _ in range(5):
         with running(hello) as server:
             assert get(server) == (200, b"hello")
-        counts.add(descriptors_at_rest())  # those of the last one are kept until the next
+        counts.add(descriptors_at_rest())  # those of the last one stay until the next
     assert len(counts) == 1
 
 
@@ -564,13 +564,13 @@ def test_threading_mixin_calls_the_handler_and_the_application_of_the_server():
 # --- request handlers ---------------------------------------------------------------------------
 
 
-def test_each_request_is_a_line_on_standard_error(capsys):
+def test_each_request_is_one_line_on_standard_error(capsys):
     with running(hello, handler_class=WSGIRequestHandler) as server:
         get(server, "/a?b")
     assert re.fullmatch(LOG_LINE, capsys.readouterr().err)
 
 
-def test_log_request_gets_status_and_size_and_what_a_request_is():
+def test_log_request_gets_the_status_and_the_size_and_the_attributes_of_a_request():
     seen = []
 
     class Handler(WSGIRequestHandler):
@@ -597,7 +597,7 @@ def test_log_request_gets_status_and_size_and_what_a_request_is():
     ]
 
 
-def test_a_handler_can_add_to_the_environ_and_take_the_errors():
+def test_a_handler_can_add_to_the_environ_and_receive_the_errors():
     errors = io.StringIO()
 
     class Handler(Quiet):
@@ -617,7 +617,7 @@ def test_a_handler_can_add_to_the_environ_and_take_the_errors():
     assert errors.getvalue() == "complaint"
 
 
-def test_a_failing_handler_fails_its_request_alone(caplog):
+def test_a_failing_handler_fails_only_its_own_request(caplog):
     class Handler(WSGIRequestHandler):
         def get_environ(self):
             if self.path == "/environ":
@@ -635,16 +635,16 @@ def test_a_failing_handler_fails_its_request_alone(caplog):
 
 
 @pytest.mark.parametrize("name", ["handle", "setup", "finish", "send_error"])
-def test_a_handler_that_wants_the_connection_is_refused(name):
+def test_a_handler_that_handles_connections_itself_is_refused(name):
     handler = type("Handler", (WSGIRequestHandler,), {name: lambda self: None})
     with pytest.raises(TypeError, match=f"Handler overrides {name}"):
         server_for(hello, handler_class=handler)
 
 
-def test_a_server_that_wants_to_hear_nothing_of_clients_that_have_gone_serves():
+def test_a_server_with_an_error_handler_for_disconnected_clients_serves():
     class Server(WSGIServer):
         def handle_error(self, *_connection):
-            pytest.fail("nothing is told of clients that have gone")
+            pytest.fail("expected no line about clients that have disconnected")
 
     with running(hello, server_class=Server) as server:
         with socket.create_connection(server.server_address) as client:
@@ -654,13 +654,13 @@ def test_a_server_that_wants_to_hear_nothing_of_clients_that_have_gone_serves():
 
 
 @pytest.mark.parametrize("name", ["get_request", "verify_request", "process_request"])
-def test_a_server_that_wants_the_connections_is_refused(name):
+def test_a_server_that_handles_connections_itself_is_refused(name):
     server_class = type("Server", (WSGIServer,), {name: lambda self, *arguments: None})
     with pytest.raises(TypeError, match=f"Server overrides {name}"):
         server_for(hello, server_class=server_class)
 
 
-def test_what_only_wsgiref_can_do_is_refused():
+def test_features_that_only_wsgiref_has_are_refused():
     from wsgiref import simple_server as original
 
     class Forking(socketserver.ForkingMixIn, WSGIServer):
@@ -693,7 +693,7 @@ def test_a_server_class_can_have_its_own_address_family(tmp_path):
         thread.join(TIMEOUT)
 
 
-# --- the gateway's side: what wsgiref's own handlers promise ------------------------------------
+# --- the gateway's side: the promises of wsgiref's handlers -------------------------------------
 
 
 def test_a_valid_application_passes_the_validator():
@@ -708,7 +708,7 @@ def test_a_valid_application_passes_the_validator():
         assert get(server, "/", "HEAD") == (200, b"")
 
 
-def test_an_application_that_breaks_the_rules_gets_500_and_a_traceback(caplog):
+def test_an_application_that_breaks_the_rules_gets_a_500_and_a_traceback(caplog):
     @validator
     def app(environ, start_response):
         start_response("200 OK", [("Status", "200 OK")])
@@ -731,13 +731,13 @@ def test_an_application_that_breaks_the_rules_gets_500_and_a_traceback(caplog):
     ],
     ids=["text content", "bytes status", "bytes header", "line end", "no start_response"],
 )
-def test_a_response_that_is_none_is_500(break_rule, caplog):
+def test_an_invalid_response_is_a_500(break_rule, caplog):
     with running(lambda environ, start_response: break_rule(start_response)) as server:
         assert get(server)[0] == 500
     assert "ResponseError" in caplog.text
 
 
-def test_the_environ_is_wsgirefs_but_for_the_process_environment(monkeypatch):
+def test_the_environ_equals_that_of_wsgiref_except_for_the_process_environment(monkeypatch):
     monkeypatch.setenv("A_SECRET", "x")
     seen = {}
 
@@ -769,7 +769,7 @@ def test_the_environ_is_wsgirefs_but_for_the_process_environment(monkeypatch):
     assert "A_SECRET" not in seen
 
 
-def test_what_is_put_into_the_base_environ_reaches_the_application():
+def test_keys_of_the_base_environ_reach_the_application():
     def app(environ, start_response):
         start_response("200 OK", [])
         return [environ["site.name"].encode()]
@@ -781,7 +781,7 @@ def test_what_is_put_into_the_base_environ_reaches_the_application():
         assert client.read_response().content == b"here"
 
 
-def test_an_iterable_is_closed_and_a_file_sent(tmp_path):
+def test_the_server_closes_an_iterable_and_sends_a_file(tmp_path):
     closed = []
     path = tmp_path / "file"
     path.write_bytes(LARGE)

@@ -1,6 +1,6 @@
 """Slow clients hold no thread and little memory: one serving thread, 1,500 of them at once.
 
-The server is a process of its own, so that nothing of the test's work counts as the server's.
+The server is a process of its own, so that work of the test does not count as the server's.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SECONDS = 3.0
 REQUESTS = 100
 MEDIAN_MOST = 0.010
 SLOWEST_MOST = 0.050
-# The machine has other things to do, other tests among them: so many may be slower than that,
-# but none as slow as if it had waited for a tick of one of the slow clients.
+# Other programs run on the machine, such as other tests. So many requests may be slower than that,
+# but none may be as slow as after a tick of a slow client.
 NOISE_MOST = 2
-NOISE_SECONDS = 1.0  # a machine that does other things as well
+NOISE_SECONDS = 1.0  # a machine that runs other programs too
 
 MEBIBYTE = 1 << 20
 LARGE_SIZE = 5_000_000
@@ -51,10 +51,10 @@ APPLICATION = f"""
 
 @pytest.fixture
 def server(picowsgi, tmp_path):
-    """A process that serves with one thread, and is patient; gives it and its port."""
+    """A process that serves with one thread and long timeouts; returns it and its port."""
     (tmp_path / "app.py").write_text(textwrap.dedent(APPLICATION))
-    patience = [f"--timeout-{kind}=60" for kind in ("head", "body", "write", "keep-alive")]
-    command = picowsgi("--threads=1", *patience, "app:app", directory=tmp_path)
+    timeouts = [f"--timeout-{kind}=60" for kind in ("head", "body", "write", "keep-alive")]
+    command = picowsgi("--threads=1", *timeouts, "app:app", directory=tmp_path)
     return command.process.pid, int(command.url.rpartition(":")[2])
 
 
@@ -69,7 +69,7 @@ def _enough_descriptors():
 
 
 class SlowClient:
-    """One byte a second, sent or read, after `start` was sent at once."""
+    """Sends or reads one byte a second. It sends `start` at once."""
 
     def __init__(self, port, start, drip=None):
         self.start = start
@@ -82,7 +82,7 @@ class SlowClient:
         self.socket.sendall(start)
         self.socket.setblocking(False)
 
-    def go_on(self):
+    def take_turn(self):
         if self.drip is not None:
             self.socket.send(self.drip)
             return
@@ -90,7 +90,7 @@ class SlowClient:
             self.reads += len(self.socket.recv(1))
 
     def receive(self):
-        """What has come and was not read yet, or some of it; empty when the connection is over."""
+        """Some of the bytes that have arrived; empty when the connection is over."""
         try:
             return self.socket.recv(4096)
         except BlockingIOError:
@@ -100,7 +100,7 @@ class SlowClient:
 
 
 class Crowd:
-    """Slow clients, driven a little at a time."""
+    """Slow clients, driven in small steps."""
 
     def __init__(self, stack):
         self.stack = stack
@@ -111,14 +111,14 @@ class Crowd:
     def add(self, client):
         self.stack.callback(client.socket.close)
         self.clients.append(client)
-        # What comes to one that sends only would be an answer that nobody is due yet.
+        # A byte for a client that only sends would belong to a response that is not due yet.
         if client.drip is not None:
             self.selector.register(client.socket, selectors.EVENT_READ, client)
 
-    def go_on(self, count):
+    def take_turn(self, count):
         """Let the next `count` clients send or read their byte."""
         for _ in range(count):
-            self.clients[self.next].go_on()
+            self.clients[self.next].take_turn()
             self.next = (self.next + 1) % len(self.clients)
 
     def answered(self):
@@ -146,7 +146,7 @@ def assert_quick(times, when):
     assert slowest < NOISE_SECONDS, f"expected none above {NOISE_SECONDS * 1000:g} ms, {said}"
 
 
-def test_a_normal_client_is_answered_within_50_ms_while_1500_slow_ones_are_there(server):
+def test_a_normal_client_is_answered_within_50_ms_beside_1500_slow_ones(server):
     _, port = server
     with ExitStack() as stack:
         normal = stack.enter_context(RawClient(port))
@@ -162,7 +162,7 @@ def test_a_normal_client_is_answered_within_50_ms_while_1500_slow_ones_are_there
         times = []
         begin = time.perf_counter()
         for number in range(REQUESTS):
-            crowd.go_on(len(crowd.clients) // int(REQUESTS / SECONDS))
+            crowd.take_turn(len(crowd.clients) // int(REQUESTS / SECONDS))
             times.append(seconds_of_a_request(normal))
             time.sleep(max(0.0, begin + (number + 1) * SECONDS / REQUESTS - time.perf_counter()))
         assert_quick(times, "while they are there")
@@ -170,12 +170,12 @@ def test_a_normal_client_is_answered_within_50_ms_while_1500_slow_ones_are_there
             assert_quick([seconds_of_a_request(new)], "on a new connection")
 
         answered = crowd.answered()
-        assert not answered, f"expected no answer yet, got {answered[0].receive()!r}"
+        assert not answered, f"expected no response yet, got {answered[0].receive()!r}"
         assert_all_can_be_finished(crowd, port)
 
 
 def assert_all_can_be_finished(crowd, port):
-    """None of them was given up: each gets what it is due as soon as it has said everything."""
+    """The server has closed none of them: each gets its response once it has sent all bytes."""
     heads, contents, readers = (crowd.clients[kind::3] for kind in range(3))
     for client in heads:
         client.socket.setblocking(True)
@@ -189,7 +189,7 @@ def assert_all_can_be_finished(crowd, port):
         assert answer.endswith(b"\r\n\r\n1000"), answer
     for client in readers:
         assert client.reads >= SECONDS - 1, "expected the slow reader to have read a byte a second"
-        assert client.receive(), "expected the slow reader to be sent to still"
+        assert client.receive(), "expected the server to still send to the slow reader"
     with RawClient(port) as quick:
         quick.send(READ_SLOWLY)
         assert len(quick.read_response().content) == LARGE_SIZE
@@ -204,7 +204,7 @@ def test_an_idle_connection_costs_less_than_1_kib(server):
                 client = stack.enter_context(RawClient(port))
                 seconds_of_a_request(client)
 
-        connect_and_ask(20)  # what the first requests need is not the connections' cost
+        connect_and_ask(20)  # the memory of the first requests is not that of the connections
         before = resident_bytes(process)
         connect_and_ask(IDLE)
         grown = resident_bytes(process) - before

@@ -1,4 +1,4 @@
-"""Streams that are made faster than their clients read: they wait in a file, not in a thread."""
+"""Streams that are made faster than their clients read wait in a file, not in a thread."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 from support import connect, exchange, ping, resident_bytes, site, slow_client, wait_until
 
 MIB = 1 << 20
-# What the sockets of both sides take in at most.
+# The most that the sockets of both sides take.
 SOCKETS = 8 * MIB
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def block(number, size=60_000):
-    """Bytes of which each block has its own."""
+    """Bytes whose blocks all differ."""
     return hashlib.sha512(b"%d" % number).digest() * (size // 64)
 
 
 class Streams:
-    """An application whose / is a stream of `count` blocks; it knows how many were made."""
+    """An application whose / is a stream of `count` blocks; it counts the blocks that were made."""
 
     def __init__(self, count, length=True):
         self.count = count
@@ -62,20 +62,21 @@ def test_slow_readers_of_streams_hold_no_thread(serve, length):
         content = streams.content
         for client in clients:
             assert client.read_response().content == content
-        clients[0].send(GET)  # the connection is as before
+        clients[0].send(GET)  # the connection does not change
         assert clients[0].read_response().content == content
     ping(server)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_the_file_is_closed_and_memory_stays_flat(serve, monkeypatch, tmp_path):
+@pytest.mark.unsanitized  # a sanitizer keeps freed memory
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_spool_file_is_closed_and_memory_stays_flat(serve, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def spools():
-        """How many files of the folder are open, which none of them is in."""
+        """The number of open files without a name in the folder."""
         found = 0
         for entry in Path("/proc/self/fd").iterdir():
-            with suppress(OSError):  # closed meanwhile
+            with suppress(OSError):  # closed in the meantime
                 found += str(entry.readlink()).startswith(str(tmp_path))
         return found
 
@@ -113,11 +114,11 @@ def test_beyond_the_limit_the_application_is_paused(serve, options):
             ping(server)
             assert streams.made * len(block(0)) - len(client.received) <= most
         assert client.read_response().content == streams.content
-        client.send(GET)  # the room is free again
+        client.send(GET)  # there is room again
         assert client.read_response().content == streams.content
 
 
-def test_all_streams_together_have_a_limit(serve):
+def test_a_limit_holds_for_all_streams_together(serve):
     streams = Streams(100)  # 6 MB each
     server = serve(site(streams), threads=30, response_buffer=MIB, response_spool=4 * MIB)
     with ExitStack() as stack:
@@ -144,7 +145,7 @@ def test_without_a_disk_the_application_is_paused(serve, monkeypatch, tmp_path):
     ping(server)
 
 
-def test_parts_of_a_slow_stream_arrive_as_they_are_made(serve):
+def test_parts_of_a_slow_stream_arrive_as_soon_as_the_application_makes_them(serve):
     turn = threading.Semaphore(0)
 
     def answer(environ, start_response):
@@ -158,10 +159,13 @@ def test_parts_of_a_slow_stream_arrive_as_they_are_made(serve):
         for number in range(20):
             turn.release()
             wanted = b"event %d\n\n" % number
-            wait_until(lambda w=wanted: client.read_some(4096) >= 0 and w in client.received, "it")
+            wait_until(
+                lambda w=wanted: client.read_some(4096) >= 0 and w in client.received,
+                "the application to be paused",
+            )
 
 
-def test_writes_of_many_sizes_are_in_order(serve):
+def test_writes_of_many_sizes_arrive_in_order(serve):
     sizes = [1, 100, 16_384, 16_385, 70_000, 1_000_000, 5, 3_000_000, 200, 64]
 
     def answer(environ, start_response):
@@ -185,7 +189,7 @@ def serving_threads():
     return sum(name.startswith("picowsgi-") and name != "picowsgi-watch" for name in names)
 
 
-def test_threads_that_slow_clients_hold_are_replaced_while_they_are_held(serve):
+def test_threads_that_slow_clients_hold_are_replaced_during_that_time(serve):
     streams = Streams(100)
     server = serve(site(streams), threads=4, response_spool=0, response_buffer=MIB, loops=1)
     content = streams.content
@@ -205,10 +209,10 @@ def test_threads_that_slow_clients_hold_are_replaced_while_they_are_held(serve):
             ping(server)
             return serving_threads() <= 4
 
-        wait_until(is_as_before, "the threads that are too many to end")
+        wait_until(is_as_before, "the surplus threads to end")
 
 
-def test_slow_clients_hold_as_many_threads_again_at_most(serve):
+def test_slow_clients_hold_at_most_as_many_more_threads(serve):
     streams = Streams(100)
     server = serve(site(streams), threads=2, response_spool=0, response_buffer=MIB, loops=1)
     with ExitStack() as stack:
@@ -224,7 +228,7 @@ def test_slow_clients_hold_as_many_threads_again_at_most(serve):
         ping(server)
 
 
-def test_one_thread_stays_one(serve):
+def test_with_one_thread_there_is_never_a_second_one(serve):
     streams = Streams(100)
     server = serve(site(streams), threads=1, response_spool=0, response_buffer=MIB, loops=1)
     with slow_client(server) as client, connect(server) as other:

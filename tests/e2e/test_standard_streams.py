@@ -1,4 +1,4 @@
-"""Standard streams that are closed when a server starts: nothing for them reaches a client."""
+"""Standard streams that are closed at the start: nothing written to them reaches a client."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def app(environ, start_response):
             stream.flush()
     environ["wsgi.errors"].write("smuggled")
     start_response("200 OK", [("Content-Type", "text/plain")])
-    told = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
-    return [" ".join(told).encode()]
+    targets = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+    return [" ".join(targets).encode()]
 """
 STARTS = {
     "command": "-m picowsgi --bind unix:s app:app",
@@ -67,7 +67,7 @@ server.serve_forever()'""",
 
 @pytest.fixture
 def start(tmp_path):
-    """`start(name, redirections)` starts one, and gives a function that asks it."""
+    """`start(name, redirections)` starts a server, and returns a function that requests it."""
     (tmp_path / "app.py").write_text(APP)
     processes = []
 
@@ -90,7 +90,7 @@ def start(tmp_path):
                 return b"".join(iter(lambda: client.recv(65536), b""))
 
         def listens():
-            assert process.poll() is None, "expected the server to go on"
+            assert process.poll() is None, "expected the server to continue"
             with socket.socket(socket.AF_UNIX) as client:
                 return client.connect_ex(f"{tmp_path}/s") == 0
 
@@ -103,7 +103,7 @@ def start(tmp_path):
         process.wait()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("closed", ["", "<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("name", STARTS)
 def test_printed_text_reaches_no_client(start, name, closed):

@@ -1,4 +1,4 @@
-"""Files that --static serves beside the application."""
+"""--static serves files beside the application."""
 
 import os
 
@@ -33,7 +33,7 @@ def get(server, path, fields="", method="GET"):
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_files_are_served_with_their_types_and_all_else_by_the_application(serve, public, debug):
+def test_static_files_have_their_types_and_the_application_answers_the_rest(serve, public, debug):
     server = serve(application, static=[f"/static/={public}"], debug=debug)
     style = get(server, "/static/style.css")
     assert (style.status, style.content) == (200, b"body {}")
@@ -72,13 +72,13 @@ def test_a_file_that_the_client_has_is_not_sent_again(serve, public):
         "/s/style.css%00.txt",
     ],
 )
-def test_nothing_outside_the_directory_is_served(serve, public, path, debug):
+def test_no_file_outside_the_directory_is_served(serve, public, path, debug):
     server = serve(application, static=[f"/s/={public}"], debug=debug)
     response = get(server, path)
     assert (response.status, response.content) == (200, b"the application")
 
 
-def test_the_longest_path_wins_and_the_root_can_be_one(serve, public):
+def test_the_longest_path_wins_and_the_root_can_be_a_static_path(serve, public):
     other = public.parent / "other"
     for static in ([f"/={public}", f"/sub/={other}"], [f"/sub/={other}", f"/={public}"]):
         server = serve(application, static=static)
@@ -88,7 +88,7 @@ def test_the_longest_path_wins_and_the_root_can_be_one(serve, public):
         assert get(server, "/").content == b"<h1>index</h1>"
 
 
-def test_debug_sees_new_and_changed_files(serve, public):
+def test_with_debug_new_and_changed_files_are_served(serve, public):
     server = serve(application, static=[f"/s/={public}"], debug=True)
     assert get(server, "/s/new.txt").content == b"the application"
     (public / "new.txt").write_text("new")

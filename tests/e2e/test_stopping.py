@@ -1,4 +1,4 @@
-"""Stopping never cuts: whatever signals come, running requests get their responses."""
+"""A stop never cuts: running requests get their responses, no matter which signals arrive."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ import time
 
 import pytest
 
-from held import HELD, HOLDING_APP, Held, hold_on
-from processes import PATIENCE, ask, children, eventually, is_refused, listens, lives, write_app
-from stops import (
+from support.held import HELD, HOLDING_APP, Held, hold_on
+from support.processes import (
+    PROCESS_TIMEOUT,
+    ask,
+    children,
+    eventually,
+    is_refused,
+    listens,
+    lives,
+    write_app,
+)
+from support.stops import (
     INT,
     MODES,
     TERM,
@@ -28,7 +37,7 @@ from stops import (
     to_workers,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.fixture
@@ -61,13 +70,15 @@ def serve_app(picowsgi, tmp_path):
         pytest.param([(to_group, INT)] * 3, id="SIGINT without a terminal"),
     ],
 )
-def test_running_requests_are_answered_whatever_signals_come(serve_app, tmp_path, options, steps):
+def test_running_requests_are_answered_no_matter_which_signals_arrive(
+    serve_app, tmp_path, options, steps
+):
     command = serve_app(*options)
     with Held(tmp_path, command.port, 4) as held:
         for send, number in steps:
             send(command, number)
             eventually(lambda: is_refused(command.port), "new connections to be refused")
-            time.sleep(0.15)  # or the system and the server make one signal of several
+            time.sleep(0.15)  # or the system and the server merge several signals
         hold_on(command)
         held.check_that_all_are_answered()
     assert command.wait() == 0
@@ -77,7 +88,7 @@ def test_running_requests_are_answered_whatever_signals_come(serve_app, tmp_path
 @pytest.mark.skipif(shutil.which("dumb-init") is None, reason="needs dumb-init")
 @MODES
 @pytest.mark.parametrize("flags", [(), ("--single-child",)], ids=["group", "single child"])
-def test_under_dumb_init_running_requests_are_answered(command, tmp_path, options, flags):
+def test_running_requests_are_answered_under_dumb_init(command, tmp_path, options, flags):
     write_app(tmp_path, HOLDING_APP)
     run = "import os, sys; os.execvp('dumb-init', ['dumb-init', *sys.argv[1:]])"
     picowsgi = (sys.executable, "-m", "picowsgi", "--port", "0", "app:app", *options)
@@ -94,7 +105,7 @@ def test_under_dumb_init_running_requests_are_answered(command, tmp_path, option
 
 @pytest.mark.skipif(not can_be_first(), reason="needs the right to make a PID namespace")
 @MODES
-def test_as_process_1_it_answers_running_requests(command, tmp_path, options):
+def test_as_process_1_the_server_answers_running_requests(command, tmp_path, options):
     write_app(tmp_path, HOLDING_APP)
     command = start_as_first(command, tmp_path, *options)
     (first,) = children(command.process.pid)
@@ -124,7 +135,7 @@ LOAD = "while True:\n    time.sleep(0.01)\n"
 
 
 @MODES
-def test_signals_that_come_until_the_process_is_gone_leave_its_status_and_files_right(
+def test_signals_until_the_exit_of_the_process_do_not_change_its_status_or_files(
     command, tmp_path, options
 ):
     app = (
@@ -140,7 +151,7 @@ def test_signals_that_come_until_the_process_is_gone_leave_its_status_and_files_
         stdout=True,
     )
     assert ask(command.port)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PROCESS_TIMEOUT
     while command.process.poll() is None and time.monotonic() < deadline:
         os.killpg(command.process.pid, TERM)
         time.sleep(0.002)
@@ -150,7 +161,7 @@ def test_signals_that_come_until_the_process_is_gone_leave_its_status_and_files_
     assert "at the end" in command.log
 
 
-def test_a_stop_while_a_reloaded_process_drops_its_application_is_not_lost(picowsgi, tmp_path):
+def test_a_stop_while_a_reloaded_process_frees_its_application_is_not_lost(picowsgi, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, time\n"
         "from pathlib import Path\n"
@@ -159,16 +170,16 @@ def test_a_stop_while_a_reloaded_process_drops_its_application_is_not_lost(picow
         "    if not dropped.exists():\n"
         "        dropped.touch()\n"
         "        time.sleep(0.5)\n"
-        "atexit.register(end)\n"  # before anything else, so that it is called last
+        "atexit.register(end)\n"  # before all others, so that it is called last
     )
     write_app(tmp_path, HOLDING_APP)
     command = picowsgi("app:app", directory=tmp_path, environ={"PYTHONPATH": str(tmp_path)})
     command.process.send_signal(signal.SIGHUP)
-    eventually((tmp_path / "dropped").exists, "the application to be dropped")
+    eventually((tmp_path / "dropped").exists, "the application to be freed")
     assert command.stop() == 0
 
 
-def test_a_thread_of_the_application_that_never_ends_can_be_ended_by_a_later_signal(serve_app):
+def test_a_later_signal_ends_a_process_whose_application_has_an_endless_thread(serve_app):
     app = (
         HOLDING_APP
         + "import threading\nthreading.Thread(target=time.sleep, args=(3600,)).start()\n"
@@ -176,14 +187,14 @@ def test_a_thread_of_the_application_that_never_ends_can_be_ended_by_a_later_sig
     command = serve_app(app=app)
     command.process.terminate()
     eventually(lambda: not listens(command.port), "the socket to be closed")
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PROCESS_TIMEOUT
     while command.process.poll() is None and time.monotonic() < deadline:
         command.process.terminate()
         time.sleep(0.1)
     assert command.wait() == -TERM
 
 
-def test_serve_gives_a_program_its_handlers_back(tmp_path):
+def test_serve_restores_the_handlers_of_a_program(tmp_path):
     (tmp_path / "script.py").write_text(
         "import os, signal, sys, threading, urllib.request, picowsgi\n"
         "def app(environ, start_response):\n"
@@ -207,7 +218,7 @@ def test_serve_gives_a_program_its_handlers_back(tmp_path):
             pass_fds=[number],
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=PROCESS_TIMEOUT,
             check=True,
         )
     assert done.stdout == "served\nhandled\n"
@@ -223,8 +234,10 @@ def wear_out(command):
         ask(command.port)
         return all(f"worker {pid} is to be replaced" in command.log for pid in first)
 
-    eventually(are_due, "both workers to have had enough requests")
-    eventually(lambda: len(set(children(command.process.pid)) - first) >= 2, "others to serve")
+    eventually(are_due, "both workers to reach their number of requests")
+    eventually(
+        lambda: len(set(children(command.process.pid)) - first) >= 2, "other workers to serve"
+    )
 
 
 def have_one_less(command):
@@ -264,7 +277,7 @@ def test_a_stop_of_a_server_and_its_successor_cuts_nothing(serve_app, tmp_path, 
     command = serve_app(*options, "--pid", pid_file)
     with Held(tmp_path, command.port, 4) as held:
         command.process.send_signal(signal.SIGUSR2)
-        command.wait_for_log("serves, too")
+        command.wait_for_log("serves too")
         successor = int(pid_file.read_text())
         for _ in range(2):
             to_group(command, TERM)
@@ -295,7 +308,7 @@ def test_a_worker_that_a_signal_stops_is_replaced_and_answers_its_requests(serve
 
 
 @MODES
-def test_ctrl_c_waits_for_requests_and_pressed_again_does_not(tmp_path, options):
+def test_ctrl_c_waits_for_requests_and_a_second_one_does_not(tmp_path, options):
     with Terminal(tmp_path, *options) as terminal, Held(tmp_path, terminal.port, 4) as held:
         terminal.press_ctrl_c()
         eventually(lambda: is_refused(terminal.port), "new connections to be refused")
@@ -317,16 +330,16 @@ def test_ctrl_c_in_a_terminal_lets_running_requests_finish(tmp_path, options):
         terminal.press_ctrl_c()
         hold_on(terminal)
         held.check_that_all_are_answered()
-        assert terminal.process.wait(PATIENCE) == 0
+        assert terminal.process.wait(PROCESS_TIMEOUT) == 0
 
 
 @pytest.mark.measured
 @MODES
-def test_one_ctrl_c_that_comes_twice_is_one(tmp_path, options):
+def test_one_ctrl_c_that_arrives_twice_counts_once(tmp_path, options):
     """From the terminal, and from the program that has started the server."""
     with Terminal(tmp_path, *options) as terminal, Held(tmp_path, terminal.port, 4) as held:
         terminal.press_ctrl_c()
         terminal.process.send_signal(INT)
         hold_on(terminal)
         held.check_that_all_are_answered()
-        assert terminal.process.wait(PATIENCE) == 0
+        assert terminal.process.wait(PROCESS_TIMEOUT) == 0

@@ -1,4 +1,4 @@
-"""Content out: framing, order, back-pressure, interim responses, and errors in the middle."""
+"""Content of responses: framing, order, back-pressure, interim responses, and later errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support import (
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 MEBIBYTE = 1 << 20
-# What the sockets of both sides take in at most, besides the response buffer.
+# The most that the sockets of both sides take, besides the response buffer.
 SOCKETS = 8 * MEBIBYTE
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -34,12 +34,12 @@ OLD_GET = b"GET / HTTP/1.0\r\nHost: a\r\n\r\n"
 
 
 def pattern(size, seed=b""):
-    """Bytes of which no two blocks are the same."""
+    """Bytes whose blocks all differ."""
     blocks = (hashlib.sha512(b"%b%d" % (seed, number)).digest() for number in range(size // 64 + 1))
     return b"".join(blocks)[:size]
 
 
-# The ways in which an application can give its content, a list of bytes.
+# The ways in which an application can return its content, a list of bytes.
 
 
 def as_list(items, start_response, fields):
@@ -53,7 +53,7 @@ def as_tuple(items, start_response, fields):
 
 
 class OwnList(list):
-    """What a framework may return in the place of a list."""
+    """A framework may return this instead of a list."""
 
 
 def as_list_of_its_own(items, start_response, fields):
@@ -83,7 +83,7 @@ WAYS = [as_list, as_tuple, as_generator, as_writes, as_writes_and_items]
 
 
 def giving(way, items, fields=()):
-    """Make an application that gives these items in this way."""
+    """Make an application that returns these items in this way."""
     return site(lambda environ, start_response: way(items, start_response, [TEXT, *fields]))
 
 
@@ -94,7 +94,7 @@ EDGES = [1, 2, 9, 15, 16, 17, 255, 256, 4_095, 4_096, 16_383, 16_384, 16_385, 65
 
 
 def chunks_of(data):
-    """The chunks after the head; anything that is not framed exactly fails the test."""
+    """The chunks after the head. Any inexact framing fails the test."""
     at = data.index(b"\r\n\r\n") + 4
     chunks = []
     while True:
@@ -154,7 +154,7 @@ def test_many_small_items_arrive_in_order(serve, way):
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
-def test_an_item_may_be_changed_once_the_next_is_asked_for(serve, kind):
+def test_an_application_may_change_an_item_after_the_server_asks_for_the_next_one(serve, kind):
     block = bytearray(300_000)
 
     def answer(environ, start_response):
@@ -179,13 +179,15 @@ LARGE_DIGEST = hashlib.sha256(LARGE).hexdigest()
 @pytest.mark.parametrize("ending", ["read all", "close", "reset"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("count", [1, 2])
-def test_large_bytes_are_exact_and_released_when_they_are_sent(serve, way, count, ending):
+def test_large_bytes_arrive_unchanged_and_are_released_after_they_were_sent(
+    serve, way, count, ending
+):
     server = serve(giving(way, [LARGE] * count))
     before = references(LARGE)
     with slow_client(server) as client:
         client.send(GET)
         assert not client.is_over()
-        assert references(LARGE) > before, "expected the server to hold what it has to send"
+        assert references(LARGE) > before, "expected the server to hold unsent bytes"
         if ending == "read all":
             content = client.read_response().content
             assert len(content) == len(LARGE) * count
@@ -199,7 +201,7 @@ def test_large_bytes_are_exact_and_released_when_they_are_sent(serve, way, count
 
 @pytest.mark.parametrize("way", [as_list, as_tuple, as_list_of_its_own])
 @pytest.mark.parametrize("items", [[LARGE], [LARGE, LARGE], [LARGE[:1_000]] * 20_000], ids=len)
-def test_what_is_in_memory_already_occupies_no_thread(serve, way, items):
+def test_a_response_that_is_in_memory_occupies_no_thread(serve, way, items):
     server = serve(giving(way, items), threads=1)
     with slow_client(server) as client:
         client.send(GET)
@@ -220,11 +222,13 @@ def test_pipelined_large_responses_arrive_in_order(serve):
         for path in contents:
             client.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode() + PING)
         for path, content in contents.items():
-            assert client.read_response().content == content, f"the answer to {path} is another"
+            assert client.read_response().content == content, (
+                f"expected the same response for {path}"
+            )
             assert client.read_response().content == b"pong"
 
 
-def test_large_heads_arrive_whole_however_late(serve):
+def test_large_heads_arrive_whole_at_any_time(serve):
     def answer(environ, start_response):
         name = environ["PATH_INFO"]
         content = [name.encode()] if name < "/5" else []
@@ -237,12 +241,14 @@ def test_large_heads_arrive_whole_however_late(serve):
             client.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode() + PING)
         for path in paths * 5:
             response = client.read_response()
-            assert dict(response.fields)["X-Large"] == path * 30_000, f"another head for {path}"
+            assert dict(response.fields)["X-Large"] == path * 30_000, (
+                f"expected the same head for {path}"
+            )
             assert response.content == (path.encode() if path < "/5" else b"")
             assert client.read_response().content == b"pong"
 
 
-def test_fifty_clients_have_large_responses_at_once_and_all_is_released(serve):
+def test_fifty_clients_get_large_responses_at_once_and_all_memory_is_released(serve):
     server = serve(giving(as_list, [LARGE]))
     before = references(LARGE)
     clients = [slow_client(server) for _ in range(50)]
@@ -265,7 +271,7 @@ def test_fifty_clients_have_large_responses_at_once_and_all_is_released(serve):
 
 @pytest.mark.parametrize("item_size", [1_000, 16_384, 100_000])
 @pytest.mark.parametrize("way", ["yield", "write"])
-def test_an_application_ahead_of_its_client_is_stopped(serve, way, item_size):
+def test_an_application_that_is_ahead_of_its_client_is_paused(serve, way, item_size):
     made = []
     count = 24 * MEBIBYTE // item_size
 
@@ -313,7 +319,7 @@ def has_come(client, ending):
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("way", [as_generator, as_writes], ids=lambda way: way.__name__)
-def test_items_that_come_together_do_not_wait_for_the_one_after_them(serve, way, threads):
+def test_items_that_are_made_together_do_not_wait_for_the_next_one(serve, way, threads):
     """They may leave together, but not only when the application has more (PEP 3333)."""
     release = threading.Event()
 
@@ -328,14 +334,14 @@ def test_items_that_come_together_do_not_wait_for_the_one_after_them(serve, way,
         try:
             with connect(server) as client:
                 client.send(b"GET / HTTP/1.0\r\n\r\n")
-                wait_until(lambda: has_come(client, b"item 199\n"), "all that was made")
+                wait_until(lambda: has_come(client, b"item 199\n"), "all items")
                 release.set()
                 assert client.read_response().content.endswith(b"item 199\nthe last")
         finally:
             release.set()
 
 
-def test_what_a_client_could_not_take_at_once_goes_on_while_the_application_is_at_work(serve):
+def test_the_server_sends_the_rest_of_a_part_while_the_application_works(serve):
     release = threading.Event()
     large = pattern(12 * MEBIBYTE)
 
@@ -349,7 +355,7 @@ def test_what_a_client_could_not_take_at_once_goes_on_while_the_application_is_a
         try:
             with connect(server) as client:
                 client.send(b"GET / HTTP/1.0\r\n\r\n")
-                wait_until(lambda: has_come(client, large[-100:]), "all that was made")
+                wait_until(lambda: has_come(client, large[-100:]), "all items")
                 release.set()
                 assert client.read_response().content == large + b"the last"
         finally:
@@ -374,7 +380,7 @@ def test_early_hints_come_before_the_response(serve, count, way):
     assert final.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_early_hints_arrive_while_the_application_is_still_at_work(serve):
+def test_early_hints_arrive_while_the_application_still_works(serve):
     arrived = []
 
     def answer(environ, start_response):
@@ -429,7 +435,7 @@ def test_early_hints_of_any_size_arrive_whole_at_a_slow_client(serve):
 @pytest.mark.parametrize(
     "headers", [[("Link", "a\r\nb")], [("Li nk", "a")], [("Link", 5)], [("Link", "\u20ac")], 5]
 )
-def test_early_hints_that_are_no_fields_are_an_error_and_not_sent(serve, headers):
+def test_invalid_early_hints_are_an_error_and_not_sent(serve, headers):
     raised = []
 
     def answer(environ, start_response):
@@ -475,7 +481,7 @@ def test_early_hints_of_a_thread_of_the_application_are_not_sent(serve):
         assert (response.interim, response.content) == ((), b"content")
         over.set()
         threads[0].join(10)
-        assert len(raised) == 2, "expected fields that are none to be an error there, too"
+        assert len(raised) == 2, "expected an error for invalid fields there, too"
         client.send(PING)
         response = client.read_response()
         assert (response.interim, response.content) == ((), b"pong")
@@ -492,7 +498,7 @@ def test_early_hints_without_a_request_are_ignored():
 
 
 class Raising:
-    """An iterable of items that raises where it is told to, and counts its close() calls."""
+    """An iterable of items that can raise errors, and counts its close() calls."""
 
     def __init__(self, items, where):
         self._items = iter(items)
@@ -524,7 +530,7 @@ class Raising:
 @pytest.mark.parametrize("fields", [[], [("Content-Length", "99000000")]], ids=["", "length"])
 @pytest.mark.parametrize("size", [5, 3_000_000])
 @pytest.mark.parametrize("where", ["next", "write"])
-def test_a_response_that_breaks_off_is_never_taken_for_a_whole_one(
+def test_a_response_that_breaks_off_never_looks_complete(
     serve, caplog, where, size, fields, request_bytes, half_closed
 ):
     content = pattern(size)
@@ -545,10 +551,10 @@ def test_a_response_that_breaks_off_is_never_taken_for_a_whole_one(
             client.half_close()
         if request_bytes is OLD_GET and not fields:
             ended = client.end()
-            assert ended == "reset", "only a reset shows that content up to the close is cut"
+            assert ended == "reset", "expected a reset, because content up to the close is cut"
         else:
             response = client.read_response()
-            assert not response.complete, "expected the client to see that the content is cut"
+            assert not response.complete, "expected the client to notice that the content is cut"
             assert response.content == content
     ping(server)
     assert [result.closes for result in results] == [1] * (where == "next")
@@ -573,7 +579,7 @@ def test_an_error_in_close_is_logged_and_the_response_is_whole(serve, caplog):
 
 
 @pytest.mark.parametrize("call", ["write", "start_response"])
-def test_what_comes_after_the_end_of_the_request_is_an_error(serve, call):
+def test_a_write_after_the_end_of_the_request_is_an_error(serve, call):
     kept = {}
 
     def answer(environ, start_response):
@@ -588,8 +594,8 @@ def test_what_comes_after_the_end_of_the_request_is_an_error(serve, call):
     ping(server)
 
 
-def test_parts_that_follow_each_other_at_once_leave_after_a_long_silence_too(serve):
-    """Small parts leave together: who sees to that may have gone to sleep meanwhile."""
+def test_parts_in_quick_succession_also_leave_after_a_long_silence(serve):
+    """Small parts leave together. The watcher that sends them may have gone to sleep."""
     turn = threading.Semaphore(0)
 
     def answer(_environ, start_response):
@@ -603,7 +609,7 @@ def test_parts_that_follow_each_other_at_once_leave_after_a_long_silence_too(ser
     with connect(serve(site(answer))) as client:
         client.send(GET)
         for number in range(4):
-            turn.acquire(timeout=0.25)  # for as long nothing happens
+            turn.acquire(timeout=0.25)  # there is no event for that time
             turn.release()
             wanted = b"third %d\n" % number
             wait_until(
@@ -615,7 +621,7 @@ def test_parts_that_follow_each_other_at_once_leave_after_a_long_silence_too(ser
 
 @pytest.mark.parametrize("size", [100, 15_000, 17_000, 40_000])
 @pytest.mark.parametrize("way", [as_list, as_tuple], ids=["list", "tuple"])
-def test_a_head_of_any_size_follows_what_the_client_has_not_taken(serve, size, way):
+def test_a_head_of_any_size_follows_content_that_the_client_has_not_read(serve, size, way):
     value = pattern(size).hex()[:size]
 
     def answer(environ, start_response):
@@ -633,7 +639,7 @@ def test_a_head_of_any_size_follows_what_the_client_has_not_taken(serve, size, w
             assert (response.value("x-large"), response.content) == (value, b"content")
 
 
-def test_a_large_head_that_is_not_taken_at_once_outlives_the_next_one(serve):
+def test_a_large_head_that_is_not_sent_at_once_outlives_the_next_head(serve):
     def value(environ):
         return environ["PATH_INFO"][1] * 4_000_000  # more than the sockets take in
 

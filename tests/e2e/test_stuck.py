@@ -1,4 +1,4 @@
-"""Requests that do not end though --timeout-request is over: those behind them get a response."""
+"""A request does not end although --timeout-request is over: requests behind it get a response."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from contextlib import ExitStack
 
 import pytest
 
-from processes import PATIENCE, ask, children, eventually, is_refused, lives, write_app
 from support import connect
+from support.processes import (
+    PROCESS_TIMEOUT,
+    ask,
+    children,
+    eventually,
+    is_refused,
+    lives,
+    write_app,
+)
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 STUCK = b"GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -21,7 +29,7 @@ MODES = pytest.mark.parametrize(
     [(), ("--workers", "2"), ("--workers", "2", "--preload")],
     ids=["one process", "two workers", "preload"],
 )
-#: A path that is stuck in C, where no exception can reach it; a file tells of each such request.
+#: A path that is stuck in C, where no exception can reach it; each such request makes a file.
 APP = """
 import itertools, os, socket
 from pathlib import Path
@@ -48,7 +56,7 @@ def serve_app(picowsgi, tmp_path):
 
 
 def stuck_in(directory):
-    """Return the process of each request that is stuck."""
+    """Return the process of each stuck request."""
     return [int(file.name.split("-")[1]) for file in directory.glob("stuck-*")]
 
 
@@ -57,7 +65,7 @@ def stuck_in(directory):
     [(), ("--max-requests", "1000"), ("--preload",)],
     ids=["no supervisor", "supervisor", "preload"],
 )
-def test_requests_behind_stuck_threads_get_a_503_and_others_are_served_again(
+def test_requests_behind_stuck_threads_get_a_503_and_later_requests_are_served(
     serve_app, tmp_path, options
 ):
     command = serve_app("--threads", "2", *options)
@@ -75,9 +83,9 @@ def test_requests_behind_stuck_threads_get_a_503_and_others_are_served_again(
             assert (response.status, response.value("retry-after")) == (503, "1")
             client.read_nothing_more()
         assert int(ask(command.port)) != old
-    if options:  # else it goes on as the supervisor
+    if options:  # otherwise it continues as the supervisor
         eventually(lambda: not lives(old), "the stuck process to end")
-    text = "no request of this process has ended in twice the time"
+    text = "every request in the application has run for twice the time of --timeout-request"
     eventually(lambda: text in command.log, "the line that gives the reason")
     assert "does not end in time" not in command.log
     assert command.stop() == 0
@@ -93,8 +101,8 @@ def test_processes_with_stuck_requests_do_not_pile_up(serve_app, tmp_path, worke
             stack.enter_context(connect(command)).send(STUCK)
             most = max(most, len(children(command.process.pid)))
             time.sleep(0.2)
-    assert len(set(stuck_in(tmp_path))) > 3, "processes were replaced"
-    # Those that serve, those that come, and of each one that has requests which may still end.
+    assert len(set(stuck_in(tmp_path))) > 3, "expected a replacement of processes"
+    # Those that serve, those that start, and of each the one whose requests may still end.
     assert most <= 3 * workers, f"{most} processes for {workers} workers"
     assert command.stop() == 0
 
@@ -108,30 +116,30 @@ def test_a_stop_does_not_wait_for_stuck_requests(serve_app, tmp_path, options):
         began = time.monotonic()
         command.process.terminate()
         assert command.wait() == 0
-        assert time.monotonic() - began < 5, "of the 30 s of --timeout-graceful"
+        assert time.monotonic() - began < 5, "expected an end before the 30 s of --timeout-graceful"
         client.end()
         assert client.received == b""
     assert "is left behind at" in command.log
 
 
-def test_a_request_that_may_still_end_is_answered_by_a_process_with_stuck_ones(serve, tmp_path):
+def test_a_process_with_stuck_requests_answers_a_request_that_may_still_end(serve, tmp_path):
     import threading
 
     entered, stuck, late = threading.Semaphore(0), threading.Event(), threading.Event()
 
     def application(environ, start_response):
         entered.release()
-        (stuck if environ["PATH_INFO"] == "/stuck" else late).wait(PATIENCE)
+        (stuck if environ["PATH_INFO"] == "/stuck" else late).wait(PROCESS_TIMEOUT)
         start_response("200 OK", [])
         return [b"late"]
 
     server = serve(application, timeout_request=0.4, threads=4, loops=1)
     with connect(server) as one, connect(server) as other:
         one.send(STUCK)
-        assert entered.acquire(timeout=PATIENCE)
-        time.sleep(1)  # its time is up twice
+        assert entered.acquire(timeout=PROCESS_TIMEOUT)
+        time.sleep(1)  # its time is over twice
         other.send(GET)
-        assert entered.acquire(timeout=PATIENCE)
+        assert entered.acquire(timeout=PROCESS_TIMEOUT)
         server.request_stop()
         eventually(lambda: is_refused(server.port), "new connections to be refused")
         assert not server.join(0.1)
@@ -139,6 +147,6 @@ def test_a_request_that_may_still_end_is_answered_by_a_process_with_stuck_ones(s
         response = other.read_response()
         assert (response.status, response.content) == (200, b"late")
         began = time.monotonic()
-        assert server.join(PATIENCE)
+        assert server.join(PROCESS_TIMEOUT)
         assert time.monotonic() - began < 5
         stuck.set()

@@ -1,4 +1,4 @@
-"""As a systemd service: sockets that are handed over, and what the manager is told."""
+"""As a systemd service: sockets are passed to the server, and the manager gets messages."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import time
 
 import pytest
 
-from processes import PATIENCE, ask, children, eventually, lives, write_app
+from support.processes import PROCESS_TIMEOUT, ask, children, eventually, lives, write_app
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is for Linux")
 
 MODES = pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one", "two"])
 
-# As systemd does: the descriptors from 3 on, and the number of the process that they are for.
+# Like systemd: the descriptors from 3 on, and the number of the process that they are for.
 START = """
 import os, sys
 first = int(sys.argv[1])
@@ -34,7 +34,7 @@ class Manager:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(path)
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(PROCESS_TIMEOUT)
 
     def read(self):
         """Return the next message as a dict."""
@@ -85,12 +85,12 @@ def start(tmp_path, manager, listening):
     for process, reader in started:
         process.kill()
         process.wait()
-        reader.join(PATIENCE)
+        reader.join(PROCESS_TIMEOUT)
         process.stderr.close()
 
 
 @MODES
-def test_a_service_gets_its_socket_and_tells_each_step_of_its_life(
+def test_a_service_gets_its_socket_and_reports_each_step_of_its_life(
     start, manager, listening, options
 ):
     port = listening.getsockname()[1]
@@ -99,18 +99,18 @@ def test_a_service_gets_its_socket_and_tells_each_step_of_its_life(
     assert ask(port) == "1"
     before = time.monotonic_ns() // 1000
     process.send_signal(signal.SIGHUP)
-    told = manager.read()
-    assert told.pop("RELOADING") == "1"
-    assert before <= int(told.pop("MONOTONIC_USEC")) <= time.monotonic_ns() // 1000
-    assert not told
+    message = manager.read()
+    assert message.pop("RELOADING") == "1"
+    assert before <= int(message.pop("MONOTONIC_USEC")) <= time.monotonic_ns() // 1000
+    assert not message
     assert manager.read() == {"READY": "1"}
-    assert ask(port) == "1", "the reloaded one has the socket, too"
+    assert ask(port) == "1", "expected the socket in the reloaded process, too"
     process.terminate()
     assert manager.read() == {"STOPPING": "1"}
-    assert process.wait(PATIENCE) == 0
+    assert process.wait(PROCESS_TIMEOUT) == 0
 
 
-def test_a_reload_that_fails_is_over_too(start, manager, tmp_path):
+def test_a_reload_that_fails_is_reported_as_over(start, manager, tmp_path):
     process = start()
     assert manager.read() == {"READY": "1"}
     write_app(tmp_path, "raise LookupError\n")
@@ -119,23 +119,25 @@ def test_a_reload_that_fails_is_over_too(start, manager, tmp_path):
     assert manager.read() == {"READY": "1"}
 
 
-def test_an_address_on_the_command_line_wins_over_the_sockets(start, manager, listening):
+def test_an_address_on_the_command_line_overrides_the_sockets(start, manager, listening):
     process = start("--port", "0")
     assert manager.read() == {"READY": "1"}
     process.terminate()
-    process.wait(PATIENCE)
+    process.wait(PROCESS_TIMEOUT)
     line, _ = process.lines
     assert b"serving app:app on http://127.0.0.1:" in line
     assert b":%d " % listening.getsockname()[1] not in line
 
 
-def test_sockets_that_are_meant_for_another_process_are_not_taken(picowsgi, tmp_path):
+def test_sockets_for_another_process_are_not_taken(picowsgi, tmp_path):
     write_app(tmp_path)
     environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1"}
     assert ask(picowsgi("app:app", directory=tmp_path, environ=environ).port) == "1"
 
 
-def test_the_watchdog_is_fed_while_workers_live_and_not_when_they_are_stuck(start, manager):
+def test_the_watchdog_gets_its_messages_while_workers_live_and_none_when_they_are_stuck(
+    start, manager
+):
     process = start("--workers", "1", "--preload", WATCHDOG_USEC="1000000")
     assert manager.read() == {"READY": "1"}
     assert manager.read() == {"WATCHDOG": "1"}
@@ -150,14 +152,14 @@ def test_the_watchdog_is_fed_while_workers_live_and_not_when_they_are_stuck(star
         os.kill(worker, signal.SIGKILL)
 
 
-def test_one_process_feeds_the_watchdog_itself(start, manager):
+def test_a_single_process_sends_the_watchdog_messages_itself(start, manager):
     start(WATCHDOG_USEC="400000")
     assert manager.read() == {"READY": "1"}
     for _ in range(3):
         assert manager.read() == {"WATCHDOG": "1"}
 
 
-def test_a_successor_is_made_the_main_process_when_the_old_one_ends(
+def test_systemd_gets_the_pid_of_a_successor_when_the_old_process_ends(
     start, manager, listening, tmp_path
 ):
     process = start("--pid", "server.pid")
@@ -166,10 +168,10 @@ def test_a_successor_is_made_the_main_process_when_the_old_one_ends(
     assert manager.read() == {"READY": "1"}
     new = int((tmp_path / "server.pid").read_text())
     try:
-        eventually(lambda: any(b"serves, too" in line for line in process.lines), "the log")
+        eventually(lambda: any(b"serves too" in line for line in process.lines), "the log")
         process.terminate()
         assert manager.read() == {"MAINPID": str(new), "READY": "1"}
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PROCESS_TIMEOUT) == 0
         assert ask(listening.getsockname()[1]) == "1"
     finally:
         os.kill(new, signal.SIGTERM)

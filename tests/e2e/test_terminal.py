@@ -1,4 +1,4 @@
-"""What picowsgi shows in a terminal, and what it writes to a pipe or a file."""
+"""The output of picowsgi in a terminal, and in a pipe or a file."""
 
 import os
 import pty
@@ -32,7 +32,7 @@ CLOCK = r"\d\d:\d\d:\d\d"
 
 
 class Terminal:
-    """`python -m picowsgi` with its output in a terminal, or with a part of it elsewhere."""
+    """`python -m picowsgi` with its output in a terminal, or a part of it elsewhere."""
 
     def __init__(self, arguments, environ, **streams):
         kept = {
@@ -51,7 +51,7 @@ class Terminal:
         self.port = int(self.wait_for(r"http://127\.0\.0\.1:(\d+)\D.*Ctrl-C")[1])
 
     def wait_for(self, pattern):
-        """Wait until a part of what was written matches."""
+        """Wait until a part of the output matches."""
         deadline = time.monotonic() + TIMEOUT
         while not (found := re.search(pattern, self.text, re.DOTALL)):
             left = deadline - time.monotonic()
@@ -61,7 +61,7 @@ class Terminal:
         return found
 
     def line_of(self, path):
-        """Ask for a path, and return the access log's line, without the time of day."""
+        """Request a path, and return its line of the access log, without the time of day."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=TIMEOUT):
                 pass
@@ -107,13 +107,13 @@ def test_lines_are_short_and_coloured_by_the_status(terminal):
     seen.wait_for(re.escape("\x1b[36m302\x1b[0m GET /302"))
 
 
-def test_what_took_long_is_marked(terminal):
+def test_slow_requests_are_marked(terminal):
     seen = terminal("--access-log-slow", "0.1")
     assert not seen.line_of("/").endswith("slow\x1b[0m")
     assert re.search(r" B 1\d\d\.\d ms \x1b\[1;35mslow\x1b\[0m$", seen.line_of("/slow"))
 
 
-def test_lines_of_the_error_log_have_the_same_shape_and_a_colour_by_the_level(terminal):
+def test_lines_of_the_error_log_have_the_same_shape_and_a_colour_for_their_level(terminal):
     seen = terminal()
     seen.line_of("/500")
     seen.wait_for(
@@ -129,14 +129,14 @@ def test_without_colours_the_error_log_has_the_same_shape(terminal):
     seen.wait_for(rf"\n{CLOCK} error: error in the application: GET /500\r\n    Traceback ")
 
 
-def test_no_color_leaves_the_marks_and_takes_the_colours(terminal):
+def test_no_color_removes_the_colours_and_keeps_the_marks(terminal):
     seen = terminal("--access-log-slow", "0.1", NO_COLOR="1")
     assert re.fullmatch(r"200 GET / 5 B \d+\.\d ms", seen.line_of("/"))
     assert re.fullmatch(r"200 GET /slow 5 B \d+\.\d ms slow", seen.line_of("/slow"))
     assert "\x1b" not in seen.text
 
 
-def test_an_own_format_in_a_terminal_has_colours_and_marks_too(terminal):
+def test_a_custom_format_in_a_terminal_has_colours_and_marks_too(terminal):
     seen = terminal(
         "--access-log-format", "12:00:00 %(s)s %(m)s %(U)s .", "--access-log-slow", "0.1"
     )
@@ -151,7 +151,7 @@ def test_json_has_neither_colours_nor_marks(terminal):
     assert "slow" not in line.replace("/slow", "")
 
 
-def test_nothing_from_outside_acts_on_the_terminal(terminal):
+def test_no_byte_from_outside_controls_the_terminal(terminal):
     seen = terminal(NO_COLOR="1")
     raw(seen, b"GET /\xc2\x9b31m\x80\xff HTTP/1.1\r\nHost: a\r\n\r\n", count=1)
     seen.wait_for(r"400 GET /\\xc2\\x9b31m\\x80\\xff 0 B")
@@ -162,7 +162,7 @@ def test_nothing_from_outside_acts_on_the_terminal(terminal):
     assert "\x1b" not in seen.text
 
 
-def test_in_a_file_lines_are_plain_and_in_the_combined_format(terminal, tmp_path):
+def test_lines_in_a_file_are_plain_and_in_the_combined_format(terminal, tmp_path):
     log = tmp_path / "access.log"
     seen = terminal("--access-log", "--access-log-file", log, "--access-log-slow", "0.001")
     raw(seen, b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n", count=1)
@@ -176,7 +176,7 @@ def test_in_a_file_lines_are_plain_and_in_the_combined_format(terminal, tmp_path
 @pytest.mark.parametrize(
     ("environ", "status"), [({}, "200"), ({"FORCE_COLOR": "1"}, "\x1b[32m200\x1b[0m")]
 )
-def test_in_a_pipe_lines_are_plain_unless_colours_are_forced(terminal, environ, status):
+def test_lines_in_a_pipe_are_plain_unless_colours_are_forced(terminal, environ, status):
     piped = {"stdout": subprocess.PIPE}
     seen = terminal("--access-log", "--access-log-format", "%(s)s %(U)s", streams=piped, **environ)
     raw(seen, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", count=1)
@@ -185,7 +185,7 @@ def test_in_a_pipe_lines_are_plain_unless_colours_are_forced(terminal, environ, 
     assert out.decode() == f"{status} /\n"
 
 
-def test_the_browser_is_opened_once_and_not_by_a_reload(terminal, tmp_path):
+def test_the_browser_is_opened_once_and_not_after_a_reload(terminal, tmp_path):
     opened = tmp_path / "opened"
     script = tmp_path / "browser"
     script.write_text(f'#!/bin/sh\necho "$1" >>{opened}\n')
@@ -201,6 +201,6 @@ def test_the_browser_is_opened_once_and_not_by_a_reload(terminal, tmp_path):
     assert opened.read_text() == f"http://127.0.0.1:{seen.port}\n"
 
 
-def test_where_there_is_no_browser_the_log_names_the_page(terminal):
+def test_without_a_browser_the_log_names_the_page(terminal):
     seen = terminal("--open", BROWSER="", PATH="/nonexistent", DISPLAY="", WAYLAND_DISPLAY="")
     seen.wait_for(f"--open: there is no browser; the page is at http://127.0.0.1:{seen.port}")

@@ -1,4 +1,4 @@
-"""Serving threads: only an application that blocks needs more than one; it blocks nobody else."""
+"""Serving threads: only an application that blocks needs several, and it delays no request."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ import pytest
 from support import PYPY, connect
 
 PLAIN = [("Content-Type", "text/plain")]
-# An application that sleeps and has Python's lock all the while, as a module in C may.
+# An application that sleeps and keeps the GIL, as a module in C may.
 HOLDING = """
 import ctypes
 
@@ -45,7 +45,7 @@ def gate():
         def __call__(self, environ, start_response):
             if environ["PATH_INFO"] == "/wait":
                 self.entered.release()
-                assert self.opened.wait(10), "nobody opened the gate"
+                assert self.opened.wait(10), "expected the gate to be opened"
             start_response("200 OK", PLAIN)
             return [environ["PATH_INFO"].encode()]
 
@@ -55,7 +55,7 @@ def gate():
 
 
 @pytest.mark.parametrize("threads", [1, 2, 16])
-def test_multithread_tells_the_truth(serve, threads):
+def test_multithread_is_true_when_there_are_several_threads(serve, threads):
     def application(environ, start_response):
         start_response("200 OK", PLAIN)
         return [repr(environ["wsgi.multithread"]).encode()]
@@ -66,7 +66,7 @@ def test_multithread_tells_the_truth(serve, threads):
 
 
 @pytest.mark.measured
-@pytest.mark.unsanitized  # which makes it slow enough to look as if it blocked
+@pytest.mark.unsanitized  # so slow that it looks as if it blocked
 def test_an_application_that_does_not_block_stays_on_few_threads(serve, gate):
     before = len(serving_threads())
     server = serve(gate, threads=16)
@@ -74,16 +74,16 @@ def test_an_application_that_does_not_block_stays_on_few_threads(serve, gate):
         for _ in range(500):
             client.send(get("/"))
             assert client.read_response().content == b"/"
-    # One; but on a busy machine a thread that is not given the processor looks like a blocked one.
-    assert len(serving_threads()) <= before + 4, "of 16 threads no more than one was needed"
+    # One; but on a busy machine a thread that gets no processor looks like a blocked one.
+    assert len(serving_threads()) <= before + 4, "expected no more than one of 16 threads"
 
 
-def test_a_request_that_blocks_holds_up_nobody_while_a_thread_is_free(serve, gate):
+def test_a_request_that_blocks_delays_no_other_request_while_a_thread_is_free(serve, gate):
     server = serve(gate, threads=4)
     with connect(server) as one, connect(server) as two, connect(server) as other:
         for blocked in (one, two):
             blocked.send(get("/wait"))
-            assert gate.entered.acquire(timeout=5), "the request did not reach the application"
+            assert gate.entered.acquire(timeout=5), "expected the request to reach the application"
         for _ in range(100):
             other.send(get("/quick"))
             assert other.read_response().content == b"/quick"
@@ -92,15 +92,15 @@ def test_a_request_that_blocks_holds_up_nobody_while_a_thread_is_free(serve, gat
         assert two.read_response().content == b"/wait"
 
 
-def test_there_are_never_more_threads_than_allowed_and_the_rest_waits_its_turn(serve, gate):
+def test_there_are_never_more_threads_than_allowed_and_other_requests_wait_their_turn(serve, gate):
     before = len(serving_threads())
     server = serve(gate, threads=3)
     clients = [connect(server) for _ in range(8)]
     for client in clients:
         client.send(get("/wait"))
     for _ in range(3):
-        assert gate.entered.acquire(timeout=5), "three requests should run"
-    assert not gate.entered.acquire(timeout=0.1), "a fourth request runs with three threads"
+        assert gate.entered.acquire(timeout=5), "expected three requests to run"
+    assert not gate.entered.acquire(timeout=0.1), "expected no fourth request in three threads"
     assert len(serving_threads()) == before + 3
     gate.opened.set()
     for client in clients:
@@ -108,7 +108,7 @@ def test_there_are_never_more_threads_than_allowed_and_the_rest_waits_its_turn(s
         client.close()
 
 
-def test_an_answer_does_not_wait_for_a_slow_request_that_was_pipelined_behind_it(serve, gate):
+def test_a_response_does_not_wait_for_a_slow_request_that_was_pipelined_behind_it(serve, gate):
     with connect(serve(gate, threads=2)) as client:
         client.send(get("/first") + get("/wait") + get("/last"))
         assert client.read_response().content == b"/first"
@@ -166,11 +166,15 @@ def test_a_blocking_application_runs_on_all_threads_at_once(serve):
     for client in clients:
         client.close()
     ideal = 5 * 16 * 0.05 / 8
-    assert took < 3 * ideal, f"80 requests of 50 ms on 8 threads took {took:.2f} s, not {ideal} s"
+    assert took < 3 * ideal, (
+        f"expected {ideal} s for 80 requests of 50 ms on 8 threads, it took {took:.2f} s"
+    )
 
 
 @pytest.mark.measured
-def test_a_request_that_never_ends_is_named_and_left_at_the_end_of_the_drain(serve, gate, caplog):
+def test_a_request_that_never_ends_is_named_and_left_behind_at_the_end_of_the_drain(
+    serve, gate, caplog
+):
     server = serve(gate, threads=2, timeout_graceful=0.3)
     with connect(server) as client:
         client.send(get("/wait"))
@@ -179,13 +183,13 @@ def test_a_request_that_never_ends_is_named_and_left_at_the_end_of_the_drain(ser
             begin = time.monotonic()
             server.stop()
             took = time.monotonic() - begin
-    assert took < 3, f"stop() took {took:.1f} s with a drain of 0.3 s"
+    assert took < 3, f"expected stop() to return after a drain of 0.3 s, it took {took:.1f} s"
     assert "is left behind" in caplog.text
-    assert "opened.wait" in caplog.text, "the log has to show where the thread is stuck"
+    assert "opened.wait" in caplog.text, "expected the log to show where the thread is stuck"
     gate.opened.set()
 
 
-def test_large_answers_of_many_threads_arrive_whole_and_are_released(serve):
+def test_large_responses_of_many_threads_arrive_whole_and_their_memory_is_released(serve):
     size = 3_000_000
     alive = []
 
@@ -210,7 +214,7 @@ def test_large_answers_of_many_threads_arrive_whole_and_are_released(serve):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_while_all_threads_are_in_the_application_answers_go_on_being_sent(serve, gate, threads):
+def test_responses_are_sent_while_all_threads_are_in_the_application(serve, gate, threads):
     size = 20_000_000
 
     def application(environ, start_response):
@@ -223,10 +227,10 @@ def test_while_all_threads_are_in_the_application_answers_go_on_being_sent(serve
     waiting = [connect(server) for _ in range(threads)]
     with connect(server) as reader:
         reader.send(get("/large"))
-        reader.wait_for_bytes()  # else the others might come first
+        reader.wait_for_bytes()  # otherwise the others might come first
         for client in waiting:
             client.send(get("/wait"))
-            assert gate.entered.acquire(timeout=5), "all threads should be busy"
+            assert gate.entered.acquire(timeout=5), "expected all threads to be busy"
         assert len(reader.read_response().content) == size
     gate.opened.set()
     for client in waiting:
@@ -260,10 +264,8 @@ def test_a_bad_request_is_refused_while_all_threads_are_busy(serve, gate):
         assert busy.read_response().content == b"/wait"
 
 
-@pytest.mark.skipif(PYPY, reason="ctypes lets PyPy's lock go")
-def test_a_pipelined_response_is_not_late_while_the_next_request_holds_pythons_lock(
-    picowsgi, tmp_path
-):
+@pytest.mark.skipif(PYPY, reason="ctypes releases the GIL of PyPy")
+def test_a_pipelined_response_is_not_late_while_the_next_request_holds_the_gil(picowsgi, tmp_path):
     (tmp_path / "app.py").write_text(HOLDING)
     server = picowsgi("app:app", "--threads", "2", directory=tmp_path)
     with connect(server) as client:

@@ -1,4 +1,4 @@
-"""--timeout-queue: a request for which no thread becomes free is refused."""
+"""--timeout-queue: a request that gets no free thread is refused."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from held import HOLDING_APP, Held
-from processes import ask, write_app
 from support import connect, exchange, ping, site, wait_until
+from support.held import HOLDING_APP, Held
+from support.processes import ask, write_app
 
 GET = b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n"
 OTHER = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -39,7 +39,7 @@ def holding():
 
 @pytest.fixture
 def hold(serve, holding):
-    """A server of which all threads are at a request, and the clients of these."""
+    """A server whose threads all have a request, and the clients of these requests."""
     with ExitStack() as stack:
 
         def start(threads=2, **options):
@@ -66,7 +66,9 @@ POST = b"POST /ping HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + byt
     ],
     ids=["GET", "HEAD", "POST"],
 )
-def test_a_request_that_finds_no_free_thread_is_refused(hold, holding, threads, request_, content):
+def test_a_request_that_finds_no_free_thread_in_time_is_refused(
+    hold, holding, threads, request_, content
+):
     server, clients = hold(threads, body_memory=1024)
     with connect(server) as other:
         other.send(request_)
@@ -82,7 +84,7 @@ def test_a_request_that_finds_no_free_thread_is_refused(hold, holding, threads, 
         assert client.read_response().content == b"pong"
 
 
-def test_a_request_that_waits_for_less_is_served(serve, holding):
+def test_a_request_that_waits_a_shorter_time_is_served(serve, holding):
     server = serve(site(holding), threads=1, timeout_queue=30)
     with connect(server) as client, connect(server) as other:
         client.send(GET)
@@ -93,7 +95,7 @@ def test_a_request_that_waits_for_less_is_served(serve, holding):
         assert client.read_response().content == b"/hold"
 
 
-def test_many_that_wait_are_refused_in_their_order_and_the_log_says_it_once(hold, holding, caplog):
+def test_many_waiting_requests_are_refused_in_their_order_and_logged_once(hold, holding, caplog):
     server, clients = hold()
     with ExitStack() as stack:
         others = [stack.enter_context(connect(server)) for _ in range(20)]
@@ -118,7 +120,7 @@ def test_many_that_wait_are_refused_in_their_order_and_the_log_says_it_once(hold
     assert "GET /ping" in lines()[0]
 
 
-def test_the_answer_to_an_earlier_request_comes_first(hold, holding):
+def test_the_response_to_an_earlier_request_comes_first(hold, holding):
     server, clients = hold(threads=2)
     clients[0].send(OTHER)  # while its first request is in the application
     with connect(server) as other:

@@ -1,7 +1,7 @@
-"""Every timeout of the option table, and how a server that is stopped deals with what goes on.
+"""Each timeout of the option table, and open requests at a stop.
 
-The timeouts are a fraction of a second; what must not happen too late has generous bounds,
-because the machine may be busy with other tests.
+The timeouts are fractions of a second. Latest times have generous bounds, because the machine may
+be busy with other tests.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from support import (
 )
 
 SHORT = 0.3
-ROOMY = 0.6  # where the client has to be in time, on a machine that has other things to do
+ROOMY = 0.6  # for clients that have to be in time, on a machine that runs other programs
 PAUSE = 0.1
 LONG = 60.0
-EARLY = 0.02  # the core's clock may be some milliseconds behind
+EARLY = 0.02  # the clock of the core may be some milliseconds late
 LATE = 3.0
 LARGE = bytes(range(256)) * (8 << 12)  # 8 MiB: more than the system keeps for a connection
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -43,7 +43,7 @@ def large(environ, start_response):
 
 
 class Streamed:
-    """An endless response; knows whether its close() was called, and how many items it gave."""
+    """An endless response; it records whether close() was called, and counts its items."""
 
     def __init__(self, item=b"x" * 65536, pause=0.0):
         self.item = item
@@ -85,7 +85,7 @@ def assert_refused(client, status):
 
 
 def drip_until_answered(client, data, pause):
-    """Send byte after byte until something comes back; the seconds since the first byte."""
+    """Send byte after byte until a response begins; return the seconds since the first byte."""
     begin = time.monotonic()
     for byte in data:
         client.send(bytes([byte]))
@@ -98,7 +98,7 @@ def drip_until_answered(client, data, pause):
 
 
 @pytest.mark.parametrize("before", [b"", GET], ids=["first request", "second request"])
-def test_a_head_that_drips_gets_408_as_soon_as_one_that_stops(serve, before):
+def test_a_slow_head_gets_its_408_as_soon_as_an_incomplete_one(serve, before):
     with connect(serve(hello, timeout_head=SHORT)) as client:
         if before:
             client.send(before)
@@ -108,7 +108,7 @@ def test_a_head_that_drips_gets_408_as_soon_as_one_that_stops(serve, before):
         assert_refused(client, 408)
 
 
-def test_a_head_that_stops_in_the_middle_gets_408(serve):
+def test_an_incomplete_head_gets_a_408(serve):
     with connect(serve(hello, timeout_head=SHORT)) as client:
         begin = time.monotonic()
         client.send(GET[:-2])
@@ -143,7 +143,7 @@ def test_a_request_line_after_its_408_is_not_served(serve):
         client.read_nothing_more()
 
 
-def test_an_answer_that_waits_for_the_next_head_does_not_wait_for_its_timeout(serve):
+def test_a_response_behind_which_a_head_is_incomplete_does_not_wait_for_the_timeout(serve):
     with connect(serve(hello, timeout_head=LONG)) as client:
         client.send(GET + GET[:-2])
         assert client.read_response().status == 200
@@ -152,7 +152,7 @@ def test_an_answer_that_waits_for_the_next_head_does_not_wait_for_its_timeout(se
 
 
 @pytest.mark.parametrize("threads", [1, 16])
-def test_clients_in_time_get_no_408_because_an_application_held_up_the_server(serve, threads):
+def test_clients_in_time_get_no_408_when_the_application_has_blocked_the_server(serve, threads):
     running, over = threading.Event(), threading.Event()
 
     def slow(environ, start_response):
@@ -174,8 +174,12 @@ def test_clients_in_time_get_no_408_because_an_application_held_up_the_server(se
         time.sleep(ROOMY * 1.5)
         over.set()
         assert blocker.read_response().status == 200
-        assert head.read_response().status == 200, "its head was complete in time"
-        assert content.read_response().status == 200, "its content was complete in time"
+        assert head.read_response().status == 200, (
+            "expected a response: its head was complete in time"
+        )
+        assert content.read_response().status == 200, (
+            "expected a response: its content was complete in time"
+        )
 
 
 # --- the content --------------------------------------------------------------------------------
@@ -193,7 +197,7 @@ CONTENT = [
 
 @pytest.mark.parametrize(("framing", "pieces"), CONTENT)
 @pytest.mark.parametrize("sent", [0, 1, 9])
-def test_content_without_progress_gets_408(serve, framing, pieces, sent):
+def test_content_without_progress_gets_a_408(serve, framing, pieces, sent):
     with connect(serve(hello, timeout_body=SHORT)) as client:
         client.send(POST + framing)
         for piece in pieces[:sent]:
@@ -205,7 +209,7 @@ def test_content_without_progress_gets_408(serve, framing, pieces, sent):
 
 
 @pytest.mark.parametrize(("framing", "pieces"), CONTENT)
-def test_progress_of_the_content_prolongs_its_time(serve, framing, pieces):
+def test_progress_of_the_content_extends_its_time(serve, framing, pieces):
     with connect(serve(hello, timeout_body=ROOMY, timeout_head=SHORT)) as client:
         client.send(POST + framing)
         for piece in pieces:
@@ -214,7 +218,7 @@ def test_progress_of_the_content_prolongs_its_time(serve, framing, pieces):
         assert client.read_response().content == b"hello 0123456789"
 
 
-def test_a_client_that_waits_for_100_and_then_says_nothing_gets_408(serve):
+def test_a_client_that_waits_for_100_and_then_sends_nothing_gets_a_408(serve):
     with connect(serve(hello, timeout_body=SHORT)) as client:
         client.send(POST + b"Expect: 100-continue\r\nContent-Length: 10\r\n\r\n")
         assert client.read_interim() == 100
@@ -225,7 +229,7 @@ def test_a_client_that_waits_for_100_and_then_says_nothing_gets_408(serve):
 
 
 def ask_and_read_nothing(server, request=GET):
-    """Send a request and, where it is complete, wait until the first byte of its response."""
+    """Send a request. If it is complete, wait for the first byte of its response."""
     client = RawClient(server.port, receive_buffer=4096)
     client.send(request)
     if request.endswith(b"\r\n\r\n"):  # complete
@@ -234,11 +238,11 @@ def ask_and_read_nothing(server, request=GET):
 
 
 def wait_until_aborted(before):
-    """Wait until of the only connection just the client's end is left in this process."""
+    """Wait until this process has only the client's end of the only connection."""
     wait_until(lambda: open_descriptors() == before + 1, "the connection to be aborted")
 
 
-def test_a_client_that_reads_nothing_of_a_finished_response_is_aborted(serve):
+def test_a_client_that_does_not_read_a_finished_response_is_aborted(serve):
     server = serve(large, timeout_write=SHORT)
     before, begin = descriptors_at_rest(), time.monotonic()
     with ask_and_read_nothing(server) as client:
@@ -257,11 +261,11 @@ def test_a_response_that_ends_with_its_connection_is_never_cut_without_a_sign(se
     before = descriptors_at_rest()
     with ask_and_read_nothing(server, GET_10) as client:
         wait_until_aborted(before)
-        assert client.end() == "reset", "an orderly end would make half a response look whole"
+        assert client.end() == "reset", "expected no orderly end of half a response"
 
 
 def read_steadily(client, seconds, rate=100_000):
-    """Read at a rate (bytes a second) for some time; says how much came."""
+    """Read at a rate (bytes a second) for some time; return the number of bytes."""
     begin, total = time.monotonic(), 0
     while (passed := time.monotonic() - begin) < seconds:
         if total < rate * passed:
@@ -275,11 +279,11 @@ def test_a_client_that_reads_slowly_but_steadily_is_not_aborted(serve):
     with ask_and_read_nothing(server) as client:
         read_steadily(client, ROOMY * 3)
         response = client.read_response()
-        assert response.complete, f"expected all of it, got {len(response.content)} bytes"
+        assert response.complete, f"expected the whole response, got {len(response.content)} bytes"
         assert response.content == LARGE
 
 
-def test_a_client_that_reads_nothing_of_a_streamed_response_is_aborted(serve):
+def test_a_client_that_does_not_read_a_streamed_response_is_aborted(serve):
     streamed = Streamed()
     server = serve(streamed, timeout_write=SHORT, response_buffer=65536)
     with ask_and_read_nothing(server) as client:
@@ -288,7 +292,7 @@ def test_a_client_that_reads_nothing_of_a_streamed_response_is_aborted(serve):
         assert_between(time.monotonic() - begin, SHORT, "close()")
         given = streamed.given
         response = exchange(server, b"GET /after HTTP/1.1\r\nHost: a\r\n\r\n")[0]
-        assert response.status == 200, "the server has to serve on"
+        assert response.status == 200, "expected the server to continue"
         assert streamed.given == given
         client.end()
 
@@ -298,15 +302,15 @@ def test_a_client_that_reads_a_streamed_response_slowly_but_steadily_is_not_abor
     server = serve(streamed, timeout_write=ROOMY, response_buffer=65536)
     with ask_and_read_nothing(server) as client:
         read_steadily(client, ROOMY * 3)
-        assert not streamed.closed.is_set(), "the client was there and read all the time"
-    assert streamed.closed.wait(LATE), "expected close() when the client has gone"
+        assert not streamed.closed.is_set(), "expected a response: the client read all the time"
+    assert streamed.closed.wait(LATE), "expected close() after the disconnect"
 
 
 # --- idle ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("before", [b"", GET], ids=["new", "after a request"])
-def test_an_idle_connection_is_closed_without_an_answer(serve, before):
+def test_an_idle_connection_is_closed_without_a_response(serve, before):
     with connect(serve(hello, timeout_keep_alive=SHORT)) as client:
         begin = time.monotonic()
         if before:
@@ -316,7 +320,7 @@ def test_an_idle_connection_is_closed_without_an_answer(serve, before):
         assert_between(time.monotonic() - begin, SHORT, "the close")
 
 
-def test_each_request_starts_the_idle_time_again(serve):
+def test_each_request_restarts_the_idle_time(serve):
     with connect(serve(hello, timeout_keep_alive=ROOMY)) as client:
         for _ in range(8):
             time.sleep(PAUSE)
@@ -336,7 +340,7 @@ def test_the_time_in_the_application_does_not_count_as_idle(serve):
             assert client.read_response().status == 200
             time.sleep(PAUSE)
             client.send(GET)
-            assert client.read_response().status == 200, "expected the connection to be kept"
+            assert client.read_response().status == 200, "expected the connection to stay open"
 
 
 # --- the end ------------------------------------------------------------------------------------
@@ -360,7 +364,7 @@ def test_a_half_received_request_is_served_before_the_server_ends(serve, first, 
     with connect(server) as client, connect(server) as other:
         client.send(first)
         other.send(GET)
-        assert other.read_response().status == 200  # by now the first has been read, too
+        assert other.read_response().status == 200  # by now the server has read the first one too
         server.request_stop()
         other.read_nothing_more()
         client.send(rest)
@@ -370,7 +374,7 @@ def test_a_half_received_request_is_served_before_the_server_ends(serve, first, 
         assert_ended(server)
 
 
-def test_a_running_application_is_waited_for(serve):
+def test_the_server_waits_for_a_running_application(serve):
     running, over = threading.Event(), threading.Event()
 
     def slow(environ, start_response):
@@ -391,7 +395,7 @@ def test_a_running_application_is_waited_for(serve):
 
 
 @pytest.mark.parametrize("request_", [GET, GET_10], ids=["HTTP/1.1", "HTTP/1.0"])
-def test_a_large_response_is_sent_to_its_end_before_the_server_ends(serve, request_):
+def test_a_large_response_is_sent_completely_before_the_server_ends(serve, request_):
     server = serve(large, timeout_graceful=LONG)
     with ask_and_read_nothing(server, request_) as client:
         server.request_stop()
@@ -409,7 +413,7 @@ def test_a_large_response_is_sent_to_its_end_before_the_server_ends(serve, reque
         pytest.param(GET, id="in the response"),
     ],
 )
-def test_what_is_not_over_at_the_end_of_the_graceful_time_is_cut(serve, data):
+def test_a_request_that_is_open_at_the_end_of_the_graceful_time_is_cut(serve, data):
     server = serve(large, timeout_graceful=SHORT)
     with ask_and_read_nothing(server, data) as client, connect(server) as other:
         other.send(GET[:-2])  # never complete
@@ -445,7 +449,7 @@ def test_an_endless_response_is_cut_at_the_end_of_the_graceful_time(serve, pause
         pytest.param(Streamed(b"x", 0.01), GET, id="in a streamed response"),
     ],
 )
-def test_only_a_stop_that_is_to_be_now_ends_at_once(serve, app, data):
+def test_only_an_immediate_stop_ends_at_once(serve, app, data):
     server = serve(app, timeout_graceful=LONG, response_buffer=65536)
     with ask_and_read_nothing(server, data):
         for _ in range(3):
@@ -455,7 +459,7 @@ def test_only_a_stop_that_is_to_be_now_ends_at_once(serve, app, data):
         assert_ended(server)
 
 
-def test_without_graceful_time_the_end_comes_at_once(serve):
+def test_without_graceful_time_the_server_ends_at_once(serve):
     server = serve(hello, timeout_graceful=0)
     with connect(server) as client, connect(server) as other:
         client.send(GET[:-2])

@@ -1,4 +1,4 @@
-"""Request content: `wsgi.input` wherever it is kept, and what an upload costs the server."""
+"""Request content: `wsgi.input` in memory and in a file, and the cost of an upload."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from soak import process
 from support import PYPY, RawClient, connect, exchange, resident_bytes, wait_until
 
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
-PATIENCE = 30.0
+TIMEOUT = 30.0
 MEBIBYTE = process.MEBIBYTE
-# What is preloaded into Python, a sanitizer perhaps, is no business of curl's.
+# curl runs without the library that is preloaded into Python, such as a sanitizer.
 CURL_ENVIRON = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 LINES = b"first\n" + b"x" * 3_000 + b"\n\n" + bytes(range(256)) * 9 + b"\nlast, without an end"
@@ -40,12 +40,12 @@ def chunked(content, size=700):
 
 
 FRAMINGS = pytest.mark.parametrize("framed", [with_length, chunked])
-# One byte in memory is enough to have an upload of any size in a file.
+# With one byte in memory an upload of any size is in a file.
 PLACES = pytest.mark.parametrize("memory", [MEBIBYTE, 1], ids=["memory", "file"])
 
 
 def open_temporary_files():
-    """The nameless files that this process has open: spooled content is in such a one."""
+    """The open files without a name of this process: one of them has the content."""
     return sorted(name for name in process.open_files() if "/#" in name)
 
 
@@ -61,7 +61,7 @@ def read_into(source, size):
 def read_as_text(source):
     text = io.TextIOWrapper(source, "latin-1", newline="")
     content = text.read()
-    text.detach()  # else it would close the input
+    text.detach()  # otherwise it would close the input
     return content
 
 
@@ -121,7 +121,7 @@ def test_the_input_reads_like_a_file_wherever_it_is_kept(serve, name, framed, me
 @PLACES
 @FRAMINGS
 @pytest.mark.parametrize("size", [0, 1, 4_095, 16_384, 131_072, 262_144, 262_145, 1_000_000])
-def test_content_of_any_size_is_whole_and_its_length_known(serve, framed, memory, size):
+def test_content_of_any_size_is_complete_and_its_length_known(serve, framed, memory, size):
     content = (b"0123456789abcde" * 70_000)[:size]
     seen = []
 
@@ -141,7 +141,7 @@ def test_content_of_any_size_is_whole_and_its_length_known(serve, framed, memory
 
 
 @PLACES
-def test_uploads_one_after_the_other_on_a_connection_do_not_mix(serve, memory):
+def test_consecutive_uploads_on_one_connection_do_not_mix(serve, memory):
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         return [environ["wsgi.input"].read()]
@@ -152,7 +152,7 @@ def test_uploads_one_after_the_other_on_a_connection_do_not_mix(serve, memory):
     assert [answer.content for answer in answers] == contents
 
 
-# --- the file in which content is kept ----------------------------------------------------------
+# --- the file for content -----------------------------------------------------------------------
 
 
 def reads_some(environ, start_response):
@@ -222,7 +222,7 @@ def test_the_file_of_the_content_is_closed_with_its_request(serve, application, 
     assert len(open_temporary_files()) == before
 
 
-def test_the_file_of_the_content_may_be_read_until_the_iterable_is_closed(serve):
+def test_the_application_may_read_the_content_file_until_its_iterable_is_closed(serve):
     read = []
 
     class Content(list):
@@ -244,7 +244,7 @@ def test_the_file_of_the_content_may_be_read_until_the_iterable_is_closed(serve)
 
 @FRAMINGS
 @pytest.mark.parametrize("ending", ["close", "half_close", "reset"])
-def test_an_upload_that_breaks_off_leaves_no_file_and_calls_nobody(serve, framed, ending):
+def test_an_upload_that_breaks_off_leaves_no_file_and_calls_no_application(serve, framed, ending):
     calls = []
 
     def application(environ, start_response):
@@ -258,11 +258,11 @@ def test_an_upload_that_breaks_off_leaves_no_file_and_calls_nobody(serve, framed
     for size in (len(data) // 2, len(data) - 1):
         client = connect(server)
         client.send(data[:size])
-        wait_until(lambda: open_temporary_files() != before, "a file while the upload goes on")
+        wait_until(lambda: open_temporary_files() != before, "a file during the upload")
         getattr(client, ending)()
         wait_until(lambda: open_temporary_files() == before, "no file after the upload broke off")
         client.close()
-    assert not calls, "expected no call for an upload that is not complete"
+    assert not calls, "expected no call for an incomplete upload"
 
 
 @FRAMINGS
@@ -297,7 +297,7 @@ def digesting(environ, start_response):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A file of 64 MiB and a little, and its digest."""
+    """A file of slightly more than 64 MiB, and its digest."""
     path = tmp_path_factory.mktemp("upload") / "large"
     block = hashlib.sha512(b"seed").digest() * (MEBIBYTE // 64)
     with path.open("wb") as file:
@@ -335,7 +335,7 @@ def test_curl_uploads_64_mib_in_chunks(serve, large):
 
 
 @pytest.mark.parametrize("fields", [[], ["-H", "Transfer-Encoding: chunked"]], ids=["", "chunked"])
-def test_curl_uploads_slowly_and_others_are_served_meanwhile(serve, tmp_path, fields):
+def test_curl_uploads_slowly_and_other_clients_are_served_during_that_time(serve, tmp_path, fields):
     content = hashlib.sha512(b"slow").digest() * (2 * MEBIBYTE // 64)
     path = tmp_path / "content"
     path.write_bytes(content)
@@ -384,17 +384,17 @@ def upload_blocks(client, count, with_chunks):
 
 
 @pytest.mark.measured
-@pytest.mark.unsanitized  # a sanitizer keeps what was freed
+@pytest.mark.unsanitized  # a sanitizer keeps freed memory
 @pytest.mark.parametrize("with_chunks", [False, True], ids=["length", "chunked"])
 def test_an_upload_of_256_mib_adds_little_to_the_memory(picowsgi, tmp_path, with_chunks):
     (tmp_path / "uploader.py").write_text(UPLOADER)
     command = picowsgi("uploader:application", directory=tmp_path)
     server = command.process.pid
-    with RawClient(int(command.url.rpartition(":")[2]), timeout=PATIENCE) as client:
-        assert upload_blocks(client, 1, with_chunks) == MEBIBYTE  # all is loaded now
+    with RawClient(int(command.url.rpartition(":")[2]), timeout=TIMEOUT) as client:
+        assert upload_blocks(client, 1, with_chunks) == MEBIBYTE  # all modules are loaded now
         before = resident_bytes(server)
         process.forget_greatest_memory(server)
         assert upload_blocks(client, 256, with_chunks) == 256 * MEBIBYTE
     added = process.greatest_memory(server) - before
-    most = 32 if PYPY else 2  # MiB; PyPy's collector and compiler take more as they go
+    most = 32 if PYPY else 2  # MiB; PyPy's collector and compiler take more over time
     assert added < most * MEBIBYTE, f"expected less than {most} MiB, got {added / MEBIBYTE:.1f}"

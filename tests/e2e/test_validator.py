@@ -1,7 +1,7 @@
-"""wsgiref.validate around an application, end to end: it complains about either side's mistakes.
+"""wsgiref.validate around an application, end to end: it reports mistakes of either side.
 
 The validator asserts inside the server's calls; a violation by the server becomes a 500 here, and
-its text stands in the answer, so that a failure says which rule was broken.
+its text is in the response, so that a failure names the broken rule.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TEXT = ("Content-Type", "text/plain")
 
 
 def telling(application):
-    """Wrap a validated application: an AssertionError's text becomes the content of a 500."""
+    """Wrap a validated application: the text of an AssertionError becomes the content of a 500."""
 
     def wrapped(environ, start_response):
         try:
@@ -106,10 +106,10 @@ def connection(serve):
     REQUESTS,
     ids=[f"{method} {target}" for method, target, *_ in REQUESTS],
 )
-def test_the_validator_finds_nothing_to_complain_about(
+def test_the_validator_of_wsgiref_finds_no_fault(
     connection, method, target, content, status, expected
 ):
-    # Twice over one connection: the second environ may come from what is kept of the first.
+    # Twice over one connection: the second environ may come from a copy of the first.
     for _ in range(2):
         connection.request(method, target, body=content, headers={"X-Field": "1", "Cookie": "a=b"})
         response = connection.getresponse()
@@ -118,7 +118,7 @@ def test_the_validator_finds_nothing_to_complain_about(
         assert answer == expected
 
 
-def test_the_validator_alone_with_nothing_between_it_and_the_server(serve):
+def test_the_validator_finds_no_fault_directly_below_the_server(serve):
     connection = HTTPConnection("127.0.0.1", serve(application).port, timeout=10)
     for method, target, content, status, expected in REQUESTS:
         connection.request(method, target, body=content)

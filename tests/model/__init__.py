@@ -1,1 +1,1 @@
-"""Models of what must hold whatever the timing, explored exhaustively."""
+"""Models of properties that hold in any timing, explored exhaustively."""

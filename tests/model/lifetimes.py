@@ -1,16 +1,17 @@
-"""A model of what responses lend to the core, and for how long. It is explored exhaustively.
+"""A model of the loans of responses to the core. It is explored exhaustively.
 
 Three serving threads answer two requests of one connection. A step is one operation of Python, or
 one call into the core, which holds the server's lock: nothing can interrupt a step. Between two
 steps another thread may run, a signal handler may raise an exception in the thread, the socket may
-take more, and the client may leave. `explore` visits every state that can be reached in this way.
+take more, and the client may disconnect. `explore` visits every state that can be reached in this
+way.
 
 The names are those of the code: `loans` and `request.lends` in Python, `pw_respond`, `pw_news` and
 their like in the core. A *piece* is a bytes object that the core reads without a copy. It lives for
-as long as `loans` or the frame of a thread refers to it. What must hold is in `Model.check`.
+as long as `loans` or the frame of a thread refers to it. `Model.check` has the invariants.
 
 A rule says how loans are kept. The code follows RIGHT. The other rules are known to be wrong: with
-them the model must find what is wrong.
+them the model must find a fault.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Piece = tuple[int, int]  # of which exchange, and which of its items
-CONNECTION = 0  # the number of the connection, in the place of that of an exchange
+CONNECTION = 0  # the number of the connection, instead of that of an exchange
 REQUESTS = 2
 THREADS = 3
 
@@ -36,14 +37,14 @@ class Rule(NamedTuple):
 
 
 RIGHT = Rule()
-#: The rule of an earlier version: pw_next told the core that Python had registered the loan.
+#: The rule of an earlier version: pw_next reported to the core that Python had registered the loan.
 FORMER = Rule(by_exchange=False, before=False, said_again=False)
 
 
 class Thread(NamedTuple):
     """A serving thread: its frame in Python, and its `pw_thread` in the core."""
 
-    at: str = "pw_next"  # what it does next
+    at: str = "pw_next"  # its next step
     item: int = 0  # of its list
     # The frame.
     pieces: tuple[Piece, ...] = ()  # that its local variables refer to
@@ -62,8 +63,8 @@ class Conn(NamedTuple):
     state: str = "ready"  # with a complete request; app, sending, idle, closed
     exchange: int = 1  # of the request that is ready or current
     borrowed: tuple[Piece, ...] = ()  # the pieces in its output
-    loan: bool = False  # the core must tell of the exchange once nothing is borrowed
-    gone: bool = False  # the client has left while the application had the request
+    loan: bool = False  # the core must name the exchange once nothing is borrowed
+    gone: bool = False  # the client disconnected while the application had the request
     holder: int = -1  # only with FORMER: the thread that is about to register the loan
 
 
@@ -71,11 +72,11 @@ class State(NamedTuple):
     threads: tuple[Thread, ...] = (Thread(),) * THREADS
     conn: Conn = Conn()
     loans: frozenset[tuple[int, tuple[Piece, ...]]] = frozenset()  # a dict: pieces by number
-    news: frozenset[int] = frozenset()  # numbers that pw_news will say
-    said: int = -1  # the number that pw_news has said, until pw_news_done
+    news: frozenset[int] = frozenset()  # numbers that pw_news will name
+    said: int = -1  # the number that pw_news has named, until pw_news_done
     taker: int = -1  # the thread that holds Kept.lock
-    told: frozenset[int] = frozenset()  # exchanges that the core has told of
-    signals: int = 0  # that may still come
+    named: frozenset[int] = frozenset()  # exchanges that the core has named
+    signals: int = 0  # that may still happen
 
     def with_thread(self, number: int, thread: Thread) -> State:
         threads = (*self.threads[:number], thread, *self.threads[number + 1 :])
@@ -87,7 +88,7 @@ class WrongError(Exception):
 
 
 class Model:
-    """All that can happen under a rule."""
+    """All steps that a rule allows."""
 
     def __init__(self, rule: Rule, items: tuple[int, int], signals: int = 0) -> None:
         """`items`: what each response lends. 1: a whole body; more: a list; 0: nothing."""
@@ -96,7 +97,7 @@ class Model:
         self.start = State(signals=signals)
 
     def check(self, state: State) -> None:
-        """What must hold in each state; raises WrongError."""
+        """Check the properties of each state; raises WrongError."""
         alive = {piece for _, pieces in state.loans for piece in pieces}
         alive.update(piece for thread in state.threads for piece in thread.pieces)
         for piece in state.conn.borrowed:
@@ -107,7 +108,7 @@ class Model:
         if any(thread.at not in ("pw_next", "ended") for thread in state.threads):
             return
         if state.conn.state == "app":
-            raise WrongError("the client waits for ever: no thread has its request")
+            raise WrongError("the client waits without end: no thread has its request")
         if state.loans and not state.news and state.said < 0 and state.conn.state != "sending":
             raise WrongError(f"never dropped: {sorted(state.loans)}")
 
@@ -116,7 +117,7 @@ class Model:
         yield from self._loop(state)
         for number, thread in enumerate(state.threads):
             if thread in state.threads[:number]:
-                continue  # two threads in the same state can do the same
+                continue  # two threads in the same state can take the same steps
             name = "ABC"[number]
             for label, after in self._step(state, number):
                 yield f"{name}: {label}", after
@@ -134,7 +135,7 @@ class Model:
     # ---------------------------------------------------------------- the loop
 
     def _loop(self, state: State) -> Iterator[tuple[str, State]]:
-        """What the loop does for the connection; any thread may run the loop."""
+        """The loop works for the connection; any thread may run the loop."""
         conn = state.conn
         if conn.state == "sending":
             rest = conn._replace(borrowed=conn.borrowed[1:])
@@ -276,13 +277,13 @@ class Model:
 
     def _tell(self, state: State, exchange: int) -> State:
         """pw_news_add."""
-        if self._rule.by_exchange and exchange in state.told:
-            raise WrongError(f"exchange {exchange} is told of twice")
+        if self._rule.by_exchange and exchange in state.named:
+            raise WrongError(f"exchange {exchange} is named twice")
         news = state.news | {self._number(exchange)}
-        return state._replace(news=news, told=state.told | {exchange})
+        return state._replace(news=news, named=state.named | {exchange})
 
     def _come_back(self, state: State, number: int) -> State:
-        """What pw_next, pw_settle and pw_thread_free do first. The frame of the call is gone."""
+        """The begin of pw_next, pw_settle and pw_thread_free. The frame of the call is gone."""
         thread = state.threads[number]
         state = state.with_thread(number, Thread())
         if thread.has_conn:  # pw_exchange_abandon

@@ -1,4 +1,4 @@
-"""The lifetimes of what responses lend to the core hold in every state that can be reached."""
+"""The loans of responses to the core are correct in every state that can be reached."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ITEMS = list(product((0, 1, 2), repeat=2))
 
 @pytest.mark.parametrize("signals", [0, 1, 2])
 @pytest.mark.parametrize("items", ITEMS)
-def test_the_core_never_reads_a_freed_piece_and_each_is_dropped_in_the_end(
+def test_the_core_never_reads_a_freed_piece_and_frees_each_one_in_the_end(
     items: tuple[int, int], signals: int
 ) -> None:
     outcome = explore(Model(RIGHT, items, signals))
@@ -50,17 +50,17 @@ def test_with_the_number_of_the_connection_a_later_response_loses_its_piece(rule
     assert outcome.wrong == "the core may read (2, 0), which is freed"
 
 
-def test_registered_after_the_call_a_piece_is_freed_by_a_signal() -> None:
+def test_a_piece_that_is_registered_after_the_call_is_freed_by_a_signal() -> None:
     rule = Rule(before=False)
-    assert not explore(Model(rule, (1, 1))).wrong, "without a signal it holds"
+    assert not explore(Model(rule, (1, 1))).wrong, "expected no fault without a signal"
     outcome = explore(Model(rule, (1, 1), signals=1))
     assert outcome.wrong == "the core may read (1, 0), which is freed"
     assert outcome.trace[-1] == "A: a signal's handler raises"
 
 
-def test_where_news_are_said_once_a_signal_leaves_a_loan_behind() -> None:
+def test_a_loan_stays_after_a_signal_when_news_are_sent_once() -> None:
     rule = Rule(said_again=False)
-    assert not explore(Model(rule, (1, 1))).wrong, "without a signal it holds"
+    assert not explore(Model(rule, (1, 1))).wrong, "expected no fault without a signal"
     outcome = explore(Model(rule, (1, 1), signals=1))
     assert outcome.wrong.startswith("never dropped: ")
     assert "A: a signal's handler raises" in outcome.trace

@@ -1,4 +1,4 @@
-"""No request and no token is lost, whatever the threads, the watcher and the rule do."""
+"""No request and no token is lost, in any order of the threads, the watcher and the rule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from model.token import RIGHT, Model, Rule, explore
 
-#: What the rule says: never, always, and either at any time.
+#: The answers of the rule: never, always, and either at any time.
 PAYS = [(False,), (True,), (False, True)]
 
 
@@ -61,6 +61,6 @@ def test_every_request_is_taken_in_its_order_and_every_stop_ends(options, pays):
         (Rule(hold_wakes_loop=False), {"slow": 2, "requests": 3}),
     ],
 )
-def test_the_model_sees_what_goes_wrong_without_a_rule(rule, options):
+def test_the_model_finds_the_fault_when_a_rule_is_left_out(rule, options):
     assert not explore(Model(RIGHT, **options, pays=(False,))).wrong
     assert explore(Model(rule, **options, pays=(False,))).wrong == "it never ends"

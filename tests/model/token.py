@@ -1,12 +1,12 @@
 """Which thread runs the loop (csrc/token.c): a model of the token, explored exhaustively.
 
-A step is what the server's lock makes one: what a thread does between taking the lock and giving it
-back. Between any two steps others may run, a request may arrive, and the watcher's clock may tick.
-What the rule says (`pw_yield_pays`) is not modelled: it may say either at any time.
+A step is the work of a thread between an acquire and the next release of the server's lock. Between
+any two steps other threads may run, a request may arrive, and the clock of the watcher may tick.
+The model does not have the rule (`pw_yield_pays`): its answer may be either at any time.
 
-`explore` visits every state that can be reached so, and checks in each what must hold. It also
+`explore` visits every state that can be reached in this way, and checks its invariants. It also
 checks that from each state all requests can still be answered, and all threads can end after a
-stop, by steps of the server alone, without another request, a stop, or luck.
+stop, by steps of the server alone, without another request or a stop.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WATCHER = -1
-NOBODY = -2
+NO_THREAD = -2
 STALLED = 2  # PW_STALL_TICKS
 
 
 class Rule(NamedTuple):
     """How the token is handed over. The code follows the defaults; others are known to be wrong."""
 
-    carry_is_out: bool = True  # a holder that goes to Python without a request counts as out
-    stop_wakes_all: bool = True  # that wait
-    watch_is_woken: bool = True  # a holder that goes out wakes a watcher that sleeps
-    retiring_passes_on: bool = True  # a thread that is one too many gives the token to another
-    hold_wakes_loop: bool = True  # a thread that its client holds makes the watcher look
+    carry_is_out: bool = True  # a holder that returns to Python without a request counts as out
+    stop_wakes_all: bool = True  # these threads wait
+    watch_is_woken: bool = True  # a holder that leaves wakes a watcher that sleeps
+    retiring_passes_on: bool = True  # a surplus thread gives the token to another
+    hold_wakes_loop: bool = True  # a thread that its client holds makes the watcher check
 
 
 RIGHT = Rule()
@@ -47,7 +47,7 @@ class Thread(NamedTuple):
 
 class State(NamedTuple):
     threads: tuple[Thread, ...]
-    holder: int = NOBODY
+    holder: int = NO_THREAD
     is_out: bool = False  # token.is_out
     age: int = 0  # ticks since token.tick, up to STALLED
     idle: tuple[int, ...] = ()  # the stack, its top last
@@ -58,9 +58,9 @@ class State(NamedTuple):
     watch_signalled: bool = False
     news: bool = False
     news_to_come: bool = False
-    to_hold: int = 0  # clients that may yet stop to read
+    to_hold: int = 0  # clients that may still stop reading
     asked: int = 0  # requests that have arrived
-    poller: tuple[int, ...] = ()  # those that the loop has not looked at
+    poller: tuple[int, ...] = ()  # requests that the loop has not seen yet
     ready: tuple[int, ...] = ()
     done: frozenset[int] = frozenset()
     stopping: bool = False  # pw_server_stop was called
@@ -76,7 +76,7 @@ class WrongError(Exception):
 
 
 class Model:
-    """All that can happen: `threads` at most, `requests` in all, of which `stuck` never ends."""
+    """All steps: at most `threads` threads, `requests` in all, of which `stuck` never ends."""
 
     def __init__(
         self,
@@ -91,9 +91,10 @@ class Model:
         slow: int = 0,
         pays: tuple[bool, ...] = (False, True),
     ) -> None:
-        """`held_up`: once thread A has gone for news, it waits for the GIL for ever.
+        """`held_up`: once thread A handles news, it waits for the GIL without end.
 
-        `slow`: clients that stop to read, perhaps for ever; each holds a thread, which is replaced.
+        `slow`: clients that stop reading, perhaps without end; each holds a thread, which is
+        replaced.
         """
         self._rule = rule
         self._threads = threads
@@ -112,10 +113,10 @@ class Model:
             return 1
         return self._threads + min(_held(state), self._threads)
 
-    # ---------------------------------------------------------------- what must hold
+    # ---------------------------------------------------------------- invariants
 
     def check(self, state: State) -> None:
-        """What must hold in each state (csrc/token.c); raises WrongError."""
+        """Check the properties of each state (csrc/token.c); raises WrongError."""
         places = [*state.poller, *state.ready, *state.done]
         places += [thread.request for thread in state.threads if thread.request]
         if sorted(places) != list(range(1, state.asked + 1)):
@@ -130,7 +131,7 @@ class Model:
         if state.watch == "loop" and state.holder != WATCHER and not state.stopped:
             raise WrongError("the watcher runs the loop without the token")
         if state.is_out and state.holder < 0:
-            raise WrongError("nobody is out")
+            raise WrongError("no thread is out")
 
     def is_over(self, state: State) -> bool:
         """Whether all is done: each request is taken, no news wait; after a stop all have ended."""
@@ -150,7 +151,7 @@ class Model:
         return (not (left - set(inside)) and not state.news) or self._all_are_stuck(state)
 
     def _all_are_stuck(self, state: State) -> bool:
-        """One thread and a request that never ends: nothing else can be answered."""
+        """One thread and a request that never ends: no other request can get a response."""
         return self._threads == 1 and any(
             thread.request == self._stuck != 0 for thread in state.threads
         )
@@ -161,7 +162,7 @@ class Model:
     # ---------------------------------------------------------------- the steps
 
     def steps(self, state: State) -> Iterator[tuple[str, State]]:
-        """Each step of the server that can be next, and the state after it."""
+        """Each next step of the server, and the state after it."""
         for number, thread in enumerate(state.threads):
             for label, after in self._thread(state, number, thread):
                 yield f"{'ABCD'[number]}: {label}", after
@@ -169,7 +170,7 @@ class Model:
             yield f"watcher: {label}", after
 
     def surprises(self, state: State) -> Iterator[tuple[str, State]]:
-        """What comes from outside."""
+        """Events from outside."""
         if state.asked < self._requests and not state.stopping:
             asked = state.asked + 1
             yield (
@@ -217,7 +218,7 @@ class Model:
                 yield "retires", self._retire(without, number)
                 return
             free = (
-                state.holder in (number, NOBODY)
+                state.holder in (number, NO_THREAD)
                 or (state.is_out and state.age >= STALLED)
                 or (state.is_out and pays)
             )
@@ -241,11 +242,11 @@ class Model:
     def _retire(self, state: State, number: int) -> State:
         """token_retire."""
         state = state.with_thread(number, Thread())._replace(count=state.count - 1)
-        if self._rule.retiring_passes_on and state.holder in (number, NOBODY):
+        if self._rule.retiring_passes_on and state.holder in (number, NO_THREAD):
             if state.idle:
                 state = self._wake_idle(state)
             else:
-                state = state._replace(holder=NOBODY, is_out=False, age=0)
+                state = state._replace(holder=NO_THREAD, is_out=False, age=0)
         return self._wake_watch(state)
 
     def _loop(self, state: State, number: int) -> Iterator[tuple[str, State]]:
@@ -279,7 +280,7 @@ class Model:
         if True not in self._pays or self._threads == 1:
             return
         if state.idle:
-            free = out._replace(holder=NOBODY, is_out=False, idle=state.idle[:-1])
+            free = out._replace(holder=NO_THREAD, is_out=False, idle=state.idle[:-1])
             yield f"yields the token for {request}", self._signal(free, state.idle[-1])
         elif state.count < self._most(state):
             wanted = out._replace(wants_thread=True, watch_signalled=True)
@@ -331,7 +332,7 @@ class Model:
                 yield from self._act(ticked, "ticks")
                 if state.watch_signalled:
                     yield from self._act(state._replace(watch_signalled=False), "is woken")
-                if state.holder != NOBODY and not state.is_out and not state.watch_signalled:
+                if state.holder != NO_THREAD and not state.is_out and not state.watch_signalled:
                     yield "sleeps", state._replace(watch="sleeps")
             case "sleeps" if state.watch_signalled:
                 yield from self._act(state._replace(watch_signalled=False), "is woken")
@@ -346,7 +347,7 @@ class Model:
         wanted = state.wants_thread and state.is_out
         state = state._replace(wants_thread=False, watch="waits")
         busy = sum(thread.at == "app" for thread in state.threads)
-        unheld = state.holder == NOBODY and (state.age > 0 or busy >= state.count)
+        unheld = state.holder == NO_THREAD and (state.age > 0 or busy >= state.count)
         wanted |= unheld or (state.is_out and state.age >= STALLED)
         if not wanted:
             yield f"{why}, waits", state
@@ -380,7 +381,7 @@ class Model:
         elif state.watch_signalled and not state.stopped:
             looks = state._replace(watch_signalled=False)
             if state.count < self._most(state) and not state.idle:
-                free = looks._replace(holder=NOBODY, is_out=False, age=0, watch="waits")
+                free = looks._replace(holder=NO_THREAD, is_out=False, age=0, watch="waits")
                 yield "leaves the token for a thread", free
             else:
                 yield "looks for nothing", looks
@@ -397,7 +398,7 @@ class Outcome(NamedTuple):
 
 
 def explore(model: Model) -> Outcome:
-    """Visit all states, the nearest first; then see from which of them all can be done."""
+    """Visit all states, the nearest first; then find those from which all can be done."""
     came_from: dict[State, tuple[State, str] | None] = {model.start: None}
     before: defaultdict[State, list[State]] = defaultdict(list)
     waiting = deque([model.start])

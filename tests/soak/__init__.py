@@ -1,1 +1,1 @@
-"""Long runs and measurements against a server in a process of its own; none is a test."""
+"""Long runs and measurements of a server in a process of its own; none is a test."""

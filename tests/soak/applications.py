@@ -1,4 +1,4 @@
-"""What the servers of this package serve."""
+"""The applications that the servers of this package serve."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def files(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 
 
 def mixed(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer in each way there is, by the path."""
+    """Respond in each possible way, as the path says."""
     return ANSWERS.get(environ["PATH_INFO"], not_found)(environ, start_response)
 
 

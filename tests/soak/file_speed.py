@@ -1,12 +1,11 @@
-# ruff: noqa: T201 (what it prints is what it is for)
-"""How fast a large file is sent, and at what cost, against nginx.
+# ruff: noqa: T201 (it prints its results)
+"""Measures the speed and the CPU time of a large file, compared with nginx.
 
     PYTHONPATH=tests python -m soak.file_speed [--size MIB] [--rounds N]
 
 Each round gets the file once from nginx (one process, `sendfile on`, a configuration of its own)
-and once from picowsgi; the server has the first CPU to itself and the client the second. Ends with
-status 1 where the median rate is less than 0.9 of nginx's, or the median CPU time more than 1.2 of
-nginx's.
+and once from picowsgi. The server has the first CPU and the client the second. Exits with status 1
+if the median rate is less than 0.9 of that of nginx, or the median CPU time more than 1.2 of it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from soak.server import ServerProcess
 
 LEAST_RATE = 0.9
 MOST_CPU = 1.2
-PATIENCE = 60.0
+TIMEOUT = 60.0
 ON_FIRST_CPU = ("taskset", "-c", "0")
 
 CONFIGURATION = """
@@ -84,7 +83,7 @@ class Nginx:
         self._process.wait()
 
     def _wait_until_it_listens(self, directory: Path) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
@@ -101,9 +100,9 @@ class Sample(NamedTuple):
 
 
 def get(port: int, size: int, digest: hashlib._Hash | None = None) -> None:
-    """Get the file; without a digest its bytes are counted and thrown away unseen."""
+    """Get the file. Without a digest, count its bytes and discard them."""
     with socket.create_connection(("127.0.0.1", port)) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(TIMEOUT)
         client.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         head = b""
         while not head.endswith(b"\r\n\r\n"):
@@ -165,7 +164,7 @@ def main() -> int:
 
 
 def report(size: int, samples: dict[str, list[Sample]]) -> int:
-    """Print the table; the exit status."""
+    """Print the table; return the exit status."""
     print(
         f"{size} MiB     MiB/s (median of {len(samples['nginx'])}, least, most)    CPU ms per GiB"
     )

@@ -1,12 +1,12 @@
-# ruff: noqa: T201 (what it prints is what it is for)
-"""A picowsgi under valgrind's memcheck, and what of its complaints is the core's.
+# ruff: noqa: T201 (it prints its results)
+"""A picowsgi under valgrind's memcheck, and those of its findings that belong to the core.
 
     PYTHONPATH=tests python -m soak.leaks [--requests N] [--seed S]
 
-The clients of `soak.soak` have N requests answered, and do what they should not meanwhile; then
-the server ends. Python itself has leaks by design, so of the leaks those alone count that the core
-has allocated, and of the other errors those in which the core has a part. Ends with status 1 where
-there is any, or a request was not answered exactly.
+The clients of `soak.soak` send N requests, and misbehave between them; then the server exits.
+Python itself has leaks by design. So of the leaks only those count that the core has allocated, and
+of the other errors those in which the core has a part. Exits with status 1 if there is any, or if a
+request did not get its exact response.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def load(server: ServerProcess, requests: int, clients: list[Client]) -> None:
 
 
 def complaints(output: Path) -> Iterator[tuple[bool, str]]:
-    """Each of valgrind's records: whether it counts as the core's, and its text."""
+    """Each record of valgrind: whether it counts as the core's, and its text."""
     for error in ET.parse(output).getroot().iter("error"):
         kind = error.findtext("kind", "")
         frames = [
@@ -78,7 +78,7 @@ def complaints(output: Path) -> Iterator[tuple[bool, str]]:
             for frame in error.iter("frame")
             if "/vgpreload_" not in frame.findtext("obj", "")
         ]
-        # What Python allocates on the way from a call of the core is Python's own.
+        # Memory that Python allocates during a call of the core belongs to Python.
         concerned = frames[:1] if kind.startswith(LEAKS) else frames
         text = error.findtext("xwhat/text") or error.findtext("what") or kind
         stack = "".join(f"\n    {function} ({Path(name).name})" for name, function in frames)

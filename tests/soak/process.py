@@ -1,6 +1,6 @@
-"""What Linux tells about a process, beyond what `support` asks of it.
+"""Linux data about a process, in addition to `support`.
 
-Never changes the process, but for the mark of its greatest memory.
+Never changes the process, except for the mark of its maximum memory.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ MEBIBYTE = 1 << 20
 
 
 def greatest_memory(process: int) -> int:
-    """The greatest resident memory since the start or the last `forget_greatest_memory`."""
+    """The maximum resident memory since the start or the last `forget_greatest_memory`."""
     return _status(process, "VmHWM") * 1024
 
 
 def forget_greatest_memory(process: int) -> None:
-    """Begin `greatest_memory` again with what is resident now (proc(5), clear_refs)."""
+    """Restart `greatest_memory` from the current resident memory (proc(5), clear_refs)."""
     Path(f"/proc/{process}/clear_refs").write_text("5")
 
 
@@ -25,13 +25,13 @@ def threads(process: int) -> int:
 
 
 def open_files(process: int | str = "self") -> list[str]:
-    """What each open descriptor is of: "/tmp/#17 (deleted)", "socket:[1234]"."""
+    """The target of each open descriptor: "/tmp/#17 (deleted)", "socket:[1234]"."""
     found = []
     for entry in Path(f"/proc/{process}/fd").iterdir():
         try:
             found.append(str(entry.readlink()))
         except FileNotFoundError:
-            continue  # closed meanwhile
+            continue  # closed in the meantime
     return found
 
 

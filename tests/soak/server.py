@@ -1,4 +1,4 @@
-"""A picowsgi in a process of its own, for programs that load it and look at it from outside."""
+"""A picowsgi in a process of its own, for programs that load it and watch it from outside."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ STOP_TIMEOUT = 30.0
 class ServerProcess:
     """Serves an application of these tests, "soak.applications:uploads", on a free port.
 
-    `module` is the Python module that serves, with the options of picowsgi. `before` is what the
-    command line begins with: taskset, or valgrind. The server writes to the file `log`.
+    `module` is the Python module that serves, with the options of picowsgi. `before` is the begin
+    of the command line, such as taskset or valgrind. The server writes to the file `log`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ServerProcess:
         return self._process.poll() is None
 
     def stop(self) -> int:
-        """End it, by force where it takes too long; its exit status."""
+        """Stop it, by force if it takes too long; return its exit status."""
         if self.alive:
             self._process.terminate()
         try:

@@ -1,15 +1,15 @@
-# ruff: noqa: T201 (what it prints is what it is for)
-"""Mixed load with faults, and a look at what the server keeps of it.
+# ruff: noqa: T201 (it prints its results)
+"""Mixed load with faults, and a check of the memory and the descriptors of the server.
 
     PYTHONPATH=tests python -m soak.soak [--seconds T] [--clients N] [--seed S]
 
-Clients do at random, by the seed, what clients do: requests one after the other and pipelined,
-uploads, large responses, half-closes; and what they should not: resets at any point, garbage,
-heads that drip, responses that are not read, requests that are too slow. Each second the server's
-descriptors, memory, threads and CPU are noted.
+Clients act at random, by the seed. They send requests one after the other and pipelined, uploads
+and half-closes, and get large responses. They also misbehave: resets at any point, garbage, slow
+heads, unread responses, slow requests. Each second the program records the descriptors, memory,
+threads and CPU of the server.
 
-Ends with status 1 where an ordinary request was not answered exactly, or the server has died or
-written what nobody asked for, or where at the end
+Exits with status 1 if an ordinary request did not get its exact response, if the server has died,
+if its log has an unexpected line, or if at the end
 
 - memory is more than a tenth and 4 MiB over that of the first minute (of the first third, where
   that is shorter), each the median of its last ten seconds under load;
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from support import Response
 
-# Short ones, so that each is reached again and again.
+# Short ones, so that each expires many times.
 OPTIONS = (
     "--timeout-head=1",
     "--timeout-body=1",
@@ -50,10 +50,10 @@ OPTIONS = (
     "--body-memory=64K",
     "--response-buffer=256K",
 )
-# glibc has a heap of its own for each thread; what it keeps in those of threads that start late
-# looks like a leak. With one heap for all a leak can be seen.
+# glibc has a heap for each thread. The memory that it keeps in heaps of late threads looks like a
+# leak. With one heap for all, a leak is visible.
 ENVIRON = {"MALLOC_ARENA_MAX": "1"}
-PATIENCE = 60.0
+TIMEOUT = 60.0
 MEMORY_FACTOR = 1.1
 MEMORY_MORE = 4 * MEBIBYTE
 WINDOW = 10
@@ -62,11 +62,11 @@ DIGEST = hashlib.sha256(LARGE).digest()
 
 
 class UnexpectedAnswerError(Exception):
-    """An ordinary request was not answered as it has to be."""
+    """An ordinary request did not get its exact response."""
 
 
 class Client:
-    """One thread of clients, each after the other, of random kinds."""
+    """One thread of clients, one after the other, of random kinds."""
 
     def __init__(self, port: int, seed: str) -> None:
         self.port = port
@@ -83,17 +83,17 @@ class Client:
             try:
                 one(self)
             except (AssertionError, OSError, UnexpectedAnswerError) as error:
-                # A fault may well end in an error of the connection.
+                # A fault may end in an error of the connection.
                 if not faulty or isinstance(error, UnexpectedAnswerError):
                     self.errors.append(f"{name}: {error!r}")
             if faulty:
                 self.faults[name] += 1
 
-    # ---------------------------------------------------------------- what is expected
+    # ---------------------------------------------------------------- expected responses
 
     def connect(self, *, slow: bool = False) -> RawClient:
         buffer = 4_096 if slow else None
-        return RawClient(self.port, timeout=PATIENCE, receive_buffer=buffer)
+        return RawClient(self.port, timeout=TIMEOUT, receive_buffer=buffer)
 
     def expect(self, name: str, response: Response, status: int, content: bytes) -> None:
         good = response.status == status and response.complete and response.content == content
@@ -106,7 +106,7 @@ class Client:
         self.answered[name] += 1
 
     def get(self) -> tuple[str, bytes, int, bytes]:
-        """A request for something small: its name, its bytes, the status and content to expect."""
+        """A request for something small: its name, its bytes, the expected status and content."""
         kind = self.random.choice(["hello", "hello", "hello", "blocking", "failing"])
         if kind == "hello":
             number = b"%d" % self.random.randrange(1 << 30)
@@ -332,7 +332,7 @@ def take_sample(server: ServerProcess, begin: float) -> Sample:
 def load(
     server: ServerProcess, seconds: float, clients: list[Client]
 ) -> tuple[list[Sample], list[str]]:
-    """Run the clients for so long, and note the server meanwhile; what it was, what is wrong."""
+    """Run the clients for so long, and record the server; return the records and the faults."""
     begin = time.monotonic()
     samples: list[Sample] = []
 
@@ -351,7 +351,7 @@ def load(
         if len(samples) % max(1, round(seconds / 12)) == 0:
             print_line(samples[-1], clients)
     for thread in running:
-        thread.join(3 * PATIENCE)
+        thread.join(3 * TIMEOUT)
     stuck = sum(thread.is_alive() for thread in running)
     wrong = [f"{stuck} clients are stuck"] if stuck else []
     return samples, [*wrong, *(error for one in clients for error in one.errors)]
@@ -369,7 +369,7 @@ def print_line(sample: Sample, clients: list[Client]) -> None:
 
 
 def compare_memory(samples: list[Sample], seconds: float) -> list[str]:
-    """What is wrong with the memory at the end."""
+    """The faults of the memory at the end."""
     first_end = min(60.0, seconds / 3)
     early = [one.memory for one in samples if first_end - WINDOW <= one.at <= first_end]
     late = [one.memory for one in samples[-WINDOW:]]
@@ -385,9 +385,11 @@ def compare_memory(samples: list[Sample], seconds: float) -> list[str]:
 
 
 def compare_descriptors(server: ServerProcess, before: list[str]) -> list[str]:
-    """What is wrong with the descriptors once all connections have had time to end."""
+    """The faults of the descriptors after all connections have had time to end."""
     try:
-        wait_until(lambda: len(open_files(server.pid)) <= len(before), "no more", timeout=30)
+        wait_until(
+            lambda: len(open_files(server.pid)) <= len(before), "the connections to end", timeout=30
+        )
     except AssertionError:
         left = Counter(open_files(server.pid)) - Counter(before)
         return [f"descriptors are left: {dict(left)}"]
@@ -396,7 +398,7 @@ def compare_descriptors(server: ServerProcess, before: list[str]) -> list[str]:
 
 
 def check_log(server: ServerProcess) -> list[str]:
-    """Lines of the log that are no consequence of what the clients did."""
+    """Lines of the log that the clients did not cause."""
     meant = ("as it is meant to", "/failing", "/breaking", "picowsgi ", "http://", "press Ctrl-C")
     meant += ("(--timeout-write)",)  # of clients that never read
     strange = [

@@ -1,11 +1,11 @@
-# ruff: noqa: T201 (what it prints is what it is for)
-"""How long a large upload takes, against `cat` of the same file to the same file system.
+# ruff: noqa: T201 (it prints its results)
+"""Measures a large upload, compared with `cat` of the same file to the same file system.
 
     PYTHONPATH=tests python -m soak.upload_speed [--size MIB] [--rounds N] [--directory PATH]
 
-Each round copies with `cat`, uploads with a length and uploads in chunks, after what was written
-before is on the disk. Ends with status 1 where the median of an upload takes more than 1.5 times
-that of `cat`, or has added 2 MiB to the server's memory.
+Each round copies with `cat`, uploads with a length and uploads in chunks, after all earlier bytes
+are on the disk. Exits with status 1 if the median of an upload is more than 1.5 times that of
+`cat`, or if an upload has added 2 MiB to the memory of the server.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def send_file(client: socket.socket, file: BinaryIO, size: int) -> None:
 
 
 def upload(server: ServerProcess, source: Path, *, chunked: bool) -> float:
-    """Seconds from the connection to the whole answer."""
+    """The seconds from the connection to the whole response."""
     size = source.stat().st_size
     begin = time.perf_counter()
     with (
@@ -116,7 +116,7 @@ def main() -> int:
 
 
 def report(size: int, times: dict[str, list[float]], added: dict[str, int]) -> int:
-    """Print the table; the exit status."""
+    """Print the table; return the exit status."""
     good = True
     medians = {way: statistics.median(found) for way, found in times.items()}
     print(

@@ -34,7 +34,7 @@ _of_thread = threading.local()
 
 
 class MeantError(Exception):
-    """The request asks for this error."""
+    """Raise the error that the request asks for."""
 
 
 def note(*words: object) -> None:
@@ -226,7 +226,7 @@ def _write_pieces(
 
 
 def quiet(exchange: Exchange, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-    """When all clients have gone: check that the server has dropped the content of responses."""
+    """After all clients have disconnected, check that the server has freed all content."""
     until = time.monotonic() + 5
     while _watched:
         id_, content = _watched.pop()

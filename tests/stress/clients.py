@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from stress.findings import Findings
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [ -~]*\r\n")
 _FIELD_LINE = re.compile(rb"([!-9;-~]+): ([ -~]*)\r\n")
 #: What the server, or the page for an error, adds to the application's headers.
@@ -42,7 +42,7 @@ class Wire:
 
     def __init__(self, port: int, random: Random, *, slow: bool) -> None:
         self._socket = socket.socket()
-        self._socket.settimeout(PATIENCE)
+        self._socket.settimeout(TIMEOUT)
         if slow:  # the size must be set before connecting
             size = random.choice((4_096, 30_000, 30_000, 60_000))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
@@ -70,7 +70,7 @@ class Wire:
             raise EndedError(repr(error), begun=False) from None
 
     def send_some(self, data: bytes) -> None:
-        """Send what the server takes within a moment; afterwards the connection is useless."""
+        """Send as much as the server takes at once; afterwards the connection is useless."""
         self._socket.settimeout(0.05)
         with suppress(OSError):
             self._socket.sendall(data)
@@ -111,7 +111,7 @@ class Wire:
             self.ended = "reset"
             return False
         except TimeoutError:
-            raise WrongError("no answer", f"nothing comes for {PATIENCE:g} s") from None
+            raise WrongError("no answer", f"nothing comes for {TIMEOUT:g} s") from None
         if not self._buffer:
             self.ended = "closed"
         self.begun |= bool(self._buffer)

@@ -43,7 +43,7 @@ WRITERS = 3  # threads that write at once in "together"
 PIECES = 12  # of each of these writers
 
 _SMALL = (0, 1, 2, 100, 1_000, 2_048, 4_096)
-#: Around what the core copies, and what the buffers of sockets hold.
+#: Around the sizes that the core copies, and that the buffers of sockets hold.
 _EDGES = (16_383, 16_384, 16_385, 32_768, 65_536, 87_380, 131_072, 212_992, 262_144, 425_984)
 
 

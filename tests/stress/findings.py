@@ -1,5 +1,5 @@
-# ruff: noqa: T201 (what it prints is what it is for)
-"""Collects failures and describes them, and counts what has been checked."""
+# ruff: noqa: T201 (it prints its results)
+"""Collects failures and describes them, and counts the checked exchanges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 3  # failures of one sort that are printed; the others are counted
 _REMEMBERED = 2_000  # exchanges
 _SEARCH = 5.0  # seconds to find the response that bytes belong to
 _EQUAL_AGAIN = 8  # right bytes that end a stretch of wrong ones
-_FREED = b"\xdd" * 4  # what Python writes over freed memory with PYTHONMALLOC=debug
+_FREED = b"\xdd" * 4  # Python writes this over freed memory with PYTHONMALLOC=debug
 
 
 class Findings:

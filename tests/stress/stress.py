@@ -1,4 +1,4 @@
-# ruff: noqa: T201 (what it prints is what it is for)
+# ruff: noqa: T201 (it prints its results)
 """Runs servers with different options, one after the other, against random clients.
 
     PYTHONPATH=tests python -m stress.stress [--seconds T] [--seed S] [--only KIND,KIND ...]
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 RELOAD_EVERY = 1.5
 JOIN = 60.0
-QUIET = 8  # requests to check what the server keeps; each of its processes is to get one
+QUIET = 8  # requests that check the memory of the server; each of its processes is to get one
 STARTS_MOST = 10  # in a round, if the server crashes
 CLIENTS = 16
 THREADS = Setup(("--threads=16",), delays=True, fills=True)
@@ -137,7 +137,7 @@ class Stress:
 
 
 def be_quiet(server: Server) -> None:
-    """Have a process of the server check that it does not keep what it has sent."""
+    """Have a process of the server check that it keeps no content that it has sent."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 10) as client:
         client.sendall(Exchange("-", "quiet", connection="-").request(close=True))
         while client.recv(1_000):

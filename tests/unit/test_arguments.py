@@ -1,4 +1,4 @@
-"""The texts of the command: help, version, and what --check tells; and how little they import."""
+"""The texts of the command: help, version, and the output of --check; and their imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from picowsgi.config.settings import OPTIONS
 
 NOTES = Path(__file__).resolve().parents[2] / "docs" / "option-notes.md"
 
-# What takes long to import, and is for those who ask for it.
+# Modules whose import takes long, and that few users need.
 SLOW_MODULES = {
     "asyncio",
     "ctypes",
@@ -43,10 +43,10 @@ SLOW_MODULES = {
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current directory of its own, and an environment that gives no options."""
+    """A current directory of its own, and an environment without options."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(cli, "configure", lambda *_, **_looks: None)  # the log is the test run's
+    monkeypatch.setattr(cli, "configure", lambda *_, **_looks: None)  # the log of the test run
     monkeypatch.setenv("COLUMNS", "80")
     for variable in list(os.environ):
         if variable in ("PORT", "WEB_CONCURRENCY") or variable.startswith("PICOWSGI_"):
@@ -87,7 +87,7 @@ def test_the_whole_help_has_one_line_for_each_option(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("flag", ["--help", "--help-all"])
-def test_the_options_stand_in_groups(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+def test_the_options_are_in_groups(capsys: pytest.CaptureFixture[str], flag: str) -> None:
     headings = [line for line in output(capsys, flag) if re.fullmatch(r"[A-Z][a-z ]*:", line)]
     shown = [option for option in OPTIONS.values() if option.everyday or flag == "--help-all"]
     assert headings == [
@@ -96,7 +96,7 @@ def test_the_options_stand_in_groups(capsys: pytest.CaptureFixture[str], flag: s
     ]
 
 
-def test_the_options_in_detail_are_those_of_the_table() -> None:
+def test_the_detailed_options_are_those_of_the_table() -> None:
     rows = re.findall(r"^\| (`--[^|]*`) \|([^|]*)\|", NOTES.read_text("utf-8"), re.MULTILINE)
     defaults = {}
     for flags, default in rows:
@@ -109,7 +109,7 @@ def test_the_options_in_detail_are_those_of_the_table() -> None:
         defaults |= dict(zip(names, given, strict=False))
     assert set(defaults) - {"--no-access-log"} == {option.flag for option in OPTIONS.values()}
     for option in OPTIONS.values():
-        if not option.switch:  # whose default is told in words
+        if not option.switch:  # whose default is described in words
             said = defaults[option.flag].replace(" ", "")
             shown = option.show(option.default).replace(" ", "")
             assert said in (shown, shown.removesuffix("s")), f"the default of {option.flag}"
@@ -118,7 +118,7 @@ def test_the_options_in_detail_are_those_of_the_table() -> None:
 # Version
 
 
-def test_the_version_tells_what_was_built(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_shows_what_was_built(capsys: pytest.CaptureFixture[str]) -> None:
     first, python, build = output(capsys, "--version")
     assert first == f"picowsgi {picowsgi.__version__}"
     assert f" {sys.version.split()[0]}, {sys.platform}" in python
@@ -130,7 +130,7 @@ def test_the_version_tells_what_was_built(capsys: pytest.CaptureFixture[str]) ->
     )
 
 
-def test_the_simd_of_the_version_is_what_the_processor_has(
+def test_the_version_shows_the_simd_of_the_processor(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     has_sse42 = re.search(r"^flags\b.*\bsse4_2\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -158,13 +158,13 @@ def test_check_shows_each_option_and_where_its_value_comes_from(
     assert empty == ""
     rows = dict(line.split(maxsplit=1) for line in lines)
     assert list(rows) == list(OPTIONS)
-    told = {name: tuple(re.split(r" {2,}", row)) for name, row in rows.items()}
-    assert told["max_fields"] == ("50", "--max-fields")
-    assert told["threads"] == ("3", "PICOWSGI_THREADS in the environment")
-    assert told["port"] == ("9000", "PORT in the environment")
-    assert told["backlog"] == ("7", "backlog in pyproject.toml")
-    assert told["body_memory"] == ("1 MiB", "body_memory in pyproject.toml")
-    assert told["host"] == ("127.0.0.1", "default")
+    shown = {name: tuple(re.split(r" {2,}", row)) for name, row in rows.items()}
+    assert shown["max_fields"] == ("50", "--max-fields")
+    assert shown["threads"] == ("3", "PICOWSGI_THREADS in the environment")
+    assert shown["port"] == ("9000", "PORT in the environment")
+    assert shown["backlog"] == ("7", "backlog in pyproject.toml")
+    assert shown["body_memory"] == ("1 MiB", "body_memory in pyproject.toml")
+    assert shown["host"] == ("127.0.0.1", "default")
 
 
 def test_check_opens_no_socket(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,32 +184,32 @@ def test_check_opens_no_socket(capsys: pytest.CaptureFixture[str]) -> None:
         ("", "failing has neither 'application' nor 'app'"),
     ],
 )
-def test_check_fails_as_serving_does(
+def test_check_fails_with_the_same_errors_as_the_server(
     capsys: pytest.CaptureFixture[str], directory: Path, source: str, message: str
 ) -> None:
     (directory / "failing.py").write_text(source)
-    told = []
+    shown = []
     for argv in (["--check", "failing"], ["--port", "0", "failing"]):
         assert cli.main(argv) == 1
         sys.modules.pop("failing", None)
-        told.append(capsys.readouterr())
-    assert told[0] == told[1]
-    assert told[0].out == ""
-    assert message in told[0].err
+        shown.append(capsys.readouterr())
+    assert shown[0] == shown[1]
+    assert shown[0].out == ""
+    assert message in shown[0].err
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--chdir", "absent"], "--chdir: absent: No such file or directory"),
-        (["--user", "nobody-of-that-name"], "nobody-of-that-name"),
+        (["--user", "no-such-user"], "no-such-user"),
         (["--static", "/s/=absent"], "--static: absent is not a directory"),
         (["--mount", "/a=b", "--mount", "/a=c"], "the prefix /a is given twice"),
         (["--reload", "--preload"], "--reload: it cannot load again what --preload has loaded"),
         (["--reload", "--reload-dir", "absent"], "--reload-dir: expected a directory"),
     ],
 )
-def test_check_refuses_what_serving_would_refuse(
+def test_check_refuses_the_same_settings_as_the_server(
     capsys: pytest.CaptureFixture[str], argv: list[str], message: str
 ) -> None:
     assert cli.main(["--check", *argv]) == 2
@@ -229,8 +229,8 @@ def imported_by(*argv: str) -> set[str]:
     return set(run.stdout.splitlines()[-1].split())
 
 
-def test_serving_imports_nothing_that_it_can_do_without(directory: Path) -> None:
-    # All that serving needs has been imported when the application ends the process.
+def test_the_server_imports_only_modules_that_it_needs(directory: Path) -> None:
+    # The server has imported all modules that it needs when the application ends the process.
     (directory / "tell.py").write_text(
         "import os, sys\n"
         "def app(environ, start_response): ...\n"
@@ -249,7 +249,7 @@ def test_serving_imports_nothing_that_it_can_do_without(directory: Path) -> None
     assert modules & SLOW_MODULES == set()
 
 
-def test_the_help_does_not_import_what_serves() -> None:
+def test_the_help_does_not_import_the_server() -> None:
     assert (
         imported_by("--help")
         & {*SLOW_MODULES, "picowsgi.app.importer", "picowsgi.process.supervisor"}
@@ -257,7 +257,7 @@ def test_the_help_does_not_import_what_serves() -> None:
     )
 
 
-def test_the_package_alone_imports_no_server() -> None:
+def test_the_package_alone_does_not_import_the_server() -> None:
     script = "import sys, picowsgi; print(*sys.modules); print(picowsgi.Server, picowsgi.serve)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "picowsgi.server" not in run.stdout.splitlines()[0].split()

@@ -41,7 +41,7 @@ _OTHER_VARIABLES = ("PORT", "WEB_CONCURRENCY", "NO_COLOR", "FORCE_COLOR", "FLASK
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A current directory with `served.py`, and an environment that gives no options."""
+    """A current directory with `served.py`, and an environment without options."""
     (tmp_path / "served.py").write_text(APP)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -56,7 +56,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 class Served:
-    """Stands in for `run`: keeps what it was called with, and returns at once."""
+    """Stands in for `run`: keeps its arguments, and returns at once."""
 
     def __init__(self) -> None:
         self.application: Any = None
@@ -94,14 +94,16 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
 # Arguments
 
 
-def test_without_arguments_the_demonstration_is_served_with_the_defaults(served: Served) -> None:
+def test_without_arguments_the_command_serves_the_demonstration_with_the_defaults(
+    served: Served,
+) -> None:
     assert cli.main([]) == 0
     assert served.application is demo.application
     assert served.settings == Settings()
     assert served.log_level == "info"
 
 
-def test_the_application_may_stand_before_or_behind_the_options(served: Served) -> None:
+def test_the_application_may_come_before_or_after_the_options(served: Served) -> None:
     for argv in (["served:app", "--port", "1"], ["--port=1", "served:app"]):
         assert cli.main(argv) == 0
         assert served.application({}, lambda *args: None) == [b"served from a file"]
@@ -127,7 +129,7 @@ def test_bind_may_be_repeated(served: Served) -> None:
     assert served.settings.bind == ("127.0.0.1:1", "unix:x")
 
 
-def test_options_come_from_the_environment_and_the_projects_file_too(
+def test_options_come_from_the_environment_and_the_project_file_too(
     served: Served, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / "pyproject.toml").write_text("[tool.picowsgi]\nbacklog = 1\nmax_fields = 1\n")
@@ -158,7 +160,7 @@ def test_the_banner_names_address_application_process_and_threads(
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["--threads", "1"], "1 thread; press Ctrl-C to stop"),
         (["--loops", "2"], "up to 16 threads on 2 event loops; press Ctrl-C to stop"),
@@ -169,13 +171,13 @@ def test_the_banner_names_address_application_process_and_threads(
     ],
 )
 def test_the_banner_counts_workers_and_threads(
-    served: Served, capsys: pytest.CaptureFixture[str], argv: list[str], told: str
+    served: Served, capsys: pytest.CaptureFixture[str], argv: list[str], message: str
 ) -> None:
     assert cli.main(["served:app", *argv]) == 0
-    assert capsys.readouterr().err.splitlines()[1] == told
+    assert capsys.readouterr().err.splitlines()[1] == message
 
 
-def test_the_banner_has_colours_where_they_are_wanted(
+def test_the_banner_has_colours_when_they_are_on(
     served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -188,7 +190,7 @@ def test_the_banner_has_colours_where_they_are_wanted(
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_without_a_standard_error_it_serves_all_the_same(
+def test_without_standard_error_the_command_serves(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", None)
@@ -206,7 +208,7 @@ def test_without_a_standard_error_it_serves_all_the_same(
         (["served:app", "more"], 2, "unexpected extra argument (more)"),
         (["--port", "x"], 2, "--port: expected a whole number from 0 to 65535, got 'x'"),
         (["--bind", "x"], 2, "--bind: expected HOST:PORT, "),
-        (["--bind", "fd://3", "--port", "1"], 2, "--bind: it takes the place of port"),
+        (["--bind", "fd://3", "--port", "1"], 2, "--bind: it replaces port"),
         (["--max-head-size", "1"], 2, "--max-head-size: expected a size from 256 to 4 MiB"),
         (["--timeout-head", "0"], 2, "--timeout-head: expected a time from 0.001s"),
         (["--log-level", "x"], 2, "--log-level: expected one of debug, info, warning, error"),
@@ -218,7 +220,7 @@ def test_without_a_standard_error_it_serves_all_the_same(
         ([""], 1, "'' is not the name of a module; APP is MODULE:ATTRIBUTE"),
     ],
 )
-def test_a_mistake_is_told_in_one_or_two_lines_and_by_the_exit_status(
+def test_a_mistake_is_one_or_two_lines_and_an_exit_status(
     served: Served,
     capsys: pytest.CaptureFixture[str],
     argv: list[str],
@@ -265,7 +267,7 @@ def test_an_interrupt_while_the_application_is_imported_ends_quietly(
     assert capsys.readouterr().err == ""
 
 
-def test_the_applications_own_error_keeps_its_traceback_and_none_of_ours(
+def test_the_error_of_an_application_keeps_only_its_own_traceback(
     directory: Path, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (directory / "broken_app.py").write_text("import json\njson.loads('{')\n")
@@ -297,7 +299,7 @@ class Command:
         self._unread = b""
 
     def read_banner(self) -> str:
-        """The first of the two lines that tell that it serves."""
+        """The first of the two lines that report that it serves."""
         first = self.read_line()
         assert self.read_line().endswith("; press Ctrl-C to stop")
         return first
@@ -318,7 +320,7 @@ class Command:
         return line.decode()
 
     def finish(self) -> tuple[int, str, str]:
-        """Wait for the end; return the status, standard output and what is left of the other."""
+        """Wait for the exit; return the status, standard output and the rest of standard error."""
         out, err = self.process.communicate(timeout=TIMEOUT)
         return self.process.returncode, out.decode(), (self._unread + err).decode()
 
@@ -350,7 +352,7 @@ def get(port: int, path: str = "/") -> tuple[int, bytes]:
 
 @pytest.mark.measured
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_once_the_start_line_is_there_and_ends_within_a_second_of_a_signal(
+def test_the_command_serves_when_the_start_line_appears_and_ends_within_a_second_of_a_signal(
     number: signal.Signals,
 ) -> None:
     with running("--port", "0", "served:app") as command:
@@ -364,14 +366,16 @@ def test_it_serves_once_the_start_line_is_there_and_ends_within_a_second_of_a_si
         assert time.monotonic() - begin < 1
 
 
-def test_without_an_application_the_demonstration_is_served() -> None:
+def test_without_an_application_the_command_serves_the_demonstration() -> None:
     with running("--port", "0") as command:
         status, content = get(port_of(command.read_banner()))
         assert status == 200
         assert picowsgi.__version__.encode() in content
 
 
-def test_a_file_is_served_on_a_unix_socket_whose_file_is_gone_afterwards(directory: Path) -> None:
+def test_a_file_is_served_on_a_unix_socket_whose_file_is_removed_afterwards(
+    directory: Path,
+) -> None:
     with running("--bind", "unix:s", "served.py") as command:
         assert "serving served.py on unix:s " in command.read_banner()
         with socket.socket(socket.AF_UNIX) as client:
@@ -384,7 +388,7 @@ def test_a_file_is_served_on_a_unix_socket_whose_file_is_gone_afterwards(directo
         assert not (directory / "s").exists()
 
 
-def test_several_addresses_stand_in_the_start_line() -> None:
+def test_several_addresses_are_in_the_start_line() -> None:
     with running("--bind", "127.0.0.1:0", "--bind", "unix:s") as command:
         line = command.read_banner()
         assert f"on http://127.0.0.1:{port_of(line)} and unix:s (pid " in line
@@ -411,7 +415,7 @@ def test_an_unknown_option_ends_with_status_2_and_a_suggestion() -> None:
     assert err.endswith("\nTry 'picowsgi --help' for the options.\n")
 
 
-def test_a_module_that_is_missing_ends_with_status_1_and_one_line(directory: Path) -> None:
+def test_a_missing_module_ends_with_status_1_and_one_line(directory: Path) -> None:
     with running("absent:app") as command:
         status, out, err = command.finish()
     assert (status, out) == (1, "")
@@ -420,7 +424,7 @@ def test_a_module_that_is_missing_ends_with_status_1_and_one_line(directory: Pat
     )
 
 
-def test_a_module_that_raises_shows_its_own_frames_only(directory: Path) -> None:
+def test_a_module_that_raises_shows_only_its_own_frames(directory: Path) -> None:
     (directory / "broken_app.py").write_text("def fail():\n    1 / 0\n\nfail()\n")
     with running("broken_app:app") as command:
         status, _, err = command.finish()

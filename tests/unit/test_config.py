@@ -1,4 +1,4 @@
-"""The option table: where values come from, how they are read, and what is refused."""
+"""The option table: the sources of values, their forms, and refused values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load(
     directory: Path = Path("/nonexistent"),
     config_file: Path | None = None,
 ) -> Settings:
-    """Load settings from exactly these places, and not from the machine the test runs on."""
+    """Load settings from exactly these places, and not from the machine of the test."""
     return load_settings(given or {}, environ or {}, directory, config_file)
 
 
@@ -39,7 +39,7 @@ def write_project(directory: Path, table: str) -> Path:
     return path
 
 
-def test_without_anything_given_every_option_has_its_default() -> None:
+def test_every_option_has_its_default_when_no_value_is_given() -> None:
     assert load() == Settings()
     assert load().sources == {}
 
@@ -57,7 +57,9 @@ def test_every_field_but_two_is_an_option_with_help_and_group() -> None:
         assert option.group
 
 
-def test_the_argument_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+def test_an_argument_overrides_the_environment_and_the_environment_overrides_the_file(
+    tmp_path: Path,
+) -> None:
     write_project(tmp_path, "backlog = 1\nmax_fields = 2\nmax_connections = 3")
     environ = {"PICOWSGI_BACKLOG": "11", "PICOWSGI_MAX_FIELDS": "12"}
     settings = load({"backlog": 21}, environ, tmp_path)
@@ -69,20 +71,20 @@ def test_the_argument_wins_over_the_environment_and_that_over_the_file(tmp_path:
     }
 
 
-def test_none_and_an_empty_variable_mean_that_nothing_was_given() -> None:
+def test_none_and_an_empty_variable_mean_that_no_value_was_given() -> None:
     assert load({"port": None}, {"PICOWSGI_PORT": "", "PORT": ""}) == Settings()
 
 
-def test_a_value_that_is_overridden_need_not_be_valid() -> None:
+def test_an_overridden_value_need_not_be_valid() -> None:
     assert load({"port": 1}, {"PICOWSGI_PORT": "x"}).port == 1
 
 
-def test_a_project_without_a_table_of_ours_gives_the_defaults(tmp_path: Path) -> None:
+def test_a_project_without_our_table_has_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
     assert load(directory=tmp_path) == Settings()
 
 
-def test_a_config_file_replaces_the_projects_file(tmp_path: Path) -> None:
+def test_a_config_file_replaces_the_project_file(tmp_path: Path) -> None:
     write_project(tmp_path, "port = 1\nbacklog = 7")
     own = tmp_path / "serve.toml"
     own.write_text("port = 2\n")
@@ -90,13 +92,13 @@ def test_a_config_file_replaces_the_projects_file(tmp_path: Path) -> None:
     assert (settings.port, settings.backlog) == (2, 1024)
 
 
-def test_a_config_file_may_hold_the_table_of_a_project(tmp_path: Path) -> None:
+def test_a_config_file_may_hold_a_project_table(tmp_path: Path) -> None:
     own = tmp_path / "serve.toml"
     own.write_text("[tool.picowsgi]\nport = 3\n[tool.other]\nx = 1\n")
     assert load(config_file=own).port == 3
 
 
-def test_a_config_file_that_is_missing_is_refused(tmp_path: Path) -> None:
+def test_a_missing_config_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "absent.toml"
     assert refusal(config_file=path) == f"cannot read {path}: No such file or directory"
 
@@ -109,7 +111,7 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> N
 
 
 @pytest.mark.parametrize("content", ["tool.picowsgi = 1", "tool = 1"])
-def test_a_table_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+def test_an_invalid_table_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "pyproject.toml"
     path.write_text(content)
     assert refusal(directory=tmp_path) == f"tool.picowsgi in {path}: expected a table, got 1"
@@ -122,11 +124,11 @@ def test_an_unknown_keyword_is_refused_with_a_suggestion() -> None:
     assert refusal({"prot": 1}) == "unknown option 'prot'; did you mean port?"
 
 
-def test_a_name_that_resembles_nothing_is_refused_without_a_suggestion() -> None:
+def test_a_name_that_resembles_no_option_is_refused_without_a_suggestion() -> None:
     assert refusal({"zzz": 1}) == "unknown option 'zzz'"
 
 
-def test_a_name_of_another_server_is_answered_with_ours() -> None:
+def test_the_error_for_a_name_of_another_server_suggests_ours() -> None:
     assert refusal({"listen": "a:1"}) == "unknown option 'listen'; its name here is bind"
     message = refusal({"connection_limit": 5})
     assert message == "unknown option 'connection_limit'; its name here is max_connections"
@@ -142,7 +144,7 @@ def test_an_unknown_variable_is_refused_with_a_suggestion() -> None:
 @pytest.mark.parametrize(
     "variable", ["PICOWSGI_DEV", "PICOWSGI_EMULATE", "PICOWSGI_SANITIZE", "PICO", "OTHER_PORT"]
 )
-def test_variables_that_are_not_for_the_server_are_passed_over(variable: str) -> None:
+def test_unrelated_variables_are_ignored(variable: str) -> None:
     assert load(environ={variable: "1"}) == Settings()
 
 
@@ -156,7 +158,7 @@ def test_the_record_of_sources_is_not_an_option() -> None:
     assert refusal({"sources": {}}).startswith("unknown option 'sources'")
 
 
-# Where a refused value came from
+# The source of a refused value
 
 
 def test_a_refused_keyword_is_named_with_its_value_and_what_was_expected() -> None:
@@ -213,7 +215,7 @@ def test_a_size_is_read(text: object, size: int) -> None:
     "text",
     ["", "K", "64 KB", "64KK", "-1", "+1", "1.5M", "1_000", "0x10", "\u0661", "9" * 30, 1.5, True],
 )
-def test_what_is_not_a_size_is_refused(text: object) -> None:
+def test_an_invalid_size_is_refused(text: object) -> None:
     assert f"got {text!r}" in refusal({"max_body_size": text})
 
 
@@ -241,11 +243,11 @@ def test_a_time_is_read(text: object, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "s", "0", "-1", "1e3", "nan", "inf", "1 day", "90000", 0, float("inf"), True, [1]]
 )
-def test_what_is_not_a_time_is_refused(text: object) -> None:
+def test_an_invalid_time_is_refused(text: object) -> None:
     assert f"got {text!r}" in refusal({"timeout_body": text})
 
 
-def test_not_a_float_but_nan_is_refused_too() -> None:
+def test_nan_is_refused_too() -> None:
     assert "expected a time" in refusal({"timeout_body": float("nan")})
 
 
@@ -254,7 +256,7 @@ def test_the_graceful_timeout_may_be_zero() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1.0", "0x1", "1_0", "+1", "-1", "65536", 1.0, False])
-def test_what_is_not_a_port_is_refused(text: object) -> None:
+def test_an_invalid_port_is_refused(text: object) -> None:
     assert "expected a whole number from 0 to 65535" in refusal({"port": text})
 
 
@@ -281,12 +283,12 @@ def test_a_choice_is_read_in_any_case() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "verbose", 10, None.__class__])
-def test_what_is_not_a_choice_is_refused(value: object) -> None:
+def test_an_invalid_choice_is_refused(value: object) -> None:
     assert "expected one of drop, refuse, allow" in refusal({"underscore_fields": value})
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a/b", "127.0.0.1:80", "[::1", 7])
-def test_what_is_not_a_host_is_refused(value: object) -> None:
+def test_an_invalid_host_is_refused(value: object) -> None:
     assert "option host: expected" in refusal({"host": value})
 
 
@@ -315,7 +317,7 @@ def test_several_addresses_come_from_the_environment_and_the_file(tmp_path: Path
 
 
 @pytest.mark.parametrize("value", [7, [7], {"a": 1}])
-def test_addresses_that_are_no_text_are_refused(value: object) -> None:
+def test_addresses_that_are_not_text_are_refused(value: object) -> None:
     assert "option bind: expected" in refusal({"bind": value})
 
 
@@ -327,47 +329,47 @@ def test_a_wrong_address_is_refused_with_its_option() -> None:
 def test_bind_with_host_or_port_in_the_same_place_is_refused(other: str) -> None:
     environ = {"PICOWSGI_BIND": "127.0.0.1:1", f"PICOWSGI_{other.upper()}": "1"}
     assert refusal(environ=environ) == (
-        f"PICOWSGI_BIND in the environment: it takes the place of {other}, which is also given; "
+        f"PICOWSGI_BIND in the environment: it replaces {other}, which is also given; "
         "use one or the other"
     )
 
 
-def test_bind_wins_over_host_and_port_of_a_place_below() -> None:
+def test_bind_overrides_host_and_port_of_a_lower_place() -> None:
     settings = load({"bind": ["127.0.0.1:1"]}, {"PICOWSGI_PORT": "2", "PICOWSGI_HOST": "::"})
     assert settings.binds() == [Bind("tcp", host="127.0.0.1", port=1)]
 
 
-def test_bind_passes_over_host_and_port_of_a_place_below_and_nothing_else() -> None:
+def test_bind_ignores_host_and_port_of_a_lower_place_and_nothing_else() -> None:
     below = {"PICOWSGI_PORT": "2", "PICOWSGI_THREADS": "3", "PICOWSGI_HOST": "::"}
     settings = load({"bind": ["127.0.0.1:1"]}, below)
     assert settings.threads == 3
     assert settings.port == 8000
 
 
-def test_a_port_wins_over_bind_of_a_place_below() -> None:
+def test_a_port_overrides_bind_of_a_lower_place() -> None:
     settings = load({"port": 2}, {"PICOWSGI_BIND": "127.0.0.1:1", "PICOWSGI_THREADS": "3"})
     assert settings.binds() == [Bind("tcp", host="127.0.0.1", port=2)]
     assert settings.threads == 3
 
 
-def test_an_empty_list_in_the_file_means_that_none_was_given(tmp_path: Path) -> None:
+def test_an_empty_list_in_the_file_means_that_no_value_was_given(tmp_path: Path) -> None:
     write_project(tmp_path, "bind = []\nport = 7")
     assert load(directory=tmp_path).binds() == [Bind("tcp", host="127.0.0.1", port=7)]
     path = write_project(tmp_path, "port = []")
     assert refusal(directory=tmp_path).startswith(f"port in {path}: expected a whole number")
 
 
-def test_an_empty_bind_means_that_none_was_given() -> None:
+def test_an_empty_bind_means_that_no_value_was_given() -> None:
     assert load({"bind": [], "port": 2}).binds() == [Bind("tcp", host="127.0.0.1", port=2)]
 
 
-def test_port_in_the_environment_stands_for_ours() -> None:
+def test_port_in_the_environment_stands_for_our_variable() -> None:
     settings = load(environ={"PORT": "5000"})
     assert settings.port == 5000
     assert settings.sources["port"] == "PORT in the environment"
 
 
-def test_our_variables_win_over_port_in_the_environment(tmp_path: Path) -> None:
+def test_our_variables_override_port_in_the_environment(tmp_path: Path) -> None:
     assert load(environ={"PORT": "5000", "PICOWSGI_PORT": "6000"}).port == 6000
     assert load(environ={"PORT": "5000", "PICOWSGI_BIND": "[::1]:1"}).bind == ("[::1]:1",)
     write_project(tmp_path, "port = 7000")
@@ -390,7 +392,7 @@ def test_workers_are_a_number_or_auto() -> None:
         assert "expected auto or a whole number from 1" in refusal({"workers": value})
 
 
-def test_web_concurrency_stands_for_workers_where_nothing_else_does(tmp_path: Path) -> None:
+def test_web_concurrency_sets_the_workers_when_no_other_value_does(tmp_path: Path) -> None:
     write_project(tmp_path, "workers = 5")
     assert load({}, {"WEB_CONCURRENCY": "4"}, tmp_path).workers == 4
     assert load({}, {"WEB_CONCURRENCY": ""}, tmp_path).workers == 5
@@ -399,7 +401,7 @@ def test_web_concurrency_stands_for_workers_where_nothing_else_does(tmp_path: Pa
     assert "WEB_CONCURRENCY in the environment" in refusal({}, {"WEB_CONCURRENCY": "x"})
 
 
-def test_a_flag_is_true_or_false_in_many_words() -> None:
+def test_a_flag_accepts_many_words_for_true_and_false() -> None:
     for value in (True, "on", "1", "True", " yes "):
         assert load({"preload": value}).preload is True
     for value in (False, "off", "0", "FALSE", "no"):
@@ -408,7 +410,7 @@ def test_a_flag_is_true_or_false_in_many_words() -> None:
         assert "expected true or false" in refusal({"preload": value})
 
 
-def test_a_choice_between_on_off_and_more_takes_the_words_of_a_flag_too() -> None:
+def test_a_choice_between_on_and_off_and_more_accepts_the_words_of_a_flag_too() -> None:
     for value in (True, "on", "1", "True", " yes "):
         assert load({"access_log": value}).access_log == "on"
     for value in (False, "off", "0", "FALSE", "no"):
@@ -426,11 +428,11 @@ def test_a_mode_is_octal_as_text_and_a_number_otherwise() -> None:
         assert "expected octal digits from 0 to 777" in refusal({"umask": value})
 
 
-def test_a_proxy_that_keeps_idle_connections_for_a_minute_closes_them_first() -> None:
+def test_the_keep_alive_timeout_is_longer_than_that_of_common_proxies() -> None:
     assert load().timeout_keep_alive >= 75
 
 
-#: As Kubernetes makes them for a Service with two ports, and for one without a name.
+#: The variables that Kubernetes makes for a Service with two ports, and for one without a name.
 OF_SERVICES = {
     "PICOWSGI_SERVICE_HOST": "10.0.0.1",
     "PICOWSGI_SERVICE_PORT": "8000",
@@ -465,5 +467,5 @@ def test_variables_of_a_kubernetes_service_are_no_options() -> None:
         ("PICOWSGI_SERVICE_HOSTS", "10.0.0.1"),
     ],
 )
-def test_what_only_resembles_these_variables_is_refused(variable: str, value: str) -> None:
+def test_variables_that_only_resemble_these_are_refused(variable: str, value: str) -> None:
     assert variable in refusal(environ={variable: value})

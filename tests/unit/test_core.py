@@ -1,4 +1,4 @@
-"""The compiled core as Python objects: what of the settings it gets, and what it gives back."""
+"""The compiled core as Python objects: its values from the settings, and its results."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from picowsgi import core
 from picowsgi.config.settings import Settings
 from picowsgi.threads.access_log import AccessLog
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 
 class Library:
-    """The core's functions, but for those that the test replaces."""
+    """The functions of the core, except for those that the test replaces."""
 
     def __init__(self, lib: Any, **stubs: Any) -> None:
         self._lib = lib
@@ -39,7 +39,7 @@ def listening() -> Iterator[socket.socket]:
 
 
 def given(monkeypatch: pytest.MonkeyPatch, *more: Any, **options: Any) -> dict[str, Any]:
-    """The fields that the core is given for these settings."""
+    """The fields that the core gets for these settings."""
     found: dict[str, Any] = {}
 
     def refuse(fields: Any) -> Any:
@@ -56,7 +56,7 @@ def given(monkeypatch: pytest.MonkeyPatch, *more: Any, **options: Any) -> dict[s
     return found
 
 
-def test_times_are_milliseconds_and_as_long_as_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_milliseconds_and_limited_to_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = given(
         monkeypatch,
         timeout_head=1.5,
@@ -80,7 +80,7 @@ def test_times_are_milliseconds_and_as_long_as_fits(monkeypatch: pytest.MonkeyPa
     }
 
 
-def test_sizes_and_counts_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_and_counts_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [
         *("max_head_size", "head_memory_total", "max_body_size", "body_memory"),
         *("body_memory_total", "response_buffer", "response_spool", "max_fields"),
@@ -98,7 +98,7 @@ def test_all_streams_together_may_have_sixteen_times_the_spool_of_one(
     assert given(monkeypatch, response_spool=2**62)["response_spool_total"] == 2**62
 
 
-def test_texts_are_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_core_gets_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = given(monkeypatch, health="/up", poller="poll")
     assert (fields["health_path"], fields["poller"]) == (b"/up", b"poll")
     assert fields["temporary_directory"] == os.fsencode(tempfile.gettempdir())
@@ -112,14 +112,14 @@ def test_texts_are_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         ("allow", core.lib.PW_UNDERSCORE_ALLOW),
     ],
 )
-def test_each_way_with_underscores_has_its_number(
+def test_each_underscore_policy_has_its_number(
     monkeypatch: pytest.MonkeyPatch, word: str, number: int
 ) -> None:
     assert given(monkeypatch, underscore_fields=word)["underscore_fields"] == number
 
 
 @pytest.mark.parametrize("gil", [True, False])
-def test_the_core_knows_whether_threads_run_at_once(
+def test_the_core_knows_whether_threads_run_in_parallel(
     monkeypatch: pytest.MonkeyPatch, gil: bool
 ) -> None:
     shared: list[bool] = []
@@ -130,7 +130,7 @@ def test_the_core_knows_whether_threads_run_at_once(
     assert shared == [True] * gil
 
 
-def test_without_an_access_log_there_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_access_log_the_core_gets_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = given(monkeypatch)
     assert (fields["access_file"], fields["access_program_size"]) == (-1, 0)
     assert not fields["access_json"]
@@ -154,7 +154,7 @@ def test_an_access_log_is_a_file_and_a_program(
     log.close()
 
 
-def test_a_balance_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_balance_is_passed_to_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
     balance = core.Balance()
     assert given(monkeypatch, core.AccessOutput(), balance)["balance"] == balance.pointer
     balance.forget(os.getpid())
@@ -191,7 +191,7 @@ def test_sharing_needs_sockets(listening: socket.socket) -> None:
     assert caught.value.errno
 
 
-def test_a_watcher_is_told_what_to_do_and_for_which_thread(
+def test_the_watcher_gets_its_tasks_and_the_threads_that_they_concern(
     monkeypatch: pytest.MonkeyPatch, listening: socket.socket
 ) -> None:
     server = core.CoreServer([listening], Settings())
@@ -223,7 +223,7 @@ def test_incidents_are_texts_and_numbers(
     ]
 
 
-def test_a_new_server_has_served_nothing_and_ends_when_it_is_told(
+def test_a_new_server_has_served_no_request_and_ends_on_a_stop(
     listening: socket.socket,
 ) -> None:
     server = core.CoreServer([listening], Settings())
@@ -236,7 +236,7 @@ def test_a_new_server_has_served_nothing_and_ends_when_it_is_told(
     assert core.next_request(thread.pointer) == core.STOP
 
 
-def test_a_thread_that_cannot_be_made_is_a_memory_error(
+def test_a_thread_that_cannot_be_created_is_a_memory_error(
     monkeypatch: pytest.MonkeyPatch, listening: socket.socket
 ) -> None:
     server = core.CoreServer([listening], Settings())

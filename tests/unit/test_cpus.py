@@ -1,4 +1,4 @@
-"""How many CPUs count as usable."""
+"""The number of usable CPUs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
     assert usable_cpus(tmp_path) == 8
 
 
-def test_where_the_system_knows_no_affinity_all_cpus_count(
+def test_all_cpus_count_when_the_system_has_no_affinity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
@@ -48,12 +48,12 @@ def test_where_the_system_knows_no_affinity_all_cpus_count(
         ("9 0", 8),
     ],
 )
-def test_a_quota_of_version_2_bounds_them(tmp_path: Path, maximum: str, expected: int) -> None:
+def test_a_quota_of_version_2_limits_the_cpus(tmp_path: Path, maximum: str, expected: int) -> None:
     files = {"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": maximum + "\n"}
     assert usable_cpus(write(tmp_path, files)) == expected
 
 
-def test_the_least_quota_on_the_way_to_the_top_counts(tmp_path: Path) -> None:
+def test_the_smallest_quota_on_the_way_to_the_root_counts(tmp_path: Path) -> None:
     files = {
         "proc/self/cgroup": "0::/a/b\n",
         "sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
@@ -63,13 +63,13 @@ def test_the_least_quota_on_the_way_to_the_top_counts(tmp_path: Path) -> None:
     assert usable_cpus(write(tmp_path, files)) == 3
 
 
-def test_in_a_container_the_groups_own_files_may_stand_at_the_top(tmp_path: Path) -> None:
+def test_in_a_container_the_root_may_have_the_files_of_the_group(tmp_path: Path) -> None:
     files = {"proc/self/cgroup": "0::/of/the/host\n", "sys/fs/cgroup/cpu.max": "400000 100000\n"}
     assert usable_cpus(write(tmp_path, files)) == 4
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("-1", 8), ("150000", 2), ("", 8)])
-def test_a_quota_of_version_1_bounds_them(tmp_path: Path, quota: str, expected: int) -> None:
+def test_a_quota_of_version_1_limits_the_cpus(tmp_path: Path, quota: str, expected: int) -> None:
     files = {
         "proc/self/cgroup": "5:memory:/a\n4:cpu,cpuacct:/a\n",
         "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": quota + "\n",
@@ -79,7 +79,7 @@ def test_a_quota_of_version_1_bounds_them(tmp_path: Path, quota: str, expected: 
 
 
 @pytest.mark.parametrize("period", ["", "0", "x"])
-def test_a_quota_without_a_period_is_none(tmp_path: Path, period: str) -> None:
+def test_a_quota_without_a_period_is_no_limit(tmp_path: Path, period: str) -> None:
     files = {
         "proc/self/cgroup": "4:cpu:/a\n",
         "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "100000\n",
@@ -88,13 +88,13 @@ def test_a_quota_without_a_period_is_none(tmp_path: Path, period: str) -> None:
     assert usable_cpus(write(tmp_path, files)) == 8
 
 
-def test_a_file_that_is_no_text_says_nothing(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_ignored(tmp_path: Path) -> None:
     write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": ""})
     (tmp_path / "sys/fs/cgroup/cpu.max").write_bytes(b"\xff\xfe")
     assert usable_cpus(tmp_path) == 8
 
 
-def test_groups_that_do_not_govern_cpus_are_passed_over(tmp_path: Path) -> None:
+def test_groups_of_other_controllers_are_ignored(tmp_path: Path) -> None:
     files = {
         "proc/self/cgroup": "9:memory:/a\n8:name=systemd:/a\n4:cpu:/a\n0::/a\n",
         "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "300000\n",
@@ -104,7 +104,7 @@ def test_groups_that_do_not_govern_cpus_are_passed_over(tmp_path: Path) -> None:
     assert usable_cpus(write(tmp_path, files)) == 3
 
 
-def test_files_above_the_control_groups_are_not_looked_at(tmp_path: Path) -> None:
+def test_files_above_the_control_groups_are_not_read(tmp_path: Path) -> None:
     files = {
         "proc/self/cgroup": "0::/a\n",
         "sys/fs/cgroup/a/x": "",
@@ -114,7 +114,7 @@ def test_files_above_the_control_groups_are_not_looked_at(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("enabled", "expected"), [(None, True), (True, True), (False, False)])
-def test_a_python_that_does_not_say_otherwise_has_the_lock(
+def test_a_python_has_the_gil_unless_it_says_otherwise(
     monkeypatch: pytest.MonkeyPatch, enabled: bool | None, expected: bool
 ) -> None:
     if enabled is None:

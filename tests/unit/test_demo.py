@@ -106,7 +106,7 @@ def test_a_page_loads_nothing_from_elsewhere(path: str) -> None:
         ("\xc3\xa9\x1b[31m", "\\xc3\\xa9\\x1b[31m"),
     ],
 )
-def test_what_the_client_sends_is_escaped(value: str, shown: str) -> None:
+def test_data_from_the_client_is_escaped(value: str, shown: str) -> None:
     answer = Answer(HTTP_X_EVIL=value)
     assert shown in answer.text
     assert value not in answer.text
@@ -127,12 +127,12 @@ def test_head_has_the_fields_of_get_and_no_content(path: str) -> None:
     assert head.content == b""
     assert head.status == get.status
     assert set(head.headers) == set(get.headers)
-    # REQUEST_METHOD is shown, and one letter longer.
+    # The page shows REQUEST_METHOD, and a name that is one letter longer.
     longer = len("HEAD") - len("GET") if path != "/nowhere" else 0
     assert int(head.headers["Content-Length"]) == int(get.headers["Content-Length"]) + longer
 
 
-def test_the_environ_is_given_as_json() -> None:
+def test_the_environ_is_available_as_json() -> None:
     answer = Answer("/environ.json", HTTP_X='\xe9"<')
     assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
     environ = json.loads(answer.text)
@@ -150,14 +150,14 @@ def test_posted_content_is_shown_escaped_with_its_length() -> None:
     assert "<b>" not in answer.text
 
 
-def test_of_long_content_the_first_bytes_are_shown() -> None:
+def test_the_first_bytes_of_long_content_are_shown() -> None:
     answer = Answer("/", "POST", b"a" * 1024 + b"Z" * 200_000)
     assert "201024 bytes, the first 1024:" in answer.text
     assert "a" * 1024 in answer.text
     assert "Z" * 10 not in answer.text
 
 
-def test_a_post_without_content_is_shown_as_such() -> None:
+def test_a_post_without_content_shows_its_empty_content() -> None:
     assert "0 bytes:" in Answer("/", "POST").text
     assert "0 bytes:" in Answer("/", "POST", CONTENT_LENGTH="").text
 
@@ -166,14 +166,16 @@ def test_a_post_without_content_is_shown_as_such() -> None:
     ("path", "method", "allowed"),
     [("/", "DELETE", "GET, HEAD, POST"), ("/environ.json", "POST", "GET, HEAD")],
 )
-def test_another_method_is_refused_with_those_allowed(path: str, method: str, allowed: str) -> None:
+def test_another_method_is_refused_with_the_allowed_methods(
+    path: str, method: str, allowed: str
+) -> None:
     answer = Answer(path, method)
     assert answer.status == "405 Method Not Allowed"
     assert answer.headers["Allow"] == allowed
     assert method in Page(answer.text).text
 
 
-def test_the_page_is_served(serve: Callable[..., Server]) -> None:
+def test_the_command_serves_the_page(serve: Callable[..., Server]) -> None:
     server = serve(application)
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
     received = b""

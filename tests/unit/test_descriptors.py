@@ -24,7 +24,7 @@ Limits = tuple[int, int]
 
 @pytest.fixture
 def make_room_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Limits, int], tuple[Limits, int]]:
-    """`make_room_with((soft, hard), connections)` gives both as they are afterwards."""
+    """`make_room_with((soft, hard), connections)` returns both values afterwards."""
 
     def run(limits: Limits, connections: int) -> tuple[Limits, int]:
         now = [limits]
@@ -56,7 +56,7 @@ def make_room_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Limits, int], t
         ((1, 1), 100, (1, 1), 1),
     ],
 )
-def test_the_limit_is_raised_as_far_as_it_may_be_and_else_fewer_connections_do(
+def test_the_limit_is_raised_as_far_as_possible_and_otherwise_connections_are_fewer(
     make_room_with: Callable[[Limits, int], tuple[Limits, int]],
     caplog: pytest.LogCaptureFixture,
     limits: Limits,
@@ -65,16 +65,16 @@ def test_the_limit_is_raised_as_far_as_it_may_be_and_else_fewer_connections_do(
     connections_after: int,
 ) -> None:
     assert make_room_with(limits, connections) == (limits_after, connections_after)
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    seen = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     if connections_after == connections:
-        assert not told
+        assert not seen
     else:
-        [line] = told
+        [line] = seen
         assert f"from {connections} to {connections_after}: " in line
         assert f"{limits_after[0]} descriptors" in line
 
 
-def test_a_limit_that_the_system_does_not_change_is_taken_as_it_is(
+def test_a_limit_that_the_system_does_not_change_is_used_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(_which: int, _limits: Limits) -> None:
@@ -95,15 +95,15 @@ from picowsgi.system.descriptors import occupy_standard
 before = len(os.listdir("/proc/self/fd"))
 occupy_standard()
 occupy_standard()
-told = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
-told += [os.get_inheritable(number) for number in range(3)]
-told += [len(os.listdir("/proc/self/fd")) - before]
-with open("told", "w") as file:
-    print(told, file=file)
+seen = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+seen += [os.get_inheritable(number) for number in range(3)]
+seen += [len(os.listdir("/proc/self/fd")) - before]
+with open("seen", "w") as file:
+    print(seen, file=file)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("closed", [(), (0,), (1,), (2,), (0, 2), (0, 1, 2)], ids=str)
 def test_each_standard_descriptor_that_is_closed_becomes_the_null_device(
     tmp_path: Path, closed: tuple[int, ...]
@@ -122,8 +122,8 @@ def test_each_standard_descriptor_that_is_closed_becomes_the_null_device(
     expected = [str(file) for file in files]
     for number in closed:
         expected[number] = os.devnull
-    told = (tmp_path / "told").read_text()
-    assert told == f"{[*expected, True, True, True, len(closed)]}\n"
+    seen = (tmp_path / "seen").read_text()
+    assert seen == f"{[*expected, True, True, True, len(closed)]}\n"
 
 
 RESTORE = """
@@ -134,9 +134,9 @@ restore_standard_streams()
 after = [sys.stdin, sys.stdout, sys.stderr]
 kept = [one is None or one is two for one, two in zip(before, after)]
 modes = [one.readable() and not one.writable() for one in after]
-told = [[one is None for one in before], kept, modes, [one.fileno() for one in after]]
-with open("told", "w") as file:
-    print(told, file=file)
+seen = [[one is None for one in before], kept, modes, [one.fileno() for one in after]]
+with open("seen", "w") as file:
+    print(seen, file=file)
 """
 
 
@@ -154,5 +154,5 @@ def test_streams_that_python_leaves_out_are_opened_and_others_stay(
         timeout=60,
     )
     missing = [number in closed for number in range(3)]
-    told = (tmp_path / "told").read_text()
-    assert told == f"{[missing, [True] * 3, [True, False, False], [0, 1, 2]]}\n"
+    seen = (tmp_path / "seen").read_text()
+    assert seen == f"{[missing, [True] * 3, [True, False, False], [0, 1, 2]]}\n"

@@ -1,4 +1,4 @@
-"""The environ of a request, from blocks that the test writes in the core's place."""
+"""The environ of a request, from blocks that the test writes in place of the core."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def expected(**more: str) -> dict[str, Any]:
     return {**values, "RAW_URI": values["REQUEST_URI"]}
 
 
-def test_all_requests_of_a_tcp_socket_have_its_address_in_common() -> None:
+def test_all_requests_of_a_tcp_socket_share_its_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         base = base_environ(sock, {"x": 1})
         errors = base.pop("wsgi.errors")
@@ -150,7 +150,7 @@ def test_values_are_latin_1(thread: Thread, kept: SharedState) -> None:
 
 
 @pytest.mark.parametrize("listener", [0, 1])
-def test_a_request_has_what_its_socket_has(
+def test_a_request_has_the_values_of_its_socket(
     thread: Thread, kept: SharedState, listener: int
 ) -> None:
     make = maker(thread, kept, {"SERVER_NAME": "a"}, {"SERVER_NAME": "b"}).make
@@ -160,7 +160,7 @@ def test_a_request_has_what_its_socket_has(
         assert make(core.NEW | names)["SERVER_NAME"] == "ab"[listener]
 
 
-def test_a_repeated_head_gets_a_copy_of_the_environ_that_was_stored(
+def test_a_repeated_head_gets_a_copy_of_the_stored_environ(
     thread: Thread, kept: SharedState
 ) -> None:
     make = maker(thread, kept).make
@@ -178,7 +178,7 @@ def test_a_repeated_head_gets_a_copy_of_the_environ_that_was_stored(
     assert make(core.SAME | ENTRY) == expected()
 
 
-def test_names_without_a_number_are_taken_from_the_block(thread: Thread, kept: SharedState) -> None:
+def test_names_without_a_number_are_read_from_the_block(thread: Thread, kept: SharedState) -> None:
     make = maker(thread, kept).make
     thread.write({**KNOWN}, ("HTTP_X_A\x01one", "HTTP_X_EMPTY\x01", "HTTP_X_B\x01a\x01b"))
     found = make(core.NEW | core.OTHER_NAMES)
@@ -242,7 +242,7 @@ def test_an_application_may_have_closed_the_content_itself(
 # News
 
 
-def test_a_template_goes_with_its_connection_and_no_other(
+def test_a_template_is_freed_with_its_connection_and_no_other(
     thread: Thread, kept: SharedState
 ) -> None:
     make = maker(thread, kept).make
@@ -258,7 +258,7 @@ def test_a_template_goes_with_its_connection_and_no_other(
     assert (thread.news, thread.done) == ([], 3)
 
 
-def test_news_of_an_entry_are_taken_before_it_is_used_again(
+def test_news_of_an_entry_are_handled_before_the_entry_is_used_again(
     thread: Thread, kept: SharedState
 ) -> None:
     make = maker(thread, kept).make
@@ -270,7 +270,7 @@ def test_news_of_an_entry_are_taken_before_it_is_used_again(
     assert make(core.SAME | ENTRY)["HTTP_HOST"] == "new", "expected the template to stay"
 
 
-def test_a_request_that_says_so_has_the_news_taken(thread: Thread, kept: SharedState) -> None:
+def test_news_are_handled_when_the_flag_of_a_request_says_so(thread: Thread, kept: SharedState) -> None:
     make = maker(thread, kept).make
     kept.loans[3] = thread.owner, b"lent"  # type: ignore[assignment]
     thread.news = [3 << 1 | core.NEWS_SENT]
@@ -282,7 +282,7 @@ def test_a_request_that_says_so_has_the_news_taken(thread: Thread, kept: SharedS
 
 
 @pytest.mark.parametrize(("gil", "nudges"), [(True, 0), (False, 1)])
-def test_what_was_lent_goes_and_its_owner_is_told_where_threads_run_at_once(
+def test_sent_loans_are_released_and_their_owner_is_woken_in_parallel_threads(
     monkeypatch: pytest.MonkeyPatch, thread: Thread, kept: SharedState, gil: bool, nudges: int
 ) -> None:
     monkeypatch.setattr(environ, "has_gil", lambda: gil)
@@ -297,7 +297,7 @@ def test_what_was_lent_goes_and_its_owner_is_told_where_threads_run_at_once(
     assert (thread.nudged, other.nudged) == (0, nudges)
 
 
-def test_news_are_taken_by_one_thread_at_a_time(
+def test_one_thread_at_a_time_handles_the_news(
     monkeypatch: pytest.MonkeyPatch, thread: Thread, kept: SharedState
 ) -> None:
     held: list[bool] = []
@@ -311,3 +311,35 @@ def test_news_are_taken_by_one_thread_at_a_time(
     kept.put_template(thread, ENTRY, {})  # type: ignore[arg-type]
     assert held == [True, True]
     assert not kept.lock.locked()
+
+
+# The values that the serving threads of one server share (`SharedState`)
+
+
+@pytest.fixture
+def news(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the news of the core. The test fills the list."""
+    waiting: list[int] = []
+    monkeypatch.setattr(core, "next_news", lambda _: waiting[0] if waiting else -1)
+    monkeypatch.setattr(core, "news_done", lambda _: waiting.pop(0))
+    return waiting
+
+
+def test_all_templates_of_an_entry_are_freed_together(news: list[int]) -> None:
+    """The number of a connection that has ended must not find the environ of its client."""
+    server: Any = SimpleNamespace(loans={})
+    thread: Any = SimpleNamespace(pointer=None)
+    kept = SharedState(server)
+    stays, goes = (number << core.ENTRY_SHIFT for number in (3, 4))
+    kept.put_template(thread, stays, {"HTTP_COOKIE": "stays"})
+    kept.put_template(thread, goes, {"HTTP_COOKIE": "goes"})
+    news.append(4 << 1)
+    kept.take_news(thread)
+    assert news == []
+    found = [
+        kept.templates[stays | core.SAME],
+        kept.changed[stays | core.CHANGED],
+        kept.with_content[stays | core.SAME | core.CONTENT],
+    ]
+    assert [environ["HTTP_COOKIE"] for environ in found] == ["stays"] * 3
+    assert [len(all_) for all_ in (kept.templates, kept.changed, kept.with_content)] == [1] * 3

@@ -1,4 +1,4 @@
-"""What is done around a fork, and how a child ends that has come back to the server."""
+"""The functions around a fork, and the end of a child that has returned to the server."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from picowsgi.system import fork_guard
 from picowsgi.system.fork_guard import ClosedInChildren, guard, own_process
 from support import TIMEOUT
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 
 class Guarded:
-    """Notes what it is told, in the process that it is told in."""
+    """Records each call, and the process of the call."""
 
     def __init__(self, name: str, calls: list[str]) -> None:
         self.name, self.calls = name, calls
@@ -41,7 +41,7 @@ class Guarded:
 
 
 def in_child(calls: list[str]) -> list[str]:
-    """Fork, and return what has been called in the child."""
+    """Fork, and return the calls in the child."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -60,7 +60,7 @@ def calls() -> list[str]:
     return []
 
 
-def test_all_are_told_before_and_in_the_reverse_order_after_a_fork(calls: list[str]) -> None:
+def test_functions_run_before_a_fork_and_in_reverse_order_after_it(calls: list[str]) -> None:
     things = [Guarded(name, calls) for name in "abc"]
     child = in_child(calls)
     assert len(things) == 3
@@ -71,10 +71,10 @@ def test_all_are_told_before_and_in_the_reverse_order_after_a_fork(calls: list[s
     assert child[3:] == [f"{name} child" for name in names]
     before = len(calls)
     in_child(calls)
-    assert len(calls) == before + 6, "expected each to be told once for each fork"
+    assert len(calls) == before + 6, "expected one call of each for each fork"
 
 
-def test_what_is_no_more_is_not_told(calls: list[str]) -> None:
+def test_a_freed_object_is_not_called(calls: list[str]) -> None:
     thing = Guarded("a", calls)
     del thing
     gc.collect()
@@ -82,7 +82,7 @@ def test_what_is_no_more_is_not_told(calls: list[str]) -> None:
     assert calls == []
 
 
-def test_a_process_of_the_server_goes_on_as_its_parent(calls: list[str]) -> None:
+def test_a_child_that_the_server_forks_itself_counts_as_the_parent(calls: list[str]) -> None:
     thing = Guarded("a", calls)
     with own_process():
         assert in_child(calls) == ["a before", "a parent"]
@@ -93,7 +93,7 @@ def test_a_process_of_the_server_goes_on_as_its_parent(calls: list[str]) -> None
     assert thing.calls is calls
 
 
-def test_a_fork_of_another_thread_is_the_applications(calls: list[str]) -> None:
+def test_a_fork_in_another_thread_belongs_to_the_application(calls: list[str]) -> None:
     thing = Guarded("a", calls)
     found: list[str] = []
     with own_process():
@@ -104,7 +104,7 @@ def test_a_fork_of_another_thread_is_the_applications(calls: list[str]) -> None:
     assert thing.name == "a"
 
 
-def test_what_is_closed_in_children_is_left_alone_in_the_parent(calls: list[str]) -> None:
+def test_an_object_that_is_closed_in_children_stays_open_in_the_parent(calls: list[str]) -> None:
     closed = ClosedInChildren(lambda: calls.append("closed"))
     assert in_child(calls) == ["closed"]
     assert calls == []
@@ -120,7 +120,7 @@ def test_one_fork_waits_for_another_and_releases_the_locks_afterwards(calls: lis
             done.set()
 
     threading.Thread(target=take, daemon=True).start()
-    assert done.wait(TIMEOUT), "expected nobody to hold the lock after a fork"
+    assert done.wait(TIMEOUT), "expected the lock to be free after a fork"
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -135,7 +135,7 @@ def test_one_fork_waits_for_another_and_releases_the_locks_afterwards(calls: lis
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_a_fork_is_held_up_by_who_adds_something(calls: list[str]) -> None:
+def test_a_fork_waits_for_a_thread_that_registers_an_object(calls: list[str]) -> None:
     forked = threading.Event()
 
     def fork() -> None:
@@ -150,7 +150,7 @@ def test_a_fork_is_held_up_by_who_adds_something(calls: list[str]) -> None:
     thread.join(TIMEOUT)
 
 
-def test_an_error_in_one_of_the_functions_is_made_good_by_the_second_call(
+def test_the_second_call_repairs_an_error_in_one_of_the_functions(
     calls: list[str],
 ) -> None:
     class Interrupted(Guarded):
@@ -199,13 +199,13 @@ leave_child({error})
         ("SystemExit(2.5)", 1, "2.5\n"),
     ],
 )
-def test_an_exit_in_a_child_means_what_it_says(error: str, status: int, text: str) -> None:
+def test_an_exit_in_a_child_ends_the_child(error: str, status: int, text: str) -> None:
     one = ended(error)
     assert (one.returncode, one.stderr, one.stdout) == (status, text, "to be flushed")
 
 
 @pytest.mark.parametrize("error", ["None", "ValueError('wrong')"])
-def test_a_child_that_has_come_back_is_an_error(error: str) -> None:
+def test_a_child_that_returns_to_the_server_is_an_error(error: str) -> None:
     one = ended(error)
     assert (one.returncode, one.stdout) == (1, "to be flushed")
     assert "forked by the application, has returned to the server of its parent" in one.stderr
@@ -221,12 +221,12 @@ def test_a_child_that_has_come_back_is_an_error(error: str) -> None:
         "class Deaf:\n    def flush(self): raise KeyboardInterrupt\nsys.stdout = Deaf()",
     ],
 )
-def test_a_child_ends_even_if_it_cannot_say_why(before: str) -> None:
+def test_a_child_ends_even_if_it_cannot_report_the_error(before: str) -> None:
     for error, status in (("SystemExit('x')", 1), ("ValueError()", 1), ("SystemExit(5)", 5)):
         assert ended(error, before).returncode == status
 
 
-def test_a_guarded_thing_can_be_anything(calls: list[str]) -> None:
+def test_any_object_can_be_guarded(calls: list[str]) -> None:
     things: list[Any] = [Guarded("a", calls), ClosedInChildren(lambda: calls.append("b"))]
     assert {*in_child(calls)} == {"a before", "a child", "b"}
     assert things

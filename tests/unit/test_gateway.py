@@ -1,4 +1,4 @@
-"""One request through the application and back, with a core that notes its calls."""
+"""One request through the application and back, with a core that records its calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Application = Callable[[dict[str, Any], Any], Any]
 
 
 class Recorded(Response):
-    """A response whose parts are noted."""
+    """A response that records its parts."""
 
     __slots__ = ()
 
@@ -139,7 +139,7 @@ FAILED = ("whole", b"500 Internal Server Error", b"Internal Server Error\n", ADD
 
 @pytest.mark.parametrize("result", [[b"abc"], (b"abc",)])
 @pytest.mark.parametrize("length", [(), (("Content-Length", "3"),)])
-def test_one_piece_is_sent_as_a_whole(site: Site, result: Any, length: Any) -> None:
+def test_one_piece_is_sent_as_a_whole_response(site: Site, result: Any, length: Any) -> None:
     site.answer = 42
     assert site.serve(answering(result, *length)) == 42
     flags = ADDED | core.HAS_LENGTH if length else ADDED
@@ -147,26 +147,28 @@ def test_one_piece_is_sent_as_a_whole(site: Site, result: Any, length: Any) -> N
 
 
 @pytest.mark.parametrize("result", [[], (), [b""]])
-def test_nothing_is_sent_as_a_whole(site: Site, result: Any) -> None:
+def test_no_content_is_sent_as_a_whole_response(site: Site, result: Any) -> None:
     site.serve(answering(result))
     assert site.calls == [("whole", b"200 OK", b"", ADDED)]
 
 
 @pytest.mark.parametrize("result", [[b"abc", b"d"], [bytearray(b"abc")], iter([b"abc"])])
-def test_what_is_not_one_piece_is_sent_in_parts(site: Site, result: Any) -> None:
+def test_any_other_content_is_sent_in_parts(site: Site, result: Any) -> None:
     number = site.serve(answering(result))
     assert number < 0
     assert site.calls[0][0] == "first"
     assert "whole" not in [call[0] for call in site.calls]
 
 
-def test_a_piece_of_another_length_than_was_told_is_sent_in_parts(site: Site) -> None:
+def test_a_piece_whose_length_differs_from_content_length_is_sent_in_parts(site: Site) -> None:
     site.missing = 1
     site.serve(answering([b"abc"], ("Content-Length", "4")))
     assert site.calls == [("first", b"abc", core.FINISHED)]
 
 
-def test_the_items_of_a_list_need_not_be_copied_and_those_of_an_iterable_do(site: Site) -> None:
+def test_the_items_of_a_list_are_sent_without_a_copy_and_those_of_an_iterable_with_one(
+    site: Site,
+) -> None:
     site.serve(answering([b"a", bytearray(b"b")]))
     assert site.calls == [("first", b"a", core.FINISHED), ("data", b"b", core.FINISHED)]
     del site.calls[:]
@@ -174,7 +176,7 @@ def test_the_items_of_a_list_need_not_be_copied_and_those_of_an_iterable_do(site
     assert site.calls == [("first", b"a", 0), ("data", b"b", 0)]
 
 
-def test_a_list_that_makes_its_items_itself_is_an_iterable(site: Site) -> None:
+def test_a_list_that_makes_its_items_itself_counts_as_an_iterable(site: Site) -> None:
     class Own(list[bytes]):
         def __iter__(self) -> Any:
             return iter([b"own", b"items"])
@@ -190,7 +192,7 @@ def test_a_list_that_makes_its_items_itself_is_an_iterable(site: Site) -> None:
     assert site.calls == [("first", b"a", core.FINISHED)]
 
 
-def test_no_item_is_asked_for_that_nobody_wants(site: Site) -> None:
+def test_the_gateway_asks_for_no_item_that_it_does_not_send(site: Site) -> None:
     asked: list[int] = []
 
     def items() -> Iterable[bytes]:
@@ -214,7 +216,7 @@ def test_a_response_without_items_begins_at_its_end(site: Site) -> None:
 # Lending
 
 
-@pytest.mark.skipif(PYPY, reason="there the core is lent a pin")
+@pytest.mark.skipif(PYPY, reason="there the core borrows a pin")
 def test_only_large_pieces_are_lent(site: Site) -> None:
     small = b"x" * core.COPY_MOST
     site.serve(answering([small]))
@@ -227,8 +229,8 @@ def test_only_large_pieces_are_lent(site: Site) -> None:
     assert piece is LARGE
 
 
-@pytest.mark.skipif(PYPY, reason="there the core is lent a pin")
-def test_the_large_pieces_of_a_list_are_lent_together_and_keep_what_was_lent_before(
+@pytest.mark.skipif(PYPY, reason="there the core borrows a pin")
+def test_the_large_pieces_of_a_list_are_lent_together_and_earlier_loans_stay(
     site: Site,
 ) -> None:
     other = LARGE + b"y"
@@ -243,7 +245,7 @@ def test_the_large_pieces_of_a_list_are_lent_together_and_keep_what_was_lent_bef
 # Lengths
 
 
-def test_more_than_was_told_cuts_the_connection(
+def test_more_content_than_announced_cuts_the_connection(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.outcome = core.OVERFLOW
@@ -255,7 +257,7 @@ def test_more_than_was_told_cuts_the_connection(
     ]
 
 
-def test_less_than_was_told_cuts_the_connection(
+def test_less_content_than_announced_cuts_the_connection(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.missing = 1
@@ -267,7 +269,7 @@ def test_less_than_was_told_cuts_the_connection(
 
 
 @pytest.mark.parametrize(("outcome", "missing"), [(core.COMPLETE, 5), (0, 0), (0, -1)])
-def test_as_much_as_was_told_keeps_the_connection(
+def test_as_much_content_as_announced_keeps_the_connection(
     site: Site, caplog: pytest.LogCaptureFixture, outcome: int, missing: int
 ) -> None:
     site.outcome, site.missing = outcome, missing
@@ -279,7 +281,7 @@ def test_as_much_as_was_told_keeps_the_connection(
 # Files
 
 
-def test_a_file_is_sent_from_where_it_stands(site: Site, tmp_path: Path) -> None:
+def test_a_file_is_sent_from_its_position(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"content")
     site.outcome = core.COMPLETE
@@ -291,7 +293,7 @@ def test_a_file_is_sent_from_where_it_stands(site: Site, tmp_path: Path) -> None
     assert file.closed
 
 
-def test_a_file_that_stands_behind_its_end_is_empty(site: Site, tmp_path: Path) -> None:
+def test_a_file_whose_position_is_after_its_end_is_empty(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"content")
     with path.open("rb") as file:
@@ -301,7 +303,7 @@ def test_a_file_that_stands_behind_its_end_is_empty(site: Site, tmp_path: Path) 
         assert site.gateway._response.head.length == 0  # type: ignore[union-attr]
 
 
-def test_a_length_of_the_application_is_left_as_it_is(site: Site, tmp_path: Path) -> None:
+def test_a_length_of_the_application_is_not_changed(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"content")
     site.outcome = core.COMPLETE
@@ -317,7 +319,7 @@ def test_a_file_that_the_core_refuses_is_read(site: Site, tmp_path: Path) -> Non
     assert site.calls[-1] == ("data", b"content", 0)
 
 
-def test_a_client_that_goes_during_a_file_is_no_error(
+def test_a_client_that_disconnects_during_a_file_is_no_error(
     site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "file"
@@ -366,7 +368,7 @@ def test_an_error_after_the_first_content_cuts(
     assert caplog.messages == ["error in the application: GET /a"]
 
 
-def test_an_iterable_is_closed_once_and_its_error_changes_nothing(
+def test_an_iterable_is_closed_once_and_an_error_in_close_changes_nothing(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     closed: list[str] = []
@@ -382,7 +384,7 @@ def test_an_iterable_is_closed_once_and_its_error_changes_nothing(
     assert caplog.messages == ["error in close(): GET /a"]
 
 
-def test_a_client_that_has_gone_is_no_error(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_disconnected_client_is_no_error(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "picowsgi")
     site.outcome = core.GONE
     site.gateway._run(site.serve(answering(iter([b"a"]))))
@@ -402,7 +404,7 @@ def test_an_application_that_does_not_begin_a_response_fails(
     assert {*caplog.messages} == {"error in the application: GET /a"}
 
 
-def test_the_page_of_an_error_may_fail_itself(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_error_page_itself_may_fail(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     def fail(_environ: Any, _error: BaseException) -> Any:
         raise ValueError("the page")
 
@@ -412,7 +414,7 @@ def test_the_page_of_an_error_may_fail_itself(site: Site, caplog: pytest.LogCapt
     assert caplog.messages[-1] == "error in the page for an error: GET /a"
 
 
-def test_a_page_with_the_traceback_is_for_debugging_alone(site: Site) -> None:
+def test_only_debug_shows_a_page_with_the_traceback(site: Site) -> None:
     debugging = RecordedGateway(
         lambda _environ, _start: 1 / 0,  # type: ignore[arg-type,return-value]
         site.thread,  # type: ignore[arg-type]
@@ -426,9 +428,7 @@ def test_a_page_with_the_traceback_is_for_debugging_alone(site: Site) -> None:
     assert b"ZeroDivisionError" in body
 
 
-def test_a_log_that_fails_does_not_end_the_thread(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_log_does_not_end_the_thread(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     noted: list[BaseException] = []
     monkeypatch.setattr(site.gateway, "_note", noted.append)
 
@@ -446,10 +446,10 @@ def test_a_log_that_fails_does_not_end_the_thread(
     assert type(noted[-1]) is KeyboardInterrupt
 
 
-# What threads of the application do meanwhile
+# Threads of the application during the request
 
 
-def test_content_that_another_thread_has_written_before_makes_parts(site: Site) -> None:
+def test_earlier_content_from_another_thread_makes_parts(site: Site) -> None:
     site.answer = core.STARTED
     site.missing = 0
     number = site.serve(answering([b"abc"]))
@@ -458,13 +458,13 @@ def test_content_that_another_thread_has_written_before_makes_parts(site: Site) 
     assert number < 0
 
 
-def test_an_error_after_another_thread_has_written_cuts(site: Site) -> None:
+def test_an_error_after_a_write_of_another_thread_cuts(site: Site) -> None:
     site.answer = core.STARTED
     site.gateway._run(site.serve(lambda _environ, _start: 1 / 0))
     assert site.calls == [FAILED, ("finish", True)]
 
 
-def test_what_was_written_before_the_end_counts_as_the_response(site: Site) -> None:
+def test_a_write_before_the_end_counts_as_the_response(site: Site) -> None:
     def application(_environ: Any, start_response: Any) -> Any:
         start_response("200 OK", TEXT)(b"a")
         return [b"b"]
@@ -473,7 +473,7 @@ def test_what_was_written_before_the_end_counts_as_the_response(site: Site) -> N
     assert site.calls == [("first", b"a", 0), ("data", b"b", core.FINISHED)]
 
 
-def test_a_response_that_the_application_keeps_is_not_used_again(site: Site) -> None:
+def test_a_response_object_that_the_application_keeps_is_not_used_again(site: Site) -> None:
     kept: list[Any] = []
 
     def keeping(_environ: Any, start_response: Any) -> Any:
@@ -487,8 +487,8 @@ def test_a_response_that_the_application_keeps_is_not_used_again(site: Site) -> 
         kept[0](b"late")
 
 
-@pytest.mark.skipif(PYPY, reason="references are not counted there")
-def test_a_response_is_used_again_unless_it_was_sent_in_parts(site: Site) -> None:
+@pytest.mark.skipif(PYPY, reason="PyPy does not count references")
+def test_a_response_object_is_used_again_unless_it_was_sent_in_parts(site: Site) -> None:
     site.serve(answering([b"a"]))
     site.serve(answering([b"b"]))
     assert site.made == 1
@@ -538,7 +538,7 @@ def test_the_current_request_is_ended_in_any_state(
     assert site.calls == expected
 
 
-def test_ending_a_request_is_tried_until_it_works(
+def test_the_end_of_a_request_is_tried_until_it_succeeds(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[int] = []
@@ -571,10 +571,10 @@ def test_the_content_of_a_request_is_closed_with_it(site: Site) -> None:
     assert spooled.closed == 1
 
 
-# What an environ offers
+# The functions in an environ
 
 
-def test_the_calling_threads_request_has_a_client(site: Site) -> None:
+def test_the_request_of_the_calling_thread_has_a_client(site: Site) -> None:
     assert not client_disconnected()
     site.outcome = 1
     assert client_disconnected()
@@ -604,7 +604,7 @@ def test_a_thread_of_the_application_has_no_request(site: Site) -> None:
     assert site.calls == []
 
 
-def test_a_client_that_is_gone_is_an_error_for_write(site: Site) -> None:
+def test_write_raises_an_error_for_a_disconnected_client(site: Site) -> None:
     caught: list[type[BaseException]] = []
 
     def application(_environ: Any, start_response: Any) -> Any:

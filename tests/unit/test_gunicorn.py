@@ -1,4 +1,4 @@
-"""What gunicorn's settings become for picowsgi's worker."""
+"""The settings of gunicorn as settings of picowsgi's worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def settings(**given: Any) -> Any:
     return settings_of(config)
 
 
-def test_the_limit_of_a_head_stays_ours_until_gunicorns_are_changed() -> None:
+def test_our_limit_of_a_head_holds_until_the_limits_of_gunicorn_are_changed() -> None:
     assert settings().max_head_size == 64 * 1024
     assert settings(limit_request_fields=50).max_head_size == 64 * 1024
 
@@ -32,12 +32,12 @@ def test_the_limit_of_a_head_stays_ours_until_gunicorns_are_changed() -> None:
     [
         (1000, 10, 100, 2000),  # a line and as many fields
         (100, 1, 20, 256),  # never less than a short request needs
-        (4000, 1000, 8190, 4 * MIB),  # nor more than a head may take
+        (4000, 1000, 8190, 4 * MIB),  # nor more than a head may have
         (0, 10, 100, 4 * MIB),  # 0: no limit, for gunicorn
         (1000, 10, 0, 4 * MIB),
     ],
 )
-def test_a_head_is_as_large_as_its_parts_may_be(
+def test_a_head_may_be_as_large_as_its_parts(
     line: int, fields: int, size: int, expected: int
 ) -> None:
     made = settings(

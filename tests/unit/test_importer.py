@@ -1,4 +1,4 @@
-"""Loading an application by its name, and what is said when that fails."""
+"""An application is loaded by its name, and a failure has a clear message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current directory; afterwards no module and no path of the test is left."""
+    """An empty current directory; afterwards the modules and paths of the test are removed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
@@ -37,7 +37,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def write(directory: Path, source: str, name: str = "") -> str:
-    """Write a module of the name, by default a fresh one, and return its name."""
+    """Write a module, by default with a new name, and return its name."""
     name = name or f"served{next(_numbers)}"
     path = directory / f"{name}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,15 +55,15 @@ def refusal(spec: str) -> AppImportError:
     return caught.value
 
 
-# What works
+# Valid applications
 
 
-def test_module_and_attribute(directory: Path) -> None:
+def test_a_module_and_an_attribute_are_imported(directory: Path) -> None:
     assert call(f"{write(directory, APP)}:app") == b"app"
 
 
 @pytest.mark.parametrize("name", ["application", "app"])
-def test_without_attribute_the_usual_names_are_tried(directory: Path, name: str) -> None:
+def test_without_an_attribute_the_usual_names_are_tried(directory: Path, name: str) -> None:
     assert call(write(directory, APP.replace("def app", f"def {name}"))) == b"app"
 
 
@@ -82,7 +82,7 @@ def test_a_factory_is_called(directory: Path) -> None:
     assert call(f"{write(directory, source)}:create_app()") == b"app"
 
 
-def test_a_module_in_a_package(directory: Path) -> None:
+def test_a_module_in_a_package_is_imported(directory: Path) -> None:
     package = f"package{next(_numbers)}"
     write(directory / package, "", "__init__")
     write(directory / package, "from .other import app", "served")
@@ -123,7 +123,7 @@ def test_every_kind_of_callable_is_an_application(directory: Path, source: str) 
     assert call(f"{write(directory, source)}:app") == b"app"
 
 
-def test_the_current_directory_stands_first_on_the_path_and_once(directory: Path) -> None:
+def test_the_current_directory_is_first_on_the_path_and_only_once(directory: Path) -> None:
     sys.path.append(str(directory))
     for _ in range(2):
         load_application(write(directory, APP))
@@ -135,7 +135,7 @@ def test_the_current_directory_stands_first_on_the_path_and_once(directory: Path
 
 
 @pytest.mark.parametrize("suffix", ["", ":app"])
-def test_a_file_in_another_directory(directory: Path, suffix: str) -> None:
+def test_a_file_in_another_directory_is_imported(directory: Path, suffix: str) -> None:
     name = write(directory / "below", "from sibling_of_served import app", f"s{next(_numbers)}")
     write(directory / "below", APP, "sibling_of_served")
     assert call(f"below/{name}.py{suffix}") == b"app"
@@ -143,12 +143,12 @@ def test_a_file_in_another_directory(directory: Path, suffix: str) -> None:
     assert sys.modules[name].__file__ == str(directory / "below" / f"{name}.py")
 
 
-def test_a_file_whose_name_is_no_identifier(directory: Path) -> None:
+def test_a_file_whose_name_is_no_identifier_is_imported(directory: Path) -> None:
     write(directory, APP, "my-app.v2")
     assert call("my-app.v2.py:app") == b"app"
 
 
-def test_a_file_may_be_named_like_a_module_that_is_loaded(directory: Path) -> None:
+def test_a_file_may_have_the_name_of_a_loaded_module(directory: Path) -> None:
     import json
 
     write(directory, APP, "json")
@@ -169,7 +169,7 @@ def test_a_file_that_is_loaded_twice_runs_once(directory: Path) -> None:
     assert load_application(f"{name}.py") is load_application(f"{name}:app")
 
 
-def test_a_missing_file_is_told_with_a_near_one(directory: Path) -> None:
+def test_the_error_for_a_missing_file_suggests_a_similar_one(directory: Path) -> None:
     write(directory, APP, "served")
     error = refusal("servde.py")
     assert str(error) == f"there is no file 'servde.py' in {directory}; did you mean served.py?"
@@ -190,10 +190,10 @@ def test_an_error_in_a_file_keeps_its_traceback_and_leaves_no_module(directory: 
     assert name not in sys.modules
 
 
-# Modules that are not there
+# Missing modules
 
 
-def test_a_missing_module_is_told_with_a_near_one(directory: Path) -> None:
+def test_the_error_for_a_missing_module_suggests_a_similar_one(directory: Path) -> None:
     write(directory, APP, "served_app")
     error = refusal("servd_app:app")
     assert str(error) == (
@@ -203,7 +203,9 @@ def test_a_missing_module_is_told_with_a_near_one(directory: Path) -> None:
     assert error.application_traceback == ""
 
 
-def test_a_missing_module_in_a_package_is_told_with_a_near_one(directory: Path) -> None:
+def test_the_error_for_a_missing_module_in_a_package_suggests_a_similar_one(
+    directory: Path,
+) -> None:
     package = f"package{next(_numbers)}"
     write(directory / package, "", "__init__")
     write(directory / package, APP, "served")
@@ -212,7 +214,7 @@ def test_a_missing_module_in_a_package_is_told_with_a_near_one(directory: Path) 
     )
 
 
-def test_a_module_inside_what_is_no_package_is_told_apart(directory: Path) -> None:
+def test_the_error_for_a_module_inside_a_module_that_is_no_package_says_so(directory: Path) -> None:
     name = write(directory, APP)
     assert str(refusal(f"{name}.app")) == (
         f"there is no module '{name}.app': '{name}' is not a package; "
@@ -221,7 +223,7 @@ def test_a_module_inside_what_is_no_package_is_told_apart(directory: Path) -> No
 
 
 @pytest.mark.parametrize("spec", ["", ":app", ".app", "a..b:app"])
-def test_a_name_that_is_no_modules_is_refused(spec: str) -> None:
+def test_an_invalid_module_name_is_refused(spec: str) -> None:
     assert "is not the name of a module; APP is MODULE:ATTRIBUTE" in str(refusal(spec))
 
 
@@ -231,10 +233,10 @@ def test_a_path_that_is_no_python_file_is_refused(directory: Path) -> None:
     assert str(refusal("./d")) == "./d is a directory; name the .py file in it"
 
 
-# Errors of the application's own
+# Errors of the application itself
 
 
-def test_a_module_that_imports_what_is_missing_keeps_its_traceback(directory: Path) -> None:
+def test_a_module_with_a_missing_import_keeps_its_traceback(directory: Path) -> None:
     name = write(directory, "import no_such_module_at_all")
     error = refusal(f"{name}:app")
     assert str(error) == (
@@ -263,7 +265,7 @@ def test_a_syntax_error_shows_its_line(directory: Path) -> None:
     assert "importer.py" not in error.application_traceback
 
 
-def test_a_module_that_ends_the_program_is_told(directory: Path) -> None:
+def test_a_module_that_ends_the_program_is_reported(directory: Path) -> None:
     name = write(directory, "import sys\nsys.exit('bye')")
     assert str(refusal(f"{name}:app")) == (
         f"importing {name} failed: it ended the program with SystemExit; "
@@ -293,12 +295,12 @@ def test_an_attribute_that_raises_keeps_its_traceback(directory: Path, kind: str
 # Attributes
 
 
-def test_a_missing_attribute_is_told_with_a_near_one(directory: Path) -> None:
+def test_the_error_for_a_missing_attribute_suggests_a_similar_one(directory: Path) -> None:
     name = write(directory, APP)
     assert str(refusal(f"{name}:ap")) == f"{name} has no attribute 'ap'; did you mean {name}:app?"
 
 
-def test_a_missing_attribute_is_told_with_what_looks_like_applications(directory: Path) -> None:
+def test_the_error_for_a_missing_attribute_lists_possible_applications(directory: Path) -> None:
     source = """
         from json import dumps
         from wsgiref.util import shift_path_info, application_uri
@@ -318,7 +320,7 @@ def test_a_missing_attribute_is_told_with_what_looks_like_applications(directory
     assert str(refusal(name)) == f"{name} has neither 'application' nor 'app'{candidates}"
 
 
-def test_a_module_without_anything_like_an_application_is_told(directory: Path) -> None:
+def test_a_module_without_a_possible_application_is_reported(directory: Path) -> None:
     name = write(directory, "number = 7")
     assert str(refusal(name)) == (
         f"{name} has neither 'application' nor 'app'; name the attribute after a colon"
@@ -326,12 +328,12 @@ def test_a_module_without_anything_like_an_application_is_told(directory: Path) 
     assert str(refusal(f"{name}:zzz")) == f"{name} has no attribute 'zzz'"
 
 
-def test_a_missing_attribute_behind_a_dot_is_told(directory: Path) -> None:
+def test_a_missing_attribute_after_a_dot_is_reported(directory: Path) -> None:
     name = write(directory, "class Holder: pass")
     assert str(refusal(f"{name}:Holder.app")) == f"{name}:Holder has no attribute 'app'"
 
 
-def test_a_near_factory_is_suggested_with_its_parentheses(directory: Path) -> None:
+def test_a_similar_factory_is_suggested_with_its_parentheses(directory: Path) -> None:
     name = write(directory, "def create_app(): ...")
     assert str(refusal(f"{name}:creat_app")) == (
         f"{name} has no attribute 'creat_app'; did you mean {name}:create_app()?"
@@ -339,7 +341,7 @@ def test_a_near_factory_is_suggested_with_its_parentheses(directory: Path) -> No
 
 
 @pytest.mark.parametrize("attribute", ["1", "a b", "a.", ".a", "a-b", "a:b"])
-def test_what_is_no_attributes_name_is_refused(directory: Path, attribute: str) -> None:
+def test_an_invalid_attribute_name_is_refused(directory: Path, attribute: str) -> None:
     name = write(directory, APP)
     assert f"{attribute!r} is not the name of an attribute" in str(refusal(f"{name}:{attribute}"))
 
@@ -351,21 +353,23 @@ def test_a_factory_with_arguments_is_refused(directory: Path, attribute: str) ->
     )
 
 
-# What is found, but is no application
+# Objects that are no application
 
 
 @pytest.mark.parametrize(
     ("source", "what"),
     [("app = {}", "a dict"), ("app = 7", "an int"), ("app = None", "None")],
 )
-def test_what_cannot_be_called_is_refused(directory: Path, source: str, what: str) -> None:
+def test_an_object_that_cannot_be_called_is_refused(
+    directory: Path, source: str, what: str
+) -> None:
     name = write(directory, source)
     assert str(refusal(f"{name}:app")) == (
         f"{name}:app is {what}, which cannot be called; name a WSGI application"
     )
 
 
-def test_a_module_is_no_application(directory: Path) -> None:
+def test_a_module_is_not_an_application(directory: Path) -> None:
     name = write(directory, "import json as app")
     assert str(refusal(f"{name}:app")) == (
         f"{name}:app is a module, not an application; name an attribute of it"
@@ -373,7 +377,7 @@ def test_a_module_is_no_application(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("parameters", ["", "config=None"])
-def test_a_factory_without_its_parentheses_is_told(directory: Path, parameters: str) -> None:
+def test_a_factory_without_its_parentheses_is_reported(directory: Path, parameters: str) -> None:
     name = write(directory, f"def create_app({parameters}): ...")
     assert str(refusal(f"{name}:create_app")) == (
         f"{name}:create_app takes no arguments; did you mean {name}:create_app()?"
@@ -409,14 +413,14 @@ def test_a_factory_that_needs_arguments_is_refused(directory: Path) -> None:
     )
 
 
-def test_parentheses_after_what_cannot_be_called_are_refused(directory: Path) -> None:
+def test_parentheses_after_an_object_that_cannot_be_called_are_refused(directory: Path) -> None:
     name = write(directory, "app = 7")
     assert str(refusal(f"{name}:app()")) == (
         f"{name}:app cannot be called: it is an int, so leave the () away"
     )
 
 
-def test_a_factory_that_returns_nothing_is_told(directory: Path) -> None:
+def test_a_factory_that_returns_nothing_is_reported(directory: Path) -> None:
     name = write(directory, "def create_app(): pass")
     assert str(refusal(f"{name}:create_app()")) == (
         f"{name}:create_app() returned None, not a WSGI application; "
@@ -424,14 +428,14 @@ def test_a_factory_that_returns_nothing_is_told(directory: Path) -> None:
     )
 
 
-def test_a_factory_that_returns_something_else_is_told(directory: Path) -> None:
+def test_a_factory_that_returns_another_object_is_reported(directory: Path) -> None:
     name = write(directory, "def create_app(): return 'app'")
     assert str(refusal(f"{name}:create_app()")) == (
         f"{name}:create_app() returned a str, not a WSGI application"
     )
 
 
-def test_a_factory_that_returns_a_factory_is_told(directory: Path) -> None:
+def test_a_factory_that_returns_a_factory_is_reported(directory: Path) -> None:
     name = write(directory, "def create_app(): return lambda: None")
     assert str(refusal(f"{name}:create_app()")) == (
         f"{name}:create_app() takes other arguments (none) than environ and start_response"

@@ -1,4 +1,4 @@
-"""What the error log says of requests that are not answered in full."""
+"""The lines of the error log about requests without a full response."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from picowsgi.config.settings import Settings
 from picowsgi.threads.incidents import log_incidents
 
 
-class Told:
-    """Stands for a server whose core has noticed something."""
+class StubServer:
+    """Stands for a server whose core has recorded incidents."""
 
     def __init__(self, *incidents: core.Incident) -> None:
         self._incidents = incidents
@@ -28,7 +28,7 @@ def incident(what: int, **more: Any) -> core.Incident:
     return core.Incident(what, 0, 0, "", "", "", "")._replace(**more)
 
 
-WRITE = "a client has taken nothing for 2.5 s (--timeout-write), so its response is cut"
+WRITE = "a client has read nothing for 2.5 s (--timeout-write), so its response is cut"
 
 
 @pytest.mark.parametrize(
@@ -37,12 +37,18 @@ WRITE = "a client has taken nothing for 2.5 s (--timeout-write), so its response
         (
             incident(core.INCIDENT_STORAGE, error=errno.ENOSPC),
             logging.ERROR,
-            "the content of a request cannot be stored, so it gets a 507: No space left on device",
+            (
+                "the body of a request cannot be stored, so the client gets a 507: "
+                "No space left on device"
+            ),
         ),
         (
             incident(core.INCIDENT_MEMORY, error=errno.ENOMEM),
             logging.ERROR,
-            "out of memory for a request, so it gets a 503 or no answer: Cannot allocate memory",
+            (
+                "out of memory for a request, so the client gets a 503 or no response: "
+                "Cannot allocate memory"
+            ),
         ),
         (incident(core.INCIDENT_WRITE_TIMEOUT), logging.WARNING, WRITE),
         (
@@ -59,7 +65,7 @@ WRITE = "a client has taken nothing for 2.5 s (--timeout-write), so its response
             incident(core.INCIDENT_SHORT, unsent=3),
             logging.ERROR,
             (
-                "a file has become shorter while it is sent, so its response is cut; "
+                "a file became shorter while the server sent it, so the response is cut; "
                 "at least 3 bytes are not sent"
             ),
         ),
@@ -67,7 +73,7 @@ WRITE = "a client has taken nothing for 2.5 s (--timeout-write), so its response
             incident(core.INCIDENT_HEADS),
             logging.WARNING,
             (
-                "the heads of requests that are not complete take more than --head-memory-total, "
+                "the heads of incomplete requests take more than --head-memory-total, "
                 "so some of these requests get a 503"
             ),
         ),
@@ -77,10 +83,19 @@ WRITE = "a client has taken nothing for 2.5 s (--timeout-write), so its response
             "no thread was free for 4 s (--timeout-queue), so some requests get a 503",
         ),
         (
+            incident(core.INCIDENT_STUCK),
+            logging.WARNING,
+            (
+                "the server stops, and every request in the application has run for twice the time "
+                "of --timeout-request, so requests that wait for a thread get a 503"
+            ),
+        ),
+        (
             incident(core.INCIDENT_ABANDONED, unsent=9),
             logging.ERROR,
             (
-                "an exception came between the application and its response, which is cut; "
+                "an exception came between the application and its response, so the response is "
+                "cut; "
                 "at least 9 bytes are not sent"
             ),
         ),
@@ -104,14 +119,14 @@ WRITE = "a client has taken nothing for 2.5 s (--timeout-write), so its response
         ),
     ],
 )
-def test_each_has_its_level_and_its_words(
+def test_each_incident_has_its_level_and_its_text(
     caplog: pytest.LogCaptureFixture, one: core.Incident, level: int, text: str
 ) -> None:
-    log_incidents(Told(one), replace(Settings(), timeout_write=2.5, timeout_queue=4.0))  # type: ignore[arg-type]
+    log_incidents(StubServer(one), replace(Settings(), timeout_write=2.5, timeout_queue=4.0))  # type: ignore[arg-type]
     assert [(each.levelno, each.getMessage()) for each in caplog.records] == [(level, text)]
 
 
-def test_the_request_and_its_client_are_named_where_they_are_known(
+def test_an_incident_names_the_known_parts_of_its_request_and_client(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ones = [
@@ -119,7 +134,7 @@ def test_the_request_and_its_client_are_named_where_they_are_known(
         incident(core.INCIDENT_BACKLOG, line="GET / HTTP/1.1"),
         incident(core.INCIDENT_BACKLOG, address="192.0.2.1", port="9"),
     ]
-    log_incidents(Told(*ones), Settings())  # type: ignore[arg-type]
+    log_incidents(StubServer(*ones), Settings())  # type: ignore[arg-type]
     what = "the server stops while connections wait to be accepted"
     assert [each.getMessage() for each in caplog.records] == [
         rf"{what}: GET /\x1b\\ HTTP/1.1, from ::1 port 80",

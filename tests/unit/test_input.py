@@ -29,7 +29,7 @@ def test_the_input_of_a_request_without_content_is_at_its_end() -> None:
     assert stream.mode == "rb"
 
 
-def test_the_input_of_a_request_without_content_is_a_stream_to_read_and_nothing_else() -> None:
+def test_the_input_of_a_request_without_content_is_a_stream_for_reading_only() -> None:
     assert isinstance(NO_CONTENT, io.BufferedIOBase)
     assert (NO_CONTENT.readable(), NO_CONTENT.seekable()) == (True, True)
     assert (NO_CONTENT.writable(), NO_CONTENT.isatty()) == (False, False)
@@ -59,7 +59,7 @@ def test_content_in_a_file_is_read_from_its_beginning_and_owned_by_the_stream() 
         os.fstat(descriptor)
 
 
-def test_errors_go_to_what_standard_error_is_at_that_moment(
+def test_errors_are_written_to_the_current_standard_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stream = ErrorStream()
@@ -71,7 +71,7 @@ def test_errors_go_to_what_standard_error_is_at_that_moment(
     assert (first.getvalue(), second.getvalue()) == ("abc", "de")
 
 
-def test_what_is_written_is_flushed_when_the_application_says_so(
+def test_written_text_is_flushed_on_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     raw = io.BytesIO()
@@ -83,7 +83,7 @@ def test_what_is_written_is_flushed_when_the_application_says_so(
 
 
 class Broken:
-    """A stream whose disk is full, or that is closed."""
+    """A stream that is closed, or whose disk is full."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error

@@ -29,7 +29,7 @@ def pipe():
     fcntl.fcntl(writer, 1031, PIPE_SIZE)  # F_SETPIPE_SZ
     yield reader, writer
     os.set_blocking(reader, False)
-    while True:  # which lets a thread end its last call
+    while True:  # so that a thread can end its last call
         try:
             os.read(reader, 1 << 20)
         except BlockingIOError:
@@ -46,7 +46,7 @@ def read_lines(reader, count):
 
 
 @pytest.mark.parametrize("most", [1, 4, 5, 9, 100])
-def test_parts_are_whole_lines_and_together_all(most):
+def test_parts_are_whole_lines_and_together_the_whole_text(most):
     data = b"a\nbcd\n\nlonger\nx\nno end"
     parts = list(split_lines(data, most))
     assert b"".join(parts) == data
@@ -55,7 +55,7 @@ def test_parts_are_whole_lines_and_together_all(most):
         assert len(part) <= most or part.count(b"\n") == 1
 
 
-def test_what_may_block_is_told(tmp_path, pipe):
+def test_a_descriptor_that_may_block_is_recognised(tmp_path, pipe):
     with (tmp_path / "file").open("wb") as file, Path(os.devnull).open("wb") as null:
         assert not may_block(file.fileno())
         assert not may_block(null.fileno())
@@ -70,7 +70,7 @@ def test_what_may_block_is_told(tmp_path, pipe):
     os.close(other)
 
 
-def test_a_line_is_there_when_the_call_returns(pipe):
+def test_a_line_is_written_when_the_call_returns(pipe):
     reader, writer = pipe
     output = LineOutput(describe_lost)
     output.write(writer, b"one\n")
@@ -78,7 +78,7 @@ def test_a_line_is_there_when_the_call_returns(pipe):
     assert os.read(reader, 100) == b"one\n"
 
 
-def test_a_pipe_that_nobody_reads_is_waited_for_once(pipe):
+def test_the_log_waits_once_for_a_pipe_without_a_reader(pipe):
     _, writer = pipe
     output = LineOutput(describe_lost)
     line = b"x" * 999 + b"\n"
@@ -88,7 +88,7 @@ def test_a_pipe_that_nobody_reads_is_waited_for_once(pipe):
     assert time.monotonic() - began < 20 * line_output.WAIT
 
 
-def test_lines_beyond_the_room_are_dropped_and_counted_once_it_goes_on(pipe):
+def test_lines_beyond_the_room_are_dropped_and_counted(pipe):
     reader, writer = pipe
     output = LineOutput(describe_lost)
     line = b"x" * 999 + b"\n"
@@ -106,7 +106,7 @@ def test_lines_beyond_the_room_are_dropped_and_counted_once_it_goes_on(pipe):
     assert data.count(line) + lost == 400
 
 
-def test_the_end_does_not_wait_for_a_pipe_that_nobody_reads(pipe):
+def test_the_end_does_not_wait_for_a_pipe_without_a_reader(pipe):
     _, writer = pipe
     output = LineOutput(describe_lost)
     for _ in range(10):
@@ -161,7 +161,7 @@ def test_long_lines_of_two_processes_are_not_mixed():
     assert data.count(b"\n") == 1200
 
 
-def test_what_a_full_disk_does_not_take_is_written_later(tmp_path):
+def test_lines_that_a_full_disk_refuses_are_written_later(tmp_path):
     output = LineOutput(describe_lost)
     path = tmp_path / "log"
     descriptor = open_log(path)
@@ -210,7 +210,7 @@ def test_a_fifo_can_be_opened_without_a_reader(tmp_path):
     os.close(descriptor)
 
 
-def test_many_threads_lose_and_tear_nothing(pipe):
+def test_many_threads_lose_and_tear_no_line(pipe):
     reader, writer = pipe
     output = LineOutput(describe_lost)
 
@@ -227,7 +227,7 @@ def test_many_threads_lose_and_tear_nothing(pipe):
     assert sorted(lines) == sorted(b"%c" % code * 99 for code in b"abcd" for _ in range(200))
 
 
-def test_a_closed_pipe_loses_lines_and_nothing_else():
+def test_a_closed_pipe_loses_only_the_lines():
     reader, writer = os.pipe()
     os.close(reader)
     output = LineOutput(describe_lost)

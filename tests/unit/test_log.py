@@ -1,4 +1,4 @@
-"""The error log: lines that nothing from outside can break, and the program's own configuration."""
+"""The error log: no client can break a line, and the program can configure it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_record_is_one_json_object(capsys):
     assert entry["pid"] > 0
 
 
-def test_the_level_and_the_form_can_be_changed(capsys):
+def test_the_level_and_the_format_can_be_changed(capsys):
     configure("error", "json")
     configure("warning", "text")
     get_logger().info("not shown")
@@ -60,7 +60,7 @@ def test_the_level_and_the_form_can_be_changed(capsys):
 
 
 @pytest.mark.parametrize("suffix", ["json", "toml"])
-def test_a_file_configures_logging_instead(tmp_path, suffix):
+def test_a_file_can_configure_logging_instead(tmp_path, suffix):
     log = tmp_path / "own.log"
     if suffix == "json":
         handler = {"class": "logging.FileHandler", "filename": str(log)}
@@ -88,7 +88,7 @@ def test_a_file_configures_logging_instead(tmp_path, suffix):
 @pytest.mark.parametrize(
     "text", [None, "{", '{"handlers": 5}', '{"handlers": {"a": {"class": "x.y"}}}']
 )
-def test_a_file_that_is_no_configuration_is_a_clear_error(tmp_path, text):
+def test_an_invalid_configuration_file_is_a_clear_error(tmp_path, text):
     file = tmp_path / "logging.json"
     if text is not None:
         file.write_text(text)
@@ -96,14 +96,14 @@ def test_a_file_that_is_no_configuration_is_a_clear_error(tmp_path, text):
         read_log_config(str(file))()
 
 
-def test_a_missing_or_closed_standard_error_disturbs_nothing(monkeypatch):
+def test_a_missing_or_closed_standard_error_causes_no_error(monkeypatch):
     configure("info")
     monkeypatch.setattr(sys, "stderr", None)
     get_logger().error("lost")
     assert get_logger().logger is logging.getLogger("picowsgi")
 
 
-def test_printable_text_has_no_controls_and_can_be_read_back():
+def test_printable_text_has_no_control_characters_and_can_be_parsed_again():
     text = "a\\b\r\n\x00\x7f\xe9\u20ac"
     assert printable(text).isprintable()
     assert printable(text).encode().decode("unicode_escape") == text

@@ -1,4 +1,4 @@
-"""How a process's threads and connections are shared out among its event loops."""
+"""The threads and connections of a process are divided among its event loops."""
 
 import logging
 from dataclasses import replace
@@ -12,7 +12,7 @@ from picowsgi.threads.loop import share_out
 
 @pytest.fixture
 def cpus(monkeypatch):
-    """`cpus(4, gil=False)`: what the process has to run on."""
+    """`cpus(4, gil=False)`: the CPUs and the GIL of the process."""
 
     def have(count, *, gil):
         monkeypatch.setattr(loop, "usable_cpus", lambda: count)
@@ -21,7 +21,7 @@ def cpus(monkeypatch):
     return have
 
 
-def test_with_the_gil_there_is_one_loop_and_the_settings_are_its_own(cpus):
+def test_with_the_gil_there_is_one_loop_with_all_settings(cpus):
     cpus(8, gil=True)
     assert share_out(Settings()) == [Settings()]
 
@@ -39,14 +39,14 @@ def test_with_the_gil_there_is_one_loop_and_the_settings_are_its_own(cpus):
         (1, {"loops": 3, "threads": 4}, [2, 1, 1]),
     ],
 )
-def test_without_it_there_is_one_for_each_cpu_as_far_as_threads_go(
+def test_without_the_gil_there_is_one_loop_for_each_cpu_and_no_more_than_threads(
     cpus, cpus_left, options, expected
 ):
     cpus(cpus_left, gil=False)
     assert [part.threads for part in share_out(replace(Settings(), **options))] == expected
 
 
-def test_connections_are_shared_out_to_the_last(cpus):
+def test_all_connections_are_divided_among_the_loops(cpus):
     cpus(4, gil=False)
     parts = share_out(replace(Settings(), max_connections=10))
     assert [part.max_connections for part in parts] == [3, 3, 2, 2]
@@ -55,7 +55,7 @@ def test_connections_are_shared_out_to_the_last(cpus):
 
 
 @pytest.mark.parametrize(
-    ("options", "gil", "told"),
+    ("options", "gil", "message"),
     [
         ({}, True, ""),
         ({"loops": 1}, True, ""),
@@ -65,9 +65,9 @@ def test_connections_are_shared_out_to_the_last(cpus):
         ({"loops": 3, "max_connections": 1}, False, "--loops is lowered from 3 to 1"),
     ],
 )
-def test_loops_of_no_use_or_that_cannot_start_are_logged(cpus, caplog, options, gil, told):
+def test_useless_loops_and_loops_that_cannot_start_are_logged(cpus, caplog, options, gil, message):
     cpus(4, gil=gil)
     with caplog.at_level(logging.WARNING, logger="picowsgi"):
         loop.warn(replace(Settings(), **options))
-    assert told in caplog.text
-    assert bool(caplog.records) == bool(told)
+    assert message in caplog.text
+    assert bool(caplog.records) == bool(message)

@@ -1,4 +1,4 @@
-"""The threads of one event loop, with a core that does what the test says."""
+"""The threads of one event loop, with a core that the test controls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOP = core.WATCH_STOP, 0
 
 
 class StubCore:
-    """A core whose watcher is told by the test what there is to do."""
+    """A core whose watcher gets its tasks from the test."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
@@ -47,7 +47,7 @@ class StubCore:
 
 
 class StubGateway:
-    """Serves until the test lets it end."""
+    """Serves until the test ends it."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.arguments, self.options = arguments, options
@@ -152,7 +152,7 @@ def test_one_thread_serves_and_one_watches(site: Make) -> None:
     assert gateway.thread is one.threads[0]
 
 
-def test_more_threads_get_the_next_numbers_and_those_of_ended_ones(site: Make) -> None:
+def test_new_threads_get_the_next_numbers_and_those_of_ended_threads(site: Make) -> None:
     one = site()
     one.start()
     for count in (2, 3):
@@ -162,7 +162,7 @@ def test_more_threads_get_the_next_numbers_and_those_of_ended_ones(site: Make) -
     one.gateways[1].release.set()
     one.gateways[1].thread.join(TIMEOUT)
     one.do(core.WATCH_START)
-    wait_until(lambda: len(one.gateways) == 4, "a thread in the place of another")
+    wait_until(lambda: len(one.gateways) == 4, "a thread that replaces another")
     assert one.gateways[3].arguments[1][1] == 1
     assert one.gateways[3].thread.name == "name-1"
     one.do(core.WATCH_START)
@@ -170,7 +170,7 @@ def test_more_threads_get_the_next_numbers_and_those_of_ended_ones(site: Make) -
     assert one.gateways[4].arguments[1][1] == 3
 
 
-def test_what_the_core_has_noticed_is_logged_when_it_says_so_and_at_the_end(site: Make) -> None:
+def test_incidents_of_the_core_are_logged_on_request_and_at_the_end(site: Make) -> None:
     one = site()
     one.start()
     assert one.core.taken == 0
@@ -182,7 +182,7 @@ def test_what_the_core_has_noticed_is_logged_when_it_says_so_and_at_the_end(site
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no room"), MemoryError("no room")])
-def test_the_core_is_told_of_a_thread_that_cannot_be_started(
+def test_the_core_learns_about_a_thread_that_cannot_be_started(
     site: Make, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     one = site()
@@ -196,7 +196,7 @@ def test_the_core_is_told_of_a_thread_that_cannot_be_started(
     assert caplog.messages == [f"one more thread is needed but cannot be started: {error!r}"]
 
 
-def test_a_thread_without_a_gateway_ends_and_the_first_takes_the_server_with_it(
+def test_a_thread_without_a_gateway_ends_and_the_first_one_stops_the_server(
     site: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = site()
@@ -221,8 +221,8 @@ def test_an_error_does_not_end_the_watcher(site: Make, caplog: pytest.LogCapture
         one.core.todo.put((core.WATCH_SLOW, 99))
         assert error
     one.do(core.WATCH_INCIDENT)
-    wait_until(lambda: one.core.taken == 1, "the watcher to go on")
-    assert caplog.messages == ["an error in the watching thread, which goes on"] * 2
+    wait_until(lambda: one.core.taken == 1, "the watcher to continue")
+    assert caplog.messages == ["an error in the watcher thread, which continues"] * 2
 
 
 # Requests that take too long
@@ -250,7 +250,7 @@ def test_a_request_that_takes_too_long_is_logged_with_its_stack(
         assert [number for number, _ in one.interrupted] == [ident]
 
 
-def test_where_nothing_can_be_interrupted_the_log_says_so(
+def test_the_log_says_so_when_no_thread_can_be_interrupted(
     site: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CAN_INTERRUPT", False)
@@ -263,7 +263,7 @@ def test_where_nothing_can_be_interrupted_the_log_says_so(
     assert one.interrupted == []
 
 
-def test_a_thread_that_has_ended_meanwhile_is_left_alone(
+def test_a_thread_that_has_ended_in_the_meantime_is_not_interrupted(
     site: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = site(timeout_request=2.0)
@@ -280,7 +280,7 @@ def test_a_thread_that_has_ended_meanwhile_is_left_alone(
 @pytest.mark.parametrize(
     ("timeout", "gil", "guarded"), [(2.0, True, False), (2.0, False, True), (0.0, False, False)]
 )
-def test_an_application_is_guarded_where_threads_run_at_once_and_have_a_limit(
+def test_an_application_is_guarded_when_threads_are_parallel_and_have_a_limit(
     site: Make, monkeypatch: pytest.MonkeyPatch, timeout: float, gil: bool, guarded: bool
 ) -> None:
     monkeypatch.setattr(loop, "has_gil", lambda: gil)
@@ -310,7 +310,7 @@ def test_threads_that_have_not_ended_are_named_with_their_stacks(
     assert "in hold\n" in str(caplog.records[0].stack_info)
 
 
-def test_the_parts_of_memory_are_shared_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_is_divided_among_the_loops_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "has_gil", lambda: False)
     settings = Settings(loops=3, head_memory_total=100, body_memory_total=11)
     parts = loop.share_out(settings)

@@ -1,4 +1,4 @@
-"""What a supervisor knows of those that serve: children of the test in a worker's place."""
+"""A supervisor's data about its workers: children of the test stand in for workers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from picowsgi.config.settings import Settings
+from picowsgi.errors import AppImportError
 from picowsgi.process import members
 from picowsgi.process.members import ChildProcess, OwnThreads
-from picowsgi.process.status_pipe import make_pair
+from picowsgi.process.status_pipe import StatusPipe, make_pair
 from support import TIMEOUT, wait_until
 
 Start = Callable[..., tuple[ChildProcess, int]]
@@ -44,7 +45,7 @@ def start() -> Iterator[Start]:
         os.close(its)
 
 
-def test_a_new_one_is_neither_ready_nor_to_be_replaced(start: Start) -> None:
+def test_a_new_worker_is_neither_ready_nor_due_for_replacement(start: Start) -> None:
     before = time.monotonic()
     one, _ = start()
     assert not any(
@@ -57,7 +58,7 @@ def test_a_new_one_is_neither_ready_nor_to_be_replaced(start: Start) -> None:
     assert not one.has_ended()
 
 
-def test_a_program_of_its_own_has_more_time_than_a_fork() -> None:
+def test_a_program_has_more_time_to_start_than_a_fork() -> None:
     assert ChildProcess(0, -1, program=True).extra_time > ChildProcess(0, -1).extra_time
     assert ChildProcess(0, -1, program=True).program
 
@@ -66,7 +67,7 @@ def test_each_message_of_a_worker_is_a_heartbeat(start: Start) -> None:
     one, its = start()
     one.last_heartbeat = 0.0
     one.read()
-    assert one.last_heartbeat == 0.0, "expected no life without a word"
+    assert one.last_heartbeat == 0.0, "expected no heartbeat without a message"
     for word in (b".", b"R", b"X", b"T"):
         one.last_heartbeat = 0.0
         os.write(its, word)
@@ -75,7 +76,7 @@ def test_each_message_of_a_worker_is_a_heartbeat(start: Start) -> None:
     assert (one.ready, one.needs_replacement, one.stopped_by_signal) == (True, True, True)
 
 
-def test_what_follows_a_word_that_is_unknown_is_not_understood(start: Start) -> None:
+def test_messages_after_an_unknown_one_are_ignored(start: Start) -> None:
     one, its = start()
     os.write(its, b"..?RX")
     one.read()
@@ -85,7 +86,7 @@ def test_what_follows_a_word_that_is_unknown_is_not_understood(start: Start) -> 
     assert one.ready
 
 
-def test_an_end_is_noticed_once_and_told(start: Start) -> None:
+def test_an_exit_is_noticed_once_and_described(start: Start) -> None:
     ended: list[int] = []
     one, its = start("raise SystemExit(3)", on_end=ended.append)
     os.write(its, b"R")
@@ -93,15 +94,15 @@ def test_an_end_is_noticed_once_and_told(start: Start) -> None:
     assert one.has_ended()
     assert ended == [one.pid]
     assert one.end == "ended with status 3"
-    assert one.ready, "expected the last words to be read"
+    assert one.ready, "expected the last messages to be read"
     assert one.channel == -1
     assert one.failure is None
-    one.signal(signal.SIGTERM)  # which may be another process's number by now
+    one.signal(signal.SIGTERM)  # by now it may be the number of another process
     one.read()
     one.close()
 
 
-def test_a_failure_is_read_after_the_end(start: Start) -> None:
+def test_a_failure_is_read_after_the_exit(start: Start) -> None:
     one, its = start("pass")
     os.write(its, b'.F["it failed", ')
     one.read()
@@ -111,7 +112,7 @@ def test_a_failure_is_read_after_the_end(start: Start) -> None:
     assert (str(one.failure), one.failure.application_traceback) == ("it failed", "Traceback")  # type: ignore[union-attr]
 
 
-def test_a_failure_that_is_cut_is_one_all_the_same(start: Start) -> None:
+def test_an_incomplete_failure_is_a_failure_too(start: Start) -> None:
     for text in (b"F", b'F["it', b'F["a"]'):
         one, its = start("pass")
         os.write(its, text)
@@ -119,7 +120,7 @@ def test_a_failure_that_is_cut_is_one_all_the_same(start: Start) -> None:
         assert "the application could not be loaded" in str(one.failure), text
 
 
-def test_the_end_can_be_waited_for(start: Start) -> None:
+def test_the_supervisor_can_wait_for_the_exit(start: Start) -> None:
     one, _ = start("import sys; sys.stdin.read()")
     assert not one.has_ended()
     one.kill()
@@ -134,7 +135,7 @@ def test_the_end_can_be_waited_for(start: Start) -> None:
         os.fstat(channel)
 
 
-def test_a_signal_ends_what_has_not_loaded_its_application_and_no_other(
+def test_a_signal_ends_only_a_worker_that_has_not_loaded_its_application(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loading, its = start()
@@ -154,10 +155,10 @@ def test_a_signal_ends_what_has_not_loaded_its_application_and_no_other(
     assert sent == []
     serving.close()
     serving.stop(others_accept=False)
-    assert sent == [signal.SIGTERM], "expected a signal to one that cannot be told"
+    assert sent == [signal.SIGTERM], "expected a signal to a worker that cannot get messages"
 
 
-def test_stopping_at_once_says_so_and_nothing_else(start: Start) -> None:
+def test_an_immediate_stop_sends_one_message(start: Start) -> None:
     one, its = start()
     one.stop_now()
     assert one.stopping
@@ -174,7 +175,7 @@ def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_memory_is_that_of_the_process_and_0_where_nobody_says() -> None:
+def test_memory_is_that_of_the_process_and_0_when_it_is_unknown() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     size = pages * os.sysconf("SC_PAGESIZE")
     assert size / 2 < ChildProcess(os.getpid(), -1).memory() < size * 2
@@ -233,14 +234,14 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[Pool]:
 
 
 def inline(workers: int = 1, connections: Any = None) -> tuple[OwnThreads, list[str]]:
-    told: list[str] = []
+    ends: list[str] = []
     settings = Settings(workers=workers)
-    one = OwnThreads("app", [], settings, lambda: told.append("end"), None, connections)  # type: ignore[arg-type]
-    return one, told
+    one = OwnThreads("app", [], settings, lambda: ends.append("end"), None, connections)  # type: ignore[arg-type]
+    return one, ends
 
 
-def test_threads_serve_as_they_are_told(pools: list[Pool]) -> None:
-    one, told = inline()
+def test_threads_serve_as_configured(pools: list[Pool]) -> None:
+    one, ends = inline()
     (pool,) = pools
     assert pool.options == {"multiprocess": False, "balance": None}
     assert not one.ready
@@ -254,10 +255,10 @@ def test_threads_serve_as_they_are_told(pools: list[Pool]) -> None:
     pool.is_stuck = True
     pool.error = ValueError()
     assert (one.is_stuck, one.failed) == (True, True)
-    assert told == []
+    assert ends == []
 
 
-def test_threads_of_one_process_of_several_say_so_and_may_share_connections(
+def test_the_threads_of_one_of_several_processes_report_it_and_may_share_connections(
     pools: list[Pool],
 ) -> None:
     inline(workers=2, connections=("a", "b"))
@@ -265,28 +266,28 @@ def test_threads_of_one_process_of_several_say_so_and_may_share_connections(
     assert pools[0].calls == [("share", "a", "b")]
 
 
-def test_threads_that_run_are_not_waited_for(pools: list[Pool]) -> None:
+def test_running_threads_are_not_waited_for(pools: list[Pool]) -> None:
     one, _ = inline()
     assert not one.has_ended()
     assert pools[0].calls == [("join", 0)]
     assert not one.abandoned
 
 
-def test_threads_that_say_that_they_end_are_waited_for(pools: list[Pool]) -> None:
-    one, told = inline()
+def test_threads_that_end_in_order_are_waited_for(pools: list[Pool]) -> None:
+    one, ends = inline()
     pools[0].on_end()
-    assert told == ["end"]
+    assert ends == ["end"]
     pools[0].ends = True
     assert one.has_ended()
     assert pools[0].calls == [("join", None)]
     assert not one.abandoned
 
 
-def test_threads_that_were_given_up_are_abandoned(pools: list[Pool]) -> None:
+def test_abandoned_threads_are_left_behind(pools: list[Pool]) -> None:
     one, _ = inline()
     pools[0].ends = pools[0].gave_up = True
     assert one.has_ended()
-    assert one.abandoned, "expected that their requests run on"
+    assert one.abandoned, "expected their requests to continue"
     other, _ = inline()
     other.kill()
     assert other.abandoned
@@ -294,9 +295,100 @@ def test_threads_that_were_given_up_are_abandoned(pools: list[Pool]) -> None:
     assert pools[1].calls == ["stop now", "close"]
 
 
-def test_the_threads_of_a_process_have_little_more_time_than_their_requests(
+def test_the_threads_of_a_process_have_slightly_more_time_than_their_requests(
     pools: list[Pool],
 ) -> None:
     one, _ = inline()
     assert pools
     assert 0 < one.extra_time <= 1 < TIMEOUT
+
+
+# Both ends of the status pipe
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[StatusPipe, ChildProcess]]:
+    ours, its = make_pair()
+    process = ChildProcess(0, ours)
+    yield StatusPipe(its, os.getppid()), process
+    process.close()
+    os.close(its)
+
+
+def test_a_worker_reports_that_it_is_ready_and_needs_a_replacement(
+    ends: tuple[StatusPipe, ChildProcess],
+) -> None:
+    link, process = ends
+    for byte in b"..R.":
+        link.send(byte)
+    process.read()
+    assert (process.ready, process.needs_replacement, process.stopped_by_signal) == (
+        True,
+        False,
+        False,
+    )
+    link.send(ord("X"))
+    link.send(ord("T"))
+    process.read()
+    assert process.needs_replacement
+    assert process.stopped_by_signal
+
+
+def test_a_worker_gets_its_orders_and_notices_that_its_supervisor_is_gone(
+    ends: tuple[StatusPipe, ChildProcess],
+) -> None:
+    link, process = ends
+    process.ready = True
+    assert link.read_orders() == b""
+    process.stop(others_accept=True)
+    process.stop(others_accept=False)
+    process.stop_now()
+    assert link.read_orders() == b"LDN"
+    assert not link.is_supervisor_gone()
+    assert link.fileno() >= 0
+    process.close()
+    assert link.read_orders() == b""
+    assert link.is_supervisor_gone()
+    assert link.fileno() == -1, "expected the end of file to stay readable"
+
+
+def test_the_last_messages_of_a_worker_that_has_not_read_its_orders_are_read() -> None:
+    ours, its = make_pair()
+    process = ChildProcess(0, ours)
+    process.ready = True
+    process.stop(others_accept=False)
+    StatusPipe(its, os.getppid()).send(ord("X"))
+    os.close(its)
+    process.read()
+    assert process.needs_replacement
+    assert process.channel == -1
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_an_error_of_the_application_arrives_whole_or_at_least_with_its_end(
+    ends: tuple[StatusPipe, ChildProcess], size: int
+) -> None:
+    link, process = ends
+    link.send(ord("."))
+    link.send_failure(AppImportError("it \N{SNOWMAN} failed", "\udcff" * size + "the end"))
+    process.read()
+    process._exit = None
+    process.pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", ""])
+    assert process.has_ended(wait=True)
+    assert process.failure is not None
+    assert str(process.failure) == "it \N{SNOWMAN} failed"
+    assert process.failure.application_traceback.endswith("the end")
+    assert process.end == "ended with status 0"
+
+
+def test_an_exit_status_that_the_application_has_read_is_no_failure(
+    ends: tuple[StatusPipe, ChildProcess],
+) -> None:
+    _, process = ends
+    process._exit = None
+    process.pid = os.spawnv(
+        os.P_NOWAIT, sys.executable, [sys.executable, "-c", "raise SystemExit(3)"]
+    )
+    os.waitpid(process.pid, 0)
+    assert process.has_ended()
+    assert process.end == "ended with status 0"

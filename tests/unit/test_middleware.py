@@ -1,4 +1,4 @@
-"""What is refused, warned about and put around an application by --static, --debug and --open."""
+"""The refusals, warnings and middleware of --static, --debug and --open."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def local() -> Iterator[socket.socket]:
 
 
 class Elsewhere(socket.socket):
-    """A socket that says that it listens on all addresses."""
+    """A socket that claims to listen on all addresses."""
 
     def getsockname(self) -> tuple[str, int]:
         return "0.0.0.0", 8000
@@ -52,14 +52,14 @@ def test_static_is_a_path_and_a_directory(text: str, parts: tuple[str, str]) -> 
 
 
 @pytest.mark.parametrize("text", ["", "public", "static=public", "/static", "/static=", "/a?b=c"])
-def test_what_is_neither_is_refused(text: str) -> None:
+def test_an_invalid_value_of_static_is_refused(text: str) -> None:
     with pytest.raises(
         ConfigError, match="option static: expected URL=DIR, a path and a directory"
     ):
         picowsgi.Server(application, static=[text])
 
 
-def test_without_whitenoise_the_error_says_how_to_get_it(
+def test_without_whitenoise_the_error_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(middleware, "find_spec", lambda name: None)
@@ -67,7 +67,7 @@ def test_without_whitenoise_the_error_says_how_to_get_it(
         picowsgi.Server(application, port=0, static=[f"/={tmp_path}"])
 
 
-def test_debug_that_others_can_reach_is_warned_about(
+def test_debug_on_a_public_address_is_warned_about(
     caplog: pytest.LogCaptureFixture, local: socket.socket
 ) -> None:
     with Elsewhere() as elsewhere:
@@ -75,10 +75,12 @@ def test_debug_that_others_can_reach_is_warned_about(
         middleware.warn(Settings(debug=True), [local])
         assert caplog.text == ""
         middleware.warn(Settings(debug=True), [local, elsewhere])
-    assert "--debug on http://0.0.0.0:8000: everybody who can connect sees" in caplog.text
+    assert "--debug on http://0.0.0.0:8000: every client that can connect sees" in caplog.text
 
 
-def test_only_one_process_that_nobody_else_reaches_can_be_typed_into(local: socket.socket) -> None:
+def test_the_debugger_accepts_code_only_in_one_process_on_a_private_address(
+    local: socket.socket,
+) -> None:
     from werkzeug.debug import DebuggedApplication
 
     with Elsewhere() as elsewhere:
@@ -92,7 +94,7 @@ def test_only_one_process_that_nobody_else_reaches_can_be_typed_into(local: sock
             assert wrapped.evalex is interactive
 
 
-def test_without_debug_and_static_the_application_is_left_alone(local: socket.socket) -> None:
+def test_without_debug_and_static_the_application_is_not_wrapped(local: socket.socket) -> None:
     assert middleware.wrap(application, Settings(), [local]) is application
 
 
@@ -108,7 +110,7 @@ def test_the_browser_gets_an_address_that_it_can_connect_to(url: str, reachable:
     assert browser._reachable(url) == reachable
 
 
-def test_the_first_address_that_is_no_unix_socket_is_opened(
+def test_the_browser_opens_the_first_address_that_is_no_unix_socket(
     local: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = queue.Queue[str]()
@@ -119,7 +121,7 @@ def test_the_first_address_that_is_no_unix_socket_is_opened(
     assert opened.get(timeout=TIMEOUT) == f"http://127.0.0.1:{local.getsockname()[1]}"
 
 
-def test_unix_sockets_alone_cannot_be_opened(
+def test_the_browser_cannot_open_unix_sockets(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     with socket.socket(socket.AF_UNIX) as unix:
@@ -162,7 +164,7 @@ def test_a_directory_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         middleware.check(Settings(static=(f"/={tmp_path}", "/b=/nonexistent")))
 
 
-def test_the_longest_path_has_its_files_whatever_the_order_and_the_directory(
+def test_the_longest_path_wins_no_matter_the_order_and_the_directory(
     tmp_path: Path, local: socket.socket
 ) -> None:
     pytest.importorskip("whitenoise")
@@ -179,14 +181,14 @@ def test_the_longest_path_has_its_files_whatever_the_order_and_the_directory(
         assert answer(wrapped, "/s/x/page.txt")[2] == b"inner"
         status, headers, body = answer(wrapped, "/s/")
         assert (status, body) == ("200 OK", outer.name.encode()), "expected the index page"
-        assert "Access-Control-Allow-Origin" not in headers, "expected no other site to read it"
+        assert "Access-Control-Allow-Origin" not in headers, "expected no access from another site"
         assert answer(wrapped, "/other")[2] == b"the application"
 
 
 @pytest.mark.parametrize(
     ("options", "seen"), [({}, False), ({"debug": True}, True), ({"reload": True}, True)]
 )
-def test_files_that_are_added_later_are_served_in_development(
+def test_files_that_are_added_later_are_served_with_debug(
     tmp_path: Path, local: socket.socket, options: dict[str, bool], seen: bool
 ) -> None:
     pytest.importorskip("whitenoise")
@@ -196,7 +198,7 @@ def test_files_that_are_added_later_are_served_in_development(
     assert (answer(wrapped, "/late.txt")[2] == b"late") == seen
 
 
-def test_a_unix_socket_is_of_this_machine(tmp_path: Path, caplog: Any) -> None:
+def test_a_unix_socket_is_a_private_address(tmp_path: Path, caplog: Any) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "s"))
         middleware.warn(Settings(debug=True), [sock])

@@ -1,4 +1,4 @@
-"""The serving threads of a process, with event loops that are records of their calls."""
+"""The serving threads of a process, with event loops that record their calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support import TIMEOUT
 
 
 class StubLoop:
-    """A loop whose one thread runs until the core is told to stop."""
+    """A loop whose one thread runs until the core gets a stop."""
 
     made: list[StubLoop]
 
@@ -70,7 +70,7 @@ def make(
     return ThreadPool("app", ["socket"], settings)  # type: ignore[arg-type,list-item]
 
 
-def test_each_loop_has_what_all_have_in_common(
+def test_each_loop_has_the_values_that_all_loops_share(
     monkeypatch: pytest.MonkeyPatch, loops: list[StubLoop]
 ) -> None:
     make(monkeypatch, threads=4)
@@ -99,7 +99,7 @@ def test_several_loops_share_a_balance(
     assert all(one.options["balance"] is given for one in loops[2:])
 
 
-def test_what_is_asked_of_it_is_asked_of_each_loop(
+def test_a_call_to_the_worker_reaches_each_loop(
     monkeypatch: pytest.MonkeyPatch, loops: list[StubLoop]
 ) -> None:
     worker = make(monkeypatch, count=2)
@@ -111,7 +111,7 @@ def test_what_is_asked_of_it_is_asked_of_each_loop(
     assert worker.is_stuck
 
 
-def test_it_serves_until_it_is_stopped(loops: list[StubLoop]) -> None:
+def test_the_worker_serves_until_a_stop(loops: list[StubLoop]) -> None:
     worker = make()
     ended: list[threading.Thread] = []
     worker.on_end = lambda: ended.append(threading.current_thread())
@@ -128,7 +128,7 @@ def test_it_serves_until_it_is_stopped(loops: list[StubLoop]) -> None:
     assert worker.error is None
 
 
-def test_others_may_go_on_accepting(loops: list[StubLoop]) -> None:
+def test_other_workers_may_continue_to_accept(loops: list[StubLoop]) -> None:
     worker = make()
     worker.start()
     worker.stop(others_accept=True)
@@ -150,7 +150,7 @@ def test_the_end_comes_when_the_last_thread_has_ended(
     assert ended == [1]
 
 
-def test_a_thread_that_ends_before_the_others_begin_is_not_the_end(
+def test_a_thread_that_ends_before_the_others_begin_does_not_end_the_worker(
     monkeypatch: pytest.MonkeyPatch, loops: list[StubLoop]
 ) -> None:
     worker = make(monkeypatch, count=2)
@@ -229,7 +229,7 @@ def test_an_error_of_the_server_ends_all_its_threads(
     assert caplog.records[0].levelname == "CRITICAL"
 
 
-def test_an_end_at_once_does_not_wait(loops: list[StubLoop]) -> None:
+def test_an_immediate_end_does_not_wait(loops: list[StubLoop]) -> None:
     worker = make(timeout_graceful=60.0)
     loops[0].leaves = False
     worker.start()
@@ -241,7 +241,7 @@ def test_an_end_at_once_does_not_wait(loops: list[StubLoop]) -> None:
     loops[0].stopped.set()
 
 
-def test_requests_have_their_time_and_are_then_left_behind(
+def test_requests_get_their_time_and_are_then_left_behind(
     monkeypatch: pytest.MonkeyPatch, loops: list[StubLoop]
 ) -> None:
     clock = [1000.0]
@@ -251,7 +251,7 @@ def test_requests_have_their_time_and_are_then_left_behind(
     worker.start()
     worker.stop()
     clock[0] = 1029.0
-    worker.stop()  # which does not begin the time again
+    worker.stop()  # which does not restart the time
     assert not worker.join(0)
     clock[0] = 1030.2
     assert not worker.join(0)
@@ -261,7 +261,7 @@ def test_requests_have_their_time_and_are_then_left_behind(
     loops[0].stopped.set()
 
 
-def test_joining_waits_as_long_as_it_is_told(loops: list[StubLoop]) -> None:
+def test_join_waits_as_long_as_its_argument_says(loops: list[StubLoop]) -> None:
     worker = make()
     worker.start()
     before = time.monotonic()
@@ -312,7 +312,7 @@ def test_the_log_is_closed_at_the_end_and_reopened_for_each_loop(
     assert made[1].calls == ["close"]
 
 
-def test_in_a_forked_child_there_is_nothing_to_end_or_to_start(
+def test_a_forked_child_has_nothing_to_end_or_to_start(
     monkeypatch: pytest.MonkeyPatch, loops: list[StubLoop]
 ) -> None:
     worker = make()

@@ -1,4 +1,4 @@
-"""Which files have the application loaded again, and what looking at them costs."""
+"""The files whose change causes a reload, and the cost of looking at them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_code_settings_and_templates_matter(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNWANTED)
-def test_data_and_what_editors_leave_behind_do_not(tmp_path: Path, name: str) -> None:
+def test_data_and_files_of_editors_do_not_matter(tmp_path: Path, name: str) -> None:
     assert not wants(tmp_path, name, [], [])
 
 
@@ -60,7 +60,7 @@ def test_data_and_what_editors_leave_behind_do_not(tmp_path: Path, name: str) ->
         ("x.py", [], ["X.PY"], True),
     ],
 )
-def test_patterns_choose_more_or_less(
+def test_patterns_include_or_exclude_files(
     tmp_path: Path, name: str, includes: list[str], excludes: list[str], wanted: bool
 ) -> None:
     assert wants(tmp_path, name, includes, excludes) is wanted
@@ -71,7 +71,7 @@ def test_a_pattern_may_be_a_whole_path(tmp_path: Path) -> None:
     assert not wants(tmp_path, "a/x.py", [], [f"{tmp_path}/a"])
 
 
-def test_modules_matter_wherever_they_are_unless_they_are_excluded(tmp_path: Path) -> None:
+def test_modules_matter_anywhere_unless_they_are_excluded(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     files = Files([str(tmp_path / "root")], excludes=["no.py"])
     module = str(tmp_path / "elsewhere" / "x.so")
@@ -80,17 +80,19 @@ def test_modules_matter_wherever_they_are_unless_they_are_excluded(tmp_path: Pat
     assert files.wants(module)
     assert not files.wants(str(tmp_path / "no.py"))
     assert not files.wants(str(tmp_path / "elsewhere" / "y.py"))
-    assert not files.wants(str(tmp_path / "root2" / "y.py")), "another name that begins like it"
+    assert not files.wants(str(tmp_path / "root2" / "y.py")), (
+        "expected another name with the same beginning not to count"
+    )
 
 
-def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("file", "none"):
         with pytest.raises(ConfigError, match=r"--reload-dir: expected a directory, got '/"):
             Files([str(tmp_path / name)])
 
 
-# --- what has changed -----------------------------------------------------------------------------
+# --- changes --------------------------------------------------------------------------------------
 
 
 def take(tmp_path: Path, *names: str) -> Snapshot:
@@ -104,7 +106,7 @@ def short(tmp_path: Path, changed: set[str]) -> set[str]:
     return {os.path.relpath(path, tmp_path) for path in changed}
 
 
-def test_a_look_at_all_files_finds_what_is_new_different_or_gone(tmp_path: Path) -> None:
+def test_a_scan_of_all_files_finds_new_and_changed_and_removed_files(tmp_path: Path) -> None:
     snapshot = take(tmp_path, "a.py", "b/c.py", "b/d.py", "e/f.py", "x.css")
     assert snapshot.scan() == set()
     (tmp_path / "a.py").write_text("newer")
@@ -120,8 +122,8 @@ def test_a_look_at_all_files_finds_what_is_new_different_or_gone(tmp_path: Path)
     assert str(tmp_path / "e") not in snapshot.directories()
 
 
-def test_a_file_that_comes_in_the_same_instant_as_another_is_found(tmp_path: Path) -> None:
-    """The clock of a file system is coarse: the directory's time may be the one that is known."""
+def test_a_file_that_is_written_at_the_same_instant_as_another_is_found(tmp_path: Path) -> None:
+    """The clock of a file system is coarse: the time of the directory may not change."""
     snapshot = take(tmp_path, "a.py")
     snapshot.scan()
     before = tmp_path.stat()
@@ -130,7 +132,7 @@ def test_a_file_that_comes_in_the_same_instant_as_another_is_found(tmp_path: Pat
     assert short(tmp_path, snapshot.scan()) == {"b.py"}
 
 
-def test_a_root_that_comes_back_is_looked_at_again(tmp_path: Path) -> None:
+def test_a_root_that_returns_is_scanned_again(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     snapshot = take(tmp_path / "root", "a.py")
     (tmp_path / "root").replace(tmp_path / "away")
@@ -139,7 +141,7 @@ def test_a_root_that_comes_back_is_looked_at_again(tmp_path: Path) -> None:
     assert short(tmp_path, snapshot.scan()) == {"root/a.py"}
 
 
-def test_a_file_that_another_one_has_replaced_has_changed(tmp_path: Path) -> None:
+def test_a_file_that_another_file_has_replaced_counts_as_changed(tmp_path: Path) -> None:
     snapshot = take(tmp_path, "a.py")
     found = (tmp_path / "a.py").stat()
     (tmp_path / "draft").write_text("new")
@@ -148,7 +150,7 @@ def test_a_file_that_another_one_has_replaced_has_changed(tmp_path: Path) -> Non
     assert short(tmp_path, snapshot.scan()) == {"a.py"}
 
 
-def test_a_look_at_a_few_files_judges_them_alike(tmp_path: Path) -> None:
+def test_a_scan_of_a_few_files_gives_the_same_result(tmp_path: Path) -> None:
     snapshot = take(tmp_path, "a.py", "b/c.py", "x.css")
     for name in ("a.py", "b/c.py", "x.css"):
         (tmp_path / name).write_text("newer")
@@ -160,13 +162,13 @@ def test_a_look_at_a_few_files_judges_them_alike(tmp_path: Path) -> None:
     assert short(tmp_path, snapshot.scan()) == {"b/c.py"}
 
 
-def test_a_directory_that_is_moved_away_takes_its_files_along(tmp_path: Path) -> None:
+def test_a_directory_that_is_moved_away_takes_its_files_with_it(tmp_path: Path) -> None:
     snapshot = take(tmp_path, "a/b.py")
     (tmp_path / "a").replace(tmp_path / ".a")
     assert short(tmp_path, snapshot.look([str(tmp_path / "a")])) == {"a/b.py"}
 
 
-def test_the_files_that_have_changed_last_are_looked_at_first(tmp_path: Path) -> None:
+def test_recently_changed_files_are_scanned_first(tmp_path: Path) -> None:
     names = [f"{number}.py" for number in range(100)]
     snapshot = take(tmp_path, *names)
     for number, name in enumerate(names):
@@ -178,7 +180,7 @@ def test_the_files_that_have_changed_last_are_looked_at_first(tmp_path: Path) ->
     assert short(tmp_path, snapshot.scan()) == {"0.py"}
 
 
-def test_a_module_that_has_changed_since_it_was_imported_is_told(tmp_path: Path) -> None:
+def test_a_module_that_has_changed_since_its_import_is_reported(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     snapshot = Snapshot(Files([str(tmp_path / "root")]))
     module = tmp_path / "x.py"
@@ -187,14 +189,14 @@ def test_a_module_that_has_changed_since_it_was_imported_is_told(tmp_path: Path)
     assert snapshot.add(imported) == set()
     module.write_text("new")
     assert snapshot.add(imported) == {str(module)}
-    assert snapshot.add(imported) == set(), "once"
+    assert snapshot.add(imported) == set(), "expected one report"
     module.unlink()
     assert snapshot.scan() == {str(module)}
     module.touch()
-    assert snapshot.scan() == {str(module)}, "a module that is there again"
+    assert snapshot.scan() == {str(module)}, "expected a report of a module that is there again"
 
 
-def test_virtual_environments_are_not_entered(tmp_path: Path) -> None:
+def test_virtual_environments_are_not_scanned(tmp_path: Path) -> None:
     (tmp_path / "env" / "lib").mkdir(parents=True)
     (tmp_path / "env" / "pyvenv.cfg").touch()
     (tmp_path / "env" / "lib" / "x.py").touch()
@@ -218,7 +220,7 @@ class Listener(watcher.Channel):
         return super().has_news(timeout)
 
 
-def test_where_the_system_refuses_to_tell_of_changes_files_are_looked_at(
+def test_files_are_scanned_when_the_system_refuses_to_watch_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshot = take(tmp_path, "a.py")
@@ -238,17 +240,17 @@ def test_where_the_system_refuses_to_tell_of_changes_files_are_looked_at(
     finally:
         for descriptor in channel.pipes:
             os.close(descriptor)
-    assert "cannot tell of changes (the limit is reached)" in caplog.text
+    assert "cannot report changes (the limit is reached)" in caplog.text
 
 
 @pytest.mark.measured
 @pytest.mark.unsanitized  # which makes it several times slower
-def test_looking_at_5000_files_takes_less_than_a_hundredth_of_a_cpu(tmp_path: Path) -> None:
+def test_a_scan_of_5000_files_takes_less_than_a_hundredth_of_a_cpu(tmp_path: Path) -> None:
     for directory in range(250):
         (tmp_path / f"d{directory}").mkdir()
         for number in range(20):
             (tmp_path / f"d{directory}" / f"{number}.py").touch()
-    past = time.time() - 60  # as in a project that nobody has made just now
+    past = time.time() - 60  # as in a project that is not new
     for directory in tmp_path.iterdir():
         os.utime(directory, (past, past))
     snapshot = Snapshot(Files([str(tmp_path)]))
@@ -264,15 +266,15 @@ def test_looking_at_5000_files_takes_less_than_a_hundredth_of_a_cpu(tmp_path: Pa
     finally:
         for descriptor in channel.pipes:
             os.close(descriptor)
-    # The first look comes at once, and its share of the time later.
+    # The first scan comes at once, and its share of the time later.
     share = (used - once) / 2.0 + 1 / watcher._SHARE
     assert share < 0.01, f"{share:.2%} of a CPU; all files at once take {once * 1000:.0f} ms"
 
 
-# --- what a worker tells --------------------------------------------------------------------------
+# --- the reports of a worker ----------------------------------------------------------------------
 
 
-def test_imported_files_are_told_once_and_those_of_libraries_are_not(
+def test_imported_files_are_reported_once_and_those_of_libraries_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, writer = os.pipe()
@@ -291,11 +293,11 @@ def test_imported_files_are_told_once_and_those_of_libraries_are_not(
         module.__file__ = file
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "no_module", object())  # type: ignore[arg-type]
-    report.tell()
+    report.send_imported()
     found = state_of(str(own))
     assert found is not None
     assert json.loads(os.read(reader, 65536)) == [str(own), list(found)]
-    report.tell()
+    report.send_imported()
     with pytest.raises(BlockingIOError):
         os.read(reader, 1)
     os.close(reader)
@@ -305,7 +307,7 @@ def test_imported_files_are_told_once_and_those_of_libraries_are_not(
 # --- the page -------------------------------------------------------------------------------------
 
 
-def test_the_page_escapes_what_it_shows_and_has_no_content_for_head() -> None:
+def test_the_page_escapes_its_text_and_has_no_content_for_head() -> None:
     error = AppImportError("<b>&", "Traceback <i>\udc80\n")
     heads = []
 

@@ -1,4 +1,4 @@
-"""A supervisor that reloads: its watcher, what its workers share, and what they tell."""
+"""A supervisor that reloads: its watcher, the data that its workers share, and their reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from picowsgi.reload.modules import Report
 from picowsgi.reload.reloader import Reloader, watched_files
 from support import open_descriptors, wait_until
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 Make = Callable[..., Reloader]
@@ -49,7 +49,7 @@ def make(project: Path) -> Iterator[Make]:
 
 
 def change(reloader: Reloader, path: Path, text: str) -> list[str]:
-    """Save a file, and return what is told of it."""
+    """Save a file, and return the report of it."""
     path.write_text(text)
     found: list[str] = []
 
@@ -57,17 +57,17 @@ def change(reloader: Reloader, path: Path, text: str) -> list[str]:
         found.extend(reloader.read_changes())
         return bool(found)
 
-    wait_until(look, "a change to be told")
+    wait_until(look, "a report of the change")
     return found
 
 
-def test_options_that_do_not_fit_are_refused(project: Path) -> None:
+def test_unsuitable_options_are_refused(project: Path) -> None:
     with pytest.raises(ConfigError, match="--reload: it cannot load again what --preload"):
         watched_files(Settings(preload=True))
     assert watched_files(Settings()).wants(str(project / "app.py"))
 
 
-def test_other_directories_and_patterns_can_be_named(project: Path) -> None:
+def test_options_name_other_directories_and_patterns(project: Path) -> None:
     other = project / "other"
     other.mkdir()
     files = watched_files(
@@ -77,7 +77,7 @@ def test_other_directories_and_patterns_can_be_named(project: Path) -> None:
     assert wanted == [True, True, False, False]
 
 
-def test_a_changed_file_is_told_once(make: Make, project: Path) -> None:
+def test_a_changed_file_is_reported_once(make: Make, project: Path) -> None:
     one = make()
     assert one.read_changes() == []
     assert not os.get_blocking(one.changes)
@@ -90,7 +90,7 @@ def test_a_change_may_fix_an_application_that_could_not_be_loaded(
 ) -> None:
     one = make()
     one.note_failure(AppImportError("worker 5 is broken", "Traceback"))
-    assert caplog.messages == ["worker 5 is broken; a change is waited for"]
+    assert caplog.messages == ["worker 5 is broken; waiting for a change"]
     one.note_failure(AppImportError("worker 67 is broken", "Traceback"))
     assert len(caplog.messages) == 1, "expected several workers to fail alike"
     one.note_failure(AppImportError("another reason"))
@@ -100,7 +100,9 @@ def test_a_change_may_fix_an_application_that_could_not_be_loaded(
     assert one.failure is None
 
 
-def test_a_watcher_that_ends_is_told_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_end_of_the_watcher_is_reported_once(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     one = make()
     os.kill(one._watcher, 9)
 
@@ -110,12 +112,12 @@ def test_a_watcher_that_ends_is_told_once(make: Make, caplog: pytest.LogCaptureF
 
     wait_until(look, "the end of the watcher to be noticed")
     assert one.read_changes() == []
-    assert caplog.messages == ["nothing watches the files any more"]
+    assert caplog.messages == ["the file watcher has ended; no change reloads the application"]
     with pytest.raises(ChildProcessError):
         os.waitpid(one._watcher, os.WNOHANG)
 
 
-def test_closing_ends_the_watcher_and_leaves_nothing_open(project: Path) -> None:
+def test_close_ends_the_watcher_and_leaves_nothing_open(project: Path) -> None:
     before = open_descriptors()
     one = Reloader(Settings(), [])
     one.close()
@@ -134,7 +136,10 @@ def test_the_watcher_keeps_no_socket_open_and_no_signal_ends_it(make: Make) -> N
         def sockets() -> list[str]:
             return [str(entry.readlink()) for entry in (place / "fd").iterdir()]
 
-        wait_until(lambda: inode not in sockets(), "the watcher to close what is not its own")
+        wait_until(
+            lambda: inode not in sockets(),
+            "the watcher to close descriptors that are not its own",
+        )
 
         def ignored() -> int:
             lines = (place / "status").read_text().splitlines()
@@ -142,14 +147,14 @@ def test_the_watcher_keeps_no_socket_open_and_no_signal_ends_it(make: Make) -> N
 
         wait_until(
             lambda: all(ignored() >> number - 1 & 1 for number in (1, 2, 15)),
-            "the watcher to ignore what ends its supervisor",
+            "the watcher to ignore signals that end its supervisor",
         )
 
 
-# What workers share
+# Data that workers share
 
 
-def test_connections_go_through_a_pair_that_does_not_wait_until_its_end(make: Make) -> None:
+def test_connections_go_through_a_pair_of_sockets_until_its_end(make: Make) -> None:
     source, target = make_pair = make().connections
     for end in make_pair:
         assert not end.getblocking()
@@ -158,7 +163,7 @@ def test_connections_go_through_a_pair_that_does_not_wait_until_its_end(make: Ma
     assert source.recv(10) == b"x"
 
 
-def test_after_the_transfer_nothing_goes_through(make: Make) -> None:
+def test_no_connection_goes_through_after_the_transfer(make: Make) -> None:
     one = make()
     one.end_transfer()
     one.end_transfer()
@@ -195,7 +200,7 @@ def test_a_worker_loads_the_application(make: Make) -> None:
     assert in_worker(one, work) == 7
 
 
-def test_a_worker_serves_the_reason_while_the_application_cannot_be_loaded(make: Make) -> None:
+def test_a_worker_serves_the_reason_when_the_application_cannot_be_loaded(make: Make) -> None:
     one = make()
     one.failure = AppImportError("it is broken", "Traceback")
     statuses: list[str] = []
@@ -209,7 +214,7 @@ def test_a_worker_serves_the_reason_while_the_application_cannot_be_loaded(make:
     assert in_worker(one, work) == 7
 
 
-def test_what_was_compiled_of_a_changed_file_is_removed(make: Make, project: Path) -> None:
+def test_the_compiled_file_of_a_changed_file_is_removed(make: Make, project: Path) -> None:
     one = make()
     change(one, project / "app.py", "VALUE = 22\n")
     compiled = Path(importlib.util.cache_from_source(str(project / "app.py")))
@@ -223,7 +228,7 @@ def test_what_was_compiled_of_a_changed_file_is_removed(make: Make, project: Pat
         return not compiled.exists() and other.exists()
 
     assert in_worker(one, work) == 7
-    assert in_worker(one, work) == 7, "expected a file that is gone to be no error"
+    assert in_worker(one, work) == 7, "expected no error for a removed file"
 
 
 def test_an_error_of_the_import_is_raised(make: Make) -> None:
@@ -242,7 +247,7 @@ def test_an_error_of_the_import_is_raised(make: Make) -> None:
     assert in_worker(one, work) == 7
 
 
-def test_a_module_that_is_imported_late_is_watched_when_it_is_told(
+def test_a_module_that_is_imported_late_is_watched_after_the_report(
     make: Make, project: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -257,7 +262,7 @@ def test_a_module_that_is_imported_late_is_watched_when_it_is_told(
         import sys
 
         sys.modules["picowsgi_late_module"] = loaded
-        one.tell_of_modules()
+        one.report_modules()
         return True
 
     assert in_worker(one, work) == 7
@@ -269,12 +274,12 @@ def test_a_module_that_is_imported_late_is_watched_when_it_is_told(
         found.extend(one.read_changes())
         return bool(found)
 
-    wait_until(look, "a change of the module to be told")
+    wait_until(look, "a report of the change of the module")
     assert {*found} == {str(module)}
     assert project.exists()
 
 
-def test_many_files_are_told_in_few_pieces_that_stay_together(
+def test_many_files_are_reported_in_a_few_messages_that_stay_together(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, writer = os.pipe()
@@ -290,10 +295,12 @@ def test_many_files_are_told_in_few_pieces_that_stay_together(
         other.filename = name
         other.__cause__ = error
         error = other
-    report.tell_of_failure(error)
-    told = [json.loads(line)[0] for piece in pieces for line in piece.splitlines()]
-    assert told == files[::-1], "expected each file once"
-    assert all(len(piece) <= 4096 for piece in pieces), "expected what a pipe keeps together"
+    report.send_failed(error)
+    reported = [json.loads(line)[0] for piece in pieces for line in piece.splitlines()]
+    assert reported == files[::-1], "expected each file once"
+    assert all(len(piece) <= 4096 for piece in pieces), (
+        "expected messages of a size that a pipe writes in one piece"
+    )
     assert len(pieces) < 20
     os.close(reader)
     os.close(writer)

@@ -1,4 +1,4 @@
-"""When a worker may be started after others have died."""
+"""The time at which a worker may start after others have died."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def delays(respawn: Respawn, times: list[float]) -> list[float]:
     return found
 
 
-def test_nothing_waits_before_the_first_accident() -> None:
+def test_there_is_no_delay_before_the_first_accident() -> None:
     assert Respawn().due < 0
 
 
@@ -22,17 +22,17 @@ def test_the_delay_doubles_from_a_tenth_of_a_second_up_to_half_a_minute() -> Non
     assert found == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30]
 
 
-def test_the_delay_does_not_grow_without_end() -> None:
+def test_the_delay_has_a_maximum() -> None:
     assert delays(Respawn(), [1000.0] * 3000)[-1] == 30
 
 
-def test_a_minute_without_an_accident_forgets_those_before() -> None:
+def test_a_minute_without_an_accident_clears_the_earlier_ones() -> None:
     respawn = Respawn()
     assert delays(respawn, [1000.0, 1001.0, 1061.0, 1121.0]) == [0, 0.1, 0.2, 0.4]
     assert delays(respawn, [1181.5, 1182.0]) == [0, 0.1]
 
 
-def test_a_reset_forgets_them_at_once() -> None:
+def test_a_reset_clears_the_accidents_at_once() -> None:
     respawn = Respawn()
     delays(respawn, [1000.0, 1001.0, 1002.0])
     respawn.reset()

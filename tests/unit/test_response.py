@@ -1,4 +1,4 @@
-"""A response as the application makes it, without a core, and which files the core may send."""
+"""A response of the application, without a core, and the files that the core may send."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT = [("Content-Type", "text/plain")]
 
 
 class Wire:
-    """What has been handed to the core, and what the core answers to that."""
+    """Records the calls to the core, and returns the given results."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -88,7 +88,7 @@ def test_the_head_goes_to_the_core_with_the_first_content_and_once(
     assert (response.exchange, response.started) == (7, True)
 
 
-def test_a_head_without_content_is_handed_over_alone(wire: Wire, response: Response) -> None:
+def test_a_head_without_content_is_passed_alone(wire: Wire, response: Response) -> None:
     response.start_response("200 OK", TEXT)
     response.begin()
     (call,) = wire.calls
@@ -103,7 +103,7 @@ def test_content_without_a_head_is_an_error(wire: Wire, response: Response, use:
     assert not response.started
 
 
-def test_a_second_head_needs_an_error_to_explain_it(response: Response) -> None:
+def test_a_second_head_needs_exc_info(response: Response) -> None:
     response.start_response("200 OK", TEXT)
     with pytest.raises(ResponseError, match="again without exc_info"):
         response.start_response("204 No Content", [])
@@ -126,7 +126,9 @@ def test_an_error_after_the_first_content_is_raised_with_its_traceback(
     response.start_response("500 Oops", TEXT, (None, None, None))
 
 
-def test_nothing_can_be_said_when_the_request_is_over(wire: Wire, response: Response) -> None:
+def test_a_response_cannot_change_after_the_end_of_the_request(
+    wire: Wire, response: Response
+) -> None:
     write = response.start_response("200 OK", TEXT)
     response.over = True
     response.exchange = 3
@@ -147,7 +149,7 @@ def test_nothing_can_be_said_when_the_request_is_over(wire: Wire, response: Resp
         (core.OVERFLOW, (False, True, True)),
     ],
 )
-def test_what_the_core_says_of_content_is_kept(
+def test_the_result_of_a_send_is_kept(
     wire: Wire, response: Response, outcome: int, expected: tuple[bool, bool, bool]
 ) -> None:
     response.start_response("200 OK", TEXT)
@@ -160,7 +162,7 @@ def test_what_the_core_says_of_content_is_kept(
 @pytest.mark.parametrize(
     ("outcome", "error"), [(core.GONE, ClientGoneError), (core.OVER, ResponseError)]
 )
-def test_an_application_is_told_that_nobody_reads_it(
+def test_an_application_gets_an_error_when_no_client_reads_its_content(
     wire: Wire, response: Response, outcome: int, error: type[Exception]
 ) -> None:
     response.start_response("200 OK", TEXT)
@@ -173,9 +175,7 @@ def test_an_application_is_told_that_nobody_reads_it(
         response.begin()
 
 
-def test_empty_content_looks_at_the_client_and_sends_nothing(
-    wire: Wire, response: Response
-) -> None:
+def test_empty_content_checks_the_client_and_sends_nothing(wire: Wire, response: Response) -> None:
     response.send(b"")
     response.start_response("200 OK", TEXT)
     response.send(b"")
@@ -187,7 +187,9 @@ def test_empty_content_looks_at_the_client_and_sends_nothing(
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
-def test_empty_content_is_enough_for_a_status_without_any(response: Response, status: str) -> None:
+def test_empty_content_is_valid_for_a_status_without_content(
+    response: Response, status: str
+) -> None:
     response.start_response(status, [])
     response.send(b"")
     assert response.enough
@@ -213,7 +215,7 @@ def test_content_is_bytes_or_like_bytes(wire: Wire, response: Response) -> None:
 # Files
 
 
-def test_the_core_sends_real_files_alone(tmp_path: Path) -> None:
+def test_the_core_sends_only_real_files(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"content")
     for mode, buffering in (("rb", -1), ("rb", 0), ("r+b", -1), ("r+b", 0)):
@@ -226,7 +228,7 @@ def test_the_core_sends_real_files_alone(tmp_path: Path) -> None:
         assert real_file(named) is named.file
 
 
-def test_what_reads_something_else_than_its_descriptor_is_read(tmp_path: Path) -> None:
+def test_an_object_that_does_not_read_from_its_descriptor_is_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"content")
 
@@ -247,7 +249,7 @@ def test_what_reads_something_else_than_its_descriptor_is_read(tmp_path: Path) -
         assert real_file(writer) is None
 
 
-def test_what_has_no_size_of_its_own_is_read() -> None:
+def test_a_file_without_a_size_is_read() -> None:
     reader, writer = os.pipe()
     ours, its = socket.socketpair()
     with open(reader, "rb") as pipe, open(writer, "wb", 0), ours, its:  # noqa: PTH123
@@ -259,7 +261,7 @@ def test_what_has_no_size_of_its_own_is_read() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and /sys")
-def test_a_file_that_the_system_makes_up_is_read(tmp_path: Path) -> None:
+def test_a_file_that_the_system_generates_is_read(tmp_path: Path) -> None:
     for name in ("/proc/self/status", "/sys/kernel/mm/transparent_hugepage/enabled"):
         if os.access(name, os.R_OK):
             with Path(name).open("rb") as made:
@@ -274,7 +276,7 @@ def test_a_file_that_the_system_makes_up_is_read(tmp_path: Path) -> None:
             assert real_file(file) is file
 
 
-def test_a_file_that_says_more_than_it_holds_is_read(
+def test_a_file_whose_size_is_larger_than_its_content_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = tmp_path / "file"
@@ -298,7 +300,7 @@ def test_a_file_that_says_more_than_it_holds_is_read(
         assert real_file(file) is None
 
 
-def test_a_wrapper_reads_blocks_and_has_what_its_file_has() -> None:
+def test_a_wrapper_reads_blocks_and_has_the_attributes_of_its_file() -> None:
     file = io.BytesIO(b"abcdefg")
     wrapper = FileWrapper(file, 3)
     assert iter(wrapper) is wrapper

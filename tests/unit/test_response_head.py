@@ -1,4 +1,4 @@
-"""What a response's head is on the wire, and which heads are refused (PEP 3333, RFC 9110)."""
+"""The head of a response on the wire, and the heads that are refused (PEP 3333, RFC 9110)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def refusal(*headers: Any, status: Any = OK) -> str:
 
 
 @pytest.mark.parametrize("count", range(5))
-def test_a_head_is_its_status_and_its_headers_in_their_order(count: int) -> None:
+def test_a_head_has_its_status_and_its_headers_in_their_order(count: int) -> None:
     headers = [(f"X-{number}", str(number)) for number in range(count)]
     encoder = HeadEncoder()
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
@@ -37,7 +37,7 @@ def test_a_head_is_its_status_and_its_headers_in_their_order(count: int) -> None
         assert (head.flags, head.length) == (ADDED, -1)
 
 
-def test_a_value_is_latin_1_and_may_have_tabs() -> None:
+def test_a_value_is_latin_1_and_may_contain_tabs() -> None:
     assert encode(("X-A", "\xe9\t\xff")).data.endswith(b"X-A: \xe9\t\xff\r\n")
     assert encode(status="200 D\xe9j\xe0\tvu").data == b"HTTP/1.1 200 D\xe9j\xe0\tvu\r\n"
 
@@ -55,7 +55,7 @@ def test_date_and_server_of_the_application_are_not_added_again() -> None:
     assert encode(("Date", "now"), ("SERVER", "mine"), TEXT).flags == 0
 
 
-def test_a_length_is_read_and_stands_in_the_head() -> None:
+def test_a_length_is_parsed_and_is_in_the_head() -> None:
     for text in ("0", "12", "9" * 18, "007"):
         head = encode(("content-length", text), TEXT)
         assert (head.length, head.flags) == (int(text), ADDED | core.HAS_LENGTH)
@@ -63,18 +63,18 @@ def test_a_length_is_read_and_stands_in_the_head() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-1", "+1", " 1", "1 ", "1,1", "0x1", "٣", "9" * 19])
-def test_what_is_no_length_is_refused(text: str) -> None:
+def test_an_invalid_length_is_refused(text: str) -> None:
     assert refusal(("Content-Length", text)) == f"not a Content-Length: {text!r}"
 
 
-def test_a_second_length_is_refused_even_if_it_is_the_same() -> None:
+def test_a_second_length_is_refused_even_if_it_is_equal() -> None:
     for second in ("5", "6"):
         pairs = ("Content-Length", "0"), ("content-length", second)
         assert refusal(*pairs) == "Content-Length is given twice"
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "204"])
-def test_a_status_that_has_no_length_gets_none(status: str) -> None:
+def test_a_status_without_content_gets_no_length(status: str) -> None:
     head = encode(("Content-Length", "5"), TEXT, status=status)
     assert head.data == b"HTTP/1.1 204 No Content\r\nContent-Type: text/plain\r\n"
     assert head.flags == ADDED
@@ -117,13 +117,13 @@ def test_a_status_without_a_reason_gets_one(status: str, line: bytes) -> None:
 @pytest.mark.parametrize(
     "status", ["", "OK", "20", "2000 OK", "200OK", "020 x", "200 a\r\nb", "200 a\x00", 200, None]
 )
-def test_a_status_that_is_none_is_refused(status: Any) -> None:
+def test_an_invalid_status_is_refused(status: Any) -> None:
     for headers in ([], [TEXT, TEXT]):
         assert refusal(*headers, status=status).startswith("the status must be text like '200 OK'")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", "é", "a\n", "(a)"])
-def test_a_name_that_is_none_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     assert refusal((name, "v")) == f"not the name of a header: {name!r}"
     assert refusal((name, "v"), TEXT) == f"not the name of a header: {name!r}"
 
@@ -147,7 +147,7 @@ def test_characters_beyond_latin_1_are_refused() -> None:
 
 
 @pytest.mark.parametrize("headers", [None, 5, object()])
-def test_headers_that_are_no_list_are_refused(headers: Any) -> None:
+def test_headers_that_are_not_a_list_are_refused(headers: Any) -> None:
     with pytest.raises(ResponseError, match="the headers must be a list, not "):
         HeadEncoder().encode(OK, headers)
 
@@ -156,7 +156,7 @@ def test_headers_that_are_no_list_are_refused(headers: Any) -> None:
     "pair", [("a",), ("a", "b", "c"), "abc", 5, None, ("a", 5), (5, "a"), (b"a", b"b"), ("a", None)]
 )
 @pytest.mark.parametrize("before", [[], [TEXT]])
-def test_a_pair_that_is_none_is_refused(pair: Any, before: list[Any]) -> None:
+def test_an_invalid_pair_is_refused(pair: Any, before: list[Any]) -> None:
     assert refusal(*before, pair) == f"not a pair of texts: {pair!r}"
     assert refusal(pair, *before) == f"not a pair of texts: {pair!r}"
 
@@ -170,14 +170,14 @@ def test_an_interim_response_ends_with_an_empty_line() -> None:
         HeadEncoder().encode_interim("x", [])
 
 
-def test_an_interim_status_is_no_response() -> None:
+def test_an_interim_status_is_not_a_response() -> None:
     assert "wsgi.early_hints" in refusal(status="100 Continue")
 
 
 # Hop-by-hop fields (PEP 3333, "Other HTTP Features")
 
 
-def test_a_hop_by_hop_field_is_dropped_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hop_by_hop_field_is_dropped_and_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     encoder = HeadEncoder()
     names = [
         *("Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization"),
@@ -188,12 +188,12 @@ def test_a_hop_by_hop_field_is_dropped_and_told_once(caplog: pytest.LogCaptureFi
             head = encoder.encode(OK, [TEXT, (spelling, str(number)), ("X-A", "1")])
             assert head.data == b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-A: 1\r\n"
             assert head.flags == ADDED
-    told = [one.getMessage() for one in caplog.records]
-    assert [text.split(",")[0].split()[-1] for text in told] == names
+    messages = [one.getMessage() for one in caplog.records]
+    assert [text.split(",")[0].split()[-1] for text in messages] == names
 
 
 @pytest.mark.parametrize("value", ["close", "Close", "upgrade, CLOSE", "close ,x"])
-def test_an_application_may_ask_for_the_end_of_the_connection(
+def test_an_application_may_ask_for_a_close_of_the_connection(
     caplog: pytest.LogCaptureFixture, value: str
 ) -> None:
     head = encode(("Connection", value), TEXT)
@@ -202,7 +202,7 @@ def test_an_application_may_ask_for_the_end_of_the_connection(
     assert encode(("Keep-Alive", "close"), TEXT).flags == ADDED
 
 
-# What is remembered
+# The cache of names
 
 
 def test_the_same_texts_give_the_same_head() -> None:
@@ -217,7 +217,7 @@ def test_the_same_texts_give_the_same_head() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("which", ["status", "name", "value"])
-def test_a_text_that_differs_gives_another_head(count: int, which: str) -> None:
+def test_a_different_text_gives_another_head(count: int, which: str) -> None:
     headers = [("X-A", "1"), ("X-B", "2"), ("X-C", "3")][:count]
     for place in range(count):
         encoder = HeadEncoder()
@@ -234,14 +234,14 @@ def test_a_text_that_differs_gives_another_head(count: int, which: str) -> None:
         assert encoder.encode(OK, headers).data == before
 
 
-def test_two_headers_in_place_of_others_are_the_last_ones() -> None:
+def test_two_headers_that_replace_others_come_last() -> None:
     encoder = HeadEncoder()
     two, other = [TEXT, ("X-A", "1")], [TEXT, ("X-A", "2")]
     for headers in (two, [TEXT], other, two, [TEXT], two):
         assert encoder.encode(OK, headers).data == HeadEncoder().encode(OK, headers).data
 
 
-def test_names_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_names_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(response_head, "_KNOWN_NAMES", 10)
     encoder = HeadEncoder()
     for number in range(35):

@@ -1,7 +1,8 @@
-"""Starting the command again: real programs that say what they were given."""
+"""The command starts again: real programs print the values that they got."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from picowsgi.config.settings import Settings
 from picowsgi.process import restart
 from picowsgi.process.restart import Command, Inherited, describe, take_inherited
 from picowsgi.process.status_pipe import READY, make_pair, read
-from picowsgi.system.sockets import adopt_listener
+from picowsgi.system.sockets import adopt_listener, close_sockets, is_ours, open_sockets
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 SAY = """
@@ -54,7 +56,7 @@ def test_a_program_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
         absent.start(Inherited("worker", 1, ()), [])
 
 
-def test_a_process_becomes_the_program_with_the_same_number(tmp_path: Path) -> None:
+def test_a_process_becomes_the_program_with_the_same_pid(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     ours, its = make_pair()
     with socket.create_server(("127.0.0.1", 0)) as sock:
@@ -73,16 +75,16 @@ def test_a_process_becomes_the_program_with_the_same_number(tmp_path: Path) -> N
         os.close(end)
 
 
-# What was handed over
+# The inherited values
 
 
-def test_its_descriptors_are_those_that_there_are() -> None:
+def test_only_existing_descriptors_are_inherited() -> None:
     listeners = ((5, None, True), (6, "/s", False))
     assert Inherited("worker", 1, listeners, channel=7).descriptors() == [5, 6, 7]
     assert Inherited("keeper", 1, listeners, child=(99, 0)).descriptors() == [5, 6, 0]
 
 
-def test_only_a_worker_has_a_link() -> None:
+def test_only_a_worker_has_a_status_pipe() -> None:
     ours, its = make_pair()
     for role in ("successor", "keeper"):
         assert Inherited(role, os.getppid(), (), channel=its).status_pipe() is None  # type: ignore[arg-type]
@@ -94,7 +96,7 @@ def test_only_a_worker_has_a_link() -> None:
     os.close(its)
 
 
-def test_only_a_successor_says_that_it_serves_and_closes_its_end() -> None:
+def test_only_a_successor_reports_that_it_serves_and_closes_its_end() -> None:
     ours, its = make_pair()
     for role in ("worker", "keeper"):
         Inherited(role, 1, (), channel=its).report_ready()  # type: ignore[arg-type]
@@ -104,11 +106,11 @@ def test_only_a_successor_says_that_it_serves_and_closes_its_end() -> None:
     os.close(ours)
 
 
-def test_settings_are_a_keepers() -> None:
+def test_only_a_keeper_has_settings() -> None:
     assert Inherited("worker", 1, ()).read_settings() is None
 
 
-def test_the_file_of_a_socket_is_named_for_who_is_to_remove_it(tmp_path: Path) -> None:
+def test_the_file_of_a_socket_is_passed_to_the_process_that_removes_it(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
@@ -119,7 +121,7 @@ def test_the_file_of_a_socket_is_named_for_who_is_to_remove_it(tmp_path: Path) -
         assert describe([one], with_files=False) == ((one.fileno(), None, True),)
 
 
-def test_a_descriptor_that_is_closed_by_now_is_passed_over() -> None:
+def test_a_closed_descriptor_is_ignored() -> None:
     end = os.open(os.devnull, os.O_RDONLY)
     os.close(end)
     fields = {"role": "worker", "parent": 1, "listeners": [], "channel": end, "child": [-1, -1]}
@@ -144,12 +146,12 @@ def printed(code: str, directory: Path, **environ: str) -> str:
     ).stdout.strip()
 
 
-def test_only_the_programs_own_command_ends_with_the_server(tmp_path: Path) -> None:
+def test_the_command_of_the_program_itself_ends_with_the_server(tmp_path: Path) -> None:
     code = "print([Command.of_this_process(argv).is_running for argv in (None, [])])"
     assert printed(code, tmp_path) == "[True, False]"
 
 
-def test_a_python_that_does_not_tell_its_arguments_is_started_as_a_module(tmp_path: Path) -> None:
+def test_a_python_without_the_original_arguments_is_started_as_a_module(tmp_path: Path) -> None:
     code = """
 del sys.orig_argv
 sys.argv = ["x", "a:b"]
@@ -159,13 +161,15 @@ print(Command.of_this_process().arguments == (sys.executable, "-m", "picowsgi", 
 
 
 @pytest.mark.parametrize("pwd", ["", "relative", "/nonexistent", "/"])
-def test_a_directory_that_the_shell_does_not_know_is_asked_for(tmp_path: Path, pwd: str) -> None:
+def test_the_directory_is_that_of_the_system_when_the_shell_has_a_wrong_one(
+    tmp_path: Path, pwd: str
+) -> None:
     code = "print(Command.of_this_process().directory)"
     (tmp_path / "relative").symlink_to(".")
     assert printed(code, tmp_path, PWD=pwd) == str(tmp_path)
 
 
-def test_a_directory_that_is_gone_is_the_root(tmp_path: Path) -> None:
+def test_a_removed_directory_becomes_the_root(tmp_path: Path) -> None:
     code = """
 os.mkdir("gone")
 os.chdir("gone")
@@ -173,3 +177,103 @@ os.rmdir("../gone")
 print(Command.of_this_process().directory)
 """
     assert printed(code, tmp_path, PWD=str(tmp_path / "gone")) == "/"
+
+
+# The sockets and settings that a process hands over
+
+
+def test_inherited_sockets_and_settings_arrive_and_leave_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    settings = Settings(bind=("127.0.0.1:0", f"unix:{path}"))
+    sockets = open_sockets(settings.binds(), settings.backlog)
+    try:
+        inherited = Inherited(
+            "keeper",
+            os.getpid(),
+            tuple(
+                (os.dup(number), file, ours)
+                for number, file, ours in describe(sockets, with_files=True)
+            ),
+            child=(9, os.open(os.devnull, os.O_RDONLY)),
+            settings={"bind": ["a", "b"], "port": 5, "sources": {"port": "--port"}},
+        )
+        os.set_inheritable(inherited.child[1], True)
+        environ = {restart.VARIABLE: json.dumps(dataclasses.asdict(inherited)), "X": "y"}
+        taken = take_inherited(environ)
+        assert taken == inherited
+        assert environ == {"X": "y"}
+        settings = taken.read_settings()
+        assert settings == Settings(bind=("a", "b"), port=5)
+        assert taken.status_pipe() is None
+        adopted = taken.sockets()
+        assert [one.getsockname() for one in adopted] == [one.getsockname() for one in sockets]
+        assert not any(one.get_inheritable() for one in adopted)
+        assert all(map(is_ours, adopted))
+        assert not os.get_inheritable(inherited.child[1])
+        os.close(inherited.child[1])
+        close_sockets(adopted)
+        assert not path.exists(), "expected the process that gets the file to remove it"
+    finally:
+        close_sockets(sockets)
+
+
+def test_inherited_descriptors_are_not_inherited_again() -> None:
+    pairs = [os.pipe() for _ in range(2)]
+    numbers = [number for pair in pairs for number in pair]
+    for number in numbers:
+        os.set_inheritable(number, True)
+    (channel, listener), (child, other) = pairs
+    fields = {
+        "role": "successor",
+        "parent": 1,
+        "listeners": [[listener, None, True]],
+        "channel": channel,
+        "child": [5, child],
+    }
+    try:
+        take_inherited({restart.VARIABLE: json.dumps(fields)})
+        assert [os.get_inheritable(each) for each in numbers] == [False] * 3 + [True]
+        assert numbers[-1] == other
+    finally:
+        for number in numbers:
+            os.close(number)
+
+
+def test_a_keeper_accepts_only_a_message_from_its_own_process() -> None:
+    text = json.dumps({"role": "keeper", "parent": os.getpid() + 1})
+    assert take_inherited({restart.VARIABLE: text}) is None
+    assert take_inherited({}) is None
+
+
+def test_the_command_equals_that_of_the_start() -> None:
+    code = (
+        "import sys; sys.argv = ['x']\n"
+        "from picowsgi.process.restart import Command\n"
+        "print(Command.of_this_process().arguments[1:])\n"
+        "print(Command.of_this_process(['a:b', '--port', '1']).arguments[1:])\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", code, "an argument"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LISTEN_PID": "1"},
+    ).stdout.splitlines()
+    assert output[0] == repr(("-X", "utf8", "-c", code, "an argument"))
+    assert output[1] == repr(("-m", "picowsgi", "a:b", "--port", "1"))
+
+
+def test_the_command_has_the_environment_of_the_start_without_passed_sockets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(link))
+    monkeypatch.setenv("LISTEN_PID", "1")
+    monkeypatch.setenv(restart.VARIABLE, "x")
+    command = Command.of_this_process([])
+    assert command.directory == str(link), "expected the name of the shell"
+    assert not {"LISTEN_PID", restart.VARIABLE} & set(command.environ)
+    monkeypatch.setenv("PWD", "/")
+    assert Command.of_this_process([]).directory == str(tmp_path)

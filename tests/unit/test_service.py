@@ -1,4 +1,4 @@
-"""What a service sets up before it serves and puts away afterwards; nothing here serves."""
+"""A service sets up its resources before it serves and frees them afterwards. Nothing serves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from picowsgi.process.service import Service
 
 
 class Site:
-    """A supervisor in whose place the test looks at the service."""
+    """Replaces the supervisor, so that the test can look at the service."""
 
     def __init__(self) -> None:
         self.services: list[Service] = []
@@ -67,7 +67,7 @@ def serve(**options: Any) -> int:
     return run(load, settings(**options), lambda _sockets: None)
 
 
-def test_sockets_listen_while_it_serves_and_are_closed_afterwards(
+def test_sockets_listen_while_the_server_runs_and_are_closed_afterwards(
     site: Site, tmp_path: Path
 ) -> None:
     path = tmp_path / "s"
@@ -84,7 +84,7 @@ def test_sockets_listen_while_it_serves_and_are_closed_afterwards(
     assert not path.exists()
 
 
-def test_files_that_are_anothers_stay(site: Site, tmp_path: Path) -> None:
+def test_files_of_another_process_stay(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "s"
 
     def give(service: Service) -> None:
@@ -96,9 +96,11 @@ def test_files_that_are_anothers_stay(site: Site, tmp_path: Path) -> None:
     site.services[0].sockets[0].close()
 
 
-def test_the_pid_file_is_there_while_it_serves(site: Site, tmp_path: Path) -> None:
+def test_the_pid_file_exists_while_the_server_runs(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "pid"
-    site.during = lambda _service: file.read_text() == f"{os.getpid()}\n" or pytest.fail("no file")
+    site.during = lambda _service: (
+        file.read_text() == f"{os.getpid()}\n" or pytest.fail("expected no file")
+    )
     serve(pid=str(file))
     assert not file.exists()
     site.error = RuntimeError("broken")
@@ -114,7 +116,7 @@ def test_an_application_that_cannot_be_loaded_is_an_error(site: Site) -> None:
     assert site.services[0].sockets[0].fileno() == -1
 
 
-def test_what_has_patched_the_system_is_refused_before_and_after_loading(
+def test_a_system_that_the_application_has_patched_is_refused_before_and_after_the_import(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> None:
@@ -135,7 +137,7 @@ def test_what_has_patched_the_system_is_refused_before_and_after_loading(
         run(patching, settings(), lambda _sockets: None)
 
 
-def test_preparing_comes_before_loading_and_after_the_sockets(site: Site) -> None:
+def test_the_prepare_step_runs_before_the_import_and_after_the_sockets(site: Site) -> None:
     order: list[str] = []
     site.during = lambda _service: order.append("serve")
     run(
@@ -147,7 +149,7 @@ def test_preparing_comes_before_loading_and_after_the_sockets(site: Site) -> Non
     assert order == ["prepare", "serve"]
 
 
-def test_an_identity_is_assumed_before_anything_is_loaded(
+def test_an_identity_is_assumed_before_any_import(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
@@ -164,16 +166,16 @@ def test_an_identity_is_assumed_before_anything_is_loaded(
     assert order == ["assume", "prepare", "serve"]
 
 
-def test_a_static_directory_that_is_none_is_refused_before_a_socket_is_opened(
+def test_an_invalid_static_directory_is_refused_before_a_socket_is_opened(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "open_sockets", lambda *_: pytest.fail("a socket was opened"))
+    monkeypatch.setattr(module, "open_sockets", lambda *_: pytest.fail("expected no open socket"))
     with pytest.raises(ConfigError, match="is not a directory"):
         serve(static=["/=/nonexistent"])
     assert site.services == []
 
 
-def test_the_service_has_what_it_was_given(site: Site) -> None:
+def test_the_service_has_the_given_values(site: Site) -> None:
     ready: list[Any] = []
     command: Any = SimpleNamespace(is_running=False)
     run(load, settings(workers=2), ready.append, command)
@@ -187,7 +189,7 @@ def test_the_service_has_what_it_was_given(site: Site) -> None:
     assert service.files_are_ours
 
 
-def test_the_first_start_warns_and_opens_the_browser_when_it_is_ready(
+def test_the_first_start_logs_warnings_and_opens_the_browser_when_it_is_ready(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[Any] = []
@@ -203,7 +205,9 @@ def test_the_first_start_warns_and_opens_the_browser_when_it_is_ready(
 # Directory and umask
 
 
-def test_it_changes_to_the_directory_and_sets_the_umask(site: Site, tmp_path: Path) -> None:
+def test_the_service_changes_to_the_directory_and_sets_the_umask(
+    site: Site, tmp_path: Path
+) -> None:
     check(settings())
     assert (Path.cwd() == tmp_path, os.umask(0o22)) == (False, 0o22)
     check(settings(chdir=str(tmp_path), umask="027"))
@@ -228,7 +232,7 @@ def test_it_changes_to_the_directory_and_sets_the_umask(site: Site, tmp_path: Pa
         ({"bind": ["127.0.0.1:0"]}, "command line", False),
     ],
 )
-def test_sockets_that_were_passed_are_taken_unless_an_address_is_named_by_hand(
+def test_passed_sockets_are_used_unless_an_option_names_an_address(
     site: Site,
     monkeypatch: pytest.MonkeyPatch,
     options: dict[str, Any],
@@ -250,7 +254,7 @@ def test_sockets_that_were_passed_are_taken_unless_an_address_is_named_by_hand(
         assert asked == ([77] if passed else [])
 
 
-def test_without_sockets_that_were_passed_its_own_are_opened(site: Site) -> None:
+def test_without_passed_sockets_the_service_opens_its_own(site: Site) -> None:
     values = load_settings({}, {"PORT": "0"}, Path("/nonexistent"))
     run(load, values, lambda _sockets: None)
     assert len(site.services[0].sockets) == 1
@@ -285,7 +289,7 @@ def test_processes_that_can_be_replaced_are_workers(
     assert Service(load, Settings(**options), [], notifier).has_workers is expected
 
 
-# Loading in a child that comes back
+# An import in a child that returns
 
 
 def ended(code: str) -> subprocess.CompletedProcess[str]:
@@ -306,7 +310,7 @@ from picowsgi.process.run import _load_here
 @pytest.mark.parametrize(
     ("end", "status"), [("return 'application'", 1), ("sys.exit(5)", 5), ("1 / 0", 1)]
 )
-def test_a_child_that_the_import_forks_and_that_comes_back_is_ended(end: str, status: int) -> None:
+def test_a_child_that_the_import_forks_and_that_returns_is_ended(end: str, status: int) -> None:
     one = ended(f"""
 def load():
     pid = os.fork()
@@ -334,7 +338,7 @@ _load_here(load)
 
 
 @pytest.mark.parametrize("before", ["", "sys.stdout.close()", "sys.stdout = sys.stderr = None"])
-def test_leaving_does_what_an_exit_does_without_waiting_for_threads(before: str) -> None:
+def test_leave_does_the_same_as_an_exit_without_waiting_for_threads(before: str) -> None:
     one = ended(f"""
 import atexit, threading
 atexit.register(lambda: os.write(2, b"atexit"))
@@ -349,7 +353,7 @@ leave(9)
         assert one.stdout == "to be flushed"
 
 
-def test_what_exists_before_the_fork_is_left_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_from_before_the_fork_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(spawner.gc, "collect", lambda: calls.append("collect"))
     monkeypatch.setattr(spawner.gc, "freeze", lambda: calls.append("freeze"), raising=False)

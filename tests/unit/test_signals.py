@@ -1,4 +1,4 @@
-"""Signals as numbers, in a process of their own for each test: a handler is the whole process's."""
+"""Signals as numbers, in a new process for each test: handlers belong to the whole process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_open(descriptor):
 def me(number):
     signal.raise_signal(number)
 
-# What a shell has in background ignores some of them, and hands that on.
+# A background process of a shell ignores some of them, and so do its children.
 for number in ALL:
     default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
     signal.signal(number, default)
@@ -42,7 +42,7 @@ def same(left, right):
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process that has the names above."""
+    """Run code in a process with the names above."""
     return subprocess.run(
         [sys.executable, "-c", BEGIN + textwrap.dedent(code)],
         capture_output=True,
@@ -53,13 +53,13 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def passes(code: str) -> str:
-    """Expect the code to come to its end, and return what it has written to standard error."""
+    """Expect the code to run to its end, and return its standard error."""
     ended = run(textwrap.dedent(code) + '\nprint("done")')
     assert (ended.returncode, ended.stdout) == (0, "done\n"), ended.stderr
     return ended.stderr
 
 
-def test_numbers_come_in_their_order_and_what_was_noted_early_comes_first() -> None:
+def test_signals_keep_their_order_and_early_ones_come_first() -> None:
     passes("""
         one = Signals(ALL)
         same(one.take(), [])
@@ -76,7 +76,7 @@ def test_numbers_come_in_their_order_and_what_was_noted_early_comes_first() -> N
     """)
 
 
-def test_the_pipe_is_readable_when_there_is_a_number() -> None:
+def test_the_pipe_is_readable_when_there_is_a_signal() -> None:
     passes("""
         one = Signals(FEW)
         one.expect()
@@ -97,7 +97,7 @@ def test_the_pipe_is_readable_when_there_is_a_number() -> None:
 
 
 @pytest.mark.parametrize("begin", ["one.expect()", "one.expect()\n    one.install()"])
-def test_a_pipe_that_is_full_loses_a_signal_without_a_word(begin: str) -> None:
+def test_a_full_pipe_loses_a_signal_silently(begin: str) -> None:
     error = passes(f"""
     one = Signals(FEW)
     {begin}
@@ -108,7 +108,7 @@ def test_a_pipe_that_is_full_loses_a_signal_without_a_word(begin: str) -> None:
     assert error == ""
 
 
-def test_signals_of_others_are_not_taken() -> None:
+def test_signals_with_other_handlers_are_not_taken() -> None:
     passes("""
         signal.signal(signal.SIGUSR2, lambda *_: None)
         one = Signals(FEW)
@@ -119,7 +119,7 @@ def test_signals_of_others_are_not_taken() -> None:
     """)
 
 
-def test_before_all_is_loaded_a_stop_ends_the_process_as_usual() -> None:
+def test_a_stop_before_the_import_ends_the_process_as_usual() -> None:
     ended = run("""
         one = Signals(ALL)
         one.expect()
@@ -134,7 +134,7 @@ def test_before_all_is_loaded_a_stop_ends_the_process_as_usual() -> None:
     assert "KeyboardInterrupt" in ended.stderr
 
 
-def test_handlers_are_put_back() -> None:
+def test_handlers_are_restored() -> None:
     passes("""
         def mine(*_):
             pass
@@ -168,7 +168,7 @@ def test_a_handler_that_python_does_not_know_becomes_the_default() -> None:
     """)
 
 
-def test_outside_the_main_thread_signals_are_the_programs() -> None:
+def test_outside_the_main_thread_the_program_handles_signals() -> None:
     passes("""
         before = [signal.getsignal(number) for number in sorted(ALL)]
 
@@ -188,7 +188,7 @@ def test_outside_the_main_thread_signals_are_the_programs() -> None:
     """)
 
 
-def test_signals_can_be_held_back() -> None:
+def test_signals_can_be_blocked() -> None:
     passes("""
         one = Signals(ALL)
         one.expect()
@@ -207,7 +207,7 @@ def test_signals_can_be_held_back() -> None:
     """)
 
 
-#: What the process of the next test executes.
+#: The process of the next test executes this.
 AFTER = """
 import signal, sys
 from picowsgi.system.signals import ALL, Signals
@@ -267,10 +267,10 @@ def test_a_process_without_standard_error_has_no_stacks() -> None:
     """)
 
 
-# The end of a process that is there for the server alone
+# The exit of a process that only serves
 
 
-def test_a_second_stop_does_not_disturb_the_end_of_the_process_for_some_seconds() -> None:
+def test_a_second_stop_does_not_disturb_the_exit_of_the_process_for_some_seconds() -> None:
     passes("""
         one = Signals(FEW, whole_process=True)
         one.expect()
@@ -290,7 +290,7 @@ def test_a_second_stop_does_not_disturb_the_end_of_the_process_for_some_seconds(
     assert ended.returncode == -15
 
 
-def test_the_patience_is_not_for_children_of_the_process() -> None:
+def test_the_delay_does_not_hold_for_children_of_the_process() -> None:
     passes("""
         one = Signals(FEW, whole_process=True)
         one.expect()
@@ -304,7 +304,7 @@ def test_the_patience_is_not_for_children_of_the_process() -> None:
     """)
 
 
-def test_a_stop_while_the_program_ends_is_ignored_unless_it_goes_on() -> None:
+def test_a_stop_while_the_program_ends_is_ignored_unless_the_program_continues() -> None:
     for outlives in ("", "one.outlive_exit()"):
         passes(f"""
             one = Signals(FEW, whole_process=True)
@@ -323,7 +323,7 @@ def test_a_stop_while_the_program_ends_is_ignored_unless_it_goes_on() -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_first_process_of_a_container_ends_by_a_stop_while_it_loads(whole: bool) -> None:
+def test_a_stop_ends_the_first_process_of_a_container_while_it_loads(whole: bool) -> None:
     ended = run(f"""
         signals._INIT = os.getpid()
         one = Signals(FEW, whole_process={whole})
@@ -369,7 +369,7 @@ def test_a_child_of_the_application_has_the_default_handlers_and_no_pipe() -> No
     )
 
 
-def test_what_was_held_back_before_a_fork_is_so_afterwards() -> None:
+def test_a_signal_that_was_blocked_before_a_fork_is_blocked_afterwards() -> None:
     passes(
         CHILD
         + """
@@ -384,7 +384,7 @@ def test_what_was_held_back_before_a_fork_is_so_afterwards() -> None:
     )
 
 
-def test_a_signal_that_comes_during_the_fork_is_the_parents() -> None:
+def test_the_parent_handles_a_signal_that_arrives_during_the_fork() -> None:
     passes(
         CHILD
         + """
@@ -399,7 +399,7 @@ def test_a_signal_that_comes_during_the_fork_is_the_parents() -> None:
     )
 
 
-def test_a_child_of_a_child_has_what_its_parent_gives_it() -> None:
+def test_a_child_of_a_child_has_the_handlers_of_its_parent() -> None:
     passes("""
         def mine(*_):
             pass
@@ -410,7 +410,7 @@ def test_a_child_of_a_child_has_what_its_parent_gives_it() -> None:
         pid = os.fork()
         if pid == 0:
             assert not is_open(reader)
-            os.dup2(writer, reader)  # a file of the child's own
+            os.dup2(writer, reader)  # a file of the child
             signal.signal(signal.SIGTERM, mine)
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
             grandchild = os.fork()
@@ -426,7 +426,7 @@ def test_a_child_of_a_child_has_what_its_parent_gives_it() -> None:
     """)
 
 
-def test_handlers_that_are_gone_are_not_for_children() -> None:
+def test_children_do_not_restore_removed_handlers() -> None:
     passes("""
         one = Signals(ALL)
         one.expect()

@@ -49,7 +49,7 @@ def opened() -> Iterator[Open]:
 
 
 def answers(sock: socket.socket) -> bool:
-    """Tell whether a client can connect to `sock`."""
+    """Return whether a client can connect to `sock`."""
     with socket.socket(sock.family) as client:
         client.settimeout(TIMEOUT)
         client.connect(sock.getsockname())
@@ -78,7 +78,7 @@ def attempt(opened: Open, **options: Any) -> list[socket.socket] | BindError:
         ("fd://3", Bind("fd", fd=3)),
     ],
 )
-def test_an_address_is_read_and_shown_again(text: str, bind: Bind) -> None:
+def test_an_address_is_parsed_and_printed_again(text: str, bind: Bind) -> None:
     assert parse_bind(text) == bind
     assert str(bind) == text
 
@@ -107,7 +107,7 @@ def test_an_address_is_read_and_shown_again(text: str, bind: Bind) -> None:
         ("fd://x", "a descriptor's number"),
     ],
 )
-def test_what_is_no_address_is_refused(text: str, expected: str) -> None:
+def test_an_invalid_address_is_refused(text: str, expected: str) -> None:
     with pytest.raises(ValueError, match=r"^\w") as caught:
         parse_bind(text)
     assert expected in str(caught.value)
@@ -120,13 +120,13 @@ def test_a_host_may_have_the_brackets_of_ipv6() -> None:
 # TCP
 
 
-def test_a_free_port_is_taken_and_its_url_names_it(opened: Open) -> None:
+def test_a_free_port_is_chosen_and_the_url_names_it(opened: Open) -> None:
     (sock,) = opened(port=0)
     assert answers(sock)
     assert url_of(sock) == f"http://127.0.0.1:{sock.getsockname()[1]}"
 
 
-def test_a_socket_does_not_block_is_not_inherited_and_has_its_options_set(opened: Open) -> None:
+def test_a_socket_is_nonblocking_and_not_inherited_and_has_its_options(opened: Open) -> None:
     (sock,) = opened(port=0)
     assert not sock.getblocking()
     assert not sock.get_inheritable()
@@ -135,20 +135,20 @@ def test_a_socket_does_not_block_is_not_inherited_and_has_its_options_set(opened
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_a_wildcard_is_shown_as_it_is_bound(opened: Open) -> None:
+def test_a_wildcard_is_printed_as_it_is_bound(opened: Open) -> None:
     (sock,) = opened(host="0.0.0.0", port=0)
     assert url_of(sock) == f"http://0.0.0.0:{sock.getsockname()[1]}"
 
 
-def test_a_host_name_is_looked_up(opened: Open) -> None:
+def test_a_host_name_is_resolved(opened: Open) -> None:
     (sock,) = opened(host="localhost", port=0)
     assert answers(sock)
 
 
-def test_ipv6_leaves_ipv4_alone_and_is_refused_where_the_machine_lacks_it(opened: Open) -> None:
+def test_ipv6_does_not_take_ipv4_and_is_refused_when_the_machine_lacks_it(opened: Open) -> None:
     outcome = attempt(opened, bind="[::1]:0")
     if isinstance(outcome, BindError):
-        # Containers are often without IPv6; then this is what is said.
+        # Containers are often without IPv6; then this is the message.
         message = "cannot listen on [::1]:0: this machine does not have the address ::1"
         assert str(outcome) == message
         assert outcome.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -159,7 +159,7 @@ def test_ipv6_leaves_ipv4_alone_and_is_refused_where_the_machine_lacks_it(opened
     assert answers(sock)
 
 
-def test_all_addresses_of_ipv6_and_of_ipv4_may_have_the_same_port(opened: Open) -> None:
+def test_the_wildcards_of_ipv6_and_of_ipv4_may_have_the_same_port(opened: Open) -> None:
     outcome = attempt(opened, bind="[::]:0")
     if isinstance(outcome, BindError):
         assert outcome.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -170,7 +170,7 @@ def test_all_addresses_of_ipv6_and_of_ipv4_may_have_the_same_port(opened: Open) 
 
 
 class Named:
-    """Stands in for a socket that has this name."""
+    """Stands in for a socket with this name."""
 
     def __init__(self, family: socket.AddressFamily, name: object) -> None:
         self.family = family
@@ -196,7 +196,7 @@ def test_a_url_has_ipv6_in_brackets_and_an_abstract_name_with_an_at_sign(
     assert url_of(named) == url
 
 
-def test_a_port_in_use_is_named_with_what_to_do(opened: Open) -> None:
+def test_the_error_for_a_port_in_use_says_what_to_do(opened: Open) -> None:
     (sock,) = opened(port=0)
     port = sock.getsockname()[1]
     with pytest.raises(BindError) as caught:
@@ -221,7 +221,7 @@ def test_an_unknown_host_is_refused(opened: Open, host: str) -> None:
     assert f"no address is known for the host '{host}'" in str(caught.value)
 
 
-def test_a_privileged_port_is_refused_with_what_to_do(
+def test_the_error_for_a_privileged_port_says_what_to_do(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(sock: socket.socket, address: object) -> None:
@@ -236,7 +236,7 @@ def test_a_privileged_port_is_refused_with_what_to_do(
     )
 
 
-def test_any_other_refusal_of_the_system_is_told(
+def test_any_other_refusal_of_the_system_is_reported(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(sock: socket.socket, backlog: int) -> None:
@@ -247,7 +247,7 @@ def test_any_other_refusal_of_the_system_is_told(
         opened(port=0)
 
 
-def test_an_address_that_this_machine_lacks_gives_way_to_the_next_one_of_its_name(
+def test_when_a_name_has_several_addresses_the_first_usable_one_is_bound(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def look_up(*args: object, **options: object) -> list[Any]:
@@ -268,7 +268,9 @@ def test_several_addresses_are_opened_in_their_order(opened: Open, tmp_path: Pat
     assert url_of(second) == f"unix:{path}"
 
 
-def test_a_failure_closes_what_was_opened_before_it(opened: Open, tmp_path: Path) -> None:
+def test_a_failure_closes_the_sockets_that_were_opened_before_it(
+    opened: Open, tmp_path: Path
+) -> None:
     path = tmp_path / "s"
     with pytest.raises(BindError):
         opened(bind=[f"unix:{path}", "192.0.2.1:0"])
@@ -278,7 +280,7 @@ def test_a_failure_closes_what_was_opened_before_it(opened: Open, tmp_path: Path
 # Unix
 
 
-def test_a_unix_socket_is_made_and_its_file_removed_at_the_end(
+def test_a_unix_socket_is_created_and_its_file_removed_at_the_end(
     opened: Open, tmp_path: Path
 ) -> None:
     path = tmp_path / "s"
@@ -289,7 +291,7 @@ def test_a_unix_socket_is_made_and_its_file_removed_at_the_end(
     assert not path.exists()
 
 
-def test_a_relative_path_is_removed_even_from_another_directory(
+def test_the_file_of_a_relative_path_is_removed_even_from_another_directory(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -299,7 +301,7 @@ def test_a_relative_path_is_removed_even_from_another_directory(
     assert not (tmp_path / "s").exists()
 
 
-def test_a_file_that_took_the_place_of_ours_is_not_removed(opened: Open, tmp_path: Path) -> None:
+def test_a_file_that_has_replaced_ours_is_not_removed(opened: Open, tmp_path: Path) -> None:
     path = tmp_path / "s"
     (sock,) = opened(bind=f"unix:{path}")
     other = tmp_path / "other"
@@ -318,7 +320,7 @@ def test_a_stale_socket_is_replaced(opened: Open, tmp_path: Path) -> None:
     assert answers(sock)
 
 
-def test_a_socket_with_a_listener_is_left_alone(opened: Open, tmp_path: Path) -> None:
+def test_a_socket_with_a_listener_stays(opened: Open, tmp_path: Path) -> None:
     path = tmp_path / "s"
     (sock,) = opened(bind=f"unix:{path}")
     with pytest.raises(BindError, match="another program listens there") as caught:
@@ -327,7 +329,7 @@ def test_a_socket_with_a_listener_is_left_alone(opened: Open, tmp_path: Path) ->
     assert answers(sock)
 
 
-def test_a_file_that_is_not_a_socket_is_left_alone(opened: Open, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_socket_stays(opened: Open, tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("precious")
     with pytest.raises(BindError, match="the path exists and is not a socket"):
@@ -342,21 +344,23 @@ def test_a_path_that_is_too_long_is_refused(opened: Open, tmp_path: Path) -> Non
         opened(bind=f"unix:{path}")
 
 
-def test_a_path_in_no_directory_is_refused(opened: Open, tmp_path: Path) -> None:
+def test_a_path_in_a_missing_directory_is_refused(opened: Open, tmp_path: Path) -> None:
     with pytest.raises(BindError, match="its directory does not exist"):
         opened(bind=f"unix:{tmp_path / 'absent' / 's'}")
 
 
-# Whose a unix socket is
+# The owner of a unix socket
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can change the owner of a file"
+)
 linux = pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="needs O_PATH")
-LIKE_NOBODY = (65534, 65534)
+OTHER_USER = (65534, 65534)
 
 
 def has_capability(directory: Path) -> bool:
-    """Tell whether this process may open the file of a socket: root in a container may not."""
+    """Return whether this process may open the file of a socket. Root in a container may not."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(directory / "try"))
         (directory / "try").unlink()
@@ -378,7 +382,7 @@ def state_of(path: Path) -> tuple[int, int, int]:
 
 @needs_root
 @pytest.mark.parametrize("with_capability", [True, False])
-def test_a_unix_socket_gets_the_mode_and_the_owner_before_anybody_can_connect(
+def test_a_unix_socket_has_its_mode_and_its_owner_before_any_client_can_connect(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_capability: bool
 ) -> None:
     path = tmp_path / "s"
@@ -391,8 +395,8 @@ def test_a_unix_socket_gets_the_mode_and_the_owner_before_anybody_can_connect(
     monkeypatch.setattr(UnixListener, "listen", listen, raising=False)
     if not with_capability:
         monkeypatch.setattr(fcntl, "ioctl", refuse)
-    (sock,) = opened(LIKE_NOBODY, bind=f"unix:{path}", unix_socket_mode="606")
-    assert seen == [(*LIKE_NOBODY, 0o606)]
+    (sock,) = opened(OTHER_USER, bind=f"unix:{path}", unix_socket_mode="606")
+    assert seen == [(*OTHER_USER, 0o606)]
     assert answers(sock)
     close_sockets([sock])
     assert not path.exists()
@@ -432,7 +436,7 @@ def test_a_group_that_does_not_exist_is_refused(opened: Open, tmp_path: Path) ->
     assert not (tmp_path / "s").exists()
 
 
-def test_a_group_that_cannot_be_given_is_refused(
+def test_a_group_that_cannot_be_set_is_refused(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "chown", refuse)
@@ -441,7 +445,7 @@ def test_a_group_that_cannot_be_given_is_refused(
 
 
 def attacks(directory: Path) -> dict[str, Callable[[Path], object]]:
-    """What a user who may write in the directory can do once the socket is there."""
+    """The attacks of a user who may write in the directory once the socket is there."""
     secret = directory / "secret"
 
     def put(path: Path) -> Callable[[Path], Path]:
@@ -492,7 +496,7 @@ def test_a_file_that_replaces_a_unix_socket_keeps_its_owner_and_mode(
     if with_capability and not has_capability(tmp_path):
         pytest.skip("needs CAP_NET_ADMIN")
     if (kind, moment, with_capability) == ("another socket", "bind", False):
-        pytest.skip("without CAP_NET_ADMIN two sockets of root's can be told apart only later")
+        pytest.skip("without CAP_NET_ADMIN two sockets of root's differ only later")
     secret, other, path = tmp_path / "secret", tmp_path / "other", tmp_path / "s"
     secret.write_text("root's")
     secret.chmod(0o600)
@@ -510,20 +514,22 @@ def test_a_file_that_replaces_a_unix_socket_keeps_its_owner_and_mode(
         monkeypatch.setattr(fcntl, "ioctl", refuse)
 
     def open_(**options: Any) -> list[socket.socket]:
-        return opened(LIKE_NOBODY, **options)
+        return opened(OTHER_USER, **options)
 
     refused = attempt(open_, bind=f"unix:{path}", **option)
     assert isinstance(refused, BindError)
     for each in tmp_path.iterdir():
         uid, gid, mode = state_of(each)
-        assert (uid, gid) == (0, 0), f"{each} was given away"
-        assert mode not in (0o666, 0o660) or each.is_symlink(), f"{each} was opened to all"
+        assert (uid, gid) == (0, 0), f"expected the owner of {each} to stay"
+        assert mode not in (0o666, 0o660) or each.is_symlink(), (
+            f"expected the mode of {each} to stay"
+        )
 
 
 # Descriptors
 
 
-def test_a_listening_descriptor_is_taken_over(opened: Open) -> None:
+def test_a_listening_descriptor_is_used(opened: Open) -> None:
     given = socket.create_server(("127.0.0.1", 0))
     (sock,) = opened(bind=f"fd://{given.detach()}")
     assert answers(sock)
@@ -532,14 +538,14 @@ def test_a_listening_descriptor_is_taken_over(opened: Open) -> None:
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_a_descriptor_that_is_only_bound_is_made_to_listen(opened: Open) -> None:
+def test_a_descriptor_that_is_only_bound_starts_to_listen(opened: Open) -> None:
     given = socket.socket()
     given.bind(("127.0.0.1", 0))
     (sock,) = opened(bind=f"fd://{given.detach()}")
     assert answers(sock)
 
 
-def test_the_file_of_a_unix_descriptor_is_not_ours_to_remove(opened: Open, tmp_path: Path) -> None:
+def test_the_file_of_a_unix_descriptor_is_not_removed(opened: Open, tmp_path: Path) -> None:
     path = tmp_path / "s"
     given = socket.socket(socket.AF_UNIX)
     given.bind(str(path))
@@ -549,12 +555,12 @@ def test_the_file_of_a_unix_descriptor_is_not_ours_to_remove(opened: Open, tmp_p
     assert path.exists()
 
 
-def test_a_number_that_is_no_open_descriptor_is_refused(opened: Open) -> None:
+def test_a_number_that_is_not_an_open_descriptor_is_refused(opened: Open) -> None:
     with pytest.raises(BindError, match="not an open descriptor"):
         opened(bind="fd://999999999")
 
 
-def test_a_descriptor_that_is_no_socket_is_refused_and_stays_open(
+def test_a_descriptor_that_is_not_a_socket_is_refused_and_stays_open(
     opened: Open, tmp_path: Path
 ) -> None:
     with (tmp_path / "f").open("w") as file:
@@ -563,7 +569,7 @@ def test_a_descriptor_that_is_no_socket_is_refused_and_stays_open(
         file.write("still open")
 
 
-def test_a_descriptor_given_twice_is_refused(opened: Open) -> None:
+def test_a_descriptor_that_is_given_twice_is_refused(opened: Open) -> None:
     given = socket.create_server(("127.0.0.1", 0))
     fd = given.detach()
     with pytest.raises(BindError, match="given twice"):

@@ -1,4 +1,4 @@
-"""Processes that serve: forked ones, programs, and a process that becomes a keeper."""
+"""Serving processes: forked ones, programs, and a process that becomes a keeper."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from picowsgi.process.spawner import Spawner
 from picowsgi.process.status_pipe import READY, StatusPipe, make_pair
 from support import wait_until
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 
 class StubSignals:
-    """Notes what is asked of the signals of this process."""
+    """Records the calls about signals of this process."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -40,7 +40,7 @@ class StubSignals:
 
 
 class StubCommand:
-    """Notes what a program would be started with."""
+    """Records the arguments of a program."""
 
     def __init__(self) -> None:
         self.given: list[Any] = []
@@ -58,7 +58,7 @@ class StubCommand:
 
 
 class Site:
-    """A spawner and what it uses."""
+    """A spawner and the objects that it uses."""
 
     def __init__(self, work: Callable[[StatusPipe], int] = lambda _link: 0) -> None:
         self.signals, self.command = StubSignals(), StubCommand()
@@ -86,7 +86,7 @@ def site() -> Iterator[Callable[..., Site]]:
         one.listener.close()
 
 
-def test_a_forked_worker_works_and_ends_with_its_status(site: Callable[..., Site]) -> None:
+def test_a_forked_worker_runs_and_exits_with_its_status(site: Callable[..., Site]) -> None:
     parent = os.getpid()
 
     def work(link: StatusPipe) -> int:
@@ -100,7 +100,7 @@ def test_a_forked_worker_works_and_ends_with_its_status(site: Callable[..., Site
     assert one.signals.calls == ["block", "unblock"]
 
 
-def test_a_worker_has_nothing_of_the_others_and_no_end_but_its_own(
+def test_a_worker_has_only_its_own_status_pipe(
     site: Callable[..., Site],
 ) -> None:
     ours, its = make_pair()
@@ -120,11 +120,12 @@ def test_a_worker_has_nothing_of_the_others_and_no_end_but_its_own(
     os.close(its)
 
 
-def test_a_worker_sees_the_end_of_its_supervisors_end(site: Callable[..., Site]) -> None:
+def test_a_worker_notices_the_exit_of_its_supervisor(site: Callable[..., Site]) -> None:
     def work(link: StatusPipe) -> int:
         link.send(READY)
         wait_until(
-            lambda: link.read_orders() or link.is_supervisor_gone(), "the end of the supervisor"
+            lambda: link.read_orders() or link.is_supervisor_gone(),
+            "the end of the supervisor",
         )
         return 5
 
@@ -136,7 +137,7 @@ def test_a_worker_sees_the_end_of_its_supervisors_end(site: Callable[..., Site])
     assert child.end == "ended with status 5"
 
 
-def test_a_worker_that_fails_ends_with_status_1_and_its_traceback(
+def test_a_worker_that_fails_exits_with_status_1_and_a_traceback(
     site: Callable[..., Site], capfd: pytest.CaptureFixture[str]
 ) -> None:
     def work(_link: StatusPipe) -> int:
@@ -149,7 +150,7 @@ def test_a_worker_that_fails_ends_with_status_1_and_its_traceback(
     assert "KeyError: 'broken'" in capfd.readouterr().err
 
 
-def test_a_worker_gives_up_its_parents_signals_and_functions_of_the_end(
+def test_a_worker_drops_the_signal_handlers_and_exit_functions_of_its_parent(
     site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     one = site(lambda _link: 5 if one.signals.calls == ["block", "forget", "unblock"] else 6)
@@ -166,7 +167,7 @@ def test_a_worker_gives_up_its_parents_signals_and_functions_of_the_end(
     assert capfd.readouterr().err == ""
 
 
-def test_the_end_of_a_worker_is_known_to_those_that_share_connections(
+def test_the_exit_of_a_worker_reaches_the_processes_that_share_connections(
     site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forgotten: list[int] = []
@@ -207,7 +208,7 @@ def test_a_fork_that_the_system_refuses_leaves_nothing_open(
 
 
 @pytest.mark.parametrize("role", ["worker", "successor"])
-def test_a_program_gets_the_sockets_and_an_end_of_the_channel(
+def test_a_program_inherits_the_sockets_and_an_end_of_the_channel(
     site: Callable[..., Site], role: Any
 ) -> None:
     one = site()
@@ -248,7 +249,7 @@ def test_only_a_command_can_be_started_again(site: Callable[..., Site]) -> None:
         one.spawner.start("worker")
 
 
-def test_a_keeper_has_the_child_the_settings_and_the_signals_that_came(
+def test_a_keeper_gets_the_child_and_the_settings_and_the_signals(
     site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []

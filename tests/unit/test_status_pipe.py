@@ -1,4 +1,4 @@
-"""What a worker and its supervisor say to each other."""
+"""The messages between a worker and its supervisor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from picowsgi.errors import AppImportError
 from picowsgi.process import status_pipe
 from picowsgi.process.status_pipe import StatusPipe, make_pair, read, read_failure, write
 
-# Python 3.12 warns of a fork beside other threads, as those of pytest's plugins.
+# Python 3.12 warns of a fork beside other threads, such as those of pytest's plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 
@@ -33,46 +33,46 @@ def shut(pair: list[int]) -> int:
     return pair[0]
 
 
-def test_neither_end_waits_or_is_inherited(pair: list[int]) -> None:
+def test_neither_end_blocks_or_is_inherited(pair: list[int]) -> None:
     for end in pair:
         assert not os.get_blocking(end)
         assert not os.get_inheritable(end)
         assert read(end) is None
 
 
-def test_what_one_end_writes_the_other_reads(pair: list[int]) -> None:
+def test_each_end_reads_the_messages_of_the_other(pair: list[int]) -> None:
     assert write(pair[0], b"abc")
     assert write(pair[1], b"d")
     assert (read(pair[1]), read(pair[0])) == (b"abc", b"d")
     assert read(pair[1]) is None
 
 
-def test_a_failure_as_a_whole_and_hundreds_of_words_have_room(pair: list[int]) -> None:
+def test_the_pipe_has_room_for_a_whole_failure_and_hundreds_of_messages(pair: list[int]) -> None:
     assert all(write(pair[0], b".") for _ in range(200))
     assert write(pair[0], b"F" + b"x" * 49152)
 
 
-def test_nobody_is_waited_for_who_does_not_read(pair: list[int]) -> None:
+def test_a_write_does_not_wait_for_a_peer_that_does_not_read(pair: list[int]) -> None:
     while write(pair[0], b"x" * 10000):
         pass
     assert not write(pair[0], b"x" * 10000)
     assert read(pair[1])
 
 
-def test_the_end_of_the_other_is_an_end_of_file(pair: list[int]) -> None:
+def test_the_exit_of_the_peer_is_an_end_of_file(pair: list[int]) -> None:
     write(pair[1], b"last")
     end = shut(pair)
     assert [read(end), read(end), read(end)] == [b"last", b"", b""]
 
 
-def test_one_that_left_without_reading_is_an_end_of_file_too(pair: list[int]) -> None:
+def test_the_exit_of_a_peer_that_has_not_read_is_an_end_of_file_too(pair: list[int]) -> None:
     write(pair[0], b"unread")
     end = shut(pair)
     assert read(end) == b""
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
-def test_writing_to_nobody_does_not_end_the_process(
+def test_a_write_to_a_closed_peer_does_not_end_the_process(
     pair: list[int], handler: signal.Handlers
 ) -> None:
     end = shut(pair)
@@ -85,7 +85,7 @@ def test_writing_to_nobody_does_not_end_the_process(
         signal.signal(signal.SIGPIPE, before)
 
 
-def test_signals_that_were_held_back_stay_so(pair: list[int]) -> None:
+def test_a_signal_that_was_blocked_before_stays_blocked(pair: list[int]) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     try:
         write(pair[0], b"x")
@@ -94,7 +94,7 @@ def test_signals_that_were_held_back_stay_so(pair: list[int]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def test_a_descriptor_that_is_closed_is_nobody() -> None:
+def test_a_write_to_a_closed_descriptor_fails() -> None:
     end = os.open(os.devnull, os.O_RDONLY)
     os.close(end)
     assert not write(end, b"x")
@@ -103,7 +103,7 @@ def test_a_descriptor_that_is_closed_is_nobody() -> None:
 # The worker's end
 
 
-def test_a_worker_says_single_bytes_and_knows_whether_they_are_heard(pair: list[int]) -> None:
+def test_a_worker_sends_single_bytes_and_knows_whether_they_arrive(pair: list[int]) -> None:
     link = StatusPipe(pair[0], os.getppid())
     assert link.send(status_pipe.READY)
     assert link.send(status_pipe.HEARTBEAT)
@@ -113,7 +113,7 @@ def test_a_worker_says_single_bytes_and_knows_whether_they_are_heard(pair: list[
     assert not link.send(status_pipe.HEARTBEAT)
 
 
-def test_orders_come_in_their_order_until_the_supervisor_is_gone(pair: list[int]) -> None:
+def test_orders_arrive_in_their_order_until_the_supervisor_is_gone(pair: list[int]) -> None:
     link = StatusPipe(pair[0], os.getppid())
     assert link.read_orders() == b""
     write(pair[1], b"L")
@@ -126,12 +126,14 @@ def test_orders_come_in_their_order_until_the_supervisor_is_gone(pair: list[int]
     assert (link.is_supervisor_gone(), link.fileno(), link.read_orders()) == (True, -1, b"")
 
 
-def test_a_worker_whose_parent_is_another_one_is_supervisor_gone(pair: list[int]) -> None:
+def test_the_supervisor_of_a_worker_is_gone_when_the_parent_is_another_process(
+    pair: list[int],
+) -> None:
     assert StatusPipe(pair[0], os.getppid() + 1).is_supervisor_gone()
     assert not StatusPipe(pair[0], os.getppid()).is_supervisor_gone()
 
 
-def test_a_failure_is_read_as_it_was_sent(pair: list[int]) -> None:
+def test_a_failure_arrives_as_it_was_sent(pair: list[int]) -> None:
     error = AppImportError("it \N{SNOWMAN} failed", "Traceback\n  of it\n")
     StatusPipe(pair[0], 1).send_failure(error)
     data = read(pair[1])
@@ -141,7 +143,7 @@ def test_a_failure_is_read_as_it_was_sent(pair: list[int]) -> None:
     assert (str(again), again.application_traceback) == (str(error), error.application_traceback)
 
 
-def test_a_long_failure_keeps_its_first_words_and_the_end_of_its_traceback(
+def test_a_long_failure_keeps_its_beginning_and_the_end_of_its_traceback(
     pair: list[int],
 ) -> None:
     error = AppImportError("first " + "m" * 9000, "t" * 9000 + " last")
@@ -152,7 +154,7 @@ def test_a_long_failure_keeps_its_first_words_and_the_end_of_its_traceback(
 
 
 @pytest.mark.parametrize("text", [b"", b'["it', b'["a"]', b'["a", "b", "c"]', b"\xff"])
-def test_a_failure_that_was_cut_is_one_without_a_reason(text: bytes) -> None:
+def test_an_incomplete_failure_has_no_reason(text: bytes) -> None:
     again = read_failure(text)
     assert str(again) == "the application could not be loaded"
     assert again.application_traceback == ""
@@ -171,14 +173,16 @@ def status_of(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_a_forked_child_has_no_link_and_its_own_children_keep_their_files(pair: list[int]) -> None:
-    gc.collect()  # links of other tests, whose descriptors are closed
+def test_a_forked_child_has_no_status_pipe_and_its_own_children_keep_their_files(
+    pair: list[int],
+) -> None:
+    gc.collect()  # pipes of other tests, whose descriptors are closed
     descriptor = os.dup(pair[0])
     link = StatusPipe(descriptor, os.getppid())
     pid = os.fork()
     if pid == 0:
         was_open = is_open(descriptor)
-        os.dup2(pair[1], descriptor)  # a file of the child that gets the same number
+        os.dup2(pair[1], descriptor)  # a file of the child with the same number
         grandchild = os.fork()
         if grandchild == 0:
             os._exit(0 if is_open(descriptor) else 1)

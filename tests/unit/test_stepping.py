@@ -1,4 +1,4 @@
-"""Requests one after the other, and what is known of each response; the core notes its calls."""
+"""Requests one after the other, and the data about each response; the core records its calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXT = [("Content-Type", "text/plain"), ("X-A", "a: b")]
 
 
 class Recorded(Response):
-    """A response whose parts are noted."""
+    """A response that records its parts."""
 
     __slots__ = ()
 
@@ -41,7 +41,7 @@ class RecordedGateway(SteppingGateway):
 
 
 class Site:
-    """A serving thread of the core, and a gateway that comes back after each request."""
+    """A serving thread of the core, and a gateway that returns after each request."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[Any] = []
@@ -108,20 +108,20 @@ def test_a_step_without_a_request_waits_once(site: Site) -> None:
     assert site.calls == ["news", ("wait", 250)]
 
 
-def test_a_step_serves_one_request_and_comes_back(site: Site) -> None:
+def test_a_step_serves_one_request_and_returns(site: Site) -> None:
     assert site.step(answering([b"abc"]))
     flags = core.ADD_DATE | core.ADD_SERVER | core.RETURN | core.CLOSE
     assert site.calls == ["news", ("wait", 250), ("whole", b"abc", flags)]
     assert site.seen == ("201 Made", TEXT, 42)
 
 
-def test_a_response_in_parts_is_known_and_ended(site: Site) -> None:
+def test_a_response_in_parts_is_recorded_and_ended(site: Site) -> None:
     site.step(answering(iter([b"a", b"b"])))
     assert site.calls[2:] == [("first", b"a"), ("data", b"b"), ("end", False)]
     assert site.seen == ("201 Made", TEXT, 42)
 
 
-def test_an_error_is_known_as_the_response_that_it_got(site: Site) -> None:
+def test_an_error_is_recorded_with_the_response_to_it(site: Site) -> None:
     site.step(answering([b"a"]))
     assert site.step(lambda _environ, _start: 1 / 0)
     status, headers, _ = site.seen
@@ -141,7 +141,7 @@ def test_before_the_first_response_the_status_is_that_of_a_failure(site: Site) -
     assert site.gateway.status == "500 Internal Server Error"
 
 
-def test_a_response_is_over_when_the_step_is(site: Site) -> None:
+def test_a_response_is_over_after_its_step(site: Site) -> None:
     kept: list[Any] = []
 
     def application(_environ: Any, start_response: Any) -> Any:
@@ -154,7 +154,7 @@ def test_a_response_is_over_when_the_step_is(site: Site) -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError, ValueError])
-def test_an_error_of_the_server_is_a_step_too(
+def test_an_error_of_the_server_also_completes_a_step(
     site: Site, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def fail(_number: int) -> Any:
@@ -166,7 +166,7 @@ def test_an_error_of_the_server_is_a_step_too(
     assert site.calls[-1] == ("end", True)
 
 
-def test_an_interrupt_is_for_who_serves_and_ends_the_request(
+def test_an_interrupt_reaches_the_caller_and_ends_the_request(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(_number: int) -> Any:
@@ -179,7 +179,7 @@ def test_an_interrupt_is_for_who_serves_and_ends_the_request(
     assert site.calls[-1] == ("end", True)
 
 
-def test_a_request_with_the_number_0_is_one(site: Site) -> None:
+def test_a_request_may_have_the_number_0(site: Site) -> None:
     site.kept.templates[0] = dict(site.kept.templates[64])
     site.numbers = [0]
     site.gateway.application = answering([b"a"])
@@ -187,7 +187,7 @@ def test_a_request_with_the_number_0_is_one(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("unsent", "settled"), [(0, True), (3, False)])
-def test_settling_waits_for_what_is_not_sent(site: Site, unsent: int, settled: bool) -> None:
+def test_settle_waits_until_all_bytes_are_sent(site: Site, unsent: int, settled: bool) -> None:
     site.unsent = unsent
     assert site.gateway.settle(100) is settled
     assert site.calls == [("settle", 100), "news"]

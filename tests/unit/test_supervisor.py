@@ -1,4 +1,4 @@
-"""What a supervisor does about signals, orders and ends; what serves is a record of its calls."""
+"""A supervisor handles signals, orders and exits; its workers are records of their calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Event = Callable[[], Any] | int
 
 
 class Record:
-    """Notes the calls of its methods in `calls`, which several of them share."""
+    """Records the calls of its methods in `calls`, which several of them share."""
 
     def __init__(self, name: str, calls: list[Any], **answers: Any) -> None:
         self._name, self._calls, self._answers = name, calls, answers
@@ -125,7 +125,7 @@ class StubFleet:
 
 
 class Child(ChildProcess):
-    """A worker that notes its signals."""
+    """A worker that records its signals."""
 
     def __init__(self, pid: int, *, program: bool = False) -> None:
         super().__init__(pid, -1, program=program)
@@ -164,7 +164,7 @@ class Threads(OwnThreads):
 
 
 class Desk:
-    """A supervisor with all that it talks to."""
+    """A supervisor with all objects that it uses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
         self.calls: list[Any] = []
@@ -253,7 +253,7 @@ class Desk:
         return one
 
     def run(self, *events: Event) -> list[Any]:
-        """Let the events happen, and return what has been called since the start."""
+        """Let the events happen, and return the calls since the start."""
         self.signals.events = [*events]
         del self.calls[:]
         with pytest.raises(EndOfTestError):
@@ -261,7 +261,7 @@ class Desk:
         return self.calls
 
     def end(self, *events: Event) -> int:
-        """Let the events happen, then nothing is left that serves; return the exit status."""
+        """Let the events happen, then no member is left; return the exit status."""
 
         def over() -> None:
             self.fleet.over = True
@@ -310,10 +310,10 @@ def given(role: Any) -> Any:
     return Inherited(role, os.getppid(), ())
 
 
-# What serves
+# Members that serve
 
 
-def test_one_process_serves_by_its_own_threads(desk: Make) -> None:
+def test_one_process_serves_with_its_own_threads(desk: Make) -> None:
     one = desk()
     assert (one.fleet.target, one.fleet.spawn) == (1, None)
     assert one.threads.arguments[0] == "application 1"
@@ -333,7 +333,7 @@ def test_one_process_serves_by_its_own_threads(desk: Make) -> None:
         ({"forked": True}, ALL, True),
     ],
 )
-def test_signals_are_those_that_the_process_can_act_upon(
+def test_the_supervisor_handles_the_signals_that_the_process_can_act_on(
     desk: Make, options: dict[str, Any], numbers: Any, whole: bool
 ) -> None:
     one = desk(**options)
@@ -351,19 +351,19 @@ def test_workers_are_forked_before_an_application_is_loaded(desk: Make) -> None:
     assert "freeze" in one.calls
 
 
-def test_workers_share_an_application_that_was_loaded_before(desk: Make) -> None:
+def test_workers_share_a_preloaded_application(desk: Make) -> None:
     one = desk(workers=2, preload=True)
     assert one.loads == 1
     assert [one.service.load(), one.service.load()] == ["application 1"] * 2
     assert one.loads == 1
 
 
-def test_a_worker_serves_itself(desk: Make) -> None:
+def test_a_worker_serves(desk: Make) -> None:
     one = desk(workers=3, forked=True, link=True)
     assert one.threads.arguments[0] == "application 1"
 
 
-def test_signals_are_put_back_where_the_application_cannot_be_loaded(
+def test_handlers_are_restored_when_the_application_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, desk: Make
 ) -> None:
     made: list[StubSignals] = []
@@ -390,7 +390,7 @@ def test_signals_are_put_back_where_the_application_cannot_be_loaded(
 # The beginning and the end
 
 
-def test_it_tells_once_that_all_serve(desk: Make) -> None:
+def test_the_supervisor_reports_once_that_all_serve(desk: Make) -> None:
     one = desk()
     calls = one.run(lambda: None, one.become_ready, lambda: None, lambda: None)
     assert one.ready == [one.sockets]
@@ -398,22 +398,22 @@ def test_it_tells_once_that_all_serve(desk: Make) -> None:
     assert len(one.fleet.steps) == 5
 
 
-def test_a_worker_tells_its_supervisor_that_it_serves(desk: Make) -> None:
+def test_a_worker_reports_to_its_supervisor_that_it_serves(desk: Make) -> None:
     one = desk(link=True)
     one.run(one.become_ready, lambda: None)
     assert one.said.count(status_pipe.READY) == 1
 
 
-def test_a_successor_tells_the_process_before_it(desk: Make) -> None:
-    told: list[str] = []
+def test_a_successor_reports_to_the_old_process(desk: Make) -> None:
+    reports: list[str] = []
     one = desk(given=given("successor"))
-    object.__setattr__(one.service.inherited, "report_ready", lambda: told.append("ready"))
+    object.__setattr__(one.service.inherited, "report_ready", lambda: reports.append("ready"))
     one.run(one.become_ready, lambda: None)
-    assert told == ["ready"]
+    assert reports == ["ready"]
 
 
 @pytest.mark.parametrize(("failed", "status"), [(False, 0), (True, 1)])
-def test_the_exit_status_says_whether_something_has_failed(
+def test_the_exit_status_shows_whether_something_has_failed(
     desk: Make, failed: bool, status: int
 ) -> None:
     one = desk()
@@ -423,24 +423,24 @@ def test_the_exit_status_says_whether_something_has_failed(
     assert one.service.files_are_ours
 
 
-def test_the_reason_why_nothing_could_start_is_raised(desk: Make) -> None:
+def test_the_reason_of_a_failed_start_is_raised(desk: Make) -> None:
     one = desk()
     one.fleet.failure = AppImportError("broken")
     with pytest.raises(AppImportError, match="broken"):
         one.end()
 
 
-def test_threads_that_were_given_up_do_not_hold_up_the_end_of_a_command(desk: Make) -> None:
+def test_abandoned_threads_do_not_delay_the_end_of_a_command(desk: Make) -> None:
     one = desk()
     assert one.end() == 0
     assert not one.service.left_threads
     other = desk(command=COMMAND)
     other.threads.abandoned = True
     assert other.end() == 0
-    assert other.service.left_threads, "expected that the command knows of the threads"
+    assert other.service.left_threads, "expected the command to know of the threads"
 
 
-def test_files_belong_to_who_listens_last(desk: Make) -> None:
+def test_the_last_process_that_listens_owns_the_files(desk: Make) -> None:
     one = desk()
     one.upgrade.set(lives=lambda: True)
     one.end()
@@ -467,26 +467,26 @@ def test_a_signal_closes_the_sockets_and_drains(desk: Make, number: int) -> None
     assert one.fleet.calls == [("stop", 1000.0, False, math.inf), "kill"]
 
 
-def test_a_signal_that_is_repeated_never_cuts(desk: Make) -> None:
+def test_a_repeated_signal_never_cuts(desk: Make) -> None:
     one = desk()
     calls = one.run(*[signal.SIGTERM] * 3)
     assert calls.count(("socket.close",)) == 1
     assert one.fleet.calls == [("stop", 1000.0, False, math.inf)] * 3 + ["kill"]
 
 
-def test_two_interrupts_of_a_person_end_at_once(desk: Make) -> None:
+def test_two_interrupts_from_a_terminal_end_at_once(desk: Make) -> None:
     one = desk()
     one.run(signal.SIGINT, one.later(0.2), signal.SIGINT)
     assert ("stop now", 1000.2, 1.0) in one.fleet.calls
 
 
-def test_one_interrupt_may_come_twice(desk: Make) -> None:
+def test_one_interrupt_may_arrive_twice(desk: Make) -> None:
     one = desk()
     one.run(signal.SIGINT, one.later(0.05), signal.SIGINT, one.later(0.06), signal.SIGTERM)
     assert [call[0] for call in one.fleet.calls[:-1]] == ["stop"] * 3
 
 
-def test_interrupts_of_a_program_in_the_background_only_drain(
+def test_interrupts_of_a_background_program_only_drain(
     desk: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = desk()
@@ -495,15 +495,17 @@ def test_interrupts_of_a_program_in_the_background_only_drain(
     assert [call[0] for call in one.fleet.calls[:-1]] == ["stop"] * 2
 
 
-def test_sockets_that_others_listen_on_go_on_accepting(desk: Make) -> None:
+def test_shared_sockets_stay_open_for_others(desk: Make) -> None:
     one = desk()
     one.upgrade.set(lives=lambda: True, serves=lambda: True, succeed=lambda: True)
     calls = one.run(signal.SIGTERM)
-    assert acts(calls) == [("socket.close",)], "expected the backlog and the service to go on"
+    assert acts(calls) == [("socket.close",)], "expected no change of the backlog and the service"
     assert one.fleet.calls[0] == ("stop", 1000.0, True, math.inf)
 
 
-def test_it_waits_for_a_successor_that_starts(desk: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_stop_waits_for_a_successor_that_starts(
+    desk: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "picowsgi")
     one = desk()
     one.upgrade.set(is_starting=lambda: True)
@@ -517,7 +519,9 @@ def test_it_waits_for_a_successor_that_starts(desk: Make, caplog: pytest.LogCapt
     one = desk()
     one.upgrade.set(is_starting=lambda: True)
     one.run(signal.SIGTERM, signal.SIGTERM)
-    assert [call[0] for call in one.fleet.calls[:-1]] == ["stop"], "expected the second to insist"
+    assert [call[0] for call in one.fleet.calls[:-1]] == ["stop"], (
+        "expected the second one to be urgent"
+    )
 
 
 def test_a_worker_leaves_an_interrupt_to_its_supervisor(desk: Make) -> None:
@@ -527,7 +531,7 @@ def test_a_worker_leaves_an_interrupt_to_its_supervisor(desk: Make) -> None:
     assert one.words == []
 
 
-def test_a_worker_that_a_signal_stops_says_so_once(desk: Make) -> None:
+def test_a_worker_that_a_signal_stops_reports_it_once(desk: Make) -> None:
     one = desk(link=True)
     calls = one.run(signal.SIGTERM, signal.SIGTERM)
     assert one.words == [status_pipe.STOPPING]
@@ -543,7 +547,9 @@ def test_a_worker_that_a_signal_stops_says_so_once(desk: Make) -> None:
         (status_pipe.NOW, [("stop", 1000.0, False, math.inf), ("stop now", 1000.0, 1.0)]),
     ],
 )
-def test_a_worker_obeys_its_supervisor(desk: Make, order: int, expected: list[Any]) -> None:
+def test_a_worker_follows_the_orders_of_its_supervisor(
+    desk: Make, order: int, expected: list[Any]
+) -> None:
     one = desk(link=True)
     one.orders = bytes([order])
     one.run()
@@ -572,7 +578,9 @@ def test_a_hangup_replaces_workers_by_forks(desk: Make) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"workers": 2, "preload": True}])
-def test_what_is_loaded_here_is_replaced_by_a_program(desk: Make, options: dict[str, Any]) -> None:
+def test_a_preloaded_application_is_replaced_by_a_program(
+    desk: Make, options: dict[str, Any]
+) -> None:
     one = desk(command=COMMAND, **options)
     one.run(signal.SIGHUP)
     assert one.fleet.calls[0] == ("reload", "_start_program")
@@ -583,15 +591,15 @@ def test_what_is_loaded_here_is_replaced_by_a_program(desk: Make, options: dict[
     assert other.fleet.calls[0] == ("reload", None), "expected no program without a command"
 
 
-def test_the_manager_is_told_when_a_reload_is_over(desk: Make) -> None:
+def test_the_service_manager_learns_when_a_reload_is_over(desk: Make) -> None:
     one = desk(workers=2)
 
     def end() -> None:
         one.fleet.reloading = False
 
     calls = one.run(one.become_ready, signal.SIGHUP, lambda: None, end, lambda: None)
-    told = [name for name, *_ in calls if name.startswith("notifier") and "ping" not in name]
-    assert told == ["notifier.ready", "notifier.reloading", "notifier.ready"]
+    messages = [name for name, *_ in calls if name.startswith("notifier") and "ping" not in name]
+    assert messages == ["notifier.ready", "notifier.reloading", "notifier.ready"]
 
 
 def test_a_worker_asks_its_supervisor_for_a_reload(desk: Make) -> None:
@@ -601,7 +609,7 @@ def test_a_worker_asks_its_supervisor_for_a_reload(desk: Make) -> None:
     assert one.fleet.calls == ["kill"]
 
 
-def test_nothing_is_reloaded_changed_or_started_while_it_stops(desk: Make) -> None:
+def test_nothing_is_reloaded_or_changed_or_started_during_a_stop(desk: Make) -> None:
     one = desk(workers=2, command=COMMAND)
     calls = one.run(signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGUSR2, lambda: None)
     assert one.fleet.calls == [("stop", 1000.0, False, math.inf), "kill"]
@@ -610,7 +618,7 @@ def test_nothing_is_reloaded_changed_or_started_while_it_stops(desk: Make) -> No
 
 
 @pytest.mark.parametrize(("still", "expected"), [(True, "reload"), (False, "stop")])
-def test_a_hangup_of_a_terminal_that_went_away_stops(
+def test_a_hangup_of_a_closed_terminal_stops_the_server(
     desk: Make, monkeypatch: pytest.MonkeyPatch, still: bool, expected: str
 ) -> None:
     terminals = [True, still]
@@ -645,7 +653,7 @@ def test_the_process_becomes_a_keeper_when_the_program_alone_serves(desk: Make) 
 
 
 @pytest.mark.parametrize("why", ["reloading", "stopping", "successor", "old", "drains"])
-def test_it_does_not_become_a_keeper_before(desk: Make, why: str) -> None:
+def test_the_process_does_not_become_a_keeper_earlier(desk: Make, why: str) -> None:
     one = desk(command=COMMAND)
     program = Child(5, program=True)
     old = one.threads
@@ -661,7 +669,7 @@ def test_it_does_not_become_a_keeper_before(desk: Make, why: str) -> None:
     assert "spawner.become_keeper" not in [name for name, *_ in calls]
 
 
-def test_a_reload_that_was_given_up_leaves_the_process_as_it_is(desk: Make) -> None:
+def test_a_cancelled_reload_does_not_change_the_process(desk: Make) -> None:
     one = desk(command=COMMAND)
     program = Child(5, program=True)
 
@@ -675,7 +683,7 @@ def test_a_reload_that_was_given_up_leaves_the_process_as_it_is(desk: Make) -> N
     assert "spawner.become_keeper" not in [name for name, *_ in calls]
 
 
-def test_a_keeper_watches_the_program_that_it_was_given(
+def test_a_keeper_watches_the_program_that_it_inherited(
     desk: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "ChildProcess", ChildProcess)
@@ -685,7 +693,7 @@ def test_a_keeper_watches_the_program_that_it_was_given(
     assert (one.fleet.target, one.fleet.spawn.__name__) == (1, "_start_program")
     assert one.loads == 0
     calls = one.run(lambda: None, signal.SIGHUP)
-    assert one.ready == [], "expected no second announcement"
+    assert one.ready == [], "expected no second start line"
     assert "spawner.become_keeper" not in [name for name, *_ in calls]
     assert ("notifier.ready",) not in calls[:1]
     assert one.fleet.calls[0] == ("reload", None)
@@ -694,7 +702,7 @@ def test_a_keeper_watches_the_program_that_it_was_given(
 # Other signals
 
 
-def test_log_files_are_opened_again_by_all(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_processes_reopen_log_files(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr(supervisor.log, "reopen", lambda: opened.append("log"))
     one = desk()
@@ -709,14 +717,14 @@ def test_log_files_are_opened_again_by_all(desk: Make, monkeypatch: pytest.Monke
     assert (ready.sent, loading.sent) == ([signal.SIGUSR1, signal.SIGQUIT], [])
 
 
-def test_a_second_command_can_be_started_and_is_looked_after(desk: Make) -> None:
+def test_a_second_command_can_be_started_and_is_watched(desk: Make) -> None:
     calls = desk(command=COMMAND).run(signal.SIGUSR2, lambda: None)
     assert calls.count(("upgrade.start",)) == 1
-    assert calls.count(("upgrade.check",)) == 3, "expected a look in each turn"
+    assert calls.count(("upgrade.check",)) == 3, "expected a check in each turn"
 
 
 @pytest.mark.parametrize(("number", "by"), [(signal.SIGTTIN, 1), (signal.SIGTTOU, -1)])
-def test_there_can_be_one_worker_more_or_less(desk: Make, number: int, by: int) -> None:
+def test_the_number_of_workers_can_go_up_and_down_by_one(desk: Make, number: int, by: int) -> None:
     one = desk(workers=2)
     one.run(number)
     assert one.fleet.calls[0] == ("change", by)
@@ -724,20 +732,22 @@ def test_there_can_be_one_worker_more_or_less(desk: Make, number: int, by: int) 
     program = Child(1, program=True)
     other.fleet.members[:] = [program]
     other.run(number)
-    assert (other.fleet.calls, program.sent) == (["kill"], [number]), "expected it to be passed on"
+    assert (other.fleet.calls, program.sent) == (["kill"], [number]), (
+        "expected the message to be passed on"
+    )
 
 
-def test_a_server_without_workers_says_how_to_have_some(
+def test_a_server_without_workers_says_how_to_get_some(
     desk: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = desk(command=COMMAND)
     one.run(signal.SIGTTIN)
     assert one.fleet.calls == ["kill"]
-    assert "--workers 2 makes it one that has" in caplog.text
+    assert "start it with --workers 2" in caplog.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGWINCH])
-def test_other_signals_only_wake_it(desk: Make, number: int) -> None:
+def test_other_signals_only_wake_the_supervisor(desk: Make, number: int) -> None:
     one = desk(workers=2)
     assert acts(one.run(number)) == []
     assert one.fleet.calls == ["kill"]
@@ -750,13 +760,13 @@ def pings(calls: list[Any]) -> list[float]:
     return [now for name, *more in calls if name == "notifier.ping" for now in more]
 
 
-def test_a_process_that_serves_shows_that_it_lives(desk: Make) -> None:
+def test_a_serving_process_sends_the_watchdog_message(desk: Make) -> None:
     one = desk()
     calls = one.run(one.become_ready, one.later(5), one.later(5))
     assert pings(calls) == [1000.0, 1000.0, 1005.0, 1010.0], "expected its threads to be ready"
 
 
-def test_silent_workers_are_no_heartbeat(desk: Make) -> None:
+def test_silent_workers_stop_the_watchdog_messages(desk: Make) -> None:
     one = desk(workers=2)
     child = Child(1)
     child.last_heartbeat = 1000.0
@@ -772,14 +782,14 @@ def test_silent_workers_are_no_heartbeat(desk: Make) -> None:
     assert pings(other.run(lambda: None)) == []
 
 
-def test_a_worker_says_every_second_that_it_lives(desk: Make) -> None:
+def test_a_worker_sends_a_heartbeat_every_second(desk: Make) -> None:
     one = desk(link=True, forked=True)
     one.threads.ready = True
     one.run(one.later(0.5), one.later(0.45), one.later(0.5), one.later(0.5))
     assert one.said.count(status_pipe.HEARTBEAT) == 3, "expected one at 0, 0.95 and 1.95 s"
 
 
-def test_a_worker_asks_to_be_replaced_after_its_requests(desk: Make) -> None:
+def test_a_worker_asks_for_a_replacement_after_its_requests(desk: Make) -> None:
     one = desk(link=True, forked=True, max_requests=10)
 
     def take(count: int) -> Callable[[], None]:
@@ -794,7 +804,7 @@ def test_a_worker_asks_to_be_replaced_after_its_requests(desk: Make) -> None:
     assert one.said.count(status_pipe.REPLACE) == 1
 
 
-def test_a_worker_asks_again_where_nobody_has_heard_it(desk: Make) -> None:
+def test_a_worker_asks_again_when_its_message_was_lost(desk: Make) -> None:
     one = desk(link=True, forked=True, max_requests=1)
     one.threads.taken = 5
     asked: list[int] = []
@@ -809,7 +819,7 @@ def test_a_worker_asks_again_where_nobody_has_heard_it(desk: Make) -> None:
     assert asked.count(status_pipe.REPLACE) == 3
 
 
-def test_requests_are_counted_in_workers_alone_and_jitter_is_added(
+def test_only_workers_count_requests_and_jitter_is_added(
     desk: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, int]] = []
@@ -848,7 +858,7 @@ def test_a_process_with_a_stuck_request_is_replaced_once(desk: Make) -> None:
     embedded = desk()
     embedded.threads.stuck = True
     embedded.run(lambda: None)
-    assert embedded.fleet.calls == ["kill"], "expected nothing else"
+    assert embedded.fleet.calls == ["kill"], "expected no other message"
 
 
 # Waiting
@@ -888,7 +898,7 @@ def poll(monkeypatch: pytest.MonkeyPatch) -> type[Poll]:
         ({"timeout_request": 9.0, "workers": 2}, math.inf, None),
     ],
 )
-def test_it_waits_until_something_is_due(
+def test_the_supervisor_waits_until_a_task_is_due(
     desk: Make, poll: type[Poll], options: dict[str, Any], due: float, expected: float | None
 ) -> None:
     one = desk(**options)
@@ -898,14 +908,14 @@ def test_it_waits_until_something_is_due(
     assert poll.registered == [one.signals.reader]
 
 
-def test_it_wakes_up_for_the_watchdog(desk: Make, poll: type[Poll]) -> None:
+def test_the_supervisor_wakes_for_the_watchdog(desk: Make, poll: type[Poll]) -> None:
     one = desk()
     one.notifier.set(interval=0.25)
     one.run()
     assert poll.waits == [251]
 
 
-def test_it_waits_for_all_that_can_say_something(desk: Make, poll: type[Poll]) -> None:
+def test_the_supervisor_waits_for_all_that_can_send_a_message(desk: Make, poll: type[Poll]) -> None:
     one = desk(workers=2, link=True)
     assert one.link is not None
     one.link.set(fileno=lambda: 101)
@@ -940,7 +950,7 @@ def reloader(calls: list[Any], changes: list[list[str]]) -> Record:
     )
 
 
-def test_a_change_restarts_what_serves_and_is_told(
+def test_a_change_restarts_the_workers_and_is_reported(
     desk: Make, poll: type[Poll], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "picowsgi")
@@ -959,7 +969,7 @@ def test_a_change_restarts_what_serves_and_is_told(
     assert one.fleet.on_failure is not None
 
 
-def test_changes_are_the_supervisors_alone_and_not_while_it_stops(
+def test_only_the_supervisor_handles_changes_and_not_during_a_stop(
     desk: Make, poll: type[Poll]
 ) -> None:
     worker = desk(reload=True, reloader=reloader([], [["a"]] * 9), forked=True, link=True)
@@ -979,7 +989,7 @@ def test_changes_are_the_supervisors_alone_and_not_while_it_stops(
         (signal.SIGINT, {"timeout_graceful": "--timeout-graceful"}, math.inf),
     ],
 )
-def test_a_developer_does_not_wait_long_after_an_interrupt(
+def test_a_development_server_does_not_wait_long_after_an_interrupt(
     desk: Make, poll: type[Poll], number: int, sources: dict[str, str], within: float
 ) -> None:
     calls: list[Any] = []
@@ -990,19 +1000,19 @@ def test_a_developer_does_not_wait_long_after_an_interrupt(
     assert poll.waits
 
 
-def test_a_worker_under_reload_tells_what_it_has_imported(desk: Make, poll: type[Poll]) -> None:
+def test_a_worker_under_reload_reports_its_imports(desk: Make, poll: type[Poll]) -> None:
     calls: list[Any] = []
     one = desk(reload=True, reloader=reloader(calls, []), forked=True, link=True)
     one.threads.ready = True
     one.run()
-    assert calls == [("reloader.tell_of_modules",)]
+    assert calls == [("reloader.report_modules",)]
     assert poll.waits
 
 
 # A process that was forked to serve
 
 
-def test_a_forked_worker_is_no_service_of_its_own(
+def test_a_forked_worker_is_not_a_service_of_its_own(
     desk: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = desk(workers=2, command=COMMAND)
@@ -1029,7 +1039,7 @@ def test_a_forked_worker_is_no_service_of_its_own(
     assert ("notifier.disable",) in one.calls
 
 
-def test_a_forked_worker_tells_why_it_has_no_application(
+def test_a_forked_worker_reports_why_it_has_no_application(
     desk: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = desk(workers=2)

@@ -37,7 +37,7 @@ def nothing_came(manager: socket.socket) -> bool:
         return True
 
 
-def test_each_state_has_its_words(manager: socket.socket) -> None:
+def test_each_state_has_its_message(manager: socket.socket) -> None:
     one = notifier(manager)
     one.ready()
     one.stopping()
@@ -49,7 +49,7 @@ def test_each_state_has_its_words(manager: socket.socket) -> None:
     ]
 
 
-def test_a_reload_has_the_time_of_its_beginning(manager: socket.socket) -> None:
+def test_a_reload_message_has_the_time_of_its_beginning(manager: socket.socket) -> None:
     before = time.monotonic_ns() // 1000
     notifier(manager).reloading()
     word, stamp = manager.recv(100).decode().split("\n")
@@ -59,7 +59,7 @@ def test_a_reload_has_the_time_of_its_beginning(manager: socket.socket) -> None:
     assert before <= int(microseconds) <= time.monotonic_ns() // 1000
 
 
-def test_a_watchdog_is_fed_when_half_of_its_time_is_over(manager: socket.socket) -> None:
+def test_the_watchdog_gets_a_message_at_half_of_its_interval(manager: socket.socket) -> None:
     one = notifier(manager, WATCHDOG_USEC="3000000")
     assert one.interval == 1.5
     for now in (1000.0, 1001.0, 1001.5, 1002.9, 1003.0):
@@ -69,14 +69,16 @@ def test_a_watchdog_is_fed_when_half_of_its_time_is_over(manager: socket.socket)
 
 
 @pytest.mark.parametrize("microseconds", ["", "x", "-5", "1.5", "0"])
-def test_without_a_time_there_is_no_watchdog(manager: socket.socket, microseconds: str) -> None:
+def test_without_an_interval_there_is_no_watchdog(
+    manager: socket.socket, microseconds: str
+) -> None:
     one = notifier(manager, WATCHDOG_USEC=microseconds)
     assert one.interval == 0
     one.ping(1000.0)
     assert nothing_came(manager)
 
 
-def test_another_process_may_speak_instead(manager: socket.socket) -> None:
+def test_another_process_may_send_the_messages_instead(manager: socket.socket) -> None:
     one = notifier(manager, WATCHDOG_USEC="3000000")
     one.disable()
     one.ready()
@@ -85,9 +87,7 @@ def test_another_process_may_speak_instead(manager: socket.socket) -> None:
     assert nothing_came(manager)
 
 
-def test_an_address_that_is_none_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_address_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind("notify")
@@ -95,7 +95,7 @@ def test_an_address_that_is_none_is_not_used(
         assert nothing_came(sock)
 
 
-def test_a_manager_that_is_gone_or_does_not_read_disturbs_nothing(
+def test_a_manager_that_is_gone_or_does_not_read_causes_no_error(
     manager: socket.socket, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", "picowsgi")
@@ -115,14 +115,14 @@ def test_a_manager_that_is_gone_or_does_not_read_disturbs_nothing(
 
 
 @pytest.mark.parametrize("count", ["", "x", "-1"])
-def test_a_count_that_is_none_means_no_sockets(count: str) -> None:
+def test_an_invalid_count_means_no_sockets(count: str) -> None:
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count, "X": "y"}
     assert take_sockets(environ, 5) == []
     assert environ == {"X": "y"}
 
 
 def taken(count: int, names: str, *descriptors: int) -> str:
-    """What a process gets whose descriptors from 3 on are these, as systemd starts one."""
+    """The sockets of a process whose descriptors from 3 on are these, as systemd starts one."""
     code = f"""
 import os, sys
 for number, old in enumerate(map(int, sys.argv[1:]), 3):
@@ -159,7 +159,7 @@ def test_sockets_come_from_descriptor_3_on() -> None:
         assert taken(2, "", one.fileno(), two.fileno()) == str([(3, ports[0]), (4, ports[1])])
 
 
-def test_a_descriptor_that_cannot_be_listened_on_is_named_as_systemd_names_it() -> None:
+def test_the_error_for_a_descriptor_that_cannot_listen_has_the_name_from_systemd() -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, Path(os.devnull).open() as file:
         for names, label in (("web:log", "log"), ("web", "unknown")):
             text = taken(2, names, one.fileno(), file.fileno())
@@ -167,7 +167,40 @@ def test_a_descriptor_that_cannot_be_listened_on_is_named_as_systemd_names_it() 
             assert text.endswith(f"(LISTEN_FDNAMES calls it {label}) True")
 
 
-def test_the_error_is_one_of_addresses() -> None:
+def test_the_error_is_a_bind_error() -> None:
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "200"}
     with pytest.raises(BindError, match="LISTEN_FDNAMES calls it"):
         take_sockets(environ, 5)
+
+
+# The addresses and numbers of the environment
+
+
+def test_without_a_manager_no_message_is_sent() -> None:
+    for environ in ({}, {"NOTIFY_SOCKET": "relative", "WATCHDOG_USEC": "1000000"}):
+        notifier = Notifier(dict(environ))
+        notifier.ready()
+        assert notifier.interval == 0
+
+
+def test_the_watchdog_gets_two_messages_per_interval_unless_it_is_for_another_process() -> None:
+    environ = {"NOTIFY_SOCKET": "@picowsgi-test", "WATCHDOG_USEC": "3000000"}
+    assert Notifier(environ).interval == 1.5
+    assert Notifier({**environ, "WATCHDOG_PID": str(os.getpid())}).interval == 1.5
+    assert Notifier({**environ, "WATCHDOG_PID": "1"}).interval == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the name is in no folder")
+def test_a_message_reaches_an_abstract_address() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0picowsgi-test-{os.getpid()}")
+        manager.settimeout(10)
+        notifier = Notifier({"NOTIFY_SOCKET": f"@picowsgi-test-{os.getpid()}"})
+        notifier.stopping()
+        assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_sockets_for_another_process_are_not_taken() -> None:
+    environ = {"LISTEN_PID": "1", "LISTEN_FDS": "3", "LISTEN_FDNAMES": "a:b:c", "X": "y"}
+    assert take_sockets(environ, 10) == []
+    assert environ == {"X": "y"}

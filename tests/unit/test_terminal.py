@@ -1,4 +1,4 @@
-"""Who gets colours."""
+"""The output that gets colours."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_colours_are_for_terminals_unless_the_environment_says_otherwise(
     assert wants_colour(in_terminal=False, standard=False) is file
 
 
-def test_what_is_closed_or_absent_is_no_terminal() -> None:
+def test_a_closed_or_missing_stream_is_not_a_terminal() -> None:
     with Path(__file__).open() as reader:
         pass
     assert not is_terminal(reader)

@@ -1,4 +1,4 @@
-"""A successor on the same sockets: when it may start, and what the process before it says of it."""
+"""A successor on the same sockets: when it may start, and the messages about it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from picowsgi.process.upgrade import Upgrade
 
 
 class Successor(ChildProcess):
-    """A process that does what the test says."""
+    """A process that the test controls."""
 
     def __init__(self) -> None:
         super().__init__(77, -1, program=True)
@@ -28,7 +28,7 @@ class Successor(ChildProcess):
 
 
 class Site:
-    """A service whose command can be started, and what it has been asked for."""
+    """A service whose command can be started; it records its calls."""
 
     def __init__(self, pid_file: bool = True) -> None:
         self.calls: list[Any] = []
@@ -59,7 +59,7 @@ class Site:
         return one.lives(), one.is_starting(), one.serves()
 
 
-def test_without_a_successor_nothing_lives_or_starts() -> None:
+def test_without_a_successor_none_lives_or_starts() -> None:
     site = Site()
     site.upgrade.check()
     assert site.states() == (False, False, False)
@@ -68,7 +68,7 @@ def test_without_a_successor_nothing_lives_or_starts() -> None:
     assert site.calls == []
 
 
-def test_it_makes_room_for_the_file_of_the_one_that_it_starts(
+def test_the_pid_file_makes_room_for_that_of_the_successor(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", "picowsgi")
@@ -81,7 +81,7 @@ def test_it_makes_room_for_the_file_of_the_one_that_it_starts(
 
 
 @pytest.mark.parametrize("missing", [{"command": None}, {"status_pipe": "pipe"}])
-def test_who_is_no_first_process_of_a_command_has_no_successor(
+def test_only_the_first_process_of_a_command_can_have_a_successor(
     caplog: pytest.LogCaptureFixture, missing: dict[str, Any]
 ) -> None:
     site = Site()
@@ -99,7 +99,7 @@ def test_there_is_one_successor_at_a_time(caplog: pytest.LogCaptureFixture) -> N
     assert caplog.messages == ["the successor 77 runs already"]
 
 
-def test_a_successor_that_cannot_be_started_gives_the_file_back(
+def test_a_successor_that_cannot_be_started_returns_the_pid_file(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     site = Site()
@@ -110,7 +110,7 @@ def test_a_successor_that_cannot_be_started_gives_the_file_back(
     assert caplog.messages == ["cannot start a successor: no more processes"]
 
 
-def test_a_successor_that_serves_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_successor_that_serves_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "picowsgi")
     site = Site()
     site.upgrade.start()
@@ -121,7 +121,7 @@ def test_a_successor_that_serves_is_told_of_once(caplog: pytest.LogCaptureFixtur
     site.upgrade.check()
     assert site.states() == (True, False, True)
     assert caplog.messages == [
-        f"the successor 77 serves, too; SIGTERM to {os.getpid()} leaves the sockets to it"
+        f"the successor 77 serves too; send SIGTERM to {os.getpid()} to stop this server"
     ]
     assert site.upgrade.succeed()
     assert site.calls[-1] == ("succeeded by", 77)
@@ -144,7 +144,7 @@ def test_a_successor_that_has_died_changes_nothing(caplog: pytest.LogCaptureFixt
     site.upgrade.start()
     site.started[1].ready = True
     site.upgrade.check()
-    assert "serves, too" in caplog.text, "expected the second to be told of, too"
+    assert "serves too" in caplog.text, "expected a report of the second, too"
 
 
 def test_a_pid_file_is_not_needed() -> None:

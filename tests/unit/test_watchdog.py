@@ -14,7 +14,7 @@ from picowsgi.process.watchdog import Watchdog
 
 
 class Worker(ChildProcess):
-    """A worker as large as the test says."""
+    """A worker whose size the test sets."""
 
     def __init__(self, pid: int, *, program: bool = False) -> None:
         super().__init__(pid, -1, program=program)
@@ -53,7 +53,9 @@ def test_a_silent_worker_writes_its_stacks_and_is_killed_a_second_later(
     assert message.startswith("worker 1 has sent no heartbeat for 4 s and will be killed; ")
 
 
-def test_one_that_is_to_be_killed_sooner_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_that_is_to_be_killed_sooner_is_killed_sooner(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     one = Worker(1)
     one.kill_at = 1004.75
     watch(timeout_worker=4.0).check([one], 1004.5)
@@ -61,7 +63,7 @@ def test_one_that_is_to_be_killed_sooner_is(caplog: pytest.LogCaptureFixture) ->
     assert len(caplog.records) == 1
 
 
-def test_without_a_limit_nobody_is_silent() -> None:
+def test_without_a_limit_no_worker_is_silent() -> None:
     one = Worker(1)
     watchdog = watch()
     for now in range(1001, 1100, 3):
@@ -69,7 +71,7 @@ def test_without_a_limit_nobody_is_silent() -> None:
     assert not one.silent
 
 
-def test_one_that_loads_its_application_may_be_silent_and_threads_are_not_watched() -> None:
+def test_a_worker_may_be_silent_while_it_loads_and_threads_are_not_watched() -> None:
     loading, threads = Worker(1), Member()
     loading.ready = False
     threads.ready = True
@@ -79,7 +81,9 @@ def test_one_that_loads_its_application_may_be_silent_and_threads_are_not_watche
 
 
 @pytest.mark.parametrize(("pause", "silent"), [(5.0, True), (5.5, False)])
-def test_who_was_not_listened_to_is_not_silent(pause: float, silent: bool) -> None:
+def test_a_worker_is_not_silent_when_its_supervisor_did_not_listen(
+    pause: float, silent: bool
+) -> None:
     one = Worker(1)
     watchdog = watch(timeout_worker=4.0)
     watchdog.check([one], 1000.0)
@@ -91,7 +95,7 @@ def test_who_was_not_listened_to_is_not_silent(pause: float, silent: bool) -> No
         assert one.silent
 
 
-def test_a_worker_that_has_grown_is_to_be_replaced(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_that_has_grown_is_due_for_replacement(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "picowsgi")
     small, large = Worker(1), Worker(2)
     small.size, large.size = 1000, 1001
@@ -100,7 +104,7 @@ def test_a_worker_that_has_grown_is_to_be_replaced(caplog: pytest.LogCaptureFixt
     assert caplog.messages == ["worker 2 has 1001 bytes in memory"]
 
 
-def test_memory_is_looked_at_every_two_seconds_while_that_is_of_use() -> None:
+def test_memory_is_read_every_two_seconds_and_only_with_a_limit() -> None:
     one, replaced, program = Worker(1), Worker(2), Worker(3, program=True)
     replaced.needs_replacement = True
     program.size = 10**9
@@ -111,4 +115,4 @@ def test_memory_is_looked_at_every_two_seconds_while_that_is_of_use() -> None:
     assert not program.needs_replacement
     watchdog = watch()
     watchdog.check([one], 1000.0)
-    assert one.weighed == 3, "expected no look without a limit"
+    assert one.weighed == 3, "expected no check without a limit"

@@ -1,7 +1,7 @@
 r"""The parser of the wire corpus: `cases/KIND/RULE.http`, one case a file, printable ASCII only.
 
-    # What the rule is.
-    # Where it is written.
+    # The rule.
+    # The specification that has it.
     option: max_fields = 3          a keyword of the server, any number of them
     request: GET /a?b=c             method and raw target of a request the application must see
     PATH_INFO = /a                  with this value in its environ
@@ -9,7 +9,7 @@ r"""The parser of the wire corpus: `cases/KIND/RULE.http`, one case a file, prin
     content = hello                 and with this content (none, when the line is missing)
     or: 400|501                     this last request may be refused with one of these instead
     status: 400                     after the requests, this error, and the connection is closed
-    connection: closed              what else happens to it (`kept` is the default)
+    connection: closed              whether it stays open (`kept` is the default)
     interim: 100                    a `100 Continue` may be sent, once
     then: half-close                the client shuts down its sending side after the bytes
 
@@ -44,12 +44,12 @@ _STATUSES = re.compile(r"(?:[0-9]{3}|none)(?:\|(?:[0-9]{3}|none))*")
 
 
 class CorpusError(Exception):
-    """A case that is not written as the format asks."""
+    """A case that does not follow the format."""
 
 
 @dataclass
 class Request:
-    """What the application must see of one request; None in `environ` is a key that is absent."""
+    """The expected request in the application. None in `environ`: the key is absent."""
 
     method: str
     target: str
@@ -77,7 +77,7 @@ class Case:
 
 
 def load_cases(directory: Path = CASES) -> Iterator[Case]:
-    """Every case below `directory`, in the order of their names."""
+    """Return every case below `directory`, in the order of their names."""
     for path in sorted(directory.glob("*/*.http")):
         try:
             yield parse_case(path.read_text("ascii"), path.parent.name, path.stem)
@@ -104,7 +104,7 @@ def parse_case(text: str, kind: str = "", name: str = "") -> Case:
 
 
 def unescape(text: str) -> str:
-    """The text that `text` spells, one character per byte."""
+    """Return the text that `text` spells, one character per byte."""
     if not re.fullmatch(r"[ -~]*", text) or text.endswith(" "):
         raise CorpusError(f"expected printable ASCII without a blank at the end, got {text!r}")
     spelled, done = [], 0

@@ -1,8 +1,8 @@
-"""Writes every case's bytes to a directory: `PYTHONPATH=tests python -m wire.export DIRECTORY`.
+"""Writes the bytes of each case to a directory: `PYTHONPATH=tests python -m wire.export DIRECTORY`.
 
-`KIND-RULE.raw` holds the bytes. `index.tsv` has a line for each: the file, how many requests are
-served, the statuses that may follow them (`-` for none), the statuses that may replace the last
-request, whether the connection is closed, and the options. C tests read both; a fuzzer takes the
+`KIND-RULE.raw` holds the bytes. `index.tsv` has a line for each: the file, the number of served
+requests, the statuses that may follow them (`-` for none), the statuses that may replace the last
+request, whether the connection is closed, and the options. C tests read both; a fuzzer uses the
 .raw files as seeds.
 """
 
@@ -15,7 +15,7 @@ from wire.corpus import Case, load_cases
 
 
 def export(directory: Path) -> int:
-    """Write all cases below `directory`; the number of them."""
+    """Write all cases below `directory`; return their number."""
     directory.mkdir(parents=True, exist_ok=True)
     lines = []
     for case in load_cases():

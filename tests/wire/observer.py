@@ -1,4 +1,4 @@
-"""The application of the wire tests: its answer is a description of the request that it saw.
+"""The application of the wire tests: its response describes the request that it saw.
 
 It reads the content and answers with JSON; for HEAD the JSON is in the field `Seen`. A target with
 `unread` in its query leaves the content unread.
@@ -29,7 +29,7 @@ class Seen:
 
 @dataclass
 class Observer:
-    """Counts, for each client port, the requests that reached it."""
+    """Counts, for each client port, the requests that have reached it."""
 
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -50,14 +50,14 @@ class Observer:
 
 
 def is_observed(response: Response) -> bool:
-    """Whether the application, not the server, made this response."""
+    """Return whether the application, not the server, made this response."""
     return response.value("Application") == "observer"
 
 
 def seen_in(response: Response) -> Seen:
     head = f"{response.status} {response.reason}"
     assert is_observed(response), (
-        f"expected an answer of the application, got {head}: {response.content[:200]!r}"
+        f"expected a response of the application, got {head}: {response.content[:200]!r}"
     )
     assert response.status == 200, f"expected 200, got {head}"
     assert response.complete, "expected a complete response"

@@ -1,4 +1,4 @@
-"""The tests' own client, against bytes that are sent to it."""
+"""The client of the tests, against fixed bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support import RawClient, exchange, raw
 
 @dataclass
 class Canned:
-    """Listens, and answers the one connection it gets with fixed bytes, then closes it."""
+    """Listens, and answers its one connection with fixed bytes, then closes it."""
 
     listener: socket.socket
     answer: bytes
@@ -38,7 +38,7 @@ Answering = Callable[[bytes], Canned]
 
 @pytest.fixture
 def answering() -> Iterator[Answering]:
-    """`answering(data)` gives a listener that answers with `data`."""
+    """`answering(data)` returns a listener that answers with `data`."""
     started: list[tuple[Canned, threading.Thread]] = []
 
     def start(answer: bytes) -> Canned:
@@ -68,14 +68,14 @@ def test_a_response_shorter_than_its_length_is_incomplete(answering: Answering) 
     assert (response.content, response.complete) == (b"hi", False)
 
 
-def test_a_chunked_response_is_put_together(answering: Answering) -> None:
+def test_a_chunked_response_is_joined(answering: Answering) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     [response] = exchange(answering(head + b"2\r\nhi\r\n1;a\r\n!\r\n0\r\nT: v\r\n\r\n"), b"x")
     assert (response.content, response.complete) == (b"hi!", True)
 
 
 @pytest.mark.parametrize("cut", [b"2\r\nh", b"2\r\nhi\r\n", b"2\r\nhi\r\n0", b"0\r\nT: v\r\n"])
-def test_a_chunked_response_that_is_cut_is_incomplete(answering: Answering, cut: bytes) -> None:
+def test_an_incomplete_chunked_response_is_incomplete(answering: Answering, cut: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     [response] = exchange(answering(head + cut), b"x")
     assert not response.complete
@@ -96,7 +96,7 @@ def test_a_response_that_has_no_content_ends_with_its_head(
     assert [(one.status, one.content) for one in responses] == [(status, b""), (200, b"hi")]
 
 
-def test_interim_responses_are_noted(answering: Answering) -> None:
+def test_interim_responses_are_recorded(answering: Answering) -> None:
     final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     [response] = exchange(answering(b"HTTP/1.1 100 Continue\r\n\r\n" + final), b"x")
     assert (response.status, response.interim) == (200, (100,))
@@ -118,14 +118,14 @@ def test_interim_responses_are_noted(answering: Answering) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxyy",
     ],
 )
-def test_an_invalid_response_fails_with_what_was_expected(
+def test_an_invalid_response_fails_with_the_expected_value(
     answering: Answering, answer: bytes
 ) -> None:
     with pytest.raises(AssertionError, match="expected"):
         exchange(answering(answer), b"x")
 
 
-def test_bytes_behind_a_response_are_noticed(answering: Answering) -> None:
+def test_bytes_after_a_response_are_noticed(answering: Answering) -> None:
     server = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi!")
     with RawClient(server.port) as client:
         client.send(b"x")

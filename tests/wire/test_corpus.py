@@ -1,4 +1,4 @@
-"""Sends every case of the corpus: whole, byte by byte, in random splits, with more bytes behind.
+"""Sends every case of the corpus: whole, byte by byte, in random splits, followed by more bytes.
 
 `WIRE_SEED` in the environment chooses other random splits; a failure prints the seed and the cuts.
 """
@@ -46,7 +46,7 @@ TargetOf = Callable[[Case], Target]
 
 @pytest.fixture(scope="module")
 def target_of(serve_module: Callable[..., Server]) -> TargetOf:
-    """The server for a case: one for each set of options, started when first asked for."""
+    """The server for a case: one for each set of options, started when it is first needed."""
     targets: dict[tuple[tuple[str, str], ...], Target] = {}
 
     def find(case: Case) -> Target:
@@ -61,19 +61,21 @@ def target_of(serve_module: Callable[..., Server]) -> TargetOf:
 
 
 @every_case
-def test_a_case_sent_whole(case: Case, target_of: TargetOf) -> None:
+def test_a_case_gets_its_responses_when_sent_whole(case: Case, target_of: TargetOf) -> None:
     run(case, target_of(case), [case.data], "whole")
 
 
 @every_case
-def test_a_case_sent_one_byte_at_a_time(case: Case, target_of: TargetOf) -> None:
+def test_a_case_gets_its_responses_when_sent_one_byte_at_a_time(
+    case: Case, target_of: TargetOf
+) -> None:
     size = 1 if len(case.data) <= LONG else len(case.data) // 200
     pieces = [case.data[at : at + size] for at in range(0, len(case.data), size)]
     run(case, target_of(case), pieces, f"in pieces of {size}")
 
 
 @every_case
-def test_a_case_sent_in_random_splits(case: Case, target_of: TargetOf) -> None:
+def test_a_case_gets_its_responses_when_split_at_random(case: Case, target_of: TargetOf) -> None:
     for number in range(SPLITS):
         random = Random(f"{SEED}:{case.id}:{number}")
         cuts = sorted(random.sample(range(1, len(case.data)), random.randint(1, 2)))
@@ -82,7 +84,9 @@ def test_a_case_sent_in_random_splits(case: Case, target_of: TargetOf) -> None:
 
 
 @every_case
-def test_a_case_followed_by_another_request(case: Case, target_of: TargetOf) -> None:
+def test_a_case_followed_by_another_request_gets_its_responses(
+    case: Case, target_of: TargetOf
+) -> None:
     if case.half_close:
         run(case, target_of(case), [case.data], "whole")
     else:
@@ -90,7 +94,7 @@ def test_a_case_followed_by_another_request(case: Case, target_of: TargetOf) -> 
 
 
 @every_closing_case
-def test_a_closing_case_followed_by_garbage(case: Case, target_of: TargetOf) -> None:
+def test_a_case_that_closes_ignores_the_bytes_after_it(case: Case, target_of: TargetOf) -> None:
     if case.half_close:
         return
     garbage = Random(f"{SEED}:{case.id}").randbytes(300)
@@ -101,10 +105,10 @@ def test_a_closing_case_followed_by_garbage(case: Case, target_of: TargetOf) -> 
 def run(
     case: Case, target: Target, pieces: Sequence[bytes], how: str, *, followed: bool = False
 ) -> None:
-    """Send `pieces` on a new connection and check all that comes back.
+    """Send `pieces` on a new connection and check all responses.
 
-    `followed` says that the request AFTER is in the pieces already; otherwise it is sent once the
-    answers are here, where the connection is expected to be kept.
+    `followed`: the request AFTER is already in the pieces. Otherwise it is sent after the
+    responses, if the connection is expected to stay open.
     """
     with explained(case, how), connect(target.server) as client:
         target.observer.calls.pop(str(client.local_port), None)
@@ -124,7 +128,8 @@ def run(
 def send_apart(server: Server, client: RawClient, pieces: Sequence[bytes]) -> None:
     """Send the pieces so that the server reads each before the next is sent.
 
-    A request on a second connection is answered in between: by then it has been round its loop.
+    A request on a second connection is answered between two pieces: the server has been round its
+    loop.
     """
     if len(pieces) == 1:
         client.send(pieces[0])
@@ -138,7 +143,7 @@ def send_apart(server: Server, client: RawClient, pieces: Sequence[bytes]) -> No
 
 
 def check_answers(case: Case, client: RawClient) -> int:
-    """Check the answers to the case's own bytes; the number of requests that were served."""
+    """Check the responses to the bytes of the case; return the number of served requests."""
     for number, request in enumerate(case.requests):
         response = client.read_response(request.method)
         last = number == len(case.requests) - 1
@@ -157,7 +162,7 @@ def check_answers(case: Case, client: RawClient) -> int:
 
 
 def check_request(expected: Request, seen: Seen) -> None:
-    """Check what the case says, and what holds for every request."""
+    """Check the statements of the case, and the rules for every request."""
     environ = seen.environ
     wanted: dict[str, str | None] = {
         "REQUEST_METHOD": expected.method,
@@ -192,12 +197,12 @@ def check_request(expected: Request, seen: Seen) -> None:
 
 
 def check_head(response: Response, seen: Seen, case: Case, *, ends: bool) -> None:
-    """Check that an answer says what happens to the connection, and what the server adds."""
+    """Check that a response reports the end of the connection, and has the server's fields."""
     check_common(response, case)
     connection = response.tokens("Connection")
     if ends:
         assert "close" in connection or seen.environ["SERVER_PROTOCOL"] == "HTTP/1.0", (
-            f"expected Connection: close in the last answer, got {response.fields}"
+            f"expected Connection: close in the last response, got {response.fields}"
         )
     else:
         assert "close" not in connection, f"expected no Connection: close, got {response.fields}"
@@ -208,11 +213,13 @@ def check_head(response: Response, seen: Seen, case: Case, *, ends: bool) -> Non
 
 
 def check_error(response: Response, statuses: Sequence[str], case: Case) -> None:
-    """Check that the server's own answer is one of `statuses`, complete, and closes."""
+    """Check that the server's own response has one of `statuses`, is complete, and closes."""
     got = f"{response.status} {response.reason}: {response.content[:200]!r}"
-    assert not is_observed(response), f"expected {statuses}, but the request was served: {got}"
+    assert not is_observed(response), (
+        f"expected {statuses}, but the application got the request: {got}"
+    )
     assert str(response.status) in statuses, f"expected {statuses}, got {got}"
-    assert response.complete, f"expected a complete error answer, got {got}"
+    assert response.complete, f"expected a complete error response, got {got}"
     assert response.tokens("Connection") == ["close"], (
         f"expected Connection: close, got {response.fields}"
     )
@@ -230,7 +237,7 @@ def check_common(response: Response, case: Case) -> None:
 
 @contextmanager
 def explained(case: Case, how: str) -> Iterator[None]:
-    """Put the rule, the bytes and how they were sent before the message of a failed check."""
+    """Add the rule, the bytes and the way of sending them to the message of a failed check."""
     try:
         yield
     except AssertionError as error:

@@ -1,4 +1,4 @@
-"""The format of the corpus itself: what its parser takes, what it refuses, and what it exports."""
+"""The format of the corpus: valid and invalid cases for its parser, and its exports."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_a_spelling_has_one_meaning(text: str, meaning: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a ", "a\t", "é", r"\q", r"\x1", r"\xzz", r"\xFF", "\\"])
-def test_a_byte_that_cannot_be_seen_is_refused(text: str) -> None:
+def test_an_invisible_byte_is_refused(text: str) -> None:
     with pytest.raises(CorpusError):
         unescape(text)
 
 
-def test_a_case_is_read_with_all_it_expects() -> None:
+def test_a_case_has_all_that_it_expects() -> None:
     case = parse_case(
         "# The rule.\n# The section.\n"
         "option: max_fields = 3\n"
@@ -73,7 +73,7 @@ def test_a_case_is_read_with_all_it_expects() -> None:
         "# rule\nstatus: 400\n\nGET\n\nX\n",
     ],
 )
-def test_a_case_that_is_not_in_the_format_is_refused(text: str) -> None:
+def test_an_invalid_case_is_refused(text: str) -> None:
     with pytest.raises(CorpusError):
         parse_case(text)
 
@@ -84,7 +84,7 @@ def test_every_file_below_the_corpus_is_a_case_named_by_its_rule() -> None:
     assert [path for path in files if not re.fullmatch("[a-z0-9-]+[.]http", path.name)] == []
 
 
-def test_no_two_cases_of_one_kind_are_the_same() -> None:
+def test_no_two_cases_of_one_kind_are_equal() -> None:
     seen: dict[tuple[str, bytes, str, bool], str] = {}
     for case in load_cases():
         key = (case.kind, case.data, str(case.options), case.half_close)

@@ -1,4 +1,4 @@
-"""Error answers where the client does something that a case of the corpus cannot."""
+"""Error responses to clients that a case of the corpus cannot describe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UPLOAD = 20 << 20
         (b"Host: a\r\nExpect: x\r\n", 417),
     ],
 )
-def test_an_error_answer_to_head_has_no_content(
+def test_an_error_response_to_head_has_no_content(
     serve: Callable[..., Server], fields: bytes, status: int
 ) -> None:
     with connect(serve(Observer())) as client:
@@ -36,7 +36,7 @@ def test_an_error_answer_to_head_has_no_content(
         client.read_nothing_more()
 
 
-def test_a_client_that_sends_all_its_content_reads_its_413_and_sees_no_reset(
+def test_a_client_that_sends_all_its_content_gets_its_413_and_no_reset(
     serve: Callable[..., Server],
 ) -> None:
     with connect(serve(Observer(), max_body_size=1000)) as client:
@@ -47,7 +47,7 @@ def test_a_client_that_sends_all_its_content_reads_its_413_and_sees_no_reset(
         client.read_nothing_more()
 
 
-def test_a_client_that_goes_on_with_requests_after_an_error_has_none_of_them_served(
+def test_requests_after_an_error_are_not_served(
     serve: Callable[..., Server],
 ) -> None:
     observer = Observer()
@@ -60,7 +60,7 @@ def test_a_client_that_goes_on_with_requests_after_an_error_has_none_of_them_ser
     assert not observer.calls, f"expected no call of the application, got {observer.calls}"
 
 
-def test_the_answers_before_an_error_arrive_first(serve: Callable[..., Server]) -> None:
+def test_the_responses_before_an_error_arrive_first(serve: Callable[..., Server]) -> None:
     with connect(serve(Observer())) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 100 + b"GET / HTTP/1.1\r\n\r\n")
         assert all(is_observed(client.read_response()) for _ in range(100))

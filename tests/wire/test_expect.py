@@ -1,4 +1,4 @@
-"""`Expect: 100-continue`, with a client that waits for the interim answer."""
+"""`Expect: 100-continue`, with a client that waits for the interim response."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAMED = [
 
 
 @pytest.mark.parametrize(("framing", "content"), FRAMED)
-def test_the_interim_answer_comes_once_before_the_content(
+def test_the_interim_response_comes_once_before_the_content(
     serve: Callable[..., Server], framing: bytes, content: bytes
 ) -> None:
     with connect(serve(Observer())) as client:
@@ -31,12 +31,12 @@ def test_the_interim_answer_comes_once_before_the_content(
             assert client.read_interim() == 100
             client.send(content)
             response = client.read_response()
-            assert response.interim == (), f"expected one interim answer, got {response.interim}"
+            assert response.interim == (), f"expected one interim response, got {response.interim}"
             assert seen_in(response).content == b"hello"
 
 
 @pytest.mark.parametrize(("framing", "content"), FRAMED)
-def test_the_interim_answer_comes_once_when_the_content_comes_in_pieces(
+def test_the_interim_response_comes_once_when_the_content_comes_in_pieces(
     serve: Callable[..., Server], framing: bytes, content: bytes
 ) -> None:
     with connect(serve(Observer())) as client:
@@ -45,11 +45,11 @@ def test_the_interim_answer_comes_once_when_the_content_comes_in_pieces(
         for byte in content:
             client.send(bytes([byte]))
         response = client.read_response()
-        assert response.interim == (), f"expected one interim answer, got {response.interim}"
+        assert response.interim == (), f"expected one interim response, got {response.interim}"
         assert seen_in(response).content == b"hello"
 
 
-def test_a_request_without_the_field_gets_no_interim_answer(serve: Callable[..., Server]) -> None:
+def test_a_request_without_the_field_gets_no_interim_response(serve: Callable[..., Server]) -> None:
     with connect(serve(Observer())) as client:
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
         client.send(b"hello")
@@ -66,13 +66,13 @@ def test_content_over_the_limit_is_refused_instead_of_asked_for(
         client.read_nothing_more()
 
 
-def test_an_expected_content_waits_behind_the_answers_to_earlier_requests(
+def test_an_expected_content_waits_behind_the_responses_to_earlier_requests(
     serve: Callable[..., Server],
 ) -> None:
     with connect(serve(Observer())) as client:
         client.send(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n" + HEAD + b"Content-Length: 5\r\n\r\n")
         first = client.read_response()
-        assert first.interim == (), "expected the first answer before the interim one"
+        assert first.interim == (), "expected the first response before the interim one"
         assert seen_in(first).environ["REQUEST_URI"] == "/1"
         assert client.read_interim() == 100
         client.send(b"hello")

@@ -1,4 +1,4 @@
-"""Many requests on one connection, requests that are cut off anywhere, and bytes that mean nothing.
+"""Many requests on one connection, requests that are cut anywhere, and bytes without a meaning.
 
 `WIRE_SEED` in the environment chooses other random splits and bytes; a failure prints the seed.
 """
@@ -67,7 +67,7 @@ def test_a_hundred_pipelined_requests_in_random_splits_are_answered_in_order(
 
 
 def check_pipeline(server: Server, pieces: Sequence[bytes]) -> None:
-    """Send the pieces, with a request on a second connection between one and the next at times."""
+    """Send the pieces, at times with a request on a second connection between two of them."""
     with connect(server) as client, connect(server) as other:
         for number, piece in enumerate(pieces):
             assert client.send(piece), "expected the server to take all requests"
@@ -105,7 +105,9 @@ def test_the_cases_of_the_head_caches_reach_them(
         for request in case.requests:
             seen_in(client.read_response(request.method))
     assert len(kinds) == len(case.requests)
-    assert {core.SAME, core.CHANGED} & set(kinds), f"expected a head known again, got {kinds}"
+    assert {core.SAME, core.CHANGED} & set(kinds), (
+        f"expected a head that is known again, got {kinds}"
+    )
 
 
 def test_five_thousand_pipelined_requests_are_answered_while_they_are_sent(
@@ -118,7 +120,7 @@ def test_five_thousand_pipelined_requests_are_answered_while_they_are_sent(
             assert path == f"/{number % COUNT}", f"expected request {number % COUNT}, got {path}"
 
 
-def test_a_thousand_requests_one_after_the_other_on_one_connection(server: Server) -> None:
+def test_one_connection_serves_a_thousand_requests_one_after_the_other(server: Server) -> None:
     with connect(server) as client:
         for number in range(1000):
             client.send(b"GET /?%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
@@ -128,7 +130,7 @@ def test_a_thousand_requests_one_after_the_other_on_one_connection(server: Serve
 
 @pytest.mark.parametrize("data", [WITH_LENGTH, CHUNKED], ids=["length", "chunked"])
 @pytest.mark.parametrize("ending", ["close", "half_close", "reset"])
-def test_a_request_cut_off_anywhere_leaves_no_descriptor(
+def test_a_request_that_is_cut_anywhere_leaves_no_descriptor_open(
     server: Server, data: bytes, ending: str
 ) -> None:
     with no_descriptor_more(server):
@@ -141,7 +143,7 @@ def test_a_request_cut_off_anywhere_leaves_no_descriptor(
 
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
-def test_a_client_that_goes_away_before_its_answers_leaves_no_descriptor(
+def test_a_client_that_disconnects_before_its_responses_leaves_no_descriptor_open(
     server: Server, ending: str
 ) -> None:
     with no_descriptor_more(server):
@@ -154,7 +156,7 @@ def test_a_client_that_goes_away_before_its_answers_leaves_no_descriptor(
 def test_five_seconds_of_random_bytes_get_the_same_answers_whole_and_split(server: Server) -> None:
     random = Random(f"{SEED}:random")
     cases = [case.data for case in load_cases() if not case.options and len(case.data) < 2000]
-    # The client must know which answers are to HEAD, so no bytes lead to one.
+    # The client must know which responses are to HEAD, so no bytes lead to one.
     cases = [data for data in cases if b"HEAD" not in data]
     deadline = time.monotonic() + RANDOM_SECONDS
     with seeded(), no_descriptor_more(server):
@@ -166,7 +168,7 @@ def test_five_seconds_of_random_bytes_get_the_same_answers_whole_and_split(serve
 
 
 def answers(server: Server, pieces: Sequence[bytes]) -> list[tuple[int, Seen | None]]:
-    """All answers to the pieces, after which the client half-closes: status and what was seen."""
+    """Return all responses to the pieces before a half-close: each status and the requests seen."""
     with connect(server) as client, connect(server) as other:
         for piece in pieces:
             client.send(piece)
@@ -185,7 +187,7 @@ def answers(server: Server, pieces: Sequence[bytes]) -> list[tuple[int, Seen | N
 
 
 def random_bytes(random: Random, words: Sequence[bytes]) -> bytes:
-    """Noise, or a case of the corpus with some of its bytes changed, cut out, or doubled."""
+    """Noise, or a case of the corpus with some of its bytes changed, removed, or doubled."""
     if random.random() < 0.2:
         return random.randbytes(random.randint(1, 3000))
     data = bytearray(random.choice(words))
@@ -204,10 +206,10 @@ def random_bytes(random: Random, words: Sequence[bytes]) -> bytes:
 
 
 def check_only_errors(client: RawClient, what: str) -> None:
-    """Check that the connection ends, and that nothing on it came from the application."""
+    """Check that the connection ends without a byte from the application."""
     while not client.is_over():
         response = client.read_response()
-        assert not is_observed(response), f"expected no answer of the application to {what}"
+        assert not is_observed(response), f"expected no response of the application to {what}"
         assert response.status >= 400, f"expected an error for {what}, got {response}"
     client.read_nothing_more()
 
@@ -215,14 +217,14 @@ def check_only_errors(client: RawClient, what: str) -> None:
 def probe(client: RawClient) -> None:
     client.send(b"GET /probe HTTP/1.1\r\nHost: a\r\n\r\n")
     path = seen_in(client.read_response()).environ["PATH_INFO"]
-    assert path == "/probe", f"expected the answer to /probe, got that to {path}"
+    assert path == "/probe", f"expected the response to /probe, got that to {path}"
 
 
 @contextmanager
 def no_descriptor_more(server: Server) -> Iterator[None]:
     """Check that the server serves, and soon has no more descriptors than it had before.
 
-    Each look is preceded by a request, so the server goes round its loop between one and the next.
+    A request precedes each check, so the server goes round its loop between two of them.
     """
     with connect(server) as client:
         probe(client)
@@ -236,7 +238,7 @@ def no_descriptor_more(server: Server) -> Iterator[None]:
 
 
 def open_descriptors() -> dict[str, str]:
-    """The open descriptors of this process, which is the server's too."""
+    """Return the open descriptors of this process, which are also those of the server."""
     found = {}
     for path in Path("/proc/self/fd").iterdir():
         try:
@@ -248,7 +250,7 @@ def open_descriptors() -> dict[str, str]:
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """Put the seed before the message of a failed check."""
+    """Add the seed to the message of a failed check."""
     try:
         yield
     except AssertionError as error:

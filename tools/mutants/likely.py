@@ -61,7 +61,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "health": ("health batching fairness", "e2e/test_health.py"),
     "host": ("head", "wire"),
     "incident": ("incident holding clock server", "e2e/test_incidents.py"),
-    "index": ("hash environ", "unit/test_head.py"),
+    "index": ("hash environ", "unit/test_environ.py"),
     "lines": ("lines", "e2e/test_heads_again.py"),
     "listener": ("drain descriptors turns server", "e2e/test_draining.py unit/test_sockets.py"),
     "loop": (
@@ -90,7 +90,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "store": ("content holding output", "e2e/test_spool.py e2e/test_uploads.py"),
     "system": (
         "system descriptors server access endings",
-        "e2e/test_files.py unit/test_process_files.py",
+        "e2e/test_files.py unit/test_restart.py",
     ),
     "text": ("access environ", "e2e/test_access_log.py"),
     "thread": ("token server lifetime", "e2e/test_threads.py"),
@@ -111,9 +111,9 @@ _C_GENERAL = """
 # Python file -> its unit tests, which run first, and other files and folders below tests/.
 # A unit test with the name of the file needs no entry.
 PYTHON_TESTS: dict[str, tuple[str, str]] = {
-    "access_log": ("access_log_format", "e2e/test_access_log.py"),
+    "access_log": ("", "e2e/test_access_log.py"),
     "apps": ("", "e2e/test_django_runserver.py"),
-    "arguments": ("arguments cli", ""),
+    "arguments": ("cli", ""),
     "browser": ("middleware", "e2e/test_debug.py"),
     "cgi": ("", "e2e/test_cgi.py"),
     "core": ("", "e2e/test_server_api.py e2e/test_pep3333.py e2e/test_incidents.py"),
@@ -133,65 +133,63 @@ PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "import_error": ("", "e2e/test_reload.py"),
     "incidents": ("", "e2e/test_incidents.py"),
     "input": ("", "e2e/test_uploads.py e2e/test_spool.py"),
-    "key_order": ("order environ", "e2e/test_pep3333.py"),
+    "key_order": ("environ", "e2e/test_pep3333.py"),
     "load": ("config cli", ""),
-    "log": ("log_records", ""),
-    "log_config": ("log log_records cli", ""),
-    "log_format": ("access_log_format config docs", "e2e/test_access_log.py"),
+    "log": ("log_failures", ""),
+    "log_config": ("log log_failures cli", ""),
+    "log_format": ("access_log config", "tools/test_docs.py e2e/test_access_log.py"),
     "loop": ("loop_threads", "e2e/test_threads.py e2e/test_request_timeout.py e2e/test_loops.py"),
     "main": ("cli arguments", "e2e/test_mount.py e2e/test_examples.py e2e/test_terminal.py"),
-    "members": ("fleet process_files", "e2e/test_signals.py e2e/test_stopping.py"),
+    "members": ("workers", "e2e/test_signals.py e2e/test_stopping.py"),
     "middleware": ("", "e2e/test_static.py e2e/test_debug.py"),
     "modules": ("reload reloader", "e2e/test_reload.py"),
     "monkey": ("", "e2e/test_monkey.py"),
     "mount": ("cli", "e2e/test_mount.py"),
-    "option": ("config option_promises arguments cli", ""),
-    "pidfile": ("process_files", "e2e/test_processes.py"),
+    "option": ("config settings arguments cli", ""),
+    "pidfile": ("", "e2e/test_processes.py"),
     "pool": ("", "e2e/test_server_api.py e2e/test_stopping.py e2e/test_signals.py"),
-    "privileges": ("process_files", "e2e/test_deployment.py"),
-    "processes": ("process_files gunicorn", "e2e/test_gunicorn.py"),
+    "privileges": ("", "e2e/test_deployment.py"),
+    "processes": ("pidfile gunicorn", "e2e/test_gunicorn.py"),
     "pytest_plugin": ("", "e2e/test_pytest_plugin.py"),
     "reloader": ("reload", "e2e/test_reload.py"),
-    "request_timeout": ("interrupt", "e2e/test_request_timeout.py e2e/test_simple_server.py"),
-    "respawn": ("fleet", "e2e/test_processes.py"),
+    "request_timeout": ("", "e2e/test_request_timeout.py e2e/test_simple_server.py"),
+    "respawn": ("workers", "e2e/test_processes.py"),
     "response": ("", "e2e/test_pep3333.py e2e/test_files.py"),
-    "response_head": ("head", "e2e/test_pep3333.py"),
-    "restart": ("process_files", "e2e/test_processes.py e2e/test_reload.py e2e/test_signals.py"),
+    "response_head": ("response_head_reuse", "e2e/test_pep3333.py"),
+    "restart": ("", "e2e/test_processes.py e2e/test_reload.py e2e/test_signals.py"),
     "runserver": ("", "e2e/test_django_runserver.py"),
     "server": ("", "e2e/test_server_api.py e2e/test_django_runserver.py"),
     "run": ("service cli", "e2e/test_signals.py e2e/test_stopping.py e2e/test_processes.py"),
     "service": ("", "e2e/test_signals.py e2e/test_stopping.py e2e/test_processes.py"),
-    "settings": ("option_promises config arguments", ""),
+    "settings": ("config arguments", ""),
     "signals": ("", "e2e/test_signals.py e2e/test_stopping.py"),
     "simple_server": ("", "e2e/test_simple_server.py"),
     "snapshot": ("reload", "e2e/test_reload.py"),
-    "sockets": ("listeners", "e2e/test_processes.py e2e/test_signals.py"),
+    "sockets": ("sockets_unusual", "e2e/test_processes.py e2e/test_signals.py"),
     "spawner": ("", "e2e/test_processes.py e2e/test_signals.py"),
-    "status_pipe": ("process_files", "e2e/test_processes.py"),
+    "status_pipe": ("members", "e2e/test_processes.py"),
     "stepping": ("", "e2e/test_simple_server.py e2e/test_gunicorn.py"),
     "supervisor": ("", "e2e/test_processes.py e2e/test_signals.py e2e/test_reload.py"),
-    "systemd": ("process_files", "e2e/test_systemd.py"),
+    "systemd": ("", "e2e/test_systemd.py"),
     "template": ("demo", "e2e/test_debug.py"),
     "terminal": ("", "e2e/test_terminal.py e2e/test_signals.py"),
     "testing": ("", "e2e/test_django.py"),
     "toml": ("config", ""),
     "upgrade": ("", "e2e/test_processes.py e2e/test_signals.py"),
-    "values": ("sockets config middleware option_promises", "e2e/test_mount.py"),
-    "watchdog": ("fleet", "e2e/test_processes.py"),
+    "values": ("sockets config middleware settings", "e2e/test_mount.py"),
+    "watchdog": ("workers", "e2e/test_processes.py"),
     "watcher": ("reload reloader", "e2e/test_reload.py"),
-    "workers": ("fleet", "e2e/test_processes.py"),
+    "workers": ("", "e2e/test_processes.py"),
 }
 _PYTHON_GENERAL = """
-    unit/test_config.py unit/test_loop.py unit/test_log.py unit/test_fleet.py unit/test_importer.py
-    unit/test_middleware.py unit/test_sockets.py unit/test_descriptors.py unit/test_head.py
+    unit/test_config.py unit/test_loop.py unit/test_log.py unit/test_workers.py
+    unit/test_importer.py unit/test_middleware.py unit/test_sockets.py unit/test_descriptors.py
+    unit/test_response_head.py
     e2e/test_health.py e2e/test_server_api.py e2e/test_threads.py e2e/test_pep3333.py
     e2e/test_files.py e2e/test_errors.py unit/test_cli.py
 """
-# These test tools and documents, not the server.
-_UNRELATED = """
-    bench_load bench_publish bench_results c_order check_dist docs mutants pypy python_t stress
-    vendor
-"""
+# The tests in these folders test tools and documents, not the server.
+_UNRELATED = ("bench", "stress", "tools")
 
 
 Ordered = tuple[list[str], list[str]]  # the tests of the file, and the others
@@ -245,9 +243,8 @@ def _importing(root: Path, file: str) -> list[str]:
 
 def all_python_tests(root: Path) -> list[str]:
     """Return all test files of the server."""
-    unrelated = {f"test_{name}.py" for name in _UNRELATED.split()}
     return [
         str(path.relative_to(root))
         for path in sorted((root / "tests").rglob("test_*.py"))
-        if path.name not in unrelated and not path.name.startswith("test_mutants")
+        if path.parent.name not in _UNRELATED
     ]

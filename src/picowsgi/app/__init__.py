@@ -1,4 +1,4 @@
-"""The application: how it is found by its name, what is put around it, and pages of our own.
+"""The application: its import by name, the middleware around it, and picowsgi's own pages.
 
-May import `core`, `config` and what is below them, and nothing that serves.
+May import `core`, `config` and the packages below them, and none of the packages that serve.
 """

@@ -1,4 +1,4 @@
-"""Turns the name of an application into the application.
+"""Imports an application by its name.
 
 Never calls an application, and never hides an error that an application's module raises.
 """
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 _FORM = "MODULE:ATTRIBUTE, such as app:app, or a path to a .py file"
 _FILE = re.compile(r"(.+\.py)(?::(.*))?", re.DOTALL)
 _ATTRIBUTE = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(\(\))?")
-# What the names of importlib's own files begin with, on CPython and on PyPy.
+# The names of importlib's own files begin with these texts, on CPython and on PyPy.
 _IMPORTLIB = ("<frozen importlib", "<builtin>/frozen importlib")
 _DEFAULT_ATTRIBUTES = ("application", "app")
 _FACTORY_NAME = re.compile(r"app|wsgi|factory|create|make|build", re.IGNORECASE)
-# The two arguments that PEP 3333 calls an application with, for asking a signature.
+# Two arguments, as PEP 3333 calls an application, to check a signature.
 _WSGI_ARGUMENTS = (None, None)
 
 
 def load_application(spec: str) -> WSGIApplication:
     """Import and return the application that `spec` names.
 
-    `spec` is `MODULE:ATTRIBUTE` or `PATH.py:ATTRIBUTE`. The attribute may have dots, and `()`
-    at its end calls a factory; without it `application` and `app` are tried in this order. The
-    current directory is searched for modules first, before it the file's own.
+    `spec` is `MODULE:ATTRIBUTE` or `PATH.py:ATTRIBUTE`. The attribute may have dots, and `()` at
+    its end calls a factory. Without an attribute, the function tries `application` and then `app`.
+    Python searches the directory of the file first, then the current directory.
 
     Raises AppImportError.
     """
@@ -82,7 +82,7 @@ def _current_directory() -> str:
 
 
 def _search_first(directory: str) -> None:
-    """Put the directory first on `sys.path`, where it then stands once."""
+    """Put the directory first on `sys.path`, and remove other entries of it."""
     sys.path[:] = [directory, *(path for path in sys.path if path not in (directory, ""))]
 
 
@@ -138,7 +138,7 @@ def _import_file(name: str) -> ModuleType:
             siblings = []
         where = path.parent.resolve()
         _fail(f"there is no file {path.name!r} in {where}{did_you_mean(path.name, siblings)}")
-    path = path.resolve()  # as Python does with a script
+    path = path.resolve()  # Python does this with a script too
     root, dotted = path.parent, path.stem
     while (root / "__init__.py").is_file() and root.parent != root:
         root, dotted = root.parent, f"{root.name}.{dotted}"
@@ -183,7 +183,7 @@ def _is_from(module: ModuleType, path: Path) -> bool:
 
 
 def _application_frames(error: BaseException) -> Any:
-    """Return the part of the error's traceback that begins in the application, or None."""
+    """Return the part of the error's traceback that begins in the application; None: no part."""
     frames = error.__traceback__
     while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
@@ -258,7 +258,7 @@ def _near_attribute(name: str, module: ModuleType, dotted: str) -> str:
 
 
 def _candidates(name: str, module: ModuleType) -> str:
-    """Return `; did you mean ...?` for what in the module looks like an application."""
+    """Return `; did you mean ...?` with the attributes that look like an application."""
     found = []
     for attribute, value in vars(module).items():
         if attribute.startswith("_") or not _is_own(module, value):
@@ -271,7 +271,7 @@ def _candidates(name: str, module: ModuleType) -> str:
 
 
 def _is_own(module: ModuleType, value: object) -> bool:
-    """Tell whether the module made the callable `value`, rather than importing its definition."""
+    """Return whether the module defines the callable `value`, and does not import it."""
     if inspect.isclass(value) or inspect.isroutine(value):
         return getattr(value, "__module__", None) == module.__name__
     return callable(value)
@@ -287,14 +287,14 @@ def _is_factory(module: ModuleType, attribute: str) -> bool:
     )
 
 
-# What can be called how
+# Signatures
 
 
 def _signature(value: Callable[..., object]) -> inspect.Signature | None:
-    """Return how `value` itself is called, or None where Python cannot tell.
+    """Return the signature of `value` itself; None: Python does not know it.
 
-    What a decorator wraps is asked only where the wrapper does not say: it may well be called
-    otherwise than the wrapper, such as a view that is wrapped into an application.
+    Only if a wrapper has no signature, the function returns that of the wrapped function. The two
+    may differ: a decorator may turn a view with one argument into an application.
     """
     for follow_wrapped in (False, True):
         try:
@@ -345,7 +345,7 @@ def _required(value: Callable[..., object]) -> list[str]:
 
 
 def _check(found: object, name: str) -> WSGIApplication:
-    """Return `found` if it can be called as PEP 3333 calls an application."""
+    """Return `found` if its signature allows the call of PEP 3333. Raises AppImportError."""
     if inspect.ismodule(found):
         _fail(f"{name} is a module, not an application; name an attribute of it")
     if not callable(found):

@@ -1,6 +1,6 @@
-"""What the options put around the application: static files (WhiteNoise), a debugger (werkzeug).
+"""Wraps the application as the options say: static files (WhiteNoise), a debugger (werkzeug).
 
-Never does either itself; both are imported only where they are asked for.
+Never imports one of the two without its option.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def check(settings: Settings) -> None:
-    """Raise ConfigError where `mount` or `wrap` could not do what the settings ask for."""
+    """Raise ConfigError if `mount` or `wrap` would fail with these settings."""
     read_mounts(settings.mount)
     for text in settings.static:
         directory = parse_static(text)[1]
@@ -37,11 +37,11 @@ def check(settings: Settings) -> None:
 
 
 def warn(settings: Settings, sockets: Sequence[socket.socket]) -> None:
-    """Tell about settings that are dangerous on these sockets."""
+    """Log a warning about settings that are dangerous on these sockets."""
     open_to_others = [url_of(sock) for sock in sockets if not _is_local(sock)]
     if settings.debug and open_to_others:
         get_logger().warning(
-            "--debug on %s: everybody who can connect sees tracebacks and source code",
+            "--debug on %s: every client that can connect sees tracebacks and source code",
             " and ".join(open_to_others),
         )
 
@@ -49,7 +49,7 @@ def warn(settings: Settings, sockets: Sequence[socket.socket]) -> None:
 def wrap(
     application: WSGIApplication, settings: Settings, sockets: Sequence[socket.socket]
 ) -> WSGIApplication:
-    """Return the application with everything around it that the settings ask for."""
+    """Return the application, wrapped as the settings say."""
     if settings.debug and find_spec("werkzeug") is not None:
         application = _debugged(application, settings, sockets)
     if settings.static:
@@ -60,10 +60,11 @@ def wrap(
 def _debugged(
     application: WSGIApplication, settings: Settings, sockets: Sequence[socket.socket]
 ) -> WSGIApplication:
-    """Put werkzeug's debugger around it.
+    """Wrap the application into werkzeug's debugger.
 
-    What can be typed in at a traceback runs in the process that has raised it: there has to be one
-    process alone, and nobody else may get there, PIN or no PIN.
+    The debugger runs code that the user types in at a traceback. The code must reach the process of
+    the traceback, so this needs a single process. No other machine may reach the debugger, even
+    with its PIN.
     """
     from werkzeug.debug import DebuggedApplication
 
@@ -83,15 +84,15 @@ def _is_local(sock: socket.socket) -> bool:
 def _with_files(application: WSGIApplication, settings: Settings) -> WSGIApplication:
     from whitenoise import WhiteNoise
 
-    # Otherwise the directories are read once, at the start.
-    # Its default lets pages of all other sites read the files.
+    # Without autorefresh WhiteNoise reads the directories once, at the start. By default it allows
+    # the pages of all other sites to read the files.
     files = WhiteNoise(
         application,
         autorefresh=settings.debug or settings.reload,
         index_file=True,
         allow_all_origins=False,
     )
-    # The longest path comes last, because what is added later is looked at first.
+    # The longest path comes last, because WhiteNoise searches the last directory first.
     for url, directory in sorted(map(parse_static, settings.static), key=lambda item: len(item[0])):
         files.add_files(directory, prefix=url)
     wrapped: WSGIApplication = files

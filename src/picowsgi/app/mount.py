@@ -67,9 +67,9 @@ class Mount:
 
 
 def read_mounts(texts: Iterable[str]) -> dict[str, str]:
-    """Return the names of the applications by their prefixes from `texts`, each `PREFIX=APP`.
+    """Return the names of the applications by their prefixes, from texts `PREFIX=APP`.
 
-    Raises ConfigError for a prefix that is given twice.
+    Raises ConfigError if two texts have the same prefix.
     """
     names: dict[str, str] = {}
     for prefix, spec in map(parse_mount, texts):
@@ -84,7 +84,7 @@ def mount(
     load: Callable[[str], WSGIApplication],
     default: WSGIApplication | None,
 ) -> Mount:
-    """Return `default` with the applications mounted that `read_mounts(texts)` names.
+    """Return `default` combined with the applications that `texts` name (`read_mounts`).
 
     `load` loads an application by its name. Raises ConfigError as `read_mounts` does.
     """

@@ -1,4 +1,4 @@
 """The command line.
 
-May import everything but `contrib` and the public faces.
+May import all packages except for `contrib` and the public modules.
 """

@@ -1,6 +1,6 @@
-"""What the command's arguments say, and the texts that they can ask for.
+"""Parses the command's arguments, and prints the texts of --help, --help-all and --version.
 
-Never converts a value: they stay text here, to be converted in one place with all others.
+Never converts a value: `config.load` converts the values of all sources.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROGRAM = "picowsgi"
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the arguments say, still as text; `check`: only try it, and say how it would be."""
+    """The arguments, whose values are texts. `check`: import the application, and do not serve."""
 
     app: str | None
     config_file: Path | None
@@ -36,9 +36,9 @@ class Arguments:
 
 
 def read_arguments(argv: Sequence[str]) -> Arguments | int:
-    """Return what the arguments say, or the exit status where they asked for a text.
+    """Return the arguments, or the exit status if this has printed a text that they ask for.
 
-    Raises click.ClickException where they are wrong.
+    Raises click.ClickException if the arguments are wrong.
     """
     try:
         with _make_parser().make_context(PROGRAM, list(argv)) as context:
@@ -56,7 +56,7 @@ def read_arguments(argv: Sequence[str]) -> Arguments | int:
 
 
 def describe_settings(settings: Settings) -> str:
-    """Return a line for each option: its value, and where that comes from."""
+    """Return a line for each option: its name, its value and the origin of the value."""
     rows = [
         (
             option.name,
@@ -70,7 +70,7 @@ def describe_settings(settings: Settings) -> str:
 
 
 def _describe_build() -> str:
-    import platform  # not for those who only serve
+    import platform  # slow to import, and only --version needs it
 
     from picowsgi import core
 
@@ -81,13 +81,13 @@ def _describe_build() -> str:
 
 
 class _Parser(click.Command):
-    """Shows the options in the sections of the table."""
+    """A command whose help text has the sections of the table."""
 
     shows_all = False
 
     def format_options(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shown = [option for option in OPTIONS.values() if option.everyday or self.shows_all]
-        # One width for all sections, so that their columns stand under each other.
+        # One width for all sections, so that their columns are aligned.
         width = max(len(_usage_of(option)) for option in shown)
         for group, options in groupby(shown, key=lambda option: option.group):
             with formatter.section(group):
@@ -146,8 +146,8 @@ def _make_parser() -> _Parser:
         PROGRAM,
         params=parameters,
         help="Serve the WSGI application APP: module:attribute, module:factory() or file.py, "
-        "with app and application as default attributes. Without APP a demonstration page "
-        "is served.",
+        "with app and application as default attributes. Without APP the server shows a "
+        "demonstration page.",
         epilog="Each option is also PICOWSGI_NAME in the environment and a key of "
         "[tool.picowsgi] in pyproject.toml.",
     )
@@ -161,7 +161,7 @@ def _describe_all(context: click.Context) -> str:
 
 
 def _text_option(flag: str, text: Callable[[click.Context], str]) -> click.Option:
-    """Make an option that shows a text and ends the command."""
+    """Make an option that prints a text and ends the command."""
 
     def show(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
         if wanted and not context.resilient_parsing:

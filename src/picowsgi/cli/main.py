@@ -1,6 +1,6 @@
 """The command line: `picowsgi [OPTIONS] [APP]`.
 
-Never shows a traceback of picowsgi's own: what is wrong is said in one or two lines.
+Never shows a traceback of picowsgi itself: an error message has one or two lines.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve what the arguments (default: the process's) say, until SIGINT or SIGTERM.
+    """Run the command with these arguments (default: those of the process).
 
-    Returns the exit status: 0 after serving, 1 where the application or the address cannot be
-    used, 2 for a wrong option.
+    Returns the exit status: 0 after serving, 1 if the application or the address cannot be used, 2
+    for a wrong option, 130 after Ctrl-C at the start.
     """
     restore_standard_streams()  # before anything is opened
     try:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_USAGE_ERROR, argv, str(error))
     except AppImportError as error:
         return _fail(_FAILURE, argv, str(error), traceback=error.application_traceback)
-    except OSError as error:  # a BindError mostly; or no descriptors are left, or the like
+    except OSError as error:  # mostly a BindError, or the process has no free descriptor
         return _fail(_FAILURE, argv, str(error))
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -107,9 +107,9 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _prepare_logs(settings: Settings) -> Callable[[], None] | None:
-    """Return what opens the error log's files, if there are any; it is for the user that serves.
+    """Return a function that opens the files of the error log; None: there are no files.
 
-    Both raise ConfigError.
+    Call the function as the user of `--user`. Both raise ConfigError.
     """
     apply = read_log_config(settings.log_config) if settings.log_config else None
     path = settings.error_log
@@ -126,7 +126,11 @@ def _prepare_logs(settings: Settings) -> Callable[[], None] | None:
 
 
 def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication]:
-    """Return what loads the application; what that needs is imported while we may read it."""
+    """Return a function that loads the application.
+
+    This imports the modules that the function needs. After the change to the user of `--user`, the
+    process may not be able to read them.
+    """
     if app is None and not settings.mount:
         from picowsgi.app.pages.demo import application
 
@@ -135,7 +139,7 @@ def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication
     from picowsgi.app.mount import mount
 
     def load() -> WSGIApplication:
-        if settings.debug:  # only then does Flask hand errors on to a debugger
+        if settings.debug:  # Flask passes errors to a debugger only with this variable
             os.environ.setdefault("FLASK_DEBUG", "1")
         own = None if app is None else load_application(app)
         if own is None or settings.mount:
@@ -146,10 +150,10 @@ def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication
 
 
 def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -> int:
-    """Do what comes before the sockets are opened, and say how it would be."""
+    """Do the steps before the server opens its sockets, and print the options."""
     check(settings)
     if settings.reload:
-        from picowsgi.reload.reloader import watched_files  # only then
+        from picowsgi.reload.reloader import watched_files  # only this option needs it
 
         watched_files(settings)
     load_hooks(settings.hooks)
@@ -166,7 +170,7 @@ def _name_of(command: Arguments, settings: Settings) -> str:
 
 
 def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]) -> str:
-    """Return what is said when it serves: what, where, by how many, and how to end it."""
+    """Return the start message: the application, the URLs, the threads, and how to stop."""
     plain = is_json() or has_error_log() or not wants_colour(in_terminal=is_terminal(sys.stderr))
 
     def style(text: str, colour: str) -> str:
@@ -189,7 +193,10 @@ def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]
 def _fail(
     status: int, argv: Sequence[str] | None, message: str, *, traceback: str = "", hint: str = ""
 ) -> int:
-    """Say why it ends, on standard error and in a file that is the error log; return the status."""
+    """Write the error message to standard error, and to the file of the error log if there is one.
+
+    Returns the status.
+    """
     if is_json() or _wants_json(sys.argv[1:] if argv is None else argv):
         text = format_json(message, level=logging.ERROR, traceback=traceback)
     else:
@@ -202,7 +209,7 @@ def _fail(
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    """Tell whether JSON is asked for where no settings could be made of the arguments."""
+    """Return whether the user asks for JSON, for an error before the settings are complete."""
     given = os.environ.get(OPTIONS["log_format"].variable, "")
     for argument, after in zip(arguments, [*arguments, ""][1:], strict=True):
         name, equals, value = argument.partition("=")
@@ -212,5 +219,5 @@ def _wants_json(arguments: Sequence[str]) -> bool:
 
 
 def _say(text: str) -> None:
-    """Say something at the start; where nobody can read it, serving is still worth it."""
+    """Write a line at the start to the error log. The server serves even if this fails."""
     write_error_log(format_json(text) if is_json() else f"{text}\n")

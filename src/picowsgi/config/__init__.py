@@ -1,4 +1,4 @@
-"""The options: their table, and how their values are found, checked and shown.
+"""The options: their table, and the code that finds, checks and shows their values.
 
-Opens nothing and needs no core; may import `system` and what is below it.
+Never opens a socket, and never imports the core. May import `system` and the packages below it.
 """

@@ -1,6 +1,6 @@
 """Finds the value of every option: the command line, then the environment, then the file.
 
-Never opens a socket and never loads an application: it only says what was asked for.
+Never opens a socket and never loads an application.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Source = Literal["keyword", "command line"]
 
 _NO_OPTIONS: Mapping[str, object] = {}
-# These variables speak to the build of picowsgi, and from one of its processes to the next; a
-# shell that has them set can still serve.
+# These variables are for the build of picowsgi, or pass data from one of its processes to the next.
+# They are no options, and a command may run in a shell that has set them.
 _NO_OPTIONS_OF_OURS = frozenset(
     {
         "PICOWSGI_DEV",
@@ -34,8 +34,8 @@ _NO_OPTIONS_OF_OURS = frozenset(
 )
 
 
-# A variable that Kubernetes puts into every container for a Service whose name begins with
-# "picowsgi", and its value. A port of an option is a number.
+# A variable and its value that Kubernetes sets in every container, for a Service whose name begins
+# with "picowsgi". The value of PICOWSGI_PORT as an option is a number.
 _SERVICE = re.compile(
     r"\w+_SERVICE_HOST=.*"
     r"|\w+_SERVICE_PORT(_\w+)?=\d{1,5}"
@@ -47,7 +47,7 @@ _SERVICE = re.compile(
 
 @dataclass(frozen=True)
 class _Given:
-    """A value as it was given, and its source in words that can begin a sentence."""
+    """A value as the user gave it, and its origin as a text that can begin an error message."""
 
     value: object
     origin: str
@@ -66,15 +66,15 @@ def load_settings(
 ) -> Settings:
     """Find, convert and check the value of every option.
 
-    `cli` (options by name, from the place that `source` names; None means not given) wins over
-    the variables `PICOWSGI_<NAME>` in `environ` (empty means not given), which win over the
-    file: `config_file`, or the table `[tool.picowsgi]` of the `pyproject.toml` in `directory`
-    (default: the current one). What is in none of them has its default.
+    `cli` has options by name; None: the option is not given. It wins over the variables
+    `PICOWSGI_<NAME>` in `environ`; an empty variable is not given. These win over the file: either
+    `config_file`, or the table `[tool.picowsgi]` of the `pyproject.toml` in `directory` (default:
+    the current one). All other options have their defaults. `source` is the place that error
+    messages name for `cli`.
 
-    `PORT` stands for `PICOWSGI_PORT` where neither that nor `PICOWSGI_BIND` is set, and
-    `WEB_CONCURRENCY` for `PICOWSGI_WORKERS`. `bind`
-    stands for `host` and `port` together: the place with precedence decides which is used, and
-    both in one place are refused.
+    `PORT` replaces `PICOWSGI_PORT` if neither that nor `PICOWSGI_BIND` is set, and
+    `WEB_CONCURRENCY` replaces `PICOWSGI_WORKERS`. `bind` replaces `host` and `port` together: the
+    place that wins decides. Both in one place are an error.
 
     Raises ConfigError.
     """
@@ -109,7 +109,7 @@ def load_settings(
 
 
 def is_of_service(variable: str, value: str) -> bool:
-    """Tell whether it describes a Service of Kubernetes, and is no option."""
+    """Return whether a variable describes a Service of Kubernetes, so it is no option."""
     return _SERVICE.fullmatch(f"{variable}={value}") is not None
 
 
@@ -119,7 +119,7 @@ def _refuse_both_addresses(level: _Level) -> None:
     for name in ("host", "port"):
         if name in level:
             raise ConfigError(
-                f"{level['bind'].origin}: it takes the place of {name}, which is also given; "
+                f"{level['bind'].origin}: it replaces {name}, which is also given; "
                 "use one or the other"
             )
 
@@ -182,7 +182,7 @@ def _from_file(config_file: Path | None, directory: Path | None) -> _Level:
 
 
 def _own_table(document: dict[str, object], path: Path) -> dict[str, object]:
-    """Return `[tool.picowsgi]`; a file that has no `[tool]` and is not a project's is all ours."""
+    """Return `[tool.picowsgi]`; in a file of `--config` without `[tool]`, the whole document."""
     if "tool" not in document and path.name != "pyproject.toml":
         return document
     tools = document.get("tool", {})
@@ -192,7 +192,7 @@ def _own_table(document: dict[str, object], path: Path) -> dict[str, object]:
     return table
 
 
-#: What options are called elsewhere, above all by waitress, whose `serve` ours stands in for.
+#: The names of options in other servers, most of all in waitress, which also has `serve`.
 _OTHER_NAMES = {
     "listen": "bind",
     "unix_socket": "bind (as unix:PATH)",

@@ -1,6 +1,6 @@
 """The file of `--log-config`: a configuration for `logging.config.dictConfig`, in TOML or JSON.
 
-Never opens a log file before it is put into effect.
+Never opens a log file before the caller applies the configuration.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def read_log_config(file: str) -> Callable[[], None]:
-    """Read the file, and return what puts it into effect: then it decides everything.
+    """Read the file, and return a function that applies it instead of all other log settings.
 
-    That opens log files, so it is for the user that serves. Both raise ConfigError.
+    The function opens log files, so call it as the user of `--user`. Both raise ConfigError.
     """
-    import json  # these only where they are asked for: they are slow to import
+    import json  # these are slow to import, and only this option needs them
     from logging.config import dictConfig
 
     from picowsgi.config import toml

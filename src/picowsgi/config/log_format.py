@@ -1,6 +1,6 @@
-"""The format of the access log: its names, and the atoms that it is made of.
+"""The format of the access log: the named formats, and the atoms of a format.
 
-Never formats a line and knows nothing of the core: `threads.access_log` makes the core's program.
+Never formats a line, and never imports the core: `threads.access_log` makes the core's program.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from typing import Literal, NamedTuple
 
 COMMON = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s'
 COMBINED = COMMON + ' "%(f)s" "%(a)s"'
-#: One JSON object a line; durations are microseconds.
+#: One JSON object in a line; durations are microseconds.
 JSON = (
     '{"time":"%(t)s","remote_addr":"%(h)s","user":"%(u)s","method":"%(m)s","target":"%(R)s",'
     '"protocol":"%(H)s","status":%(s)s,"bytes":%(B)s,"duration":%(D)s,"queued":%(Q)s,'
     '"referer":"%(f)s","user_agent":"%(a)s","pid":%(p)s}'
 )
-#: For a terminal.
+#: The default in a terminal.
 SHORT = "%(c)s %(s)s %(m)s %(R)s %(B)s B %(d)s"
-#: The same with the id of the request.
+#: JSON with the id of the request.
 JSON_WITH_ID = JSON[:-1] + ',"request_id":"%(I)s"}'
 _NAMED = {"common": COMMON, "combined": COMBINED, "json": JSON, "short": SHORT}
 
-#: What the parts of the kind "letter" may be.
+#: The letters that a part of the kind "letter" may have.
 LETTERS = frozenset("BDHILMQRTUbcdhmpqstu")
 
 _ATOM = re.compile(r"%(?:%|\((?:\{([^{}()]+)\}([a-z])|([A-Za-z]))\)s)")
@@ -37,7 +37,7 @@ class Part(NamedTuple):
     text: str
 
 
-#: Letters that stand for other parts.
+#: Letters that mean other parts.
 _SHORTHANDS = {
     "a": [Part("request field", "user-agent")],
     "f": [Part("request field", "referer")],
@@ -53,22 +53,23 @@ _SHORTHANDS = {
 
 
 def check_format(text: str) -> None:
-    """Raise ValueError, whose text says what was expected, where `text` is no format."""
+    """Raise ValueError, whose text says what was expected, if `text` is no format."""
     if text != "auto":
         parse_format(text)
 
 
 def is_json(text: str) -> bool:
-    """Tell whether the values of this format stand in JSON strings."""
+    """Return whether this format makes JSON, so that the values are parts of JSON strings."""
     return text == "json" or text.lstrip().startswith("{")
 
 
 def parse_format(text: str) -> list[Part]:
     """Return the parts of `common`, `combined`, `json`, `short`, or a text with atoms.
 
-    The atoms such as `%(h)s` are gunicorn's; picowsgi's own are R, the target as it came, Q, the
-    microseconds that the complete request waited, c, the time of day, and d, the duration with
-    its unit. Raises ValueError, whose text says what was expected.
+    The atoms, such as `%(h)s`, are those of gunicorn. picowsgi adds five: R is the target as the
+    client sent it, Q is the time that the complete request waited, in microseconds, c is the time
+    of day, d is the duration with its unit, and I is the id of the request. Raises ValueError,
+    whose text says what was expected.
     """
     source = _NAMED.get(text, text)
     if not source.isprintable() or not source.isascii():

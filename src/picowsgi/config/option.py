@@ -1,4 +1,7 @@
-"""What an option is: its names, its kind, and how a text becomes its checked value."""
+"""The type of an option: its names, its kind, and the conversion from a text to a checked value.
+
+Never reads a value from its source: `load` does.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*([smh]?)")
 _OCTAL = re.compile(r"(?:0o)?[0-7]{1,4}")
 _SWITCH = {"on": True, "true": True, "yes": True, "1": True}
 _SWITCH |= {"off": False, "false": False, "no": False, "0": False}
-UNSET = -1  # of an octal option: as the system has it
+UNSET = -1  # value of an octal option: keep the default of the system
 _METAVARS = {
     "int": "N",
     "size": "SIZE",
@@ -45,12 +48,12 @@ _SECONDS_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True)
 class Option:
-    """What the table says about one option; `name` is the name of its field in `Settings`.
+    """One option of the table; `name` is the name of its field in `Settings`.
 
-    `minimum` and `maximum` are inclusive, and in bytes for a size. `check` looks at one text
-    of a `str` or a `list` and raises a ValueError that says what was expected. `switch`:
-    on the command line it is a pair of flags for `on` and `off`. `everyday`: `--help` shows it,
-    and not `--help-all` alone.
+    `minimum` and `maximum` are inclusive; for a size they are bytes. `check` gets one text of a
+    `str` or a `list`, and raises a ValueError that says what was expected. `switch`: on the command
+    line the option is a pair of flags, for `on` and `off`. `everyday`: `--help` shows the option;
+    otherwise only `--help-all` does.
     """
 
     name: str
@@ -78,7 +81,7 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """What a value has to be, as a phrase that follows "expected"."""
+        """A description of the valid values, as a phrase after "expected"."""
         if self.kind == "choice":
             return f"one of {', '.join(self.choices)}"
         what, examples = {
@@ -99,7 +102,7 @@ class Option:
         return what + limits + examples
 
     def show(self, value: object) -> str:
-        """Return `value` as text that `convert` turns into the same value again."""
+        """Return `value` as a text that `convert` turns into the same value."""
         if self.kind == "size":
             return _show_size(cast("int", value))
         if self.kind == "seconds":
@@ -127,13 +130,13 @@ class Option:
         return converted
 
 
-# The converters return None for what they cannot read; Option.convert words the refusal.
+# The converters return None for a value that they cannot read; Option.convert raises the error.
 
 
 def _to_int(_option: Option, value: object) -> int | None:
     if isinstance(value, str):
         return int(value) if _INTEGER.fullmatch(value.strip()) else None
-    # True and False are ints to Python, and never what was meant here.
+    # In Python True and False are ints, but no user means them as a number.
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -223,7 +226,7 @@ def _show_size(size: int) -> str:
 
 
 class Section:
-    """A section of the table: its options stand together in the help text and the reference."""
+    """A section of the table: the help text and the reference list its options together."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -242,9 +245,9 @@ class Section:
         switch: bool = False,
         everyday: bool = False,
     ) -> T:
-        """Declare a field of `Settings` as an option; the arguments are `Option`'s.
+        """Declare a field of `Settings` as an option. The arguments are those of `Option`.
 
-        Without a `metavar` it has that of its kind.
+        Without a `metavar` the option has the default of its kind.
         """
         details = {
             "default": default,

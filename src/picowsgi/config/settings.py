@@ -1,7 +1,7 @@
 """The one table of options.
 
-The command line, the keywords of the Python API, the environment and the configuration file are
-all made from it. Never needs the core, which may not be built where the table is read.
+The command line, the keywords of the Python API, the environment and the configuration file all use
+it. Never imports the core, because tools read the table where the core may not be built.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _LOGS = Section("Health and logs")
 class Settings:
     """Every option with its checked value. Sizes are bytes, times are seconds.
 
-    The fields are the table. `load.load_settings` makes the settings; made directly, the values
-    are not checked.
+    The fields are the table. `load.load_settings` makes the settings and checks their values. The
+    constructor does not check them.
     """
 
     host: str = _ADDRESS.option(
@@ -182,20 +182,24 @@ class Settings:
         8192, kind="int", minimum=1, maximum=1_000_000, help="open connections in a process"
     )
     max_head_size: int = _LIMITS.option(
-        64 * KIB, kind="size", minimum=256, maximum=4 * MIB, help="request line and headers"
+        64 * KIB,
+        kind="size",
+        minimum=256,
+        maximum=4 * MIB,
+        help="size of the request line and headers",
     )
     head_memory_total: int = _LIMITS.option(
         32 * MIB,
         kind="size",
         minimum=64 * KIB,
         maximum=2**63 - 1,
-        help="headers of all incomplete requests",
+        help="memory for heads of incomplete requests",
     )
     max_fields: int = _LIMITS.option(
         100, kind="int", minimum=1, maximum=1024, help="headers in a request"
     )
     max_body_size: int = _LIMITS.option(
-        GIB, kind="size", minimum=0, maximum=2**63 - 1, help="request body; 0: no limit"
+        GIB, kind="size", minimum=0, maximum=2**63 - 1, help="size of a request body; 0: no limit"
     )
     body_memory: int = _LIMITS.option(
         MIB, kind="size", minimum=0, maximum=GIB, help="keep larger request bodies in a file"
@@ -205,7 +209,7 @@ class Settings:
         kind="size",
         minimum=0,
         maximum=2**63 - 1,
-        help="request bodies in memory, all together",
+        help="memory for all request bodies",
     )
     response_buffer: int = _LIMITS.option(
         MIB, kind="size", minimum=KIB, maximum=GIB, help="unsent stream bytes in memory"
@@ -226,26 +230,34 @@ class Settings:
         kind="seconds",
         minimum=0.001,
         maximum=86400,
-        help="to receive the request line and headers",
+        help="limit for the request line and headers",
     )
     timeout_body: float = _TIMEOUTS.option(
         30.0,
         kind="seconds",
         minimum=0.001,
         maximum=86400,
-        help="without progress of a request body",
+        help="limit without progress of a request body",
     )
     timeout_write: float = _TIMEOUTS.option(
-        30.0, kind="seconds", minimum=0.001, maximum=86400, help="without progress of a response"
+        30.0,
+        kind="seconds",
+        minimum=0.001,
+        maximum=86400,
+        help="limit without progress of a response",
     )
     timeout_keep_alive: float = _TIMEOUTS.option(
-        75.0, kind="seconds", minimum=0.001, maximum=86400, help="an idle connection stays open"
+        75.0,
+        kind="seconds",
+        minimum=0.001,
+        maximum=86400,
+        help="close a connection after this idle time",
     )
     timeout_drain: float = _TIMEOUTS.option(
-        0.25, kind="seconds", minimum=0, maximum=3600, help="idle, while the server shuts down"
+        0.25, kind="seconds", minimum=0, maximum=3600, help="the same, while the server shuts down"
     )
     timeout_graceful: float = _TIMEOUTS.option(
-        30.0, kind="seconds", minimum=0, maximum=86400, help="to finish open requests at shutdown"
+        30.0, kind="seconds", minimum=0, maximum=86400, help="limit for open requests at shutdown"
     )
 
     drain_delay: float = _TIMEOUTS.option(
@@ -256,10 +268,14 @@ class Settings:
         help="keep serving after SIGTERM, but unready",
     )
     timeout_request: float = _TIMEOUTS.option(
-        0.0, kind="seconds", minimum=0, maximum=86400, help="in the application; 0: no limit"
+        0.0, kind="seconds", minimum=0, maximum=86400, help="limit in the application; 0: none"
     )
     timeout_queue: float = _TIMEOUTS.option(
-        0.0, kind="seconds", minimum=0, maximum=86400, help="to wait for a free thread; 0: no limit"
+        0.0,
+        kind="seconds",
+        minimum=0,
+        maximum=86400,
+        help="limit to wait for a free thread; 0: none",
     )
     timeout_worker: float = _TIMEOUTS.option(
         30.0,
@@ -331,10 +347,10 @@ class Settings:
     )
 
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-    """Where a value came from, in words, by the option's name; the defaults are not in it."""
+    """The origin of each value that is not a default, as a text, by the option's name."""
 
     ignored: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    """Variables of the environment that look like options, and describe a Service of Kubernetes."""
+    """Environment variables that look like options, but describe a Service of Kubernetes."""
 
     def binds(self) -> list[Bind]:
         """Return the addresses to listen on: those of `bind`, or the one of host and port."""

@@ -1,6 +1,6 @@
-"""The parser for TOML: Python's own, or for Python 3.10 the library that it came from.
+"""The parser for TOML: Python's own, or in Python 3.10 the library `tomli`, from which it comes.
 
-Imported only where there is a file to be read.
+Imported only if there is a file to read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the texts of options mean: addresses, directories, prefixes and paths.
+"""Parses the texts of options: addresses, directories, prefixes and paths.
 
-Never looks whether what a text names exists.
+Never checks whether a file, directory or host exists.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def check_prefix(prefix: str) -> str:
     if segments[0] or len(segments) < 2 or not all(segments[1:]) or {".", ".."} & {*segments}:
         raise ConfigError(f"a prefix must be {_PREFIX}; not {prefix!r}")
     if not prefix.isprintable() or "?" in prefix or "#" in prefix or "%" in prefix:
-        raise ConfigError(f"a prefix is compared with the decoded path: {prefix!r} is none")
+        raise ConfigError(
+            f"a prefix must be a printable decoded path without %, ? and #; not {prefix!r}"
+        )
     return prefix
 
 
@@ -92,12 +94,12 @@ def parse_mount(text: str) -> tuple[str, str]:
 
 
 def check_health(path: str) -> None:
-    """Raise ValueError, whose text says what was expected, where this is no path for `--health`."""
+    """Raise ValueError, whose text says what was expected, if this is no path for `--health`."""
     if (path and not re.fullmatch(r"/[!-~]*", path)) or "?" in path or "#" in path:
         raise ValueError("a path of printable ASCII that begins with /, without ? and #")
 
 
 def check_module(name: str) -> None:
-    """Raise ValueError where a text cannot name a module; an empty one names none."""
+    """Raise ValueError if a text is not the name of a module; an empty text is allowed."""
     if name and not all(part.isidentifier() for part in name.split(".")):
         raise ValueError("the name of a module, such as mysite.hooks")

@@ -1,1 +1,1 @@
-"""What makes picowsgi at home in other programs, each of which its module needs."""
+"""Integrations of picowsgi with other programs. Each module needs the program of its name."""

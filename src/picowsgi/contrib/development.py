@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import WSGIApplication
 
-# From a reloader to the process that it starts: the number of the listening socket.
+# The variable has the descriptor of the listening socket, for the process that a reloader starts.
 _VARIABLE = "PICOWSGI_LISTENER"
 _GRACE = 2.0  # seconds: a developer does not wait longer for requests that hang
-_LAST_LINE = 0.5  # seconds
+_LAST_LINE = 0.5  # seconds to wait for the last line of the log
 
-# One blank between any two; only the last may hold one itself.
+# A space separates the values. Only the last value may have a space itself.
 _FORMAT = "%(s)s %(B)s %(h)s %(H)s %(m)s %(R)s"
 
-# The core escapes what would end a quoted text; what it does not accept stays escaped.
+# The core escapes quotes and backslashes. Other escapes stay: they are bytes of invalid requests.
 _PRINTABLE = re.compile(r"\\x(22|5c)")
 
 
@@ -68,9 +68,13 @@ class Exchange(NamedTuple):
 
 
 def keep_listener(sock: socket.socket) -> None:
-    """Leave a listening socket to the processes that this one starts, one after the other.
+    """Pass a listening socket to the processes that this one starts, one after the other.
 
-    Between two of them clients wait, and no request is refused. Keep the socket open here.
+    Between two of these processes, clients wait, and the system refuses no connection. Keep the
+    socket open in this process.
+
+    Args:
+        sock: a listening socket.
     """
     sock.set_inheritable(True)
     os.environ[_VARIABLE] = str(sock.fileno())
@@ -107,7 +111,7 @@ class DevelopmentServer:
         log: Callable[[Exchange], object] | None = None,
         **options: object,
     ) -> None:
-        refuse_patched()  # before there is a thread
+        refuse_patched()  # before a thread starts
         self._lines = None if log is None else _Lines(log)
         try:
             settings = load_settings(
@@ -162,25 +166,25 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 class _Lines:
-    """Takes the lines of the access log from a pipe, in a thread of its own.
+    """Reads the lines of the access log from a pipe, in a thread of its own.
 
-    So they tell of what the core refused too, and cost the requests nothing.
+    The lines include requests that the core has refused. They take no time of the serving threads.
     """
 
     def __init__(self, log: Callable[[Exchange], object]) -> None:
         self._log = log
         self._reading, self._writing = os.pipe()
-        #: What a server is to open as its access log.
+        #: The path that the server opens as its access log.
         self.path = f"/dev/fd/{self._writing}"
         self._thread = threading.Thread(target=self._run, name="picowsgi-log", daemon=True)
 
     def begin(self) -> None:
-        """Take lines until all who have opened the path have closed it."""
+        """Read lines until every writer that has opened the path has closed it."""
         os.close(self._writing)
         self._thread.start()
 
     def join(self) -> None:
-        """Wait for the last line; where a request was left behind, it may never come."""
+        """Wait for the last line, for a short time: a request that was left behind writes none."""
         self._thread.join(_LAST_LINE)
 
     def _run(self) -> None:
@@ -190,5 +194,5 @@ class _Lines:
                 status, size, *texts = text.split(" ", 5)
                 try:
                     self._log(Exchange(int(status), int(size), *texts))
-                except Exception as error:  # of the program's logging; the next line is to come
+                except Exception as error:  # of the framework's log; the next lines still matter
                     get_logger().error("a request could not be logged", exc_info=error)

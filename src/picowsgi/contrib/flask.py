@@ -78,26 +78,26 @@ def _load(info: ScriptInfo) -> WSGIApplication:
     except Exception as error:
         if not is_running_from_reloader():
             raise
-        # A file is being edited: requests get the error, and the next change starts again.
+        # The developer is editing a file. Requests get the error, and the next change reloads.
         traceback.print_exc()
         return _Failed(error)
 
 
 class _Failed:
-    """In the place of an application that cannot be loaded."""
+    """The application that answers if the real one cannot be loaded."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
         self._traceback = error.__traceback__
 
     def __call__(self, _environ: WSGIEnvironment, _start_response: StartResponse) -> NoReturn:
-        raise self._error.with_traceback(self._traceback)  # which would grow each time
+        # Without with_traceback the traceback would grow with each request.
+        raise self._error.with_traceback(self._traceback)
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    # As werkzeug writes the path of a unix socket.
     address: dict[str, object] = {"host": host, "port": port}
-    if host.startswith("unix://"):
+    if host.startswith("unix://"):  # werkzeug's form for the path of a unix socket
         address = {"bind": "unix:" + host.removeprefix("unix://")}
     settings = load_settings(address)
     permissions = find_permissions(settings.unix_socket_mode, settings.unix_socket_group)
@@ -114,7 +114,7 @@ def _serve(application: WSGIApplication, sock: socket.socket, threads: int | Non
 
 
 def _log(exchange: Exchange) -> None:
-    """Have werkzeug's request handler write the line: its text and colour are its own."""
+    """Write the line by werkzeug's request handler, with werkzeug's text and colour."""
     handler = object.__new__(WSGIRequestHandler)
     handler.client_address = (exchange.address, 0)
     handler.requestline = exchange.request_line
@@ -133,7 +133,7 @@ def _refuse_tls(_context: click.Context, parameter: click.Parameter, value: Any)
 
 
 def _options() -> list[click.Parameter]:
-    """Return the options of `flask run`, whatever version it is of."""
+    """Return the options of `flask run` of the installed version."""
     options = []
     for parameter in run_command.params:
         option = copy.copy(parameter)

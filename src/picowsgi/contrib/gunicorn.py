@@ -73,13 +73,13 @@ _REFUSED = {
 }
 _UNDERSCORE = {"drop": "drop", "refuse": "refuse", "dangerous": "allow"}
 _HEAD_MOST = 4 << 20
-_COUNT = 0.2  # seconds between two looks at how many requests there were
+_COUNT = 0.2  # seconds between two checks of the number of requests
 
 
 class Worker(base.Worker):  # type: ignore[misc]
-    """gunicorn's worker; its main thread only watches."""
+    """gunicorn's worker. Its main thread serves no request: it sends heartbeats."""
 
-    #: Made by the process that forks; what it knows of the workers that it has forked.
+    #: The connections of the workers, and the workers, in the process that forks them.
     _balance: ClassVar[core.Balance | None] = None
     _forked: ClassVar[list[Worker]] = []
 
@@ -88,15 +88,23 @@ class Worker(base.Worker):  # type: ignore[misc]
         if Worker._balance is None:
             Worker._balance = core.Balance()
         for worker in Worker._forked[:]:
-            pid = worker.pid if isinstance(worker.pid, int) else 0  # it was never forked
-            if not is_running(pid):  # killed, or it would have said so itself
+            pid = worker.pid if isinstance(worker.pid, int) else 0  # 0: it was never forked
+            if not is_running(pid):  # a killed worker could not remove itself from the balance
                 Worker._balance.forget(pid)
                 Worker._forked.remove(worker)
         Worker._forked.append(self)
 
     @classmethod
     def check_config(cls, cfg: Any, _log: Any) -> None:
-        """Refuse settings that would be without effect. Raises RuntimeError, as gunicorn wants."""
+        """Refuse settings without an effect. Raises RuntimeError, which gunicorn reports.
+
+        Args:
+            cfg: gunicorn's settings.
+            _log: gunicorn's logger.
+
+        Raises:
+            RuntimeError: a setting has no equivalent, or an option of picowsgi is wrong.
+        """
         for name, why in _REFUSED.items():
             setting = cfg.settings.get(name)
             if setting is not None and setting.get() not in (setting.default, None, False):
@@ -104,7 +112,11 @@ class Worker(base.Worker):  # type: ignore[misc]
         settings_of(cfg)
 
     def load_wsgi(self) -> None:
-        """Load the application, which must not have patched anything; otherwise gunicorn ends."""
+        """Load the application. If it has patched the standard library, gunicorn ends.
+
+        Raises:
+            AppImportError: the application cannot be imported, or has patched a module.
+        """
         try:
             refuse_patched()
             super().load_wsgi()
@@ -115,7 +127,7 @@ class Worker(base.Worker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until a signal, gunicorn's reload or `max_requests` ends it."""
         core.share_heap()
-        #: gunicorn's handlers are not for the processes that the application forks.
+        #: Processes that the application forks must not have gunicorn's signal handlers.
         self._in_children = DefaultInChildren(self.SIGNALS, self._close_in_child)
         _log_through(self.log)
         sockets = [listener.sock for listener in self.sockets]
@@ -131,16 +143,16 @@ class Worker(base.Worker):  # type: ignore[misc]
             make_gateway=self._gateway(),
         )
         serving.on_end = self._wake
-        self.notify()  # before the first heartbeat gunicorn does not expect another
+        self.notify()  # gunicorn checks heartbeats from the first one on
         serving.start()
         serving.stop(others_accept=self._watch(serving))
-        while not serving.join(self._patience()):
+        while not serving.join(self._wait_time()):
             self.notify()
         if serving.error is not None:
             raise RuntimeError("a serving thread has failed") from serving.error
 
     def _watch(self, serving: ThreadPool) -> bool:
-        """Return when it is to stop; True when another worker takes its place."""
+        """Wait until the worker has to stop. Return True if another worker replaces it."""
         while self.alive and serving.error is None:
             self.notify()
             self.nr = serving.requests
@@ -150,8 +162,8 @@ class Worker(base.Worker):  # type: ignore[misc]
             if self.nr >= self.max_requests:
                 self.log.info("Autorestarting worker after current request.")
                 return True
-            # The system writes the numbers of signals into the pipe.
-            ready, _, _ = select.select([self.PIPE[0]], [], [], self._patience())
+            # Python writes the number of each signal to the pipe (signal.set_wakeup_fd).
+            ready, _, _ = select.select([self.PIPE[0]], [], [], self._wait_time())
             if ready:
                 os.read(self.PIPE[0], 4096)
         return False
@@ -160,12 +172,13 @@ class Worker(base.Worker):  # type: ignore[misc]
         for descriptor in self.PIPE:
             os.close(descriptor)
 
-    def _patience(self) -> float:
+    def _wait_time(self) -> float:
+        """Return the seconds until the next heartbeat, or the next check of `max_requests`."""
         seconds = _COUNT if self.cfg.max_requests else 1.0
         return min(seconds, self.timeout) if self.timeout else seconds
 
     def _wake(self) -> None:
-        with suppress(OSError):  # full, which wakes as well
+        with suppress(OSError):  # a full pipe wakes the main thread too
             os.write(self.PIPE[1], b"\0")
 
     def _application(self) -> WSGIApplication:
@@ -183,7 +196,7 @@ class Worker(base.Worker):  # type: ignore[misc]
 
 
 class Forwarded:
-    """Believes gunicorn's `forwarded_allow_ips` when they say that a request came by https."""
+    """Sets `wsgi.url_scheme` to https if a proxy of `forwarded_allow_ips` says so."""
 
     def __init__(self, application: WSGIApplication, cfg: Any) -> None:
         self._application = application
@@ -205,13 +218,13 @@ class Forwarded:
         return self._application(environ, start_response)
 
     def _is_trusted(self, address: str) -> bool:
-        if self._trusts_all or not address:  # a unix socket's client has none
+        if self._trusts_all or not address:  # a client of a unix socket has no address
             return True
         return any(ipaddress.ip_address(address) in network for network in self._networks)
 
 
 class _HookedGateway(SteppingGateway):
-    """Runs requests between gunicorn's hooks, and has them logged by gunicorn."""
+    """Calls gunicorn's hooks around each request, and logs the request by gunicorn."""
 
     def __init__(
         self,
@@ -246,7 +259,17 @@ class _HookedGateway(SteppingGateway):
 
 
 def settings_of(cfg: Any) -> Settings:
-    """Return picowsgi's options for gunicorn's. Raises RuntimeError for one of picowsgi's own."""
+    """Return picowsgi's options for gunicorn's settings.
+
+    Args:
+        cfg: gunicorn's settings.
+
+    Returns:
+        The options. The environment and `pyproject.toml` give those without a setting of gunicorn.
+
+    Raises:
+        RuntimeError: an option of picowsgi is wrong.
+    """
     options: dict[str, object] = {
         "workers": min(cfg.workers or 1, 1024),
         "threads": cfg.threads,
@@ -271,7 +294,7 @@ def settings_of(cfg: Any) -> Settings:
 
 
 def _describe_request(environ: WSGIEnvironment) -> SimpleNamespace:
-    """Return what gunicorn's hooks and loggers look at."""
+    """Return a request object with the attributes that gunicorn's hooks and loggers use."""
     major, _, minor = environ["SERVER_PROTOCOL"].partition("/")[2].partition(".")
     return SimpleNamespace(
         method=environ["REQUEST_METHOD"],
@@ -307,7 +330,7 @@ def _has_hooks(cfg: Any) -> bool:
 
 
 class _Forward(logging.Handler):
-    """Passes records on to another logger's handlers, whichever those are."""
+    """Passes records on to the current handlers of another logger."""
 
     def __init__(self, to: logging.Logger) -> None:
         super().__init__()
@@ -315,7 +338,8 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self._to.disabled:
-            self._to.callHandlers(record)  # handle would refuse it: a logger is at work already
+            # A newer Python's `handle` ignores a record while the thread handles another one.
+            self._to.callHandlers(record)
 
 
 def _log_through(log: Any) -> None:

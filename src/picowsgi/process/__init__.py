@@ -1,4 +1,4 @@
-"""The processes of a server: how they start, watch and replace each other, and end.
+"""The processes of a server: how they start, watch each other, replace each other, and end.
 
-May import `threads`, `reload` and what is below them.
+May import `threads`, `reload` and the packages below them.
 """

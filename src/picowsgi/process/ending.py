@@ -1,8 +1,9 @@
-"""How a process ends: as Python would end it, but within a time.
+"""How a process ends: as Python would end it, but with a time limit.
 
-A forked worker runs the `atexit` functions that were registered in it, and those of an application
-that was loaded before the fork: without --preload it would have registered them itself. It never
-runs what was registered before `mark`, which belongs to the program that forks.
+A forked worker runs the `atexit` functions that were registered in it. It also runs those that an
+application registered before the fork: without --preload the worker would have registered them
+itself. It never runs the functions that were registered before `mark`, because these belong to the
+program that forks.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from typing import NoReturn
 
 from picowsgi.line_output import end_outputs, flush_standard_streams
 
-_LEAST = 1.0  # seconds for the threads of an application, however late it is
+_LEAST = 1.0  # seconds for the threads of an application, even after the time limit
 
 
 @dataclass
 class _End:
-    """What the end of this process needs: there is one list of `atexit` functions in a process."""
+    """The state of this process's end. A process has one list of `atexit` functions."""
 
-    #: The process that is a forked worker.
+    #: The number of this process if it is a forked worker.
     forked: int = 0
     status: int = 0
-    #: Until when the threads of the application may go on.
+    #: The time at which the threads of the application have to end.
     until: float = -math.inf
 
 
@@ -39,32 +40,34 @@ _end = _End()
 
 
 def mark() -> None:
-    """Keep what is registered by now from the processes that this one forks."""
-    # `atexit` calls the last one first, so this one comes after all that are registered later.
+    """Keep forked workers from calling the `atexit` functions that are registered by now."""
+    # `atexit` calls the last function first. In a worker, `_end_of_forked` runs after the functions
+    # that were registered later, and ends the process before those that were registered earlier.
     atexit.unregister(_end_of_forked)
     atexit.register(_end_of_forked)
 
 
 def set_limit(until: float) -> None:
-    """Let threads of the application go on until then (`time.monotonic`); the first call counts."""
+    """Let threads of the application run until then (`time.monotonic`); the first call counts."""
     if _end.until == -math.inf:
         _end.until = until
 
 
 def has_threads() -> bool:
-    """Tell whether there are threads that Python would wait for."""
+    """Return whether Python would wait for a thread at its exit."""
     return bool(_application_threads())
 
 
 def begin_forked() -> None:
-    """Leave to the parent, in a process that it has forked, what it has to clean up."""
+    """Prepare the end of a forked worker, which leaves its parent's clean-up to its parent."""
     _end.forked = os.getpid()
-    # Finalizers of what was made before the fork, such as temporary directories. The function that
-    # calls them may be registered before the mark; the next finalizer registers it again.
+    # Finalizers of objects from before the fork, such as temporary directories. The function that
+    # calls them may be registered before the mark. The next finalizer registers it again.
     for finalizer in list(getattr(weakref.finalize, "_registry", ())):
         finalizer.atexit = False
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
-    # multiprocessing would end its daemons, and wait for the others, which are not this one's.
+    # At exit multiprocessing ends its daemons and waits for its other children. They belong to the
+    # parent.
     module = sys.modules.get("multiprocessing.process")
     if module is not None:
         with suppress(AttributeError):
@@ -72,7 +75,7 @@ def begin_forked() -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process as Python would, but without waiting for threads beyond `set_limit`."""
+    """End the process as Python would, but wait for threads only until the time of `set_limit`."""
     _end.status = status
     _end_threads(max(_end.until - time.monotonic(), _LEAST))
     with suppress(Exception):
@@ -86,15 +89,16 @@ def _end_of_forked() -> None:
 
 
 def _end_threads(within: float) -> None:
-    """Do what Python does before the functions of `atexit`, in a thread: it may take too long."""
+    """Do Python's steps before `atexit`, in a thread, because they may take too long."""
     thread = threading.Thread(target=_wait_for_threads, daemon=True)
-    with suppress(RuntimeError, MemoryError):  # the system has no room for it
+    with suppress(RuntimeError, MemoryError):  # the system cannot start one more thread
         thread.start()
         thread.join(within)
 
 
 def _wait_for_threads() -> None:
-    # These end executors (concurrent.futures). threading._shutdown would wait for the main thread.
+    # These functions end executors (concurrent.futures). threading._shutdown is not an option: it
+    # would wait for the main thread.
     for end in reversed(list(getattr(threading, "_threading_atexits", ()))):
         end()
     for one in _application_threads():

@@ -1,6 +1,6 @@
-"""The functions of `--hooks MODULE`, which are called as processes start and end.
+"""The functions of `--hooks MODULE`, which the server calls as processes start and end.
 
-Never lets an error of one of them stop the server.
+Never lets an error of such a function stop the server.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
 
 
 class Hooks:
-    """The hooks that a module has; without a module there are none."""
+    """The hooks of a module. Without a module there are none."""
 
     def __init__(self, functions: Mapping[str, Callable[..., object]] | None = None) -> None:
         self._functions = functions or {}
 
     def call(self, name: str, *arguments: object) -> None:
-        """Call the hook of this name, where there is one; what it raises is logged."""
+        """Call the hook of this name, if there is one. Log an exception that it raises."""
         function = self._functions.get(name)
         if function is None:
             return
@@ -50,14 +50,14 @@ class Hooks:
 
 
 def load_hooks(name: str) -> Hooks:
-    """Return the hooks of the module `name`; an empty name means none.
+    """Return the hooks of the module `name`; an empty name: no hooks.
 
-    Raises AppImportError where it cannot be imported, and ConfigError where it has none, or a
-    function that looks like a hook and would not be called.
+    Raises AppImportError if the module cannot be imported. Raises ConfigError if it has no hook, if
+    a function has a name like that of a hook but is none, or if a hook takes other arguments.
     """
     if not name:
         return Hooks()
-    from picowsgi.app.importer import load_module  # only where it is asked for
+    from picowsgi.app.importer import load_module  # only this option needs it
 
     try:
         module = load_module(name)
@@ -91,4 +91,4 @@ def _check(module: ModuleType, name: str, function: Any) -> None:
         expected = f"{name}({', '.join(arguments)})"
         raise ConfigError(f"{label}: expected the function {expected}") from None
     except ValueError:
-        pass  # of a function in C nothing is known
+        pass  # a function in C may have no signature

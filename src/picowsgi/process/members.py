@@ -1,6 +1,6 @@
-"""What serves: threads of this process, or a child process; a supervisor treats both alike.
+"""The members of a supervisor, which serve: the threads of its own process, or a child process.
 
-Never decides who is to serve, or for how long.
+The supervisor treats both in the same way. Never decides when a member starts or stops.
 """
 
 from __future__ import annotations
@@ -27,46 +27,46 @@ if TYPE_CHECKING:
 
 
 class Member:
-    """Something that serves, with what a supervisor knows of it."""
+    """A part of the server that serves, and what the supervisor knows about it."""
 
-    #: Seconds, beyond the timeout for open requests, after which it is killed.
+    #: Seconds after `timeout_graceful` before the supervisor kills the member.
     extra_time = 5.0
 
     def __init__(self) -> None:
-        #: It has loaded the application, and accepts connections.
+        #: The member has loaded the application, and accepts connections.
         self.ready = False
-        #: It is to be stopped as soon as others take its place.
+        #: The supervisor stops the member as soon as others replace it.
         self.retiring = False
-        #: It knows that it will be stopped soon.
+        #: The member knows that it will be stopped soon.
         self.is_warned = False
-        #: It drains, or ends.
+        #: The member drains, or ends.
         self.stopping = False
-        #: A signal that another program has sent makes it drain.
+        #: Another program has sent the signal that makes the member drain.
         self.stopped_by_signal = False
-        #: It wants to be replaced, or is found to need it.
+        #: The member has asked for a replacement, or the watchdog has found a reason for one.
         self.needs_replacement = False
-        #: When it sent its last heartbeat, and when it is to be killed.
+        #: The time of the last heartbeat, and the time to kill the member (`time.monotonic`).
         self.last_heartbeat = time.monotonic()
         self.kill_at = float("inf")
-        #: It has not shown for too long that it lives.
+        #: The member has sent no heartbeat for too long.
         self.silent = False
 
     def warn(self) -> None:
-        """Make it unready for health checks; it serves as before. A repetition changes nothing."""
+        """Answer health checks with 503, and serve as before. A repetition changes nothing."""
         if not self.is_warned and not self.stopping:
             self.is_warned = True
             self._announce_stop()
 
     def stop(self, *, others_accept: bool) -> None:
-        """Have it drain and end; a repetition changes nothing.
+        """Make the member drain and end. A repetition changes nothing.
 
-        `others_accept`: see ThreadPool.stop.
+        `others_accept`: see `ThreadPool.stop`.
         """
         self.stopping = True
         self._drain(others_accept=others_accept)
 
     def stop_now(self) -> None:
-        """Have it end at once, and cut what is open."""
+        """Make the member end at once, and cut open requests."""
         self.stopping = True
         self._cut()
 
@@ -80,11 +80,11 @@ class Member:
         raise NotImplementedError
 
     def kill(self) -> None:
-        """End it by force."""
+        """End the member by force."""
         raise NotImplementedError
 
     def has_ended(self) -> bool:
-        """Tell whether it has ended; never waits."""
+        """Return whether the member has ended. Never waits."""
         raise NotImplementedError
 
 
@@ -112,7 +112,7 @@ class OwnThreads(Member):
         self._pool.on_end = self._note_end
         self._on_end = on_end
         self._over = False
-        #: Its threads were given up while they ran a request.
+        #: Threads were left behind while they ran a request.
         self.abandoned = False
 
     def __str__(self) -> str:
@@ -125,21 +125,21 @@ class OwnThreads(Member):
 
     @property
     def requests(self) -> int:
-        """How many requests it has taken."""
+        """The number of requests that the threads have taken."""
         return self._pool.requests
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a request did not end though its time was up."""
+        """Whether a request has run for twice `timeout_request`."""
         return self._pool.is_stuck
 
     def reopen_logs(self) -> None:
-        """Open the access log's file again."""
+        """Open the file of the access log again."""
         self._pool.reopen_logs()
 
     @property
     def failed(self) -> bool:
-        """Whether it has ended by an error."""
+        """Whether a thread has ended with an error."""
         return self._pool.error is not None
 
     def _announce_stop(self) -> None:
@@ -152,14 +152,15 @@ class OwnThreads(Member):
         self._pool.stop_now()
 
     def kill(self) -> None:
-        """Give the threads up: they cannot be ended."""
+        """Leave the threads behind, because Python cannot end a thread."""
         self._pool.stop_now()
         self.abandoned = True
         self._pool.close()
 
     def has_ended(self) -> bool:
-        """Tell whether it has ended; never waits."""
-        # The thread that has said so may need another moment; nothing would tell when it is over.
+        """Return whether the threads have ended."""
+        # Once _over is set, the last thread ends within a moment, and no event reports its end. So
+        # this waits for it.
         if self.abandoned or not self._pool.join(None if self._over else 0):
             return self.abandoned
         self.abandoned = self._pool.gave_up
@@ -171,7 +172,7 @@ class OwnThreads(Member):
 
 
 class ChildProcess(Member):
-    """A child process, which speaks as `status_pipe` says."""
+    """A child process. It and the supervisor exchange the bytes of `status_pipe`."""
 
     def __init__(
         self,
@@ -181,24 +182,24 @@ class ChildProcess(Member):
         program: bool = False,
         on_end: Callable[[int], object] = lambda _pid: None,
     ) -> None:
-        """`on_end` is called with the number of the process once it has ended."""
+        """`on_end` is called with the process's number after it has ended."""
         super().__init__()
         self._on_end = on_end
         self.pid = pid
-        #: The supervisor's end of what the two share (`status_pipe`); -1 once it is closed.
+        #: The supervisor's end of the pair of sockets (`status_pipe`); -1: it is closed.
         self.channel = channel
         self._in_children = fork_guard.ClosedInChildren(self.close)
-        #: It is a program of its own, which was not forked.
+        #: The process executes the command from its start; it is not a fork of this one.
         self.program = program
         self.extra_time = 10.0 if program else 5.0
-        #: Why it could not load the application.
+        #: The reason why the process could not load the application.
         self.failure: AppImportError | None = None
         self._failure = b""
-        #: As os.waitpid tells it, once it has ended.
+        #: The status from os.waitpid, after the process has ended.
         self._exit: int | None = None
 
     def read(self) -> None:
-        """Take what it has said since."""
+        """Take the messages that have come since the last call."""
         while self.channel >= 0:
             data = status_pipe.read(self.channel)
             if data is None:
@@ -229,7 +230,7 @@ class ChildProcess(Member):
         return f"worker {self.pid}"
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send the process a signal."""
         if self._exit is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -238,8 +239,9 @@ class ChildProcess(Member):
         self._order(status_pipe.WARN)
 
     def _drain(self, *, others_accept: bool) -> None:
-        told = self._order(status_pipe.LEAVE if others_accept else status_pipe.DRAIN)
-        if not told or not self.ready:  # while it loads the application the signal ends it
+        is_sent = self._order(status_pipe.LEAVE if others_accept else status_pipe.DRAIN)
+        # A process that loads the application reads no orders, and the signal ends it.
+        if not is_sent or not self.ready:
             self.signal(signal.SIGTERM)
 
     def _cut(self) -> None:
@@ -249,15 +251,15 @@ class ChildProcess(Member):
         return self.channel >= 0 and status_pipe.write(self.channel, bytes([byte]))
 
     def kill(self) -> None:
-        """End it by force."""
+        """End the process by force."""
         self.signal(signal.SIGKILL)
 
     def has_ended(self, *, wait: bool = False) -> bool:
-        """Tell whether it has ended, after waiting for that where it is asked for."""
+        """Return whether the process has ended. `wait`: wait for its end first."""
         if self._exit is None:
             try:
                 pid, status = os.waitpid(self.pid, 0 if wait else os.WNOHANG)
-            except ChildProcessError:  # the application has waited for all children
+            except ChildProcessError:  # code of the application has reaped all children
                 pid, status = self.pid, 0
             if pid == 0:
                 return False
@@ -270,22 +272,22 @@ class ChildProcess(Member):
         return True
 
     def close(self) -> None:
-        """Stop listening to it."""
+        """Close this end of the pair of sockets."""
         if self.channel >= 0:
             os.close(self.channel)
             self.channel = -1
 
     @property
     def status(self) -> int:
-        """Its exit status, or the number of the signal that has killed it, negative.
+        """The exit status, or the negative number of the signal that killed the process.
 
-        Of one that has not ended it is 0.
+        It is 0 while the process runs.
         """
         return 0 if self._exit is None else os.waitstatus_to_exitcode(self._exit)
 
     @property
     def end(self) -> str:
-        """How it has ended, in words."""
+        """A text that says how the process has ended."""
         if self._exit is None:
             return "runs"
         code = self.status
@@ -294,7 +296,7 @@ class ChildProcess(Member):
         return f"was killed by signal {-code} ({signal.strsignal(-code)})"
 
     def memory(self) -> int:
-        """Return the bytes it has in memory, 0 where the system does not say."""
+        """Return the bytes of the process in memory; 0: the system does not report them."""
         try:
             pages = Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1]
         except (OSError, IndexError):

@@ -1,6 +1,6 @@
-"""When the next worker may be started after others have died.
+"""Decides when the next worker may start after others have died.
 
-Never starts one.
+Never starts a worker.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ _HEALTHY = 60.0
 
 
 class Respawn:
-    """At once after a first accident, then later and later, until a minute goes well."""
+    """The pause before the next start: none after a first failure, then longer and longer ones.
+
+    After a minute without a failure the count starts again.
+    """
 
     def __init__(self) -> None:
-        #: When, by `time.monotonic`; it is in the past unless something has failed.
+        #: The time of the next start (`time.monotonic`). Without a failure it is in the past.
         self.due = -math.inf
         self._failures = 0
         self._failed_at = -math.inf
 
     def failed(self, now: float) -> None:
-        """Take note that a worker has died."""
+        """Note that a worker has died."""
         if now - self._failed_at > _HEALTHY:
             self._failures = 0
         delay = 0.0
@@ -33,6 +36,6 @@ class Respawn:
         self.due = now + delay
 
     def reset(self) -> None:
-        """Forget what has failed: it will be different now."""
+        """Forget the failures: a reload may have removed their cause."""
         self._failures = 0
         self.due = -math.inf

@@ -1,6 +1,6 @@
-"""Starting the command again, with the sockets and the children that this process has.
+"""Starts the command again, with the sockets and the children of this process.
 
-What is handed over stands as JSON in one variable of the environment. Never decides when.
+One environment variable has the data for the new process, as JSON. Never decides when to start it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ Role = Literal["worker", "successor", "keeper"]
 
 @dataclass(frozen=True)
 class Inherited:
-    """What a process was started with.
+    """The data that a process gets from the process that started it.
 
-    A worker is a program of its own that a supervisor watches; a successor takes a server's place;
-    a keeper is the same process as before, now without an application of its own. `channel` leads
-    to the process that has started this one (`status_pipe`). `child` is the keeper's worker: its
-    number and the keeper's end of their channel. `signals` is the pipe of the signals that came
-    before the keeper began (`Signals`).
+    The role `worker` is a program under a supervisor. A `successor` replaces a server on the same
+    sockets. A `keeper` is the same process as before, but without an application: it watches the
+    worker that has replaced it. `channel` is a socket to the process that started this one
+    (`status_pipe`). `child` is the keeper's worker: its process number, and the keeper's end of
+    their pair of sockets. `signals` is the pipe with the signals that came before the keeper began
+    (`Signals`).
     """
 
     role: Role
@@ -44,32 +45,32 @@ class Inherited:
     settings: dict[str, Any] | None = None
 
     def descriptors(self) -> list[int]:
-        """Return all that was handed over."""
+        """Return the descriptors that the process has got."""
         numbers = [number for number, *_ in self.listeners]
         numbers += [self.channel, self.child[1], self.signals]
         return [number for number in numbers if number >= 0]
 
     def sockets(self) -> list[socket.socket]:
-        """Return the listening sockets; only who owns a unix socket's file removes it."""
+        """Return the listening sockets. Only the owner of a unix socket's file removes the file."""
         return [
             adopt_listener(descriptor, file, is_ours=ours)
             for descriptor, file, ours in self.listeners
         ]
 
     def status_pipe(self) -> StatusPipe | None:
-        """Return a worker's end of what it shares with its supervisor."""
+        """Return a worker's end of the pair of sockets; None: this process is no worker."""
         if self.role != "worker":
             return None
         return StatusPipe(self.channel, self.parent)
 
     def report_ready(self) -> None:
-        """Tell the process whose successor this one is that it serves."""
+        """Report to the previous server that its successor serves."""
         if self.role == "successor":
             write(self.channel, bytes([READY]))
             os.close(self.channel)
 
     def read_settings(self) -> Settings | None:
-        """Return the settings of the process that this one was, where it is a keeper."""
+        """Return the settings from before the exec, if this process is a keeper."""
         if self.settings is None:
             return None
         values: dict[str, Any] = {
@@ -80,19 +81,19 @@ class Inherited:
 
 
 def take_inherited(environ: MutableMapping[str, str]) -> Inherited | None:
-    """Return what this process was given, and remove it from `environ`."""
+    """Return the data for this process, and remove them from `environ`."""
     text = environ.pop(VARIABLE, "")
     if not text:
         return None
-    import json  # only where processes replace each other
+    import json  # only processes that replace each other need it
 
     values = json.loads(text)
     if values["role"] == "keeper" and values["parent"] != os.getpid():
-        return None  # another program's
+        return None  # the variable is meant for another process
     values["listeners"] = tuple(map(tuple, values["listeners"]))
     values["child"] = tuple(values["child"])
     inherited = Inherited(**values)
-    for descriptor in inherited.descriptors():  # what the application starts is not to have them
+    for descriptor in inherited.descriptors():  # no program of the application gets them
         with suppress(OSError):
             os.set_inheritable(descriptor, False)
     return inherited
@@ -111,17 +112,17 @@ def describe(
 
 @dataclass(frozen=True)
 class Command:
-    """How this program was started, to start it again: as the user did, from where the user did."""
+    """The command that started this program, with its directory and environment."""
 
     arguments: tuple[str, ...]
     directory: str
     environ: dict[str, str]
-    #: This process is nothing else: it ends when the server has ended.
+    #: The command owns this process, which ends with the server.
     is_running: bool
 
     @classmethod
     def of_this_process(cls, argv: Sequence[str] | None = None) -> Command:
-        """Return the command of this process, or of `python -m picowsgi` with other arguments."""
+        """Return the command of this process, or `python -m picowsgi` with the arguments `argv`."""
         original: list[str] = getattr(sys, "orig_argv", [])
         if argv is None and original:
             arguments = [sys.executable, *original[1:]]
@@ -138,18 +139,18 @@ class Command:
         return cls(tuple(arguments), _current_directory(), environ, is_running=argv is None)
 
     def start(self, inherited: Inherited, descriptors: Sequence[int]) -> int:
-        """Start it as a child that has `descriptors`; return its number. Raises OSError."""
-        import subprocess  # only where it is asked for
+        """Start a child with `descriptors`, and return its process number. Raises OSError."""
+        import subprocess  # slow to import
 
         kept = [*(listener[0] for listener in inherited.listeners), *descriptors]
         process = subprocess.Popen(
             self.arguments, cwd=self.directory, env=self._environ(inherited), pass_fds=kept
         )
-        process.returncode = 0  # the caller waits for the child; the object is not to warn
+        process.returncode = 0  # the caller waits for the child, so the object must not warn
         return process.pid
 
     def become(self, inherited: Inherited, descriptors: Sequence[int]) -> NoReturn:
-        """Make this process a new one of the command, with `descriptors`. Raises OSError."""
+        """Execute the command in this process, with `descriptors`. Raises OSError."""
         for descriptor in (*(listener[0] for listener in inherited.listeners), *descriptors):
             os.set_inheritable(descriptor, True)
         os.chdir(self.directory)
@@ -162,7 +163,10 @@ class Command:
 
 
 def _current_directory() -> str:
-    """Return the directory as the shell names it: a link in it may lead elsewhere by next time."""
+    """Return the directory as the shell names it.
+
+    The name may contain a link, which may lead to another directory at the next start.
+    """
     try:
         named = Path(os.environ.get("PWD", ""))
         if named.is_absolute() and named.samefile("."):

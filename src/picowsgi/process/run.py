@@ -1,6 +1,6 @@
-"""A server's life in a process of its own: what is set up before it serves, and put away after.
+"""Sets up a server in a process of its own, and cleans up after it.
 
-Never serves itself: the supervisor does, in threads of this process or in others.
+Never serves itself: the supervisor does, in threads of this process or in other processes.
 """
 
 from __future__ import annotations
@@ -48,20 +48,21 @@ def run(
     inherited: Inherited | None = None,
     prepare: Callable[[], object] | None = None,
 ) -> int:
-    """Serve what `load` returns until a signal ends it; returns the exit status.
+    """Serve the application that `load` returns until a signal. Returns the exit status.
 
-    `prepare` is called before `load`, as the user that is to serve: as root nothing is opened but
-    sockets and the pid file. With a `command` the process can start itself again. With the option
-    `reload`, `load` is called in a new process after each change: this one must not have imported
-    what the application is made of. Raises ConfigError, BindError, AppImportError and OSError where
-    it cannot start.
+    The function calls `prepare` before `load`, as the user of `--user`. As root it opens nothing
+    but sockets and the pid file. With a `command` the process can start itself again. With the
+    option `reload`, a new process calls `load` after each change, so this process must not have
+    imported modules of the application. Raises ConfigError, BindError, AppImportError or OSError if
+    the server cannot start.
     """
-    from picowsgi.process.supervisor import supervise  # not for --help
+    from picowsgi.process.supervisor import supervise  # --help does not need it
 
     refuse_patched()
     if settings.ignored and inherited is None:
         get_logger().info(
-            "%s and the like are ignored: Kubernetes sets them for a Service", settings.ignored[0]
+            "%s and similar variables are ignored: Kubernetes sets them for a Service",
+            settings.ignored[0],
         )
     pipe = inherited.status_pipe() if inherited is not None else None
     identity = check(settings)
@@ -101,15 +102,16 @@ def run(
             service.pid_file.remove()
     if command is not None:
         is_held_up = command.is_running and ending.has_threads()
-        if service.left_threads or is_held_up:  # they could disturb an ordinary end, or prevent it
+        if service.left_threads or is_held_up:  # threads could disturb or block a normal exit
             ending.leave(status)
     return status
 
 
 def _load_here(load: Callable[[], WSGIApplication]) -> WSGIApplication:
-    """Return what `load` returns; ends a child that it forks and that comes back.
+    """Return the application that `load` returns.
 
-    Raises PatchedError where what it has imported has changed the system.
+    If `load` forks a child and returns in the child, this function ends the child. Raises
+    PatchedError if an imported library has patched the standard library.
     """
     process = os.getpid()
     try:
@@ -130,7 +132,7 @@ def _close_all(sockets: list[socket.socket]) -> None:
 
 
 def _greet(settings: Settings, on_ready: OnReady, sockets: list[socket.socket]) -> None:
-    """Do what is due when a server serves that no other has started."""
+    """Announce a server that no other server has started, log its warnings, and open its page."""
     on_ready(sockets)
     middleware.warn(settings, sockets)
     loop.warn(settings)
@@ -140,9 +142,9 @@ def _greet(settings: Settings, on_ready: OnReady, sockets: list[socket.socket]) 
 
 @contextmanager
 def _serving(service: Service) -> Iterator[None]:
-    """Call the hooks of a server's start and end, in its first process.
+    """Call the hooks `on_start` and `on_stop`, in the first process of a server.
 
-    A keeper is the same process as before, where the hook of the start was called.
+    A keeper is the same process as before its exec, when the process called `on_start`.
     """
     inherited = service.inherited
     if service.status_pipe is not None:
@@ -158,11 +160,11 @@ def _serving(service: Service) -> Iterator[None]:
 
 @contextmanager
 def _reloading(service: Service) -> Iterator[None]:
-    """Watch the application's files, where that is asked for."""
+    """Watch the application's files if the settings have `reload`."""
     if not service.settings.reload:
         yield
         return
-    from picowsgi.reload.reloader import Reloader  # only then
+    from picowsgi.reload.reloader import Reloader  # only this option needs it
 
     service.reloader = Reloader(service.settings, service.sockets)
     try:
@@ -172,9 +174,9 @@ def _reloading(service: Service) -> Iterator[None]:
 
 
 def check(settings: Settings) -> Identity | None:
-    """Change to the directory that the settings ask for, and find out whether they can be served.
+    """Change the directory and the umask as the settings say, and check the settings.
 
-    Sets the umask as well. Returns the user and group to run as. Raises ConfigError.
+    Returns the user and group to run as; None: no change. Raises ConfigError.
     """
     if settings.chdir:
         try:
@@ -192,7 +194,7 @@ def check(settings: Settings) -> Identity | None:
 def _listen(
     settings: Settings, inherited: Inherited | None, owner: Owner | None
 ) -> list[socket.socket]:
-    """Return the sockets: a former process's, or systemd's, or new ones."""
+    """Return the sockets of the previous process, or those of systemd, or new ones."""
     if inherited is not None:
         return inherited.sockets()
     for name in ("bind", "host", "port"):

@@ -1,6 +1,6 @@
-"""What a process that serves has, whatever part of the work is its own.
+"""The data of a process that serves, in any role: supervisor, worker, successor or keeper.
 
-Never does anything with it.
+Never acts on the data.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ OnReady = Callable[[list[socket.socket]], object]
 
 @dataclass
 class Service:
-    """What a process that serves has, whatever part of the work is its own."""
+    """The data of a process that serves, in any role."""
 
     load: Callable[[], WSGIApplication]
     settings: Settings
     sockets: list[socket.socket]
     notifier: Notifier
-    #: Called once everything serves.
+    #: Called when all members are ready for the first time.
     on_ready: OnReady = lambda _sockets: None
-    #: How to start this program again; None if another program owns the process.
+    #: The command that starts this program again; None: another program owns the process.
     command: Command | None = None
-    #: To the supervisor, where this process is a worker.
+    #: The connection to the supervisor; None: this process is no worker.
     status_pipe: StatusPipe | None = None
     pid_file: PidFile | None = None
     hooks: Hooks = field(default_factory=Hooks)
-    #: What this process was started with, where a former one has started it.
+    #: The data from the previous process; None: no other server has started this process.
     inherited: Inherited | None = None
-    #: What looks for changed files, where the application is to be loaded again after a change.
+    #: The watcher of the application's files; None: without --reload.
     reloader: Reloader | None = None
-    #: Shared with forked workers.
+    #: The number of connections in each forked worker, which share this object.
     balance: core.Balance | None = None
-    #: Threads were given up while they ran a request.
+    #: Threads were left behind while they ran a request.
     left_threads: bool = False
-    #: Whose turn it is to remove the sockets' files.
+    #: This process removes the files of unix sockets at its end.
     files_are_ours: bool = field(default=True)
 
     @property
     def has_workers(self) -> bool:
-        """Whether the settings ask for processes that can be replaced one by one."""
+        """Whether the settings need worker processes, which can be replaced one by one."""
         settings = self.settings
         return bool(
             settings.workers > 1

@@ -1,4 +1,4 @@
-"""Makes the processes that serve: forked ones, and programs that are started again.
+"""Starts the processes that serve: forked workers, and new processes of the command.
 
 Never watches them.
 """
@@ -26,14 +26,14 @@ from picowsgi.system.signals import Signals
 
 
 def freeze() -> None:
-    """Leave what exists now out of garbage collection, so that forked processes can share it."""
+    """Exclude all current objects from garbage collection, so that forks share their memory."""
     gc.collect()
     if hasattr(gc, "freeze"):  # PyPy has none
         gc.freeze()
 
 
 class Spawner:
-    """Makes the processes of one supervisor. `work` is what a forked one does with its link."""
+    """Starts the processes of one supervisor. A forked worker calls `work` with its status pipe."""
 
     def __init__(
         self, service: Service, signals: Signals, work: Callable[[StatusPipe], int]
@@ -48,7 +48,7 @@ class Spawner:
         return self._service.command
 
     def fork(self, others: Sequence[Member]) -> ChildProcess:
-        """Fork a worker; it keeps nothing that is shared with `others`. Raises OSError."""
+        """Fork a worker, which closes the sockets to `others`. Raises OSError."""
         parent = os.getpid()
         ours, its = make_pair()
         self._signals.block()
@@ -104,7 +104,7 @@ class Spawner:
         return ChildProcess(pid, ours, program=True)
 
     def become_keeper(self, child: ChildProcess) -> NoReturn:
-        """Start the command in this very process, to do nothing but watch `child`."""
+        """Execute the command in this process, which then only watches `child`."""
         inherited = Inherited(
             "keeper",
             os.getpid(),
@@ -115,7 +115,7 @@ class Spawner:
         )
         self._signals.outlive_exit()
         with suppress(Exception):
-            atexit._run_exitfuncs()  # the application's: nothing of it is left afterwards
+            atexit._run_exitfuncs()  # those of the application, which the exec removes
         self._signals.block()
         self._command().become(inherited, [child.channel, inherited.signals])
 

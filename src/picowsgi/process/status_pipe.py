@@ -1,8 +1,9 @@
-"""What a worker process and its supervisor say to each other, over a pair of sockets.
+"""The messages between a worker process and its supervisor, over a pair of sockets.
 
-Each of the two writes single bytes: the worker says how it is, the supervisor how it is to stop. An
-end of file tells that the other one is gone. Signals mean nothing between the two, because anybody
-may send them, to one process or to the whole group, and more than once. Never blocks.
+Both write single bytes: the worker reports its state, and the supervisor sends the way to stop. An
+end of file means that the other process is gone. The two do not use signals for this, because any
+other process may send signals too, to one process or to the group, and more than once. Never
+blocks.
 """
 
 from __future__ import annotations
@@ -14,24 +15,24 @@ import socket
 from picowsgi.errors import AppImportError
 from picowsgi.system import fork_guard
 
-# The worker says:
+# From the worker:
 READY = ord("R")
 HEARTBEAT = ord(".")
-REPLACE = ord("X")  # "give me a successor, and stop me when it is ready"
-STOPPING = ord("T")  # "a signal stops me, not you"
-FAILED = ord("F")  # "the application cannot be loaded": JSON follows, up to the end
-# The supervisor says; what a worker has begun of these it can only end sooner:
-WARN = ord("W")  # "a stop comes soon: health checks are to see that; serve as before"
-DRAIN = ord("D")  # "finish, also what waits to be accepted"
-LEAVE = ord("L")  # "finish; other workers go on accepting"
-NOW = ord("N")  # "end now, and cut what is open"
+REPLACE = ord("X")  # start a replacement, and stop this worker when the replacement is ready
+STOPPING = ord("T")  # a signal stops this worker, without an order of the supervisor
+FAILED = ord("F")  # the application cannot be loaded; JSON follows, up to the end of file
+# From the supervisor. A later order can only make the end of a worker more urgent:
+WARN = ord("W")  # a stop comes soon: answer health checks with 503, and serve as before
+DRAIN = ord("D")  # finish all requests, also those of connections that wait to be accepted
+LEAVE = ord("L")  # finish all requests; other workers accept the connections that wait
+NOW = ord("N")  # end at once, and cut open requests
 
 _FAILURE_MOST = 49152
-_ROOM = 131072  # for a failure as a whole, and for hundreds of single bytes
+_ROOM = 131072  # bytes: for one failure, and hundreds of single bytes
 
 
 def make_pair() -> tuple[int, int]:
-    """Return the descriptors of both ends; neither waits, or is inherited by other programs."""
+    """Return the descriptors of both ends. They do not block, and no program inherits them."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for end in ends:
         end.setblocking(False)
@@ -40,8 +41,8 @@ def make_pair() -> tuple[int, int]:
 
 
 def write(descriptor: int, data: bytes) -> bool:
-    """Write to the other end; False when nobody is there, or nobody reads."""
-    # The application may have given SIGPIPE its default back, which would end the process.
+    """Write to the other end. Return False if the other process is gone, or does not read."""
+    # The application may have set SIGPIPE to its default action, which would end the process.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     try:
         return os.write(descriptor, data) == len(data)
@@ -56,12 +57,12 @@ def write(descriptor: int, data: bytes) -> bool:
 
 
 def read(descriptor: int) -> bytes | None:
-    """Return what has come since, empty at the end of file; None: nothing yet."""
+    """Return the bytes that have come, which are empty at the end of file; None: none yet."""
     try:
         return os.read(descriptor, 65536)
     except BlockingIOError:
         return None
-    except OSError:  # ECONNRESET: the other one has left without reading everything
+    except OSError:  # ECONNRESET: the other process has closed its end with unread bytes
         return b""
 
 
@@ -75,29 +76,32 @@ class StatusPipe:
         self._in_children = fork_guard.ClosedInChildren(self._close)
 
     def _close(self) -> None:
-        """Close it in a forked child, once: in a child of that the number may be another file's."""
+        """Close the end in a forked child, once.
+
+        A child of that child may have another file with the same descriptor.
+        """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
     def fileno(self) -> int:
-        """Return what is readable when the supervisor has said something; -1: it is gone."""
+        """Return a descriptor that is readable when an order has come; -1: no supervisor."""
         return -1 if self._ended else self._descriptor
 
     def send(self, byte: int) -> bool:
-        """Tell the supervisor; False for one that is gone, or has not read for very long."""
+        """Send a byte. Return False if the supervisor is gone, or has not read for very long."""
         return write(self._descriptor, bytes([byte]))
 
     def send_failure(self, error: AppImportError) -> None:
-        """Tell the supervisor why there is no application."""
-        import json  # only where it fails
+        """Send the reason why the application cannot be loaded."""
+        import json  # only a failure needs it
 
         parts = [str(error)[:2000], error.application_traceback[-6000:]]
         text = json.dumps(parts, ensure_ascii=False).encode("utf-8", "backslashreplace")
         write(self._descriptor, bytes([FAILED]) + text[:_FAILURE_MOST])
 
     def read_orders(self) -> bytes:
-        """Return what the supervisor has said since, in its order."""
+        """Return the supervisor's orders since the last call, oldest first."""
         orders = b""
         while not self._ended:
             data = read(self._descriptor)
@@ -108,7 +112,7 @@ class StatusPipe:
         return orders
 
     def is_supervisor_gone(self) -> bool:
-        """Tell whether the supervisor is gone."""
+        """Return whether the supervisor is gone."""
         return self._ended or os.getppid() != self._parent
 
 

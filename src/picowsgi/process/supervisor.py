@@ -1,8 +1,8 @@
-"""The loop of a process that serves, or has others serve: its signals, and what follows from them.
+"""The loop of a supervisor: it waits for signals and messages, and acts on them.
 
-What serves is threads of this process, or forked workers, or (after a reload of a process that has
-loaded the application itself) the same command started again; all are treated alike. Never touches
-a connection.
+The members that serve are threads of this process or forked workers. After a reload of a process
+that has loaded the application itself, the member is a new process of the same command. The
+supervisor treats all of them in the same way. Never touches a connection.
 """
 
 from __future__ import annotations
@@ -37,63 +37,64 @@ if TYPE_CHECKING:
     from picowsgi.reload.reloader import Reloader
 
 _HEARTBEAT = 1.0  # seconds between two heartbeats
-_COUNT = 0.2  # seconds between two looks at how many requests there were
+_COUNT = 0.2  # seconds between two checks of the number of requests
 _AT_ONCE = 1.0  # seconds to end without draining
-_DEVELOPER_TIMEOUT = 2.0  # seconds for open requests after Ctrl-C, where it reloads
-_SAME_INTERRUPT = 0.1  # seconds: one Ctrl-C, from the terminal and from the program that started us
+_DEVELOPER_TIMEOUT = 2.0  # seconds for open requests after Ctrl-C, with --reload
+_SAME_INTERRUPT = 0.1  # seconds: the terminal and a parent program may both send one Ctrl-C
 _STANDARD_ERROR = 2
 
 
 def supervise(service: Service) -> int:
-    """Serve until a signal ends it, or nothing can; returns the exit status.
+    """Serve until a signal, or until no member can serve. Returns the exit status.
 
-    Raises AppImportError where the application cannot be loaded at the start.
+    Raises AppImportError if the application cannot be loaded at the start.
     """
     return _Supervisor(service).run()
 
 
 class _Phase(IntEnum):
-    """How near its end a supervisor is. It only moves down this list."""
+    """The phase of a supervisor's life. It only moves down this list."""
 
-    #: Nothing has asked it to stop.
+    #: No request to stop has come.
     SERVING = auto()
-    #: It stops as soon as its successor serves, or has failed.
+    #: The supervisor stops as soon as its successor serves, or has failed.
     AWAITING_SUCCESSOR = auto()
-    #: It serves for --drain-delay, and health checks are told that it will stop.
+    #: The members serve for --drain-delay, and health checks get a 503.
     DELAYED = auto()
-    #: All that serves drains, or ends.
+    #: All members drain, or end.
     STOPPING = auto()
 
 
 class _Supervisor:
-    """`forked`: this process is a worker, and serves itself."""
+    """The control thread of one process. `forked`: the process is a worker, and serves itself."""
 
     def __init__(self, service: Service, *, forked: bool = False) -> None:
         self._service = service
         self._forked = forked
         self._is_keeper = service.inherited is not None and service.inherited.role == "keeper"
         self._phase = _Phase.SERVING
-        #: When the phase DELAYED ends.
+        #: The end of the phase DELAYED (`time.monotonic`).
         self._stop_at = math.inf
-        #: When SIGINT came.
+        #: The time of the last SIGINT (`time.monotonic`).
         self._interrupted = -math.inf
         self._announced = False
         self._reloading = False
         #: Children of this process that the application has started.
         self._application_children: set[int] = set()
         self._last_heartbeat = -math.inf
-        #: What serves here was found to be stuck, and another asked for.
+        #: The threads of this process are stuck, and it has asked for a replacement.
         self._replaced = False
-        #: Serves in this process.
+        #: The threads that serve in this process; None: other processes serve.
         self._inline: OwnThreads | None = None
-        #: The application is, or was, loaded in this process, and what serves now was restarted.
+        #: This process has loaded the application, and a newer process serves instead.
         self._application_is_stale = False
         self._signals = Signals(
             ALL if service.command is not None or service.has_workers or forked else FEW,
             whole_process=forked or (service.command is not None and service.command.is_running),
             earlier=-1 if service.inherited is None else service.inherited.signals,
         )
-        #: Orphans are reaped. If the application runs in this process, its children are not known.
+        #: This process reaps orphans. It cannot if the application runs in it, because then it does
+        #: not know which children belong to the application.
         self._reaps = (
             not forked
             and service.command is not None
@@ -103,13 +104,13 @@ class _Supervisor:
         )
         self._spawner = Spawner(service, self._signals, self._be_worker)
         self._upgrade = Upgrade(service, self._spawner)
-        # A terminal that goes away sends SIGHUP too, and does not mean a reload.
+        # A terminal that closes sends SIGHUP too, which is no request to reload.
         self._in_terminal = sys.stderr is not None and os.isatty(_STANDARD_ERROR)
         settings = service.settings
         self._requests_most = settings.max_requests if forked else 0
         if self._requests_most:
             self._requests_most += random.randint(0, settings.max_requests_jitter)  # noqa: S311
-        self._signals.expect()  # loading an application may take long
+        self._signals.expect()  # signals may come while the application is loaded
         try:
             self._workers = self._make_workers()
         except BaseException:
@@ -117,7 +118,7 @@ class _Supervisor:
             raise
 
     def _be_worker(self, pipe: StatusPipe) -> int:
-        """Serve, in a process that was forked for that."""
+        """Serve in a forked worker. Returns its exit status."""
         service = replace(
             self._service, status_pipe=pipe, command=None, pid_file=None, inherited=None
         )
@@ -172,13 +173,13 @@ class _Supervisor:
 
     def _fork(self) -> ChildProcess:
         if not self._service.settings.preload:
-            ending.mark()  # nothing of the application is registered here
+            ending.mark()  # the application has registered no functions in this process
         return self._spawner.fork([*self._workers.members, *self._upgrade.processes()])
 
     # ---------------------------------------------------------------- the loop
 
     def run(self) -> int:
-        """Start, supervise and end the service; returns the exit status."""
+        """Start, supervise and end the service. Returns the exit status."""
         workers = self._workers
         self._signals.install()
         try:
@@ -202,7 +203,7 @@ class _Supervisor:
         return 1 if workers.failed else 0
 
     def _end_inline(self) -> None:
-        """Nothing is served in this process any more."""
+        """Note that no thread of this process serves any more."""
         if self._inline is not None:
             self._service.left_threads = self._inline.abandoned
             self._inline = None
@@ -219,7 +220,7 @@ class _Supervisor:
         return self._upgrade.lives()
 
     def _wait(self) -> None:
-        """Wait until something has happened, or is due."""
+        """Wait until a signal or a message comes, or until a step is due."""
         poll = select.poll()
         poll.register(self._signals.fileno(), select.POLLIN)
         pipe = self._service.status_pipe
@@ -247,7 +248,7 @@ class _Supervisor:
             one.read()
 
     def _step(self, now: float) -> None:
-        """Do what is due."""
+        """Do the work that is due."""
         service, workers, pipe = self._service, self._workers, self._service.status_pipe
         self._upgrade.check()
         if self._phase is _Phase.AWAITING_SUCCESSOR and not self._upgrade.is_starting():
@@ -275,7 +276,7 @@ class _Supervisor:
             self._drop_application()
         self._send_heartbeat(now)
         if self._inline is not None and self._inline.is_stuck and not self._replaced:
-            self._replaced = True  # a thread cannot be ended, but a process can be replaced
+            self._replaced = True  # Python cannot end a thread, but a new process can replace it
             if pipe is not None or service.command is not None:
                 self._reload()
 
@@ -285,7 +286,7 @@ class _Supervisor:
             orphans.reap(self._application_children | own)
 
     def _send_heartbeat(self, now: float) -> None:
-        """Show that this process lives, and those that it answers for."""
+        """Send heartbeats to the service manager and the supervisor, if a member is alive."""
         service, inline = self._service, self._inline
         interval = max(_HEARTBEAT + 1, service.notifier.interval)
         if not any(
@@ -301,10 +302,10 @@ class _Supervisor:
             self._last_heartbeat = now
             pipe.send(status_pipe.HEARTBEAT)
             if service.reloader is not None:
-                service.reloader.tell_of_modules()
+                service.reloader.report_modules()
         has_served_enough = inline is not None and 0 < self._requests_most <= inline.requests
         if has_served_enough and pipe.send(status_pipe.REPLACE):
-            self._requests_most = 0  # asking once is enough
+            self._requests_most = 0  # one request for a replacement is enough
 
     # ---------------------------------------------------------------- signals
 
@@ -337,10 +338,10 @@ class _Supervisor:
                 one.signal(number)
 
     def _on_stop(self, number: int) -> None:
-        """Drain, however often a signal comes; only Ctrl-C pressed twice ends at once."""
+        """Drain, even if the signal comes several times. Only a second Ctrl-C ends at once."""
         pipe = self._service.status_pipe
         if pipe is not None:
-            # SIGINT comes from the terminal, to the supervisor as well, and that decides.
+            # The terminal sends SIGINT to the supervisor too, and the supervisor decides.
             if number == signal.SIGTERM and self._phase is not _Phase.STOPPING:
                 self._on_stop_of_worker(pipe)
             return
@@ -354,9 +355,10 @@ class _Supervisor:
             self._begin_stop(time.monotonic(), interrupted=interrupted)
 
     def _on_stop_of_worker(self, pipe: StatusPipe) -> None:
-        """Stop this worker alone, or leave it to the supervisor, which may have had the signal too.
+        """Stop this worker. With --drain-delay, ask the supervisor for a replacement instead.
 
-        With --drain-delay the supervisor starts another one first, or stops all of them together.
+        The supervisor then starts another worker first. If it has got the signal too, it stops all
+        workers together.
         """
         if (
             self._service.settings.drain_delay
@@ -368,9 +370,9 @@ class _Supervisor:
         self._stop()
 
     def _begin_stop(self, now: float, *, interrupted: bool = False) -> None:
-        """Stop, or first serve on for --drain-delay while health checks get a 503.
+        """Stop, or first serve for --drain-delay while health checks get a 503.
 
-        Where a successor serves on the same sockets, nobody has to be sent elsewhere.
+        If a successor serves on the same sockets, there is no delay: clients need no other server.
         """
         delay = self._service.settings.drain_delay
         if not delay or self._upgrade.serves():
@@ -389,7 +391,7 @@ class _Supervisor:
         return not is_first and is_foreground()
 
     def _follow_orders(self, pipe: StatusPipe) -> None:
-        """Do what the supervisor of this worker has said, or drain where it is gone."""
+        """Follow the orders of this worker's supervisor, or drain if the supervisor is gone."""
         for order in pipe.read_orders():
             if order == status_pipe.NOW:
                 self._stop_now()
@@ -402,7 +404,7 @@ class _Supervisor:
             self._stop()
 
     def _stop(self, *, others_accept: bool = False, interrupted: bool = False) -> None:
-        """Drain and end; a repetition changes nothing. `others_accept`: see ThreadPool.stop."""
+        """Drain and end. A repetition changes nothing. `others_accept`: see `ThreadPool.stop`."""
         if self._phase is not _Phase.STOPPING:
             self._phase = _Phase.STOPPING
             ending.set_limit(time.monotonic() + self._service.settings.timeout_graceful)
@@ -411,7 +413,7 @@ class _Supervisor:
                 self._service.notifier.stopping()
             if self._service.status_pipe is None and not self._others_listen():
                 close_backlog(self._service.sockets)
-            # A client that connects from now on is to be refused, rather than to wait.
+            # From now on the system refuses a client that connects, so it does not wait.
             for sock in self._service.sockets:
                 sock.close()
         within = math.inf
@@ -424,28 +426,28 @@ class _Supervisor:
         self._workers.stop(time.monotonic(), others_accept=others_accept, within=within)
 
     def _stop_now(self) -> None:
-        """End at once, and cut what is open."""
+        """End at once, and cut open requests."""
         self._stop()
         self._workers.stop_now(time.monotonic(), within=_AT_ONCE)
 
     def _change(self, number: int) -> None:
-        """One worker more, or one less."""
+        """Add a worker (SIGTTIN), or remove one (SIGTTOU)."""
         if self._phase >= _Phase.DELAYED:
             return
         if self._inline is not None:
-            get_logger().warning("this server has no workers; --workers 2 makes it one that has")
+            get_logger().warning("this server has no workers; start it with --workers 2 or more")
         elif any(one.program for one in self._workers.processes()):
             self._forward(number)
         else:
             self._workers.change(1 if number == signal.SIGTTIN else -1, time.monotonic())
 
     def _reload(self) -> None:
-        """Have what serves replaced by the same, loaded again."""
+        """Replace all members by new ones, which load the application again."""
         service, workers = self._service, self._workers
         if self._phase >= _Phase.DELAYED:
             return
         if service.status_pipe is not None:
-            service.status_pipe.send(status_pipe.REPLACE)  # the supervisor sees to it
+            service.status_pipe.send(status_pipe.REPLACE)  # the supervisor replaces this worker
             return
         if service.reloader is not None:
             service.reloader.failure = None
@@ -455,14 +457,14 @@ class _Supervisor:
             service.settings.preload and not self._is_keeper
         )
         if holds_application and service.command is not None:
-            # What is loaded in a process stays loaded, so another one has to load it again.
+            # A process cannot unload its modules, so a new process has to load them again.
             workers.reload(self._start_program)
             self._application_is_stale = True
         else:
             workers.reload()
 
     def _reload_changes(self, reloader: Reloader, now: float) -> None:
-        """Start again after a change, at once: nothing old is to be seen any more."""
+        """Replace all workers at once after a change, so that no request gets the old code."""
         changed = reloader.read_changes()
         if changed and self._phase is not _Phase.STOPPING:
             self._workers.restart(now)
@@ -473,13 +475,13 @@ class _Supervisor:
             )
 
     def _drop_application(self) -> None:
-        """After such a reload, release the application, its threads and its memory."""
+        """After a reload by a new process, release this one's application, threads and memory."""
         workers = self._workers
         if workers.reloading or self._phase is _Phase.STOPPING or self._upgrade.lives():
             return
         programs = [one for one in workers.processes() if one.program]
         if not programs:
-            self._application_is_stale = False  # the reload was given up
+            self._application_is_stale = False  # the reload has failed
         elif len(workers.members) == 1 and not programs[0].stopping:
             self._end_inline()
             self._spawner.become_keeper(programs[0])

@@ -1,6 +1,6 @@
-"""SIGUSR2: the command started again beside this server, on the same sockets.
+"""The upgrade on SIGUSR2: the command starts again beside this server, on the same sockets.
 
-Never ends either of the two: who has begun it decides which one is to go on.
+Never ends one of the two servers: the user decides which one continues.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Upgrade:
         self.process: ChildProcess | None = None
 
     def lives(self) -> bool:
-        """Tell whether there is a successor."""
+        """Return whether there is a successor."""
         return self.process is not None and not self.process.has_ended()
 
     def is_starting(self) -> bool:
-        """Tell whether there is a successor that does not serve yet."""
+        """Return whether there is a successor that does not serve yet."""
         return self.process is not None and not self.process.ready and self.lives()
 
     def serves(self) -> bool:
-        """Tell whether there is a successor that serves."""
+        """Return whether there is a successor that serves."""
         return self.process is not None and self.process.ready and self.lives()
 
     def processes(self) -> list[ChildProcess]:
@@ -59,7 +59,7 @@ class Upgrade:
         logger.info("starting the successor %d", self.process.pid)
 
     def check(self) -> None:
-        """See what has become of it."""
+        """Log a successor that has become ready or has ended."""
         one = self.process
         if one is None:
             return
@@ -70,13 +70,16 @@ class Upgrade:
         elif one.ready and not self._announced:
             self._announced = True
             get_logger().info(
-                "the successor %d serves, too; SIGTERM to %d leaves the sockets to it",
+                "the successor %d serves too; send SIGTERM to %d to stop this server",
                 one.pid,
                 os.getpid(),
             )
 
     def succeed(self) -> bool:
-        """Tell the service manager about the successor when this process ends, if there is one."""
+        """Report the successor to the service manager, because this process ends.
+
+        Returns False if there is no successor.
+        """
         if self.process is None or not self.lives():
             return False
         self._service.notifier.succeeded_by(self.process.pid)

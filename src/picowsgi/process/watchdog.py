@@ -1,6 +1,6 @@
-"""Looks for workers that are silent, or have grown too large.
+"""Finds workers that send no heartbeat, or have grown too large.
 
-Never replaces one: it marks them.
+Never replaces a worker: it marks them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from picowsgi.config.settings import Settings
 from picowsgi.log import get_logger
 from picowsgi.process.members import ChildProcess, Member
 
-_STACKS_TIME = 1.0  # seconds that a silent worker has to write its stacks
-_MEMORY_EVERY = 2.0  # seconds between two looks at the memory
-_HELD_UP = 5.0  # seconds without a look: this process did not run either
+_STACKS_TIME = 1.0  # seconds for a silent worker to write its stacks
+_MEMORY_EVERY = 2.0  # seconds between two checks of the memory
+_HELD_UP = 5.0  # seconds between two checks: this process did not run in between
 
 
 class Watchdog:
-    """Looks at workers as often as `look` is called."""
+    """Checks the workers each time that `check` is called."""
 
     def __init__(self, settings: Settings) -> None:
         self._silence_most = settings.timeout_worker or math.inf
@@ -28,11 +28,11 @@ class Watchdog:
         self._weighed = -math.inf
 
     def check(self, members: Iterable[Member], now: float) -> None:
-        """Mark those that are to be replaced; the silent ones are soon to be killed."""
+        """Mark the workers to replace, and set a time to kill those without a heartbeat."""
         workers = [one for one in members if isinstance(one, ChildProcess) and one.ready]
         if self._looked is not None and now - self._looked > _HELD_UP:
             for one in workers:
-                one.last_heartbeat = now  # their silence may be this process's deafness
+                one.last_heartbeat = now  # this process may not have read their heartbeats
         self._looked = now
         weighs = self._memory_most and now - self._weighed >= _MEMORY_EVERY
         if weighs:

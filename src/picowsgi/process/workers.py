@@ -1,6 +1,6 @@
-"""Those that serve: how many there are to be, and how some take the place of others.
+"""Keeps the number of members that serve, and replaces members by new ones.
 
-New ones are always ready before the ones they replace are told to stop. Never waits.
+New members are always ready before the supervisor stops those that they replace. Never waits.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from picowsgi.process.watchdog import Watchdog
 
 Spawn = Callable[[], Member]
 
-_LOADING_TIME = 1.0  # seconds for a process that cannot load the application
+_LOADING_TIME = 1.0  # seconds for a process that still loads the application
 
 
 class Workers:
-    """The servings of one process, kept at `target`; `spawn` makes one more, where any can be."""
+    """The members of one supervisor, kept at the number `target`.
+
+    `spawn` starts one more member; None: no member can be started.
+    """
 
     def __init__(
         self,
@@ -31,51 +34,52 @@ class Workers:
         target: int,
         on_exit: Callable[[int, int], object] = lambda _pid, _status: None,
     ) -> None:
-        """`on_exit` is called with the number of each process that has ended, and its status."""
+        """`on_exit` is called with the process number and the status of each child that ends."""
         self._settings = settings
         self._on_exit = on_exit
         self._spawn = spawn
         self._target = target
-        #: What there was before a reload, for the case that it fails.
+        #: The state before a reload, to go back to if the reload fails.
         self._before: tuple[Spawn | None, int] = (spawn, target)
         self._respawn = Respawn()
         self._watchdog = Watchdog(settings)
         self._reload_again: Callable[[], None] | None = None
         self.members: list[Member] = []
-        #: All that are wanted have been ready once.
+        #: `target` members have been ready at once.
         self.ready = False
         self.reloading = False
-        #: They will be stopped soon: see `warn`.
+        #: The members will be stopped soon: see `warn`.
         self.warned = False
         self.stopping = False
-        #: Why nothing could start.
+        #: The reason why no process could load the application at the start.
         self.failure: AppImportError | None = None
-        #: Told why a process could not load the application, where that ends nothing.
+        #: Called with the reason why a process could not load the application (--reload). If it is
+        #: set, such a failure ends neither the server nor a reload.
         self.on_failure: Callable[[AppImportError], None] | None = None
-        #: Something has ended that was not to end, and cannot be replaced.
+        #: A member has ended unexpectedly, and nothing can replace it.
         self.failed = False
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left, and nothing will come."""
+        """Whether no member is left, and none will be started."""
         return not self.members and (self.stopping or self.failed)
 
     def adopt(self, one: Member) -> None:
-        """Take one in that exists already."""
+        """Add a member that exists already."""
         self.members.append(one)
 
     def processes(self) -> list[ChildProcess]:
-        """Return those that are processes."""
+        """Return the members that are child processes."""
         return [one for one in self.members if isinstance(one, ChildProcess)]
 
     def warn(self) -> None:
-        """Make all of them, and those still to come, unready for health checks."""
+        """Make all members, and those that start later, answer health checks with 503."""
         self.warned = True
 
     def stop(self, now: float, *, others_accept: bool = False, within: float = math.inf) -> None:
-        """Have all of them drain and end, `within` so many seconds; a repetition changes nothing.
+        """Make all members drain, and end within `within` seconds. A repetition changes nothing.
 
-        `others_accept`: so does a process on the same sockets that is not one of them.
+        `others_accept`: a process that is not a member accepts from the same sockets.
         """
         self.stopping = True
         for one in self.members:
@@ -83,14 +87,14 @@ class Workers:
             one.kill_at = min(one.kill_at, now + within)
 
     def stop_now(self, now: float, *, within: float) -> None:
-        """Have all of them end at once, and kill those that have not `within` so many seconds."""
+        """Make all members end at once. Kill those that still run after `within` seconds."""
         self.stopping = True
         for one in self.members:
             one.stop_now()
             one.kill_at = min(one.kill_at, now + within)
 
     def kill(self) -> None:
-        """End all of them by force, and wait until they have ended."""
+        """End all members by force, and wait until they have ended."""
         self.stopping = True
         for one in self.members:
             one.kill()
@@ -100,14 +104,14 @@ class Workers:
         self.members.clear()
 
     def change(self, by: int, now: float) -> None:
-        """Have so many more, or less, but one."""
+        """Add `by` to the number of members; the least number is 1."""
         self._target = max(1, self._target + by)
         get_logger().info("workers: %d", self._target)
         for one in self._staying()[: max(-self._missing(), 0)]:
             self._dismiss(one, now)
 
     def reload(self, spawn: Spawn | None = None) -> None:
-        """Replace all of them; `spawn`: by a single one that it makes, from now on."""
+        """Replace all members. With `spawn`, a single member from this function replaces them."""
         if self.reloading:
             self._reload_again = self.reload
             return
@@ -121,7 +125,7 @@ class Workers:
             one.retiring = True
 
     def restart(self, now: float) -> None:
-        """Replace all of them, without waiting for the new; they finish what they have begun."""
+        """Replace all members, and do not wait for the new ones. Open requests are finished."""
         self._respawn.reset()
         for one in self.members:
             if not one.stopping:
@@ -130,7 +134,7 @@ class Workers:
                     one.kill_at = min(one.kill_at, now + _LOADING_TIME)
 
     def wait_for(self, now: float) -> float:
-        """Return for how many seconds nothing is due; it may be infinite."""
+        """Return the seconds until the next `step` is due, which may be infinite."""
         waits = [one.kill_at - now for one in self.members]
         if self.processes():
             waits.append(1.0)
@@ -139,7 +143,7 @@ class Workers:
         return max(0.0, min(waits, default=math.inf))
 
     def step(self, now: float) -> None:
-        """Do what is due. Raises OSError where none could ever be started."""
+        """Do the work that is due. Raises OSError if the first members cannot be started."""
         ended = [one for one in self.members if one.has_ended()]
         for one in self.members:
             if one.stopped_by_signal and not one.stopping and not self.stopping:
@@ -147,7 +151,7 @@ class Workers:
                 one.stopping = True
                 self._limit(one, now)
         for one in ended:
-            if one in self.members:  # else the end of one before has ended all
+            if one in self.members:  # no: the end of a member before it has ended all members
                 self.members.remove(one)
                 if isinstance(one, ChildProcess):
                     self._on_exit(one.pid, one.status)
@@ -163,9 +167,9 @@ class Workers:
                 one.kill()
 
     def _keep_up(self, now: float) -> None:
-        """Have as many serve as are wanted."""
+        """Start and stop members until `target` of them serve."""
         for one in self.members:
-            # What is to be stopped soon needs nobody in its place.
+            # A member that will be stopped soon needs no replacement.
             if one.needs_replacement and not (one.retiring or one.stopping or self.warned):
                 get_logger().info("%s is to be replaced", one)
                 one.retiring = True
@@ -176,7 +180,7 @@ class Workers:
                 one.warn()
 
     def _on_unexpected_exit(self, one: Member, now: float) -> None:
-        """One has ended by an accident."""
+        """Handle the end of a member that should not have ended."""
         if not isinstance(one, ChildProcess):
             self.failed = True
             self.stop(now)
@@ -195,10 +199,10 @@ class Workers:
             self.failure, self.failed = failure, True
             self.kill()
         elif self.reloading:
-            log.log_failure(f"nothing is reloaded: {failure}", failure.application_traceback)
+            log.log_failure(f"the reload has failed: {failure}", failure.application_traceback)
             self._give_reload_up(now)
         else:
-            log.log_failure(f"no new worker: {failure}", failure.application_traceback)
+            log.log_failure(f"a new worker cannot start: {failure}", failure.application_traceback)
             self._respawn.failed(now)
 
     def _give_reload_up(self, now: float) -> None:
@@ -212,7 +216,7 @@ class Workers:
                 self._dismiss(one, now)
 
     def _fill(self, now: float) -> None:
-        """Start those that are missing."""
+        """Start the missing members."""
         while self._spawn is not None and self._missing() > 0 and self._respawn.due <= now:
             try:
                 self.members.append(self._spawn())
@@ -227,7 +231,7 @@ class Workers:
                 return
 
     def _settle(self, now: float) -> None:
-        """Once all that are wanted are ready, those whose place they take may go."""
+        """When `target` members are ready, stop the members that they replace."""
         if sum(one.ready for one in self._staying()) < self._target:
             return
         self.ready = True

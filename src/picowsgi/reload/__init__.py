@@ -1,1 +1,1 @@
-"""Reloading: the application is loaded again, in new processes, when one of its files changes."""
+"""The reload: new processes load the application again when one of its files changes."""

@@ -1,6 +1,6 @@
-"""Which files matter to an application that is reloaded.
+"""Decides which files to watch for an application that is reloaded.
 
-Never looks into a file.
+Never reads a file.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from picowsgi.errors import ConfigError
 
-#: Code, settings and templates: what a running application has read and does not read again.
+#: Code, settings and templates: a running application has read them, and does not read them again.
 INCLUDED = ("*.py", ".env", ".env.*", "*.html", "*.htm", "*.jinja", "*.jinja2", "*.j2")
-#: What editors and tools leave beside the files they change.
+#: Files that editors and tools write beside the files that they change.
 EXCLUDED = (
     ".#*",
     "#*#",
@@ -36,29 +36,29 @@ _DIRECTORIES_LEFT_OUT = frozenset({"__pycache__", "node_modules", "site-packages
 
 
 class Files:
-    """The files under `roots` that the patterns choose, and the modules that were imported.
+    """The files under `roots` that match the patterns, and the imported modules.
 
-    A pattern without `/` is for the name of a file, or of a directory on the way to it; one with
-    `/` is for the path from its root, or for the whole path where it begins with `/`. `*` stands
-    for any characters, `/` among them. `includes` are chosen besides INCLUDED, except for what
-    EXCLUDED and `excludes` name. Directories whose name begins with a dot, virtual environments,
-    `__pycache__`, `node_modules` and `site-packages` are left out.
+    A pattern without `/` matches the name of a file, or of a directory on the way to it. A pattern
+    with `/` matches the path from the root, or the whole path if the pattern begins with `/`. `*`
+    matches any characters, also `/`. A file is watched if it matches INCLUDED or `includes`, and
+    neither EXCLUDED nor `excludes`. Directories whose name begins with a dot, virtual environments,
+    `__pycache__`, `node_modules`, `site-packages` and `dist-packages` are left out.
 
-    Raises ConfigError for a root that is no directory.
+    Raises ConfigError if a root is not a directory.
     """
 
     def __init__(
         self, roots: Iterable[str], includes: Sequence[str] = (), excludes: Sequence[str] = ()
     ) -> None:
         self.roots = [_root(root) for root in dict.fromkeys(roots)]
-        #: Files that matter wherever they are, because the application is made of them.
+        #: Files of the application's modules, which are watched in any directory.
         self.modules: set[str] = set()
         self._included = _Patterns((*INCLUDED, *includes))
         self._excluded = _Patterns((*EXCLUDED, *excludes))
         self._unwanted = _Patterns(excludes)
 
     def wants(self, path: str) -> bool:
-        """Tell whether a change of the file `path`, which is absolute, matters."""
+        """Return whether to watch the file `path`, an absolute path."""
         inner = self._inner(path)
         if path in self.modules:
             return not self._unwanted.match(path, inner or os.path.basename(path))
@@ -67,7 +67,7 @@ class Files:
         return self._included.match(path, inner) and not self._excluded.match(path, inner)
 
     def enters(self, path: str) -> bool:
-        """Tell whether there may be such files in the directory `path`."""
+        """Return whether the directory `path` may have files to watch."""
         inner = self._inner(path)
         if inner is None or _is_left_out(os.path.basename(path)):
             return False
@@ -76,7 +76,7 @@ class Files:
         return not os.path.exists(os.path.join(path, "pyvenv.cfg"))  # a virtual environment
 
     def _inner(self, path: str) -> str | None:
-        """Return the path from its root."""
+        """Return the path from its root; None: no root contains it."""
         for root in self.roots:
             if path.startswith(root) and path[len(root.rstrip(os.sep)) :][:1] == os.sep:
                 return path[len(root.rstrip(os.sep)) + 1 :]
@@ -109,7 +109,7 @@ class _Patterns:
         self._paths = re.compile("|".join(paths)) if paths else None
 
     def match(self, path: str, inner: str) -> bool:
-        """Tell whether one of them is for the file."""
+        """Return whether a pattern matches the file."""
         if self._names is not None and any(map(self._names.match, inner.split(os.sep))):
             return True
         paths = self._paths

@@ -1,6 +1,6 @@
-"""What a worker tells the watcher: the files of the modules that it has imported.
+"""The report from a worker to the watcher: the files of the modules that the worker has imported.
 
-Never imports one.
+Never imports a module.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 class Report:
-    """Tells of each file once, through `pipe`.
+    """Sends each file once, through `pipe`.
 
-    Files of the standard library and of installed packages are left out; those of packages in
-    editable mode are not. What was imported before this was made cannot be loaded again by another
-    process that is forked, and is not told of either.
+    The report leaves out files of the standard library and of installed packages, but not files of
+    packages in editable mode. It also leaves out modules that were imported before the report
+    existed, because a process that is forked later could not load them again.
     """
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
         self._modules = set(sys.modules)
-        self._told: set[str] = set()
+        self._sent: set[str] = set()
         os.set_blocking(pipe, False)
 
-    def tell(self) -> None:
-        """Tell of what has been imported since the last time."""
+    def send_imported(self) -> None:
+        """Send the files of the modules that have been imported since the last call."""
         if len(sys.modules) == len(self._modules):
             return
         modules = sys.modules.copy()
@@ -41,8 +41,8 @@ class Report:
         self._modules |= news
         self._write(file for name in news for file in _files_of(modules[name]))
 
-    def tell_of_failure(self, error: BaseException | None) -> None:
-        """Tell of the files that an error has come through: those modules are not imported."""
+    def send_failed(self, error: BaseException | None) -> None:
+        """Send the files in the traceback of an import error, whose modules are not imported."""
         files = []
         while error is not None:
             files += [
@@ -56,9 +56,9 @@ class Report:
     def _write(self, files: Iterable[str]) -> None:
         lines = b""
         for file in files:
-            if file in self._told or not _is_own(file):
+            if file in self._sent or not _is_own(file):
                 continue
-            self._told.add(file)
+            self._sent.add(file)
             line = json.dumps((file, state_of(file))).encode("ascii") + b"\n"
             if len(line) > _AT_ONCE:
                 continue
@@ -71,13 +71,13 @@ class Report:
     def _send(self, lines: bytes) -> None:
         try:
             os.write(self._pipe, lines)
-        except OSError:  # the watcher is gone, or far behind: those files do not reload anything
+        except OSError:  # the watcher is gone or too slow, so these files are not watched
             return
 
 
 def _files_of(module: object) -> Iterator[str]:
     try:
-        file = vars(module).get("__file__")  # getattr could load one that is lazy
+        file = vars(module).get("__file__")  # getattr could import a lazy module
     except TypeError:
         return
     if isinstance(file, str) and os.path.isabs(file):

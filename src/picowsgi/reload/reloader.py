@@ -1,6 +1,6 @@
-"""What a supervisor that reloads has besides: the watcher, and what its workers share.
+"""The part of a supervisor that --reload needs: the watcher, and the data for its workers.
 
-Never starts a worker, or ends one.
+Never starts or ends a worker.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ROOM = 1 << 20  # bytes for connections on their way from one worker to the nex
 
 
 def watched_files(settings: Settings) -> Files:
-    """Return which files to watch. Raises ConfigError for options that do not fit."""
+    """Return the files to watch. Raises ConfigError if the options contradict each other."""
     if settings.preload:
         raise ConfigError("--reload: it cannot load again what --preload has loaded; choose one")
     roots = settings.reload_dir or (os.curdir,)
@@ -44,20 +44,20 @@ def watched_files(settings: Settings) -> Files:
 
 
 class Reloader:
-    """Watches the files from the moment it is made, until `close`.
+    """Watches the files until `close`, in a process of its own.
 
-    `listeners` are the sockets that the watcher is not to keep open. Raises ConfigError for options
-    that do not fit, and OSError.
+    The process closes the sockets `listeners`. Raises ConfigError as `watched_files` does, and
+    OSError.
     """
 
     def __init__(self, settings: Settings, listeners: Sequence[socket.socket]) -> None:
         files = watched_files(settings)
-        #: Connections without a request go through it, from a worker that ends to the next one.
+        #: A worker that ends sends its connections without a request through this to the next one.
         self.connections = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         for end in self.connections:
             end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
-        #: Why the application cannot be loaded, as far as is known.
+        #: The last reason why the application could not be loaded; None: it may be loaded now.
         self.failure: AppImportError | None = None
         self._changed: set[str] = set()
         self._rest = b""
@@ -79,11 +79,11 @@ class Reloader:
 
     @property
     def changes(self) -> int:
-        """What is readable once a file has changed; -1 when nothing watches any more."""
+        """A descriptor that is readable when a file has changed; -1: the watcher has ended."""
         return self._changes
 
     def read_changes(self) -> list[str]:
-        """Return the files that have changed since."""
+        """Return the files that have changed since the last call."""
         changed: list[str] = []
         while self._changes >= 0:
             try:
@@ -91,26 +91,27 @@ class Reloader:
             except BlockingIOError:
                 break
             if not data:
-                get_logger().error("nothing watches the files any more")
+                get_logger().error("the file watcher has ended; no change reloads the application")
                 self._stop_watching()
                 break
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in lines:
                 changed += json.loads(line)
         if changed:
-            # Files of the same size and second are taken for those that were compiled before.
+            # Python takes a .pyc file for a source file of the same size and second, so the workers
+            # remove the .pyc files.
             self._changed.update(path for path in changed if path.endswith(".py"))
             self.failure = None
         return changed
 
     def note_failure(self, failure: AppImportError) -> None:
-        """Have the next workers say why the application cannot be loaded."""
+        """Make the next workers answer with the reason why the application cannot be loaded."""
         if self.failure is None or _reason(self.failure) != _reason(failure):
-            log.log_failure(f"{failure}; a change is waited for", failure.application_traceback)
+            log.log_failure(f"{failure}; waiting for a change", failure.application_traceback)
         self.failure = failure
 
     def end_transfer(self) -> None:
-        """Have workers that end keep their connections: nobody comes after them."""
+        """Let workers that end keep their connections, because no other worker starts."""
         with suppress(OSError):
             self.connections[0].shutdown(socket.SHUT_RDWR)
 
@@ -132,7 +133,7 @@ class Reloader:
     # ---------------------------------------------------------------- in a worker
 
     def load(self, load: Callable[[], WSGIApplication]) -> WSGIApplication:
-        """Load the application, in a worker; or return what says why it cannot be loaded."""
+        """Load the application, in a worker. After a failure, return a page with the reason."""
         if self._changes >= 0:
             os.close(self._changes)
         if self.failure is not None:
@@ -144,18 +145,18 @@ class Reloader:
         try:
             return load()
         except AppImportError as error:
-            self._report.tell_of_failure(error)
+            self._report.send_failed(error)
             raise
         finally:
-            self._report.tell()
+            self._report.send_imported()
 
-    def tell_of_modules(self) -> None:
-        """Have the files that the application has imported in the meantime watched, too."""
-        self._report.tell()
+    def report_modules(self) -> None:
+        """Send the files of modules that the application has imported since the last call."""
+        self._report.send_imported()
 
 
 def _reason(failure: AppImportError) -> str:
-    return re.sub("[0-9]+", "", str(failure))  # several workers fail alike
+    return re.sub("[0-9]+", "", str(failure))  # the numbers of the workers differ
 
 
 def _be_watcher(snapshot: Snapshot, channel: Channel, unused: Sequence[int]) -> NoReturn:
@@ -163,7 +164,7 @@ def _be_watcher(snapshot: Snapshot, channel: Channel, unused: Sequence[int]) -> 
         for descriptor in unused:
             os.close(descriptor)
         core.die_with_parent(signal.SIGKILL)
-        for number in ALL - {signal.SIGCHLD}:  # it ends when the supervisor does
+        for number in ALL - {signal.SIGCHLD}:  # the watcher ends when the supervisor does
             signal.signal(number, signal.SIG_IGN)
         watch(snapshot, channel)
     except BaseException:

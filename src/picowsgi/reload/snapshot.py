@@ -1,6 +1,6 @@
-"""The files that matter as they were at the last look, to tell what has changed since.
+"""The state of the watched files at the last check, to find the files that have changed since.
 
-Never decides when to look.
+Never decides when to check.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from collections.abc import Iterable, Mapping
 
 from picowsgi.reload.files import Files
 
-_RECENT = 2_000_000_000  # ns: a directory may have changed again without another time of change
+_RECENT = 2_000_000_000  # ns: a directory may have changed again within the same time stamp
 _HOT = 16
 
-#: Of a file: time of change in ns, size and inode; None: there is no such file.
+#: The state of a file: time of change in ns, size and inode; None: there is no such file.
 State = tuple[int, int, int] | None
 
 
 class Snapshot:
-    """What `files` chooses, as it is when this is made, and then at each look."""
+    """The state of the files that `files` chooses."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
         self._states: dict[str, State] = {}
-        #: With the time of its last change, in ns, when it was listed.
+        #: The directories, with their time of change in ns when they were listed.
         self._directories: dict[str, int] = {}
         self._latest: list[str] = []
         for root in files.roots:
             self._enter(root)
 
     def directories(self) -> set[str]:
-        """Return the directories that the files are in, as far as they exist."""
+        """Return the existing directories that have watched files."""
         modules = {os.path.dirname(path) for path in self._files.modules}
         return {*self._directories, *filter(os.path.isdir, modules)}
 
     def add(self, modules: Mapping[str, State]) -> set[str]:
-        """Look at these files from now on, too; return those that are not as given any more."""
+        """Watch these files too, and return those that have changed since the given state."""
         for path, state in modules.items():
             self._files.modules.add(path)
             if self._files.wants(path):
@@ -45,7 +45,7 @@ class Snapshot:
         return self._compare(modules.keys() & self._states.keys())
 
     def scan(self) -> set[str]:
-        """Look at all files; return those that have changed, come or gone."""
+        """Check all files. Return those that are new, changed or removed."""
         changed = set()
         for directory, listed in list(self._directories.items()):
             state = state_of(directory)
@@ -55,7 +55,7 @@ class Snapshot:
                 changed |= self._enter(directory)
         for root in self._files.roots:
             if root not in self._directories:
-                changed |= self._enter(root)  # it may be there again
+                changed |= self._enter(root)  # it may have been made again
         changed |= self._compare(list(self._states))
         if changed or not self._latest:
             states = self._states
@@ -63,7 +63,7 @@ class Snapshot:
         return changed
 
     def look(self, paths: Iterable[str]) -> set[str]:
-        """Look at these files and directories only."""
+        """Check these files and directories only. Return those that have changed."""
         changed, files = set(), []
         for path in paths:
             if os.path.isdir(path):
@@ -71,13 +71,13 @@ class Snapshot:
                 if not known and self._files.enters(path):
                     changed |= self._enter(path)
             elif path in self._directories:
-                return changed | self.scan()  # it has gone, and all files in it
+                return changed | self.scan()  # it was removed with all its files
             elif self._files.wants(path):
                 files.append(path)
         return changed | self._compare(files)
 
     def look_at_latest(self) -> set[str]:
-        """Look at the few files that have changed last: they are the likeliest to change again."""
+        """Check the few files that have changed last, which are the most likely to change again."""
         return self._compare(self._latest)
 
     def _compare(self, paths: Iterable[str]) -> set[str]:
@@ -94,7 +94,7 @@ class Snapshot:
         return changed
 
     def _enter(self, directory: str) -> set[str]:
-        """List the directory, and those in it that are new; return the files that are new."""
+        """List the directory and the new directories in it. Return the new files."""
         new: set[str] = set()
         waiting = [directory]
         while waiting:
@@ -111,14 +111,14 @@ class Snapshot:
                         elif entry.path not in self._states and self._files.wants(entry.path):
                             self._states[entry.path] = state_of(entry.path)
                             new.add(entry.path)
-            except OSError:  # it has gone, or is not for us
+            except OSError:  # it was removed, or this process may not read it
                 continue
             self._directories[directory] = state[0] if state is not None else 0
         return new
 
 
 def state_of(path: str) -> State:
-    """Return what tells a file from what it was before."""
+    """Return the state of a file, which differs after a change."""
     try:
         found = os.stat(path)
     except OSError:

@@ -1,7 +1,7 @@
-"""The process that looks for changed files, and says which.
+"""The watcher process, which finds changed files and reports them.
 
-It is a process of its own so that the one that forks the application has no thread, and no module,
-that is not the server's. Never reloads anything.
+It is a process of its own, so that the supervisor, which forks the workers, has no threads and no
+modules besides those of the server. Never reloads anything.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Iterable
 from picowsgi.log import get_logger
 from picowsgi.reload.snapshot import Snapshot, State
 
-_STEP = 20  # ms between two looks at what the system has told
+_STEP = 20  # ms between two checks of the system's events
 _DEBOUNCE = 50  # ms that a burst of changes may last
-_TICK = 0.1  # seconds between two looks at the files that have changed last
-_SHARE = 200  # a look at all files takes at most so small a part of the time
-_SETTLE = 0.03  # seconds from the first change that is seen to the look at all files
+_TICK = 0.1  # seconds between two checks of the files that have changed last
+_SHARE = 200  # a scan of all files takes at most 1/200 of the time
+_SETTLE = 0.03  # seconds from the first change to the scan of all files
 
 
 class Channel:
-    """Where the watcher hears of modules and tells of changes.
+    """The pipes of the watcher: it reads modules from one, and writes changes to the other.
 
-    Both are pipes with JSON in lines: `modules` has paths and states, from the processes that have
-    imported them, and `changes` takes lists of paths.
+    Both pipes have lines of JSON. The workers write paths and states of their modules to `modules`.
+    The watcher writes lists of paths to `changes`.
     """
 
     def __init__(self, modules: int, changes: int, parent: int) -> None:
@@ -38,14 +38,14 @@ class Channel:
         self._rest = b""
 
     def has_news(self, timeout: float = 0.0) -> bool:
-        """Wait for a module at most so many seconds. Raises EOFError once nobody listens."""
+        """Wait at most `timeout` seconds for a module. Raises EOFError after the server's end."""
         news = bool(self._poll.poll(timeout * 1000))
         if os.getppid() != self._parent:
             raise EOFError
         return news
 
     def read(self) -> dict[str, State]:
-        """Return the modules that have been told of. Raises EOFError once nobody listens."""
+        """Return the modules that workers have sent. Raises EOFError after the server's end."""
         if not self.has_news():
             return {}
         data = os.read(self._modules, 1 << 20)
@@ -54,8 +54,8 @@ class Channel:
         *lines, self._rest = (self._rest + data).split(b"\n")
         return {path: state and tuple(state) for path, state in map(json.loads, lines)}
 
-    def tell(self, changed: Iterable[str]) -> None:
-        """Say which files have changed, if any have. Raises EOFError once nobody listens."""
+    def send(self, changed: Iterable[str]) -> None:
+        """Send the paths of changed files, if any. Raises EOFError after the server's end."""
         paths = sorted(changed)
         if not paths:
             return
@@ -68,20 +68,19 @@ class Channel:
 
 
 def watch(snapshot: Snapshot, channel: Channel) -> None:
-    """Report changes until no process listens, by watchfiles if it is installed, else by scans."""
+    """Report changes until the server ends, by watchfiles if it is installed, else by scans."""
     try:
         try:
             _watch_events(snapshot, channel)
         except ImportError:
             get_logger().info(
-                "watching %d directories by looking at the files again and again; "
-                "pip install picowsgi[reload] has the system tell of changes",
+                "watching %d directories by scans of all files; "
+                "with pip install picowsgi[reload] the system reports changes",
                 len(snapshot.directories()),
             )
-        except (OSError, RuntimeError) as error:  # a limit of the system, most likely
+        except (OSError, RuntimeError) as error:  # most likely a limit of the system
             get_logger().warning(
-                "the system cannot tell of changes (%s); the files are looked at again and again",
-                error,
+                "the system cannot report changes (%s); watching by scans of all files", error
             )
         _watch_by_looking(snapshot, channel)
     except EOFError:
@@ -89,14 +88,14 @@ def watch(snapshot: Snapshot, channel: Channel) -> None:
 
 
 class _Interruption:
-    """Ends a round of watchfiles when there is something to do besides."""
+    """The stop event of watchfiles: set when the watcher has other work to do."""
 
     def __init__(self, snapshot: Snapshot, channel: Channel) -> None:
         self._snapshot = snapshot
         self._channel = channel
         self._begun = False
         self.directories = snapshot.directories()
-        #: What has changed before the system was asked to tell.
+        #: Files that have changed before the system reported events, and changed new modules.
         self.missed: set[str] = set()
 
     def is_set(self) -> bool:
@@ -109,12 +108,12 @@ class _Interruption:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether there are other directories by now."""
+        """Whether the directories to watch have changed."""
         return self._snapshot.directories() != self.directories
 
 
 def _watch_events(snapshot: Snapshot, channel: Channel) -> None:
-    from watchfiles import watch  # an extra
+    from watchfiles import watch  # an optional package
 
     while True:
         interruption = _Interruption(snapshot, channel)
@@ -129,12 +128,12 @@ def _watch_events(snapshot: Snapshot, channel: Channel) -> None:
                 raise_interrupt=False,
                 ignore_permission_denied=True,
             ):
-                channel.tell(snapshot.look(path for _, path in events))
+                channel.send(snapshot.look(path for _, path in events))
                 if interruption.is_outdated:
                     break
-        except FileNotFoundError:  # a directory that has gone in the meantime
+        except FileNotFoundError:  # a directory was removed before the system watched it
             interruption.missed |= snapshot.scan()
-        channel.tell(interruption.missed)
+        channel.send(interruption.missed)
 
 
 def _watch_by_looking(snapshot: Snapshot, channel: Channel) -> None:
@@ -143,11 +142,11 @@ def _watch_by_looking(snapshot: Snapshot, channel: Channel) -> None:
         changed = snapshot.look_at_latest()
         if channel.has_news(_TICK):
             changed |= snapshot.add(channel.read())
-            time.sleep(_TICK)  # they come in many pieces
+            time.sleep(_TICK)  # a worker sends its modules in many pieces
         if changed:
             time.sleep(_SETTLE)
         if changed or time.monotonic() >= due:
             begun = time.thread_time()
             changed |= snapshot.scan()
             due = time.monotonic() + (time.thread_time() - begun) * _SHARE
-        channel.tell(changed)
+        channel.send(changed)

@@ -1,4 +1,4 @@
-"""What a process has of the operating system: sockets, descriptors, signals, CPUs, its user.
+"""The resources that a process gets from the system: sockets, descriptors, signals, CPUs, user.
 
-Knows no option and no request; may import `log` and `errors`.
+Knows no option and no request. May import `log` and `errors`.
 """

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable
 
-# Where a socket listens on all addresses, a browser on this machine connects to one of them.
+# If a socket listens on all addresses, a browser on this machine connects to one of them.
 _REACHED_BY = {"http://0.0.0.0:": "http://127.0.0.1:", "http://[::]:": "http://[::1]:"}
 
 
 def open_page(sockets: Iterable[socket.socket]) -> None:
-    """Open the page of the first socket that a browser can connect to; say so if there is none."""
+    """Open the page of the first socket that a browser can connect to, or log a warning."""
     for sock in sockets:
         url = _reachable(url_of(sock))
         if url.startswith("http:"):
@@ -34,7 +34,7 @@ def _reachable(url: str) -> str:
 
 
 def _open(url: str) -> None:
-    import webbrowser  # slow to import, and only where it is asked for
+    import webbrowser  # slow to import, and only this option needs it
 
     if not webbrowser.open(url):
         get_logger().warning("--open: there is no browser; the page is at %s", url)

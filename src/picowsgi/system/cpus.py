@@ -1,6 +1,6 @@
-"""How much can run at once: the CPUs this process may use, and whether Python's threads use them.
+"""The number of CPUs that this process may use, and whether Python's threads run at once.
 
-Never counts CPUs that the machine has and the process may not use.
+Never counts a CPU that the process may not use.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ _ROOT = Path("/")
 
 
 def has_gil() -> bool:
-    """Tell whether this Python has a lock that lets one thread run at a time (PEP 703)."""
-    enabled = getattr(sys, "_is_gil_enabled", None)  # from 3.13 on
+    """Return whether this Python has the GIL, which lets one thread run at a time (PEP 703)."""
+    enabled = getattr(sys, "_is_gil_enabled", None)  # new in Python 3.13
     return enabled is None or bool(enabled())
 
 
 def usable_cpus(root: Path = _ROOT) -> int:
-    """Return the CPUs of the process's affinity, bounded by its control groups' quotas.
+    """Return the number of CPUs in the process's affinity, limited by its control groups' quotas.
 
-    A quota of a part of a CPU counts as a whole one. `root` is where /proc and /sys are.
+    A quota of a part of a CPU counts as a whole CPU. `root` is the directory of /proc and /sys.
     """
     try:
         count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not every system can say
+    except AttributeError:  # not every system has it
         count = os.cpu_count() or 1
     quota = _quota(root)
     return count if quota is None else max(1, min(count, math.ceil(quota)))
 
 
 def _quota(root: Path) -> float | None:
-    """Return the least quota, in CPUs, of the process's control group and those it is in."""
+    """Return the least quota, in CPUs, of the process's control group and its parents."""
     quotas: list[float] = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, name = line.split(":", 2)
@@ -43,7 +43,7 @@ def _quota(root: Path) -> float | None:
             read, top = _quota_v1, root / "sys/fs/cgroup/cpu"
         else:
             continue
-        # In a container the name may be the host's, and its own group is mounted at the top.
+        # In a container the name may be that of the host, and the container's group is at the top.
         group = top / name.lstrip("/")
         for directory in (group, *group.parents):
             if not directory.is_relative_to(top):
@@ -77,6 +77,6 @@ def _divide(quota: str, period: str) -> float | None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")  # whose codec need not be imported
+        return path.read_text("utf-8")  # Python has imported this codec already
     except (OSError, ValueError):
         return ""

@@ -1,6 +1,6 @@
-"""Descriptors: the standard ones, and as many as the connections of a server need.
+"""Descriptors: the three standard ones, and the limit that a server needs for its connections.
 
-Never closes or counts one: a server that has none left waits until one is free.
+Never closes or counts the descriptors of connections. A server without a free one waits for one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from picowsgi.log import get_logger
 
-# What is left for the application's files and for content in temporary files: one for every so many
-# connections, and not less than this.
+# The descriptors for files of the application and for content in temporary files: one for every
+# _SHARE connections, and at least _LEAST.
 _SHARE = 4
 _LEAST = 64
 _STANDARD_ERROR = 2
@@ -22,8 +22,8 @@ _STANDARD_ERROR = 2
 def occupy_standard() -> None:
     """Open /dev/null as each of the descriptors 0 to 2 that is closed.
 
-    Otherwise a socket gets such a number, and its client receives what the program prints. To be
-    called before anything opens a socket. Without /dev/null it does nothing.
+    Otherwise a socket gets such a number, and its client receives the output of the program. Call
+    this before the program opens a socket. Without /dev/null the function does nothing.
     """
     with suppress(OSError):
         while True:
@@ -35,7 +35,10 @@ def occupy_standard() -> None:
 
 
 def restore_standard_streams() -> None:
-    """Give a program of our own the streams that Python leaves out where descriptors are closed."""
+    """Make the standard streams that Python leaves out because their descriptors are closed.
+
+    Only for a command, not for a program that embeds the server.
+    """
     occupy_standard()
     with suppress(OSError):
         if sys.stdin is None:
@@ -47,10 +50,10 @@ def restore_standard_streams() -> None:
 
 
 def make_room(connections: int) -> int:
-    """Raise this process's soft limit of descriptors to what so many connections need.
+    """Raise this process's soft limit of descriptors for this number of connections.
 
-    It is not raised above the hard limit, and never lowered. Returns for how many connections that
-    is enough; where they are fewer, the log says so.
+    The new limit is at most the hard limit, and never lower than the old one. Returns the number of
+    connections that the limit allows. If it is smaller, the function logs a warning.
     """
     wanted = connections + max(connections // _SHARE, _LEAST)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -59,7 +62,7 @@ def make_room(connections: int) -> int:
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    except (OSError, ValueError):  # the system has another limit, such as macOS
+    except (OSError, ValueError):  # the system has another limit, as macOS does
         limit = soft
     room = _room_in(limit)
     if room >= connections:
@@ -75,5 +78,5 @@ def make_room(connections: int) -> int:
 
 
 def _room_in(limit: int) -> int:
-    """Return how many connections so many descriptors are for; half of them where they are few."""
+    """Return the number of connections for this many descriptors: at least half of them."""
     return max(min(limit * _SHARE // (_SHARE + 1), limit - _LEAST), limit // 2, 1)

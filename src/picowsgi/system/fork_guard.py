@@ -1,9 +1,10 @@
-"""What a child process that the application forks must not have of the server that it comes from.
+"""Closes the server in a child process that the application forks.
 
 A server belongs to the process that made it. In a child of the application (os.fork,
-multiprocessing) its sockets are closed, its signal handlers are gone, and nothing is served.
+multiprocessing) its sockets are closed, the signals have their default handlers, and the child does
+not serve.
 
-Never forks itself. The server's own processes are forked inside of `own_process`.
+Never forks itself. The server forks its own processes inside of `own_process`.
 """
 
 from __future__ import annotations
@@ -20,56 +21,56 @@ from picowsgi.log import get_logger, write_standard_error
 
 
 class Guarded(Protocol):
-    """Something that a process has of a server, and its forked children must not have."""
+    """A part of a server that the forked children of its process must not have."""
 
-    # Each may be called again before the next one is: a second call changes nothing.
+    # Each method may be called twice before the next one. The second call changes nothing.
 
     def before_fork(self) -> None:
-        """Bring it into a state that a child can close."""
+        """Bring the object into a state that a child can close."""
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Continue in the parent."""
 
     def after_fork_in_child(self) -> None:
-        """Close it in this process, without touching what the parent has."""
+        """Close the object in the child, without an effect on the parent."""
 
 
 #: Held from before a fork until after it, in the parent and in the child: one fork at a time.
-#: Guards the two below. Taken before the lock of any core.
+#: Guards the next two objects. A thread takes this lock before the lock of a core.
 _forking = threading.RLock()
 _guarded: WeakSet[Guarded] = WeakSet()
-#: What the current fork has stopped.
+#: The objects whose `before_fork` the current fork has called.
 _stopped: list[Guarded] = []
 _thread = threading.local()
 
 
 def guard(thing: Guarded) -> None:
-    """Have the methods of `thing` called around each fork of this process, as long as it lives."""
+    """Call the methods of `thing` around each fork of this process, while `thing` exists."""
     with _forking:
         _guarded.add(thing)
 
 
 class ClosedInChildren:
-    """Calls `close` in each forked child, as long as this object lives."""
+    """Calls `close` in each forked child, while this object exists."""
 
     def __init__(self, close: Callable[[], object]) -> None:
         self._close = close
         guard(self)
 
     def before_fork(self) -> None:
-        """Nothing has to be stopped."""
+        """Do nothing."""
 
     def after_fork_in_parent(self) -> None:
-        """Nothing was stopped."""
+        """Do nothing."""
 
     def after_fork_in_child(self) -> None:
-        """Close it in this process."""
+        """Call `close`."""
         self._close()
 
 
 @contextmanager
 def own_process() -> Iterator[None]:
-    """Leave a child that is forked inside of this all that its parent has: it serves, too."""
+    """Keep the server open in a child that is forked inside of this, because it serves too."""
     _thread.forks_for_server = True
     try:
         yield
@@ -85,7 +86,7 @@ def _before() -> None:
 
 
 def _after_in_parent() -> None:
-    _forking.acquire()  # in a second call another thread may have it
+    _forking.acquire()  # in a second call another thread may hold the lock
     for thing in reversed(_stopped):
         thing.after_fork_in_parent()
     _release()
@@ -103,13 +104,13 @@ def _after_in_child() -> None:
 
 def _release() -> None:
     _stopped.clear()
-    with suppress(RuntimeError):  # it is not this thread's any more
+    with suppress(RuntimeError):  # this thread does not hold it any more
         while True:
             _forking.release()
 
 
-# Python drops an exception of such a function, one of a signal handler too, which may come at any
-# point of it. So each is called twice, and the second call does what the first one has not done.
+# A signal handler may raise an exception at any point of such a function, and Python drops the
+# exception. Therefore Python calls each function twice, and the second call completes the first.
 for _ in range(2):
     os.register_at_fork(
         before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
@@ -117,11 +118,11 @@ for _ in range(2):
 
 
 def leave_child(error: BaseException | None = None) -> NoReturn:
-    """End a child of the application that has come back to the server, whose code it cannot run.
+    """End a child of the application that has returned to the server, because it cannot serve.
 
-    `error` is what the application has raised in the child. `sys.exit` there means what it says;
-    anything else is an error of the application, and exit status 1. The child ends even if it
-    cannot say why.
+    `error` is the exception that the application has raised in the child. SystemExit gives the exit
+    status. Any other exception, or a return, is an error: it is logged, and the exit status is 1.
+    The child ends even if it cannot log the error.
     """
     status = 1
     try:

@@ -1,6 +1,6 @@
-"""Finds gevent's and eventlet's monkey-patching, with which a server of threads cannot work.
+"""Detects the monkey-patching of gevent and eventlet, which a server with threads cannot use.
 
-Never imports either, and never takes a patch back.
+Never imports one of the two, and never undoes a patch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from picowsgi.errors import PatchedError
 if TYPE_CHECKING:
     from types import ModuleType
 
-#: The modules that the server and its threads are made of, by the names that the two have for them.
+#: The modules that the server and its threads need, by the names that gevent and eventlet use.
 _MODULES = {
     "_thread": "threading",
     "thread": "threading",
@@ -22,8 +22,8 @@ _MODULES = {
     "socket": "socket",
     "select": "select",
 }
-#: By the module of the library that knows what is patched: the name of its function, and a server
-#: that is made for such a process.
+#: By the module of the library that knows the patched modules: the function's name, and a server
+#: that works with the library.
 _LIBRARIES = {
     "gevent.monkey": ("is_module_patched", "gunicorn --worker-class gevent, or gevent.pywsgi"),
     "eventlet.patcher": ("is_monkey_patched", "eventlet.wsgi"),
@@ -31,9 +31,10 @@ _LIBRARIES = {
 
 
 def refuse_patched() -> None:
-    """Raise PatchedError where `threading`, `socket` or `select` are patched in this process.
+    """Raise PatchedError if `threading`, `socket` or `select` are patched in this process.
 
-    To be called before anything is opened, and once the application is loaded, which may patch.
+    Call this before the server opens a resource, and again after the import of the application,
+    which may patch.
     """
     for name, (function, server) in _LIBRARIES.items():
         patched = _patched_by(sys.modules.get(name), function)
@@ -41,8 +42,8 @@ def refuse_patched() -> None:
             library = name.partition(".")[0]
             raise PatchedError(
                 f"{library} has monkey-patched {', '.join(patched)} in this process, and picowsgi "
-                "needs what the system has; remove the monkey-patching and let the application use "
-                f"threads (--threads), or use a server that works with {library}: {server}"
+                "needs the original modules; remove the monkey-patching and let the application "
+                f"use threads (--threads), or use a server that works with {library}: {server}"
             )
 
 

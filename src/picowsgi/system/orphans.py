@@ -1,7 +1,7 @@
-"""Orphans: processes whose parents have ended, and that the system has given to this process.
+"""Orphans: processes whose parents have ended, so that the system has given them to this process.
 
-Process 1 of a container gets them, and so does a child subreaper; it has to reap them. Never waits
-for a process that this one has started itself.
+The system gives them to process 1 of a container or to a child subreaper, which has to reap them.
+Never reaps a process that this one has started itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def children() -> set[int]:
-    """Return the children of this process; nothing where the system does not list them."""
+    """Return the children of this process; an empty set if the system does not list them."""
     found: set[int] = set()
     with suppress(OSError):
         for file in Path("/proc/self/task").glob("*/children"):
@@ -23,9 +23,9 @@ def children() -> set[int]:
 
 
 def reap(own: Container[int]) -> None:
-    """Reap the children that have ended, but for `own`: other code waits for those."""
+    """Reap the children that have ended, except for `own`, for which other code waits."""
     while (pid := _ended_child()) != 0:
-        if pid in own:  # the system goes on naming this one
+        if pid in own:  # the system would name this one again and again
             for other in children():
                 if other not in own:
                     _reap_one(other)

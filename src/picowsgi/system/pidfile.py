@@ -1,6 +1,6 @@
-"""The file that tells others the number of the process.
+"""The pid file, which has the number of the process.
 
-Never removes or replaces the file of another process that lives.
+Never removes or replaces the file of another running process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from picowsgi.system.processes import is_running
 
 
 class PidFile:
-    """The file at `path`. While a successor takes the name over it is `path` with `.old` added."""
+    """The file at `path`. While a successor uses that name, this file's name ends in `.old`."""
 
     def __init__(self, path: str) -> None:
         self._own = Path(path).absolute()
@@ -24,9 +24,9 @@ class PidFile:
         self._old = self._own.with_name(self._own.name + ".old")
 
     def write(self) -> None:
-        """Make the file; one that is left from a process that is gone is replaced.
+        """Write the file, or replace the file of a process that has ended.
 
-        Raises ConfigError where it cannot be written, or belongs to a process that lives.
+        Raises ConfigError if the file cannot be written, or belongs to a running process.
         """
         other = _read(self._path)
         if other is not None and other != os.getpid() and is_running(other):
@@ -50,17 +50,17 @@ class PidFile:
             raise ConfigError(message) from None
 
     def make_room(self) -> None:
-        """Give the name up for a successor's file."""
+        """Rename the file, so that a successor can use the name."""
         self._move(self._old)
 
     def take_back(self) -> None:
-        """Have the name again: the successor is gone."""
-        with suppress(ConfigError):  # a successor of another program has it
+        """Rename the file back, after the successor's end."""
+        with suppress(ConfigError):  # the successor of another program uses the name
             if _read(self._own) in (None, os.getpid()) or not is_running(_read(self._own) or 0):
                 self._move(self._own)
 
     def remove(self) -> None:
-        """Remove the file if it is this process's."""
+        """Remove the file if it belongs to this process."""
         if _read(self._path) == os.getpid():
             with suppress(OSError):
                 self._path.unlink()
@@ -73,8 +73,8 @@ class PidFile:
 
 
 def _read(path: Path) -> int | None:
-    """Return the number that the file holds, or None."""
-    # Root may read what another user has put there: a link, a pipe, or something without an end.
+    """Return the number in the file; None: there is none."""
+    # As root this may read a file of another user: a link, a pipe, or a device without an end.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

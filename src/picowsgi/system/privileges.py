@@ -1,6 +1,6 @@
 """The user and the group that a server runs as.
 
-Never runs with more than was asked for: what cannot be dropped is an error.
+Never keeps more rights than the options allow: if a right cannot be dropped, that is an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from picowsgi.errors import ConfigError
 
 @dataclass(frozen=True)
 class Identity:
-    """The user and group to run as; `name` is the user's, empty if only the group changes."""
+    """The user and group to run as. `name` is the name of the user; empty: no user is given."""
 
     uid: int
     gid: int
@@ -23,13 +23,14 @@ class Identity:
 
     @property
     def owner(self) -> tuple[int, int] | None:
-        """What to give files to, by a process that can; None by any other."""
+        """The owner for the files of unix sockets; None: this process cannot change owners."""
         return (self.uid, self.gid) if os.geteuid() == 0 else None
 
     def assume(self) -> None:
-        """Become it, for good.
+        """Change the process to this user and group, without a way back.
 
-        Raises ConfigError where the process may not; being it already is no error.
+        Does nothing if the process has the user and group already. Raises ConfigError if the
+        process may not change.
         """
         if (os.geteuid(), os.getegid()) == (self.uid, self.gid) and os.getuid() == self.uid:
             return
@@ -50,7 +51,7 @@ class Identity:
 def find_identity(user: str, group: str) -> Identity | None:
     """Return the identity of `user` and `group` (names or numbers); None if both are empty.
 
-    Raises ConfigError for one that does not exist.
+    Raises ConfigError if the user or the group does not exist.
     """
     if not user and not group:
         return None
@@ -67,9 +68,9 @@ def find_identity(user: str, group: str) -> Identity | None:
 
 
 def find_group(group: str, flag: str) -> int:
-    """Return the number of `group`, a name or a number, that the option `flag` has named.
+    """Return the number of `group`, a name or a number from the option `flag`.
 
-    Raises ConfigError for one that does not exist.
+    Raises ConfigError if the group does not exist.
     """
     try:
         entry = grp.getgrgid(int(group)) if group.isdecimal() else grp.getgrnam(group)

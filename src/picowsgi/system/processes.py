@@ -1,4 +1,4 @@
-"""Other processes of this machine. Never sends one a signal that it would notice."""
+"""Checks other processes of this machine. Never sends a process a real signal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether there is a process with this number."""
+    """Return whether there is a process with this number."""
     if pid <= 0:
         return False
     try:

@@ -1,6 +1,6 @@
-"""The signals of the process, as numbers that a loop can wait for.
+"""The signals of the process, as numbers in a pipe that a loop can wait for.
 
-Never acts on a signal: the caller that takes a number decides what it means.
+Never acts on a signal: the caller that takes a number decides what to do.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from picowsgi.system import fork_guard
 
 _STANDARD_ERROR = 2
 _INIT = 1  # the first process of a container
-_END = 5.0  # seconds for the end of a process whose server has ended
+_END = 5.0  # seconds for the end of the process after the end of its server
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT})
-#: What a server understands that can neither start itself again nor has workers.
+#: The signals of a server that can neither start itself again nor has workers.
 FEW = STOP | {signal.SIGQUIT, signal.SIGUSR1}
 ALL = FEW | {
     signal.SIGHUP,
@@ -37,12 +37,12 @@ ALL = FEW | {
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """End the process: the system does not, by a signal, where it is the first one of all."""
+    """End the process. For process 1 the system ignores a signal without a handler."""
     os._exit(128 + number)
 
 
 def _end_late(until: float, process: int, number: int, _frame: FrameType | None) -> None:
-    """Let the process end by itself until then; later, or in a child of it, end it."""
+    """Do nothing before `until`, because the process is ending. Later, or in a child, end it."""
     if time.monotonic() >= until or os.getpid() != process:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -53,27 +53,27 @@ def _ignore_stop() -> None:
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the number stands in the pipe by now."""
+    """Do nothing: Python has written the number to the pipe."""
 
 
 class DefaultInChildren:
-    """Gives each forked child the default handlers of these signals, as long as this object lives.
+    """Gives each forked child the default handlers of these signals, while this object exists.
 
-    They are held back around the fork. A signal that is sent to a child at once would otherwise
-    find the handler of its parent, and be written to the pipe of the parent.
+    The signals are blocked during the fork. Otherwise a signal that is sent to the child at once
+    would run the handler of its parent, and Python would write it to the pipe of the parent.
     """
 
     def __init__(self, numbers: Iterable[int], close: Callable[[], object]) -> None:
-        """`close` closes in the child what the handlers need."""
+        """`close` closes the descriptors of the handlers in the child."""
         self._numbers = frozenset(numbers)
         self._close = close
         self._mask: set[int] | set[signal.Signals] = set()
         self._is_held = False
-        self._is_child = False  # whose own children have what it gives them
+        self._is_child = False  # a child of a child inherits the default handlers
         fork_guard.guard(self)
 
     def before_fork(self) -> None:
-        """Hold them back in the thread that forks."""
+        """Block the signals in the thread that forks."""
         if self._is_child:
             return
         if not self._is_held:
@@ -82,13 +82,13 @@ class DefaultInChildren:
         signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
 
     def after_fork_in_parent(self) -> None:
-        """Let them come again."""
+        """Restore the signal mask."""
         if self._is_held:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         self._is_held = False
 
     def after_fork_in_child(self) -> None:
-        """Give them their defaults, and let them come again."""
+        """Set the default handlers, and unblock the signals."""
         if self._is_child:
             return
         signal.set_wakeup_fd(-1)
@@ -103,15 +103,17 @@ class DefaultInChildren:
 
 
 class Signals:
-    """A pipe into which the system writes the number of each signal that comes.
+    """A pipe into which Python writes the number of each signal.
 
-    A child that the application forks has the default handlers, and not the pipe. Outside the
-    main thread, where Python allows no handlers, nothing but `wake` comes. SIGQUIT also has the
-    stacks of all threads written to standard error, whatever they are doing.
-    `whole_process`: the process is there for the server alone. Then SIGTERM, which may come again
-    when the server has ended, does not disturb the end of the process for some seconds.
-    `earlier`: the reading end of the pipe of the program that this process executed before, or -1.
-    Its numbers come first, and it is closed.
+    A child that the application forks has the default handlers, and not the pipe. Outside of the
+    main thread Python allows no handlers, and only `wake` writes to the pipe. At SIGQUIT, the
+    process also writes the stacks of all threads to standard error, even if the threads are stuck.
+
+    `whole_process`: the process exists only for the server. A SIGTERM that comes again after the
+    server's end then does not disturb the end of the process, for some seconds.
+
+    `earlier`: the reading end of the pipe of the program that this process executed before; -1:
+    none. Its numbers come first. This object closes it.
     """
 
     def __init__(
@@ -130,28 +132,33 @@ class Signals:
         self._in_children: DefaultInChildren | None = None
 
     def fileno(self) -> int:
-        """Return what is readable once there is a number."""
+        """Return a descriptor that is readable when a number has come."""
         return self._reader
 
     def expect(self) -> None:
-        """Note those that need not be answered before `install`, but would end the process."""
+        """Collect the signals that would end the process by default, before `install`.
+
+        The signals that stop the server still end the process.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         self._in_children = DefaultInChildren(self._numbers, self._close)
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if self._whole_process:
-            atexit.register(_ignore_stop)  # before the application's, so it is called after them
+            # Registered before the application's functions, so Python calls it after them.
+            atexit.register(_ignore_stop)
             if os.getpid() == _INIT:
                 signal.signal(signal.SIGTERM, _end)
         for number in self._numbers - STOP - {signal.SIGQUIT, signal.SIGCHLD}:
             self._previous[number] = signal.signal(number, _note)
 
     def install(self) -> None:
-        """Begin to take all signals; those that were noted or blocked until now come first."""
+        """Begin to take all signals. Those that came earlier, or are blocked, come first."""
         if threading.current_thread() is not threading.main_thread():
             return
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        faulthandler.unregister(signal.SIGQUIT)  # a parent's; it would believe it is there still
+        # A parent may have registered it. Then `register` would not set the handler again.
+        faulthandler.unregister(signal.SIGQUIT)
         for number in self._numbers:
             self._previous.setdefault(number, signal.signal(number, _note))
         if signal.SIGQUIT in self._numbers and sys.stderr is not None:
@@ -159,42 +166,42 @@ class Signals:
         self.unblock()
 
     def unblock(self) -> None:
-        """Let the signals come again."""
+        """Unblock the signals in this thread."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
 
     def block(self) -> None:
-        """Hold the signals back in this thread, past an exec too.
+        """Block the signals in this thread, also across an exec.
 
-        Other threads still take them, so the pipe has to outlive the exec as well (`earlier`).
+        Other threads still take signals, so the pipe has to outlive the exec too (`earlier`).
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
 
     def take(self) -> list[int]:
-        """Return the numbers that have come since, in their order."""
+        """Return the numbers since the last call, oldest first."""
         try:
             return [number for number in os.read(self._reader, 4096) if number in self._numbers]
         except BlockingIOError:
             return []
 
     def wake(self) -> None:
-        """Make the pipe readable, from any thread."""
-        with suppress(OSError):  # full, which wakes as well, or closed: nobody waits any more
+        """Make the pipe readable. Any thread may call this."""
+        with suppress(OSError):  # a full pipe is readable already; a closed one has no reader
             os.write(self._writer, b"\0")
 
     def forget(self) -> None:
-        """Release the parent's pipe in a forked process; its handlers stay, and do nothing."""
+        """Close the parent's pipe in a forked worker. The handlers stay, and do nothing."""
         if self._previous:
             signal.set_wakeup_fd(-1)
-            # Until the process has loaded its application there is nothing to drain.
+            # SIGTERM ends a worker that loads its application: it has nothing to drain.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._close()
 
     def outlive_exit(self) -> None:
-        """Take signals after the functions of `atexit` have run, too: the process goes on."""
+        """Take signals even after the functions of `atexit` have run, because the process stays."""
         atexit.unregister(_ignore_stop)
 
     def restore(self) -> None:
-        """Put back what the process did with the signals before."""
+        """Restore the handlers that the process had before."""
         if self._previous:
             if signal.SIGQUIT in self._numbers:
                 faulthandler.unregister(signal.SIGQUIT)

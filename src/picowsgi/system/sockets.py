@@ -1,6 +1,6 @@
-"""Addresses, and the listening sockets that are made from them.
+"""Addresses, and the listening sockets for them.
 
-Never accepts a connection: the sockets are handed to the core as they are.
+Never accepts a connection: the core does.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
-_UNSENT_MOST = 128 * 1024  # bytes of a connection that the system has and need not send yet
+_UNSENT_MOST = 128 * 1024  # bytes of a connection that the system keeps before it sends them
 _ADDRESS_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _SIOCUNIXFILE = 0x89E0  # Linux: opens the file that a unix socket is bound to (O_PATH)
 _REPLACED = (
     "another process has replaced the socket's file; restrict who can write to its directory"
 )
 _GROUP_MODE = 0o660
-_SAME = -1  # the user that a file has
+_SAME = -1  # for chown: keep the user of the file
 
 
 @dataclass(frozen=True)
 class Bind:
-    """One address to listen on; only the fields of its `kind` mean something."""
+    """One address to listen on. Only the fields of its `kind` have a meaning."""
 
     kind: Literal["tcp", "unix", "fd"]
     host: str = ""
@@ -56,8 +56,9 @@ Owner = tuple[int, int]
 
 @dataclass(frozen=True)
 class FilePermissions:
-    """Who may connect to a unix socket: the mode of its file, -1 for what the umask leaves of it,
-    and its owner, None for the user that this process is.
+    """The permissions of a unix socket's file, which decide which users may connect.
+
+    `mode` -1: the mode that the umask gives. `owner` None: the user of this process.
     """
 
     mode: int = -1
@@ -67,11 +68,11 @@ class FilePermissions:
 def open_sockets(
     binds: Iterable[Bind], backlog: int, permissions: FilePermissions | None = None
 ) -> list[socket.socket]:
-    """Return a listening socket for each address, in their order.
+    """Return a listening socket for each address, in the same order.
 
-    They do not block and are not inherited by child processes. All of them are opened, or none
-    and BindError is raised. A descriptor given as `fd://N` belongs to its socket from then on.
-    `permissions` are for the files of unix sockets.
+    The sockets do not block, and child processes do not inherit them. If one of them cannot be
+    opened, the function closes the others and raises BindError. The socket of `fd://N` owns that
+    descriptor from then on. `permissions` are for the files of unix sockets.
     """
     occupy_standard()
     sockets: list[socket.socket] = []
@@ -85,14 +86,14 @@ def open_sockets(
 
 
 def find_permissions(mode: int, group: str, owner: Owner | None = None) -> FilePermissions:
-    """Return who may connect to unix sockets: `owner`, and the group of this name where it has one.
+    """Return the permissions of unix sockets for this mode, this group (empty: none) and `owner`.
 
-    Raises ConfigError for a group that does not exist.
+    Raises ConfigError if the group does not exist.
     """
     if not group:
         return FilePermissions(mode, owner)
     number = find_group(group, "--unix-socket-group")
-    # The group is of use only where it may write.
+    # Members of the group can connect only if the group may write.
     user = _SAME if owner is None else owner[0]
     return FilePermissions(_GROUP_MODE if mode < 0 else mode, (user, number))
 
@@ -106,27 +107,27 @@ def close_sockets(sockets: Iterable[socket.socket]) -> None:
 
 
 def close_backlog(sockets: Iterable[socket.socket]) -> None:
-    """Let the system accept no more connections; those that wait can still be served.
+    """Set the backlog of the sockets to 0. The server can still accept connections that wait.
 
-    Otherwise a server that stops while all its places are taken would be given new connections as
-    fast as it ends old ones. Sockets that other programs have as well are left alone.
+    Otherwise a server that stops with `max_connections` open would get new connections as fast as
+    it ends old ones. The function does not change sockets that other programs have too.
     """
     for sock in sockets:
         if is_ours(sock):
-            with suppress(OSError):  # it is closed
+            with suppress(OSError):  # the socket is closed
                 sock.listen(0)
 
 
 def is_ours(sock: socket.socket) -> bool:
-    """Tell whether no other program listens on the socket, as systemd may."""
+    """Return whether only this server has the socket, and no other program such as systemd."""
     return isinstance(sock, Listener) and sock.is_ours
 
 
 def url_of(sock: socket.socket) -> str:
-    """Return where `sock` listens: `http://HOST:PORT`, `http://[V6]:PORT` or `unix:PATH`."""
+    """Return the address of `sock`: `http://HOST:PORT`, `http://[V6]:PORT` or `unix:PATH`."""
     name = sock.getsockname()
     if sock.family == socket.AF_INET6:
-        host = name[0].replace("%", "%25")  # a zone, as in a URL (RFC 6874 section 2)
+        host = name[0].replace("%", "%25")  # before a zone in a URL (RFC 6874 section 2)
         return f"http://[{host}]:{name[1]}"
     if sock.family == socket.AF_INET:
         return f"http://{name[0]}:{name[1]}"
@@ -135,12 +136,15 @@ def url_of(sock: socket.socket) -> str:
 
 
 def file_of(sock: socket.socket) -> Path | None:
-    """Return the file that `close_sockets` would remove."""
+    """Return the file that `close_sockets` removes; None: there is none."""
     return sock.path if isinstance(sock, UnixListener) else None
 
 
 def adopt_listener(descriptor: int, file: str | None, *, is_ours: bool = False) -> socket.socket:
-    """Return a listening socket that another process has opened; its file is ours from now on."""
+    """Return a listening socket that another process has opened.
+
+    `file` is the file of a unix socket, which this process owns from now on; None: no file.
+    """
     if file is None:
         sock = Listener(fileno=descriptor)
     else:
@@ -158,9 +162,9 @@ def open_bind(
     opened: list[socket.socket],
     permissions: FilePermissions | None = None,
 ) -> socket.socket:
-    """Return a listening socket for one address; `opened` are those that were opened before.
+    """Return a listening socket for one address; `opened` has the sockets opened before it.
 
-    `access` is for the file of a unix socket. Raises BindError.
+    `permissions` are for the file of a unix socket. Raises BindError.
     """
     try:
         if bind.kind == "unix":
@@ -176,15 +180,15 @@ def open_bind(
 
 
 def prepare(sock: socket.socket) -> None:
-    """Set what every listening socket has in common; it does not block and is not inherited."""
+    """Set the options of every listening socket. It does not block, and no program inherits it."""
     sock.setblocking(False)
     sock.set_inheritable(False)
     if sock.family in _TCP_FAMILIES:
-        # Accepted sockets inherit these, which saves a system call for each.
+        # Accepted sockets inherit these options, which saves a system call for each connection.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # What a client cannot take yet stays in our memory, instead of being copied, by
-            # megabytes, to the system's: that would cost memory, and the others' time.
+            # Bytes that a client cannot take yet stay in this process. Without the limit the core
+            # would copy megabytes of them to the system, which costs memory and time.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_MOST)
 
 
@@ -202,7 +206,7 @@ def _open_tcp(bind: Bind, backlog: int) -> socket.socket:
             return _listen_tcp(family, address, backlog)
         except OSError as error:
             refusal = error
-            # A name may stand for addresses that this machine lacks (::1 without IPv6).
+            # A name may have addresses that this machine lacks (::1 without IPv6).
             if error.errno not in _ADDRESS_NOT_HERE:
                 break
     raise _tcp_error(bind, refusal)
@@ -216,7 +220,8 @@ def _listen_tcp(
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # [::] and 0.0.0.0 can stand side by side, and no peer looks like ::ffff:192.0.2.1.
+            # A server can listen on [::] and 0.0.0.0 together, and no client has an address like
+            # ::ffff:192.0.2.1.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         prepare(sock)
         sock.bind(address)
@@ -243,13 +248,13 @@ def _tcp_error(bind: Bind, error: OSError) -> BindError:
 
 
 class Listener(socket.socket):
-    """A listening socket that knows whether only the processes of this server have it."""
+    """A listening socket. `is_ours`: only the processes of this server have it."""
 
     is_ours = False
 
 
 class UnixListener(Listener):
-    """A listening unix socket that knows the file it made, to remove that one and no other."""
+    """A listening unix socket. It remembers its file, and removes no other file."""
 
     path: Path
     _identity: tuple[int, int] | None = None
@@ -284,18 +289,18 @@ class UnixListener(Listener):
                 Path(through).chmod(permissions.mode)
         finally:
             os.close(file)
-        if not self._is(self.path.lstat()):  # clients would connect to something else
+        if not self._is(self.path.lstat()):  # clients would connect to another socket
             raise OSError(errno.EEXIST, _REPLACED)
 
     def _is(self, found: os.stat_result) -> bool:
         return (found.st_dev, found.st_ino) == self._identity
 
     def _open_file(self) -> int:
-        """Return a descriptor (O_PATH) of the file that it is bound to."""
-        with suppress(OSError):  # it needs CAP_NET_ADMIN, which root in a container may lack
+        """Return a descriptor (O_PATH) of the file that the socket is bound to."""
+        with suppress(OSError):  # needs CAP_NET_ADMIN, which root in a container may lack
             return fcntl.ioctl(self.fileno(), _SIOCUNIXFILE)
-        # This may be another socket of the same user, if it came before `remember_file` looked.
-        # Only a user who can move that socket can put it here, and could take its place anyway.
+        # This may be another socket of the same user, if that user has replaced the file before
+        # `remember_file`. A user who can move a socket to this path could replace ours anyway.
         file = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         found = os.fstat(file)
         if not self._may_be(found):
@@ -307,7 +312,7 @@ class UnixListener(Listener):
         return self._is(found) and stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid()
 
     def _set_permissions_by_name(self, permissions: FilePermissions) -> None:
-        """Do the same where the system has no way to hold the file: no link is followed."""
+        """Do the same on a system without O_PATH, and follow no link."""
         if not self._may_be(self.path.lstat()):
             raise OSError(errno.EEXIST, _REPLACED)
         if permissions.owner is not None:
@@ -320,7 +325,7 @@ class UnixListener(Listener):
             if self._is(self.path.lstat()):
                 self.path.unlink()
         except OSError:
-            pass  # gone already, or no longer ours to remove
+            pass  # removed already, or this process may not remove it
 
 
 def _open_unix(bind: Bind, backlog: int, permissions: FilePermissions) -> socket.socket:
@@ -335,7 +340,7 @@ def _open_unix(bind: Bind, backlog: int, permissions: FilePermissions) -> socket
             raise _unix_error(bind, error) from None
         sock.remember_file(bind.path)
         try:
-            sock.set_permissions(permissions)  # nobody can connect yet
+            sock.set_permissions(permissions)  # before `listen` no client can connect
         except PermissionError as error:
             text = "the socket's owner or group cannot be set; only root, or a member, can do that"
             raise BindError(f"cannot listen on {bind}: {text}", error.errno) from None
@@ -347,7 +352,7 @@ def _open_unix(bind: Bind, backlog: int, permissions: FilePermissions) -> socket
 
 
 def _unix_error(bind: Bind, error: OSError) -> BindError:
-    if error.errno is None:  # Python's own check: the address has no room for the path
+    if error.errno is None:  # Python has found that the path is too long for the address
         length = len(os.fsencode(bind.path))
         text = f"the path of {length} bytes is too long for a socket; choose one below 100"
     elif error.errno == errno.ENOENT:
@@ -360,11 +365,11 @@ def _unix_error(bind: Bind, error: OSError) -> BindError:
 
 
 def _remove_stale(bind: Bind) -> None:
-    """Remove the socket that a server which is gone has left at the path."""
+    """Remove the socket file of a server that has ended without removing it."""
     try:
         mode = Path(bind.path).lstat().st_mode
     except OSError:
-        return  # nothing there; where it cannot be told, binding says why
+        return  # there is no file; after another error, `bind` fails with the reason
     if not stat.S_ISSOCK(mode):
         raise BindError(
             f"cannot listen on {bind}: the path exists and is not a socket; "
@@ -404,7 +409,7 @@ def _open_descriptor(bind: Bind, backlog: int, opened: list[socket.socket]) -> s
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.listen(backlog)
     except BaseException:
-        sock.detach()  # not taken over, so it stays the caller's
+        sock.detach()  # the caller keeps the descriptor
         raise
     return sock
 

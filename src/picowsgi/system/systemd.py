@@ -1,6 +1,6 @@
-"""What systemd hands to a service, and what the service tells it: sd_listen_fds(3), sd_notify(3).
+"""The sockets from systemd, and the messages to it: sd_listen_fds(3), sd_notify(3).
 
-Never needs systemd: without its variables nothing happens.
+Never needs systemd: without its variables this module does nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _LISTEN = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 def take_sockets(environ: MutableMapping[str, str], backlog: int) -> list[socket.socket]:
-    """Return the listening sockets that were handed to this process, and forget about them.
+    """Return the listening sockets that systemd has passed to this process.
 
-    The variables leave `environ`, so that no child takes them for its own. Raises BindError for
-    a descriptor that cannot be listened on.
+    The function removes the variables from `environ`, so that no child uses them. Raises BindError
+    if a descriptor is no listening socket and cannot become one.
     """
     pid, count, names = (environ.pop(name, "") for name in _LISTEN)
     if pid != str(os.getpid()) or not count.isdecimal():
@@ -40,14 +40,14 @@ def take_sockets(environ: MutableMapping[str, str], backlog: int) -> list[socket
 
 
 class Notifier:
-    """Tells the service manager how the service is; does nothing where there is none."""
+    """Reports the state of the service to the service manager, if there is one."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
         if address[:1] not in ("/", "@"):
             address = ""
         self._address = "\0" + address[1:] if address[:1] == "@" else address
-        #: How often, in seconds, the watchdog wants a heartbeat; 0: never.
+        #: The seconds between two heartbeats for the manager's watchdog; 0: none.
         self.interval = 0.0
         if self._address and environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
             microseconds = environ.get("WATCHDOG_USEC", "")
@@ -56,34 +56,34 @@ class Notifier:
         self._pinged = float("-inf")
 
     def disable(self) -> None:
-        """Say nothing any more: another process does."""
+        """Send no more messages, because another process does."""
         self._address = ""
         self.interval = 0.0
 
     def ready(self) -> None:
-        """Say that the service has started, or that its reload is over."""
-        self._tell("READY=1")
+        """Report that the service has started, or that its reload is over."""
+        self._send("READY=1")
 
     def reloading(self) -> None:
-        """Say that a reload has begun."""
-        # The manager compares it with its own clock (Type=notify-reload).
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Report that a reload has begun."""
+        # The manager compares the time with its own clock (Type=notify-reload).
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Say that the service ends."""
-        self._tell("STOPPING=1")
+        """Report that the service ends."""
+        self._send("STOPPING=1")
 
     def succeeded_by(self, pid: int) -> None:
-        """Say that another process is the service from now on."""
-        self._tell(f"MAINPID={pid}\nREADY=1")
+        """Report that another process is the service from now on."""
+        self._send(f"MAINPID={pid}\nREADY=1")
 
     def ping(self, now: float) -> None:
-        """Send a heartbeat when one is due; `now` is of `time.monotonic`."""
+        """Send a heartbeat if one is due; `now` is a time of `time.monotonic`."""
         if self.interval and now - self._pinged >= self.interval:
             self._pinged = now
-            self._tell("WATCHDOG=1")
+            self._send("WATCHDOG=1")
 
-    def _tell(self, text: str) -> None:
+    def _send(self, text: str) -> None:
         if not self._address:
             return
         try:

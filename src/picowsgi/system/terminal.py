@@ -1,4 +1,4 @@
-"""Whether a stream is a terminal, with colours and Ctrl-C. Never decides which colours."""
+"""Checks whether a stream is a terminal, with colours and Ctrl-C. Never chooses a colour."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 
 def is_terminal(stream: Any) -> bool:
-    """Tell whether a file object such as `sys.stderr` writes to a terminal."""
+    """Return whether a file object such as `sys.stderr` writes to a terminal."""
     try:
         return bool(stream.isatty())
-    except (AttributeError, OSError, ValueError):  # there is none, or it is closed
+    except (AttributeError, OSError, ValueError):  # there is no stream, or it is closed
         return False
 
 
 def is_foreground() -> bool:
-    """Tell whether this process is in the foreground of a terminal, so that Ctrl-C reaches it."""
-    for descriptor in range(3):  # most often it is among these, and no other need be free
+    """Return whether this process is in the foreground of a terminal, so that Ctrl-C reaches it."""
+    for descriptor in range(3):  # mostly one of these is the terminal, and it needs no new one
         with suppress(OSError):
             return os.tcgetpgrp(descriptor) == os.getpgrp()
     with suppress(OSError):
@@ -30,10 +30,11 @@ def is_foreground() -> bool:
 
 
 def wants_colour(*, in_terminal: bool, standard: bool = True) -> bool:
-    """Tell whether what is written there is to have colours: in terminals that can show them.
+    """Return whether to use colours in an output: in a terminal that can show them.
 
-    `NO_COLOR` (https://no-color.org) is a no to all. `FORCE_COLOR` is a yes for what goes to
-    `standard` output or error, which may be shown by another program, and not for files.
+    `NO_COLOR` (https://no-color.org) turns all colours off. `FORCE_COLOR` turns them on for
+    `standard` output and error, whose reader may be a program that shows colours, but not for
+    files.
     """
     if os.environ.get("NO_COLOR"):
         return False

@@ -1,4 +1,4 @@
-"""What serves in one process: event loops, their threads, the access log and incidents.
+"""The event loops of a process, their threads, the access log and the incidents.
 
-May import `wsgi` and what is below it.
+May import `wsgi` and the packages below it.
 """

@@ -1,6 +1,6 @@
 """The access log: its file, and the program that the core runs for each line.
 
-Never formats a line: that is the core's (csrc/access.c), which escapes what comes from outside.
+Never formats a line. The core does, and escapes all bytes from outside (csrc/access.c).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _RESET = "\x1b[0m"
 _SLOW_COLOUR = "\x1b[1;35m"
-#: By the first digit of the status.
+#: The colours of a status, by its first digit.
 _STATUS_COLOURS = {"2": "\x1b[32m", "3": "\x1b[36m", "4": "\x1b[33m", "5": "\x1b[1;31m"}
 
 _CODES = {
@@ -49,12 +49,12 @@ _CODES = {
 }
 
 
-#: Where the lines go if a program, or --log-config, has given it handlers.
+#: The lines go to this logger if the program, or --log-config, has added handlers to it.
 _logger = logging.getLogger("picowsgi.access")
 
 
 def _write_records(_descriptor: int, lines: bytes, note: Callable[[bytes], object]) -> int:
-    """Write a record for each line, as a `LineRelay` has it done."""
+    """Write a record for each line; the function `write` of a `LineRelay`."""
     for line in lines.splitlines(keepends=True):
         _logger.info("%s", line.rstrip(b"\n").decode("latin-1"))
         note(line)
@@ -62,9 +62,9 @@ def _write_records(_descriptor: int, lines: bytes, note: Callable[[bytes], objec
 
 
 class AccessLog:
-    """Where the lines go, and the program that makes them; `descriptor` -1: nowhere.
+    """The output of the lines, and the program that makes them; `descriptor` -1: no file.
 
-    Raises OSError where the file cannot be opened.
+    Raises OSError if the file cannot be opened.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -79,7 +79,7 @@ class AccessLog:
             if _logger.level == logging.NOTSET:
                 _logger.setLevel(logging.INFO)
             self._relay = LineRelay(-1, _write_records)
-        #: A line is written at once there, and may have colours.
+        #: In a terminal the core writes each line at once, and a line may have colours.
         self.in_terminal = self.descriptor >= 0 and os.isatty(self.descriptor)
         form = settings.access_log_format
         if form == "auto":
@@ -106,14 +106,14 @@ class AccessLog:
         return open_log(self._path)
 
     def _make_relay(self) -> LineRelay | None:
-        """Return what takes the lines in place of something that may hold up a writer."""
+        """Return a relay if a write to the descriptor may block, else None."""
         if self.descriptor >= 0 and may_block(self.descriptor):
             return LineRelay(self.descriptor)
         return None
 
     @property
     def output(self) -> core.AccessOutput:
-        """What the core needs to know of it."""
+        """The output as the core needs it."""
         return core.AccessOutput(
             self._for_core, self.program, self.json, self.in_terminal, self.request_ids
         )
@@ -123,14 +123,14 @@ class AccessLog:
         return self.descriptor if self._relay is None else self._relay.fileno()
 
     def start(self) -> None:
-        """Begin to write; to be called in the process that serves, once."""
+        """Begin to write. Call this once, in the process that serves."""
         if self._relay is not None:
             self._relay.start()
 
     def reopen(self, log_to: Callable[[int], object]) -> None:
-        """Open the file again, as after a rotation; `log_to` is told the core's new descriptor.
+        """Open the file again, after a rotation, and call `log_to` with the core's new descriptor.
 
-        Where it cannot be opened, that is logged, and the old file stays in use.
+        If the file cannot be opened, the function logs that, and the old file stays in use.
         """
         if self.descriptor >= 0 and self._path != "-":
             try:
@@ -149,9 +149,9 @@ class AccessLog:
             os.close(old)
 
     def close(self, most: float = 2.0, quiet: float = 0.3) -> int:
-        """Close the file, once the core does not write any more; returns how many lines are lost.
+        """Close the file, after the core's last write. Returns the number of lost lines.
 
-        What has not been written is waited for, as `LineRelay.close` does.
+        The function waits for unwritten lines, as `LineRelay.close` does.
         """
         relay, self._relay = self._relay, None
         descriptor, self.descriptor = self.descriptor, -1
@@ -165,8 +165,8 @@ class AccessLog:
 def compile_format(text: str, *, slow: float = 0.0, colour: bool = False) -> bytes:
     """Return the program for a format (`config.log_format`).
 
-    A request of `slow` seconds or longer (0: none) is marked, and with `colour` the status has
-    one; neither where the format is JSON. Raises ValueError, whose text says what was expected.
+    The program marks requests of `slow` seconds or longer (0: no marks). With `colour` it colours
+    the status. JSON has neither. Raises ValueError, whose text says what was expected.
     """
     json = is_json(text)
     program = b"".join(_compile(part, json, colour) for part in parse_format(text))

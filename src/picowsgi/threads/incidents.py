@@ -1,6 +1,6 @@
-"""What the error log says of requests that were accepted and not answered in full.
+"""The lines of the error log about accepted requests that were not answered in full.
 
-Never speaks of what is the client's own doing: that it has gone, or sent what is no request.
+Never logs what a client causes itself: that it disconnects, or sends an invalid request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,70 @@ from picowsgi import core
 from picowsgi.log import get_logger, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from picowsgi.config.settings import Settings
+
+#: The level and the text for each kind of incident. `_describe` fills in the fields.
+_TEXTS: Mapping[int, tuple[int, str]] = {
+    core.INCIDENT_STORAGE: (
+        logging.ERROR,
+        "the body of a request cannot be stored, so the client gets a 507: {why}",
+    ),
+    core.INCIDENT_MEMORY: (
+        logging.ERROR,
+        "out of memory for a request, so the client gets a 503 or no response: {why}",
+    ),
+    core.INCIDENT_WRITE_TIMEOUT: (
+        logging.WARNING,
+        (
+            "a client has read nothing for {settings.timeout_write:g} s (--timeout-write), "
+            "so its response is cut{unsent}"
+        ),
+    ),
+    core.INCIDENT_STOP: (
+        logging.WARNING,
+        "the server stops before a request is answered in full{unsent}",
+    ),
+    core.INCIDENT_SHORT: (
+        logging.ERROR,
+        "a file became shorter while the server sent it, so the response is cut{unsent}",
+    ),
+    core.INCIDENT_HEADS: (
+        logging.WARNING,
+        (
+            "the heads of incomplete requests take more than --head-memory-total, "
+            "so some of these requests get a 503"
+        ),
+    ),
+    core.INCIDENT_QUEUE: (
+        logging.WARNING,
+        (
+            "no thread was free for {settings.timeout_queue:g} s (--timeout-queue), "
+            "so some requests get a 503"
+        ),
+    ),
+    core.INCIDENT_STUCK: (
+        logging.WARNING,
+        (
+            "the server stops, and every request in the application has run for twice the time of "
+            "--timeout-request, so requests that wait for a thread get a 503"
+        ),
+    ),
+    core.INCIDENT_ABANDONED: (
+        logging.ERROR,
+        (
+            "an exception came between the application and its response, so the response is cut"
+            "{unsent}"
+        ),
+    ),
+    core.INCIDENT_LOST: (logging.ERROR, "{count} more requests are not answered in full"),
+    core.INCIDENT_BACKLOG: (
+        logging.WARNING,
+        "the server stops while connections wait to be accepted",
+    ),
+}
+_OTHER = logging.ERROR, "a request cannot be answered in full: {why}{unsent}"
 
 
 def log_incidents(server: core.CoreServer, settings: Settings) -> None:
@@ -22,7 +85,9 @@ def log_incidents(server: core.CoreServer, settings: Settings) -> None:
     for incident in server.incidents():
         if incident.what == core.INCIDENT_LOG:
             why = (
-                "nobody read it" if incident.error == errno.EAGAIN else os.strerror(incident.error)
+                "no process read it"
+                if incident.error == errno.EAGAIN
+                else os.strerror(incident.error)
             )
             get_logger().warning("%s", describe_lost_lines(incident.unsent, why))
             continue
@@ -37,59 +102,35 @@ def log_incidents(server: core.CoreServer, settings: Settings) -> None:
         get_logger().log(level, "%s", text, extra={"request_id": incident.request_id})
 
 
-#: The processes in which a dropped header has been logged: this one, or its parents.
-_told_in: set[int] = set()
+#: The processes that have logged a dropped header: this one, or its parents.
+_warned_in: set[int] = set()
 
 
 def _warn_of_dropped_header(incident: core.Incident) -> None:
-    """Name the first header that is dropped in this process, by whichever loop."""
-    if os.getpid() in _told_in:
+    """Log the first header that any loop of this process drops."""
+    if os.getpid() in _warned_in:
         return
-    _told_in.add(os.getpid())
+    _warned_in.add(os.getpid())
     client = f" from {incident.address} port {incident.port}" if incident.address else ""
     get_logger().warning(
-        "the header %s%s is dropped, as are all with an underscore in their name, because an "
-        "application would take it for one with a hyphen (--underscore-fields)",
+        "the header %s%s is dropped, like all headers with an underscore in their name, because "
+        "an application would take it for a header with a hyphen (--underscore-fields)",
         printable(incident.line),
         client,
     )
 
 
 def describe_lost_lines(count: int, why: str) -> str:
-    """Return what is said of lines of the access log that were dropped."""
+    """Return the message about dropped lines of the access log."""
     return f"{count} lines were dropped because the access log was full: {why}"
 
 
 def _describe(incident: core.Incident, settings: Settings) -> tuple[int, str]:
-    why = os.strerror(incident.error)
-    unsent = f"; at least {incident.unsent} bytes are not sent" if incident.unsent else ""
-    if incident.what == core.INCIDENT_STORAGE:
-        return logging.ERROR, f"the content of a request cannot be stored, so it gets a 507: {why}"
-    if incident.what == core.INCIDENT_MEMORY:
-        return logging.ERROR, f"out of memory for a request, so it gets a 503 or no answer: {why}"
-    if incident.what == core.INCIDENT_WRITE_TIMEOUT:
-        text = f"a client has taken nothing for {settings.timeout_write:g} s (--timeout-write)"
-        return logging.WARNING, f"{text}, so its response is cut{unsent}"
-    if incident.what == core.INCIDENT_STOP:
-        text = "the server stops before a request is answered in full"
-        return logging.WARNING, f"{text}{unsent}"
-    if incident.what == core.INCIDENT_SHORT:
-        text = "a file has become shorter while it is sent, so its response is cut"
-        return logging.ERROR, f"{text}{unsent}"
-    if incident.what == core.INCIDENT_HEADS:
-        text = "the heads of requests that are not complete take more than --head-memory-total"
-        return logging.WARNING, f"{text}, so some of these requests get a 503"
-    if incident.what == core.INCIDENT_QUEUE:
-        text = f"no thread was free for {settings.timeout_queue:g} s (--timeout-queue)"
-        return logging.WARNING, f"{text}, so some requests get a 503"
-    if incident.what == core.INCIDENT_STUCK:
-        text = "no request of this process has ended in twice the time of --timeout-request"
-        return logging.WARNING, f"{text}, so those that wait for a thread get a 503"
-    if incident.what == core.INCIDENT_ABANDONED:
-        text = "an exception came between the application and its response, which is cut"
-        return logging.ERROR, f"{text}{unsent}"
-    if incident.what == core.INCIDENT_LOST:
-        return logging.ERROR, f"{incident.unsent} more requests are not answered in full"
-    if incident.what == core.INCIDENT_BACKLOG:
-        return logging.WARNING, "the server stops while connections wait to be accepted"
-    return logging.ERROR, f"a request cannot be answered in full: {why}{unsent}"
+    """Return the level and the text of the line."""
+    level, text = _TEXTS.get(incident.what, _OTHER)
+    return level, text.format(
+        why=os.strerror(incident.error),
+        unsent=f"; at least {incident.unsent} bytes are not sent" if incident.unsent else "",
+        count=incident.unsent,
+        settings=settings,
+    )

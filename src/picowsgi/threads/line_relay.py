@@ -1,7 +1,7 @@
-"""Takes lines from the core and writes them where a writer may be held up for any time.
+"""Takes lines from the core, and writes them to an output that may block without a limit.
 
-The core writes to a socket that never blocks, and a thread writes what comes out of it. Never drops
-a line itself while it serves: the core does, when the socket is full.
+The core writes to a socket that never blocks. A thread reads the lines from the socket and writes
+them. Never drops a line while the server runs: the core does, when the socket is full.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from picowsgi.threads.incidents import describe_lost_lines
 
 Write = Callable[[int, bytes, Callable[[bytes], object]], int]
 
-_ROOM = 256 * 1024  # bytes that the socket is asked to hold
-_READ = 512 * 1024  # bytes: more than one message has
+_ROOM = 256 * 1024  # bytes: the requested size of the socket's buffer
+_READ = 512 * 1024  # bytes: more than the largest message
 
 
 class LineRelay:
-    """Writes to `descriptor`, which is its own from now on.
+    """Writes to `descriptor`, which the relay owns from now on.
 
-    `write` is called with that, whole lines and a function, as `write_lines` is. Raises OSError
-    where there can be no socket.
+    The relay calls `write` with the same arguments as `write_lines`. Raises OSError if the system
+    has no socket for it.
     """
 
     def __init__(self, descriptor: int, write: Write = write_lines) -> None:
         self._write = write
         self._source, self._target = _make_pair()
         self._in_children = ClosedInChildren(self._close_sockets)
-        #: The last one is written to; the thread closes those before it.
+        #: The thread writes to the last descriptor, and closes those before it.
         self._descriptors = deque([descriptor])
-        #: Locked as long as the thread runs.
+        #: Locked while the thread runs.
         self._runs = _thread.allocate_lock()
-        #: Lines that the thread is at, those it has written, and those that it could not write.
+        #: The number of lines that the thread has yet to write, has written, and could not write.
         self._current = 0
         self._written = 0
         self._lost = 0
         self._is_over = False
 
     def fileno(self) -> int:
-        """Return what the core writes to."""
+        """Return the descriptor that the core writes to."""
         return self._target.fileno()
 
     def start(self) -> None:
-        """Begin. Raises RuntimeError where no thread can be started."""
+        """Start the thread. Raises RuntimeError if the system cannot start one."""
         self._runs.acquire()
         try:
             start_writer(self._run)
@@ -60,14 +60,14 @@ class LineRelay:
             raise
 
     def write_to(self, descriptor: int) -> None:
-        """Write what has not been written to another one, which is its own from now on."""
+        """Write the next lines to another descriptor, which the relay owns from now on."""
         self._descriptors.append(descriptor)
 
     def close(self, most: float, quiet: float) -> int:
-        """End, once the core does not write any more; returns how many lines are lost.
+        """End the thread, after the core's last write. Returns the number of lost lines.
 
-        What has not been written is waited for, for `most` seconds at most, and for `quiet` seconds
-        in which nothing is written. A thread that is held up for longer ends when it can.
+        The function waits for unwritten lines, for at most `most` seconds, and for at most `quiet`
+        seconds in which no line is written. A thread that is blocked for longer ends when it can.
         """
         with suppress(OSError):
             self._target.shutdown(socket.SHUT_WR)
@@ -81,7 +81,7 @@ class LineRelay:
                 return self._lost
         self._is_over = True
         lost = self._lost + self._current + self._count_unread()
-        if self._runs.acquire(blocking=False):  # it has ended without having seen that
+        if self._runs.acquire(blocking=False):  # the thread has ended and did not see _is_over
             self._close_all()
         return lost
 
@@ -113,7 +113,7 @@ class LineRelay:
     def _run(self) -> None:
         room = bytearray(_READ)
         view = memoryview(room)
-        begun = 0  # bytes of a line of which the rest is to come
+        begun = 0  # bytes of a line without its end
         try:
             while size := self._source.recv_into(view[begun:]):
                 size += begun
@@ -140,14 +140,14 @@ class LineRelay:
         self._lost += failed
         if self._lost and not failed:
             lost, self._lost = self._lost, 0
-            get_logger().warning("%s", describe_lost_lines(lost, "nobody read it"))
+            get_logger().warning("%s", describe_lost_lines(lost, "no process read it"))
 
 
 def _make_pair() -> tuple[socket.socket, socket.socket]:
-    """Return what is read from and what is written to, which keeps messages apart if it can."""
+    """Return the reading and the writing end, which keep messages apart if the system can."""
     try:
         source, target = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    except OSError:  # macOS has none
+    except OSError:  # macOS has no SOCK_SEQPACKET
         source, target = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     target.setblocking(False)
     target.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)

@@ -1,6 +1,6 @@
 """One event loop of a process, and the threads that serve on it.
 
-Never shares with another loop what a request needs: neither a lock nor a cache.
+Never shares a lock or a cache that a request needs with another loop.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
     from picowsgi.wsgi.gateway import Gateway
 
-#: Makes a thread of this name that does this, and starts it.
+#: Starts a thread with this name, which runs this function.
 StartThread = Callable[[str, Callable[[], object]], threading.Thread]
 
 _WATCHER = "picowsgi-watch"
@@ -38,8 +38,8 @@ _NO_THREAD = "one more thread is needed but cannot be started: %s"
 def share_out(settings: Settings) -> list[Settings]:
     """Return the settings of each loop of a process: its part of threads, connections and memory.
 
-    As many loops as can run at once: one where Python has its lock, otherwise one for each CPU that
-    is left to the process. Each has a thread and room for a connection at least.
+    Without `loops` there are as many loops as can run at once: one with the GIL, otherwise one for
+    each CPU that is left to the process. Each loop has at least one thread and one connection.
     """
     wanted = settings.loops
     if wanted == 0:
@@ -58,7 +58,7 @@ def share_out(settings: Settings) -> list[Settings]:
 
 
 def warn(settings: Settings) -> None:
-    """Warn about loops that cannot be started, or are of no use."""
+    """Warn about loops that cannot start, or have no effect."""
     if settings.loops > 1 and has_gil():
         get_logger().warning(
             "--loops %d: only one thread of this Python runs at a time, because it has its lock "
@@ -82,10 +82,10 @@ def _part(whole: int, number: int, count: int) -> int:
 
 
 class Loop:
-    """Serves `application` on `sockets`, with up to `settings.threads`.
+    """Serves `application` on `sockets`, with up to `settings.threads` threads.
 
-    `common` is in the environ of each request. `make_gateway` is called in each serving thread with
-    what `Gateway` is made of. Raises OSError where the system refuses what the core needs.
+    The environ of each request contains `common`. Each serving thread calls `make_gateway` with the
+    arguments of `Gateway`. Raises OSError if the system refuses a resource.
     """
 
     def __init__(
@@ -108,24 +108,24 @@ class Loop:
         self.core = core.CoreServer(sockets, settings, access, balance)
         self._bases = [base_environ(sock, common) for sock in sockets]
         self._shared = SharedState(self.core)
-        #: Those that serve, by the number that the core has for them; and their guards.
-        #: A new one gets the number of one that has ended.
+        #: The serving threads by their number in the core, and their guards. A new thread gets the
+        #: number of a thread that has ended.
         self._threads: list[threading.Thread] = []
         self._guards: dict[int, Guard] = {}
-        #: What the core says of the request that each is at.
+        #: The core's request object of each thread, by the thread's number.
         self._requests: dict[int, Any] = {}
-        #: Whether a request did not end though its time was up: the process has to be replaced.
+        #: A request has run for twice `timeout_request`, so the process must be replaced.
         self.is_stuck = False
-        #: How many threads are at requests that do not end, and all that is left of the server.
+        #: The number of threads with stuck requests that are left at the end of the server.
         self.left_behind = 0
 
     def start(self, start_thread: StartThread) -> None:
-        """Begin to serve, in threads that `start_thread` makes."""
+        """Begin to serve, in threads that `start_thread` starts."""
         self._start_serving_thread(start_thread)
         start_thread(_WATCHER, partial(self._watch, start_thread))
 
     def log_stuck(self) -> None:
-        """Say where the serving threads are that have not ended."""
+        """Log the stacks of the serving threads that have not ended."""
         for number, thread in enumerate(self._threads):
             stack = _stack_of(thread)
             if stack:
@@ -146,12 +146,12 @@ class Loop:
         try:
             gateway = self._gateway_of(number)
         except Exception as error:
-            if number == 0:  # nobody serves, so the server cannot start
+            if number == 0:  # the first thread: without it the server cannot start
                 raise
             get_logger().error(_NO_THREAD, show(error))
             return
         gateway.run()
-        log_incidents(self.core, self._settings)  # the watcher may have ended before
+        log_incidents(self.core, self._settings)  # the watcher may have ended earlier
 
     def _gateway_of(self, number: int) -> Gateway:
         thread = core.CoreThread(self.core, number)
@@ -173,8 +173,9 @@ class Loop:
                 return
             try:
                 self._act(start_thread, what, number)
-            except Exception as error:  # such as no memory: the threads still need a watcher
-                get_logger().error("an error in the watching thread, which goes on", exc_info=error)
+            except Exception as error:  # such as no memory; the threads still need a watcher
+                message = "an error in the watcher thread, which continues"
+                get_logger().error(message, exc_info=error)
 
     def _act(self, start_thread: StartThread, what: int, number: int) -> None:
         if what == core.WATCH_INCIDENT:
@@ -182,14 +183,17 @@ class Loop:
         elif what == core.WATCH_START:
             try:
                 self._start_serving_thread(start_thread)
-            except (RuntimeError, MemoryError) as error:  # the system has no room for it
+            except (RuntimeError, MemoryError) as error:  # the system cannot start a thread
                 self.core.note_failed_thread()
                 get_logger().error(_NO_THREAD, show(error))
         else:
             self._interrupt(number, stuck=what == core.WATCH_STUCK)
 
     def _interrupt(self, number: int, *, stuck: bool) -> None:
-        """Raise RequestTimeoutError in a thread whose request takes too long, where that can be."""
+        """Log a request that takes too long, and raise RequestTimeoutError in its thread.
+
+        On PyPy, or if an earlier exception did not end the request (`stuck`), this only logs.
+        """
         thread = self._threads[number]
         seconds = self._settings.timeout_request
         stack = _stack_of(thread)
@@ -208,6 +212,6 @@ class Loop:
 
 
 def _stack_of(thread: threading.Thread) -> str:
-    """Where a thread is, as a traceback shows it; empty when it has ended."""
+    """Return the stack of a thread, formatted as a traceback; empty: it has ended."""
     frame = sys._current_frames().get(thread.ident or 0)
     return "".join(traceback.format_stack(frame)) if frame is not None else ""

@@ -1,6 +1,6 @@
-"""The serving threads of a process, started when they are needed, on one event loop or several.
+"""The serving threads of a process, which start when they are needed, on one or several loops.
 
-Never reads a socket itself, and never lets a thread have two requests at a time.
+Never reads a socket itself, and never gives a thread two requests at a time.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
 
 _NOTHING: Mapping[str, Any] = {}
-_LOG_MOST = 2.0  # seconds at the end for lines of the access log that have not been written
-_LOG_QUIET = 0.3  # seconds of these in which none can be written
-_LOOK = 0.25  # seconds: how soon join() sees that a stop was asked for
+_LOG_MOST = 2.0  # seconds at the end for unwritten lines of the access log
+_LOG_QUIET = 0.3  # seconds of these without a line that can be written
+_LOOK = 0.25  # seconds: how soon join() notices a call of stop()
 
 
 class ThreadPool:
-    """Serves `application` on `sockets`, which stay the caller's, with up to `settings.threads`.
+    """Serves `application` on `sockets`, with up to `settings.threads` threads.
 
-    `environ` is added to that of each request. `make_gateway` is called in each serving thread with
-    what `Gateway` is made of.
-    Raises OSError where the system refuses what the core needs.
+    The caller keeps the sockets. The environ of each request contains `environ`. Each serving
+    thread calls `make_gateway` with the arguments of `Gateway`. Raises OSError if the system
+    refuses a resource.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ThreadPool:
         make_gateway: Callable[..., Gateway] = Gateway,
     ) -> None:
         self._settings = settings
-        #: Its threads and sockets are this process's: in a forked child there is nothing to end.
+        #: The process that owns the threads and sockets. In a forked child there is nothing to end.
         self._process = os.getpid()
         self._access = AccessLog(settings)
         common = {
@@ -75,16 +75,16 @@ class ThreadPool:
             )
             for number, part in enumerate(parts)
         ]
-        #: Guards the two below, and the closing of the log.
+        #: Guards the next two fields, and the closing of the log.
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._running = 0
         self._is_closed = False
         self._over = threading.Event()
         self._deadline: float | None = None
-        #: Threads were left behind at requests that did not end.
+        #: Threads were left behind, because their requests did not end.
         self.gave_up = False
-        #: Why a serving thread ended though nobody asked for it.
+        #: The exception that has ended a thread of the server.
         self.error: BaseException | None = None
         #: Called by the last thread that ends.
         self.on_end: Callable[[], object] = lambda: None
@@ -100,28 +100,29 @@ class ThreadPool:
 
     @property
     def requests(self) -> int:
-        """How many requests have been taken."""
+        """The number of requests that the threads have taken."""
         return sum(one.core.requests for one in self._loops)
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a request did not end though its time was up: the process has to be replaced."""
+        """Whether a request has run for twice `timeout_request`, so this process must go."""
         return any(one.is_stuck for one in self._loops)
 
     def share(self, source: socket.socket, target: socket.socket) -> None:
-        """Take connections from other processes, and at the end leave them to others.
+        """Take connections from other processes, and leave connections to them at the end.
 
-        The two are a pair of the type SOCK_STREAM that all of them have, until it is shut down.
+        `source` and `target` are a pair of the type SOCK_STREAM. All these processes have the pair,
+        until it is shut down.
         """
         for one in self._loops:
             one.core.share(source, target)
 
     def start(self) -> None:
-        """Begin to serve. Raises RuntimeError in a child of the process that has made it."""
+        """Begin to serve. Raises RuntimeError in a forked child of the process that made this."""
         if self._is_forked:
             raise RuntimeError("the server belongs to the process that has made it")
         with self._lock:
-            self._running += 1  # this thread: what has begun may end before the rest begins
+            self._running += 1  # for this thread: one loop may end before the next one begins
         try:
             self._access.start()
             for one in self._loops:
@@ -130,23 +131,23 @@ class ThreadPool:
             self._note_end()
 
     def announce_stop(self) -> None:
-        """Answer health checks with 503, and end connections after a response; serve as before."""
+        """Answer health checks with 503 and close connections after a response; serve as before."""
         for one in self._loops:
             one.core.announce_stop()
 
     def stop(self, *, others_accept: bool = False) -> None:
-        """Drain and end; once it drains, another call changes nothing.
+        """Drain and end. Another call during the drain changes nothing.
 
-        All connections that the system has accepted are served, also those that wait for room.
-        `others_accept`: another process goes on accepting from the sockets, and takes those that
-        wait for room here. From any thread, or a signal handler.
+        The threads serve all connections that the system has accepted, also those that wait for
+        room. `others_accept`: other processes continue to accept from the sockets, and take the
+        connections that wait for room here. Any thread or signal handler may call this.
         """
         if self._deadline is None:
             self._deadline = time.monotonic() + self._settings.timeout_graceful
         self._stop_loops(core.LEAVE if others_accept else core.DRAIN)
 
     def stop_now(self) -> None:
-        """End at once, and cut what is open. From any thread, or a signal handler."""
+        """End at once, and cut open requests. Any thread or signal handler may call this."""
         self._deadline = time.monotonic()
         self._stop_loops(core.END)
 
@@ -155,10 +156,10 @@ class ThreadPool:
             one.core.stop(how)
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until serving has ended; False when `timeout` seconds were not enough.
+        """Wait until all threads have ended. Return False after `timeout` seconds; None: no limit.
 
-        Requests that are still in the application at the end of a drain are given up: their
-        threads are named in the log, and left.
+        Requests that are still in the application at the end of a drain are left behind, with their
+        threads. The log has the stacks of these threads.
         """
         if self._is_forked:
             return True
@@ -179,9 +180,9 @@ class ThreadPool:
         return True
 
     def close(self) -> None:
-        """Close the log; of a worker that was started, `join` does it.
+        """Close the access log. After `start`, `join` does it.
 
-        Threads that were given up log nothing any more.
+        Threads that were left behind write no more lines to it.
         """
         if self._is_forked:
             return
@@ -197,10 +198,10 @@ class ThreadPool:
                 dropped,
             )
         if lost:
-            get_logger().warning("%s", describe_lost_lines(lost, "nobody read it until the end"))
+            get_logger().warning("%s", describe_lost_lines(lost, "no process read it at the end"))
 
     def reopen_logs(self) -> None:
-        """Open the access log's file again, as after a rotation."""
+        """Open the file of the access log again, after a rotation."""
         self._access.reopen(self._log_to)
 
     def _log_to(self, descriptor: int) -> None:
@@ -225,7 +226,7 @@ class ThreadPool:
     def _run(self, target: Callable[[], object]) -> None:
         try:
             target()
-        except BaseException as error:  # not an application's: those end with their request
+        except BaseException as error:  # not the application's: an exception there ends a request
             self.error = error
             self._stop_loops(core.END)
             get_logger().critical("a thread of the server has failed", exc_info=error)
@@ -240,5 +241,5 @@ class ThreadPool:
             self._over.set()
             self.on_end()
         elif left == sum(one.left_behind for one in self._loops):
-            self._deadline = time.monotonic()  # there is nothing to wait for
+            self._deadline = time.monotonic()  # only stuck threads are left
             self.on_end()

@@ -1,4 +1,4 @@
 """The way of one request: from the core's block to an environ, through the application, and back.
 
-May import `core` and what is below it, and the pages of `app`.
+May import `core` and the packages below it, and the pages of `app`.
 """

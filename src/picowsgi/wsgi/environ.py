@@ -1,7 +1,7 @@
 """The environ of a request (PEP 3333, "environ Variables"), from the block that the core wrote.
 
-Never sees an invalid message, and never the same request twice: what a client sent before is
-known again by the core, and its environ copied from a template.
+Never sees an invalid request, and never decodes the same head twice: the core recognises a head
+that a client has sent before, and this module copies its environ from a template.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 
 def base_environ(sock: socket.socket, extensions: Mapping[str, Any]) -> WSGIEnvironment:
-    """Return what all requests that come in by `sock` have in common."""
+    """Return the part of the environ that all requests of the listening socket `sock` share."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         host, port = sock.getsockname()[:2]
     else:
-        host, port = "localhost", 80  # a unix socket has neither, and PEP 3333 wants both
+        host, port = "localhost", 80  # a unix socket has neither, and PEP 3333 requires both
     return {
-        "REQUEST_METHOD": "GET",  # as long as the core says nothing else; and the next two
+        # The core sends these three values only if they differ.
+        "REQUEST_METHOD": "GET",
         "QUERY_STRING": "",
         "SERVER_PROTOCOL": "HTTP/1.1",
         "SCRIPT_NAME": "",
@@ -49,19 +50,19 @@ def base_environ(sock: socket.socket, extensions: Mapping[str, Any]) -> WSGIEnvi
 
 
 class SharedState:
-    """What the serving threads of one server keep for its connections, together."""
+    """The templates and loans that the serving threads of one server share."""
 
     def __init__(self, server: core.CoreServer) -> None:
-        #: By the number the core returns for "the same head as the one of this template".
+        #: The templates, by the core's number for "the same head as that of this template".
         self.templates: dict[int, WSGIEnvironment] = {}
-        #: The same by the number for "the same head, but for what the block holds".
+        #: The templates, by the number for "the same head, except for the values in the block".
         self.changed: dict[int, WSGIEnvironment] = {}
-        #: The same by the number for "the same head, and content in memory".
+        #: The templates, by the number for "the same head, and content in memory".
         self.with_content: dict[int, WSGIEnvironment] = {}
-        #: By the number of the exchange: content that the core may still read.
+        #: Content that the core may still read, by the number of the exchange.
         self.loans = server.loans
-        #: Held while news are taken and acted upon, and while a template is put in: what the news
-        #: say must not undo what has come after them.
+        #: Held while a thread takes and handles news, or stores a template. Otherwise old news
+        #: could remove a newer template.
         self.lock = threading.Lock()
 
     def take_news(self, thread: core.CoreThread) -> None:
@@ -77,7 +78,7 @@ class SharedState:
             self.with_content[entry | core.CONTENT] = environ
 
     def _take_news(self, thread: core.CoreThread) -> None:
-        # The core says it again until it is done: a signal handler may raise in between.
+        # The core repeats a message until news_done, because a signal handler may raise in between.
         while (news := core.next_news(thread.pointer)) >= 0:
             if news & core.NEWS_MASK == core.NEWS_SENT:
                 loan = self.loans.pop(news >> core.NEWS_SHIFT, None)
@@ -114,7 +115,7 @@ class EnvironMaker:
         self._orders = Orders(bases)
         self._known_orders = self._orders.known
         self._has_one_base = len(bases) == 1
-        #: The temporary file with the content of the current request; to be closed at its end.
+        #: The temporary file with the content of the current request, closed at the request's end.
         self.spooled: BinaryIO | None = None
 
     def make(self, number: int) -> WSGIEnvironment:
@@ -138,12 +139,12 @@ class EnvironMaker:
             environ = blanks[self._request.listener].copy()
         try:
             fill(environ, values)
-        except ValueError:  # PATH_INFO comes last because it alone may hold NUL
+        except ValueError:  # PATH_INFO has a NUL; it comes last because no other value can have one
             fill(environ, text.split("\0", len(values[0])))
         return environ
 
     def _make_other(self, number: int) -> WSGIEnvironment:
-        """Return the environ of one that is not the commonest."""
+        """Return the environ of a request of a less common kind."""
         template = self._with_content.get(number)
         if template is not None:
             environ = template.copy()
@@ -166,7 +167,7 @@ class EnvironMaker:
         return environ
 
     def _make_slowly(self) -> WSGIEnvironment:
-        """Return the environ of a block with names that have no number."""
+        """Return the environ of a block with header names that have no number."""
         request = self._request
         text = self._block[: request.block_size].decode("latin-1")
         order = text.partition("\0")[0]
@@ -176,7 +177,7 @@ class EnvironMaker:
         return environ
 
     def close_spooled(self) -> None:
-        """Close the temporary file of the request that has ended."""
+        """Close the temporary file of a request that has ended."""
         spooled, self.spooled = self.spooled, None
         if spooled is not None:
             # The application may have closed the descriptor, or detached the object from it.
@@ -197,7 +198,7 @@ class EnvironMaker:
 
 
 def _fill_slowly(environ: WSGIEnvironment, order: str, values: Iterator[str]) -> None:
-    """Fill in values that have names without a number among their keys."""
+    """Fill in the values of a block in which some keys have no number."""
     named = []
     for number, value in zip(order, values, strict=True):
         if ord(number) == core.OTHER_NAME:
@@ -206,5 +207,5 @@ def _fill_slowly(environ: WSGIEnvironment, order: str, values: Iterator[str]) ->
             environ[core.KEYS[ord(number)]] = value
     for key_and_value in named:
         key, _, value = key_and_value.partition("\1")
-        # Only with --underscore-fields allow: X_Name beside X-Name.
+        # The key may exist with --underscore-fields allow, as for X_Name and X-Name.
         environ[key] = f"{environ[key]},{value}" if key in environ else value

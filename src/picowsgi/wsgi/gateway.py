@@ -29,12 +29,12 @@ def _no_count(_response: object) -> int:
     return 0
 
 
-#: Where references are not counted (PyPy), no count says that a response can be used again.
+#: PyPy has no reference counts. There no count ever allows to use a response again.
 getrefcount: Callable[[object], int] = getattr(sys, "getrefcount", _no_count)
 
 _current = threading.local()
 
-_ENDED = -100  # in the place of a request's number: there is none yet
+_ENDED = -100  # returned instead of the next request's number, which is not known yet
 
 MakePage = Callable[["WSGIEnvironment", BaseException], tuple[list[tuple[str, str]], bytes]]
 
@@ -46,25 +46,32 @@ _ERROR_PAGE = [("Content-Type", "text/plain; charset=utf-8")], b"Internal Server
 def _no_page(
     _environ: WSGIEnvironment, _error: BaseException
 ) -> tuple[list[tuple[str, str]], bytes]:
-    """Return the fields and the content of the answer to an error, which tells nothing of it."""
+    """Return the headers and the body of an error response, which does not describe the error."""
     return _ERROR_PAGE
 
 
 def client_disconnected() -> bool:
-    """Tell whether the client of the calling thread's request has closed its side or is gone.
+    """Return whether the client of the calling thread's request has disconnected.
 
-    A thread that the application has started itself has no request: there it is always False, which
-    lets what runs there come to its end.
+    A client that has only closed its side counts as disconnected too. In a thread that the
+    application has started itself there is no request, and the result is always False, so that the
+    thread finishes its work.
     """
     gateway = getattr(_current, "gateway", None)
     return gateway is not None and bool(core.client_gone(gateway.thread))
 
 
 def early_hints(headers: list[tuple[str, str]]) -> None:
-    """Send an interim response 103 with these fields for the calling thread's request (RFC 8297).
+    """Send an interim response 103 for the calling thread's request (RFC 8297).
 
-    Nothing is sent once the response has begun, or from a thread that the application has started
-    itself, which has no request. Raises ResponseError where the fields are none, in any case.
+    The function sends nothing if the response has begun, or in a thread that the application has
+    started itself, which has no request. It checks the headers in any case.
+
+    Args:
+        headers: pairs of name and value.
+
+    Raises:
+        ResponseError: a header is not valid.
     """
     head = HeadEncoder().encode_interim("103 Early Hints", headers)
     gateway = getattr(_current, "gateway", None)
@@ -72,7 +79,7 @@ def early_hints(headers: list[tuple[str, str]]) -> None:
         core.send_interim(gateway.thread, head, len(head))
 
 
-#: What an environ offers beyond PEP 3333.
+#: The keys of an environ that PEP 3333 does not require.
 EXTENSIONS = {
     "wsgi.file_wrapper": FileWrapper,
     "wsgi.early_hints": early_hints,
@@ -82,7 +89,7 @@ EXTENSIONS = {
 
 
 class Gateway:
-    """Runs the requests of one serving thread, the one that makes it, through `application`."""
+    """Runs the requests of one serving thread, which makes the gateway, through `application`."""
 
     response = Response
     _make_page: MakePage = staticmethod(_no_page)
@@ -97,16 +104,16 @@ class Gateway:
         *,
         debug: bool = False,
     ) -> None:
-        """`flags` are added to those of every response (csrc/api.h).
+        """Every response gets the additional `flags` (csrc/api.h).
 
-        `debug`: an error is shown to the client, with its traceback.
+        `debug`: the client gets the traceback of an error.
         """
         self.application = application
         self.thread: Any = thread.pointer
         self._use(HeadEncoder(flags))
         self.environs = EnvironMaker(thread, bases, shared)
         self._request = thread.request
-        #: Whether the response in parts that has ended is cut.
+        #: Whether to cut the response that has ended (a response in parts).
         self._cut = False
         self._process = os.getpid()
         self._core_thread = thread
@@ -119,19 +126,19 @@ class Gateway:
 
     def _use(self, encoder: HeadEncoder) -> None:
         self.encode = encoder.encode
-        #: One that is used again while nothing else has it: see `serve`.
+        #: A response that is used again while no other object refers to it: see `serve`.
         self._response = self.response(self.thread, self.encode)
         self._alone = self._count_references()
-        #: What answers a request where nothing else can: made before there is no memory for it.
+        #: The response to an internal error, made now because memory may be short then.
         self._failure = encoder.encode(_ERROR_STATUS, _ERROR_PAGE[0]), _ERROR_PAGE[1]
 
     def _count_references(self) -> int:
-        """Return what `getrefcount` says of a response that nothing but the gateway has."""
+        """Return the result of `getrefcount` for a response that only the gateway refers to."""
         response = self._response  # as in `serve`
         return getrefcount(response) if getrefcount is not _no_count else -1
 
     def run(self) -> None:
-        """Serve requests until the server stops, whatever happens to one of them."""
+        """Serve requests until the server stops. An error ends only its own request."""
         number: int = core.IDLE
         while number != core.STOP:
             try:
@@ -141,10 +148,10 @@ class Gateway:
         self.leave_child()
 
     def _run(self, number: int) -> int:
-        """Serve requests, beginning with the one of this number; returns core.STOP."""
+        """Serve requests, beginning with the one of this number. Returns core.STOP."""
         serve, make, templates = self.serve, self.environs.make, self._shared.templates
-        # CPython 3.11 makes the code of a loop faster only where its end is a jump without a
-        # condition, and this function is called once. So the condition stands in the middle.
+        # CPython 3.11 optimizes the code of a loop only if the loop ends with an unconditional
+        # jump, and this function is called once. Therefore the condition is in the middle.
         while True:
             template = templates.get(number)
             if template is not None:
@@ -165,10 +172,10 @@ class Gateway:
             fork_guard.leave_child(error)
 
     def serve(self, environ: WSGIEnvironment) -> int:
-        """Run one request and send its response; returns the number of the next one."""
-        # To make a response for each request is a tenth of the time of a small one. So the last one
-        # is used again, but only where nothing has been sent by it in parts, and nothing else has
-        # it: not the application by `start_response` or `write`, nor a thread or a traceback.
+        """Run one request and send its response. Returns the number of the next request."""
+        # To make a new Response takes a tenth of the time of a small request. Therefore the last
+        # one is used again, but only if it has sent nothing in parts, and no other object refers to
+        # it: the application by `start_response` or `write`, a thread, or a traceback.
         response = self._response
         if getrefcount(response) != self._alone or response.exchange:
             response = self._response = self.response(self.thread, self.encode)
@@ -192,9 +199,9 @@ class Gateway:
         return self._serve_parts(environ, response, result)
 
     def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
-        """Send a response that is complete in memory, and fetch the next request with it.
+        """Send a response that is complete in memory, and fetch the next request in the same call.
 
-        Returns core.STARTED, and does nothing, where `write` has sent something in another thread.
+        Sends nothing and returns core.STARTED if another thread has sent a part by `write`.
         """
         response.over = True
         if self.environs.spooled is not None:
@@ -209,11 +216,11 @@ class Gateway:
         return number
 
     def _lend(self, pieces: Any) -> None:
-        """Keep bytes that the core may read until it has named the exchange.
+        """Keep bytes that the core may read until it names the exchange.
 
-        In this order, so that an exception at any point leaves nothing behind (csrc/api.h). What
-        has been lent for the exchange before is kept, too: after an exception nobody here knows
-        whether the core has it.
+        The order of the steps is such that an exception at any point leaks nothing (csrc/api.h).
+        Earlier loans of the exchange stay too, because after an exception it is not known whether
+        the core has got them.
         """
         request = self._request
         request.lends = 1
@@ -253,7 +260,7 @@ class Gateway:
                 break
 
     def _send_list(self, response: Response, result: list[bytes] | tuple[bytes, ...]) -> None:
-        """Send items that are in memory already, without waiting for the client."""
+        """Send items that are in memory, without waiting for the client."""
         lent: list[Any] = []
         for item in result:
             data: Any = item if type(item) is bytes else to_bytes(item)
@@ -269,12 +276,12 @@ class Gateway:
                 break
 
     def _content_missing(self) -> int:
-        """Return how many bytes are missing from what the Content-Length says."""
+        """Return the number of bytes that are missing from the Content-Length."""
         missing: int = core.content_missing(self.thread)
         return missing
 
     def _send_file(self, response: Response, wrapper: FileWrapper) -> bool:
-        """Send a real file by sendfile, from where it stands; False where it is to be read."""
+        """Send a real file by sendfile, from its position. Return False if it must be read."""
         file = real_file(wrapper.filelike)
         if file is None:
             return False
@@ -290,13 +297,13 @@ class Gateway:
         return bool(outcome != core.REFUSED)
 
     def _finish(self, response: Response, *, cut: bool) -> int:
-        """End a response in parts; `run` does the rest, where nothing of it is referenced."""
+        """End a response in parts. `run` does the rest, when no variable refers to the response."""
         response.over = True
         self._cut = cut
         return _ENDED
 
     def _close(self, environ: WSGIEnvironment, result: Any) -> None:
-        """Call the iterable's close(), and free the request's content."""
+        """Call `close` of the iterable, and free the content of the request."""
         try:
             close = getattr(result, "close", None)
             if close is not None:
@@ -334,7 +341,7 @@ class Gateway:
         return number if number != core.STARTED else self._finish(response, cut=True)
 
     def _log(self, environ: WSGIEnvironment, where: str, error: BaseException) -> None:
-        """Write an error with its traceback; raises nothing, not even what a handler raises."""
+        """Log an error with its traceback. Raises no exception, not even one of a log handler."""
         self._note(error)
         try:
             get_logger().error(
@@ -348,7 +355,7 @@ class Gateway:
             self._note(second)
 
     def _note(self, error: BaseException) -> None:
-        """Called with each error that ends its request; a subclass may remember it."""
+        """Do nothing. A subclass may keep the error; each error that ends a request comes here."""
 
     def _complain(self, environ: WSGIEnvironment, text: str) -> None:
         get_logger().error(
@@ -359,7 +366,7 @@ class Gateway:
         )
 
     def _recover(self, error: BaseException) -> int:
-        """Go on after an error of the server's own, such as no memory; returns as `serve` does."""
+        """Continue after an error of the server itself, such as no memory. Returns as `serve`."""
         try:
             get_logger().critical("an internal error ended a request", exc_info=error)
         except BaseException as second:
@@ -371,7 +378,7 @@ class Gateway:
                 self._note(second)
 
     def _abandon(self) -> int:
-        """End the current request, if there is one: by a 500, or cut where its head has been sent.
+        """End the current request, if there is one, with a 500. Cut a response that has begun.
 
         Returns as `serve` does.
         """
@@ -391,6 +398,9 @@ calls_application(Gateway.serve, Gateway._serve_parts, Gateway._send_items, Gate
 
 
 def _has_its_items(result: list[bytes] | tuple[bytes, ...]) -> bool:
-    """Tell whether iterating over this gives what it holds; a subclass may make items endlessly."""
+    """Return whether an iteration gives the items that the sequence holds.
+
+    A subclass may have another iterator, which may make items without an end.
+    """
     kind = type(result)
     return kind.__iter__ is list.__iter__ or kind.__iter__ is tuple.__iter__

@@ -1,4 +1,6 @@
-"""`wsgi.input` (PEP 3333, "Input and Error Streams"): a request's content, complete and decoded.
+"""`wsgi.input` and `wsgi.errors` (PEP 3333, "Input and Error Streams").
+
+The input is the complete content of a request, without a transfer coding.
 
 Never reads from a socket.
 """
@@ -14,10 +16,10 @@ from picowsgi.log import write_complaint, writes_lines
 
 
 class _NoContent:
-    """The input of all requests without content, together.
+    """The input that all requests without content share.
 
-    It has no state, not even a position, and takes no attributes, so a request cannot leave
-    anything in it for another one. It stays open when it is closed.
+    It has no state, not even a position, and takes no attributes, so a request cannot pass data to
+    another request by it. It stays open after `close`.
     """
 
     __slots__ = ()
@@ -26,13 +28,13 @@ class _NoContent:
     mode = "rb"
 
     def read(self, _size: int | None = -1, /) -> bytes:
-        """Return nothing: it is at its end."""
+        """Return no bytes: the input is at its end."""
         return b""
 
     read1 = readline = read
 
     def readinto(self, _buffer: Any, /) -> int:
-        """Read nothing; returns how many bytes that is."""
+        """Read no bytes. Returns 0."""
         return 0
 
     readinto1 = readinto
@@ -42,7 +44,7 @@ class _NoContent:
         return []
 
     def getvalue(self) -> bytes:
-        """Return nothing, as the io.BytesIO of a small content returns all of it."""
+        """Return no bytes. The io.BytesIO of a small content has this method too."""
         return b""
 
     def __iter__(self) -> _NoContent:
@@ -52,7 +54,7 @@ class _NoContent:
         raise StopIteration
 
     def seek(self, _offset: int, _whence: int = 0, /) -> int:
-        """Stay where it is; returns 0."""
+        """Return 0, the only position."""
         return 0
 
     def tell(self) -> int:
@@ -60,23 +62,23 @@ class _NoContent:
         return 0
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return True."""
         return True
 
     seekable = readable
 
     def writable(self) -> bool:
-        """Tell that it cannot be written."""
+        """Return False."""
         return False
 
     isatty = writable
 
     def fileno(self) -> NoReturn:
-        """Raise: it is no file of the system."""
+        """Raise UnsupportedOperation: the input is no file of the system."""
         raise io.UnsupportedOperation("wsgi.input has no descriptor")
 
     def write(self, _data: object, /) -> NoReturn:
-        """Raise: an input cannot be written."""
+        """Raise UnsupportedOperation: an input cannot be written."""
         raise io.UnsupportedOperation("wsgi.input is for reading")
 
     writelines = truncate = write
@@ -99,33 +101,33 @@ NO_CONTENT: Any = _NoContent()
 
 
 def open_spooled(request: Any) -> BinaryIO:
-    """Return the input for content that the core has put into a file, which is closed with it.
+    """Return the input for content in a temporary file of the core. The input owns the file.
 
-    The file is taken out of the core's `request` first: a descriptor is closed by one owner alone,
-    also when a signal handler raises an exception here.
+    The function first removes the descriptor from the core's `request`, so that only one owner
+    closes it, even if a signal handler raises an exception here.
     """
     os.lseek(request.content_file, 0, os.SEEK_SET)
     descriptor, request.content_file = request.content_file, -1
     return open(descriptor, "rb")  # noqa: PTH123 (not a path)
 
 
-#: The line that a thread has begun, by the thread.
+#: The incomplete line of each thread, by the thread's number.
 _begun: dict[int, str] = {}
-_BEGUN_MOST = 8192  # characters; of a longer line that much is written without its end
+_BEGUN_MOST = 8192  # characters; a longer line is written before its end is there
 
 
 class ErrorStream:
-    """`wsgi.errors`: a part of the error log, which never holds up the application.
+    """`wsgi.errors`: a stream into the error log, which never blocks the application for long.
 
-    Lines are written when they are complete, or flushed. A closed or full log loses them: an
-    application that reports an error does not fail. It takes no attributes, because all requests
-    have the same one.
+    The stream writes a line when it is complete, or at a flush. If the log is closed or full, the
+    line is lost, so that an application that reports an error does not fail. The stream takes no
+    attributes, because all requests share it.
     """
 
     __slots__ = ()
 
     def write(self, text: str) -> int:
-        """Write `text`; returns its length."""
+        """Write `text`. Returns its length."""
         if not writes_lines():
             write_complaint(text)
             return len(text)
@@ -146,7 +148,7 @@ class ErrorStream:
             self.write(line)
 
     def flush(self) -> None:
-        """Write a line that has been begun."""
+        """Write the incomplete line of this thread."""
         begun = _begun.pop(threading.get_ident(), "")
         if begun:
             write_complaint(begun)

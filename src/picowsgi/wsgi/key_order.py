@@ -1,6 +1,6 @@
-"""Puts the values of a block (csrc/api.h) into an environ, by the order in which their keys come.
+"""Puts the values of a block (csrc/api.h) into an environ, by the order of their keys.
 
-Never sees a request of its own: only keys, and lists of values.
+Never sees a request, but only keys and lists of values.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from picowsgi import core
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-_KNOWN = 1024  # how many orders are remembered
-#: An order that has been used so often gets a function of its own. It takes as long to make as 100
-#: requests, so a client with ever new orders of its header fields must not have one for each.
+_KNOWN = 1024  # the number of orders to remember
+#: After this many requests an order gets a function of its own. To make the function takes the time
+#: of 100 requests, so a client that changes the order of its headers must not get one for each.
 _OFTEN = 64
 
-#: Puts values into an environ, but for the first of them, which is the order. Raises ValueError,
-#: and does nothing, where there are more or fewer of them than the order says.
+#: Puts values into an environ, except for the first value, which is the order. Raises ValueError,
+#: and does nothing, if the number of values differs from the order.
 Fill = Callable[["WSGIEnvironment", Sequence[str]], None]
 
 
 class Orders:
-    """The orders that one serving thread has met; `bases` as in `EnvironMaker`."""
+    """The orders that one serving thread has seen. `bases` is the same as in `EnvironMaker`."""
 
     def __init__(self, bases: list[WSGIEnvironment]) -> None:
         self._bases = bases
-        #: By the numbers of the keys: how they are filled in, and for each listening socket an
-        #: environ that has them, so that no dict has to grow meanwhile.
+        #: By the numbers of the keys: the function that fills them in, and for each listening
+        #: socket an environ that has the keys already, so that no dict has to grow.
         self.known: dict[str, tuple[Fill, list[WSGIEnvironment]]] = {}
 
     def learn(self, order: str) -> tuple[Fill, list[WSGIEnvironment]]:
-        """Return what `known` has for this order from now on."""
+        """Add this order to `known`, and return its item."""
         if len(self.known) >= _KNOWN:
             self.known.clear()
         keys = tuple(core.KEYS[ord(number)] for number in order)
@@ -57,7 +57,7 @@ class Orders:
 
 
 def make_fill(keys: Sequence[str]) -> Fill:
-    """Return a function for these keys alone: half the work of `dict.update`."""
+    """Return a function for these keys, which takes half the time of `dict.update`."""
     targets = ", ".join(f"environ[{key!r}]" for key in keys)
     source = (
         "def fill(environ, values):\n"
@@ -65,6 +65,6 @@ def make_fill(keys: Sequence[str]) -> Fill:
         f'    environ["RAW_URI"] = values[{1 + keys.index("REQUEST_URI")}]\n'
     )
     names: dict[str, Any] = {}
-    exec(source, names)  # noqa: S102 (of the core's own keys, never of what a client has sent)
+    exec(source, names)  # noqa: S102 (the source has keys of the core, and no bytes of a client)
     fill: Fill = names["fill"]
     return fill

@@ -1,6 +1,6 @@
-"""Gives the application the id of each request, as `picowsgi.request_id` in its environ.
+"""Adds the id of each request to its environ, as `picowsgi.request_id`.
 
-Never makes one: the core does (csrc/request_id.c).
+Never makes an id: the core does (csrc/request_id.c).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KEY = "picowsgi.request_id"
 
 
 class WithId:
-    """An application of one thread, whose `request` (csrc/api.h) is given."""
+    """An application of one thread. `request` is the core's object for this thread (csrc/api.h)."""
 
     def __init__(self, application: WSGIApplication, request: Any) -> None:
         self._application = application
@@ -33,6 +33,6 @@ calls_application(WithId.__call__)
 
 
 def id_of(environ: WSGIEnvironment) -> str:
-    """Return the id of a request, empty where it has none or the application has removed it."""
+    """Return the id of a request; empty: there is none, or the application has removed it."""
     name = environ.get(KEY)
     return name if type(name) is str else ""

@@ -1,6 +1,6 @@
 """Raises RequestTimeoutError in an application whose request takes too long.
 
-Never raises it in the server's own code, where no request could be ended by it.
+Never raises it in the server's own code, where it would not end a request.
 """
 
 from __future__ import annotations
@@ -18,32 +18,35 @@ from picowsgi.wsgi.response import FileWrapper
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-#: Whether it can. PyPy raises an exception in another thread only some time later, when that thread
-#: may be anywhere, in the middle of a response too.
+#: Whether this Python can interrupt a request. PyPy raises an exception in another thread later,
+#: when the thread may run any code, even the code that sends a response.
 CAN_INTERRUPT = sys.implementation.name == "cpython"
 
-#: The functions that call the application, and can end a request at any point of its run.
+#: The functions that call the application. An exception in the application ends its request there.
 _callers: set[CodeType] = set()
-#: Of the modules here these are part of an application, and may be interrupted as one.
+#: The modules of this package that are part of an application, and may be interrupted.
 _APPLICATIONS = ("picowsgi.app.mount", "picowsgi.contrib.")
 
 
 def calls_application(*functions: Callable[..., object]) -> None:
-    """Note functions that call the application inside of a `try` with a `checkpoint` at its end."""
+    """Register functions that call the application in a `try` with a `checkpoint` at its end."""
     _callers.update(function.__code__ for function in functions)
 
 
 def checkpoint() -> None:
-    """A call, at which Python raises what another thread has set: inside of a `try`, that is."""
+    """Do nothing. At a call Python raises the exception that another thread has set.
+
+    Call this inside of a `try`.
+    """
 
 
 def interrupt_application(ident: int, guard: Guard | None) -> None:
     """Raise RequestTimeoutError in the thread `ident`, if it is in the application now.
 
-    Where Python has its lock, nothing runs between the look and the raising, because this thread
-    has it; elsewhere the thread's application has to be a `guard`.
+    With the GIL, no other thread runs between the check of the frames and the exception, because
+    this thread holds the GIL. Without it, `guard` is the thread's application.
     """
-    import ctypes  # only where a request takes too long
+    import ctypes  # slow to import, and only a request that takes too long needs it
 
     with guard.lock if guard is not None else nullcontext():
         frame = sys._current_frames().get(ident)
@@ -61,11 +64,12 @@ def _is_ours(module: str) -> bool:
 
 
 class Guard:
-    """An application of one thread, to be interrupted where Python has no lock.
+    """The application of one thread, in a Python without the GIL.
 
-    Who interrupts it looks where it is, and raises, holding a lock that is of this thread alone; it
-    takes that lock on each way from the application to the server. So what has been raised in time
-    comes up there at the latest, and afterwards nothing more is.
+    Each thread has a lock of its own. Another thread holds that lock while it checks where the
+    thread is and sets the exception. The thread takes the lock each time that it returns from the
+    application to the server. Therefore an exception that was set in time is raised there at the
+    latest, and none is set after that.
     """
 
     def __init__(self, application: WSGIApplication) -> None:
@@ -92,14 +96,14 @@ class Guard:
         return _GuardedResult(result, self)
 
     def leave(self) -> None:
-        """Leave the application; raises RequestTimeoutError where that is due."""
+        """Leave the application. Raises RequestTimeoutError if another thread has set it."""
         with self.lock:
             pass
         checkpoint()
 
 
 class _GuardedResult:
-    """What an application has returned, to be iterated by the server."""
+    """The iterable that an application has returned, guarded while the server iterates over it."""
 
     def __init__(self, result: Any, guard: Guard) -> None:
         self._result = result

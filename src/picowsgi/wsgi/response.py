@@ -1,6 +1,6 @@
 """A response as the application makes it: `start_response`, `write`, and the file wrapper.
 
-Never decides when the application is asked for more; that is the gateway's.
+Never decides when to ask the application for the next item: the gateway does.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ _NamedTemporaryFile = tempfile._TemporaryFileWrapper
 
 
 class Response:
-    """What the application says about one response, and how far it has been sent.
+    """One response: its head, and how much of it has been sent.
 
-    Threads of the application may call `write` at once, and when the response is over. The core
-    keeps them apart, and counts the bytes; what stands here is for the thread that serves.
+    Several threads of the application may call `write` at the same time, and after the end of the
+    response. The core accepts one part at a time, and counts the bytes. The attributes are for the
+    serving thread.
     """
 
-    # With slots, because attributes of these are read the fastest, and no weak reference can be
-    # made: see Gateway.serve.
+    # Slots, because Python reads such attributes fastest, and allows no weak reference to the
+    # object: see Gateway.serve.
     __slots__ = (
         "_encode",
         "_thread",
@@ -45,7 +46,7 @@ class Response:
         "overflow",
         "started",
     )
-    #: Where head and content go; a subclass may have another place.
+    #: The functions that send head and content; a subclass may have others.
     send_first: ClassVar[Callable[..., int]] = core.send_first
     send_data: ClassVar[Callable[..., int]] = core.send_data
     check_client: ClassVar[Callable[..., int]] = core.check_client
@@ -56,17 +57,18 @@ class Response:
         self._encode = encode
         #: None until start_response is called.
         self.head: Head | None = None
-        #: The core has the head: it cannot be changed any more.
+        #: The core has the head, which cannot be changed any more.
         self.started = False
-        #: No more content is wanted: the client gets none (HEAD, 204, 304), or it was too much.
+        #: No more content is needed: the response has none (HEAD, 204, 304), or there was too much.
         self.enough = False
         #: The application gave more content than its Content-Length.
         self.overflow = False
-        #: As much content has been sent as the Content-Length says.
+        #: The core has got as many bytes as the Content-Length says.
         self.complete = False
-        #: The request is over: start_response and write come too late. Set before the core is told.
+        #: The request is over: start_response and write come too late. It is set before the call of
+        #: the core that ends the response.
         self.over = False
-        #: The number of the exchange, for the core; 0 until something is sent in parts.
+        #: The number of the exchange, for the core; 0 before a part is sent.
         self.exchange = 0
 
     def start_response(
@@ -75,9 +77,17 @@ class Response:
         headers: list[tuple[str, str]],
         exc_info: OptExcInfo | None = None,
     ) -> Callable[[bytes], object]:
-        """Set the head (PEP 3333); returns `write`.
+        """Set the head, and return `write` (PEP 3333, "The start_response() Callable").
 
-        PEP 3333 wants positional arguments; other servers take these keywords, so this does.
+        PEP 3333 has positional arguments. Other servers also take these keywords, so this does too.
+
+        Args:
+            status: the status, as `200 OK`.
+            headers: pairs of name and value.
+            exc_info: the result of `sys.exc_info()`, to replace a head that was not sent yet.
+
+        Raises:
+            ResponseError: the status or a header is not valid, or the call comes too late.
         """
         if exc_info is not None:
             try:
@@ -94,11 +104,16 @@ class Response:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """Send content at once (PEP 3333, "The write() Callable"). From any thread.
+        """Send content at once (PEP 3333, "The write() Callable"). Any thread may call this.
 
-        Raises ResponseError after the end of the request, ClientGoneError.
+        Args:
+            data: the content.
+
+        Raises:
+            ResponseError: the request is over, or `data` is not bytes.
+            ClientGoneError: the client has disconnected.
         """
-        # In this order: if the response is not over now, the number read before is its own.
+        # The order matters: if the response is not over after the read, the number is its own.
         exchange = self.current_exchange(self._thread)
         if self.over:
             raise ResponseError(_LATE_WRITE)
@@ -106,16 +121,16 @@ class Response:
         self.send(data)
 
     def send(self, data: bytes, flags: int = 0) -> None:
-        """Send content, and the head before the first of it; waits for a slow client.
+        """Send content, and before the first content the head. Wait for a slow client.
 
-        Raises ClientGoneError, and ResponseError after the end of the request.
+        Raises ClientGoneError. Raises ResponseError after the end of the request.
         """
         if type(data) is not bytes:
             data = to_bytes(data)
         self.send_sized(data, len(data), flags)
 
     def send_sized(self, data: Any, size: int, flags: int) -> None:
-        """Send content of this size: bytes, or what `core.pin` has made of them."""
+        """Send content of this size: bytes, or the result of `core.pin` for them."""
         if not size:
             self._send_nothing()
             return
@@ -127,7 +142,7 @@ class Response:
             self._note(outcome)
 
     def begin(self) -> None:
-        """Hand the head to the core; it leaves with the first content, or at the end."""
+        """Hand the head to the core, which sends it with the first content, or at the end."""
         self._note(self._send_first(b"", 0, 0))
 
     def _send_first(self, data: Any, size: int, flags: int) -> int:
@@ -142,7 +157,7 @@ class Response:
         return outcome
 
     def _send_nothing(self) -> None:
-        """Look at the client, because sending nothing does not show that it has gone."""
+        """Check the client for an empty item, which cannot show that the client is gone."""
         outcome = self.check_client(self._thread, self.exchange)
         if outcome:
             self._note(outcome)
@@ -150,7 +165,7 @@ class Response:
             self.enough = True
 
     def _note(self, outcome: int) -> None:
-        """Act upon what the core has said of content."""
+        """Handle the core's result for a part of the content."""
         if outcome == core.COMPLETE:
             self.complete = True
         elif outcome == core.UNWANTED:
@@ -164,16 +179,16 @@ class Response:
 
 
 def to_bytes(data: Any) -> bytes:
-    """Return content as bytes. Raises ResponseError for what is none."""
+    """Return content as bytes. Raises ResponseError for an object of another type."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise ResponseError(f"content must be bytes, not {type(data).__name__}")
     return bytes(data)
 
 
 def real_file(filelike: Any) -> io.BufferedReader | io.BufferedRandom | io.FileIO | None:
-    """Return the regular file whose bytes are what `filelike` reads, or None: it is to be read.
+    """Return the regular file whose bytes `filelike` reads; None: the server must call `read`.
 
-    That it has a fileno() does not say so: gzip.GzipFile has one, and reads something else.
+    A `fileno` is not enough: gzip.GzipFile has one, but reads other bytes than the file has.
     """
     if type(filelike) is _NamedTemporaryFile:
         filelike = filelike.file
@@ -182,15 +197,15 @@ def real_file(filelike: Any) -> io.BufferedReader | io.BufferedRandom | io.FileI
     if type(getattr(filelike, "raw", filelike)) is not io.FileIO or filelike.closed:
         return None
     if not filelike.readable():
-        return None  # reading it raises what the application has to see
+        return None  # `read` raises an error that the application should see
     return filelike if _has_its_size(filelike.fileno()) else None
 
 
 def _has_its_size(descriptor: int) -> bool:
-    """Tell whether this is a regular file with as many bytes as the system says.
+    """Return whether this is a regular file with as many bytes as the system reports.
 
-    Those of /proc and /sys are made as they are read: they say 0, or a page. They hold no blocks,
-    as only few others do.
+    The system makes the files of /proc and /sys at the read, and reports a size of 0 or of a page.
+    These files have no blocks, and few other files have none.
     """
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
@@ -207,7 +222,11 @@ def _has_its_size(descriptor: int) -> bool:
 class FileWrapper:
     """`wsgi.file_wrapper` (PEP 3333, "Optional Platform-Specific File Handling").
 
-    A real file is sent by the core from where it stands; anything else with `read` is iterated.
+    The core sends a real file, from its position. The server iterates over other objects.
+
+    Args:
+        filelike: a file, or another object with `read`.
+        block_size: bytes for one call of `read`.
     """
 
     def __init__(self, filelike: Any, block_size: int = 65536) -> None:
@@ -224,5 +243,5 @@ class FileWrapper:
         return block
 
     def __getattr__(self, name: str) -> Any:
-        """Have what the file has: close, and seek and tell for frameworks that answer ranges."""
+        """Return an attribute of the file: `close`, or `seek` and `tell` for range requests."""
         return getattr(self.filelike, name)

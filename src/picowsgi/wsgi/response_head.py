@@ -1,6 +1,6 @@
-"""A response's head, checked and encoded (PEP 3333, "The start_response() Callable").
+"""Checks and encodes a response's head (PEP 3333, "The start_response() Callable").
 
-Never lets a status or a field through that could be read as anything else on the wire.
+Never accepts a status or a header that a client could read as something else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _LINE_END_OR_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
-# RFC 9110 section 7.6.1 and PEP 3333, "Other HTTP Features": not the application's to send.
+# RFC 9110 section 7.6.1 and PEP 3333, "Other HTTP Features": an application must not send these.
 _HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -38,19 +38,19 @@ _HOP_BY_HOP = frozenset(
 )
 _PLAIN, _LENGTH_FIELD, _DATE_FIELD, _SERVER_FIELD, _DROPPED = range(5)
 _SPECIAL = {"content-length": _LENGTH_FIELD, "date": _DATE_FIELD, "server": _SERVER_FIELD}
-# RFC 9110 section 15: what the first digit of a status says.
+# RFC 9110 section 15: the class of a status, by its first digit.
 _CLASSES = {"2": "Successful", "3": "Redirection", "4": "Client Error", "5": "Server Error"}
-_KNOWN_NAMES = 1024  # how many checked names are remembered
+_KNOWN_NAMES = 1024  # the number of checked names to remember
 
 Header = tuple[str, str]
 _NO_HEADER: Any = (object(), object())  # equal to no header of an application
 
 
 class Head:
-    """A checked head: its bytes but for the empty line, core flags, and its Content-Length.
+    """A checked head: its bytes without the empty line, flags for the core, and Content-Length.
 
-    Not to be changed: one may be the head of many responses. (Not a tuple, because its fields are
-    read in each request, and slots are read the fastest.)
+    Do not change a head, because many responses may share it. It is not a tuple, because the server
+    reads its fields in each request, and Python reads slots fastest.
     """
 
     __slots__ = ("data", "flags", "length")
@@ -58,7 +58,7 @@ class Head:
     def __init__(self, data: bytes, flags: int, length: int) -> None:
         self.data = data
         self.flags = flags
-        self.length = length  # -1: the application gave none
+        self.length = length  # -1: the head has none
 
     @property
     def has_no_content(self) -> bool:
@@ -66,7 +66,7 @@ class Head:
         return self.data[9:12] in (b"204", b"304")
 
     def with_length(self, length: int) -> Head:
-        """Return the same head with a Content-Length, where its status allows one."""
+        """Return the same head with a Content-Length, if its status allows one."""
         if _has_no_length(self.data[9:12].decode("ascii")):
             return self
         data = b"%bContent-Length: %d\r\n" % (self.data, length)
@@ -76,31 +76,31 @@ class Head:
 class HeadEncoder:
     """Encodes heads for one serving thread, and remembers the last one.
 
-    All of them get the core's `flags` (csrc/api.h).
+    All heads get the core's `flags` (csrc/api.h).
 
-    Objects of the application decide themselves what they are equal to, and may change. So a head
-    is remembered with a copy of its status and headers, of exact strings in exact tuples alone, and
-    that is compared with another such copy, or with exact strings. Each object of the application
-    is asked once for its value: what is compared is what is encoded.
+    Objects of the application may have an `__eq__` of their own, and may change. Therefore the
+    encoder keeps each head with a copy of its status and headers: exact strings in exact tuples. It
+    compares the copy only with another such copy, or with exact strings. It reads the value of each
+    object of the application once, so the values that it compares are those that it encodes.
     """
 
     def __init__(self, flags: int = 0) -> None:
         self._flags = core.ADD_DATE | core.ADD_SERVER | flags
         self._names: dict[str, int] = {}
-        #: The last status, its headers, and their head. It is replaced in one assignment, because a
-        #: thread of the application may call start_response at any time, even after its request.
+        #: The last status, its headers, and their head. One assignment replaces all three, because
+        #: a thread of the application may call start_response at any time, even after its request.
         self._last: tuple[str | None, tuple[Header, ...], Head] = None, (), Head(b"", 0, -1)
-        #: The same of the last head with two headers.
+        #: The same for the last head with two headers.
         self._last_of_two: tuple[str | None, Header, Header, Head]
         self._last_of_two = None, _NO_HEADER, _NO_HEADER, self._last[2]
         self._warned: set[str] = set()
 
     def encode(self, status: str, headers: list[tuple[str, str]]) -> Head:
-        """Return the head for what the application gave to `start_response`.
+        """Return the head for the arguments of `start_response`.
 
-        Raises ResponseError, saying what is wrong.
+        Raises ResponseError, whose text says what is wrong.
         """
-        # Two headers are what most small responses have. For them nothing is copied or called.
+        # Most small responses have two headers. The code for them copies nothing and calls nothing.
         if type(headers) is not list or len(headers) != 2:
             return self._encode_copy(status, _copy(headers))
         last_status, last_one, last_two, head = self._last_of_two
@@ -112,7 +112,7 @@ class HeadEncoder:
                 name, value = one
                 other, second = two
             except (TypeError, ValueError):
-                return self._encode_copy(status, _copy(headers))  # which says what is wrong
+                return self._encode_copy(status, _copy(headers))  # raises an error with the reason
             last_name, last_value = last_one
             last_other, last_second = last_two
             if (
@@ -178,7 +178,7 @@ class HeadEncoder:
             raise ResponseError("a header has characters beyond latin-1") from None
 
     def _weigh(self, special: list[tuple[int, str, str]]) -> tuple[int, int]:
-        """Return the flags and the Content-Length that the fields known to the server make."""
+        """Return the flags and the Content-Length from the headers that the server knows."""
         flags = self._flags
         length = -1
         for kind, name, value in special:
@@ -206,7 +206,7 @@ class HeadEncoder:
         return kind
 
     def _drop(self, name: str, value: str) -> int:
-        """Pass over a hop-by-hop field; returns the flag that it stands for."""
+        """Drop a hop-by-hop header. Returns the flag that it means."""
         lower = name.lower()
         if lower == "connection":
             options = [option.strip().lower() for option in value.split(",")]
@@ -215,15 +215,15 @@ class HeadEncoder:
         if lower not in self._warned:
             self._warned.add(lower)
             get_logger().warning(
-                "the application sends the hop-by-hop field %s, which is the server's alone "
-                "(PEP 3333); it is dropped, now and from here on",
+                "the application sends the hop-by-hop header %s, which only a server may send "
+                "(PEP 3333); this header is dropped from all responses",
                 printable(name),
             )
         return 0
 
 
 def _has_no_length(status: str) -> bool:
-    """RFC 9110 section 8.6: such a response must not have a Content-Length."""
+    """Return whether such a response must not have a Content-Length (RFC 9110 section 8.6)."""
     return status.startswith(("1", "204"))
 
 
@@ -235,7 +235,7 @@ def _content_length(value: str) -> int:
 
 def _check_status(status: object) -> str:
     """Return the status as an exact string."""
-    if not issubclass(type(status), str):  # a proxy lies to isinstance
+    if not issubclass(type(status), str):  # isinstance is True for a proxy object
         raise ResponseError(f"the status must be text like '200 OK', not {show(status)}")
     text = str.__str__(status)
     if not _STATUS.fullmatch(text):
@@ -244,9 +244,10 @@ def _check_status(status: object) -> str:
 
 
 def _copy(headers: object) -> tuple[Header, ...]:
-    """Return what the headers are at this moment, as exact strings in exact tuples of two.
+    """Return a copy of the headers as exact strings in exact tuples of two.
 
-    Each object of the application is asked once, and tuples that are such already stay themselves.
+    The function reads the value of each object once. It does not copy exact tuples of two exact
+    strings.
     """
     try:
         given: Iterator[Any] = iter(headers)  # type: ignore[call-overload]
@@ -268,8 +269,8 @@ def _copy(headers: object) -> tuple[Header, ...]:
 
 
 def _reason(status: str) -> str:
-    """Return the reason phrase for a status code that comes without one."""
-    from http import HTTPStatus  # only where it is needed
+    """Return the reason phrase for a status code without one."""
+    from http import HTTPStatus  # slow to import, and rarely needed
 
     try:
         return HTTPStatus(int(status)).phrase

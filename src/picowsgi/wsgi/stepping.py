@@ -1,6 +1,7 @@
-"""Requests one after the other, each known to its end: for what has to be told of them in Python.
+"""A gateway that returns after each request, so that Python code can log the response.
 
-Slower than the gateway alone, whose way of a request fetches the next one while it sends.
+Slower than `Gateway`, which fetches the next request in the call that sends a response. Never
+serves more than one request in a call.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class SteppingGateway(Gateway):
-    """A gateway that comes back after each request, and knows what was answered.
+    """A gateway that returns after each request, and keeps its response's status and headers.
 
-    `flags` are added to those of every response (csrc/api.h).
+    Every response gets the additional `flags` (csrc/api.h).
     """
 
     def __init__(
@@ -35,18 +36,18 @@ class SteppingGateway(Gateway):
         debug: bool = False,
     ) -> None:
         super().__init__(application, thread, bases, shared, core.RETURN | flags, debug=debug)
-        #: That of the response that was sent last. Not what the application has given: that may be
-        #: a generator, or change.
+        #: The head of the last response. It is not the object of the application, which may be a
+        #: generator, or change.
         self._head = self._failure[0]
 
     @property
     def status(self) -> str:
-        """The status of the response that was sent last."""
+        """The status of the last response."""
         return self._lines()[0].removeprefix("HTTP/1.1 ")
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """The application's headers in the response that was sent last."""
+        """The application's headers in the last response."""
         pairs = (line.partition(": ") for line in self._lines()[1:-1])
         return [(name, value) for name, _, value in pairs]
 
@@ -55,7 +56,7 @@ class SteppingGateway(Gateway):
 
     @property
     def sent(self) -> int:
-        """The bytes of content in the response that was sent last."""
+        """The size of the last response's content, in bytes."""
         size: int = self._request.sent
         return size
 
@@ -71,9 +72,10 @@ class SteppingGateway(Gateway):
         return core.IDLE
 
     def step(self, milliseconds: int) -> bool:
-        """Serve one request if it comes in this time; tell whether one did.
+        """Serve one request if it comes within this time. Return whether one came.
 
-        It waits once, so it may return sooner: always after a signal, or `CoreServer.wake`.
+        The function waits once, so it may return sooner. A signal or `CoreServer.wake` ends the
+        wait.
         """
         self._shared.take_news(self._core_thread)
         number = core.next_request_within(self.thread, milliseconds)
@@ -83,14 +85,14 @@ class SteppingGateway(Gateway):
             self.serve(self.environs.make(number))
         except Exception as error:
             self._recover(error)
-        except BaseException:  # such as Ctrl-C, which is for the caller
+        except BaseException:  # such as Ctrl-C, which the caller handles
             self._abandon()
             raise
         self.leave_child()
         return True
 
     def settle(self, milliseconds: int) -> bool:
-        """Wait so long for responses to be sent, without a request; tell whether all are."""
+        """Send unsent responses for at most this time. Return whether all are sent."""
         unsent: Any = core.settle(self.thread, milliseconds)
         self._shared.take_news(self._core_thread)
         return not unsent

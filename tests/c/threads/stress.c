@@ -19,7 +19,7 @@ static loop loops[LOOPS];
 struct sockaddr_un address;
 socklen_t address_size;
 atomic_bool stopping;
-atomic_int served, lent, dropped, births, slow, incidents, abandoned, too_late, together;
+atomic_int served, lent, dropped, starts, slow, incidents, abandoned, too_late, together;
 atomic_int answered, of_pieces;
 
 _Noreturn void fail(const char *file, int line, const char *what)
@@ -82,12 +82,12 @@ void piece_fill(char *to, int64_t key, int writer, int number)
 static void *watch(void *its_loop)
 {
     loop *self = its_loop;
-    for (int32_t told; (told = pw_watch(self->server) & PW_WATCH_MASK) != PW_WATCH_STOP;) {
-        if (told == PW_WATCH_INCIDENT) {
+    for (int32_t task; (task = pw_watch(self->server) & PW_WATCH_MASK) != PW_WATCH_STOP;) {
+        if (task == PW_WATCH_INCIDENT) {
             for (pw_incident incident; pw_incident_take(self->server, &incident);)
                 atomic_fetch_add(&incidents, 1);
-        } else if (told == PW_WATCH_START) {
-            atomic_fetch_add(&births, 1);
+        } else if (task == PW_WATCH_START) {
+            atomic_fetch_add(&starts, 1);
             start_thread(self);
         } else {
             atomic_fetch_add(&slow, 1);
@@ -211,10 +211,10 @@ int main(void)
     printf(
         "  %d requests, %d lent and %d dropped, %d by several threads, %d writes too late, "
         "%d abandoned; %d answers, %d in pieces; %d threads started, %d named slow, %d incidents\n",
-        served, lent, dropped, together, too_late, abandoned, answered, of_pieces, births, slow,
+        served, lent, dropped, together, too_late, abandoned, answered, of_pieces, starts, slow,
         incidents);
     /* Otherwise the program has not tried what it is for. */
     MUST(lent > 0 && together > 0 && too_late > 0 && abandoned > 0 && answered > 0);
-    MUST(of_pieces > 0 && births > 0 && slow > 0 && lent == dropped);
+    MUST(of_pieces > 0 && starts > 0 && slow > 0 && lent == dropped);
     return 0;
 }

@@ -1,4 +1,4 @@
-"""A Flask application that uses most of what Flask offers, to be compared with its test client."""
+"""A Flask application that uses most features of Flask, for a comparison with its test client."""
 
 from __future__ import annotations
 

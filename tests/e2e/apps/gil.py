@@ -1,4 +1,4 @@
-"""Says whether the GIL is on: once picowsgi is there, in a request, and after it."""
+"""Prints whether the GIL is on: after the import of picowsgi, in a request, and at the end."""
 
 import sys
 import urllib.request

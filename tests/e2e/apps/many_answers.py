@@ -1,4 +1,4 @@
-"""A plain WSGI application with one path for each kind of answer that a client may meet."""
+"""A plain WSGI application with one path for each kind of response that a client may get."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def hello(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 
 
 def echo(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Tell what arrived; content as its length and digest."""
+    """Describe the request: its content by length and digest."""
     size, digest = 0, hashlib.sha256()
     while piece := environ["wsgi.input"].read(100_000):
         size += len(piece)
@@ -83,7 +83,7 @@ def large(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 
 def streamed(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", [("Content-Type", "application/octet-stream")])
-    # Pieces of many sizes, the empty one too, so that no buffer's end falls where a piece ends.
+    # Pieces of many sizes, one of them empty, so that no buffer ends at the end of a piece.
     position, number = 0, 0
     while position < len(LARGE):
         size = number * 997 % 70_000

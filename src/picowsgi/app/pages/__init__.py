@@ -1,4 +1,4 @@
-"""Pages that picowsgi makes itself, as WSGI applications or parts of one.
+"""The pages of picowsgi itself, as WSGI applications or parts of one.
 
-They know how they look, and import only `log` and `errors`.
+They import only `log` and `errors`.
 """

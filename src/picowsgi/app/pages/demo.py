@@ -1,6 +1,6 @@
-"""The page that is served where no application is named: the request, as an application sees it.
+"""The demonstration page, for a command without an application: it shows the request's environ.
 
-Never shows anything but the request to the client that sent it.
+Never shows a client anything but its own request.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _request_page(environ: WSGIEnvironment) -> _Page:
 application in it; <code>picowsgi "module:create_app()"</code> calls a factory, and
 <code>picowsgi --help</code> lists the options.</p>
 {_posted(environ)}<h2>This request</h2>
-<p>The <code>environ</code> that your application would get
+<p>Your application would get this <code>environ</code>
 (<a href="environ.json">as JSON</a>):</p>
 {table(environ)}"""
     return "200 OK", HTML, html("picowsgi", body)

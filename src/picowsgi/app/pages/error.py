@@ -1,6 +1,6 @@
-"""The answer to a request whose application has failed, where `--debug` is on: with the traceback.
+"""The page with the traceback, for a request whose application has failed under `--debug`.
 
-Never made without `--debug`: a traceback tells strangers too much.
+Never made without `--debug`, because a traceback shows the source code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def make_page(
     environ: WSGIEnvironment, error: BaseException
 ) -> tuple[list[tuple[str, str]], bytes]:
-    """Return the fields and the content: HTML for clients that ask for it, else plain text."""
+    """Return the headers and the body: HTML if the client asks for it, else plain text."""
     # The first frame is the server's own.
     frames = error.__traceback__ and (error.__traceback__.tb_next or error.__traceback__)
     lines = printable_lines("".join(traceback.format_exception(type(error), error, frames)))
@@ -33,13 +33,13 @@ def make_page(
 
 
 def _page(environ: WSGIEnvironment, line: str, lines: str, name: str) -> str:
-    # What the application has put there may not like to be shown.
+    # The `repr` of an object that the application has added may fail.
     texts = {key: value for key, value in environ.items() if type(value) is str}
     body = f"""\
 <h1>{escape(name)} <small>500 Internal Server Error</small></h1>
 <p>The application failed at <code>{escape(line)}</code>:</p>
 <pre>{escape(lines)}</pre>
-<p>This is shown because of <code>--debug</code>, and stands in the error log too.</p>
+<p>You see this page because of <code>--debug</code>. The error log has the traceback too.</p>
 <h2>This request</h2>
 {table(texts)}"""
     return html(f"{name} at {line}", body)

@@ -1,6 +1,6 @@
-"""What is served while the application cannot be loaded: why, on every path.
+"""The page that answers every request while the application cannot be loaded, with the reason.
 
-Never runs anything of the application.
+Never runs code of the application.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from picowsgi.errors import AppImportError
 
 _TITLE = "The application cannot be loaded"
-_HINT = "It is loaded again as soon as one of its files changes."
+_HINT = "The server loads it again as soon as one of its files changes."
 
 
 def failure_page(error: AppImportError) -> WSGIApplication:
-    """Return an application that answers with the error: as HTML where that is asked for."""
+    """Return an application that answers with the error: HTML if the client asks for it."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if template.prefers_html(environ):

@@ -1,4 +1,4 @@
-"""How the pages look that picowsgi makes itself. Never knows what stands on them."""
+"""The layout of picowsgi's own pages. Never decides about their text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HTML = "text/html; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json; charset=utf-8"
 
-#: Nothing on a page is fetched, and nothing runs.
+#: A page loads no other resource, and runs no script.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -28,12 +28,12 @@ def headers(kind: str, content: bytes) -> list[tuple[str, str]]:
 
 
 def prefers_html(environ: Mapping[str, Any]) -> bool:
-    """Tell whether the client asks for HTML, and not for plain text."""
+    """Return whether the client asks for HTML, and not for plain text."""
     return "text/html" in environ.get("HTTP_ACCEPT", "")
 
 
 def table(values: Mapping[str, Any]) -> str:
-    """Return an environ, or the like, as a table in HTML."""
+    """Return an environ, or another mapping, as a table in HTML."""
     rows = "\n".join(
         f"<tr><th scope='row'>{show(name)}</th><td>{show(value)}</td></tr>"
         for name, value in sorted(values.items())
@@ -42,7 +42,7 @@ def table(values: Mapping[str, Any]) -> str:
 
 
 def show(value: Any) -> str:
-    """Return a value of the environ as harmless HTML."""
+    """Return a value of the environ as escaped HTML."""
     return escape(printable(value if isinstance(value, str) else repr(value)))
 
 

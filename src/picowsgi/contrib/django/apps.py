@@ -1,4 +1,4 @@
-"""What Django is told about the application, and what is looked after from its start.
+"""The configuration of the Django application, and its check of INSTALLED_APPS.
 
 Never serves: the command and the tests do.
 """
@@ -23,18 +23,21 @@ class PicowsgiConfig(AppConfig):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        # Not in ready(): where another application cannot be imported, nobody gets there.
+        # Not in ready(): if another application cannot be imported, Django does not call ready().
         if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true":
             autoreload.autoreload_started.connect(_show_what_failed)
 
     def ready(self) -> None:
-        """Have the order of INSTALLED_APPS checked."""
+        """Register the check of the order of INSTALLED_APPS."""
         checks.register(check_order)
 
 
 def _show_what_failed(**_signal: Any) -> None:
-    """Answer with what kept Django from starting; then its own runserver stands in for ours."""
-    from picowsgi.contrib.django.server import show_error  # not where nothing is served
+    """Answer requests with the error that kept Django from starting.
+
+    In that case Django runs its own command `runserver`, not this package's.
+    """
+    from picowsgi.contrib.django.server import show_error  # only the process that serves needs it
 
     try:
         autoreload.raise_last_exception()
@@ -43,7 +46,7 @@ def _show_what_failed(**_signal: Any) -> None:
 
 
 def check_order(**_options: Any) -> list[checks.CheckMessage]:
-    """Warn where the runserver of another application is used."""
+    """Return a warning if `manage.py runserver` is the command of another application."""
     used = get_commands()["runserver"]
     if used == PicowsgiConfig.name:
         return []

@@ -1,6 +1,6 @@
-"""picowsgi in the place of Django's own development server, `django.core.servers.basehttp`.
+"""The replacement of Django's own development server, `django.core.servers.basehttp`.
 
-Never decides what is served, or when: that is the command's, and the test case's.
+Never decides what to serve, or when: the command and the test case do.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 _BACKLOG = 1024
 _PORT_MOST = 65535
-_TLS = "\x16\x03"  # how its first record begins (RFC 8446 section 5.1)
+_TLS = "\x16\x03"  # the first bytes of a TLS connection (RFC 8446 section 5.1)
 
 
 def listen(address: tuple[str, int], *, ipv6: bool) -> socket.socket:
-    """Return a socket that listens as Django's does. Raises OSError."""
+    """Return a listening socket with the same address as Django's server. Raises OSError."""
     if not 0 <= address[1] <= _PORT_MOST:  # getaddrinfo would take it modulo 65536
         raise OSError(f"the port must be from 0 to {_PORT_MOST}, not {address[1]}")
     occupy_standard()
@@ -39,7 +39,7 @@ def listen(address: tuple[str, int], *, ipv6: bool) -> socket.socket:
 
 
 class WSGIServer:
-    """What `runserver` and `LiveServerThread` use of Django's server of this name.
+    """The part of Django's server of this name that `runserver` and `LiveServerThread` use.
 
     `handler_class` writes the lines of the log; None: there is no log. Raises OSError.
     """
@@ -57,8 +57,8 @@ class WSGIServer:
         self._server: DevelopmentServer | None = None
 
     def set_app(self, application: WSGIApplication) -> None:
-        """Set what is served. Raises CommandError where picowsgi cannot serve it."""
-        # The command mixes it in, except with --nothreading.
+        """Set the application. Raises CommandError if picowsgi cannot serve it."""
+        # The command adds ThreadingMixIn, except with --nothreading.
         threads = None if isinstance(self, socketserver.ThreadingMixIn) else 1
         try:
             self._server = DevelopmentServer(application, self._socket, self._log, threads=threads)
@@ -66,14 +66,14 @@ class WSGIServer:
             raise CommandError(str(error)) from None
 
     def serve_forever(self) -> None:
-        """Serve until `shutdown` is called in another thread, or the process ends."""
+        """Serve until another thread calls `shutdown`, or the process ends."""
         if self._server is None:
             raise RuntimeError("there is nothing to serve: call set_app first")
         self._server.start()
         self._server.wait()
 
     def shutdown(self) -> None:
-        """Finish open requests, and wait for the end of all threads."""
+        """Finish open requests, and wait until all threads have ended."""
         if self._server is not None:
             self._server.stop()
 
@@ -83,7 +83,7 @@ class WSGIServer:
 
 
 class _Log:
-    """Has Django's request handler write the lines: their text, level and colour are its own."""
+    """Writes the lines by Django's request handler, with Django's text, level and colour."""
 
     def __init__(self, handler_class: type[WSGIRequestHandler]) -> None:
         self._handler = object.__new__(handler_class)
@@ -91,7 +91,7 @@ class _Log:
 
     def __call__(self, exchange: Exchange) -> None:
         line = exchange.request_line
-        # Django recognises by it that a client tries HTTPS.
+        # By these bytes Django recognises a client that tries HTTPS.
         self._handler.requestline = _TLS if line.startswith(r"\x16\x03") else line
         self._handler.log_request(exchange.status, exchange.size)
 
@@ -99,7 +99,7 @@ class _Log:
 def show_error(error: Exception) -> None:
     """Answer every request with `error`, on the socket that a reloader has kept, if there is one.
 
-    Returns at once: the reloader ends this process when a file has changed.
+    The function returns at once. The reloader ends this process when a file has changed.
     """
     sock = kept_listener()
     if sock is not None:
@@ -107,7 +107,7 @@ def show_error(error: Exception) -> None:
 
 
 class _ErrorPage:
-    """Django's page for an error, without a request that it could be about."""
+    """Django's page for an error that belongs to no request."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error

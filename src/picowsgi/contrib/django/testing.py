@@ -29,7 +29,7 @@ class _LiveWSGIServer(socketserver.ThreadingMixIn, WSGIServer):
 
 
 class LiveServerThread(testcases.LiveServerThread):
-    """Serves what is tested."""
+    """Django's thread of this name, with a server of picowsgi."""
 
     def _create_server(self, connections_override: Any = None) -> WSGIServer:
         server = _LiveWSGIServer((self.host, self.port))
@@ -50,7 +50,7 @@ class StaticLiveServerTestCase(LiveServerTestCase):
 
 
 class _WithConnections:
-    """Has every request use the same connections, and close those of its own thread."""
+    """An application whose requests use the test's connections, and close those of their thread."""
 
     def __init__(self, application: WSGIApplication, shared: Mapping[str, Any]) -> None:
         self._application = application
@@ -63,7 +63,7 @@ class _WithConnections:
 
 
 class _Closing:
-    """Closes the thread's connections after the response, which a test's end cannot wait for."""
+    """Closes the thread's connections after a response, because the end of a test does not wait."""
 
     def __init__(self, result: Iterable[bytes]) -> None:
         self._result = result
@@ -72,7 +72,7 @@ class _Closing:
         return iter(self._result)
 
     def close(self) -> None:
-        """Close the response, then the connections; those in memory stay as they are."""
+        """Close the response, then the connections. Databases in memory stay open."""
         try:
             close = getattr(self._result, "close", None)
             if close is not None:

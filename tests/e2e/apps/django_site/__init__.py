@@ -1,1 +1,1 @@
-"""A small Django project, a library with books, for the comparison with Django's test client."""
+"""A small Django project, a library with books, for a comparison with Django's test client."""

@@ -1,6 +1,6 @@
-"""Django's own test client as a process: requests in and answers out, one JSON object a line.
+"""The test client of Django as a process: requests in and responses out, one JSON object a line.
 
-`python -m django_site.client fill` makes the database and puts some books and a user into it.
+`python -m django_site.client fill` makes the database with some books and a user.
 """
 
 import base64
@@ -39,7 +39,7 @@ def answer(client, method, target, fields, content):
         SERVER_PORT=extra["HTTP_HOST"].rpartition(":")[2],
         **extra,
     )
-    # This client keeps no cookies: who asks sends them itself.
+    # This client keeps no cookies: the test sends them itself.
     client.cookies.clear()
     cookies = [("Set-Cookie", morsel.OutputString()) for morsel in response.cookies.values()]
     streaming = getattr(response, "streaming", False)

@@ -1,4 +1,4 @@
-"""The models in Django's admin."""
+"""The models in the admin of Django."""
 
 from django.contrib import admin
 

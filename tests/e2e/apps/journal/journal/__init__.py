@@ -1,4 +1,4 @@
-"""A blog: people register, log in, and write, edit and delete entries of their own."""
+"""A blog: users register, log in, and write, edit and delete entries of their own."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ both_are_here = threading.Barrier(2)
 
 def create_app(motto=MOTTO):
     app = Flask(__name__, instance_path=os.environ["JOURNAL_FOLDER"])
-    app.config.update(SECRET_KEY="known to everybody", MOTTO=motto)
+    app.config.update(SECRET_KEY="not a secret", MOTTO=motto)
     app.teardown_appcontext(database.close)
     app.cli.add_command(database.create)
     app.register_blueprint(accounts.blueprint)
@@ -32,9 +32,9 @@ def create_app(motto=MOTTO):
 
     @app.get("/meet")
     def meet():
-        """Answer when two requests are here at the same time."""
+        """Return when two requests are here at the same time."""
         try:
-            both_are_here.wait(request.args.get("patience", 10, float))
+            both_are_here.wait(request.args.get("timeout", 10, float))
         except threading.BrokenBarrierError:
             both_are_here.reset()
             return {"met": False}
@@ -42,7 +42,7 @@ def create_app(motto=MOTTO):
 
     @app.get("/hold")
     def hold():
-        """Answer when the file `release` is there."""
+        """Return when the file `release` exists."""
         folder = Path(app.instance_path)
         (folder / "held").touch()
         while not (folder / "release").exists():

@@ -1,4 +1,4 @@
-"""Registering, logging in and logging out."""
+"""Users register, log in and log out."""
 
 import functools
 import sqlite3
@@ -70,7 +70,7 @@ def log_in():
             session.clear()
             session["person"] = found["id"]
             return redirect(url_for("entries.overview"))
-        flash("Nobody of that name has that password.")
+        flash("There is no user with that name and password.")
     return render_template("account.html", title="Log in")
 
 

@@ -32,5 +32,5 @@ def close(_error=None):
 
 @click.command("create-tables")
 def create():
-    """Make the tables."""
+    """Create the tables."""
     database().executescript(SCHEMA)

@@ -1,4 +1,4 @@
-"""The entries: everybody reads them, their authors change them."""
+"""The entries: all visitors can read them, and only their authors can change them."""
 
 from flask import Blueprint, abort, current_app, g, redirect, render_template, request, url_for
 

@@ -1,4 +1,4 @@
-"""A question has answers to choose from, and each of them counts its votes."""
+"""A question has several answers, and each answer counts its votes."""
 
 from django.db import models
 

@@ -1,4 +1,4 @@
-"""The project tests itself over live servers that are picowsgi."""
+"""The project tests itself with live servers that are picowsgi servers."""
 
 import gc
 import json
@@ -31,7 +31,7 @@ def get(url):
 
 class LiveTests(LiveServerTestCase):
     def test_a_request_sees_what_the_test_has_put_into_the_database(self):
-        assert connection.is_in_memory_db(), "the case that needs connections to be shared"
+        assert connection.is_in_memory_db(), "the test case that shares connections"
         Question.objects.create(text="Seen by another thread?")
         page, fields = get(self.live_server_url)
         assert "Seen by another thread?" in page
@@ -77,14 +77,14 @@ class StaticLiveTests(StaticLiveServerTestCase):
 class ManyTests(TestCase):
     def test_a_hundred_servers_leave_nothing_behind(self):
         self.run_one()
-        gc.collect()  # PyPy frees nothing before
+        gc.collect()  # PyPy frees them only then
         threads, descriptors = threading.active_count(), open_descriptors()
         ports = [self.run_one() for _ in range(100)]
         assert threading.active_count() == threads, threading.enumerate()
         gc.collect()
         assert open_descriptors() == descriptors
         with socket.create_server(("127.0.0.1", ports[-1])):
-            pass  # it is free at once
+            pass  # the port is free at once
 
     def run_one(self):
         class Live(LiveServerTestCase):
@@ -92,7 +92,7 @@ class ManyTests(TestCase):
 
             @classmethod
             def _make_connections_override(cls):
-                return {}  # those are of the test that runs
+                return {}  # those belong to the current test
 
         Live.setUpClass()
         try:

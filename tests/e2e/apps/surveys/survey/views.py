@@ -1,4 +1,4 @@
-"""Pages with the questions, and a few that tests ask for."""
+"""Pages with the questions, and a few pages for tests."""
 
 import threading
 import time
@@ -47,9 +47,9 @@ def threads(request):
 
 
 def meet(request):
-    """Answer when two requests are here at the same time."""
+    """Return when two requests are here at the same time."""
     try:
-        both_are_here.wait(float(request.GET.get("patience", 10)))
+        both_are_here.wait(float(request.GET.get("timeout", 10)))
     except threading.BrokenBarrierError:
         both_are_here.reset()
         return JsonResponse({"met": False})
@@ -57,7 +57,7 @@ def meet(request):
 
 
 def hold(request):
-    """Answer when the file `release` is there."""
+    """Return when the file `release` exists."""
     (settings.BASE_DIR / "held").touch()
     while not (Path(settings.BASE_DIR) / "release").exists():
         time.sleep(0.01)

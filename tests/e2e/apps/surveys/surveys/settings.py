@@ -1,14 +1,14 @@
-"""A project as `django-admin startproject` lays it out; tests change it through the environment."""
+"""A project as `django-admin startproject` makes it; tests change it through the environment."""
 
 import os
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-SECRET_KEY = "known to everybody"
+SECRET_KEY = "not a secret"
 DEBUG = os.environ.get("SURVEYS_DEBUG", "on") == "on"
 ALLOWED_HOSTS = [] if DEBUG else ["127.0.0.1"]
 
-# Without picowsgi, to compare with the server that it stands in for; or too late in the list.
+# Without picowsgi, to compare with the server of Django; or too late in the list.
 SERVER = os.environ.get("SURVEYS_SERVER", "first")
 INSTALLED_APPS = [
     *(["picowsgi.contrib.django"] if SERVER == "first" else []),
@@ -58,7 +58,7 @@ STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "collected"
 USE_TZ = True
 
-# So that a test knows when a file of the project is watched, and an edit will be noticed.
+# So that a test knows when Django watches a file of the project, and notices an edit.
 if "SURVEYS_WATCHED" in os.environ:
     LOGGING = {
         "version": 1,

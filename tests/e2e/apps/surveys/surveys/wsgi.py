@@ -1,4 +1,4 @@
-"""The project as a WSGI application, which says that it is this one."""
+"""The project as a WSGI application that reports its own name."""
 
 from django.core.wsgi import get_wsgi_application
 

@@ -1,6 +1,6 @@
 """`manage.py runserver`, on picowsgi.
 
-Never replaces what the command does besides: options, checks, messages and reloading stay Django's.
+Never replaces another part of the command: options, checks, messages and reload stay Django's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from picowsgi.contrib.django.server import WSGIServer, listen, show_error
 
 
 def _next_runserver() -> type[BaseCommand]:
-    """Return the command that would be used without this one, such as that of staticfiles."""
+    """Return the command that Django would use without this one, such as that of staticfiles."""
     names = [config.name for config in apps.get_app_configs()]
     for config in list(apps.get_app_configs())[names.index("picowsgi.contrib.django") + 1 :]:
         if "runserver" in find_commands(str(Path(config.path) / "management")):
@@ -29,15 +29,15 @@ def _next_runserver() -> type[BaseCommand]:
 
 
 class Command(_next_runserver()):  # type: ignore[misc]
-    """The command that would be used without this one, with another server."""
+    """The command that Django would use without this one, with the server of picowsgi."""
 
     server_cls = WSGIServer
 
     def run(self, **options: Any) -> None:
-        """Run the server; the reloader's first process keeps the socket for those after it."""
+        """Run the server. The reloader's first process keeps the socket for the next processes."""
         reloads = os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true"
         if options["use_reloader"] and not reloads:
-            # If the address is not available, the process that is to serve tries too, and says so.
+            # If the address is not available, the process that serves fails too, and reports it.
             with suppress(OSError):
                 self._listener = listen((self.addr, int(self.port)), ipv6=self.use_ipv6)
                 keep_listener(self._listener)
