@@ -1,9 +1,8 @@
 """Finds words that a reader has to decode, and says what to write instead.
 
-    python tools/words.py [--everywhere] [FILE ...]
+    python tools/words.py [FILE ...]
 
-Without files it reads all text of the project: code, comments, pages, configuration. The second
-part of the list does not hold for tests/ yet; with `--everywhere` it does. Prints
+Without files it reads all text of the project: code, comments, pages, configuration. Prints
 `file:line: word: what to write`, and exits with 1 if it finds a word. Never changes a file.
 """
 
@@ -50,10 +49,6 @@ WORDS = {
     "bury|buries|buried": "defer the free",
     "beget|begets|begot|begotten": "start, fork",
     "forsake|forsakes|forsaken": "leave, abandon",
-}
-
-#: Refused where the sentences have been rewritten: in all files but those of NOT_YET.
-STRICT = {
     "nobody|nobody's|everybody|everybody's|everyone": "name the actor: no client, all threads",
     "tells|told": "reports, shows, logs, notifies",
     "whatever|whichever": "any, no matter which",
@@ -64,8 +59,6 @@ STRICT = {
     "brings": "installs, has",
     "for ever": "0: never; without a limit",
 }
-
-NOT_YET = ("tests",)
 
 FOLDERS = ("csrc", "src", "tests", "docs", "tools", "bench", "examples", ".github", ".ci")
 NAMES = ("*.md", "*.toml", "*.yml", "*.py", "*.in", "*.mk", "Makefile")
@@ -108,22 +101,16 @@ class Found(NamedTuple):
         return f"{self.path}:{self.line}: {self.word}: write {self.instead}"
 
 
-def _compile(words: dict[str, str]) -> list[tuple[re.Pattern[str], str]]:
-    return [
-        (re.compile(rf"{_BEGIN}(?:{key.replace(' ', _BETWEEN)}){_END}", re.IGNORECASE), instead)
-        for key, instead in words.items()
-    ]
+_PATTERNS = [
+    (re.compile(rf"{_BEGIN}(?:{key.replace(' ', _BETWEEN)}){_END}", re.IGNORECASE), instead)
+    for key, instead in WORDS.items()
+]
 
 
-_EVERYWHERE = _compile(WORDS)
-_STRICTLY = _compile({**WORDS, **STRICT})
-
-
-def find(path: Path, text: str, *, everywhere: bool = False) -> Iterator[Found]:
+def find(path: Path, text: str) -> Iterator[Found]:
     """Yield the words in the text of a file, whose path is below the project."""
     excepted = {word for name, word, _ in EXCEPTIONS if name == path.as_posix()}
-    strict = everywhere or path.parts[0] not in NOT_YET
-    for pattern, instead in _STRICTLY if strict else _EVERYWHERE:
+    for pattern, instead in _PATTERNS:
         for match in pattern.finditer(text):
             word = " ".join(re.sub(r"\n[ \t]*[*#:/>]*|_", " ", match[0]).split())
             if word.lower() not in excepted:
@@ -143,25 +130,22 @@ def files(root: Path = PROJECT) -> Iterator[Path]:
             yield path.relative_to(root)
 
 
-def check(paths: Iterable[Path], root: Path = PROJECT, *, everywhere: bool = False) -> list[Found]:
+def check(paths: Iterable[Path], root: Path = PROJECT) -> list[Found]:
     """Return all words that are found in these files below `root`, in their order."""
     found: list[Found] = []
     for path in paths:
         text = (root / path).read_text("utf-8")
-        found += sorted(find(path, text, everywhere=everywhere), key=lambda one: one.line)
+        found += sorted(find(path, text), key=lambda one: one.line)
     return found
 
 
 def main() -> int:
     """Print what is found; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--everywhere", action="store_true", help="apply the whole list to every file"
-    )
     parser.add_argument("files", nargs="*", type=Path)
     arguments = parser.parse_args()
     paths = [path.resolve().relative_to(PROJECT) for path in arguments.files] or list(files())
-    found = check(paths, everywhere=arguments.everywhere)
+    found = check(paths)
     for one in found:
         print(one)
     if found:

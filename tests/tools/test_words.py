@@ -11,12 +11,11 @@ import pytest
 from tools import words
 
 CODE = Path("src/picowsgi/example.py")
-PAGE = Path("docs/example.md")
 SCRIPT = words.PROJECT / "tools" / "words.py"
 
 
-def found(text: str, path: Path = CODE, *, everywhere: bool = False) -> list[tuple[int, str]]:
-    return [(one.line, one.word) for one in words.find(path, text, everywhere=everywhere)]
+def found(text: str, path: Path = CODE) -> list[tuple[int, str]]:
+    return [(one.line, one.word) for one in words.find(path, text)]
 
 
 def test_a_word_is_found_in_any_case_with_its_line_and_its_replacement() -> None:
@@ -53,18 +52,6 @@ def test_a_part_of_another_word_is_not_found(text: str) -> None:
 )
 def test_a_phrase_is_found_across_the_lines_of_a_comment_and_in_a_name(text: str) -> None:
     assert [word.lower() for _, word in found(text)] == ["sign of life"]
-
-
-def test_a_folder_may_be_left_out_of_the_second_part_of_the_list(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    text = "nobody waits"
-    assert found(text) == [(1, "nobody")]
-    monkeypatch.setattr(words, "NOT_YET", ("src",))
-    assert found(text) == []
-    assert found(text, PAGE) == [(1, "nobody")]
-    assert found(text, Path("tools/example.py")) == [(1, "nobody")]
-    assert found(text, everywhere=True) == [(1, "nobody")]
 
 
 def test_an_exception_holds_for_its_word_in_its_file_alone() -> None:

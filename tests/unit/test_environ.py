@@ -270,7 +270,9 @@ def test_news_of_an_entry_are_handled_before_the_entry_is_used_again(
     assert make(core.SAME | ENTRY)["HTTP_HOST"] == "new", "expected the template to stay"
 
 
-def test_news_are_handled_when_the_flag_of_a_request_says_so(thread: Thread, kept: SharedState) -> None:
+def test_news_are_handled_when_the_flag_of_a_request_says_so(
+    thread: Thread, kept: SharedState
+) -> None:
     make = maker(thread, kept).make
     kept.loans[3] = thread.owner, b"lent"  # type: ignore[assignment]
     thread.news = [3 << 1 | core.NEWS_SENT]
