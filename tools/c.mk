@@ -11,8 +11,9 @@ C_HEADERS := $(wildcard csrc/*.h tests/c/*.h tests/kqueue/sys/*.h)
 TEST_SOURCES := $(wildcard tests/c/test_*.c)
 SUPPORT_SOURCES := $(filter-out $(TEST_SOURCES),$(wildcard tests/c/*.c))
 # The linker replaces these functions by those of the tests (tests/c/site.h, tests/c/locks.c).
-C_WRAPPED := pw_poll_wait pw_condition_wait pthread_mutex_lock pthread_mutex_unlock \
-    pthread_cond_wait pthread_cond_signal pthread_cond_broadcast clock_gettime poll
+C_WRAPPED := pw_poll_wait pw_condition_wait pthread_mutex_lock pthread_mutex_trylock \
+    pthread_mutex_unlock pthread_cond_wait pthread_cond_signal pthread_cond_broadcast \
+    clock_gettime poll
 C_WRAP := $(C_WRAPPED:%=-Wl,--wrap=%)
 
 # ---------------------------------------------------------------- a variant

@@ -1,6 +1,7 @@
 /*
  * Checks every lock of the core: only its holder releases it, no holder takes it again, and no call
- * returns with a lock. The linker replaces the system's functions by these (see tools/c.mk).
+ * returns with a lock. The linker replaces the system's functions by these (see tools/c.mk), also
+ * for libFuzzer, which tries to take a lock of its own.
  */
 #include <pthread.h>
 #include <unistd.h>
@@ -9,8 +10,10 @@
 #include "locks.h"
 
 int __real_pthread_mutex_lock(pthread_mutex_t *mutex);
+int __real_pthread_mutex_trylock(pthread_mutex_t *mutex);
 int __real_pthread_mutex_unlock(pthread_mutex_t *mutex);
 int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_trylock(pthread_mutex_t *mutex);
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex);
 
 static pid_t process;
@@ -43,6 +46,14 @@ int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex)
     REQUIRE(!is_held(mutex, false));
     held++;
     return __real_pthread_mutex_lock(mutex);
+}
+
+int __wrap_pthread_mutex_trylock(pthread_mutex_t *mutex)
+{
+    int error = __real_pthread_mutex_trylock(mutex);
+    if (error == 0)
+        held++;
+    return error;
 }
 
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex)

@@ -84,7 +84,7 @@ def test_a_threshold_that_the_user_has_set_is_kept(picowsgi, tmp_path, environ):
     assert ask(command.port)
     before = resident(command.process.pid)
     peak(command)
-    with pytest.raises(AssertionError, match="to be given back"):
+    with pytest.raises(AssertionError, match="to be returned"):
         eventually(
             lambda: resident(command.process.pid) < before + 30 * MIB, "the memory to be returned"
         )

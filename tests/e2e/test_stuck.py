@@ -87,7 +87,7 @@ def test_requests_behind_stuck_threads_get_a_503_and_later_requests_are_served(
         eventually(lambda: not lives(old), "the stuck process to end")
     text = "every request in the application has run for twice the time of --timeout-request"
     eventually(lambda: text in command.log, "the line that gives the reason")
-    assert "does not end in time" not in command.log
+    assert "did not end in time" not in command.log
     assert command.stop() == 0
 
 

@@ -1,4 +1,4 @@
-"""The lists of `make` and `make words`, and what another tool reads in tools/c.mk."""
+"""The lists of `make` and `make words`, and the parts of tools/c.mk that another tool reads."""
 
 from __future__ import annotations
 

@@ -54,6 +54,11 @@ def test_a_phrase_is_found_across_the_lines_of_a_comment_and_in_a_name(text: str
     assert [word.lower() for _, word in found(text)] == ["sign of life"]
 
 
+@pytest.mark.parametrize("path", ["csrc/a.c", "src/a.py", "tests/a.py", "docs/a.md", "tools/a.py"])
+def test_the_list_is_the_same_for_code_tests_and_pages(path: str) -> None:
+    assert found("nobody waits", Path(path)) == [(1, "nobody")]
+
+
 def test_an_exception_holds_for_its_word_in_its_file_alone() -> None:
     name, word, _ = words.EXCEPTIONS[0]
     assert found(f"{word} and somebody", Path(name)) == [(1, "somebody")]
