@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -135,7 +136,8 @@ try:
 except BindError as error:
     print(error, error.errno is not None)
 """
-    high = [os.dup2(one, 50 + number) for number, one in enumerate(descriptors)]
+    # Free descriptors above those that the process will use: this one may have any of them open.
+    high = [fcntl.fcntl(one, fcntl.F_DUPFD, 50) for one in descriptors]
     try:
         return subprocess.run(
             [sys.executable, "-c", code, *map(str, high)],
