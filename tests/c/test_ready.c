@@ -7,6 +7,7 @@
 #include "conn_close.h"
 #include "conn_wait.h"
 #include "stage.h"
+#include "system.h"
 #include "timer.h"
 
 enum { QUEUE_MS = 1000 };
@@ -119,6 +120,8 @@ static test_client ask_later(const char *request)
 
 static void a_client_that_resets_while_its_request_waits_is_not_served(void)
 {
+    if (!PW_LINUX) /* kqueue(2) reports the end of one side only */
+        return;
     begin_with(0);
     test_client one = ask_later(GET("/1")), two = ask_later(GET("/2"));
     CHECK_INT(stage.server->conn_count, 3);
@@ -150,6 +153,8 @@ static void a_connection_that_closes_while_its_request_waits_is_skipped(void)
 
 static void the_thread_that_has_the_loop_skips_closed_connections(void)
 {
+    if (!PW_LINUX) /* kqueue(2) reports the end of one side only */
+        return;
     begin_with(0);
     test_client one = ask_later(GET("/1")), two = ask_later(GET("/2"));
     test_client three = ask_later(GET("/3"));
