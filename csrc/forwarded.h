@@ -1,19 +1,9 @@
-/* What a trusted peer says about its client: Forwarded (RFC 7239) and the X-Forwarded fields. */
+/* A client as a trusted peer describes it: Forwarded (RFC 7239) and the X-Forwarded fields. */
 #ifndef PW_FORWARDED_H
 #define PW_FORWARDED_H
 
+#include "forwarded_value.h"
 #include "head.h"
-#include "trust.h"
-
-#define PW_HOST_MOST 255   /* bytes of a name of a host */
-#define PW_PREFIX_MOST 512 /* bytes of X-Forwarded-Prefix */
-#define PW_PORT_SIZE 6     /* of the text of a port, with its NUL */
-
-/* The address of a client as text. Both members are empty for a unix socket. */
-typedef struct {
-    char address[46];
-    char port[PW_PORT_SIZE];
-} pw_peer;
 
 /* The values that are set. PW_SET_ANY is set with all of them. */
 enum {

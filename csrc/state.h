@@ -325,7 +325,7 @@ static inline const pw_limits *pw_limits_of(const pw_server *server, const pw_co
     return conn->trusted ? &server->limits : &server->other_limits;
 }
 
-/* What is forwarded about the client of the head that was parsed last. NULL: nothing. */
+/* The forwarded values of the head that was parsed last. NULL: it has none. */
 static inline const pw_forwarded *pw_forwarded_of(const pw_server *server)
 {
     return server->head.facts.forwarded ? &server->forwarded : NULL;

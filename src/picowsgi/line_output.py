@@ -1,9 +1,8 @@
 """Writes lines to files, pipes and terminals without waiting long for them.
 
 A pipe without a reader, or a terminal that is stopped (Ctrl-S), can block a write without a limit.
-Therefore a thread of its own writes there, and no other thread waits longer than `WAIT`. Never sets
-a flag of a descriptor that is inherited: other processes share it. Never splits a line: see
-`write_lines`.
+A separate thread writes to them, so no other thread waits longer than `WAIT`. Never sets a flag of
+an inherited descriptor: other processes share it. Never splits a line: see `write_lines`.
 """
 
 from __future__ import annotations

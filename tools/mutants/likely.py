@@ -57,6 +57,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "exchange": ("exchange", "e2e/test_pep3333.py"),
     "fields": ("fields head", "wire"),
     "forwarded": ("forwarded head environ", "e2e/test_forwarded.py wire"),
+    "forwarded_value": ("forwarded", "e2e/test_forwarded.py wire"),
     "framing": ("response", "e2e/test_pep3333.py wire"),
     "head": ("head fields environ", "wire"),
     "health": ("health batching fairness", "e2e/test_health.py"),
