@@ -63,7 +63,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Read a results file. Raises BenchError if it is none."""
+        """Read a results file. Raises BenchError if the file has no results."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

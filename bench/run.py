@@ -88,30 +88,13 @@ def new_results(
                 "load_processor": load_processor,
             },
             "servers": {
-                server.name: {
-                    "kind": server.kind,
-                    "version": _version(server, interpreter, installed, tools),
-                    "command": list(server.command),
-                    "why": server.why,
-                    "concurrency": server.concurrency,
-                }
+                server.name: server.facts(_version(server, interpreter, installed, tools))
                 for server in servers
                 if server.name not in missing
             },
             "missing": missing,
             "left_out": left_out,
-            "scenarios": {
-                scenario.name: {
-                    "title": scenario.title,
-                    "kind": scenario.kind,
-                    "connections": scenario.connections,
-                    "pipeline": scenario.pipeline,
-                    "threads": scenario.threads,
-                    "rate": scenario.rate,
-                    "ideal": scenario.ideal,
-                }
-                for scenario in scenarios
-            },
+            "scenarios": {scenario.name: scenario.facts for scenario in scenarios},
             "runs": [],
             "voids": [],
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 from bench import exchanges
 from bench.apps import plain
@@ -51,6 +51,19 @@ class Scenario:
     limits: bool = False
     system_calls: bool = False
     memory: bool = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The facts that a results file has about this scenario."""
+        return {
+            "title": self.title,
+            "kind": self.kind,
+            "connections": self.connections,
+            "pipeline": self.pipeline,
+            "threads": self.threads,
+            "rate": self.rate,
+            "ideal": self.ideal,
+        }
 
     @property
     def ideal(self) -> float:

@@ -7,7 +7,7 @@ access log. Never starts a server.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["picowsgi", "peer", "limit"]
 
@@ -37,6 +37,16 @@ class Server:
     pypy: bool = False
     concurrency: str = ""
     files: dict[str, str] = field(default_factory=dict)
+
+    def facts(self, version: str) -> dict[str, Any]:
+        """Return the facts that a results file has about this server."""
+        return {
+            "kind": self.kind,
+            "version": version,
+            "command": list(self.command),
+            "why": self.why,
+            "concurrency": self.concurrency,
+        }
 
 
 # The beginning of a program for `python -c`.

@@ -24,6 +24,11 @@ KEYS = (
 PRIVATE = ("10.0.0.0/8", "127.0.0.1")
 
 
+def log_to(file, line):
+    """Options for an access log of one loop, whose lines are then in the order of the responses."""
+    return {"access_log": "on", "access_log_file": str(file), "access_log_format": line, "loops": 1}
+
+
 def application(environ, start_response):
     environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "application/json")])
@@ -150,13 +155,7 @@ def test_without_such_a_header_the_environ_is_as_before(serve):
 )
 def test_malformed_and_contradictory_headers_are_refused_and_logged(serve, tmp_path, fields):
     file = tmp_path / "log"
-    server = serve(
-        application,
-        access_log="on",
-        access_log_file=str(file),
-        access_log_format="%(h)s %(r)s %(s)s",
-        loops=1,
-    )
+    server = serve(application, **log_to(file, "%(h)s %(r)s %(s)s"))
     with connect(server) as client:
         client.send(request() + request(fields, "/refused") + request(target="/never"))
         assert client.read_response().status == 200
@@ -334,13 +333,7 @@ def test_each_request_of_a_connection_has_its_own_client(serve):
 
 def test_each_pipelined_request_has_its_own_client(serve, tmp_path):
     file = tmp_path / "log"
-    server = serve(
-        application,
-        access_log="on",
-        access_log_file=str(file),
-        access_log_format="%(h)s %(R)s",
-        loops=1,
-    )
+    server = serve(application, **log_to(file, "%(h)s %(R)s"))
     requests = list(clients_of_a_proxy())
     with connect(server) as client:
         client.send(b"".join(data for data, _ in requests))

@@ -92,30 +92,12 @@ def results(
                 "load_processor": 1,
             },
             "servers": {
-                name: {
-                    "kind": server.kind,
-                    "version": "1.2.3",
-                    "command": list(server.command),
-                    "why": server.why,
-                    "concurrency": server.concurrency,
-                }
-                for name, server in SERVERS.items()
-                if name in servers
+                name: server.facts("1.2.3") for name, server in SERVERS.items() if name in servers
             },
             "missing": {},
             "left_out": {},
             "scenarios": {
-                name: {
-                    "title": scenario.title,
-                    "kind": scenario.kind,
-                    "connections": scenario.connections,
-                    "pipeline": scenario.pipeline,
-                    "threads": scenario.threads,
-                    "rate": scenario.rate,
-                    "ideal": scenario.ideal,
-                }
-                for name, scenario in SCENARIOS.items()
-                if name in scenarios
+                name: scenario.facts for name, scenario in SCENARIOS.items() if name in scenarios
             },
             "runs": runs,
             "voids": voids,

@@ -19,6 +19,7 @@ from picowsgi.process.members import ChildProcess, OwnThreads
 from picowsgi.process.restart import Command, Inherited
 from picowsgi.process.service import Service
 from picowsgi.system.signals import ALL, FEW
+from support.children import SignalledChild
 
 Event = Callable[[], Any] | int
 
@@ -122,18 +123,6 @@ class StubFleet:
 
     def restart(self, now: float) -> None:
         self.calls.append(("restart", now))
-
-
-class Child(ChildProcess):
-    """A worker that records its signals."""
-
-    def __init__(self, pid: int, *, program: bool = False) -> None:
-        super().__init__(pid, -1, program=program)
-        self.sent: list[int] = []
-        self.ready = True
-
-    def signal(self, number: int) -> None:
-        self.sent.append(number)
 
 
 class Threads(OwnThreads):
@@ -642,7 +631,7 @@ def test_without_a_terminal_a_hangup_reloads(desk: Make, monkeypatch: pytest.Mon
 
 def test_the_process_becomes_a_keeper_when_the_program_alone_serves(desk: Make) -> None:
     one = desk(command=COMMAND)
-    program = Child(5, program=True)
+    program = SignalledChild(5, program=True)
 
     def replaced() -> None:
         one.fleet.reloading = False
@@ -655,7 +644,7 @@ def test_the_process_becomes_a_keeper_when_the_program_alone_serves(desk: Make) 
 @pytest.mark.parametrize("why", ["reloading", "stopping", "successor", "old", "drains"])
 def test_the_process_does_not_become_a_keeper_earlier(desk: Make, why: str) -> None:
     one = desk(command=COMMAND)
-    program = Child(5, program=True)
+    program = SignalledChild(5, program=True)
     old = one.threads
 
     def replaced() -> None:
@@ -671,7 +660,7 @@ def test_the_process_does_not_become_a_keeper_earlier(desk: Make, why: str) -> N
 
 def test_a_cancelled_reload_does_not_change_the_process(desk: Make) -> None:
     one = desk(command=COMMAND)
-    program = Child(5, program=True)
+    program = SignalledChild(5, program=True)
 
     def failed() -> None:
         one.fleet.reloading = False
@@ -709,7 +698,7 @@ def test_all_processes_reopen_log_files(desk: Make, monkeypatch: pytest.MonkeyPa
     one.run(signal.SIGUSR1)
     assert (opened, one.threads.calls) == (["log"], ["start", "reopen"])
     other = desk(workers=2)
-    ready, loading = Child(1), Child(2)
+    ready, loading = SignalledChild(1), SignalledChild(2)
     loading.ready = False
     other.fleet.members[:] = [ready, loading]
     other.run(signal.SIGUSR1, signal.SIGQUIT)
@@ -729,7 +718,7 @@ def test_the_number_of_workers_can_go_up_and_down_by_one(desk: Make, number: int
     one.run(number)
     assert one.fleet.calls[0] == ("change", by)
     other = desk(workers=2)
-    program = Child(1, program=True)
+    program = SignalledChild(1, program=True)
     other.fleet.members[:] = [program]
     other.run(number)
     assert (other.fleet.calls, program.sent) == (["kill"], [number]), (
@@ -768,7 +757,7 @@ def test_a_serving_process_sends_the_watchdog_message(desk: Make) -> None:
 
 def test_silent_workers_stop_the_watchdog_messages(desk: Make) -> None:
     one = desk(workers=2)
-    child = Child(1)
+    child = SignalledChild(1)
     child.last_heartbeat = 1000.0
     one.fleet.members[:] = [child]
     assert pings(one.run(one.later(1.9), one.later(0.2))) == [1000.0, 1001.9]
@@ -921,7 +910,7 @@ def test_the_supervisor_waits_for_all_that_can_send_a_message(desk: Make, poll: 
     one.link.set(fileno=lambda: 101)
     read: list[int] = []
 
-    class Talking(Child):
+    class Talking(SignalledChild):
         def read(self) -> None:
             read.append(self.pid)
 

@@ -8,23 +8,15 @@ from typing import Any
 
 import pytest
 
-from picowsgi.process.members import ChildProcess
 from picowsgi.process.upgrade import Upgrade
+from support.children import EndingChild
 
 
-class Successor(ChildProcess):
-    """A process that the test controls."""
+class Successor(EndingChild):
+    """A successor that the test controls."""
 
     def __init__(self) -> None:
-        super().__init__(77, -1, program=True)
-        self.over = False
-
-    def has_ended(self, *, wait: bool = False) -> bool:  # noqa: ARG002
-        return self.over
-
-    @property
-    def end(self) -> str:
-        return "has died"
+        super().__init__(77, program=True)
 
 
 class Site:

@@ -9,23 +9,19 @@ from typing import Any
 import pytest
 
 from picowsgi.config.settings import Settings
-from picowsgi.process.members import ChildProcess, Member
+from picowsgi.process.members import Member
 from picowsgi.process.watchdog import Watchdog
+from support.children import SignalledChild
 
 
-class Worker(ChildProcess):
+class Worker(SignalledChild):
     """A worker whose size the test sets."""
 
     def __init__(self, pid: int, *, program: bool = False) -> None:
-        super().__init__(pid, -1, program=program)
-        self.ready = True
+        super().__init__(pid, program=program)
         self.last_heartbeat = 1000.0
         self.size = 100
         self.weighed = 0
-        self.sent: list[int] = []
-
-    def signal(self, number: int) -> None:
-        self.sent.append(number)
 
     def memory(self) -> int:
         self.weighed += 1

@@ -8,19 +8,19 @@ import pytest
 
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
-from picowsgi.process.members import ChildProcess, Member
+from picowsgi.process.members import Member
 from picowsgi.process.respawn import Respawn
 from picowsgi.process.workers import Workers
+from support.children import EndingChild
 
 SECOND = 1.0
 
 
-class Fake(ChildProcess):
-    """A process that the test controls."""
+class Fake(EndingChild):
+    """A worker that records how it is stopped."""
 
     def __init__(self, pid: int) -> None:
-        super().__init__(pid, -1)
-        self.over = False
+        super().__init__(pid)
         self.asked = 0
         self.others_accept: bool | None = None
         self.was_cut = False
@@ -37,13 +37,6 @@ class Fake(ChildProcess):
 
     def kill(self) -> None:
         self.over = True
-
-    def has_ended(self, *, wait: bool = False) -> bool:  # noqa: ARG002
-        return self.over
-
-    @property
-    def end(self) -> str:
-        return "has died"
 
 
 class Site:
