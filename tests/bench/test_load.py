@@ -302,6 +302,7 @@ def test_the_idle_scenario_counts_the_connections_that_stay_open() -> None:
         time.sleep(0.5)  # the test waits for the server's timeout
 
 
+@pytest.mark.timeout(180)  # it compiles the core, while other tests run
 @pytest.mark.unsanitized
 def test_the_health_check_does_not_run_python() -> None:
     install.build_program("core_alone", say, with_core=True)
