@@ -179,6 +179,18 @@ int32_t pw_server_share(pw_server *server, int32_t from, int32_t to);
 /* May be called from any thread and from a signal handler, any number of times. */
 void pw_server_stop(pw_server *server, int32_t how);
 /*
+ * For a server that a developer stops or restarts: cuts off each response that has begun and does not
+ * end within about 0.1 s, also those that begin later. The connection is closed at once, even if the
+ * thread is blocked in the application. The calls of that thread return PW_GONE. A thread that does
+ * not come back within grace_ms does not delay the end of the drain. If the function is called
+ * again, the shortest time holds. May be called from any thread, but not from a signal handler.
+ * Needs pw_watch.
+ */
+void pw_server_cut_streams(pw_server *server, int32_t grace_ms);
+/* The number of requests that have begun and whose responses are not sent, without those that were
+ * cut off. May be called from any thread. */
+int32_t pw_server_open(pw_server *server);
+/*
  * Announces that the server will stop soon. It accepts and serves as before until pw_server_stop, but
  * answers health_path with 503, and closes each connection after its next response. May be called
  * from any thread and from a signal handler.
@@ -221,7 +233,8 @@ void pw_thread_nudge(pw_thread *thread);
  *     PW_WATCH_STUCK     a request has run for twice timeout_request
  *
  * number >> PW_WATCH_SHIFT is the number of the thread with that request. With PW_WATCH_STOP it is how
- * many threads will not come back, if every thread with a request is stuck.
+ * many threads will not come back, if every thread with a request is stuck, or its response was cut
+ * off (pw_server_cut_streams).
  */
 #define PW_WATCH_MASK 7
 #define PW_WATCH_SHIFT 3

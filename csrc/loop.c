@@ -155,10 +155,16 @@ static void server_wait(pw_server *server, int most)
         pw_batch_flush(server, true);
 }
 
+/* Whether pw_token_count_stuck may find a thread. */
+static bool may_be_stuck(const pw_server *server)
+{
+    return server->watch.timeout_request > 0 || atomic_load(&server->cut.grace) != 0;
+}
+
 /* Whether what is left, while the server drains, are requests that do not end. */
 static bool server_waits_for_stuck(const pw_server *server)
 {
-    if (server->watch.timeout_request == 0 || server->conn_count > server->threads.taken)
+    if (!may_be_stuck(server) || server->conn_count > server->threads.taken)
         return false;
     int32_t conns;
     int32_t stuck = pw_token_count_stuck(server, &conns);
@@ -177,7 +183,7 @@ static bool server_is_over(pw_server *server)
 static bool ready_waits_for_stuck(const pw_server *server)
 {
     int32_t conns;
-    return server->draining && server->ready.first != NULL && server->watch.timeout_request > 0 &&
+    return server->draining && server->ready.first != NULL && may_be_stuck(server) &&
            !pw_token_may_grow(server) &&
            pw_token_count_stuck(server, &conns) >= server->threads.count;
 }

@@ -10,7 +10,8 @@
  *                                      pointers. From the response's head on, `output` belongs to
  *                                      the thread that has the turn (exchange.c).
  *     server->stopping, server->wake,  Any thread may use them.
- *     server->drain_until, requests
+ *     server->drain_until, requests,
+ *     cut.grace
  *     limits, trust, timers.length,    They do not change after the server listens.
  *     head_memory, response_buffer,
  *     threads.most
@@ -310,6 +311,13 @@ struct pw_server {
         bool wants_thread;       /* start a thread without waiting for the next tick */
     } watch;
 
+    /* Responses that stream are cut off: see cut.c. */
+    struct {
+        atomic_int grace;  /* ms for their threads to come back; 0: they are not cut off */
+        int64_t looked_at; /* ms: the last look at the responses */
+        int64_t at;        /* ms: when a response was last cut off */
+    } cut;
+
     /* Batching of output: see batch.c. */
     struct {
         int count; /* responses in PW_RESPONSE_BATCHED, whose output pw_watch sends */
@@ -361,6 +369,8 @@ struct pw_thread {
     size_t line_size;
     int32_t number;             /* the caller's number of the thread */
     int32_t timeout_ms;         /* ms: waits once for at most this; -1: waits without a limit */
+    int64_t begun_exchange;     /* whose response streamed at the last look of cut.c; 0: none */
+    int64_t cut_exchange;       /* whose response was cut off; 0: none */
     int warned;                 /* how often pw_watch has reported the current request */
     pw_thread *next, *previous; /* borrowed: neighbours in the list of server->threads.first */
     bool nudged;                /* it has to return PW_IDLE */

@@ -178,7 +178,7 @@ static void reset_connection(int fd)
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
 }
 
-void pw_end_connection(int fd, int family, pw_ending ending)
+void pw_shut_connection(int fd, int family, pw_ending ending)
 {
     switch (ending) {
     case PW_ENDING_RESET:
@@ -194,6 +194,11 @@ void pw_end_connection(int fd, int family, pw_ending ending)
     case PW_ENDING_LEFT:
         break;
     }
+}
+
+void pw_end_connection(int fd, int family, pw_ending ending)
+{
+    pw_shut_connection(fd, family, ending);
     close(fd);
 }
 

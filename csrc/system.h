@@ -55,6 +55,8 @@ typedef enum {
  * an orderly end.
  */
 void pw_end_connection(int fd, int family, pw_ending ending);
+/* The same for a connection that another thread may be using: the descriptor stays open. */
+void pw_shut_connection(int fd, int family, pw_ending ending);
 /* Whether the peer has reset the connection, or both sides are shut. */
 bool pw_peer_is_gone(int fd);
 /* Whether the peer has closed its side or has disconnected. Unread data may hide that. */

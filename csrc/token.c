@@ -33,6 +33,7 @@
 #include "batch.h"
 #include "clock.h"
 #include "conn_wait.h"
+#include "cut.h"
 #include "incident.h"
 #include "queue.h"
 #include "request.h"
@@ -384,7 +385,8 @@ int32_t pw_token_count_stuck(const pw_server *server, int32_t *conns)
     int32_t count = 0;
     *conns = 0;
     for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
-        if (!thread->taken || thread->warned < PW_WARNINGS || atomic_load(&thread->back))
+        bool is_stuck = thread->warned >= PW_WARNINGS || pw_cut_is_over(server, thread);
+        if (!thread->taken || !is_stuck || atomic_load(&thread->back))
             continue;
         count++;
         *conns += thread->conn != NULL;
@@ -404,9 +406,11 @@ void pw_token_stop(pw_server *server)
 
 int64_t pw_watch_due(const pw_server *server)
 {
-    if (server->watch.timeout_request == 0 || server->token.holder != server->watch.thread)
+    if (server->token.holder != server->watch.thread)
         return 0;
-    return server->watch.looked_at + PW_LOOK_MS;
+    if (atomic_load(&server->cut.grace) != 0)
+        return server->cut.looked_at + PW_LOOK_MS;
+    return server->watch.timeout_request > 0 ? server->watch.looked_at + PW_LOOK_MS : 0;
 }
 
 bool pw_watch_is_wanted(const pw_server *server)
@@ -414,6 +418,5 @@ bool pw_watch_is_wanted(const pw_server *server)
     bool all_are_out = server->threads.taken >= server->threads.count;
     return server->token.idle != NULL || pw_incidents_wait(&server->incidents) ||
            (all_are_out && pw_token_may_grow(server)) ||
-           (server->watch.timeout_request > 0 &&
-            server->timers.now >= server->watch.looked_at + PW_LOOK_MS);
+           (pw_watch_due(server) != 0 && server->timers.now >= pw_watch_due(server));
 }

@@ -29,8 +29,8 @@ void pw_token_drop(pw_thread *thread);
 int64_t pw_watch_due(const pw_server *server);
 /* Whether the watcher has other work than to run the loop. */
 bool pw_watch_is_wanted(const pw_server *server);
-/* The number of threads that pw_watch has reported as stuck and that have not come back. *conns: the
- * number of their connections. */
+/* The number of threads that pw_watch has reported as stuck, or whose response was cut off, and that
+ * have not come back. *conns: the number of their connections. */
 int32_t pw_token_count_stuck(const pw_server *server, int32_t *conns);
 /* Wakes all threads: the server has stopped. */
 void pw_token_stop(pw_server *server);

@@ -7,6 +7,7 @@
 #include "alloc.h"
 #include "batch.h"
 #include "clock.h"
+#include "cut.h"
 #include "exchange.h"
 #include "incident.h"
 #include "loop.h"
@@ -28,6 +29,15 @@ static void watch_loop(pw_server *server)
     pw_token_give(server, server->watch.thread);
     if (pw_loop(server->watch.thread) != PW_STOP && !pw_token_wake_idle(server))
         pw_token_give(server, NULL);
+}
+
+static void watch_streams(pw_server *server)
+{
+    int64_t now = pw_now();
+    if (atomic_load(&server->cut.grace) == 0 || now < server->cut.looked_at + PW_LOOK_MS)
+        return;
+    server->cut.looked_at = now;
+    pw_cut_look(server);
 }
 
 /* A thread whose request takes too long. NULL: none. Each request is reported twice at most. */
@@ -100,7 +110,8 @@ void pw_watch_failed(pw_server *server)
 static bool watch_is_busy(const pw_server *server)
 {
     return server->token.holder == NULL || server->token.is_out || server->batch.count > 0 ||
-           (server->watch.timeout_request > 0 && server->threads.taken > 0);
+           ((server->watch.timeout_request > 0 || atomic_load(&server->cut.grace) != 0) &&
+            server->threads.taken > 0);
 }
 
 /* Returns the memory of a peak to the system, when no request has come for a while. True: the lock was
@@ -136,6 +147,7 @@ int32_t pw_watch(pw_server *server)
             outcome = PW_WATCH_START;
             break;
         }
+        watch_streams(server);
         pw_thread *slow = watch_slow(server);
         if (slow != NULL) {
             outcome = slow->number << PW_WATCH_SHIFT;

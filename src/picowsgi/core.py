@@ -430,6 +430,19 @@ class CoreServer:
         """End a wait of `next_request_within`. Any thread or signal handler may call this."""
         lib.pw_server_wake(self.pointer)
 
+    def cut_streams(self, grace: float) -> None:
+        """Cut off responses that stream, now and later, and wait `grace` seconds for their threads.
+
+        Any thread may call this, but no signal handler.
+        """
+        lib.pw_server_cut_streams(self.pointer, _milliseconds(grace))
+
+    @property
+    def open_requests(self) -> int:
+        """The number of requests that have begun and whose responses are not sent or cut off."""
+        number: int = lib.pw_server_open(self.pointer)
+        return number
+
     def announce_stop(self) -> None:
         """Answer health checks with 503 from now on, and serve as before.
 

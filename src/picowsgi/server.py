@@ -92,6 +92,7 @@ class Server:
         refuse_patched()
         middleware.check(settings)
         self.settings = settings
+        self._left_threads = False
         self._process = os.getpid()
         application = _with_mounts(application, settings)
         self.sockets: list[socket.socket] = open_sockets(
@@ -135,7 +136,7 @@ class Server:
         if self.settings.open:
             open_page(self.sockets)
 
-    def request_stop(self, *, now: bool = False) -> None:
+    def request_stop(self, *, now: bool = False, others_accept: bool = False) -> None:
         """Begin a graceful shutdown, and return without waiting for its end.
 
         A signal handler may call this, as often as signals come: while the server drains, another
@@ -143,6 +144,8 @@ class Server:
 
         Args:
             now: cut open requests and stop at once.
+            others_accept: another process accepts from the same sockets, so connections that wait
+                there are left to it.
         """
         pool = self._pool
         if pool is None:
@@ -150,14 +153,34 @@ class Server:
         if now:
             pool.stop_now()
         else:
-            self._drain(pool)
+            self._drain(pool, others_accept=others_accept)
 
-    def _drain(self, pool: ThreadPool) -> None:
+    def cut_streams(self) -> None:
+        """Cut off responses that stream, now and until the end, for a developer who does not wait.
+
+        Call it before `request_stop` or `stop`. A response streams if it has begun and does not end
+        within a tenth of a second. Its connection is closed at once, and the end of the server does
+        not wait for its thread.
+        """
+        if self._pool is not None:
+            self._pool.cut_streams(hurry=True)
+
+    @property
+    def open_requests(self) -> int:
+        """The number of requests that the server has not answered, without those it has cut off."""
+        return 0 if self._pool is None else self._pool.open_requests
+
+    @property
+    def left_threads(self) -> bool:
+        """Whether the server has stopped although threads are still in the application."""
+        return self._left_threads
+
+    def _drain(self, pool: ThreadPool, *, others_accept: bool = False) -> None:
         if os.getpid() == self._process:
             # The core has its own duplicates, and serves the clients that have connected by now.
             close_backlog(self.sockets)
             close_sockets(self.sockets)
-        pool.stop()
+        pool.stop(others_accept=others_accept)
 
     def reopen_logs(self) -> None:
         """Open the access log file again, after a rotation has renamed it."""
@@ -191,6 +214,7 @@ class Server:
                 pool.join()
             else:
                 pool.close()
+            self._left_threads = pool.gave_up
             if pool.error is not None:
                 raise RuntimeError("the serving thread has failed") from pool.error
 

@@ -52,6 +52,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
         "e2e/test_timeouts.py e2e/test_timeout_queue.py",
     ),
     "content": ("content", "e2e/test_uploads.py"),
+    "cut": ("cut", "e2e/test_reload_streams.py"),
     "environ": ("environ", "e2e/test_pep3333.py"),
     "error_response": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
     "exchange": ("exchange", "e2e/test_pep3333.py"),

@@ -8,26 +8,35 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import signal
 import threading
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from picowsgi.config.load import load_settings
 from picowsgi.config.log_config import read_log_config
+from picowsgi.contrib import restarts
 from picowsgi.log import configure, get_logger
+from picowsgi.process import ending
 from picowsgi.server import Server
 from picowsgi.system.monkey import refuse_patched
 from picowsgi.system.sockets import adopt_listener
+from picowsgi.system.terminal import describe_wait
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from types import FrameType
 
     from _typeshed.wsgi import WSGIApplication
 
 # The variable has the descriptor of the listening socket, for the process that a reloader starts.
 _VARIABLE = "PICOWSGI_LISTENER"
 _GRACE = 2.0  # seconds: a developer does not wait longer for requests that hang
+_QUIET = 0.4  # seconds until the log says for what the server waits
+_SAME_INTERRUPT = 0.1  # seconds: the terminal and a parent program may both send one Ctrl-C
 _LAST_LINE = 0.5  # seconds to wait for the last line of the log
 
 # A space separates the values. Only the last value may have a space itself.
@@ -124,8 +133,9 @@ class DevelopmentServer:
                     "access_log_format": _FORMAT,
                 }
             )
-            if "timeout_graceful" not in settings.sources:
-                settings = replace(settings, timeout_graceful=_GRACE)
+            self._grace = _GRACE
+            if "timeout_graceful" in settings.sources:
+                self._grace = settings.timeout_graceful
             if not get_logger().hasHandlers():  # the program has configured none
                 if settings.log_config:
                     read_log_config(settings.log_config)()
@@ -144,6 +154,7 @@ class DevelopmentServer:
         with self._lock:
             if not self._stopped:
                 atexit.register(self.stop)
+                _running.append(self)
                 self._server.start()
 
     def wait(self) -> None:
@@ -151,14 +162,99 @@ class DevelopmentServer:
         self._server.join()
         self.stop()
 
-    def stop(self) -> None:
-        """Finish open requests and stop. Any thread may call this, at any time."""
+    def stop(self, *, is_replaced: bool = False) -> None:
+        """Finish open requests and stop. Any thread may call this, at any time.
+
+        Responses that stream are cut off at once. Other requests have two seconds, or the time of
+        `timeout_graceful`. In the main thread, another Ctrl-C ends the wait.
+
+        Args:
+            is_replaced: another process serves on the same socket, and does not wait for this end.
+                Requests have the whole time of `timeout_graceful`.
+        """
         with self._lock:
             self._stopped = True
             atexit.unregister(self.stop)
-            self._server.stop()
+            if self in _running:
+                _running.remove(self)
+            self._server.cut_streams()
+            self._server.request_stop(others_accept=is_replaced)
+            with _Interrupts(self._server):
+                if not is_replaced:
+                    self._wait_for_requests()
+                self._server.stop()
             if self._lines is not None:
                 self._lines.join()
+
+    def _wait_for_requests(self) -> None:
+        if self._server.join(min(_QUIET, self._grace)):
+            return
+        get_logger().info("%s", describe_wait(self._server.open_requests))
+        if not self._server.join(self._grace - _QUIET):
+            self._server.request_stop(now=True)
+
+    @property
+    def left_threads(self) -> bool:
+        """Whether the server has stopped although threads are still in the application."""
+        return self._server.left_threads
+
+
+#: The servers of this process that serve.
+_running: list[DevelopmentServer] = []
+
+
+class _Interrupts:
+    """While the block runs, a signal ends the wait of the server, and not the block.
+
+    The first Ctrl-C has begun the stop, and may come twice. A SIGTERM changes nothing.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._begun = time.monotonic()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._stop_now)
+            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def _stop_now(self, _number: int, _frame: FrameType | None) -> None:
+        if time.monotonic() - self._begun >= _SAME_INTERRUPT:
+            self._server.request_stop(now=True)
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def reloaded() -> Iterator[None]:
+    """Run a framework's reloader, or its server alone. At the end, stop the servers.
+
+    If the reloader ends the process because a file has changed, the next process starts at once,
+    and serves. This one ends when its requests are finished. A thread that does not come back from
+    the application does not keep the process from ending.
+    """
+    status, failed = 0, False
+    try:
+        yield
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+        raise
+    except Exception:
+        failed = True
+        raise
+    finally:
+        is_restart = status == restarts.RESTART
+        is_replaced = is_restart and restarts.give_way()
+        servers = _running[:]
+        for one in servers:
+            one.stop(is_replaced=is_replaced)
+        is_held_up = is_restart and ending.has_threads()
+        if not failed and (is_held_up or any(one.left_threads for one in servers)):
+            ending.set_limit(time.monotonic() + _GRACE)
+            ending.leave(status)
 
 
 def _unescape(match: re.Match[str]) -> str:

@@ -7,21 +7,38 @@ listening socket, so no request is refused during a restart.
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import traceback
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from flask.cli import ScriptInfo, pass_script_info, run_command, show_server_banner
 from flask.helpers import get_debug_flag
-from werkzeug._reloader import run_with_reloader
+from werkzeug._reloader import (
+    ReloaderLoop,
+    _find_stat_paths,
+    _get_args_for_reloading,
+    reloader_loops,
+    run_with_reloader,
+)
 from werkzeug.debug import DebuggedApplication
 from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader
 
 from picowsgi import __version__
 from picowsgi.config.load import load_settings
-from picowsgi.contrib.development import DevelopmentServer, Exchange, keep_listener, kept_listener
+from picowsgi.contrib import restarts
+from picowsgi.contrib.development import (
+    DevelopmentServer,
+    Exchange,
+    keep_listener,
+    kept_listener,
+    reloaded,
+)
+from picowsgi.contrib.restarts import is_early_change, run_processes, wait_for_change
 from picowsgi.errors import BindError, ConfigError, PatchedError
 from picowsgi.system.sockets import close_sockets, find_permissions, open_sockets, url_of
 
@@ -48,7 +65,9 @@ def _run(
     The options are those of 'flask run', and so are the reloader and the debugger, which the
     '--debug' option enables.
     """
+    restarts.prepare()  # before the application is imported
     application = _load(info)
+    failed = isinstance(application, _Failed)
     debug = get_debug_flag()
     show_server_banner(debug, info.app_import_path)
     if debug if debugger is None else debugger:
@@ -58,18 +77,55 @@ def _run(
         sock = kept_listener() or _listen(host, port)
         serve = partial(_serve, application, sock, None if with_threads else 1)
         try:
-            if debug if reload is None else reload:
-                if not is_running_from_reloader():
-                    keep_listener(sock)
-                run_with_reloader(serve, extra_files, exclude_patterns)
-            else:
-                serve()
+            with reloaded():
+                if debug if reload is None else reload:
+                    if not is_running_from_reloader():
+                        keep_listener(sock)
+                    reloader_loops["auto"] = _reloader_class(failed=failed)
+                    run_with_reloader(serve, extra_files, exclude_patterns)
+                else:
+                    serve()
         finally:
             close_sockets([sock])
     except (BindError, ConfigError, PatchedError) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         sys.exit(0)
+
+
+def _reloader_class(*, failed: bool) -> type[ReloaderLoop]:
+    """Return werkzeug's reloader, with a next process that does not wait for the last one's end."""
+    base: type[ReloaderLoop] = reloader_loops["auto"]
+
+    class Reloader(base):  # type: ignore[misc, valid-type]
+        name = base.name
+
+        def restart_with_reloader(self) -> int:
+            environ = {**os.environ, "WERKZEUG_RUN_MAIN": "true"}
+            text = f" * Restarting with {self.name}"
+            announce = partial(click.echo, text, err=True)
+            return run_processes(_get_args_for_reloading(), environ, announce)
+
+        def __enter__(self) -> ReloaderLoop:
+            result: ReloaderLoop = super().__enter__()
+            # Werkzeug looks at the files for the first time after the application has read them.
+            for path in _find_stat_paths(self.extra_files, self.exclude_patterns):
+                with suppress(OSError):
+                    mtime = Path(path).stat().st_mtime
+                    if is_early_change(os.path.realpath(path), mtime, failed=failed):
+                        self.trigger_reload(path)
+            return result
+
+        def run(self) -> None:
+            if base is not reloader_loops["stat"]:
+                super().run()
+            while True:
+                self.run_step()
+                changed = wait_for_change(self.mtimes, self.interval)
+                if changed is not None:
+                    self.trigger_reload(changed)
+
+    return Reloader
 
 
 def _load(info: ScriptInfo) -> WSGIApplication:

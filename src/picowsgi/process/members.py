@@ -48,6 +48,10 @@ class Member:
         #: The time of the last heartbeat, and the time to kill the member (`time.monotonic`).
         self.last_heartbeat = time.monotonic()
         self.kill_at = float("inf")
+        #: The supervisor has killed the member after `kill_at`.
+        self.killed = False
+        #: A developer waits for the end of the member.
+        self.hurries = False
         #: The member has sent no heartbeat for too long.
         self.silent = False
 
@@ -65,15 +69,28 @@ class Member:
         self.stopping = True
         self._drain(others_accept=others_accept)
 
+    def cut_streams(self, *, hurry: bool) -> None:
+        """Cut off responses that stream. Call this before `stop`: see `ThreadPool.cut_streams`."""
+        self.hurries |= hurry
+        self._cut_streams(hurry=hurry)
+
     def stop_now(self) -> None:
         """Make the member end at once, and cut open requests."""
         self.stopping = True
         self._cut()
 
+    @property
+    def open_requests(self) -> int:
+        """The number of requests that the member still has to answer, as far as it is known."""
+        return 0
+
     def _announce_stop(self) -> None:
         raise NotImplementedError
 
     def _drain(self, *, others_accept: bool) -> None:
+        raise NotImplementedError
+
+    def _cut_streams(self, *, hurry: bool) -> None:
         raise NotImplementedError
 
     def _cut(self) -> None:
@@ -148,6 +165,14 @@ class OwnThreads(Member):
     def _drain(self, *, others_accept: bool) -> None:
         self._pool.stop(others_accept=others_accept)
 
+    def _cut_streams(self, *, hurry: bool) -> None:
+        self._pool.cut_streams(hurry=hurry)
+
+    @property
+    def open_requests(self) -> int:
+        """The number of requests that the threads still have to answer."""
+        return self._pool.open_requests
+
     def _cut(self) -> None:
         self._pool.stop_now()
 
@@ -195,6 +220,7 @@ class ChildProcess(Member):
         #: The reason why the process could not load the application.
         self.failure: AppImportError | None = None
         self._failure = b""
+        self._open_requests = 0
         #: The status from os.waitpid, after the process has ended.
         self._exit: int | None = None
 
@@ -220,6 +246,8 @@ class ChildProcess(Member):
                 self.needs_replacement = True
             elif byte == status_pipe.STOPPING:
                 self.stopped_by_signal = True
+            elif byte >= status_pipe.REQUESTS:
+                self._open_requests = byte - status_pipe.REQUESTS
             elif byte == status_pipe.FAILED:
                 self._failure = data[position:]
                 return
@@ -243,6 +271,14 @@ class ChildProcess(Member):
         # A process that loads the application reads no orders, and the signal ends it.
         if not is_sent or not self.ready:
             self.signal(signal.SIGTERM)
+
+    def _cut_streams(self, *, hurry: bool) -> None:
+        self._order(status_pipe.HURRY if hurry else status_pipe.CUT)
+
+    @property
+    def open_requests(self) -> int:
+        """The number of requests that the process has reported after `cut_streams`."""
+        return self._open_requests
 
     def _cut(self) -> None:
         self._order(status_pipe.NOW)

@@ -21,10 +21,14 @@ HEARTBEAT = ord(".")
 REPLACE = ord("X")  # start a replacement, and stop this worker when the replacement is ready
 STOPPING = ord("T")  # a signal stops this worker, without an order of the supervisor
 FAILED = ord("F")  # the application cannot be loaded; JSON follows, up to the end of file
+REQUESTS = 0x80  # and the number of requests that are not answered yet, up to REQUESTS_MOST
+REQUESTS_MOST = 0x7F
 # From the supervisor. A later order can only make the end of a worker more urgent:
 WARN = ord("W")  # a stop comes soon: answer health checks with 503, and serve as before
 DRAIN = ord("D")  # finish all requests, also those of connections that wait to be accepted
 LEAVE = ord("L")  # finish all requests; other workers accept the connections that wait
+CUT = ord("C")  # cut off responses that stream, before one of the orders to stop
+HURRY = ord("H")  # the same, and report how many requests are not answered: a developer waits
 NOW = ord("N")  # end at once, and cut open requests
 
 _FAILURE_MOST = 49152

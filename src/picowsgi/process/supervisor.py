@@ -30,7 +30,7 @@ from picowsgi.process.workers import Workers
 from picowsgi.system import orphans
 from picowsgi.system.signals import ALL, FEW, STOP, Signals
 from picowsgi.system.sockets import close_backlog
-from picowsgi.system.terminal import is_foreground
+from picowsgi.system.terminal import describe_wait, is_foreground
 
 if TYPE_CHECKING:
     from picowsgi.process.status_pipe import StatusPipe
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 _HEARTBEAT = 1.0  # seconds between two heartbeats
 _COUNT = 0.2  # seconds between two checks of the number of requests
 _AT_ONCE = 1.0  # seconds to end without draining
-_DEVELOPER_TIMEOUT = 2.0  # seconds for open requests after Ctrl-C, with --reload
+_DEVELOPER_TIMEOUT = 2.0  # seconds for open requests after Ctrl-C, with --reload or --debug
+_REPORT = 0.1  # seconds between two reports of a worker for whose end a developer waits
+_EXPLAIN_AFTER = 0.35  # seconds after Ctrl-C until the log says for what the server waits
 _SAME_INTERRUPT = 0.1  # seconds: the terminal and a parent program may both send one Ctrl-C
 _STANDARD_ERROR = 2
 
@@ -77,6 +79,10 @@ class _Supervisor:
         self._stop_at = math.inf
         #: The time of the last SIGINT (`time.monotonic`).
         self._interrupted = -math.inf
+        #: The time to say for what the server waits after a SIGINT (`time.monotonic`).
+        self._explain_at = math.inf
+        #: This worker reports the number of requests that are not answered yet.
+        self._reports_requests = False
         self._announced = False
         self._reloading = False
         #: Children of this process that the application has started.
@@ -241,6 +247,9 @@ class _Supervisor:
             wait = min(wait, _COUNT if self._requests_most else _HEARTBEAT)
         if self._inline is not None and self._service.settings.timeout_request:
             wait = min(wait, _HEARTBEAT)
+        if self._reports_requests:
+            wait = min(wait, _REPORT)
+        wait = min(wait, max(0.0, self._explain_at - now))
         if self._service.notifier.interval:
             wait = min(wait, self._service.notifier.interval)
         poll.poll(None if wait == math.inf else wait * 1000 + 1)
@@ -274,11 +283,26 @@ class _Supervisor:
             service.notifier.ready()
         if self._application_is_stale:
             self._drop_application()
+        self._explain_wait(now)
         self._send_heartbeat(now)
         if self._inline is not None and self._inline.is_stuck and not self._replaced:
             self._replaced = True  # Python cannot end a thread, but a new process can replace it
             if pipe is not None or service.command is not None:
                 self._reload()
+
+    def _explain_wait(self, now: float) -> None:
+        """Some time after Ctrl-C, say for how many requests the server waits.
+
+        A worker reports the number to its supervisor.
+        """
+        count = self._workers.open_requests
+        if self._reports_requests and self._service.status_pipe is not None:
+            known = min(count, status_pipe.REQUESTS_MOST)
+            self._service.status_pipe.send(status_pipe.REQUESTS + known)
+        if now >= self._explain_at:
+            self._explain_at = math.inf
+            if count:
+                get_logger().info("%s", describe_wait(count))
 
     def _reap_orphans(self) -> None:
         if self._reaps:
@@ -397,6 +421,12 @@ class _Supervisor:
                 self._stop_now()
             elif order == status_pipe.WARN:
                 self._workers.warn()
+            elif order in (status_pipe.CUT, status_pipe.HURRY):
+                ending.set_limit(time.monotonic() + _DEVELOPER_TIMEOUT)
+                hurry = order == status_pipe.HURRY
+                self._reports_requests |= hurry
+                for one in self._workers.members:
+                    one.cut_streams(hurry=hurry)
             else:
                 self._stop(others_accept=order == status_pipe.LEAVE)
         if self._phase is not _Phase.STOPPING and pipe.is_supervisor_gone():
@@ -405,9 +435,14 @@ class _Supervisor:
 
     def _stop(self, *, others_accept: bool = False, interrupted: bool = False) -> None:
         """Drain and end. A repetition changes nothing. `others_accept`: see `ThreadPool.stop`."""
+        settings = self._service.settings
+        hurry = interrupted and (settings.reload or settings.debug)
+        within = math.inf
+        if hurry and "timeout_graceful" not in settings.sources:
+            within = _DEVELOPER_TIMEOUT
         if self._phase is not _Phase.STOPPING:
             self._phase = _Phase.STOPPING
-            ending.set_limit(time.monotonic() + self._service.settings.timeout_graceful)
+            ending.set_limit(time.monotonic() + min(within, settings.timeout_graceful))
             get_logger().debug("stopping")
             if not self._upgrade.succeed():
                 self._service.notifier.stopping()
@@ -416,14 +451,14 @@ class _Supervisor:
             # From now on the system refuses a client that connects, so it does not wait.
             for sock in self._service.sockets:
                 sock.close()
-        within = math.inf
-        reloader = self._service.reloader
-        if reloader is not None and not self._forked:
-            reloader.end_transfer()
-            if interrupted and "timeout_graceful" not in self._service.settings.sources:
-                within = _DEVELOPER_TIMEOUT
+        if interrupted and self._explain_at == math.inf:
+            self._explain_at = time.monotonic() + _EXPLAIN_AFTER
+        if self._service.reloader is not None and not self._forked:
+            self._service.reloader.end_transfer()
         others_accept = others_accept or self._upgrade.serves()
-        self._workers.stop(time.monotonic(), others_accept=others_accept, within=within)
+        self._workers.stop(
+            time.monotonic(), others_accept=others_accept, within=within, hurry=hurry
+        )
 
     def _stop_now(self) -> None:
         """End at once, and cut open requests."""

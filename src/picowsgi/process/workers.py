@@ -5,6 +5,7 @@ New members are always ready before the supervisor stops those that they replace
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -60,6 +61,11 @@ class Workers:
         self.failed = False
 
     @property
+    def open_requests(self) -> int:
+        """The number of requests that the members still have to answer, as far as it is known."""
+        return sum(one.open_requests for one in self.members)
+
+    @property
     def over(self) -> bool:
         """Whether no member is left, and none will be started."""
         return not self.members and (self.stopping or self.failed)
@@ -76,13 +82,23 @@ class Workers:
         """Make all members, and those that start later, answer health checks with 503."""
         self.warned = True
 
-    def stop(self, now: float, *, others_accept: bool = False, within: float = math.inf) -> None:
+    def stop(
+        self,
+        now: float,
+        *,
+        others_accept: bool = False,
+        within: float = math.inf,
+        hurry: bool = False,
+    ) -> None:
         """Make all members drain, and end within `within` seconds. A repetition changes nothing.
 
-        `others_accept`: a process that is not a member accepts from the same sockets.
+        `others_accept`: a process that is not a member accepts from the same sockets. `hurry`: a
+        developer waits, so responses that stream are cut off.
         """
         self.stopping = True
         for one in self.members:
+            if hurry:
+                one.cut_streams(hurry=True)
             self._dismiss(one, now, others_accept=others_accept)
             one.kill_at = min(one.kill_at, now + within)
 
@@ -162,8 +178,11 @@ class Workers:
             self._keep_up(now)
         for one in self.members:
             if one.kill_at <= now:
-                if not one.silent:
-                    get_logger().error("%s did not end in time: its open requests are cut off", one)
+                if not one.silent and not one.killed:
+                    level = logging.WARNING if one.hurries else logging.ERROR
+                    message = "%s did not end in time: its open requests are cut off"
+                    get_logger().log(level, message, one)
+                one.killed = True
                 one.kill()
 
     def _keep_up(self, now: float) -> None:
@@ -252,6 +271,8 @@ class Workers:
         return 0 if self._spawn is None else self._target - len(self._staying())
 
     def _dismiss(self, one: Member, now: float, *, others_accept: bool = True) -> None:
+        if self._settings.reload:
+            one.cut_streams(hurry=False)
         one.stop(others_accept=others_accept)
         self._limit(one, now)
 

@@ -29,6 +29,13 @@ def is_foreground() -> bool:
     return False
 
 
+def describe_wait(requests: int) -> str:
+    """Return the message of a server that has been asked to stop, and waits for requests."""
+    text = "1 request" if requests == 1 else f"{requests} requests"
+    again = " (Ctrl-C again to stop now)" if is_foreground() else ""
+    return f"shutting down, waiting for {text}{again}"
+
+
 def wants_colour(*, in_terminal: bool, standard: bool = True) -> bool:
     """Return whether to use colours in an output: in a terminal that can show them.
 

@@ -28,6 +28,8 @@ _NOTHING: Mapping[str, Any] = {}
 _LOG_MOST = 2.0  # seconds at the end for unwritten lines of the access log
 _LOG_QUIET = 0.3  # seconds of these without a line that can be written
 _LOOK = 0.25  # seconds: how soon join() notices a call of stop()
+_GRACE = 1.0  # seconds for a thread to come back after its stream is cut off
+_SHORT_GRACE = 0.2
 
 
 class ThreadPool:
@@ -81,8 +83,10 @@ class ThreadPool:
         self._threads: list[threading.Thread] = []
         self._running = 0
         self._is_closed = False
+        #: All threads have ended, or all that are left will not come back.
         self._over = threading.Event()
         self._deadline: float | None = None
+        self._cuts_streams = False
         #: Threads were left behind, because their requests did not end.
         self.gave_up = False
         #: The exception that has ended a thread of the server.
@@ -131,6 +135,11 @@ class ThreadPool:
         finally:
             self._note_end()
 
+    @property
+    def open_requests(self) -> int:
+        """The number of requests that have begun and whose responses are not sent or cut off."""
+        return sum(one.core.open_requests for one in self._loops)
+
     def announce_stop(self) -> None:
         """Answer health checks with 503 and close connections after a response; serve as before."""
         for one in self._loops:
@@ -146,6 +155,17 @@ class ThreadPool:
         if self._deadline is None:
             self._deadline = time.monotonic() + self._settings.timeout_graceful
         self._stop_loops(core.LEAVE if others_accept else core.DRAIN)
+
+    def cut_streams(self, *, hurry: bool) -> None:
+        """Cut off responses that stream, now and later, because a developer restarts or stops.
+
+        The connections are closed at once, even if a thread is blocked in the application. `hurry`:
+        the end of the server waits only a moment for these threads, and not a second. Call this
+        before `stop`.
+        """
+        self._cuts_streams = True
+        for one in self._loops:
+            one.core.cut_streams(_SHORT_GRACE if hurry else _GRACE)
 
     def stop_now(self) -> None:
         """End at once, and cut open requests. Any thread or signal handler may call this."""
@@ -168,17 +188,24 @@ class ThreadPool:
         while not self._over.wait(_LOOK if timeout is None else min(_LOOK, timeout)):
             now = time.monotonic()
             if self._deadline is not None and now >= self._deadline + _LOOK:
-                self.gave_up = True
-                for one in self._loops:
-                    one.log_stuck()
-                self.close()
+                self._leave_threads()
                 return True
             if until is not None and now >= until:
                 return False
+        if self._running:
+            self._leave_threads()
+            return True
         for thread in self._threads:
             thread.join(_LOOK)
         self.close()
         return True
+
+    def _leave_threads(self) -> None:
+        self.gave_up = True
+        if not self._cuts_streams:  # a developer knows why
+            for one in self._loops:
+                one.log_stuck()
+        self.close()
 
     def close(self) -> None:
         """Close the access log. After `start`, `join` does it.
@@ -238,9 +265,7 @@ class ThreadPool:
         with self._lock:
             self._running -= 1
             left = self._running
-        if left == 0:
+        # The last ones may be threads that are stuck, or whose stream is cut off.
+        if left in (0, sum(one.left_behind for one in self._loops)):
             self._over.set()
-            self.on_end()
-        elif left == sum(one.left_behind for one in self._loops):
-            self._deadline = time.monotonic()  # only stuck threads are left
             self.on_end()

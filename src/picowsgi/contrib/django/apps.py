@@ -13,6 +13,8 @@ from django.core import checks
 from django.core.management import get_commands
 from django.utils import autoreload
 
+from picowsgi.contrib import restarts
+
 
 class PicowsgiConfig(AppConfig):
     """`picowsgi.contrib.django` in INSTALLED_APPS."""
@@ -25,20 +27,24 @@ class PicowsgiConfig(AppConfig):
         super().__init__(*arguments)
         # Not in ready(): if another application cannot be imported, Django does not call ready().
         if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true":
-            autoreload.autoreload_started.connect(_show_what_failed)
+            restarts.prepare()
+            autoreload.autoreload_started.connect(_prepare_reloader)
 
     def ready(self) -> None:
         """Register the check of the order of INSTALLED_APPS."""
         checks.register(check_order)
 
 
-def _show_what_failed(**_signal: Any) -> None:
-    """Answer requests with the error that kept Django from starting.
+def _prepare_reloader(sender: Any, **_signal: Any) -> None:
+    """Improve the reloader, and answer requests with the error that kept Django from starting.
 
     In that case Django runs its own command `runserver`, not this package's.
     """
-    from picowsgi.contrib.django.server import show_error  # only the process that serves needs it
+    # Only the process that serves needs these modules.
+    from picowsgi.contrib.django.reloader import improve
+    from picowsgi.contrib.django.server import show_error
 
+    improve(sender)
     try:
         autoreload.raise_last_exception()
     except Exception as error:

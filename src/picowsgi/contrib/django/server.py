@@ -96,11 +96,21 @@ class _Log:
         self._handler.log_request(exchange.status, exchange.size)
 
 
+#: The errors that kept the project from being loaded in this process.
+_failures: list[Exception] = []
+
+
+def is_failed() -> bool:
+    """Return whether this process could not load the project."""
+    return bool(_failures)
+
+
 def show_error(error: Exception) -> None:
     """Answer every request with `error`, on the socket that a reloader has kept, if there is one.
 
     The function returns at once. The reloader ends this process when a file has changed.
     """
+    _failures.append(error)
     sock = kept_listener()
     if sock is not None:
         DevelopmentServer(_ErrorPage(error), sock, _Log(WSGIRequestHandler)).start()

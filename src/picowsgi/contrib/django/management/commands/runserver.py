@@ -15,8 +15,9 @@ from django.core.management import find_commands, load_command_class
 from django.core.management.base import BaseCommand
 from django.utils import autoreload
 
-from picowsgi.contrib.development import keep_listener
+from picowsgi.contrib.development import keep_listener, reloaded
 from picowsgi.contrib.django.server import WSGIServer, listen, show_error
+from picowsgi.contrib.restarts import run_processes
 
 
 def _next_runserver() -> type[BaseCommand]:
@@ -26,6 +27,12 @@ def _next_runserver() -> type[BaseCommand]:
         if "runserver" in find_commands(str(Path(config.path) / "management")):
             return type(load_command_class(config.name, "runserver"))
     return type(load_command_class("django.core", "runserver"))
+
+
+def _restart_with_reloader() -> int:
+    """Do the same as Django's function, but let no process wait for the end of the last one."""
+    environ = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
+    return run_processes(autoreload.get_child_arguments(), environ)
 
 
 class Command(_next_runserver()):  # type: ignore[misc]
@@ -41,7 +48,9 @@ class Command(_next_runserver()):  # type: ignore[misc]
             with suppress(OSError):
                 self._listener = listen((self.addr, int(self.port)), ipv6=self.use_ipv6)
                 keep_listener(self._listener)
-        super().run(**options)
+            autoreload.restart_with_reloader = _restart_with_reloader
+        with reloaded():
+            super().run(**options)
 
     def inner_run(self, *arguments: Any, **options: Any) -> None:
         """Run the server in the process that serves."""
