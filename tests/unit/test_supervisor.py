@@ -51,6 +51,7 @@ class StubSignals:
     def __init__(self, numbers: Any, *, whole_process: bool, earlier: int) -> None:
         self.numbers, self.whole_process, self.earlier = numbers, whole_process, earlier
         self.events: list[Event] = []
+        self.open_requests = 0
         self.calls: list[str] = []
         self.now = 1000.0
         reader, writer = os.pipe()
@@ -86,6 +87,7 @@ class StubFleet:
         self.on_exit = on_exit
         self.settings, self.spawn, self.target = settings, spawn, target
         self.members: list[Any] = []
+        self.open_requests = 0
         self.calls: list[Any] = []
         self.steps: list[float] = []
         self.ready = self.reloading = self.over = self.failed = False
@@ -108,7 +110,8 @@ class StubFleet:
     def kill(self) -> None:
         self.calls.append("kill")
 
-    def stop(self, now: float, *, others_accept: bool, within: float) -> None:
+    def stop(self, now: float, *, others_accept: bool, within: float, hurry: bool) -> None:
+        self.hurries = hurry
         self.calls.append(("stop", now, others_accept, within))
 
     def stop_now(self, now: float, *, within: float) -> None:
@@ -130,6 +133,7 @@ class Threads(OwnThreads):
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
+        self.open_requests = 0
         self.calls: list[str] = []
         self.ready = False
         self.stuck = self.abandoned = False
@@ -156,6 +160,7 @@ class Desk:
     """A supervisor with all objects that it uses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+        self.open_requests = 0
         self.calls: list[Any] = []
         self.now = 1000.0
         self.ready: list[list[socket.socket]] = []

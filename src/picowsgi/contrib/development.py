@@ -21,6 +21,7 @@ from picowsgi.contrib import restarts
 from picowsgi.log import configure, get_logger
 from picowsgi.process import ending
 from picowsgi.server import Server
+from picowsgi.system import debugger
 from picowsgi.system.monkey import refuse_patched
 from picowsgi.system.sockets import adopt_listener
 from picowsgi.system.terminal import describe_wait
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 # The variable has the descriptor of the listening socket, for the process that a reloader starts.
 _VARIABLE = "PICOWSGI_LISTENER"
 _GRACE = 2.0  # seconds: a developer does not wait longer for requests that hang
+_PROMPT_CHECK = 0.2  # seconds between two checks whether a debugger's prompt has ended
 _QUIET = 0.4  # seconds until the log says for what the server waits
 _SAME_INTERRUPT = 0.1  # seconds: the terminal and a parent program may both send one Ctrl-C
 _LAST_LINE = 0.5  # seconds to wait for the last line of the log
@@ -180,7 +182,9 @@ class DevelopmentServer:
             self._server.cut_streams()
             self._server.request_stop(others_accept=is_replaced)
             with _Interrupts(self._server):
-                if not is_replaced:
+                if debugger.is_open_here():
+                    self._server.request_stop(now=True)
+                elif not is_replaced:
                     self._wait_for_requests()
                 self._server.stop()
             if self._lines is not None:
@@ -228,6 +232,18 @@ class _Interrupts:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+def _prompt_ends() -> bool:
+    """Wait until no debugger is at its prompt. Returns False after Ctrl-C."""
+    if debugger.is_open():
+        get_logger().info("the reload waits until the debugger's prompt has ended")
+    try:
+        while debugger.is_open():
+            time.sleep(_PROMPT_CHECK)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
 @contextmanager
 def reloaded() -> Iterator[None]:
     """Run a framework's reloader, or its server alone. At the end, stop the servers.
@@ -237,6 +253,7 @@ def reloaded() -> Iterator[None]:
     the application does not keep the process from ending.
     """
     status, failed = 0, False
+    debugger.prepare()
     try:
         yield
     except SystemExit as error:
@@ -246,7 +263,7 @@ def reloaded() -> Iterator[None]:
         failed = True
         raise
     finally:
-        is_restart = status == restarts.RESTART
+        is_restart = status == restarts.RESTART and _prompt_ends()
         is_replaced = is_restart and restarts.give_way()
         servers = _running[:]
         for one in servers:

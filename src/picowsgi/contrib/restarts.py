@@ -18,11 +18,14 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
+from picowsgi.system import debugger
+
 #: The exit status by which the reloaders of Django and werkzeug ask for the next process.
 RESTART = 3
 
-# The variable has the descriptor by which a process asks for the next one, its start time, and how
-# many processes before it have ended because of a change that was older than their first check.
+# The variable has the descriptor by which a process asks for the next one, its start time, how many
+# processes before it have ended because of a change that was older than their first check, and the
+# descriptor of `debugger.prepare`.
 _VARIABLE = "PICOWSGI_RESTART"
 _POLL = 0.1  # seconds between two checks of the latest files, or of processes without pidfd_open(2)
 _LATEST = 16  # files
@@ -52,10 +55,14 @@ def run_processes(
     """
     processes: list[subprocess.Popen[bytes]] = []
     early = 0
+    prompt = debugger.prepare()
+    if prompt >= 0:
+        os.set_inheritable(prompt, True)
     try:
         while True:
             announce()
-            status, why = _run_next(arguments, environ, processes, early)
+            status, why = _run_next(arguments, environ, processes, f"{early} {prompt}")
+            debugger.restore_terminal(unless_open=True)
             if status != RESTART:
                 return status
             early = early + 1 if why == _EARLY else 0
@@ -64,20 +71,21 @@ def run_processes(
         raise
     finally:
         _end(processes)
+        debugger.restore_terminal()
 
 
 def _run_next(
     arguments: Sequence[str],
     environ: Mapping[str, str],
     processes: list[subprocess.Popen[bytes]],
-    early: int,
+    facts: str,
 ) -> tuple[int, bytes]:
     """Run one more process. Returns its exit status, or RESTART and why as soon as it gives way."""
     asks, writing = os.pipe()
     try:
         try:
             os.set_inheritable(writing, True)
-            variable = {_VARIABLE: f"{writing} {time.time()!r} {early}"}
+            variable = {_VARIABLE: f"{writing} {time.time()!r} {facts}"}
             process = subprocess.Popen(arguments, env={**environ, **variable}, close_fds=False)
         finally:
             os.close(writing)
@@ -143,9 +151,10 @@ class _State:
         self.descriptor, self.started, self.early = -1, _imported_at, _EARLY_MOST
         text = os.environ.pop(_VARIABLE, "")
         if text:
-            number, started, early = text.split()
+            number, started, early, prompt = text.split()
             self.descriptor, self.started, self.early = int(number), float(started), int(early)
             os.set_inheritable(self.descriptor, False)
+            debugger.prepare(int(prompt))
         #: Why this process asks for the next one.
         self.why = _ORDINARY
 

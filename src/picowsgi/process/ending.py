@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from picowsgi.line_output import end_outputs, flush_standard_streams
+from picowsgi.system import debugger
 
 _LEAST = 1.0  # seconds for the threads of an application, even after the time limit
 
@@ -114,6 +115,8 @@ def _application_threads() -> list[threading.Thread]:
 
 
 def _exit(status: int) -> NoReturn:
+    if debugger.is_open_here():
+        debugger.restore_terminal()
     logging.shutdown()
     flush_standard_streams()
     end_outputs()

@@ -21,7 +21,7 @@ from picowsgi.log import get_logger
 from picowsgi.process import ending
 from picowsgi.process.hooks import load_hooks
 from picowsgi.process.service import OnReady, Service
-from picowsgi.system import fork_guard
+from picowsgi.system import debugger, fork_guard
 from picowsgi.system.browser import open_page
 from picowsgi.system.descriptors import make_room
 from picowsgi.system.monkey import refuse_patched
@@ -87,6 +87,7 @@ def run(
         if pipe is not None:
             core.die_with_parent(signal.SIGTERM)
         service.hooks = load_hooks(settings.hooks)
+        debugger.prepare()
         with _serving(service), _reloading(service):
             status = supervise(service)
     except AppImportError as error:

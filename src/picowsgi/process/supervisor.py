@@ -27,7 +27,7 @@ from picowsgi.process.service import Service
 from picowsgi.process.spawner import Spawner, freeze
 from picowsgi.process.upgrade import Upgrade
 from picowsgi.process.workers import Workers
-from picowsgi.system import orphans
+from picowsgi.system import debugger, orphans
 from picowsgi.system.signals import ALL, FEW, STOP, Signals
 from picowsgi.system.sockets import close_backlog
 from picowsgi.system.terminal import describe_wait, is_foreground
@@ -40,6 +40,7 @@ _HEARTBEAT = 1.0  # seconds between two heartbeats
 _COUNT = 0.2  # seconds between two checks of the number of requests
 _AT_ONCE = 1.0  # seconds to end without draining
 _DEVELOPER_TIMEOUT = 2.0  # seconds for open requests after Ctrl-C, with --reload or --debug
+_PROMPT_CHECK = 0.2  # seconds between two checks whether a debugger's prompt has ended
 _REPORT = 0.1  # seconds between two reports of a worker for whose end a developer waits
 _EXPLAIN_AFTER = 0.35  # seconds after Ctrl-C until the log says for what the server waits
 _SAME_INTERRUPT = 0.1  # seconds: the terminal and a parent program may both send one Ctrl-C
@@ -81,6 +82,8 @@ class _Supervisor:
         self._interrupted = -math.inf
         #: The time to say for what the server waits after a SIGINT (`time.monotonic`).
         self._explain_at = math.inf
+        #: Files that have changed while a debugger was at its prompt.
+        self._changed: list[str] = []
         #: This worker reports the number of requests that are not answered yet.
         self._reports_requests = False
         self._announced = False
@@ -172,6 +175,7 @@ class _Supervisor:
         return workers
 
     def _note_exit(self, pid: int, status: int) -> None:
+        debugger.restore_terminal(unless_open=True)
         self._service.hooks.call("worker_exit", pid, status)
 
     def _start_program(self) -> ChildProcess:
@@ -204,6 +208,8 @@ class _Supervisor:
             self._end_inline()
             self._service.files_are_ours = not self._others_listen()
             self._signals.restore()
+            if not self._forked:
+                debugger.restore_terminal()
         if workers.failure is not None:
             raise workers.failure
         return 1 if workers.failed else 0
@@ -249,6 +255,8 @@ class _Supervisor:
             wait = min(wait, _HEARTBEAT)
         if self._reports_requests:
             wait = min(wait, _REPORT)
+        if self._changed:
+            wait = min(wait, _PROMPT_CHECK)
         wait = min(wait, max(0.0, self._explain_at - now))
         if self._service.notifier.interval:
             wait = min(wait, self._service.notifier.interval)
@@ -295,12 +303,12 @@ class _Supervisor:
 
         A worker reports the number to its supervisor.
         """
-        count = self._workers.open_requests
         if self._reports_requests and self._service.status_pipe is not None:
-            known = min(count, status_pipe.REQUESTS_MOST)
+            known = min(self._workers.open_requests, status_pipe.REQUESTS_MOST)
             self._service.status_pipe.send(status_pipe.REQUESTS + known)
         if now >= self._explain_at:
             self._explain_at = math.inf
+            count = self._workers.open_requests
             if count:
                 get_logger().info("%s", describe_wait(count))
 
@@ -370,7 +378,7 @@ class _Supervisor:
                 self._on_stop_of_worker(pipe)
             return
         interrupted = number == signal.SIGINT
-        if interrupted and self._is_second_interrupt():
+        if interrupted and (self._is_second_interrupt() or debugger.is_open()):
             self._stop_now()
         elif self._phase is _Phase.SERVING and self._upgrade.is_starting():
             get_logger().info("stopping when the successor serves")
@@ -431,7 +439,10 @@ class _Supervisor:
                 self._stop(others_accept=order == status_pipe.LEAVE)
         if self._phase is not _Phase.STOPPING and pipe.is_supervisor_gone():
             get_logger().warning("the supervisor is gone")
-            self._stop()
+            if debugger.is_open_here():
+                self._stop_now()  # its keys go to another program now
+            else:
+                self._stop()
 
     def _stop(self, *, others_accept: bool = False, interrupted: bool = False) -> None:
         """Drain and end. A repetition changes nothing. `others_accept`: see `ThreadPool.stop`."""
@@ -500,13 +511,23 @@ class _Supervisor:
 
     def _reload_changes(self, reloader: Reloader, now: float) -> None:
         """Replace all workers at once after a change, so that no request gets the old code."""
-        changed = reloader.read_changes()
-        if changed and self._phase is not _Phase.STOPPING:
+        is_waiting = bool(self._changed)
+        self._changed += reloader.read_changes()
+        if not self._changed or self._phase is _Phase.STOPPING:
+            return
+        names = [os.path.relpath(path) for path in self._changed[:3]]
+        more = f" and {len(self._changed) - 3} more" if len(self._changed) > 3 else ""
+        if not debugger.is_open():
+            self._changed = []
             self._workers.restart(now)
-            names = [os.path.relpath(path) for path in changed[:3]]
-            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             get_logger().info(
                 "changed: %s%s; loading the application again", ", ".join(names), more
+            )
+        elif not is_waiting:
+            get_logger().info(
+                "changed: %s%s; the reload waits until the debugger's prompt has ended",
+                ", ".join(names),
+                more,
             )
 
     def _drop_application(self) -> None:

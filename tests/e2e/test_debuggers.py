@@ -1,0 +1,319 @@
+"""Debuggers: a reload waits for their prompts, prompts come one after the other, and others attach."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+
+import pytest
+
+from support.processes import PROCESS_TIMEOUT, ask, children, eventually
+from support.terminal import CTRL_C, Terminal
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+APP = """
+import os, time
+VERSION = "1"
+
+def application(environ, start_response):
+    path = environ["PATH_INFO"]
+    answer = VERSION
+    if path.startswith("/break"):
+        tag = path[6:]
+        breakpoint()
+        answer = tag
+    elif path == "/pid":
+        answer = str(os.getpid())
+    elif path == "/double":
+        answer = double(21)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [answer.encode()]
+
+def double(number):
+    result = number * 2
+    return str(result)
+"""
+FLASK = """
+from flask import Flask
+import code_of_site
+app = Flask(__name__)
+app.wsgi_app = code_of_site.application
+"""
+MANAGE = """
+import sys
+from django.conf import settings
+settings.configure(
+    DEBUG=True, ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, USE_TZ=True,
+    WSGI_APPLICATION="code_of_site.application", INSTALLED_APPS=["picowsgi.contrib.django"],
+)
+urlpatterns = []
+if __name__ == "__main__":
+    from django.core.management import execute_from_command_line
+    execute_from_command_line(sys.argv)
+"""
+PICOWSGI = ["-m", "picowsgi", "--port", "0"]
+COMMANDS = {
+    "picowsgi": [*PICOWSGI, "--reload", "code_of_site"],
+    "flask": ["-m", "flask", "--app", "site_of_flask", "picowsgi", "--debug", "--port", "0"],
+    "django": ["manage.py", "runserver", "0"],
+}
+PROMPT = r"\(Pdb\) $"
+WAITS = "a request waits for the terminal until the open debugger's prompt has ended\n"
+RELOAD_WAITS = "the reload waits until the debugger's prompt has ended\n"
+
+
+@pytest.fixture
+def site(tmp_path):
+    (tmp_path / "site_of_flask.py").write_text(FLASK)
+    (tmp_path / "manage.py").write_text(MANAGE)
+    save(tmp_path, 1)
+    return tmp_path
+
+
+def save(site, version):
+    draft = site / "draft~"
+    draft.write_text(APP.replace('VERSION = "1"', f'VERSION = "{version}"'))
+    draft.replace(site / "code_of_site.py")
+
+
+@pytest.fixture
+def start(site):
+    """Start a command in a terminal, and wait until it serves."""
+    started = []
+
+    def start(arguments, **environ):
+        one = Terminal(arguments, site, {"PYTHONDONTWRITEBYTECODE": "1", **environ})
+        started.append(one)
+        eventually(lambda: answers(one.port) == "1", "the server")
+        return one
+
+    yield start
+    for one in started:
+        one.end()
+
+
+def answers(port, path="/"):
+    try:
+        return ask(port, path)
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+class Request:
+    """A request in a thread of its own."""
+
+    def __init__(self, port, path):
+        self.answer = None
+        self._thread = threading.Thread(target=self._run, args=(port, path), daemon=True)
+        self._thread.start()
+
+    def _run(self, port, path):
+        self.answer = answers(port, path)
+
+    def wait(self):
+        self._thread.join(PROCESS_TIMEOUT)
+        assert not self._thread.is_alive(), "expected a response"
+        return self.answer
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_a_reload_waits_until_the_prompt_has_ended(start, site, arguments):
+    terminal = start(arguments)
+    request = Request(terminal.port, "/break1")
+    terminal.wait_for(PROMPT)
+    save(site, 2)
+    terminal.wait_for(RELOAD_WAITS)
+    length = terminal.press("p 'version', VERSION\n")
+    terminal.wait_for(r"\('version', '1'\)", length)
+    assert ask(terminal.port) == "1", "expected the old code until the end of the prompt"
+    assert terminal.text.count(RELOAD_WAITS) == 1
+    terminal.press("c\n")
+    assert request.wait() == "1"
+    eventually(lambda: answers(terminal.port) == "2", "the new code")
+    eventually(terminal.is_as_before, "the settings of the terminal")
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_prompts_come_one_after_the_other(start, workers):
+    terminal = start([*PICOWSGI, "--workers", workers, "--reload", "code_of_site"])
+    requests = [Request(terminal.port, "/breakA")]
+    terminal.wait_for(PROMPT)
+    requests += [Request(terminal.port, f"/break{tag}") for tag in "BCDEF"]
+    terminal.wait_for(f"(?s)(?:{WAITS}.*){{5}}")
+    for _ in range(4):
+        length = terminal.press("p 'tag', tag\n")
+        terminal.wait_for(r"\('tag', '\w'\)", length)
+        assert "('tag', 'A')" in terminal.text[length:], terminal.text
+    for _ in requests:
+        length = terminal.press("c\n")
+        if sum(one.answer is None for one in requests) > 1:
+            terminal.wait_for(r"\(Pdb\) ", length)
+    assert {one.wait() for one in requests} == set("ABCDEF")
+
+
+def test_a_debugger_that_steps_keeps_its_turn(start):
+    terminal = start([*PICOWSGI, "code_of_site"])
+    first = Request(terminal.port, "/breakA")
+    terminal.wait_for(PROMPT)
+    second = Request(terminal.port, "/breakB")
+    terminal.wait_for(WAITS)
+    for _ in range(2):
+        length = terminal.press("n\n")
+        terminal.wait_for(r"(?s)\n> .*\(Pdb\) $", length)
+        length = terminal.press("p 'tag', tag\n")
+        terminal.wait_for(r"\('tag', 'A'\)", length)
+    length = terminal.press("c\n")
+    terminal.wait_for(r"\(Pdb\) $", length)
+    assert first.wait() == "A"
+    terminal.press("c\n")
+    assert second.wait() == "B"
+
+
+def test_the_terminal_is_restored_after_a_worker_was_killed_at_its_prompt(start):
+    terminal = start(COMMANDS["picowsgi"])
+    worker = int(ask(terminal.port, "/pid"))
+    request = Request(terminal.port, "/break1")
+    terminal.wait_for(PROMPT)
+    eventually(lambda: not terminal.is_as_before(), "the settings of the prompt")
+    os.kill(worker, signal.SIGKILL)
+    request.wait()
+    eventually(terminal.is_as_before, "the settings of the terminal")
+    eventually(lambda: answers(terminal.port) == "1", "another worker")
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_ctrl_c_at_a_prompt_ends_the_server_and_restores_the_terminal(start, arguments):
+    terminal = start(arguments, PICOWSGI_TIMEOUT_GRACEFUL="600")
+    Request(terminal.port, "/break1")
+    terminal.wait_for(PROMPT)
+    eventually(lambda: not terminal.is_as_before(), "the settings of the prompt")
+    terminal.press(CTRL_C)
+    assert terminal.wait() == 0, terminal.text
+    assert terminal.is_as_before()
+
+
+def test_a_worker_whose_supervisor_was_killed_restores_the_terminal(start):
+    terminal = start(COMMANDS["picowsgi"], PICOWSGI_TIMEOUT_GRACEFUL="600")
+    Request(terminal.port, "/break1")
+    terminal.wait_for(PROMPT)
+    found = children(terminal.process.pid)
+    terminal.process.kill()
+    eventually(
+        lambda: not any(os.path.exists(f"/proc/{pid}") for pid in found), "the end of the worker"
+    )
+
+
+@pytest.mark.parametrize("name", ["ipdb", "pudb"])
+def test_a_reload_waits_for_other_debuggers_too(start, site, name):
+    pytest.importorskip(name)
+    terminal = start(COMMANDS["picowsgi"], PYTHONBREAKPOINT=f"{name}.set_trace", HOME=str(site))
+    Request(terminal.port, "/break1")
+    terminal.wait_for({"ipdb": "ipdb> ", "pudb": "PuDB"}[name])
+    save(site, 2)
+    terminal.wait_for(RELOAD_WAITS)
+    os.kill(terminal.process.pid, signal.SIGTERM)
+
+
+class Client:
+    """A client of the Debug Adapter Protocol, as editors have one."""
+
+    def __init__(self, port):
+        self._socket = socket.create_connection(("127.0.0.1", port), PROCESS_TIMEOUT)
+        self._stream = self._socket.makefile("rb")
+        self._number = 0
+
+    def send(self, command, **arguments):
+        self._number += 1
+        text = json.dumps(
+            {"seq": self._number, "type": "request", "command": command, "arguments": arguments}
+        )
+        self._socket.sendall(f"Content-Length: {len(text)}\r\n\r\n{text}".encode())
+
+    def wait_for(self, kind, name):
+        """Return the body of the next event or response with this name."""
+        while True:
+            size = 0
+            while line := self._stream.readline().strip():
+                size = int(line.rpartition(b":")[2])
+            assert size, f"expected the {kind} {name}, got the end"
+            message = json.loads(self._stream.read(size))
+            if message["type"] == kind and name == message.get("event", message.get("command")):
+                return message.get("body", {})
+
+    def attach(self, path, line):
+        self.send("initialize", adapterID="test", clientID="test", pathFormat="path")
+        self.wait_for("response", "initialize")
+        self.send("attach", subProcess=True)
+        self.wait_for("event", "initialized")
+        self.send("setBreakpoints", source={"path": str(path)}, breakpoints=[{"line": line}])
+        self.wait_for("response", "setBreakpoints")
+        self.send("configurationDone")
+
+    def close(self):
+        self._stream.close()
+        self._socket.close()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return one.getsockname()[1]
+
+
+def test_debugpy_stops_in_the_application(start, site):
+    pytest.importorskip("debugpy")
+    port = free_port()
+    arguments = ["-Xfrozen_modules=off", "-m", "debugpy", "--listen", f"127.0.0.1:{port}"]
+    terminal = start([*arguments, *PICOWSGI, "--debug", "code_of_site"])
+    line = 1 + APP.splitlines().index("    result = number * 2")
+    client = Client(port)
+    try:
+        client.attach(site / "code_of_site.py", line)
+        client.wait_for("response", "configurationDone")
+        request = Request(terminal.port, "/double")
+        thread = client.wait_for("event", "stopped")["threadId"]
+        client.send("stackTrace", threadId=thread)
+        frame = client.wait_for("response", "stackTrace")["stackFrames"][0]
+        assert (frame["name"], frame["line"]) == ("double", line)
+        client.send("evaluate", expression="number + 1", frameId=frame["id"])
+        assert client.wait_for("response", "evaluate")["result"] == "22"
+        client.send("continue", threadId=thread)
+        assert request.wait() == "42"
+        client.send("disconnect")
+    finally:
+        client.close()
+
+
+def test_debugpy_stops_in_each_process_of_a_reload(start, site):
+    pytest.importorskip("debugpy")
+    port = free_port()
+    arguments = ["-Xfrozen_modules=off", "-m", "debugpy", "--listen", f"127.0.0.1:{port}"]
+    terminal = start([*arguments, *COMMANDS["picowsgi"]])
+    line = 1 + APP.splitlines().index("    result = number * 2")
+    client = Client(port)
+    try:
+        client.attach(site / "code_of_site.py", line)
+        save(site, 2)
+        body = client.wait_for("event", "debugpyAttach")
+        worker = Client(body["connect"]["port"])
+        worker.send("initialize", adapterID="test", clientID="test", pathFormat="path")
+        worker.wait_for("response", "initialize")
+        worker.send("attach", **{key: body[key] for key in body if key != "connect"})
+        worker.wait_for("event", "initialized")
+        path = {"path": str(site / "code_of_site.py")}
+        worker.send("setBreakpoints", source=path, breakpoints=[{"line": line}])
+        worker.send("configurationDone")
+        worker.wait_for("response", "configurationDone")
+        eventually(lambda: answers(terminal.port) == "2", "the new code")
+        request = Request(terminal.port, "/double")
+        thread = worker.wait_for("event", "stopped")["threadId"]
+        worker.send("continue", threadId=thread)
+        assert request.wait() == "42"
+        worker.close()
+    finally:
+        client.close()
