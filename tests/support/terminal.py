@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -37,6 +38,7 @@ class Terminal:
         self, arguments: list[str], directory: Path, environ: Mapping[str, str] | None = None
     ) -> None:
         self._screen, inner = pty.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))
         self.before = termios.tcgetattr(inner)
         self.text = ""
         self._changed = threading.Condition()

@@ -325,3 +325,93 @@ def test_the_page_escapes_its_text_and_has_no_content_for_head() -> None:
     assert status == "500 Internal Server Error"
     assert headers["Content-Length"] == str(len(content))
     assert headers["Cache-Control"] == "no-store"
+
+
+# --- links to directories -------------------------------------------------------------------------
+
+
+def test_templates_in_a_linked_directory_are_watched(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "deep" / "a.html").write_text("old")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "templates").symlink_to(tmp_path / "elsewhere")
+    snapshot = Snapshot(Files([str(tmp_path / "root")]))
+    (tmp_path / "elsewhere" / "deep" / "a.html").write_text("newer")
+    (tmp_path / "elsewhere" / "b.html").write_text("new")
+    wanted = {"root/templates/deep/a.html", "root/templates/b.html"}
+    assert short(tmp_path, snapshot.scan()) == wanted
+    assert str(tmp_path / "root" / "templates" / "deep") in snapshot.directories()
+
+
+def test_a_link_that_leads_to_another_directory_counts_as_changed(tmp_path: Path) -> None:
+    for name in ("v1", "v2"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        (tmp_path / "root" / name / "m.py").write_text(name)
+    link = tmp_path / "root" / "current"
+    link.symlink_to("v1")
+    snapshot = Snapshot(Files([str(tmp_path / "root")]))
+    module = str(link / "m.py")
+    assert snapshot.add({module: state_of(module)}) == set()
+    switches = snapshot.switches
+    (tmp_path / "next").symlink_to("v2")
+    (tmp_path / "next").replace(link)
+    changed = snapshot.look([str(link)])
+    assert {"root/current", "root/current/m.py"} <= short(tmp_path, changed)
+    assert snapshot.switches > switches, "expected new directories for the system to watch"
+    assert snapshot.scan() == set()
+
+
+def test_a_link_on_the_way_to_a_module_elsewhere_is_watched(tmp_path: Path) -> None:
+    for name in ("v1", "v2"):
+        (tmp_path / "site" / name / "lib").mkdir(parents=True)
+        (tmp_path / "site" / name / "lib" / "m.py").write_text(name)
+    (tmp_path / "site" / "current").symlink_to("v1")
+    (tmp_path / "root").mkdir()
+    snapshot = Snapshot(Files([str(tmp_path / "root")]))
+    module = str(tmp_path / "site" / "current" / "lib" / "m.py")
+    snapshot.add({module: state_of(module)})
+    assert str(tmp_path / "site") in snapshot.directories()
+    (tmp_path / "site" / "current").unlink()
+    (tmp_path / "site" / "current").symlink_to("v2")
+    changed = snapshot.look([str(tmp_path / "site" / "current")])
+    assert "site/current/lib/m.py" in short(tmp_path, changed)
+
+
+def test_loops_of_links_end(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "x.py").touch()
+    (root / "a" / "up").symlink_to(root)
+    (root / "self").symlink_to(root / "self")
+    (root / "world").symlink_to("/")
+    for name in ("left", "right"):
+        (tmp_path / name).mkdir()
+        (root / name).symlink_to(tmp_path / name)
+    (tmp_path / "left" / "to").symlink_to(tmp_path / "right")
+    (tmp_path / "right" / "to").symlink_to(tmp_path / "left")
+    snapshot = Snapshot(Files([str(root)]))
+    assert len(snapshot.directories()) < 10
+    (root / "a" / "x.py").write_text("new")
+    assert short(tmp_path, snapshot.scan()) == {"root/a/x.py"}
+
+
+def test_a_full_pipe_loses_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    report = Report(writing)
+    names = [f"full_pipe_{number}" for number in range(3000)]
+    for name in names:
+        module = types.ModuleType(name)
+        module.__file__ = str(tmp_path / f"{'long' * 20}{name}.py")
+        monkeypatch.setitem(sys.modules, name, module)
+    report.send_imported()
+    assert not report.is_complete
+    data = b""
+    while not report.is_complete:
+        data += os.read(reading, 1 << 20)
+        report.send_imported()
+    data += os.read(reading, 1 << 20)
+    paths = [json.loads(line)[0] for line in data.splitlines()]
+    assert len(set(paths)) == len(names)
+    os.close(reading)
+    os.close(writing)

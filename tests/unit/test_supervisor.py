@@ -51,7 +51,6 @@ class StubSignals:
     def __init__(self, numbers: Any, *, whole_process: bool, earlier: int) -> None:
         self.numbers, self.whole_process, self.earlier = numbers, whole_process, earlier
         self.events: list[Event] = []
-        self.open_requests = 0
         self.calls: list[str] = []
         self.now = 1000.0
         reader, writer = os.pipe()
@@ -133,7 +132,6 @@ class Threads(OwnThreads):
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
-        self.open_requests = 0
         self.calls: list[str] = []
         self.ready = False
         self.stuck = self.abandoned = False
@@ -160,7 +158,6 @@ class Desk:
     """A supervisor with all objects that it uses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-        self.open_requests = 0
         self.calls: list[Any] = []
         self.now = 1000.0
         self.ready: list[list[socket.socket]] = []

@@ -245,7 +245,14 @@ class _Supervisor:
         reloader = self._service.reloader
         if reloader is not None and not self._forked and reloader.changes >= 0:
             poll.register(reloader.changes, select.POLLIN)
-        now = time.monotonic()
+        wait = self._time_to_step(time.monotonic())
+        poll.poll(None if wait == math.inf else wait * 1000 + 1)
+        for one in processes:
+            one.read()
+
+    def _time_to_step(self, now: float) -> float:
+        """Return the seconds until a step is due, which may be infinite."""
+        pipe, reloader = self._service.status_pipe, self._service.reloader
         wait = self._workers.wait_for(now)
         if self._phase is _Phase.DELAYED:
             wait = min(wait, max(0.0, self._stop_at - now))
@@ -257,12 +264,12 @@ class _Supervisor:
             wait = min(wait, _REPORT)
         if self._changed:
             wait = min(wait, _PROMPT_CHECK)
+        if self._forked and reloader is not None and not reloader.has_reported:
+            wait = min(wait, _REPORT)
         wait = min(wait, max(0.0, self._explain_at - now))
         if self._service.notifier.interval:
             wait = min(wait, self._service.notifier.interval)
-        poll.poll(None if wait == math.inf else wait * 1000 + 1)
-        for one in processes:
-            one.read()
+        return wait
 
     def _step(self, now: float) -> None:
         """Do the work that is due."""
@@ -330,6 +337,8 @@ class _Supervisor:
         pipe = service.status_pipe
         if pipe is None:
             return
+        if service.reloader is not None and not service.reloader.has_reported:
+            service.reloader.report_modules()
         if now - self._last_heartbeat >= _HEARTBEAT - 0.1:
             self._last_heartbeat = now
             pipe.send(status_pipe.HEARTBEAT)
@@ -392,6 +401,9 @@ class _Supervisor:
         The supervisor then starts another worker first. If it has got the signal too, it stops all
         workers together.
         """
+        if debugger.is_open_here() and pipe.is_supervisor_gone():
+            self._stop_now()  # the keys go to another program now
+            return
         if (
             self._service.settings.drain_delay
             and self._announced

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
+import time
 import traceback
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from picowsgi.reload.snapshot import state_of
 
 _AT_ONCE = 4096  # bytes of a pipe that stay together, even if others write to it
+_FAILURE_TIME = 2.0  # seconds
 _LIBRARIES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
@@ -30,11 +34,14 @@ class Report:
         self._pipe = pipe
         self._modules = set(sys.modules)
         self._sent: set[str] = set()
+        #: Whole lines that the pipe had no room for. A write of each item is never split.
+        self._unsent: deque[bytes] = deque()
         os.set_blocking(pipe, False)
 
     def send_imported(self) -> None:
         """Send the files of the modules that have been imported since the last call."""
         if len(sys.modules) == len(self._modules):
+            self.send_rest()
             return
         modules = sys.modules.copy()
         news = modules.keys() - self._modules
@@ -52,6 +59,7 @@ class Report:
                 files.append(error.filename)
             error = error.__cause__ or error.__context__
         self._write(files)
+        self.send_rest(_FAILURE_TIME)  # the process ends
 
     def _write(self, files: Iterable[str]) -> None:
         lines = b""
@@ -63,16 +71,32 @@ class Report:
             if len(line) > _AT_ONCE:
                 continue
             if len(lines) + len(line) > _AT_ONCE:
-                self._send(lines)
+                self._unsent.append(lines)
                 lines = b""
             lines += line
-        self._send(lines)
+        if lines:
+            self._unsent.append(lines)
+        self.send_rest()
 
-    def _send(self, lines: bytes) -> None:
-        try:
-            os.write(self._pipe, lines)
-        except OSError:  # the watcher is gone or too slow, so these files are not watched
-            return
+    @property
+    def is_complete(self) -> bool:
+        """Whether the pipe has taken everything."""
+        return not self._unsent
+
+    def send_rest(self, seconds: float = 0.0) -> None:
+        """Send what the pipe had no room for. Wait at most so long for room."""
+        until = time.monotonic() + seconds
+        while self._unsent:
+            try:
+                os.write(self._pipe, self._unsent[0])
+            except BlockingIOError:
+                left = until - time.monotonic()
+                if left <= 0 or not select.select([], [self._pipe], [], left)[1]:
+                    return
+            except OSError:  # the watcher has ended
+                self._unsent.clear()
+            else:
+                self._unsent.popleft()
 
 
 def _files_of(module: object) -> Iterator[str]:

@@ -150,6 +150,11 @@ class Reloader:
         finally:
             self._report.send_imported()
 
+    @property
+    def has_reported(self) -> bool:
+        """Whether the watcher's pipe has taken all that this worker has to send."""
+        return self._report.is_complete
+
     def report_modules(self) -> None:
         """Send the files of modules that the application has imported since the last call."""
         self._report.send_imported()

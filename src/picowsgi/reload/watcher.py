@@ -95,6 +95,7 @@ class _Interruption:
         self._channel = channel
         self._begun = False
         self.directories = snapshot.directories()
+        self._switches = snapshot.switches
         #: Files that have changed before the system reported events, and changed new modules.
         self.missed: set[str] = set()
 
@@ -109,7 +110,10 @@ class _Interruption:
     @property
     def is_outdated(self) -> bool:
         """Whether the directories to watch have changed."""
-        return self._snapshot.directories() != self.directories
+        return (
+            self._snapshot.switches != self._switches
+            or self._snapshot.directories() != self.directories
+        )
 
 
 def _watch_events(snapshot: Snapshot, channel: Channel) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.core import checks
-from django.core.management import get_commands
+from django.core.management import get_commands, load_command_class
 from django.utils import autoreload
 
 from picowsgi.contrib import restarts
@@ -51,10 +51,19 @@ def _prepare_reloader(sender: Any, **_signal: Any) -> None:
         show_error(error)
 
 
+def _extends_ours(name: str) -> bool:
+    """Return whether the command of another application is made from this package's.
+
+    That of whitenoise.runserver_nostatic is made from the next one in INSTALLED_APPS.
+    """
+    command = type(load_command_class(name, "runserver"))
+    return any(one.__module__.startswith(f"{PicowsgiConfig.name}.") for one in command.__mro__)
+
+
 def check_order(**_options: Any) -> list[checks.CheckMessage]:
     """Return a warning if `manage.py runserver` is the command of another application."""
     used = get_commands()["runserver"]
-    if used == PicowsgiConfig.name:
+    if used == PicowsgiConfig.name or _extends_ours(used):
         return []
     return [
         checks.Warning(

@@ -10,7 +10,8 @@ import socketserver
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from django.core.management.base import CommandError
+from django.core.management.base import BaseCommand, CommandError
+from django.core.servers import basehttp
 from django.core.servers.basehttp import WSGIRequestHandler
 
 from picowsgi.contrib.development import DevelopmentServer, Exchange, kept_listener
@@ -80,6 +81,12 @@ class WSGIServer:
     def server_close(self) -> None:
         """Close the listening socket."""
         self._socket.close()
+
+
+def serves_wsgi(command: type[BaseCommand]) -> bool:
+    """Return whether a command `runserver` starts its server as Django's own command does."""
+    server = getattr(command, "server_cls", None)
+    return isinstance(server, type) and issubclass(server, (basehttp.WSGIServer, WSGIServer))
 
 
 class _Log:

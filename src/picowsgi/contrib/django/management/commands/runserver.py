@@ -16,16 +16,22 @@ from django.core.management.base import BaseCommand
 from django.utils import autoreload
 
 from picowsgi.contrib.development import keep_listener, reloaded
-from picowsgi.contrib.django.server import WSGIServer, listen, show_error
+from picowsgi.contrib.django.server import WSGIServer, listen, serves_wsgi, show_error
 from picowsgi.contrib.restarts import run_processes
 
 
 def _next_runserver() -> type[BaseCommand]:
-    """Return the command that Django would use without this one, such as that of staticfiles."""
+    """Return the command that Django would use without this one, such as that of staticfiles.
+
+    The function passes over commands of ASGI servers, such as daphne's: they have another way to
+    start a server.
+    """
     names = [config.name for config in apps.get_app_configs()]
     for config in list(apps.get_app_configs())[names.index("picowsgi.contrib.django") + 1 :]:
         if "runserver" in find_commands(str(Path(config.path) / "management")):
-            return type(load_command_class(config.name, "runserver"))
+            found = type(load_command_class(config.name, "runserver"))
+            if serves_wsgi(found):
+                return found
     return type(load_command_class("django.core", "runserver"))
 
 
