@@ -215,14 +215,16 @@ static void put_seconds(pw_text *to, int64_t microseconds)
     pw_text_put(to, fraction, sizeof fraction);
 }
 
-/* Adds a duration for people: "0.4 ms", or "1.25 s" from one second on. */
+/* Adds a duration for people: "0.4 ms", "1.25 s" from one second on, "0.04 ms" below 0.1 ms. */
 static void put_duration(pw_text *to, int64_t microseconds)
 {
     bool seconds = microseconds >= 1000000;
     int64_t hundredths = microseconds / (seconds ? 10000 : 10);
+    if (hundredths == 0)
+        hundredths = 1; /* it took some time */
     char fraction[] = {'.', (char)('0' + hundredths / 10 % 10), (char)('0' + hundredths % 10)};
     pw_text_number(to, hundredths / 100);
-    pw_text_put(to, fraction, seconds ? 3 : 2);
+    pw_text_put(to, fraction, seconds || hundredths < 10 ? 3 : 2);
     pw_text_put(to, seconds ? " s" : " ms", seconds ? 2 : 3);
 }
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from picowsgi.app.mount import Mount
     from picowsgi.server import Server, serve
 
+#: The page of the project, with its documentation.
+DOCUMENTATION = "https://pypi.org/project/picowsgi/"
 __version__ = "0.1.0"
 __all__ = ["Mount", "Server", "__version__", "cgi", "serve", "simple_server"]
 

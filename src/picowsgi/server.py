@@ -104,6 +104,7 @@ class Server:
             middleware.warn(settings, self.sockets)
             loop.warn(settings)
             wrapped = middleware.wrap(application, settings, self.sockets)
+            middleware.log_pin()
             self._pool: ThreadPool | None = ThreadPool(wrapped, self.sockets, settings)
         except BaseException:
             close_sockets(self.sockets)

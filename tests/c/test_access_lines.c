@@ -270,8 +270,8 @@ static void a_response_has_its_numbers(void)
         ATOM(PW_ATOM_LITERAL, " ");
         ATOM(atoms[i], "");
     }
-    CHECK_LINE("", (&(pw_access_facts){.status = 404}), " 404 0 - 0 0.000000 0 0 0 0.0 ms");
-    CHECK_LINE("", (&(pw_access_facts){200, 1, 1, 2, NULL}), " 200 1 1 0 0.000001 0 1 2 0.0 ms");
+    CHECK_LINE("", (&(pw_access_facts){.status = 404}), " 404 0 - 0 0.000000 0 0 0 0.01 ms");
+    CHECK_LINE("", (&(pw_access_facts){200, 1, 1, 2, NULL}), " 200 1 1 0 0.000001 0 1 2 0.01 ms");
     CHECK_LINE("", (&(pw_access_facts){201, 12345, 999999, 70, NULL}),
                " 201 12345 12345 0 0.999999 999 999999 70 999.9 ms");
     CHECK_LINE("", (&(pw_access_facts){500, 2, 1000000, 3, NULL}),

@@ -14,6 +14,7 @@ import urllib.request
 import pytest
 
 from support import TIMEOUT, outer_environ, raw
+from support.terminal import Terminal as Foreground
 
 APPLICATION = """
 import time
@@ -102,7 +103,9 @@ def test_lines_are_short_and_coloured_by_the_status(terminal):
         ("/500", "\x1b[1;31m500\x1b[0m", 22),
     ):
         line = seen.line_of(path)
-        assert re.fullmatch(rf"{re.escape(status)} GET {re.escape(path)} {size} B \d+\.\d ms", line)
+        assert re.fullmatch(
+            rf"{re.escape(status)} GET {re.escape(path)} {size} B \d+\.\d+ ms", line
+        )
     raw(seen, b"GET /302 HTTP/1.1\r\nHost: a\r\n\r\n", count=1)
     seen.wait_for(re.escape("\x1b[36m302\x1b[0m GET /302"))
 
@@ -131,8 +134,8 @@ def test_without_colours_the_error_log_has_the_same_shape(terminal):
 
 def test_no_color_removes_the_colours_and_keeps_the_marks(terminal):
     seen = terminal("--access-log-slow", "0.1", NO_COLOR="1")
-    assert re.fullmatch(r"200 GET / 5 B \d+\.\d ms", seen.line_of("/"))
-    assert re.fullmatch(r"200 GET /slow 5 B \d+\.\d ms slow", seen.line_of("/slow"))
+    assert re.fullmatch(r"200 GET / 5 B \d+\.\d+ ms", seen.line_of("/"))
+    assert re.fullmatch(r"200 GET /slow 5 B \d+\.\d+ ms slow", seen.line_of("/slow"))
     assert "\x1b" not in seen.text
 
 
@@ -204,3 +207,47 @@ def test_the_browser_is_opened_once_and_not_after_a_reload(terminal, tmp_path):
 def test_without_a_browser_the_log_names_the_page(terminal):
     seen = terminal("--open", BROWSER="", PATH="/nonexistent", DISPLAY="", WAYLAND_DISPLAY="")
     seen.wait_for(f"--open: there is no browser; the page is at http://127.0.0.1:{seen.port}")
+
+
+def test_the_banner_has_the_modes_the_documentation_and_then_the_pin_once(tmp_path):
+    (tmp_path / "seen.py").write_text(APPLICATION)
+    seen = Foreground(
+        ["-m", "picowsgi", "--port", "0", "--debug", "--reload", "seen:app"], tmp_path
+    )
+    try:
+        seen.wait_for(
+            r"(?s)picowsgi .* serving seen:app on http.*\n.* threads; reload is on; debug is on; "
+            r"press Ctrl-C to stop\ndocumentation: https://.*\n.*the debugger's PIN is [\d-]+\n"
+        )
+        (tmp_path / "seen.py").write_text(APPLICATION + "\n")
+        seen.wait_for("changed: seen.py; loading the application again")
+        urllib.request.urlopen(f"http://127.0.0.1:{seen.port}/", timeout=TIMEOUT).close()
+        assert seen.text.count("PIN") == 1, seen.text
+    finally:
+        seen.end()
+
+
+def test_an_import_error_is_red(tmp_path):
+    seen = Foreground(
+        ["-m", "picowsgi", "--port", "0", "missing:app"],
+        tmp_path,
+        {"NO_COLOR": "", "FORCE_COLOR": "1"},
+    )
+    try:
+        seen.wait_for(r"\x1b\[31m\x1b\[1mpicowsgi: error: .*'missing'.*\x1b\[0m")
+        assert seen.wait() == 1
+    finally:
+        seen.end()
+
+
+@pytest.mark.parametrize(
+    ("bind", "own"),
+    [("0.0.0.0:0", r"http://127\.0\.0\.1:[1-9]\d*"), ("[::]:0", r"http://\[::1\]:[1-9]\d*")],
+)
+def test_the_banner_has_the_addresses_of_the_machine(tmp_path, bind, own):
+    (tmp_path / "seen.py").write_text(APPLICATION)
+    seen = Foreground(["-m", "picowsgi", "--bind", bind, "seen:app"], tmp_path)
+    try:
+        seen.wait_for(rf"http://\S+ is this machine at {own}[^\n]*\n")
+    finally:
+        seen.end()

@@ -160,6 +160,14 @@ def test_the_banner_names_address_application_process_and_threads(
     assert second == "up to 16 threads; press Ctrl-C to stop"
 
 
+def test_the_banner_names_the_modes_of_development(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["served:app", "--loops", "1", "--debug"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert "up to 16 threads; debug is on; press Ctrl-C to stop" in lines
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -14,6 +14,7 @@ from wsgiref.validate import validator
 import pytest
 
 import picowsgi
+from picowsgi import DOCUMENTATION
 from picowsgi.app.pages.demo import application
 from support import TIMEOUT
 
@@ -92,7 +93,7 @@ def test_the_page_names_the_version_and_shows_the_environ() -> None:
 @pytest.mark.parametrize("path", ["/", "/nowhere"])
 def test_a_page_loads_nothing_from_elsewhere(path: str) -> None:
     answer = Answer(path)
-    assert set(Page(answer.text).links) <= {"data:,", "environ.json", "/"}
+    assert set(Page(answer.text).links) <= {"data:,", "environ.json", "/", DOCUMENTATION}
     assert not re.search(r"url\(|@import|<script", answer.text)
 
 

@@ -46,6 +46,16 @@ def warn(settings: Settings, sockets: Sequence[socket.socket]) -> None:
         )
 
 
+#: The PINs that are not logged yet.
+_pins: list[str | None] = []
+
+
+def log_pin() -> None:
+    """Log the PIN of the debugger that `wrap` has made, once."""
+    while _pins:
+        get_logger().info("the debugger's PIN is %s", _pins.pop())
+
+
 def wrap(
     application: WSGIApplication, settings: Settings, sockets: Sequence[socket.socket]
 ) -> WSGIApplication:
@@ -71,7 +81,7 @@ def _debugged(
     interactive = settings.workers == 1 and all(map(_is_local, sockets))
     debugged = DebuggedApplication(application, evalex=interactive, pin_logging=False)
     if interactive:
-        get_logger().info("the debugger's PIN is %s", debugged.pin)
+        _pins.append(debugged.pin)
     return debugged
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from picowsgi import __version__, core
+from picowsgi import DOCUMENTATION, __version__, core
 from picowsgi.cli.arguments import PROGRAM, Arguments, describe_settings, read_arguments
 from picowsgi.config.load import load_settings
 from picowsgi.config.log_config import read_log_config
@@ -31,6 +31,7 @@ from picowsgi.log import (
 from picowsgi.process.hooks import load_hooks
 from picowsgi.process.restart import Command, take_inherited
 from picowsgi.process.run import check, run
+from picowsgi.system.addresses import own_addresses
 from picowsgi.system.descriptors import restore_standard_streams
 from picowsgi.system.monkey import refuse_patched
 from picowsgi.system.sockets import url_of
@@ -183,11 +184,30 @@ def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]
         threads += f" on {loops} event loops"
     if settings.workers > 1:
         threads = f"{settings.workers} workers, {threads} each"
-    return (
+    modes = "".join(f"; {name} is on" for name in ("reload", "debug") if getattr(settings, name))
+    first = (
         f"{style(PROGRAM, 'green')} {__version__} serving {_name_of(command, settings)} on {urls} "
         f"(pid {os.getpid()})"
-        + (f", {threads}" if is_json() else f"\n{threads}; press Ctrl-C to stop")
     )
+    if is_json():
+        return f"{first}, {threads}{modes}"
+    lines = [first, *_own_urls(sockets), f"{threads}{modes}; press Ctrl-C to stop"]
+    if is_terminal(sys.stderr) and not has_error_log():
+        lines.append(f"documentation: {DOCUMENTATION}")
+    return "\n".join(lines)
+
+
+def _own_urls(sockets: list[socket.socket]) -> list[str]:
+    """Return a line with the addresses of this machine for each socket that listens on all."""
+    lines = []
+    for sock in sockets:
+        url = url_of(sock)
+        for anywhere, first, last in (("http://0.0.0.0:", "", ""), ("http://[::]:", "[", "]")):
+            if url.startswith(anywhere):
+                port = url.removeprefix(anywhere)
+                found = [f"http://{first}{one}{last}:{port}" for one in own_addresses(sock.family)]
+                lines.append(f"{url} is this machine at {', '.join(found)}")
+    return lines
 
 
 def _fail(
@@ -202,10 +222,18 @@ def _fail(
     else:
         lines = [traceback.rstrip("\n"), f"{PROGRAM}: error: {message}", hint]
         text = "".join(f"{line}\n" for line in lines if line)
-    write_standard_error(text)
+    write_standard_error(_in_red(text, message))
     if has_error_log():
         write_error_log(text)
     return status
+
+
+def _in_red(text: str, message: str) -> str:
+    """Return the text with a red error message, if standard error shows colours."""
+    if not wants_colour(in_terminal=is_terminal(sys.stderr)):
+        return text
+    error = f"{PROGRAM}: error: {message}"
+    return text.replace(error, click.style(error, fg="red", bold=True))
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

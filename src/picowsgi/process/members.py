@@ -286,6 +286,10 @@ class ChildProcess(Member):
     def _order(self, byte: int) -> bool:
         return self.channel >= 0 and status_pipe.write(self.channel, bytes([byte]))
 
+    def greet(self) -> None:
+        """Tell the process that the server has been announced for the first time."""
+        self._order(status_pipe.GREETED)
+
     def kill(self) -> None:
         """End the process by force."""
         self.signal(signal.SIGKILL)

@@ -74,6 +74,7 @@ def run(
     )
     in_children = fork_guard.ClosedInChildren(partial(_close_all, sockets))
     service.on_ready = partial(_greet, settings, on_ready) if inherited is None else on_ready
+    service.after_greeting = middleware.log_pin
     service.command = command
     service.status_pipe, service.inherited = pipe, inherited
     try:

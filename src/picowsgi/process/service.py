@@ -36,6 +36,8 @@ class Service:
     notifier: Notifier
     #: Called when all members are ready for the first time.
     on_ready: OnReady = lambda _sockets: None
+    #: Called in the process that has loaded the application after the first call of `on_ready`.
+    after_greeting: Callable[[], object] = lambda: None
     #: The command that starts this program again; None: another program owns the process.
     command: Command | None = None
     #: The connection to the supervisor; None: this process is no worker.

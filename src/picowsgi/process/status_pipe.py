@@ -25,6 +25,7 @@ REQUESTS = 0x80  # and the number of requests that are not answered yet, up to R
 REQUESTS_MOST = 0x7F
 # From the supervisor. A later order can only make the end of a worker more urgent:
 WARN = ord("W")  # a stop comes soon: answer health checks with 503, and serve as before
+GREETED = ord("G")  # the server has been announced for the first time
 DRAIN = ord("D")  # finish all requests, also those of connections that wait to be accepted
 LEAVE = ord("L")  # finish all requests; other workers accept the connections that wait
 CUT = ord("C")  # cut off responses that stream, before one of the orders to stop

@@ -286,13 +286,7 @@ class _Supervisor:
         workers.step(now)
         self._reap_orphans()
         if workers.ready and not self._announced:
-            self._announced = True
-            service.on_ready(service.sockets)
-            service.notifier.ready()
-            if pipe is not None:
-                pipe.send(status_pipe.READY)
-            if service.inherited is not None:
-                service.inherited.report_ready()
+            self._announce()
         if self._reloading and not workers.reloading:
             self._reloading = False
             service.notifier.ready()
@@ -304,6 +298,22 @@ class _Supervisor:
             self._replaced = True  # Python cannot end a thread, but a new process can replace it
             if pipe is not None or service.command is not None:
                 self._reload()
+
+    def _announce(self) -> None:
+        """Report that the server is ready: to the user, the service manager, and a supervisor."""
+        service, pipe = self._service, self._service.status_pipe
+        self._announced = True
+        service.on_ready(service.sockets)
+        service.notifier.ready()
+        if pipe is not None:
+            pipe.send(status_pipe.READY)
+        if service.inherited is not None:
+            service.inherited.report_ready()
+        # Below the banner, a process that has loaded the application may log more.
+        for one in self._workers.processes():
+            one.greet()
+        if self._inline is not None and not self._forked:
+            service.after_greeting()
 
     def _explain_wait(self, now: float) -> None:
         """Some time after Ctrl-C, say for how many requests the server waits.
@@ -441,6 +451,8 @@ class _Supervisor:
                 self._stop_now()
             elif order == status_pipe.WARN:
                 self._workers.warn()
+            elif order == status_pipe.GREETED:
+                self._service.after_greeting()
             elif order in (status_pipe.CUT, status_pipe.HURRY):
                 ending.set_limit(time.monotonic() + _DEVELOPER_TIMEOUT)
                 hurry = order == status_pipe.HURRY

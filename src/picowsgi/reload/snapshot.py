@@ -195,7 +195,7 @@ def _contains(outer: str, inner: str) -> bool:
 
 
 def _identity_of(path: str) -> State:
-    """Return the same for the same directory, whatever happens in it."""
+    """Return the same for the same directory, no matter what happens in it."""
     try:
         found = os.stat(path)
     except OSError:

@@ -9,7 +9,7 @@ import json
 from html import escape
 from typing import TYPE_CHECKING
 
-from picowsgi import __version__
+from picowsgi import DOCUMENTATION, __version__
 from picowsgi.app.pages.template import HTML, JSON, headers, html, show, table
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def _request_page(environ: WSGIEnvironment) -> _Page:
 <pre>picowsgi module:application</pre>
 <p><code>module</code> is a module in the current directory, <code>application</code> the WSGI
 application in it; <code>picowsgi "module:create_app()"</code> calls a factory, and
-<code>picowsgi --help</code> lists the options.</p>
+<code>picowsgi --help</code> lists the options. Read the
+<a href="{escape(DOCUMENTATION)}">documentation</a>.</p>
 {_posted(environ)}<h2>This request</h2>
 <p>Your application would get this <code>environ</code>
 (<a href="environ.json">as JSON</a>):</p>
