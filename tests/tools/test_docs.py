@@ -26,7 +26,9 @@ PAGES = sorted(DOCS.glob("*.md"))
 # Options of the command that are not in the table.
 GENERAL = {"--config", "--check", "--version", "--help", "--help-all"}
 # Programs on a page that have options of their own.
-OTHERS = re.compile(r"^ *(docker|flask|gunicorn|make bench|uwsgi|waitress-serve) |`flask run`")
+OTHERS = re.compile(
+    r"^ *(docker|flask|gunicorn|make bench|python -m debugpy|uwsgi|waitress-serve) |`flask run`"
+)
 
 
 def _hooks() -> ModuleType:
