@@ -26,8 +26,9 @@
 #define PW_BATCH 64
 #define PW_LOOK_AT 32 /* idle connections, for one that can go */
 #define PW_IDLE_MS 100
-#define PW_ASIDE_MS 8      /* how long this server leaves new connections to the others */
-#define PW_ASIDE_LOOK_MS 1 /* how often it compares again during that time */
+#define PW_ASIDE_MS 8 /* how long this server leaves new connections to the others at first */
+#define PW_ASIDE_MOST_MS 128
+#define PW_ASIDE_LOOKS 8 /* how often it compares again during that time */
 
 static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
                      uint8_t listener)
@@ -131,9 +132,10 @@ static bool accept_is_ahead(const pw_server *server)
 /* Stops accepting for a while: new connections wake the other servers. */
 static void accept_step_aside(pw_server *server)
 {
-    if (server->accept.paused || server->accept.aside)
+    if (server->accept.paused || server->accept.aside || server->draining)
         return;
     server->accept.aside = true;
+    server->accept.aside_ms = PW_ASIDE_MS;
     server->accept.aside_until = server->timers.now + PW_ASIDE_MS;
     pw_accept_unlisten(server);
 }
@@ -141,26 +143,29 @@ static void accept_step_aside(pw_server *server)
 static void accept_step_back(pw_server *server)
 {
     server->accept.aside = false;
+    server->accept.turn = 1;
     if (!server->accept.paused && !server->draining)
         pw_accept_listen(server);
 }
 
-int pw_accept_timeout(pw_server *server)
+void pw_accept_publish(pw_server *server)
 {
-    if (server->accept.aside && !accept_is_ahead(server)) {
-        server->accept.turn = 1;
-        accept_step_back(server);
-    }
-    return server->accept.aside ? PW_ASIDE_LOOK_MS : -1;
+    if (server->accept.place != NULL)
+        atomic_store_explicit(&server->accept.place->requests,
+                              server->threads.taken + server->ready_count, memory_order_relaxed);
 }
 
-void pw_accept_waited(pw_server *server)
+int pw_accept_timeout(pw_server *server)
 {
-    if (!server->accept.aside || server->timers.now < server->accept.aside_until)
-        return;
-    /* If the other server is stuck, this one takes all connections that wait. */
-    server->accept.turn = server->accept.turn < PW_BATCH ? server->accept.turn * 2 : PW_BATCH;
-    accept_step_back(server);
+    if (server->accept.place == NULL)
+        return -1;
+    pw_accept_publish(server);
+    bool ahead = accept_is_ahead(server);
+    if (ahead)
+        accept_step_aside(server);
+    else if (server->accept.aside)
+        accept_step_back(server);
+    return server->accept.aside ? server->accept.aside_ms / PW_ASIDE_LOOKS : -1;
 }
 
 void pw_accept_leave(pw_server *server)
@@ -227,6 +232,35 @@ void pw_accept_event(pw_server *server, pw_listener *listener)
     accept_some(server, listener, server->accept.place == NULL ? PW_BATCH : server->accept.turn);
     if (accept_is_ahead(server))
         accept_step_aside(server);
+}
+
+/* The connections still wait, so the others are stuck: takes twice as many of them each time. */
+static bool accept_for_others(pw_server *server)
+{
+    bool any = false;
+    for (int i = 0; i < server->accept.listener_count && server->accept.aside; i++) {
+        pw_listener *listener = &server->accept.listeners[i];
+        if (listener->is_over || !pw_listener_has_waiting(listener))
+            continue;
+        if (!any)
+            server->accept.turn =
+                server->accept.turn < PW_BATCH ? server->accept.turn * 2 : PW_BATCH;
+        any = true;
+        accept_some(server, listener, server->accept.turn);
+    }
+    return any;
+}
+
+void pw_accept_waited(pw_server *server)
+{
+    if (!server->accept.aside || server->draining ||
+        server->timers.now < server->accept.aside_until)
+        return;
+    if (accept_for_others(server))
+        server->accept.aside_ms = PW_ASIDE_MS;
+    else if (server->accept.aside_ms < PW_ASIDE_MOST_MS)
+        server->accept.aside_ms *= 2;
+    server->accept.aside_until = server->timers.now + server->accept.aside_ms;
 }
 
 /* ------------------------------------------------------------------ while the server drains */

@@ -230,7 +230,8 @@ struct pw_server {
         pw_balance *balance; /* borrowed; NULL: no other server has the listening sockets */
         pw_place *place;     /* borrowed: this server's place in balance, or NULL */
         bool aside;          /* this server leaves new connections to the others */
-        int64_t aside_until; /* ms: end of that */
+        int64_t aside_until; /* ms: when it looks whether connections wait nevertheless */
+        int aside_ms;        /* from one such look to the next */
         int turn;            /* connections to accept before comparing with the other servers */
     } accept;
     int transfer; /* owned, a duplicate; -1: connections are not handed over at the end */
