@@ -53,7 +53,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     ),
     "content": ("content", "e2e/test_uploads.py"),
     "environ": ("environ", "e2e/test_pep3333.py"),
-    "error_response": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
+    "error_response": ("error_response response exchange endings", "wire/test_errors.py e2e/test_health.py"),
     "exchange": ("exchange", "e2e/test_pep3333.py"),
     "fields": ("fields head", "wire"),
     "forwarded": ("forwarded head environ", "e2e/test_forwarded.py wire"),
@@ -80,6 +80,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "queue": ("fairness token server exchange", "e2e/test_timeout_queue.py e2e/test_fairness.py"),
     "recv": ("exchange endings", "e2e/test_disconnect.py"),
     "request": ("server history exchange", "e2e/test_pep3333.py e2e/test_uploads.py"),
+    "request_id": ("request_id", "e2e/test_request_id.py"),
     "request_line": ("head lines", "wire"),
     "response": (
         "response holding batching output",
