@@ -53,7 +53,10 @@ C_TESTS: dict[str, tuple[str, str]] = {
     ),
     "content": ("content", "e2e/test_uploads.py"),
     "environ": ("environ", "e2e/test_pep3333.py"),
-    "error_response": ("error_response response exchange endings", "wire/test_errors.py e2e/test_health.py"),
+    "error_response": (
+        "error_response response exchange endings",
+        "wire/test_errors.py e2e/test_health.py",
+    ),
     "exchange": ("exchange", "e2e/test_pep3333.py"),
     "fields": ("fields head", "wire"),
     "forwarded": ("forwarded head environ", "e2e/test_forwarded.py wire"),
