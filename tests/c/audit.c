@@ -276,6 +276,7 @@ static void audit_waiting(const pw_server *server, const pw_conn *conn)
     REQUIRE(conn->state != PW_CONN_IDLE || (conn->in == NULL && conn->output.first == NULL));
     REQUIRE(conn->state != PW_CONN_LINGER || (conn->in == NULL && conn->output.first == NULL));
     REQUIRE(conn->state != PW_CONN_SENDING || conn->output.first != NULL);
+    REQUIRE(conn->proxied == NULL || conn->state != PW_CONN_PROXY);
     REQUIRE(conn->kept == NULL || conn->state == PW_CONN_SENDING);
     REQUIRE(conn->loan == 0 || conn->state == PW_CONN_SENDING);
     REQUIRE(conn->slice_requests <= PW_SLICE_REQUESTS);
