@@ -296,7 +296,10 @@ def test_each_client_of_haproxy_has_its_address_when_it_speaks_http(behind_hapro
 def state(directory):
     """Return the state of the server for HAProxy: UP, DOWN, ..."""
     with socket.socket(socket.AF_UNIX) as asking:
-        asking.connect(str(directory / "stats.sock"))
+        try:
+            asking.connect(str(directory / "stats.sock"))
+        except OSError:  # HAProxy makes it after it listens
+            return ""
         asking.sendall(b"show stat\n")
         with asking.makefile() as lines:
             rows = [line.split(",") for line in lines]
@@ -318,7 +321,7 @@ def test_health_checks_of_haproxy_send_the_header_too(
 ):
     server, front = behind_haproxy("v4", back, f"{version} {check} inter 50ms", more=HTTP_CHECK)
     server.wait_for_log(" /up\n", 3)
-    assert state(tmp_path).startswith("UP")
+    eventually(lambda: state(tmp_path).startswith("UP"), "HAProxy to find the server up")
     with Client(front.for_client) as client:
         check_client(client.ask(), client, front)
     assert "a connection is closed" not in server.log
@@ -330,7 +333,7 @@ def test_health_checks_that_only_connect_are_not_logged(behind_haproxy, tmp_path
     for _ in range(5):
         with Client(front.for_client) as client:
             check_client(client.ask(), client, front)
-    assert state(tmp_path).startswith("UP")
+    eventually(lambda: state(tmp_path).startswith("UP"), "HAProxy to find the server up")
     assert "a connection is closed" not in server.log
 
 
