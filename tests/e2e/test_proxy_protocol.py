@@ -208,6 +208,16 @@ def test_a_proxy_on_a_unix_socket_is_trusted(tmp_path, monkeypatch):
             assert (found["picowsgi.peer"], found["picowsgi.peer_port"]) == ("", "")
 
 
+def test_a_unix_socket_that_is_not_trusted_is_closed_and_reported(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    options = {"proxy_protocol": True, "forwarded_allow_ips": "127.0.0.1"}
+    with Server(application, bind="unix:s", **options), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(TIMEOUT)
+        client.connect("s")
+        assert client.recv(1) == b""
+        assert wait_for_line(caplog).endswith(f"{NOT_TRUSTED}, from a unix socket")
+
+
 @pytest.mark.parametrize(("bind", "address"), [("[::1]:0", "::1"), ("[::]:0", "127.0.0.1")])
 def test_a_proxy_connects_over_ipv6(bind, address):
     try:

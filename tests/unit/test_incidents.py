@@ -113,32 +113,38 @@ WRITE = "a client has read nothing for 2.5 s (--timeout-write), so its response 
         (
             incident(core.INCIDENT_PROXY_PEER, unsent=1),
             logging.WARNING,
-            f"{CLOSED} its peer is not in --forwarded-allow-ips (--proxy-protocol)",
-        ),
-        (
-            incident(core.INCIDENT_PROXY_MISSING, unsent=2),
-            logging.WARNING,
             (
-                f"{CLOSED} it does not begin with a PROXY header (--proxy-protocol); "
-                "2 connections since the previous such line"
+                f"{CLOSED} its peer is not in --forwarded-allow-ips (--proxy-protocol), "
+                "from a unix socket"
             ),
         ),
         (
-            incident(core.INCIDENT_PROXY_MALFORMED, unsent=1),
+            incident(core.INCIDENT_PROXY_MISSING, unsent=2, address="::1", port="80"),
             logging.WARNING,
-            f"{CLOSED} its PROXY header is malformed (--proxy-protocol)",
+            (
+                f"{CLOSED} it does not begin with a PROXY header (--proxy-protocol); "
+                "2 connections since the previous such line, from ::1 port 80"
+            ),
         ),
         (
-            incident(core.INCIDENT_PROXY_LONG, unsent=1),
+            incident(core.INCIDENT_PROXY_MALFORMED, unsent=1, address="::1", port="80"),
             logging.WARNING,
-            f"{CLOSED} its PROXY header is longer than 4096 bytes (--proxy-protocol)",
+            f"{CLOSED} its PROXY header is malformed (--proxy-protocol), from ::1 port 80",
         ),
         (
-            incident(core.INCIDENT_PROXY_TIMEOUT, unsent=9),
+            incident(core.INCIDENT_PROXY_LONG, unsent=1, address="::1", port="80"),
+            logging.WARNING,
+            (
+                f"{CLOSED} its PROXY header is longer than 4096 bytes (--proxy-protocol), "
+                "from ::1 port 80"
+            ),
+        ),
+        (
+            incident(core.INCIDENT_PROXY_TIMEOUT, unsent=9, address="::1", port="80"),
             logging.WARNING,
             (
                 f"{CLOSED} its PROXY header has not arrived within 10 s of --timeout-head "
-                "(--proxy-protocol); 9 connections since the previous such line"
+                "(--proxy-protocol); 9 connections since the previous such line, from ::1 port 80"
             ),
         ),
         (

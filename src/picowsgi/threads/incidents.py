@@ -109,6 +109,8 @@ def log_incidents(server: core.CoreServer, settings: Settings) -> None:
         if incident.line:
             text += f": {printable(incident.line)}"
         client = describe_client(incident)
+        if not client and incident.what in _PROXY_TEXTS:
+            client = "from a unix socket"
         if client:
             text += f", {client}"
         get_logger().log(level, "%s", text, extra={"request_id": incident.request_id})
