@@ -68,7 +68,8 @@ static void server_end(pw_server *server)
         next = conn->next;
         if (conn->state == PW_CONN_APP)
             continue;
-        if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
+        if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER &&
+            conn->state != PW_CONN_PROXY)
             pw_incident_conn(server, conn, PW_INCIDENT_STOP, 0);
         pw_conn_close(server, conn);
     }

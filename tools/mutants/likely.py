@@ -31,6 +31,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "build": ("", "unit/test_cli.py"),
     "cache": ("cache", "e2e/test_heads_again.py"),
     "chunked": ("chunked content", "wire"),
+    "client": ("incident conn_proxy", "e2e/test_incidents.py e2e/test_proxy_protocol.py"),
     "clock": ("system timer response access", "e2e/test_timeouts.py"),
     "conn": (
         "exchange server edges clock history conn_keep",
@@ -43,6 +44,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     ),
     "conn_keep": ("conn_keep buffer", "e2e/test_head_memory.py"),
     "conn_pool": ("turns server lifetime", "e2e/test_connection_limit.py"),
+    "conn_proxy": ("conn_proxy", "e2e/test_proxy_protocol.py"),
     "conn_transfer": (
         "conn_transfer edges descriptors drain",
         "e2e/test_loops.py e2e/test_draining.py",
@@ -80,6 +82,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "poll_kqueue": ("poll", ""),
     "poll_poll": ("poll", "e2e/test_poller.py"),
     "poller": ("poll", "e2e/test_poller.py"),
+    "proxy_protocol": ("proxy_protocol conn_proxy", "e2e/test_proxy_protocol.py"),
     "queue": ("fairness token server exchange", "e2e/test_timeout_queue.py e2e/test_fairness.py"),
     "recv": ("exchange endings", "e2e/test_disconnect.py"),
     "request": ("server history exchange", "e2e/test_pep3333.py e2e/test_uploads.py"),
