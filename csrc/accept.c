@@ -32,7 +32,7 @@
 
 /* NULL: out of memory, and the connection is closed. */
 static pw_conn *conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
-                         uint8_t listener)
+                         uint8_t listener, bool awaits_proxy)
 {
     pw_conn *conn = pw_conn_take(server);
     if (conn == NULL) {
@@ -45,7 +45,8 @@ static pw_conn *conn_new(pw_server *server, int fd, const struct sockaddr_storag
     conn->listener = listener;
     conn->entry = -1;
     conn->timer.kind = PW_TIMER_NONE;
-    conn->state = server->proxy_protocol ? PW_CONN_PROXY : PW_CONN_IDLE;
+    conn->state = awaits_proxy ? PW_CONN_PROXY : PW_CONN_IDLE;
+    server->idle_count += conn->state == PW_CONN_IDLE;
     conn->what = PW_READABLE; /* most clients have sent bytes already */
     switch (peer->ss_family) {
     case AF_INET:
@@ -72,11 +73,8 @@ static pw_conn *conn_new(pw_server *server, int fd, const struct sockaddr_storag
 static void conn_resume(pw_server *server, int fd, const struct sockaddr_storage *peer,
                         const pw_transferred *from)
 {
-    pw_conn *conn = conn_new(server, fd, peer, from->listener);
-    if (conn == NULL)
-        return;
-    conn->state = from->awaits_proxy ? PW_CONN_PROXY : PW_CONN_IDLE;
-    if (!from->is_proxied)
+    pw_conn *conn = conn_new(server, fd, peer, from->listener, from->awaits_proxy);
+    if (conn == NULL || !from->is_proxied)
         return;
     conn->proxied = pw_alloc(sizeof *conn->proxied);
     if (conn->proxied == NULL) {
@@ -209,9 +207,12 @@ static bool accept_one(pw_server *server, const pw_listener *listener)
     }
     socklen_t size = sizeof peer;
     int fd = pw_accept_from(listener->fd, &peer, &size);
-    if (fd >= 0)
-        conn_new(server, fd, &peer, number);
-    return fd >= 0;
+    if (fd < 0)
+        return false;
+    if (server->meter != NULL)
+        pw_count(&server->meter->accepted, 1);
+    conn_new(server, fd, &peer, number, server->proxy_protocol);
+    return true;
 }
 
 /* Accepts `most` new connections at most, and puts them into the run queue. Returns whether no more
