@@ -169,18 +169,10 @@ static void accept_step_back(pw_server *server)
         pw_accept_listen(server);
 }
 
-void pw_accept_publish(pw_server *server)
-{
-    if (server->accept.place != NULL)
-        atomic_store_explicit(&server->accept.place->requests,
-                              server->threads.taken + server->ready_count, memory_order_relaxed);
-}
-
 int pw_accept_timeout(pw_server *server)
 {
     if (server->accept.place == NULL)
         return -1;
-    pw_accept_publish(server);
     bool ahead = accept_is_ahead(server);
     if (ahead)
         accept_step_aside(server);

@@ -11,8 +11,6 @@ void pw_accept_event(pw_server *server, pw_listener *listener);
  * idle connection can be closed for a new one. */
 void pw_accept_look(pw_server *server);
 
-/* Tells the other servers on these sockets how many requests this one has. */
-void pw_accept_publish(pw_server *server);
 /* Called before each wait for events: decides whether this server leaves new connections to the
  * others. Returns when it must decide again, in ms. -1: not before the next event. */
 int pw_accept_timeout(pw_server *server);
