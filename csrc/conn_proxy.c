@@ -55,6 +55,7 @@ static pw_step proxy_done(pw_server *server, pw_conn *conn, const pw_proxy_heade
     } else {
         pw_conn_release_buffer(server, conn);
         conn->state = PW_CONN_IDLE;
+        server->idle_count++;
     }
     return PW_STEP_ON;
 }
