@@ -31,7 +31,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "build": ("", "unit/test_cli.py"),
     "cache": ("cache", "e2e/test_heads_again.py"),
     "chunked": ("chunked content", "wire"),
-    "client": ("incident conn_proxy", "e2e/test_incidents.py e2e/test_proxy_protocol.py"),
+    "client": ("incident conn_proxy", "e2e/test_incident_clients.py e2e/test_proxy_protocol.py"),
     "clock": ("system timer response access", "e2e/test_timeouts.py"),
     "conn": (
         "exchange server edges clock history conn_keep",
