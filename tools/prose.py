@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROJECT = Path(__file__).resolve().parent.parent
-PAGES = ("*.md", "docs/*.md", "bench/*.md", "examples/*.md")
+PAGES = ("*.md", "docs/*.md", "bench/*.md", "examples/*/*.md")
 
 #: Checks of proselint that these pages do not need, with the reason.
 OFF = {
