@@ -2,7 +2,7 @@
 
     python tools/prose.py [FILE ...]
 
-Without arguments it checks the pages of the top folder, docs/ and bench/README.md. It skips code,
+Without arguments it checks the pages of the top folder, docs/, bench/ and examples/. It skips code,
 commands, addresses, and tables of the benchmark. Prints `file:line: rule: what is wrong`, and exits
 with 1 if a sentence has to change. Never changes a file.
 """

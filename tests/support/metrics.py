@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 INFO = 'picowsgi_info{version="1.2.3",python="CPython 3.12.1",poller="epoll"} 1\n'
 
+_REQUESTS = {("GET", "2xx"): 70, ("POST", "2xx"): 10, ("GET", "4xx"): 20}
+
 
 def histogram(name: str, durations: Mapping[float, int]) -> str:
     """Return the lines of a histogram with so many durations of each length."""
@@ -42,9 +44,12 @@ def page(step: int = 0, *, start: float = 1000.0) -> str:
     return (
         INFO
         + "# HELP picowsgi_requests_total Requests.\n# TYPE picowsgi_requests_total counter\n"
-        + f'picowsgi_requests_total{{method="GET",status="2xx"}} {70 * step}\n'
-        + f'picowsgi_requests_total{{method="POST",status="2xx"}} {10 * step}\n'
-        + f'picowsgi_requests_total{{method="GET",status="4xx"}} {20 * step}\n'
+        + "".join(
+            f'picowsgi_requests_total{{method="{method}",status="{status}"}} '
+            f"{_REQUESTS.get((method, status), 0) * step}\n"
+            for method in ("GET", "POST", "other")
+            for status in ("1xx", "2xx", "3xx", "4xx", "5xx")
+        )
         + histogram(
             "picowsgi_request_duration_seconds",
             {0.0007: 50 * step, 0.004: 49 * step, 60.0: step},

@@ -29,7 +29,8 @@ FULL = view_of(
     .replace("threads_busy 4", "threads_busy 16")
     .replace("queue_length 0", "queue_length 3")
     .replace("log_lines_total 0", "log_lines_total 12")
-    + 'picowsgi_requests_total{method="GET",status="5xx"} 1\n',
+    .replace('method="other",status="1xx"} 0', 'method="other",status="1xx"} 2')
+    .replace('method="other",status="5xx"} 0', 'method="other",status="5xx"} 1'),
 )
 HISTORY = History((None, 0.0, 50.0, 100.0), (None, None, 0.005, 0.0025))
 
@@ -46,7 +47,7 @@ def test_the_screen_of_a_terminal_of_80_columns() -> None:
     assert texts(draw(screen(), 80)) == [
         "picowsgi 1.2.3 at 127.0.0.1:9000  CPython 3.12.1  epoll  up 1 h 1 min",
         "a note",
-        "requests     100/s        2xx 80/s     4xx 20/s",
+        "requests     100/s       2xx 80/s    3xx 0/s     4xx 20/s    5xx 0/s",
         "duration     p50 1 ms (0.5 ms to 1 ms)        p90 4.54 ms (2.5 ms to 5 ms)",
         "             p99 5 ms (2.5 ms to 5 ms)        mean 602 ms",
         "queue time   p50 0.25 ms (0 ms to 0.5 ms)     p90 0.45 ms (0 ms to 0.5 ms)",
@@ -55,7 +56,7 @@ def test_the_screen_of_a_terminal_of_80_columns() -> None:
         "workers      2  restarts 1 (memory 1)",
         "connections  active 5  idle 7  new 3/s",
         "bytes        received 2 KiB/s  sent 1 MiB/s",
-        "refused      1/s          total 4 (timeout_head 4)",
+        "refused      1/s         total 4 (timeout_head 4)",
         "memory       100 MiB",
         "CPU          50 %",
         "requests/s    ▁▅█  highest 100",
@@ -68,7 +69,12 @@ def test_a_narrow_terminal_has_the_labels_on_lines_of_their_own() -> None:
     at = lines.index("threads")
     assert lines[at : at + 2] == ["threads", "  busy 4 of 16  queue 0"]
     at = lines.index("requests")
-    assert lines[at : at + 3] == ["requests", "  100/s        2xx 80/s", "  4xx 20/s"]
+    assert lines[at : at + 4] == [
+        "requests",
+        "  100/s       2xx 80/s",
+        "  3xx 0/s     4xx 20/s",
+        "  5xx 0/s",
+    ]
 
 
 def test_without_a_width_each_label_has_one_line() -> None:
@@ -97,7 +103,7 @@ def test_values_that_are_not_known_are_dashes() -> None:
         "             p99 -                            mean -",
         "connections  active 5  idle 7  new -",
         "bytes        received -  sent -",
-        "refused      -            total 4 (timeout_head 4)",
+        "refused      -           total 4 (timeout_head 4)",
         "CPU          -",
     ):
         assert line in lines
@@ -125,11 +131,11 @@ def test_colours_mark_statuses_and_what_needs_attention() -> None:
         "\x1b[1;31mbusy 16 of 16\x1b[0m",
         "\x1b[1;31mqueue 3\x1b[0m",
         "\x1b[1;31mdropped 12\x1b[0m",
-        "\x1b[1;31m5xx 1/s    \x1b[0m",
-        "\x1b[32m2xx 80/s   \x1b[0m",
-        "\x1b[33m4xx 20/s   \x1b[0m",
+        "  1xx 2/s     \x1b[32m2xx 80/s  \x1b[0m  3xx 0/s     \x1b[33m4xx 20/s  \x1b[0m  ",
+        "\x1b[1;31m5xx 1/s",
     ):
         assert text in painted
+    assert "\x1b[2m\x1b[0m" not in painted, "expected no colour for nothing"
     calm = "\n".join(paint(line, colour=True) for line in draw(screen(), 80))
     assert "\x1b[1;31m" not in calm
     assert re.sub(r"\x1b\[[0-9;]*m", "", painted).count("\x1b") == 0

@@ -31,7 +31,7 @@ def test_the_rates_are_the_growth_of_the_counters_by_the_time_between_the_sample
     assert (view.version, view.python, view.poller) == ("1.2.3", "CPython 3.12.1", "epoll")
     assert (view.uptime, view.seconds) == (3600.0, 2.0)
     assert view.requests == 50.0
-    assert view.statuses == {"2xx": 40.0, "4xx": 10.0}
+    assert view.statuses == {"1xx": 0.0, "2xx": 40.0, "3xx": 0.0, "4xx": 10.0, "5xx": 0.0}
     assert (view.received, view.sent) == (1024.0, 524288.0)
     assert (view.accepted, view.refused, view.cpu) == (1.5, 0.5, 0.25)
     assert (view.connections_idle, view.connections_active) == (7.0, 5.0)

@@ -24,7 +24,7 @@ _NARROW_INDENT = 2
 _MOST_HISTORY = 60
 # Values that change have a fixed width, so that lines do not move from one sample to the next.
 _PERCENTILE_WIDTH = 31
-_RATE_WIDTH = 11
+_RATE_WIDTH = 10
 _COLOURS = {
     "bold": "\x1b[1m",
     "faint": "\x1b[2m",
@@ -68,10 +68,11 @@ def draw(screen: Screen, width: int | None, blocks: str = BLOCKS) -> list[Line]:
 
 def paint(line: Line, *, colour: bool) -> str:
     """Return the text of a line, with the sequences for its colours."""
-    return "".join(
-        f"{_COLOURS[part.colour]}{part.text}{_RESET}" if colour and part.colour else part.text
-        for part in line
-    ).rstrip(" ")
+    text = ""
+    for part in line:
+        is_coloured = colour and part.colour and part.text
+        text += f"{_COLOURS[part.colour]}{part.text}{_RESET}" if is_coloured else part.text
+    return text.rstrip(" ")
 
 
 # Rows
@@ -140,6 +141,7 @@ def _statuses(view: View) -> list[Part]:
     return [
         _rate(status, rate, status if rate and status in _COLOURS else "")
         for status, rate in view.statuses.items()
+        if rate or status != "1xx"  # which no usual application sends
     ]
 
 
