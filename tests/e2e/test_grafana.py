@@ -1,19 +1,28 @@
-"""The dashboard for Grafana: its expressions are valid, and the server has their metrics."""
+"""The dashboard for Grafana: its expressions are valid, and have values from a running server."""
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from support import connect, wait_until
+from support.processes import APP, PROCESS_TIMEOUT, ask, children, eventually, write_app
+
 DASHBOARD = Path(__file__).resolve().parents[2] / "examples" / "grafana" / "picowsgi.json"
 PROMTOOL = shutil.which("promtool")
-#: What Grafana replaces before it sends an expression.
-VARIABLES = {"$__rate_interval": "1m", "$instance": "127.0.0.1:9000|127.0.0.1:9001"}
+PROMETHEUS = shutil.which("prometheus")
+#: A new Prometheus waits for some seconds before its first sample.
+SCRAPE_TIMEOUT = 40.0
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +41,13 @@ def expressions(dashboard):
         for panel in panels(dashboard)
         for target in panel["targets"]
     }
+
+
+def replaced(expression, instances):
+    """Return an expression as Grafana sends it to Prometheus."""
+    sent = expression.replace("$__rate_interval", "30s").replace("$instance", instances)
+    assert "$" not in sent, f"expected only known variables in {expression}"
+    return sent
 
 
 def selectors(expression):
@@ -82,11 +98,9 @@ def test_panels_have_ids_of_their_own_a_description_and_a_place_without_others(d
 def test_prometheus_accepts_every_expression(dashboard, tmp_path):
     rules = []
     for name, expression in expressions(dashboard).items():
-        for variable, value in VARIABLES.items():
-            expression = expression.replace(variable, value)
-        assert "$" not in expression, f"{name} has another variable"
         record = "checked:" + re.sub(r"\W", "_", name)
-        rules.append({"record": record, "expr": expression})
+        sent = replaced(expression, "127.0.0.1:9000|127.0.0.1:9001")
+        rules.append({"record": record, "expr": sent})
     file = tmp_path / "rules.yml"  # JSON is YAML
     file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
     checked = subprocess.run(
@@ -94,3 +108,127 @@ def test_prometheus_accepts_every_expression(dashboard, tmp_path):
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert f"SUCCESS: {len(rules)} rules found" in checked.stdout
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+
+def metrics_of(page):
+    """Return the names of the samples of a page."""
+    return set(re.findall(r"^([a-z_]+)[{ ]", page, re.MULTILINE))
+
+
+def fetch(port, target):
+    """Return the body of a response with the status 200; empty if there is none."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROCESS_TIMEOUT)
+    try:
+        connection.request("GET", target)
+        response = connection.getresponse()
+        text = response.read().decode()
+        return text if response.status == 200 else ""
+    except ConnectionRefusedError:
+        return ""
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def site(picowsgi, tmp_path):
+    """A server with two workers: its process, and the port of its metrics."""
+    write_app(tmp_path, APP)
+    port = free_port()
+    running = picowsgi(
+        *("app:app", "--workers", "2", "--metrics", f"127.0.0.1:{port}"), directory=tmp_path
+    )
+    yield running, port
+    assert running.stop() == 0
+
+
+def test_the_server_has_every_metric_of_the_dashboard(dashboard, site):
+    _, port = site
+    exported = metrics_of(fetch(port, "/metrics"))
+    assert "picowsgi_info" in exported
+    used = {
+        metric
+        for expression in expressions(dashboard).values()
+        for metric, _ in selectors(expression)
+    }
+    assert used <= exported
+    parts = ("_bucket", "_sum", "_count")
+    shown = {metric.removesuffix(part) for metric in used for part in parts} | used
+    forgotten = {
+        metric
+        for metric in exported
+        if not {metric, *(metric.removesuffix(part) for part in parts)} & shown
+    }
+    assert not forgotten, "expected a panel for each metric of the server"
+
+
+@pytest.fixture
+def prometheus(tmp_path):
+    """Start a Prometheus that scrapes a port, and return its own: `prometheus(9000)`."""
+    started = []
+
+    def start(scraped):
+        config = {
+            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
+            "scrape_configs": [
+                {"job_name": "site", "static_configs": [{"targets": [f"127.0.0.1:{scraped}"]}]}
+            ],
+        }
+        (tmp_path / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+        port = free_port()
+        process = subprocess.Popen(
+            [
+                PROMETHEUS,
+                f"--config.file={tmp_path}/prometheus.yml",
+                f"--storage.tsdb.path={tmp_path}/data",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        started.append(process)
+        wait_until(lambda: fetch(port, "/-/ready"), "Prometheus to be ready", SCRAPE_TIMEOUT)
+        return port
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.skipif(PROMETHEUS is None, reason="needs Prometheus: apt-get install prometheus")
+def test_every_expression_has_a_value_from_a_running_server(dashboard, site, prometheus):
+    running, metrics_port = site
+    port = prometheus(metrics_port)
+
+    def value(expression):
+        text = fetch(port, f"/api/v1/query?query={quote(expression)}")
+        result = json.loads(text)["data"]["result"] if text else []
+        return [float(each["value"][1]) for each in result]
+
+    instance = f"127.0.0.1:{metrics_port}"
+    up = f'up{{instance="{instance}"}}'
+    wait_until(lambda: value(up) == [1.0], "a first sample", SCRAPE_TIMEOUT)
+    worker = children(running.process.pid)[0]
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: worker not in children(running.process.pid), "the worker to end")
+
+    def happens():
+        """Let the server answer a request, and refuse one."""
+        ask(running.port)
+        with connect(running) as client:
+            client.send(b"GET / HTTP/1.1\r\n\r\n")
+            assert client.read_response().status == 400
+
+    for name, expression in expressions(dashboard).items():
+        sent = replaced(expression, instance)
+        wait_until(
+            lambda sent=sent: happens() or any(number >= 0 for number in value(sent)),
+            f"a value of {name}: {sent}",
+            SCRAPE_TIMEOUT,
+        )

@@ -10,7 +10,7 @@ import os
 import select
 import termios
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from picowsgi.top.draw import ASCII_BLOCKS, BLOCKS
 
@@ -36,7 +36,7 @@ class Display:
         #: The descriptor to read keys from; None: no key can come.
         self.keys = self._keyboard
         self.blocks = BLOCKS if _can_write(BLOCKS, stdout) else ASCII_BLOCKS
-        self._mode = None if self._keyboard is None else termios.tcgetattr(self._keyboard)
+        self._mode = None if self._keyboard is None else _mode_of(self._keyboard)
 
     def __enter__(self) -> Display:
         try:
@@ -57,11 +57,7 @@ class Display:
     def enter(self) -> None:
         """Show an empty screen, and read keys one by one without their echo."""
         if self._keyboard is not None and self._mode is not None:
-            mode = [*self._mode]
-            mode[3] &= ~(termios.ICANON | termios.ECHO)
-            mode[6] = [*mode[6]]
-            mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
-            termios.tcsetattr(self._keyboard, termios.TCSANOW, mode)
+            _set_mode(self._keyboard, _without_echo(self._mode))
         self._write(_ENTER)
 
     def leave(self) -> None:
@@ -69,8 +65,8 @@ class Display:
         with suppress(termios.error):
             termios.tcflow(self._out, termios.TCOON)  # after Ctrl-S it would take no bytes
         if self._keyboard is not None and self._mode is not None:
-            with suppress(termios.error):
-                termios.tcsetattr(self._keyboard, termios.TCSANOW, self._mode)
+            with suppress(OSError):
+                _set_mode(self._keyboard, self._mode)
         with suppress(OSError):
             if select.select([], [self._out], [], _END_WAIT)[1]:
                 self._write(_LEAVE)
@@ -110,6 +106,30 @@ class Display:
     def _write(self, data: bytes) -> None:
         while data:
             data = data[os.write(self._out, data) :]
+
+
+# termios.error is no OSError.
+
+
+def _mode_of(descriptor: int) -> list[Any]:
+    try:
+        return termios.tcgetattr(descriptor)
+    except termios.error as error:
+        raise OSError(*error.args) from None
+
+
+def _set_mode(descriptor: int, mode: list[Any]) -> None:
+    try:
+        termios.tcsetattr(descriptor, termios.TCSANOW, mode)
+    except termios.error as error:
+        raise OSError(*error.args) from None
+
+
+def _without_echo(mode: list[Any]) -> list[Any]:
+    """Return a mode in which each key can be read at once, and is not shown."""
+    controls = [*mode[6]]
+    controls[termios.VMIN], controls[termios.VTIME] = 1, 0
+    return [*mode[:3], mode[3] & ~(termios.ICANON | termios.ECHO), *mode[4:6], controls]
 
 
 def _find_keyboard(stdin: TextIO | None) -> int | None:

@@ -6,7 +6,6 @@ their effect at once.
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import socket
@@ -80,7 +79,10 @@ def _handle(number: int, display: Display) -> None:
     """Stop the process for Ctrl-Z, or draw on a new screen when it continues."""
     if number == signal.SIGTSTP:
         display.leave()
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # The system does not stop a process that no shell could continue.
+        handler = signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+        signal.signal(number, handler)
     if number != signal.SIGWINCH:
         display.enter()
 

@@ -102,7 +102,7 @@ class Monitor:
             self._view,
             self._note,
             self._error,
-            None if self._last is None else max(now - self._last.at, 0.0),
+            None if self._last is None else now - self._last.at,
             History(tuple(self._requests), tuple(self._p99)),
         )
 

@@ -173,7 +173,7 @@ def _counts(page: Page, name: str) -> dict[str, float]:
     """Return the counts above zero by their reason, the largest first."""
     series = {labels: value for labels, value in page.get(name, {}).items() if 0 < value <= _MOST}
     counts = _by_label(series, "reason")
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def _by_label(series: Mapping[Labels, float], name: str) -> dict[str, float]:
