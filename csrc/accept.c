@@ -44,6 +44,7 @@ static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *p
     conn->entry = -1;
     conn->timer.kind = PW_TIMER_NONE;
     conn->state = PW_CONN_IDLE;
+    server->idle_count++;
     conn->what = PW_READABLE; /* most clients have sent bytes already */
     switch (peer->ss_family) {
     case AF_INET:
@@ -195,6 +196,8 @@ static bool accept_some(pw_server *server, pw_listener *listener, int most)
         int fd = listener->is_channel ? pw_transfer_receive(listener->fd, &peer, &number, number)
                                       : accept_one(listener->fd, &peer);
         if (fd >= 0) {
+            if (server->meter != NULL && !listener->is_channel)
+                pw_count(&server->meter->accepted, 1);
             conn_new(server, fd, &peer, number);
             continue;
         }

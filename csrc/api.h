@@ -12,6 +12,9 @@ typedef struct pw_server pw_server;
 typedef struct pw_thread pw_thread; /* one serving thread and its current request */
 /* The number of connections of each server, in any process, that shares the listening sockets. */
 typedef struct pw_balance pw_balance;
+/* The meters of each server, in any process, that is counted: see pw_metrics_map. */
+typedef struct pw_metrics pw_metrics;
+typedef struct pw_exporter pw_exporter; /* the thread that serves the page of the metrics */
 
 /* The treatment of a field whose name contains an underscore. */
 enum { PW_UNDERSCORE_DROP = 0, PW_UNDERSCORE_REFUSE = 1, PW_UNDERSCORE_ALLOW = 2 };
@@ -59,6 +62,7 @@ typedef struct {
     int32_t drop_forwarded; /* 1: Forwarded and the X-Forwarded fields of other peers are removed */
     int64_t trusted_count;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
+    pw_metrics *metrics; /* borrowed as long as the server lives; NULL: nothing is counted */
     /* The rest is borrowed during pw_server_new. */
     const char *access_program; /* the format of the access log: see PW_ATOM_LITERAL */
     const char *health_path;    /* the core answers its requests; empty: none */
@@ -140,6 +144,45 @@ pw_balance *pw_balance_new(void);
 void pw_balance_free(pw_balance *balance);
 /* The process has ended: the servers no longer leave connections to it. */
 void pw_balance_forget(pw_balance *balance, int32_t process);
+
+/*
+ * The memory for the metrics of all servers. With a descriptor it is the memory of that file, which
+ * must have pw_metrics_size bytes. Other processes may map the same file, and the caller closes it. -1:
+ * memory that this process shares only with processes that it forks. Returns NULL with errno set.
+ * EINVAL: another version of picowsgi has made the file. ENOTSUP: this machine cannot share counters.
+ */
+int64_t pw_metrics_size(void);
+pw_metrics *pw_metrics_map(int32_t descriptor);
+void pw_metrics_free(pw_metrics *metrics);
+/* The process has ended, or will serve no more. What it has counted stays. Call this before the parent
+ * waits for the process, or its CPU time is not known any more. */
+void pw_metrics_retire(pw_metrics *metrics, int32_t process);
+/* A worker was replaced, or is about to be. Any process may call this. */
+#define PW_RESTART_EXIT 0     /* it has ended */
+#define PW_RESTART_SIGNAL 1   /* a signal has ended it */
+#define PW_RESTART_TIMEOUT 2  /* it has sent no heartbeat, or its requests were stuck */
+#define PW_RESTART_MEMORY 3   /* it had too much memory */
+#define PW_RESTART_REQUESTS 4 /* it had served enough requests */
+#define PW_RESTART_RELOAD 5   /* the application was loaded again */
+#define PW_RESTART_REASONS 6
+void pw_metrics_restart(pw_metrics *metrics, int32_t reason);
+
+/*
+ * Serves the page of the metrics at "/metrics" and "/", in a thread that needs neither the GIL nor a
+ * server. The descriptor listens and does not block. The caller keeps it: the exporter makes a
+ * duplicate. `info` has the labels of picowsgi_info. `paused`: see pw_exporter_pause. Returns NULL
+ * with errno set.
+ */
+pw_exporter *pw_exporter_new(pw_metrics *metrics, int32_t listener, const char *info,
+                             int32_t paused);
+/* 1: leaves new connections to another process with the same listening socket. 0: takes them again. */
+void pw_exporter_pause(pw_exporter *exporter, int32_t paused);
+/* Around fork(2), as pw_server_hold, pw_server_unhold and pw_server_forked. */
+void pw_exporter_hold(pw_exporter *exporter);
+void pw_exporter_unhold(pw_exporter *exporter);
+void pw_exporter_forked(pw_exporter *exporter);
+/* Ends the thread. In a forked child this does nothing. */
+void pw_exporter_free(pw_exporter *exporter);
 
 /* The name of a poller in this build. Number 0 is the best one. NULL: past the last one. */
 const char *pw_poller_name(int32_t number);

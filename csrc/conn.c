@@ -39,6 +39,7 @@ static pw_step conn_more(pw_server *server, pw_conn *conn, pw_timer_kind kind)
         return pw_conn_wait(server, conn, kind, false);
     switch (pw_recv(server, conn)) {
     case PW_IO_OK:
+        server->idle_count -= conn->state == PW_CONN_IDLE;
         conn->state = PW_CONN_HEAD;
         return PW_STEP_ON;
     case PW_IO_RETRY:
@@ -119,6 +120,7 @@ static pw_step conn_begin_content(pw_server *server, pw_conn *conn)
     if (!conn->facts.chunked && conn->facts.content_length <= 0)
         return PW_STEP_REQUEST;
     conn->state = PW_CONN_CONTENT;
+    conn->head_us = server->polled_us;
     conn->content = pw_content_new(conn->facts.chunked ? -1 : conn->facts.content_length);
     if (conn->content == NULL)
         return conn_refused(server, conn, PW_E_MEMORY);
@@ -265,6 +267,7 @@ static pw_step conn_next(pw_server *server, pw_conn *conn)
         conn->state = PW_CONN_HEAD;
     } else {
         conn->state = PW_CONN_IDLE;
+        server->idle_count++;
     }
     return PW_STEP_ON;
 }
@@ -367,6 +370,7 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     if (conn->output.first == NULL && conn->in == NULL && conn->end == PW_CONN_STAYS &&
         (conn->what & PW_READABLE) == 0 && !server->draining) {
         conn->state = PW_CONN_IDLE; /* the usual case, without the run queue */
+        server->idle_count++;
         pw_conn_wait(server, conn, PW_TIMER_KEEP_ALIVE, true);
         return;
     }

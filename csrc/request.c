@@ -10,6 +10,7 @@
 #include "conn_close.h"
 #include "environ.h"
 #include "forwarded.h"
+#include "gauges.h"
 #include "incident.h"
 #include "lines.h"
 #include "request.h"
@@ -164,6 +165,20 @@ static void count_dropped(pw_server *server, const pw_conn *conn)
     server->dropped += conn->facts.dropped;
 }
 
+/* Notes when the request has come, and when the application is called. */
+static void time_request(pw_thread *thread, pw_conn *conn)
+{
+    pw_server *server = thread->server;
+    int64_t complete = conn->state == PW_CONN_READY ? conn->ready_us : server->polled_us;
+    thread->taken_us = pw_microseconds();
+    thread->queued_us = thread->taken_us - complete;
+    thread->arrived_us = conn->content != NULL ? conn->head_us : complete;
+    if (server->meter != NULL) {
+        pw_histogram_add(&server->meter->queue, thread->queued_us);
+        pw_bytes(server, conn);
+    }
+}
+
 int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
@@ -182,11 +197,8 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
         pw_buffer_put(&server->pool, conn->in);
         conn->in = NULL;
     }
-    if (server->access.fd >= 0) {
-        thread->taken_us = pw_microseconds();
-        thread->queued_us =
-            thread->taken_us - (conn->state == PW_CONN_READY ? conn->ready_us : server->polled_us);
-    }
+    if (server->is_timed)
+        time_request(thread, conn);
     conn->state = PW_CONN_APP;
     conn->served++;
     /* Only the holder of the lock writes, so the addition need not be atomic. */

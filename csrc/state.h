@@ -29,6 +29,7 @@
 #include "conn_balance.h"
 #include "content.h"
 #include "forwarded.h"
+#include "meter.h"
 #include "output.h"
 #include "poller.h"
 #include "timer.h"
@@ -110,7 +111,9 @@ typedef struct pw_conn {
                        * NUL the request's id; or NULL */
     int unsent; /* pw_unsent when it was last asked for */
     int64_t left_at;
-    int64_t ready_us;       /* when it became PW_CONN_READY; only with an access log */
+    int64_t head_us;        /* when the head of a request with content had come; see is_timed */
+    int64_t ready_us;       /* when it became PW_CONN_READY; see is_timed */
+    int64_t received;       /* bytes since the last pw_bytes */
     int64_t slice;          /* server->polls at the beginning of the time slice */
     int64_t slice_since;    /* ms: beginning of the time slice */
     int32_t slice_requests; /* used in the time slice */
@@ -237,6 +240,7 @@ struct pw_server {
 
     pw_conn *all; /* owned: all open connections */
     int32_t conn_count;
+    int32_t idle_count; /* those in PW_CONN_IDLE */
     int64_t next_id;
     pw_conn *dead;  /* owned: closed connections, to be freed (linked by run_next) */
     pw_conn *spare; /* owned: memory for the next connections (linked by run_next) */
@@ -247,6 +251,7 @@ struct pw_server {
     int64_t polls;    /* number of polls */
     int32_t slice_ms; /* PW_SLICE_MS, except in tests */
     pw_queue ready;   /* connections with a complete request, for the next thread */
+    int32_t ready_count;
 
     pw_timers timers;
     pw_pool pool;
@@ -266,7 +271,9 @@ struct pw_server {
     pw_incidents incidents;
 
     pw_access access;
-    int64_t polled_us; /* time of the last poll; only with an access log */
+    pw_meter *meter;   /* borrowed: for --metrics; NULL: nothing is counted */
+    bool is_timed;     /* requests are timed, because there is an access log or a meter */
+    int64_t polled_us; /* time of the last poll; see is_timed */
     char *health;      /* owned: the path that the core answers; empty: none */
     char *live;        /* owned: the same, of pw_settings.live_path */
     bool has_probes;   /* one of the two is not empty */
@@ -325,6 +332,17 @@ static inline const pw_limits *pw_limits_of(const pw_server *server, const pw_co
     return conn->trusted ? &server->limits : &server->other_limits;
 }
 
+/* The largest number of threads now: one more for each thread that waits for a slow client, up to
+ * twice the setting. */
+static inline int32_t pw_threads_most(const pw_server *server)
+{
+    if (server->threads.most == 1)
+        return 1; /* only one thread may call the application */
+    int32_t held =
+        server->threads.held < server->threads.most ? server->threads.held : server->threads.most;
+    return server->threads.most + held;
+}
+
 /* The forwarded values of the head that was parsed last. NULL: it has none. */
 static inline const pw_forwarded *pw_forwarded_of(const pw_server *server)
 {
@@ -354,9 +372,10 @@ struct pw_thread {
     int64_t take;                /* server->threads.takes when the request was taken */
     int32_t company;             /* other threads in the application at that time */
     pw_usage out, in;            /* when it left the core, and when it came back */
-    int64_t taken_us;            /* only with an access log, like the next two */
+    int64_t taken_us;            /* see is_timed, as for the next two */
     int64_t queued_us;           /* microseconds from the complete request to this thread */
-    pw_text log;                 /* the request's part of the line in the access log */
+    int64_t arrived_us;          /* when the head had come */
+    pw_text log;                 /* with an access log: the request's part of the line */
     char line[PW_INCIDENT_LINE]; /* the request line, or its beginning */
     size_t line_size;
     int32_t number;             /* the caller's number of the thread */

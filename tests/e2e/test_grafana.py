@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from support import connect, wait_until
-from support.processes import APP, PROCESS_TIMEOUT, ask, children, eventually, write_app
+from support.metrics import fetch, free_port, metrics_port, read_page
+from support.processes import ask, children, eventually, write_app
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "examples" / "grafana" / "picowsgi.json"
 PROMTOOL = shutil.which("promtool")
@@ -110,46 +110,20 @@ def test_prometheus_accepts_every_expression(dashboard, tmp_path):
     assert f"SUCCESS: {len(rules)} rules found" in checked.stdout
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
-
-
-def metrics_of(page):
-    """Return the names of the samples of a page."""
-    return set(re.findall(r"^([a-z_]+)[{ ]", page, re.MULTILINE))
-
-
-def fetch(port, target):
-    """Return the body of a response with the status 200; empty if there is none."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROCESS_TIMEOUT)
-    try:
-        connection.request("GET", target)
-        response = connection.getresponse()
-        text = response.read().decode()
-        return text if response.status == 200 else ""
-    except ConnectionRefusedError:
-        return ""
-    finally:
-        connection.close()
-
-
 @pytest.fixture
 def site(picowsgi, tmp_path):
     """A server with two workers: its process, and the port of its metrics."""
-    write_app(tmp_path, APP)
-    port = free_port()
+    write_app(tmp_path)
     running = picowsgi(
-        *("app:app", "--workers", "2", "--metrics", f"127.0.0.1:{port}"), directory=tmp_path
+        *("app:app", "--workers", "2", "--metrics", "127.0.0.1:0"), directory=tmp_path
     )
-    yield running, port
+    yield running, metrics_port(running.log)
     assert running.stop() == 0
 
 
 def test_the_server_has_every_metric_of_the_dashboard(dashboard, site):
     _, port = site
-    exported = metrics_of(fetch(port, "/metrics"))
-    assert "picowsgi_info" in exported
+    exported = {name for name, _ in read_page(port).samples}
     used = {
         metric
         for expression in expressions(dashboard).values()
@@ -164,6 +138,12 @@ def test_the_server_has_every_metric_of_the_dashboard(dashboard, site):
         if not {metric, *(metric.removesuffix(part) for part in parts)} & shown
     }
     assert not forgotten, "expected a panel for each metric of the server"
+
+
+def is_ready(port):
+    with suppress(ConnectionRefusedError):
+        return fetch(port, "/-/ready")[0] == 200
+    return False
 
 
 @pytest.fixture
@@ -191,7 +171,7 @@ def prometheus(tmp_path):
             stderr=subprocess.DEVNULL,
         )
         started.append(process)
-        wait_until(lambda: fetch(port, "/-/ready"), "Prometheus to be ready", SCRAPE_TIMEOUT)
+        wait_until(lambda: is_ready(port), "Prometheus to be ready", SCRAPE_TIMEOUT)
         return port
 
     yield start
@@ -207,9 +187,9 @@ def test_every_expression_has_a_value_from_a_running_server(dashboard, site, pro
     port = prometheus(metrics_port)
 
     def value(expression):
-        text = fetch(port, f"/api/v1/query?query={quote(expression)}")
-        result = json.loads(text)["data"]["result"] if text else []
-        return [float(each["value"][1]) for each in result]
+        status, _, text = fetch(port, f"/api/v1/query?query={quote(expression)}")
+        assert status == 200, text
+        return [float(each["value"][1]) for each in json.loads(text)["data"]["result"]]
 
     instance = f"127.0.0.1:{metrics_port}"
     up = f'up{{instance="{instance}"}}'

@@ -12,7 +12,7 @@ import pytest
 
 from support import TIMEOUT, wait_until
 from support.development import get
-from support.metrics import MetricsServer, page, response
+from support.metrics_server import MetricsServer, page, response
 from support.screen import environ, top
 
 

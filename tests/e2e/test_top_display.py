@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from support import TIMEOUT, wait_until
-from support.metrics import MetricsServer, page, response
+from support.metrics_server import MetricsServer, page, response
 from support.processes import eventually
 from support.screen import ENTER, LEAVE, Terminal, environ, without_colours
 

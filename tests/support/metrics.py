@@ -1,143 +1,147 @@
-"""A page of metrics, and a server that sends it, for tests of programs that read such pages."""
+"""The page of --metrics, read strictly as Prometheus's text format 0.0.4."""
 
 from __future__ import annotations
 
+import http.client
+import re
 import socket
-import threading
-from contextlib import suppress
+import time
 from typing import TYPE_CHECKING
 
 from support.client import TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-    from types import TracebackType
+    from collections.abc import Mapping
 
-BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-INFO = 'picowsgi_info{version="1.2.3",python="CPython 3.12.1",poller="epoll"} 1\n'
-
-_REQUESTS = {("GET", "2xx"): 70, ("POST", "2xx"): 10, ("GET", "4xx"): 20}
+_SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="[^"\\]*",?)+)\})? (-?[0-9]+(?:\.[0-9]+)?)')
+_LABEL = re.compile(r'([a-z]+)="([^"]*)"')
 
 
-def histogram(name: str, durations: Mapping[float, int]) -> str:
-    """Return the lines of a histogram with so many durations of each length."""
-    lines = [
-        f'{name}_bucket{{le="{bound}"}} {sum(n for d, n in durations.items() if d <= bound)}'
-        for bound in BOUNDS
-    ]
-    count = sum(durations.values())
-    lines += [
-        f'{name}_bucket{{le="+Inf"}} {count}',
-        f"{name}_sum {sum(d * n for d, n in durations.items())}",
-        f"{name}_count {count}",
-    ]
-    return "# TYPE {} histogram\n{}\n".format(name, "\n".join(lines))
+class Page:
+    """The samples of a page. Each sample is below the lines HELP and TYPE of its family."""
 
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.types: dict[str, str] = {}
+        self.samples: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        assert text.endswith("\n"), "expected a line end at the end of the page"
+        helped = family = ""
+        for line in text.splitlines():
+            words = line.split(" ", 3)
+            if words[:2] == ["#", "HELP"]:
+                helped = words[2]
+            elif words[:2] == ["#", "TYPE"]:
+                family = words[2]
+                assert helped == family, f"expected HELP before TYPE: {line}"
+                assert family not in self.types, f"expected each family once: {line}"
+                self.types[family] = words[3]
+            else:
+                self._take(line, family)
 
-def page(step: int = 0, *, start: float = 1000.0) -> str:
-    """Return the page of a server that has done its work of one second `step` times.
-
-    That work is 80 requests with the status 200 and 20 with 404. 50 take 0.7 ms, 49 take 4 ms and
-    one takes 60 s; all wait 0.2 ms in the queue.
-    """
-    return (
-        INFO
-        + "# HELP picowsgi_requests_total Requests.\n# TYPE picowsgi_requests_total counter\n"
-        + "".join(
-            f'picowsgi_requests_total{{method="{method}",status="{status}"}} '
-            f"{_REQUESTS.get((method, status), 0) * step}\n"
-            for method in ("GET", "POST", "other")
-            for status in ("1xx", "2xx", "3xx", "4xx", "5xx")
+    def _take(self, line: str, family: str) -> None:
+        match = _SAMPLE.fullmatch(line)
+        assert match is not None, f"expected a sample, got {line!r}"
+        name = (
+            re.sub("_(bucket|sum|count)$", "", match[1]) if self._is_histogram(family) else match[1]
         )
-        + histogram(
-            "picowsgi_request_duration_seconds",
-            {0.0007: 50 * step, 0.004: 49 * step, 60.0: step},
-        )
-        + histogram("picowsgi_queue_seconds", {0.0002: 100 * step})
-        + f"picowsgi_received_bytes_total {2048 * step}\n"
-        + f"picowsgi_sent_bytes_total {1048576 * step}\n"
-        + 'picowsgi_connections{state="idle"} 7\npicowsgi_connections{state="active"} 5\n'
-        + f"picowsgi_connections_accepted_total {3 * step}\n"
-        + "picowsgi_threads 16\npicowsgi_threads_busy 4\npicowsgi_queue_length 0\n"
-        + f'picowsgi_refused_total{{reason="timeout_head"}} {step}\n'
-        + 'picowsgi_refused_total{reason="malformed"} 0\n'
-        + "picowsgi_workers 2\n"
-        + 'picowsgi_worker_restarts_total{reason="memory"} 1\n'
-        + "picowsgi_dropped_log_lines_total 0\n"
-        + "process_resident_memory_bytes 104857600\n"
-        + f"process_cpu_seconds_total {0.5 * step}\n"
-        + f"process_start_time_seconds {start}\n"
-    )
+        assert name == family, f"expected a sample of {family}: {line}"
+        key = match[1], frozenset(_LABEL.findall(match[2] or ""))
+        assert key not in self.samples, f"expected each sample once: {line}"
+        self.samples[key] = float(match[3])
+
+    def _is_histogram(self, family: str) -> bool:
+        return self.types[family] == "histogram"
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return the value of one sample."""
+        return self.samples[name, frozenset(labels.items())]
+
+    def labelled(self, name: str, label: str) -> dict[str, float]:
+        """Return the samples of a name that are not 0, by the value of one label."""
+        found: dict[str, float] = {}
+        for (each, labels), value in self.samples.items():
+            if each == name and value:
+                text = dict(labels)[label]
+                found[text] = found.get(text, 0) + value
+        return found
+
+    def total(self, name: str) -> float:
+        """Return the sum of all samples of a name."""
+        return sum(value for (each, _), value in self.samples.items() if each == name)
+
+    @property
+    def requests(self) -> dict[str, float]:
+        """The requests that were answered, as `GET 2xx`."""
+        return {
+            f"{dict(labels)['method']} {dict(labels)['status']}": value
+            for (name, labels), value in self.samples.items()
+            if name == "picowsgi_requests_total" and value
+        }
+
+    def counters(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Return the samples that may never decrease."""
+        return {
+            (name, labels): value
+            for (name, labels), value in self.samples.items()
+            if name.endswith(("_total", "_bucket", "_sum", "_count"))
+        }
 
 
-def response(body: str | bytes, status: str = "200 OK") -> bytes:
-    """Return a whole HTTP response with this body."""
-    data = body.encode() if isinstance(body, str) else body
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\n"
-        f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode() + data
+def fetch(
+    port: int, path: str = "/metrics", method: str = "GET"
+) -> tuple[int, dict[str, str], str]:
+    """Return the status, the headers and the body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read().decode()
+    finally:
+        connection.close()
 
 
-class MetricsServer:
-    """Sends `respond(number)` to the request of that number, as a context manager.
+def read_page(port: int) -> Page:
+    """Return the page of the server whose metrics are on this port."""
+    status, _, body = fetch(port)
+    assert status == 200, f"expected the page, got {status}: {body}"
+    return Page(body)
 
-    By default each request gets the page of the next step. `respond` may return None: then the
-    client gets no response until the server ends. `requests` has the heads that came.
+
+def page_with(port: int, **expected: float | Mapping[str, float]) -> Page:
+    """Return the page as soon as it has these values.
+
+    Each is the total of a name, without `picowsgi_`, or for `requests` a dict as `Page.requests`.
+    The client gets a response before the server counts it.
     """
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        page = read_page(port)
+        found = {
+            name: page.requests if name == "requests" else page.total(f"picowsgi_{name}")
+            for name in expected
+        }
+        if found == expected:
+            return page
+        assert time.monotonic() < deadline, f"expected {expected}, got {found}"
+        time.sleep(0.01)
 
-    def __init__(
-        self,
-        respond: Callable[[int], bytes | None] = lambda number: response(page(number)),
-        path: Path | None = None,
-        port: int = 0,
-    ) -> None:
-        self._respond = respond
-        if path is not None:
-            self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.bind(str(path))
-            self._socket.listen()
-            self.address = f"unix:{path}"
-        else:
-            self._socket = socket.create_server(("127.0.0.1", port))
-            self.port = self._socket.getsockname()[1]
-            self.address = f"127.0.0.1:{self.port}"
-        self.requests: list[bytes] = []
-        self._held: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> MetricsServer:
-        self._thread.start()
-        return self
+def port_of(url: str) -> int:
+    """Return the port in `http://127.0.0.1:PORT/metrics`."""
+    match = re.fullmatch(r"http://127\.0\.0\.1:([0-9]+)/metrics", url)
+    assert match is not None, f"expected the address of metrics, got {url!r}"
+    return int(match[1])
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)  # this ends accept
-        self._thread.join(TIMEOUT)
-        self._socket.close()
-        for client in self._held:
-            client.close()
 
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._socket.accept()
-            except OSError:
-                return
-            client.settimeout(TIMEOUT)
-            head = b""
-            while b"\r\n\r\n" not in head and (part := client.recv(4096)):
-                head += part
-            self.requests.append(head)
-            data = self._respond(len(self.requests))
-            if data is None:
-                self._held.append(client)
-                continue
-            with client, suppress(OSError):  # the client may not want all of it
-                client.sendall(data)
+def metrics_port(log: str) -> int:
+    """Return the port that the log of a command names."""
+    match = re.search(r"metrics on (http://\S+)", log)
+    assert match is not None, f"expected the address of the metrics in the log: {log}"
+    return port_of(match[1])
+
+
+def free_port() -> int:
+    """Return a port that no socket of this machine has now."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port

@@ -11,7 +11,7 @@ from picowsgi.top.draw import ASCII_BLOCKS, BLOCKS, Line, draw, paint, sparkline
 from picowsgi.top.monitor import History, Screen
 from picowsgi.top.page import parse_page
 from picowsgi.top.view import Sample, View, compare
-from support.metrics import page
+from support.metrics_server import page
 
 pytest.importorskip("hypothesis")
 from hypothesis import given

@@ -10,7 +10,7 @@ import pytest
 from picowsgi.top.address import parse_address
 from picowsgi.top.fetch import MOST_BYTES, PageError, UnreachableError, fetch
 from picowsgi.top.monitor import take_sample
-from support.metrics import MetricsServer, page, response
+from support.metrics_server import MetricsServer, page, response
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from picowsgi.top.fetch import UnreachableError
 from picowsgi.top.monitor import HISTORY, History, Monitor
 from picowsgi.top.page import parse_page
 from picowsgi.top.view import Sample
-from support.metrics import page
+from support.metrics_server import page
 
 GONE = UnreachableError("no metrics from x: Connection refused")
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from picowsgi.top.page import labels_of, parse_page
-from support.metrics import page
+from support.metrics_server import page
 
 pytest.importorskip("hypothesis")
 from hypothesis import given

@@ -12,7 +12,7 @@ import pytest
 from picowsgi.top.page import parse_page
 from picowsgi.top.percentiles import Percentile
 from picowsgi.top.view import Sample, View, compare, has_restarted
-from support.metrics import INFO, page
+from support.metrics_server import INFO, page
 
 pytest.importorskip("hypothesis")
 from hypothesis import given

@@ -14,6 +14,7 @@ from picowsgi.config.option import GIB, KIB, MIB, UNSET, Option, Section
 from picowsgi.config.values import (
     Trusted,
     check_health,
+    check_metrics,
     check_module,
     check_root_path,
     parse_bind,
@@ -317,6 +318,13 @@ class Settings:
         metavar="PATH",
         check=check_health,
         help="the same, and 200 during a shutdown too",
+    )
+    metrics: str = _LOGS.option(
+        "",
+        kind="str",
+        metavar="ADDRESS",
+        check=check_metrics,
+        help="serve metrics on HOST:PORT or unix:PATH",
     )
     access_log: str = _LOGS.option(
         "auto",

@@ -112,7 +112,13 @@ class Worker(base.Worker):  # type: ignore[misc]
             setting = cfg.settings.get(name)
             if setting is not None and setting.get() not in (setting.default, None, False):
                 raise RuntimeError(f"picowsgi's worker cannot use {name}: {why}")
-        settings_of(cfg)
+        settings = settings_of(cfg)
+        if settings.metrics:
+            raise RuntimeError(
+                f"{settings.sources['metrics']}: picowsgi's worker cannot serve metrics, because "
+                "gunicorn's processes share no counters; use gunicorn's --statsd-host, or the "
+                "command picowsgi"
+            )
 
     def load_wsgi(self) -> None:
         """Load the application. If it has patched the standard library, gunicorn ends.

@@ -46,6 +46,7 @@ class ThreadPool:
         *,
         multiprocess: bool = False,
         balance: core.Balance | None = None,
+        metrics: core.Metrics | None = None,
         environ: Mapping[str, Any] = _NOTHING,
         make_gateway: Callable[..., Gateway] = Gateway,
     ) -> None:
@@ -71,6 +72,7 @@ class ThreadPool:
                 part,
                 access=self._access.output,
                 balance=balance,
+                metrics=metrics,
                 common=common,
                 make_gateway=make_gateway,
             )
