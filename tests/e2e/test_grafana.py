@@ -117,6 +117,7 @@ def site(picowsgi, tmp_path):
     running = picowsgi(
         *("app:app", "--workers", "2", "--metrics", "127.0.0.1:0"), directory=tmp_path
     )
+    running.wait_for_log("metrics on ")
     yield running, metrics_port(running.log)
     assert running.stop() == 0
 
