@@ -14,7 +14,7 @@ from picowsgi.top.view import Sample, View, compare
 from support.metrics_server import page
 
 pytest.importorskip("hypothesis")
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -158,6 +158,7 @@ def words_of_history(shown: Screen, blocks: str) -> str:
     return sparkline(shown.history.requests, blocks).strip()
 
 
+@settings(deadline=None)  # the machine may be shared
 @given(
     st.lists(st.one_of(st.none(), st.floats(0, 1e300)), max_size=80),
     st.integers(1, 150),
@@ -169,6 +170,7 @@ def test_any_history_and_any_error_fit(values: list[float | None], width: int, e
         assert len(line) <= width
 
 
+@settings(deadline=None)  # the machine may be shared
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1e300)), max_size=80))
 def test_a_sparkline_has_a_step_for_each_value(values: list[float | None]) -> None:
     text = sparkline(values)

@@ -11,7 +11,7 @@ from picowsgi.top.page import labels_of, parse_page
 from support.metrics_server import page
 
 pytest.importorskip("hypothesis")
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -91,6 +91,7 @@ PAGES = st.dictionaries(
 )
 
 
+@settings(deadline=None)  # the machine may be shared
 @given(PAGES)
 def test_what_is_written_in_the_format_is_read_back(
     wanted: dict[str, dict[tuple[tuple[str, str], ...], float]],
@@ -106,6 +107,7 @@ def test_what_is_written_in_the_format_is_read_back(
     assert parse_page("\n".join(lines)) == wanted
 
 
+@settings(deadline=None)  # the machine may be shared
 @given(st.text())
 def test_any_text_is_a_page_or_a_value_error(text: str) -> None:
     with suppress(ValueError):
