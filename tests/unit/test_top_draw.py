@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from picowsgi.top import units
 from picowsgi.top.draw import ASCII_BLOCKS, BLOCKS, Line, draw, paint, sparkline
@@ -12,10 +14,7 @@ from picowsgi.top.monitor import History, Screen
 from picowsgi.top.page import parse_page
 from picowsgi.top.view import Sample, View, compare
 from support.metrics_server import page
-
-pytest.importorskip("hypothesis")
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from support.properties import PROPERTY
 
 
 def view_of(before: str, after: str) -> View:
@@ -158,7 +157,7 @@ def words_of_history(shown: Screen, blocks: str) -> str:
     return sparkline(shown.history.requests, blocks).strip()
 
 
-@settings(deadline=None)  # the machine may be shared
+@PROPERTY
 @given(
     st.lists(st.one_of(st.none(), st.floats(0, 1e300)), max_size=80),
     st.integers(1, 150),
@@ -170,7 +169,7 @@ def test_any_history_and_any_error_fit(values: list[float | None], width: int, e
         assert len(line) <= width
 
 
-@settings(deadline=None)  # the machine may be shared
+@PROPERTY
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1e300)), max_size=80))
 def test_a_sparkline_has_a_step_for_each_value(values: list[float | None]) -> None:
     text = sparkline(values)

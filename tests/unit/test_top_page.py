@@ -6,13 +6,12 @@ import math
 from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from picowsgi.top.page import labels_of, parse_page
 from support.metrics_server import page
-
-pytest.importorskip("hypothesis")
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from support.properties import PROPERTY
 
 
 def test_a_page_has_the_values_by_name_and_labels() -> None:
@@ -91,7 +90,7 @@ PAGES = st.dictionaries(
 )
 
 
-@settings(deadline=None)  # the machine may be shared
+@PROPERTY
 @given(PAGES)
 def test_what_is_written_in_the_format_is_read_back(
     wanted: dict[str, dict[tuple[tuple[str, str], ...], float]],
@@ -107,7 +106,7 @@ def test_what_is_written_in_the_format_is_read_back(
     assert parse_page("\n".join(lines)) == wanted
 
 
-@settings(deadline=None)  # the machine may be shared
+@PROPERTY
 @given(st.text())
 def test_any_text_is_a_page_or_a_value_error(text: str) -> None:
     with suppress(ValueError):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from picowsgi.top.percentiles import SHARES, Percentile, percentile, summarize
-
-pytest.importorskip("hypothesis")
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from support.properties import PROPERTY
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0, math.inf)
 
@@ -56,7 +54,7 @@ def test_a_summary_has_the_number_the_mean_and_three_percentiles() -> None:
     assert without.mean is None
 
 
-@settings(deadline=None)  # the machine may be shared
+@PROPERTY
 @given(st.lists(st.floats(0, 5), min_size=1), st.floats(0.001, 1))
 def test_the_true_percentile_is_within_the_bounds(durations: list[float], share: float) -> None:
     buckets = [(bound, float(sum(d <= bound for d in durations))) for bound in BOUNDS]
@@ -71,7 +69,7 @@ def test_the_true_percentile_is_within_the_bounds(durations: list[float], share:
         assert found.low <= found.value <= high
 
 
-@settings(deadline=None)  # the machine may be shared
+@PROPERTY
 @given(
     st.lists(st.floats(0, 1e12), min_size=len(BOUNDS), max_size=len(BOUNDS)),
     st.lists(st.floats(0.001, 1), min_size=2, max_size=5),

@@ -8,15 +8,14 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from picowsgi.top.page import parse_page
 from picowsgi.top.percentiles import Percentile
 from picowsgi.top.view import Sample, View, compare, has_restarted
 from support.metrics_server import INFO, page
-
-pytest.importorskip("hypothesis")
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from support.properties import PROPERTY
 
 #: Fields that need two samples.
 RATES = {"requests", "accepted", "received", "sent", "refused", "cpu"}
@@ -156,7 +155,7 @@ def numbers(value: Any) -> list[float]:
     return [value] if isinstance(value, float) else []
 
 
-@settings(deadline=None)  # the machine may be shared
+@PROPERTY
 @given(COUNTERS, COUNTERS, st.floats(0, 1e6))
 def test_no_rate_is_negative_or_infinite_no_matter_what_the_pages_have(
     before: dict[str, list[float]], after: dict[str, list[float]], seconds: float
@@ -169,7 +168,7 @@ def test_no_rate_is_negative_or_infinite_no_matter_what_the_pages_have(
     json.dumps(view, allow_nan=False)
 
 
-@settings(deadline=None)  # the machine may be shared
+@PROPERTY
 @given(st.lists(st.integers(0, 10**9), min_size=3, max_size=3), st.floats(0.01, 100))
 def test_the_rate_times_the_seconds_is_the_growth(growth: list[int], seconds: float) -> None:
     before = {"picowsgi_received_bytes_total": [5.0] * 3}
