@@ -29,7 +29,7 @@ def test_once_prints_a_line_for_each_label(server):
     done = top(server.address, "--once", "--interval", "0.2")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"picowsgi 1.2.3 at {server.address}  CPython 3.12.1  epoll  up ")
+    assert lines[0].startswith(f"picowsgi 1.2.3 at {server.address}  Python 3.12.1  epoll  up ")
     seconds = float(re.fullmatch(r"rates of (\d\.\d\d) s", lines[1])[1])
     assert 0.2 <= seconds < 5
     assert [line.split("  ")[0] for line in lines[2:]] == [

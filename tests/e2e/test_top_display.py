@@ -109,6 +109,16 @@ def test_a_signal_restores_the_terminal(terminal, server, number, status):
     assert shown.finish() == status
 
 
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored(terminal, server):
+    shown = terminal(server.address, "--interval", "0.1", before='trap "" HUP;')
+    shown.wait_for_text("\nCPU ")
+    shown.process.send_signal(signal.SIGHUP)
+    count = len(server.requests)
+    wait_until(lambda: shown.read(0.1) and len(server.requests) > count + 2, "more samples")
+    shown.press(b"q")
+    assert shown.finish() == 0
+
+
 def test_ctrl_c_in_the_terminal_ends_the_display(server):
     # Only a process whose terminal is its controlling one gets the signal of the key.
     pid, outer = pty.fork()
@@ -200,6 +210,16 @@ def test_a_server_that_goes_away_is_shown_and_found_again(terminal):
         shown.press(b"q")
         assert shown.finish() == 0
     assert not re.search(r"-\d", shown.written), "expected no negative number"
+
+
+def test_the_age_of_the_numbers_is_counted_between_two_samples(terminal):
+    with MetricsServer() as server:
+        shown = terminal(server.address, "--interval", "2")
+        shown.wait_for_text("\nCPU ")
+    # A sample fails at even seconds.
+    shown.wait_for_text(r"trying again every 2 s; the numbers are \d*[13579] s old\n")
+    shown.press(b"q")
+    assert shown.finish() == 0
 
 
 def test_the_display_may_start_before_the_server(terminal, tmp_path):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-INFO = 'picowsgi_info{version="1.2.3",python="CPython 3.12.1",poller="epoll"} 1\n'
+INFO = 'picowsgi_info{version="1.2.3",python="3.12.1",poller="epoll"} 1\n'
 
 _REQUESTS = {("GET", "2xx"): 70, ("POST", "2xx"): 10, ("GET", "4xx"): 20}
 

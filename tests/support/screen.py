@@ -53,7 +53,10 @@ def without_colours(text: str) -> str:
 
 
 class Terminal:
-    """`picowsgi top` in a pseudo-terminal of a size, and the text on its screen."""
+    """`picowsgi top` in a pseudo-terminal of a size, and the text on its screen.
+
+    `before`: commands of the shell that starts it. `more`: variables of its environment.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Terminal:
         size: tuple[int, int] = (80, 24),
         stdin: int | None = None,
         start_new_session: bool = True,
+        before: str = "",
         **more: str,
     ) -> None:
         self._outer, inner = pty.openpty()
@@ -68,7 +72,10 @@ class Terminal:
         self.resize(*size)
         self.mode = termios.tcgetattr(inner)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "picowsgi", "top", *arguments],
+            [
+                *("sh", "-c", f'{before} exec "$@"', "sh"),
+                *(sys.executable, "-m", "picowsgi", "top", *arguments),
+            ],
             stdin=inner if stdin is None else stdin,
             stdout=inner,
             stderr=inner,

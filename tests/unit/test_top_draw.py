@@ -44,7 +44,7 @@ def texts(lines: list[Line]) -> list[str]:
 
 def test_the_screen_of_a_terminal_of_80_columns() -> None:
     assert texts(draw(screen(), 80)) == [
-        "picowsgi 1.2.3 at 127.0.0.1:9000  CPython 3.12.1  epoll  up 1 h 1 min",
+        "picowsgi 1.2.3 at 127.0.0.1:9000  Python 3.12.1  epoll  up 1 h 1 min",
         "a note",
         "requests     100/s       2xx 80/s    3xx 0/s     4xx 20/s    5xx 0/s",
         "duration     p50 1 ms (0.5 ms to 1 ms)        p90 4.54 ms (2.5 ms to 5 ms)",
@@ -114,6 +114,9 @@ def test_an_error_is_shown_with_the_age_of_the_numbers() -> None:
         "no metrics from x: Connection refused",
         "trying again every 1 s; the numbers are 1 min 15 s old",
     ]
+    assert paint(draw(shown, 80)[1], colour=True) == (
+        "\x1b[1;31mno metrics from x: Connection refused\x1b[0m"
+    )
     first = screen(None, error="no metrics from x: Connection refused")
     assert texts(draw(first, 24)) == [
         "picowsgi at 127.0.0.1:90",

@@ -27,7 +27,7 @@ def sample(text: str, at: float = 0.0) -> Sample:
 
 def test_the_rates_are_the_growth_of_the_counters_by_the_time_between_the_samples() -> None:
     view = compare(sample(page(3), 10.0), sample(page(4), 12.0))
-    assert (view.version, view.python, view.poller) == ("1.2.3", "CPython 3.12.1", "epoll")
+    assert (view.version, view.python, view.poller) == ("1.2.3", "3.12.1", "epoll")
     assert (view.uptime, view.seconds) == (3600.0, 2.0)
     assert view.requests == 50.0
     assert view.statuses == {"1xx": 0.0, "2xx": 40.0, "3xx": 0.0, "4xx": 10.0, "5xx": 0.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from picowsgi.top import units
@@ -35,6 +36,8 @@ _COLOURS = {
     "5xx": "\x1b[1;31m",
 }
 _RESET = "\x1b[0m"
+#: Between the words of a sentence.
+_BLANK = " "
 
 
 class Part(NamedTuple):
@@ -69,9 +72,9 @@ def draw(screen: Screen, width: int | None, blocks: str = BLOCKS) -> list[Line]:
 def paint(line: Line, *, colour: bool) -> str:
     """Return the text of a line, with the sequences for its colours."""
     text = ""
-    for part in line:
-        is_coloured = colour and part.colour and part.text
-        text += f"{_COLOURS[part.colour]}{part.text}{_RESET}" if is_coloured else part.text
+    for name, parts in groupby(line, key=lambda part: part.colour):
+        same = "".join(part.text for part in parts)
+        text += f"{_COLOURS[name]}{same}{_RESET}" if colour and name and same else same
     return text.rstrip(" ")
 
 
@@ -83,7 +86,8 @@ def _head(screen: Screen) -> Row:
     name = f"picowsgi {view.version}".rstrip() if view is not None else "picowsgi"
     parts = [Part(f"{name} at {screen.address}", "bold")]
     if view is not None:
-        parts += [Part(text) for text in (view.python, view.poller) if text]
+        parts += [Part(f"Python {view.python}")] if view.python else []
+        parts += [Part(view.poller)] if view.poller else []
         parts.append(Part(f"up {units.uptime(view.uptime)}"))
     return Row("", parts)
 
@@ -100,7 +104,7 @@ def _state(screen: Screen) -> Iterator[Row]:
 
 
 def _words(text: str, colour: str = "faint") -> Row:
-    return Row("", [Part(word, colour) for word in text.split()], " ")
+    return Row("", [Part(word, colour) for word in text.split()], _BLANK)
 
 
 def _body(view: View) -> list[Row]:
@@ -244,7 +248,8 @@ def _flow(row: Row, width: int) -> Iterator[Line]:
             yield tuple(line)
             line, used, gap = [Part(" " * len(lead))], 0, ""
         text = part.text[: room - used - len(gap)]
-        line += [Part(gap), Part(text, part.colour)]
+        # A blank between words has their colour, so that a sentence is coloured at once.
+        line += [Part(gap, part.colour if gap == _BLANK else ""), Part(text, part.colour)]
         used += len(gap) + len(text)
     yield tuple(line)
 
