@@ -76,6 +76,20 @@ def test_a_narrow_terminal_has_the_labels_on_lines_of_their_own() -> None:
     ]
 
 
+def test_a_terminal_of_a_few_columns_has_a_part_of_each_text_in_a_line() -> None:
+    lines = texts(draw(screen(), 3))
+    at = lines.index("thr")
+    assert lines[at : at + 4] == ["thr", "  b", "  u", "  s"]
+    lines = texts(draw(screen(), 1))
+    assert sum(line in BLOCKS for line in lines if line) == 2, "expected the last step of each line"
+
+
+def test_a_server_without_threads_is_no_alarm() -> None:
+    text = page(3).replace("threads 16", "threads 0").replace("busy 4", "busy 0")
+    painted = [paint(line, colour=True) for line in draw(screen(view_of(text, text)), 80)]
+    assert any("busy 0 of 0  queue 0" in line for line in painted)
+
+
 def test_without_a_width_each_label_has_one_line() -> None:
     lines = texts(draw(screen(), None))
     assert lines[3] == (

@@ -52,6 +52,32 @@ def test_a_response_is_whole_while_its_connection_is_open() -> None:
             fetch(address, 0.2)
 
 
+class Pieces:
+    """A connection whose bytes arrive one at a time, and that never ends."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = [data[at : at + 1] for at in range(len(data))]
+
+    def __enter__(self) -> Pieces:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def settimeout(self, seconds: float) -> None:
+        assert 0 < seconds <= 3
+
+    def sendall(self, data: bytes) -> None: ...
+
+    def recv(self, _most: int) -> bytes:
+        assert self._left, "expected no read after the end of the response"
+        return self._left.pop(0)
+
+
+def test_a_response_may_arrive_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("picowsgi.top.fetch._connect", lambda *_: Pieces(response("a 1\n")))
+    assert fetch(parse_address("127.0.0.1:1")) == "a 1\n"
+
+
 def test_a_server_that_sends_nothing_is_unreachable_after_the_time() -> None:
     with (
         MetricsServer(lambda _number: None) as server,
