@@ -10,8 +10,8 @@ void pw_bytes_store(pw_server *server, pw_conn *conn);
 /*
  * Stores the current numbers of connections, threads and requests. A thread calls this before it waits
  * with the lock released: for events, for the token, or for the next tick. It also calls this when it
- * takes a request while another thread runs the loop. If it takes one and keeps the token, the watcher
- * counts the ticks, and stores the numbers at the next one.
+ * takes a request while another thread runs the loop, and when the server has stopped. If it takes a
+ * request and keeps the token, the watcher counts the ticks, and stores the numbers at the next one.
  */
 static inline void pw_gauges(pw_server *server)
 {

@@ -244,6 +244,7 @@ int64_t pw_loop(pw_thread *thread)
         } else if (server_is_over(server)) {
             server_end(server);
             pw_token_stop(server);
+            pw_gauges(server);
             return PW_STOP;
         } else if (serves ? server->news_count > 0 || thread->nudged : pw_watch_is_wanted(server)) {
             thread->nudged = false;

@@ -24,8 +24,19 @@ typedef _Atomic(int64_t) pw_counter;
 #define PW_BUCKET_BOUNDS(X)                                                                        \
     X(500)                                                                                         \
     X(1000)                                                                                        \
-    X(2500) X(5000) X(10000) X(25000) X(50000) X(100000) X(250000) X(500000) X(1000000) X(2500000) \
-        X(5000000) X(10000000) X(30000000)
+    X(2500)                                                                                        \
+    X(5000)                                                                                        \
+    X(10000)                                                                                       \
+    X(25000)                                                                                       \
+    X(50000)                                                                                       \
+    X(100000)                                                                                      \
+    X(250000)                                                                                      \
+    X(500000)                                                                                      \
+    X(1000000)                                                                                     \
+    X(2500000)                                                                                     \
+    X(5000000)                                                                                     \
+    X(10000000)                                                                                    \
+    X(30000000)
 #define PW_BOUND_ONE(us) +1
 enum { PW_BOUNDS = PW_BUCKET_BOUNDS(PW_BOUND_ONE) };
 #undef PW_BOUND_ONE

@@ -285,7 +285,6 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
             pw_timers_tick(&server->timers);
             *number = pw_thread_take(thread, conn);
             token_note_taken(thread);
-            pw_gauges(server);
             break;
         }
         if (picks && server->news_count > 0) { /* no other thread may take the news for long */
@@ -303,6 +302,7 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
     }
     idle_remove(server, thread);
     token_check(server);
+    pw_gauges(server);
     return false;
 }
 
