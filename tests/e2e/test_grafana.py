@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-import shutil
 import signal
 import subprocess
-from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
 from support import connect, wait_until
-from support.metrics import fetch, free_port, metrics_port, read_page
+from support.metrics import metrics_port, read_page
 from support.processes import ask, children, eventually, write_app
+from support.prometheus import PROGRAMS, Prometheus, needs_prometheus
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "examples" / "grafana" / "picowsgi.json"
-PROMTOOL = shutil.which("promtool")
-PROMETHEUS = shutil.which("prometheus")
 #: A new Prometheus waits for some seconds before its first sample.
 SCRAPE_TIMEOUT = 40.0
 
@@ -94,7 +91,7 @@ def test_panels_have_ids_of_their_own_a_description_and_a_place_without_others(d
     assert all(panel["description"].endswith(".") for panel in panels(dashboard))
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="needs promtool: apt-get install prometheus")
+@needs_prometheus
 def test_prometheus_accepts_every_expression(dashboard, tmp_path):
     rules = []
     for name, expression in expressions(dashboard).items():
@@ -104,7 +101,11 @@ def test_prometheus_accepts_every_expression(dashboard, tmp_path):
     file = tmp_path / "rules.yml"  # JSON is YAML
     file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
     checked = subprocess.run(
-        [PROMTOOL, "check", "rules", file], capture_output=True, text=True, check=False, timeout=60
+        [PROGRAMS["promtool"], "check", "rules", file],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert f"SUCCESS: {len(rules)} rules found" in checked.stdout
@@ -141,60 +142,25 @@ def test_the_server_has_every_metric_of_the_dashboard(dashboard, site):
     assert not forgotten, "expected a panel for each metric of the server"
 
 
-def is_ready(port):
-    with suppress(ConnectionRefusedError):
-        return fetch(port, "/-/ready")[0] == 200
-    return False
-
-
 @pytest.fixture
-def prometheus(tmp_path):
-    """Start a Prometheus that scrapes a port, and return its own: `prometheus(9000)`."""
-    started = []
+def prometheus(site, tmp_path):
+    """A Prometheus that scrapes the server."""
+    directory = tmp_path / "prometheus"
+    directory.mkdir()
+    one = Prometheus(directory, site[1])
+    yield one
+    one.end()
 
-    def start(scraped):
-        config = {
-            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
-            "scrape_configs": [
-                {"job_name": "site", "static_configs": [{"targets": [f"127.0.0.1:{scraped}"]}]}
-            ],
-        }
-        (tmp_path / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
-        port = free_port()
-        process = subprocess.Popen(
-            [
-                PROMETHEUS,
-                f"--config.file={tmp_path}/prometheus.yml",
-                f"--storage.tsdb.path={tmp_path}/data",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        started.append(process)
-        wait_until(lambda: is_ready(port), "Prometheus to be ready", SCRAPE_TIMEOUT)
-        return port
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+def is_number(value):
+    return value is not None and not math.isnan(value)
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.skipif(PROMETHEUS is None, reason="needs Prometheus: apt-get install prometheus")
+@needs_prometheus
 def test_every_expression_has_a_value_from_a_running_server(dashboard, site, prometheus):
     running, metrics_port = site
-    port = prometheus(metrics_port)
-
-    def value(expression):
-        status, _, text = fetch(port, f"/api/v1/query?query={quote(expression)}")
-        assert status == 200, text
-        return [float(each["value"][1]) for each in json.loads(text)["data"]["result"]]
-
-    instance = f"127.0.0.1:{metrics_port}"
-    up = f'up{{instance="{instance}"}}'
-    wait_until(lambda: value(up) == [1.0], "a first sample", SCRAPE_TIMEOUT)
+    wait_until(lambda: prometheus.value("up") == 1, "a first sample", SCRAPE_TIMEOUT)
     worker = children(running.process.pid)[0]
     os.kill(worker, signal.SIGKILL)
     eventually(lambda: worker not in children(running.process.pid), "the worker to end")
@@ -207,9 +173,10 @@ def test_every_expression_has_a_value_from_a_running_server(dashboard, site, pro
             assert client.read_response().status == 400
 
     for name, expression in expressions(dashboard).items():
-        sent = replaced(expression, instance)
+        sent = replaced(expression, f"127.0.0.1:{metrics_port}")
         wait_until(
-            lambda sent=sent: happens() or any(number >= 0 for number in value(sent)),
+            # The share of errors is no number until there is a rate of requests.
+            lambda sent=sent: happens() or is_number(prometheus.value(sent)),
             f"a value of {name}: {sent}",
             SCRAPE_TIMEOUT,
         )
