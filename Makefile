@@ -43,9 +43,9 @@ words:
 
 #: make run          serve a demonstration on http://127.0.0.1:8000
 #+                   ARGS='--port 8080 app:app': the options of picowsgi
-# If nothing is built yet, this installs only what the server needs, and not what the tests need.
+# If nothing is built yet, this builds only the core, and runs the package from its folder.
 run: $(if $(wildcard $(BUILT)),$(BUILT),$(BUILT)-run)
-	$(VENV)/bin/picowsgi $(ARGS)
+	PYTHONPATH=src $(VENV_PYTHON) -m picowsgi $(ARGS)
 
 #: make test         run all tests
 #+                   ARGS='-k name': the options of pytest
@@ -255,7 +255,8 @@ clean:
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) tools/check_machine.py
-	$(PYTHON) -m venv $(VENV)
+	@echo "Creating a virtual environment in $(VENV)."
+	@$(PYTHON) tools/make_venv.py $(VENV)
 
 EXTRAS ?= test,lint,bench
 EVERYTHING := --editable '.[$(EXTRAS)]'
@@ -271,10 +272,8 @@ $(BUILT): $(VENV)/pyvenv.cfg pyproject.toml $(CORE) $(BUILD_FILES)
 
 $(BUILT)-run: $(VENV)/pyvenv.cfg pyproject.toml $(CORE) $(BUILD_FILES)
 	@mkdir -p $(@D)
-	@echo "Building picowsgi in $(VENV), for the first time or because a file has changed."
-	@$(if $(filter %.cfg %.toml,$?),$(VENV_PYTHON) -m pip install --quiet --upgrade setuptools cffi)
-	@PICOWSGI_DEV=1 $(VENV_PYTHON) -m pip install --quiet --no-build-isolation \
-	    $(if $(filter %.cfg %.toml,$?),--editable .,$(CORE_ALONE))
+	@echo "Building the C core, for the first time or because a file has changed."
+	@PICOWSGI_DEV=1 $(VENV_PYTHON) setup.py --quiet build_ext --inplace
 	@touch $@
 
 # The programs that check the packages.

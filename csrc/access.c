@@ -13,6 +13,7 @@
 #include "access.h"
 #include "access_format.h"
 #include "alloc.h"
+#include "client.h"
 #include "clock.h"
 #include "forwarded.h"
 #include "head.h"
@@ -217,16 +218,6 @@ int64_t pw_access_end(pw_server *server, int most, int quiet)
 
 /* ------------------------------------------------------------------ a request and its response */
 
-void pw_parse_again(pw_server *server, const pw_conn *conn)
-{
-    pw_head_progress progress = {0};
-    pw_error error;
-    pw_head_parse(pw_limits_of(server, conn), conn->in->data + conn->in->start, conn->facts.size,
-                  &progress, &server->head, &error);
-    if (server->head.facts.forwarded)
-        pw_forwarded_read(&server->trust, &server->head, &server->forwarded);
-}
-
 void pw_access_response(pw_thread *thread, const pw_conn *conn, int64_t now_us)
 {
     if (thread->server->access.fd < 0)
@@ -267,7 +258,7 @@ void pw_access_refusal(pw_server *server, pw_conn *conn, int status)
     pw_peer_name(conn, &peer);
     pw_text program = {NULL, 0, 0};
     pw_access_request(server, &program, &server->head,
-                      pw_client_of(pw_forwarded_of(server), &peer));
+                      pw_client_of(pw_forwarded_of(server), pw_sender_of(conn->proxied, &peer)));
     char id[PW_REQUEST_ID_SIZE];
     if (server->request_ids)
         pw_request_id(server, conn, &server->head, id);

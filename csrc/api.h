@@ -59,6 +59,7 @@ typedef struct {
     int32_t request_ids;    /* each request gets an id: see pw_request.id */
     int64_t request_seed_1; /* random, like the next: what the ids are made of */
     int64_t request_seed_2;
+    int32_t proxy_protocol; /* 1: each connection begins with a PROXY header of a trusted peer */
     int32_t drop_forwarded; /* 1: Forwarded and the X-Forwarded fields of other peers are removed */
     int64_t trusted_count;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
@@ -235,6 +236,8 @@ void pw_server_log_to(pw_server *server, int32_t descriptor);
 int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet);
 /* How many fields of requests were left out because of an underscore in their name. */
 int64_t pw_server_dropped(pw_server *server);
+/* How many connections were closed because of their PROXY header: see PW_INCIDENT_PROXY_PEER. */
+int64_t pw_server_proxy_refused(pw_server *server);
 /* The number of requests that the server has handed to Python. May be called from any thread. */
 int64_t pw_server_requests(pw_server *server);
 /* Ends all connections. No thread may be in a call of this server. Afterwards a thread may only
@@ -295,13 +298,24 @@ void pw_watch_failed(pw_server *server);
 #define PW_INCIDENT_LOG 12   /* `unsent` lines of the access log were dropped */
 #define PW_INCIDENT_UNDERSCORE 13 /* a field was left out; reported once; `line` is its name */
 #define PW_INCIDENT_STUCK 14 /* the server stops and no thread will be free: 503; rate-limited */
+/* Connections that were closed because of their PROXY header; rate-limited. `unsent` is how many there
+ * were since the last incident of that kind, `line` is the first line of the last one. */
+#define PW_INCIDENT_PROXY_PEER 15      /* the peer is not trusted */
+#define PW_INCIDENT_PROXY_MISSING 16   /* the first bytes are of no header */
+#define PW_INCIDENT_PROXY_MALFORMED 17 /* the header is malformed */
+#define PW_INCIDENT_PROXY_LONG 18      /* the header is longer than 4096 bytes */
+#define PW_INCIDENT_PROXY_TIMEOUT 19   /* the header has not come within timeout_head */
+#define PW_PROXY_KINDS 5
 #define PW_INCIDENT_LINE 1024
 typedef struct {
     int32_t what;
     int32_t error;    /* errno, or 0 */
     int64_t unsent;   /* bytes of the response that the core has and has not sent */
-    char address[46]; /* the client's; empty for a unix socket */
+    char address[46]; /* the client's; empty if it is unknown, or for a unix socket */
     char port[6];
+    int32_t has_proxy; /* 1: a proxy has named the client; the proxy is the peer of the socket */
+    char proxy[46];    /* the address of the proxy; empty for a unix socket */
+    char proxy_port[6];
     char id[PW_REQUEST_ID_SIZE]; /* empty: there is none */
     char line[PW_INCIDENT_LINE]; /* method and target as received; may be incomplete */
 } pw_incident;

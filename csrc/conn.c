@@ -8,6 +8,7 @@
 #include "conn.h"
 #include "conn_close.h"
 #include "conn_keep.h"
+#include "conn_proxy.h"
 #include "conn_transfer.h"
 #include "conn_wait.h"
 #include "content.h"
@@ -327,6 +328,9 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
             break;
         case PW_CONN_LINGER:
             step = pw_conn_linger(server, conn);
+            break;
+        case PW_CONN_PROXY:
+            step = pw_conn_read_proxy(server, conn);
             break;
         case PW_CONN_READY:
         case PW_CONN_APP:

@@ -58,8 +58,8 @@ void pw_conn_sent(pw_server *server, pw_conn *conn)
         pw_news_add(server, conn->loan, PW_NEWS_SENT);
     conn->loan = 0;
     pw_output_close_spool(&conn->output);
-    pw_free(conn->line);
-    conn->line = NULL;
+    pw_free(conn->kept);
+    conn->kept = NULL;
 }
 
 static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
@@ -81,6 +81,8 @@ static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
     conn->content = NULL;
     pw_conn_release_buffer(server, conn);
     pw_conn_forget(server, conn);
+    pw_free(conn->proxied);
+    conn->proxied = NULL;
     if (conn->next != NULL)
         conn->next->previous = conn->previous;
     if (conn->previous != NULL)

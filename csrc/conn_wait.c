@@ -146,7 +146,8 @@ bool pw_conn_is_idle(pw_server *server, pw_conn *conn)
  */
 void pw_conn_drain(pw_server *server, pw_conn *conn)
 {
-    if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
+    if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER &&
+        conn->state != PW_CONN_PROXY)
         return;
     const pw_timer *timer = &conn->timer;
     bool idle = conn->state == PW_CONN_IDLE && timer->kind == PW_TIMER_KEEP_ALIVE;
@@ -195,6 +196,15 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         pw_incident_conn(server, conn, PW_INCIDENT_WRITE_TIMEOUT, 0);
         pw_conn_close(server, conn);
         return;
+    case PW_CONN_PROXY:
+        if (conn->timer.kind != PW_TIMER_DRAIN || conn_is_quiet(conn)) {
+            if (conn->timer.kind != PW_TIMER_DRAIN)
+                pw_incident_proxy(server, conn, PW_INCIDENT_PROXY_TIMEOUT);
+            pw_conn_close(server, conn);
+            return;
+        }
+        conn->what |= PW_READABLE; /* a header has just arrived */
+        break;
     case PW_CONN_LINGER:
         if (conn_lingers_on(server, conn))
             pw_timer_start(&server->timers, &conn->timer, conn->timer.kind);

@@ -1,4 +1,4 @@
-/* The current numbers of a server for --metrics. */
+/* The current numbers of a server, for --metrics and for the other servers on its sockets. */
 #ifndef PW_GAUGES_H
 #define PW_GAUGES_H
 
@@ -15,7 +15,7 @@ void pw_bytes_store(pw_server *server, pw_conn *conn);
  */
 static inline void pw_gauges(pw_server *server)
 {
-    if (server->meter != NULL)
+    if (server->meter != NULL || server->accept.place != NULL)
         pw_gauges_store(server);
 }
 

@@ -70,7 +70,8 @@ static void server_end(pw_server *server)
         next = conn->next;
         if (conn->state == PW_CONN_APP)
             continue;
-        if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
+        if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER &&
+            conn->state != PW_CONN_PROXY)
             pw_incident_conn(server, conn, PW_INCIDENT_STOP, 0);
         pw_conn_close(server, conn);
     }
@@ -132,10 +133,10 @@ static void server_wait(pw_server *server, int most)
     if (server->accept.paused)
         pw_accept_look(server);
     server->event_next = 0;
+    pw_gauges(server);
     int timeout_ms = server->spent.first != NULL ? 0 : poll_timeout(server);
     if (most >= 0 && (timeout_ms < 0 || timeout_ms > most))
         timeout_ms = most;
-    pw_gauges(server);
     server->polling = true;
     server->polling_until = timeout_ms < 0 ? -1 : server->timers.now + timeout_ms;
     pthread_mutex_unlock(&server->lock);

@@ -6,6 +6,7 @@
 #include "alloc.h"
 #include "buffer.h"
 #include "cache.h"
+#include "client.h"
 #include "clock.h"
 #include "conn_close.h"
 #include "environ.h"
@@ -40,6 +41,8 @@ static void remember_head(pw_server *server, pw_conn *conn, const char *data)
     conn->kind = PW_STORE;
     pw_entry *entry = &server->cache.entries[conn->entry];
     const pw_forwarded *forwarded = pw_forwarded_of(server);
+    if (forwarded != NULL && (forwarded->set & PW_SET_CLIENT) != 0)
+        pw_cache_store_client(&server->cache, conn->entry, &forwarded->client);
     entry->template = pw_template_new(&server->head, forwarded, data);
     /* pw_block_make_line does not know X-Forwarded-Prefix. */
     if (forwarded == NULL || (forwarded->set & PW_SET_PREFIX) == 0)
@@ -106,6 +109,15 @@ static bool thread_log_again(pw_thread *thread, const pw_entry *entry)
     return true;
 }
 
+/* Keeps the client of a forwarded request for incidents. */
+static void thread_keep_client(pw_thread *thread, pw_conn *conn, const pw_forwarded *forwarded)
+{
+    conn->facts.forwarded = true; /* a comparison by lines did not set it */
+    thread->has_client = (forwarded->set & PW_SET_CLIENT) != 0;
+    if (thread->has_client)
+        thread->client = forwarded->client;
+}
+
 static void thread_describe(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
@@ -129,6 +141,9 @@ static void thread_describe(pw_thread *thread, pw_conn *conn)
         whole = true;
     }
     server->parsed = NULL;
+    const pw_forwarded *forwarded = pw_forwarded_of(server);
+    if (forwarded != NULL)
+        thread_keep_client(thread, conn, forwarded);
     pw_peer peer;
     if (whole)
         pw_peer_name(conn, &peer);
@@ -136,10 +151,11 @@ static void thread_describe(pw_thread *thread, pw_conn *conn)
         describe_changes(thread, conn);
     } else if (conn->kind == PW_NEW && !compare_head(thread, conn, length)) {
         remember_head(server, conn, conn->in->data + conn->in->start);
-        pw_block_make(&thread->block, &server->head, &peer, pw_forwarded_of(server), length);
+        pw_block_make(&thread->block, &server->head, &peer, conn->proxied, forwarded, length);
     }
     if (logs)
-        thread_log_request(thread, conn, pw_client_of(pw_forwarded_of(server), &peer));
+        thread_log_request(thread, conn,
+                           pw_client_of(forwarded, pw_sender_of(conn->proxied, &peer)));
 }
 
 static void name_request(pw_thread *thread, const pw_conn *conn)

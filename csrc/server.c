@@ -111,6 +111,7 @@ static void server_copy_settings(pw_server *server, const pw_settings *settings)
     server->threads.most = settings->threads;
     server->token.has_gil = settings->gil != 0;
     server->watch.timeout_request = settings->timeout_request;
+    server->proxy_protocol = settings->proxy_protocol != 0;
     server->request_ids = settings->request_ids != 0;
     server->request_seed[0] = (uint64_t)settings->request_seed_1;
     server->request_seed[1] = (uint64_t)settings->request_seed_2;
@@ -292,6 +293,14 @@ int64_t pw_server_dropped(pw_server *server)
     int64_t dropped = server->dropped;
     pthread_mutex_unlock(&server->lock);
     return dropped;
+}
+
+int64_t pw_server_proxy_refused(pw_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    int64_t count = server->proxy_refusals.count;
+    pthread_mutex_unlock(&server->lock);
+    return count;
 }
 
 int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet)

@@ -39,8 +39,12 @@ class VendorError(Exception):
     """picohttpparser is not available. The message says what was expected, and what to do."""
 
 
-def provide(destination: Path = DESTINATION, package: Path | None = None) -> None:
-    """Add picohttpparser to `destination` if it is missing, from `package` or else by pip.
+def provide(
+    destination: Path = DESTINATION, package: Path | None = None, pip: list[str] | None = None
+) -> None:
+    """Add picohttpparser to `destination` if it is missing, from `package` or else by `pip`.
+
+    `pip` is the command that runs it; without it, this is the pip of the running Python.
 
     Raises VendorError if an existing or downloaded file is not the expected one.
     """
@@ -51,7 +55,7 @@ def provide(destination: Path = DESTINATION, package: Path | None = None) -> Non
             found[name], content, SHA256[name], f"Remove the folder {destination} and build again."
         )
     if files.keys() != SHA256.keys():
-        files = _read(package) if package else _fetch()
+        files = _read(package) if package else _fetch(pip)
     files["LICENSE"] = _licence(files["picohttpparser.c"])
     destination.mkdir(parents=True, exist_ok=True)
     # Each file appears in one step, even if two builds do this at once.
@@ -70,13 +74,13 @@ def _check(what: Path | str, content: bytes, expected: str, advice: str) -> None
         )
 
 
-def _fetch() -> dict[str, bytes]:
+def _fetch(pip: list[str] | None) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="picowsgi-vendor-") as folder:
         requirements = Path(folder, "requirements.txt")
         requirements.write_text(f"{REQUIREMENT} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command = [*(pip or [sys.executable, "-m", "pip"]), "download", "--quiet", "--no-deps"]
         command += ["--no-binary=:all:", "--require-hashes", "--dest", folder]
-        if _can_prepare():
+        if pip or _can_prepare():
             command.append("--no-build-isolation")
         result = subprocess.run(
             [*command, "-r", str(requirements)],

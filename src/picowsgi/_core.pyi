@@ -27,6 +27,9 @@ class pw_incident:
     unsent: int
     address: _Text
     port: _Text
+    has_proxy: int
+    proxy: _Text
+    proxy_port: _Text
     id: _Text
     line: _Text
 
@@ -79,6 +82,7 @@ class pw_settings:
     request_ids: int
     request_seed_1: int
     request_seed_2: int
+    proxy_protocol: int
     drop_forwarded: int
     trusted_count: int
     balance: pw_balance
@@ -145,6 +149,11 @@ class _Lib:
     PW_INCIDENT_LOG: int
     PW_INCIDENT_LOST: int
     PW_INCIDENT_MEMORY: int
+    PW_INCIDENT_PROXY_LONG: int
+    PW_INCIDENT_PROXY_MALFORMED: int
+    PW_INCIDENT_PROXY_MISSING: int
+    PW_INCIDENT_PROXY_PEER: int
+    PW_INCIDENT_PROXY_TIMEOUT: int
     PW_INCIDENT_QUEUE: int
     PW_INCIDENT_SHORT: int
     PW_INCIDENT_STOP: int
@@ -169,6 +178,7 @@ class _Lib:
     PW_OTHER_NAMES: int
     PW_OVER: int
     PW_OVERFLOW: int
+    PW_PROXY_KINDS: int
     PW_REFUSED: int
     PW_REQUEST_BEGUN: int
     PW_REQUEST_ID_SIZE: int
@@ -250,6 +260,7 @@ class _Lib:
     def pw_server_log_end(self, _0: pw_server, _1: int, _2: int, /) -> int: ...
     def pw_server_log_to(self, _0: pw_server, _1: int, /) -> None: ...
     def pw_server_new(self, _0: pw_settings, /) -> pw_server: ...
+    def pw_server_proxy_refused(self, _0: pw_server, /) -> int: ...
     def pw_server_requests(self, _0: pw_server, /) -> int: ...
     def pw_server_share(self, _0: pw_server, _1: int, _2: int, /) -> int: ...
     def pw_server_stop(self, _0: pw_server, _1: int, /) -> None: ...

@@ -61,6 +61,11 @@ INCIDENT_STUCK: int = lib.PW_INCIDENT_STUCK
 INCIDENT_BACKLOG: int = lib.PW_INCIDENT_BACKLOG
 INCIDENT_LOG: int = lib.PW_INCIDENT_LOG
 INCIDENT_UNDERSCORE: int = lib.PW_INCIDENT_UNDERSCORE
+INCIDENT_PROXY_PEER: int = lib.PW_INCIDENT_PROXY_PEER
+INCIDENT_PROXY_MISSING: int = lib.PW_INCIDENT_PROXY_MISSING
+INCIDENT_PROXY_MALFORMED: int = lib.PW_INCIDENT_PROXY_MALFORMED
+INCIDENT_PROXY_LONG: int = lib.PW_INCIDENT_PROXY_LONG
+INCIDENT_PROXY_TIMEOUT: int = lib.PW_INCIDENT_PROXY_TIMEOUT
 INCIDENT_ABANDONED: int = lib.PW_INCIDENT_ABANDONED
 DRAIN: int = lib.PW_DRAIN
 LEAVE: int = lib.PW_LEAVE
@@ -325,7 +330,10 @@ def _escape(value: str) -> str:
 
 
 class Incident(NamedTuple):
-    """An accepted request that was not answered in full (`pw_incident`)."""
+    """An accepted request that was not answered in full, or a closed connection (`pw_incident`).
+
+    `proxy` is the address and the port of the proxy that has named the client, or None.
+    """
 
     what: int
     error: int
@@ -334,6 +342,7 @@ class Incident(NamedTuple):
     port: str
     line: str
     request_id: str
+    proxy: tuple[str, str] | None = None
 
 
 class AccessOutput(NamedTuple):
@@ -397,6 +406,7 @@ class CoreServer:
             "threads": settings.threads,
             "gil": has_gil(),
             "underscore_fields": _UNDERSCORE[settings.underscore_fields],
+            "proxy_protocol": settings.proxy_protocol,
             "drop_forwarded": settings.drops_forwarded,
             "trusted": trusted,
             "trusted_count": len(trusted),
@@ -485,9 +495,12 @@ class CoreServer:
         incident = ffi.new("pw_incident *")
         while lib.pw_incident_take(self.pointer, incident):
             texts = (incident.address, incident.port, incident.line, incident.id)
-            address, port, line, name = (ffi.string(text).decode("latin-1") for text in texts)
+            address, port, line, name = map(_text, texts)
+            proxy = None
+            if incident.has_proxy:
+                proxy = _text(incident.proxy), _text(incident.proxy_port)
             yield Incident(
-                incident.what, incident.error, incident.unsent, address, port, line, name
+                incident.what, incident.error, incident.unsent, address, port, line, name, proxy
             )
 
     def log_to(self, descriptor: int) -> None:
@@ -508,6 +521,12 @@ class CoreServer:
         """
         lost: int = lib.pw_server_log_end(self.pointer, _milliseconds(most), _milliseconds(quiet))
         return lost
+
+    @property
+    def refused_by_proxy_protocol(self) -> int:
+        """The number of connections that were closed because of their PROXY header."""
+        number: int = lib.pw_server_proxy_refused(self.pointer)
+        return number
 
     @property
     def requests(self) -> int:
@@ -578,6 +597,11 @@ def _free_thread(
     _server: Any, thread: Any, free: Callable[[Any], None] = lib.pw_thread_free
 ) -> None:
     free(thread)
+
+
+def _text(array: Any) -> str:
+    text: str = ffi.string(array).decode("latin-1")
+    return text
 
 
 def _milliseconds(seconds: float) -> int:

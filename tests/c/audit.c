@@ -239,6 +239,8 @@ static pw_timer_kind timer_of(const pw_server *server, const pw_conn *conn)
     switch (conn->state) {
     case PW_CONN_IDLE:
         return server->draining ? PW_TIMER_DRAIN : PW_TIMER_KEEP_ALIVE;
+    case PW_CONN_PROXY:
+        return server->draining && conn->in == NULL ? PW_TIMER_DRAIN : PW_TIMER_HEAD;
     case PW_CONN_HEAD:
         return PW_TIMER_HEAD;
     case PW_CONN_CONTENT:
@@ -277,7 +279,8 @@ static void audit_waiting(const pw_server *server, const pw_conn *conn)
     REQUIRE(conn->state != PW_CONN_IDLE || (conn->in == NULL && conn->output.first == NULL));
     REQUIRE(conn->state != PW_CONN_LINGER || (conn->in == NULL && conn->output.first == NULL));
     REQUIRE(conn->state != PW_CONN_SENDING || conn->output.first != NULL);
-    REQUIRE(conn->line == NULL || conn->state == PW_CONN_SENDING);
+    REQUIRE(conn->proxied == NULL || conn->state != PW_CONN_PROXY);
+    REQUIRE(conn->kept == NULL || conn->state == PW_CONN_SENDING);
     REQUIRE(conn->loan == 0 || conn->state == PW_CONN_SENDING);
     REQUIRE(conn->slice_requests <= PW_SLICE_REQUESTS);
     if (waits && conn->state != PW_CONN_SENDING && conn->state != PW_CONN_LINGER)

@@ -31,6 +31,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "build": ("", "unit/test_cli.py"),
     "cache": ("cache", "e2e/test_heads_again.py"),
     "chunked": ("chunked content", "wire"),
+    "client": ("incident conn_proxy", "e2e/test_incidents.py e2e/test_proxy_protocol.py"),
     "clock": ("system timer response access", "e2e/test_timeouts.py"),
     "conn": (
         "exchange server edges clock history conn_keep",
@@ -43,6 +44,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     ),
     "conn_keep": ("conn_keep buffer", "e2e/test_head_memory.py"),
     "conn_pool": ("turns server lifetime", "e2e/test_connection_limit.py"),
+    "conn_proxy": ("conn_proxy", "e2e/test_proxy_protocol.py"),
     "conn_transfer": (
         "conn_transfer edges descriptors drain",
         "e2e/test_loops.py e2e/test_draining.py",
@@ -53,7 +55,10 @@ C_TESTS: dict[str, tuple[str, str]] = {
     ),
     "content": ("content", "e2e/test_uploads.py"),
     "environ": ("environ", "e2e/test_pep3333.py"),
-    "error_response": ("response exchange endings", "wire/test_errors.py e2e/test_health.py"),
+    "error_response": (
+        "error_response response exchange endings",
+        "wire/test_errors.py e2e/test_health.py",
+    ),
     "exchange": ("exchange", "e2e/test_pep3333.py"),
     "exporter": ("", "e2e/test_metrics.py e2e/test_metrics_processes.py"),
     "fields": ("fields head", "wire"),
@@ -82,9 +87,11 @@ C_TESTS: dict[str, tuple[str, str]] = {
     "poll_poll": ("poll", "e2e/test_poller.py"),
     "poller": ("poll", "e2e/test_poller.py"),
     "process": ("meter", "e2e/test_metrics.py"),
+    "proxy_protocol": ("proxy_protocol conn_proxy", "e2e/test_proxy_protocol.py"),
     "queue": ("fairness token server exchange", "e2e/test_timeout_queue.py e2e/test_fairness.py"),
     "recv": ("exchange endings", "e2e/test_disconnect.py"),
     "request": ("server history exchange", "e2e/test_pep3333.py e2e/test_uploads.py"),
+    "request_id": ("request_id", "e2e/test_request_id.py"),
     "request_line": ("head lines", "wire"),
     "response": (
         "response holding batching output",

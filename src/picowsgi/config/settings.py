@@ -99,6 +99,9 @@ class Settings:
         commas=True,
         help="trusted proxies, *, or none",
     )
+    proxy_protocol: bool = _ADDRESS.option(
+        False, kind="flag", help="expect a PROXY header of a trusted proxy"
+    )
     root_path: str = _ADDRESS.option(
         "",
         kind="str",
@@ -388,7 +391,7 @@ class Settings:
         return "forwarded_allow_ips" in self.sources
 
     def trusted(self) -> list[Trusted]:
-        """Return the peers that are trusted to say who their client is."""
+        """Return the peers that are trusted to name their client."""
         return [one for one in map(parse_trusted, self.forwarded_allow_ips) if one is not None]
 
     def binds(self) -> list[Bind]:

@@ -200,6 +200,13 @@ class ThreadPool:
                 "%d headers with an underscore in their name were dropped (--underscore-fields)",
                 dropped,
             )
+        refused = sum(one.core.refused_by_proxy_protocol for one in self._loops)
+        if refused and is_first:
+            get_logger().warning(
+                "connections closed because of their PROXY header, or because their peer is not in "
+                "--forwarded-allow-ips (--proxy-protocol): %d",
+                refused,
+            )
         if lost:
             get_logger().warning("%s", describe_lost_lines(lost, "no process read it at the end"))
 
