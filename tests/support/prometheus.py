@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from support.metrics import free_port
 from support.observe import outer_environ
-from support.processes import PROCESS_TIMEOUT, eventually, listens
+from support.processes import PROCESS_TIMEOUT, eventually
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "prometheus"
 RULES = EXAMPLE / "rules.yml"
@@ -48,10 +49,21 @@ class Prometheus:
                 stderr=log,
             )
         try:
-            eventually(lambda: listens(self.port), "Prometheus to listen")
+            eventually(self._is_ready, "Prometheus to be ready")
         except BaseException:
             self.end()
             raise
+
+    def _is_ready(self) -> bool:
+        try:
+            address = f"http://127.0.0.1:{self.port}/-/ready"
+            urllib.request.urlopen(address, timeout=PROCESS_TIMEOUT).close()
+        except urllib.error.HTTPError as error:  # it is starting
+            error.close()
+            return False
+        except OSError:
+            return False
+        return True
 
     def end(self) -> None:
         """Stop the process."""
