@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 import subprocess
-import urllib.parse
-import urllib.request
-from pathlib import Path
 
 import pytest
 
-from support import outer_environ
-from support.metrics import fetch, free_port, metrics_port, page_with
-from support.processes import PROCESS_TIMEOUT, ask, eventually, listens, write_app
+from support.metrics import fetch, metrics_port, page_with
+from support.processes import PROCESS_TIMEOUT, ask, eventually, write_app
+from support.prometheus import EXAMPLE, PROGRAMS, RULES, Prometheus, needs_prometheus
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "prometheus"
-PROGRAMS = {name: shutil.which(name) for name in ("prometheus", "promtool")}
-pytestmark = pytest.mark.skipif(
-    None in PROGRAMS.values(), reason="needs Prometheus: apt-get install prometheus"
-)
-RULES = EXAMPLE / "rules.yml"
+pytestmark = needs_prometheus
 
 
 def promtool(*arguments, text=None):
@@ -68,52 +58,6 @@ def test_the_rules_and_the_documentation_use_only_metrics_that_exist(serve):
     docs = (EXAMPLE.parents[1] / "docs" / "deployment.md").read_text("utf-8")
     listed = set(re.findall(r"`((?:picowsgi|process)_\w+)[`{]", docs))
     assert listed == set(page.types), "expected every metric in docs/deployment.md"
-
-
-class Prometheus:
-    """A Prometheus with the example's configuration, but for the address and the interval."""
-
-    def __init__(self, directory, target):
-        config = (EXAMPLE / "prometheus.yml").read_text()
-        assert "127.0.0.1:9100" in config
-        config = config.replace("127.0.0.1:9100", f"127.0.0.1:{target}").replace("15s", "200ms")
-        (directory / "prometheus.yml").write_text(config)
-        shutil.copy(RULES, directory)
-        self.port = free_port()
-        with (directory / "prometheus.log").open("w") as log:
-            self.process = subprocess.Popen(
-                [
-                    PROGRAMS["prometheus"],
-                    "--config.file=prometheus.yml",
-                    f"--storage.tsdb.path={directory / 'data'}",
-                    f"--web.listen-address=127.0.0.1:{self.port}",
-                ],
-                cwd=directory,
-                env=outer_environ(),
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            eventually(lambda: listens(self.port), "Prometheus to listen")
-        except BaseException:
-            self.end()
-            raise
-
-    def end(self):
-        self.process.terminate()
-        self.process.wait(PROCESS_TIMEOUT)
-
-    def ask(self, path, **query):
-        address = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(address, timeout=PROCESS_TIMEOUT) as response:
-            answer = json.load(response)
-        assert answer["status"] == "success"
-        return answer["data"]
-
-    def value(self, query):
-        """Return the value of an expression; None: there is no sample yet."""
-        found = self.ask("query", query=query)["result"]
-        return float(found[0]["value"][1]) if found else None
 
 
 @pytest.fixture
