@@ -371,6 +371,10 @@ def test_the_example_application_runs_in_the_container(run):
     assert ask(container, "/?name=Ada") == (200, b"Hello, Ada!\n")
     assert probe(container, "readiness") == 200
     assert probe(container, "liveness") == 200
+    if HAS_METRICS:
+        status, page = container.ask(PORTS["metrics"], "/metrics")
+        assert status == 200
+        assert re.search(rb"^picowsgi_queue_length 0$", page, re.MULTILINE)
 
 
 @needs_containers
