@@ -243,7 +243,7 @@ def inline(workers: int = 1, connections: Any = None) -> tuple[OwnThreads, list[
 def test_threads_serve_as_configured(pools: list[Pool]) -> None:
     one, ends = inline()
     (pool,) = pools
-    assert pool.options == {"multiprocess": False, "balance": None}
+    assert pool.options == {"multiprocess": False, "balance": None, "metrics": None}
     assert not one.ready
     one.start()
     assert one.ready
