@@ -16,6 +16,7 @@
  */
 #include <unistd.h>
 
+#include "access.h"
 #include "batch.h"
 #include "clock.h"
 #include "conn.h"
@@ -41,6 +42,26 @@ void pw_turn_give(pw_thread *thread)
     /* Wakes all threads. Some may wait for an exchange that is over,
      * and would not pass a signal on. */
     pthread_cond_broadcast(&thread->turn);
+}
+
+static void count_response(pw_thread *thread, const pw_conn *conn, int64_t now_us)
+{
+    pw_meter *meter = thread->server->meter;
+    int class = conn->response.status / 100 - 1;
+    if (class < 0 || class >= PW_CLASSES)
+        class = PW_CLASSES - 1; /* there is no response: an error of the server */
+    pw_count(&meter->requests[pw_method_of(thread->line, thread->line_size)][class], 1);
+    pw_histogram_add(&meter->duration, now_us - thread->arrived_us);
+}
+
+void pw_exchange_note(pw_thread *thread, const pw_conn *conn)
+{
+    if (!thread->server->is_timed)
+        return;
+    int64_t now_us = pw_microseconds();
+    if (thread->server->meter != NULL)
+        count_response(thread, conn, now_us);
+    pw_access_response(thread, conn, now_us);
 }
 
 void pw_exchange_end(pw_thread *thread)
@@ -77,6 +98,8 @@ void pw_exchange_abandon(pw_thread *thread)
     /* The response is cut off. The output of earlier responses is still sent. */
     pw_conn_ends(conn, conn->response.framing == PW_FRAMING_END ? PW_CONN_RESETS : PW_CONN_CLOSES);
     thread->request.sent = conn->response.bytes;
+    if (thread->server->meter != NULL)
+        count_response(thread, conn, pw_microseconds());
     pw_exchange_end(thread);
 }
 
