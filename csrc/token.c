@@ -384,7 +384,8 @@ int32_t pw_token_count_stuck(const pw_server *server, int32_t *conns)
     int32_t count = 0;
     *conns = 0;
     for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
-        if (!thread->taken || thread->warned < PW_WARNINGS || atomic_load(&thread->back))
+        if (!thread->taken || thread->warned < PW_WARNINGS || atomic_load(&thread->back) ||
+            pw_thread_is_detached(thread))
             continue;
         count++;
         *conns += thread->conn != NULL;
