@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -499,6 +500,32 @@ static void a_pipe_that_takes_a_part_gets_the_rest_in_order(void)
     end();
 }
 
+static void a_disk_with_little_room_gets_each_byte_once(void)
+{
+    struct rlimit before, full;
+    getrlimit(RLIMIT_FSIZE, &before);
+    full = before;
+    for (rlim_t room = 0; room <= 8; room++) {
+        char got[16];
+        ABOUT("room for %d bytes", (int)room);
+        begin(false);
+        ATOM(PW_ATOM_STATUS, "");
+        pw_access_line(server, program.at, program.size, &(pw_access_facts){.status = 201});
+        pw_access_line(server, program.at, program.size, &(pw_access_facts){.status = 404});
+        full.rlim_cur = room;
+        setrlimit(RLIMIT_FSIZE, &full);
+        pw_access_flush(server);
+        setrlimit(RLIMIT_FSIZE, &before);
+        CHECK_INT(written(), room);
+        CHECK_INT(server->access.lines.size, 8 - room);
+        pw_access_flush(server);
+        CHECK_INT(pread(file, got, sizeof got, 0), 8);
+        CHECK_BYTES(got, 8, "201\n404\n");
+        end();
+    }
+    ABOUT("%s", "");
+}
+
 static void without_memory_a_line_is_short_or_missing_and_nothing_breaks(void)
 {
     for (long n = 1; n < 12; n++) {
@@ -541,6 +568,7 @@ int main(void)
     RUN(a_log_that_cannot_be_written_keeps_its_lines);
     RUN(without_a_log_lines_are_dropped);
     RUN(a_pipe_that_takes_a_part_gets_the_rest_in_order);
+    RUN(a_disk_with_little_room_gets_each_byte_once);
     RUN(without_memory_a_line_is_short_or_missing_and_nothing_breaks);
     text_free(&program);
     return check_end();

@@ -91,6 +91,31 @@ static void a_head_that_is_too_large_or_finds_no_memory_is_not_kept(void)
     end(cache);
 }
 
+static void what_was_made_of_the_previous_head_is_freed_once(void)
+{
+    pw_cache *cache = full_cache(0);
+    static char head[PW_CACHE_HEAD_MOST + 1];
+    static const struct {
+        uint32_t size;
+        int fail_after;
+    } cases[] = {{5, 0}, {PW_CACHE_HEAD_MOST + 1, 0}, {6, 1}};
+    pw_entry *entry = &cache->entries[0];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ABOUT("a head of %u bytes", cases[i].size);
+        entry->log = pw_alloc(1);
+        entry->template = pw_alloc(sizeof *entry->template);
+        entry->lines = pw_alloc(sizeof *entry->lines);
+        pw_alloc_fail_after(cases[i].fail_after);
+        CHECK_INT(pw_cache_store(cache, 0, head, &(pw_facts){.size = cases[i].size}), i == 0);
+        pw_alloc_fail_after(0);
+        CHECK(entry->log == NULL);
+        CHECK(entry->template == NULL);
+        CHECK(entry->lines == NULL);
+    }
+    ABOUT("%s", "");
+    end(cache);
+}
+
 static void a_released_entry_is_free(void)
 {
     pw_cache *cache = full_cache(0);
@@ -109,6 +134,7 @@ int main(void)
     RUN(an_unused_entry_goes_to_another_connection_and_its_old_one_is_named);
     RUN(a_head_is_copied_with_its_facts);
     RUN(a_head_that_is_too_large_or_finds_no_memory_is_not_kept);
+    RUN(what_was_made_of_the_previous_head_is_freed_once);
     RUN(a_released_entry_is_free);
     return check_end();
 }
