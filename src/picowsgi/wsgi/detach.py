@@ -190,7 +190,7 @@ class NoConnection:
             raise AttributeError(name)
         self()
 
-    def __call__(self) -> NoReturn:
+    def __call__(self, *_arguments: object) -> NoReturn:
         raise NoConnectionError(
             "a CGI script has no connection to the client, which WebSocket needs: run the "
             "application with the command picowsgi"

@@ -69,7 +69,7 @@ class SteppingGateway(Gateway):
         return super()._serve_whole(response, head, body)
 
     def _keep(self, head: Head | None) -> None:
-        if core.is_detached(self.thread, self._request.exchange):
+        if self.response.is_detached(self.thread, self._request.exchange):
             self._head = _SWITCHED
         elif head is not None:
             self._head = head
