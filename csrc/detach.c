@@ -75,6 +75,7 @@ static void detach(pw_thread *thread, bool keeps)
     pw_server *server = thread->server;
     pw_access_head(server, &thread->log, "", 0);
     thread->detached.exchange = thread->request.exchange;
+    thread->detached.dropped = 0;
     thread->request.sent = 0;
     pw_conn *conn = pw_exchange_leave(thread);
     conn->response.status = 101;

@@ -141,6 +141,13 @@ void pw_exchange_ignore(pw_thread *thread)
     detached_end(thread);
 }
 
+int32_t pw_exchange_drop(pw_thread *thread, int64_t exchange)
+{
+    if (!pw_exchange_is_detached(thread, exchange))
+        return PW_OVER;
+    return thread->detached.dropped++ < PW_DROPPED_MOST ? 0 : PW_UNWANTED;
+}
+
 int32_t pw_is_detached(pw_thread *thread, int64_t exchange)
 {
     pthread_mutex_lock(&thread->server->lock);
@@ -225,7 +232,7 @@ int32_t pw_check_client(pw_thread *thread, int64_t exchange)
     pw_conn *conn = thread->request.exchange == exchange ? thread->conn : NULL;
     int32_t outcome = 0;
     if (conn == NULL) {
-        outcome = pw_exchange_is_detached(thread, exchange) ? PW_UNWANTED : PW_OVER;
+        outcome = pw_exchange_drop(thread, exchange);
     } else if (conn->end == PW_CONN_FAILED || pw_peer_is_gone(conn->fd)) {
         outcome = PW_GONE;
     } else if (conn->facts.is_head || conn->response.framing == PW_FRAMING_NONE) {

@@ -212,20 +212,13 @@ static int32_t response_part(pw_thread *thread, pw_conn *conn, const char *data,
     return outcome;
 }
 
-/* The outcome for a part of an exchange that is over. Content is not wanted if the application has
- * taken the connection. */
-static int32_t over(pw_thread *thread, int64_t exchange)
-{
-    return pw_exchange_is_detached(thread, exchange) ? PW_UNWANTED : PW_OVER;
-}
-
 int32_t pw_send_first(pw_thread *thread, int64_t exchange, const char *head, int64_t head_size,
                       int64_t length, int32_t head_flags, const char *data, int64_t size,
                       int32_t flags)
 {
     pthread_mutex_lock(&thread->server->lock);
     pw_conn *conn = pw_turn_take(thread, exchange);
-    int32_t outcome = over(thread, exchange);
+    int32_t outcome = conn != NULL ? 0 : pw_exchange_drop(thread, exchange);
     if (conn != NULL) {
         outcome = 0;
         if (conn->response.state == PW_RESPONSE_NONE)
@@ -243,7 +236,7 @@ int32_t pw_send_data(pw_thread *thread, int64_t exchange, const char *data, int6
 {
     pthread_mutex_lock(&thread->server->lock);
     pw_conn *conn = pw_turn_take(thread, exchange);
-    int32_t outcome = over(thread, exchange);
+    int32_t outcome = conn != NULL ? 0 : pw_exchange_drop(thread, exchange);
     if (conn != NULL) {
         if (conn->response.state != PW_RESPONSE_NONE)
             outcome = response_part(thread, conn, data, (size_t)size, flags);
@@ -257,7 +250,7 @@ int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int6
 {
     pthread_mutex_lock(&thread->server->lock);
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
-    int32_t outcome = over(thread, thread->request.exchange);
+    int32_t outcome = conn != NULL ? 0 : pw_exchange_drop(thread, thread->request.exchange);
     if (conn != NULL) {
         size_t size = pw_framing_allowed(conn, (size_t)given);
         outcome = 0;

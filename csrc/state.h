@@ -369,6 +369,7 @@ struct pw_thread {
     /* The connection that the application has taken: see detach.c. With the lock. */
     struct {
         int64_t exchange; /* the last one whose connection it has taken; 0: none */
+        int32_t dropped;  /* parts of its response */
         pw_conn *conn;    /* owned, and in no list of the server; NULL: it ended, or the application
                            * keeps it for good */
     } detached;

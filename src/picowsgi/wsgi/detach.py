@@ -19,6 +19,10 @@ _WHY_NOT = {
     core.OVER: "the client's connection is not here: the request is over, or took it before",
     core.REFUSED: "the client's connection must be taken before the response begins",
 }
+#: Seconds in which another thread of the application may close the socket when the application has
+#: returned. The thread of simple-websocket first wakes the application, then answers the client's
+#: close frame, and then closes the socket.
+_CLOSES_WITHIN = 0.2
 _SOCKET_KEYS = ("werkzeug.socket", "gunicorn.socket")
 _DETACH_KEY = "picowsgi.detach"
 
@@ -31,6 +35,8 @@ class Connection:
         self._exchange = exchange
         #: Held while a thread of the application takes the connection.
         self._lock = threading.Lock()
+        #: The application has closed the socket.
+        self._ended = threading.Event()
         #: The socket that the application uses until it returns.
         self._taken: ClientSocket | None = None
 
@@ -70,13 +76,15 @@ class Connection:
             offered.__class__ = ClientSocket
 
     def end(self) -> None:
-        """End the connection that the application has used. It gets the rest of the bytes first."""
+        """End the connection that the application has used. The client gets all bytes first."""
         core.detached_end(self._thread, self._exchange)
+        self._ended.set()
 
     def close(self) -> None:
         """Close the socket of the environ at the end of the request, and end its connection."""
         taken, self._taken = self._taken, None
         if taken is not None:
+            self._ended.wait(_CLOSES_WITHIN)
             socket.socket.close(taken)
             self.end()
 
