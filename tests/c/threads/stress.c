@@ -19,7 +19,7 @@ static loop loops[LOOPS];
 struct sockaddr_un address;
 socklen_t address_size;
 atomic_bool stopping;
-atomic_int served, lent, dropped, starts, slow, incidents, abandoned, too_late, together;
+atomic_int served, lent, dropped, starts, slow, incidents, abandoned, too_late, together, taken;
 atomic_int answered, of_pieces;
 
 _Noreturn void fail(const char *file, int line, const char *what)
@@ -209,13 +209,13 @@ int main(void)
     pw_balance_free(balance);
     close(logs[0]);
     close(logs[1]);
-    printf(
-        "  %d requests, %d lent and %d dropped, %d by several threads, %d writes too late, "
-        "%d abandoned; %d answers, %d in pieces; %d threads started, %d named slow, %d incidents\n",
-        served, lent, dropped, together, too_late, abandoned, answered, of_pieces, starts, slow,
-        incidents);
+    printf("  %d requests, %d lent and %d dropped, %d by several threads, %d writes too late, "
+           "%d abandoned, %d taken; %d answers, %d in pieces; %d threads started, %d named slow, "
+           "%d incidents\n",
+           served, lent, dropped, together, too_late, abandoned, taken, answered, of_pieces, starts,
+           slow, incidents);
     /* Otherwise the program has not tried what it is for. */
     MUST(lent > 0 && together > 0 && too_late > 0 && abandoned > 0 && answered > 0);
-    MUST(of_pieces > 0 && starts > 0 && slow > 0 && lent == dropped);
+    MUST(of_pieces > 0 && taken > 0 && starts > 0 && slow > 0 && lent == dropped);
     return 0;
 }
