@@ -1,4 +1,4 @@
-"""An application takes the client's connection and speaks another protocol; raw clients check it."""
+"""An application takes the client's connection for another protocol; raw clients check it."""
 
 from __future__ import annotations
 

@@ -32,6 +32,11 @@ def receive(socket):
     return socket.recv(TIMEOUT)
 
 
+def receive_all(socket):
+    while True:
+        receive(socket)
+
+
 def say(socket, message):
     socket.send(message)
     found = receive(socket)
@@ -223,8 +228,7 @@ def test_open_connections_do_not_delay_the_end(start, how, options):
         assert time.monotonic() - began < TIMEOUT / 2
         for socket in sockets:
             with pytest.raises(ConnectionClosed):
-                while True:
-                    receive(socket)
+                receive_all(socket)
     assert "left behind" not in server.log
     assert "Traceback" not in server.log
 

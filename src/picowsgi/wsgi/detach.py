@@ -168,10 +168,6 @@ class ClientSocket(socket.socket):
         if self.connection is not None and self.fileno() < 0:
             self.connection.end()
 
-    def dup(self) -> socket.socket:
-        """Return another socket for the connection. It does not have the received bytes."""
-        return super().dup()
-
 
 class OfferedSocket(ClientSocket):
     """The client's socket before its first use. The first use of a method takes the connection."""

@@ -349,7 +349,7 @@ class Gateway:
         Its client has gone, or StopIteration tells gunicorn that there is no response.
         """
         is_usual = isinstance(error, (ConnectionError, StopIteration))
-        return is_usual and self.response.is_detached(self.thread, self._request.exchange)
+        return is_usual and bool(self.response.is_detached(self.thread, self._request.exchange))
 
     def _log(self, environ: WSGIEnvironment, where: str, error: BaseException) -> None:
         """Log an error with its traceback. Raises no exception, not even one of a log handler."""
