@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from bench import scaling
 from bench.measure import Settings
 from bench.process import BenchError, allow_descriptors
 from bench.scenarios import SCENARIOS
@@ -191,6 +192,73 @@ def compare(before: Path, after: Path, server: str, against: str) -> None:
     found = ratio_changes(old, new, server, against) if against else changes(old, new, server)
     click.echo(text(found))
     raise SystemExit(1 if any(change.verdict == "slower" for change in found) else 0)
+
+
+class _Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Whole numbers from 1 up to `most`, separated by commas."""
+
+    name = "numbers"
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = [word.strip() for word in value.split(",")]
+        if not all(word.isdecimal() and 1 <= int(word) <= self._most for word in words):
+            self.fail(f"{value}: expected numbers from 1 to {self._most}, such as 1,10", param, ctx)
+        return tuple(dict.fromkeys(map(int, words)))
+
+
+@main.command()
+@click.option(
+    "--instances",
+    type=_Numbers(100_000),
+    default=scaling.INSTANCES,
+    help="Numbers of instances, joined by commas.  [default: 1 to 1,000]",
+)
+@click.option(
+    "--utilisations",
+    type=_Numbers(99),
+    default=scaling.UTILISATIONS,
+    help="Percent of what the instances can serve, joined by commas.  [default: 50 to 95]",
+)
+@click.option(
+    "--requests",
+    type=click.IntRange(100),
+    default=scaling.REQUESTS,
+    show_default=True,
+    help="Simulate at least so many requests for each number.",
+)
+@click.option("--seed", type=int, default=scaling.SEED, show_default=True)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write scaling.md, scaling.svg and scaling.json to this folder.",
+)
+@click.option("--publish", "publishes", is_flag=True, help="Update docs/scaling.md and its plot.")
+def simulate(
+    instances: tuple[int, ...],
+    utilisations: tuple[int, ...],
+    requests: int,
+    seed: int,
+    output: Path | None,
+    publishes: bool,
+) -> None:
+    """Simulate the latency of a site with many instances: tables of p50 / p99.
+
+    The unit is the mean duration of a request in the application.
+    """
+    say = partial(click.echo, err=True)
+    cells = scaling.run_all(instances, utilisations, requests, seed, say)
+    click.echo(scaling.text(cells), nl=False)
+    written = scaling.write(cells, output) if output else []
+    written += scaling.publish(cells, Path()) if publishes else []
+    for path in written:
+        click.echo(path, err=True)
 
 
 @main.command()

@@ -6,7 +6,7 @@ A section begins with the mark `<!-- bench: NAME -->` and ends with `<!-- bench:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import document, report
@@ -70,7 +70,11 @@ def published(root: Path) -> list[Results]:
 
 def fill(text: str, found: Sequence[Results]) -> str:
     """Return a page with new sections from these results."""
-    made = sections(found)
+    return fill_sections(text, sections(found))
+
+
+def fill_sections(text: str, made: Mapping[str, str]) -> str:
+    """Return a page with new sections. Raises BenchError if it has an unknown mark."""
 
     def section(match: re.Match[str]) -> str:
         if match[2] not in made:

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "accept.h"
+#include "alloc.h"
 #include "conn_balance.h"
 #include "conn_close.h"
 #include "conn_pool.h"
@@ -26,24 +27,27 @@
 #define PW_BATCH 64
 #define PW_LOOK_AT 32 /* idle connections, for one that can go */
 #define PW_IDLE_MS 100
-#define PW_ASIDE_MS 8      /* how long this server leaves new connections to the others */
-#define PW_ASIDE_LOOK_MS 1 /* how often it compares again during that time */
+#define PW_ASIDE_MS 8 /* how long this server leaves new connections to the others at first */
+#define PW_ASIDE_MOST_MS 128
+#define PW_ASIDE_LOOKS 8 /* how often it compares again during that time */
 
-static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
-                     uint8_t listener)
+/* NULL: out of memory, and the connection is closed. */
+static pw_conn *conn_new(pw_server *server, int fd, const struct sockaddr_storage *peer,
+                         uint8_t listener, bool awaits_proxy)
 {
     pw_conn *conn = pw_conn_take(server);
     if (conn == NULL) {
         pw_incident_lost(server);
         pw_end_connection(fd, peer->ss_family, PW_ENDING_ORDERLY);
-        return;
+        return NULL;
     }
     conn->fd = fd;
     conn->id = server->next_id++;
     conn->listener = listener;
     conn->entry = -1;
     conn->timer.kind = PW_TIMER_NONE;
-    conn->state = PW_CONN_IDLE;
+    conn->state = awaits_proxy ? PW_CONN_PROXY : PW_CONN_IDLE;
+    server->idle_count += conn->state == PW_CONN_IDLE;
     conn->what = PW_READABLE; /* most clients have sent bytes already */
     switch (peer->ss_family) {
     case AF_INET:
@@ -59,6 +63,24 @@ static void conn_new(pw_server *server, int fd, const struct sockaddr_storage *p
     conn->trusted = pw_trusts(&server->trust, &address);
     pw_conn_attach(server, conn);
     pw_run(server, conn, false);
+    return conn;
+}
+
+/* A connection that another process has accepted, and from which it may have read a PROXY header. */
+static void conn_resume(pw_server *server, int fd, const struct sockaddr_storage *peer,
+                        const pw_transferred *from)
+{
+    pw_conn *conn = conn_new(server, fd, peer, from->listener, from->awaits_proxy);
+    if (conn == NULL || !from->is_proxied)
+        return;
+    conn->proxied = pw_alloc(sizeof *conn->proxied);
+    if (conn->proxied == NULL) {
+        pw_incident_lost(server);
+        pw_conn_close(server, conn);
+        return;
+    }
+    *conn->proxied = from->proxied;
+    conn->trusted = pw_trusts(&server->trust, &conn->proxied->source);
 }
 
 /* The connection that has been idle longest, or NULL. One whose client is still reading is returned
@@ -127,9 +149,10 @@ static bool accept_is_ahead(const pw_server *server)
 /* Stops accepting for a while: new connections wake the other servers. */
 static void accept_step_aside(pw_server *server)
 {
-    if (server->accept.paused || server->accept.aside)
+    if (server->accept.paused || server->accept.aside || server->draining)
         return;
     server->accept.aside = true;
+    server->accept.aside_ms = PW_ASIDE_MS;
     server->accept.aside_until = server->timers.now + PW_ASIDE_MS;
     pw_accept_unlisten(server);
 }
@@ -137,26 +160,21 @@ static void accept_step_aside(pw_server *server)
 static void accept_step_back(pw_server *server)
 {
     server->accept.aside = false;
+    server->accept.turn = 1;
     if (!server->accept.paused && !server->draining)
         pw_accept_listen(server);
 }
 
 int pw_accept_timeout(pw_server *server)
 {
-    if (server->accept.aside && !accept_is_ahead(server)) {
-        server->accept.turn = 1;
+    if (server->accept.place == NULL)
+        return -1;
+    bool ahead = accept_is_ahead(server);
+    if (ahead)
+        accept_step_aside(server);
+    else if (server->accept.aside)
         accept_step_back(server);
-    }
-    return server->accept.aside ? PW_ASIDE_LOOK_MS : -1;
-}
-
-void pw_accept_waited(pw_server *server)
-{
-    if (!server->accept.aside || server->timers.now < server->accept.aside_until)
-        return;
-    /* If the other server is stuck, this one takes all connections that wait. */
-    server->accept.turn = server->accept.turn < PW_BATCH ? server->accept.turn * 2 : PW_BATCH;
-    accept_step_back(server);
+    return server->accept.aside ? server->accept.aside_ms / PW_ASIDE_LOOKS : -1;
 }
 
 void pw_accept_leave(pw_server *server)
@@ -167,11 +185,27 @@ void pw_accept_leave(pw_server *server)
     server->accept.aside = false;
 }
 
-static int accept_one(int listener, struct sockaddr_storage *peer)
+/* Returns whether there was a connection. Otherwise errno says why there is none. */
+static bool accept_one(pw_server *server, const pw_listener *listener)
 {
-    socklen_t size = sizeof *peer;
-    peer->ss_family = AF_UNSPEC;
-    return pw_accept_from(listener, peer, &size);
+    struct sockaddr_storage peer;
+    peer.ss_family = AF_UNSPEC;
+    uint8_t number = (uint8_t)(listener - server->accept.listeners);
+    if (listener->is_channel) {
+        pw_transferred more;
+        int fd = pw_transfer_receive(listener->fd, &peer, &more, number);
+        if (fd >= 0)
+            conn_resume(server, fd, &peer, &more);
+        return fd >= 0;
+    }
+    socklen_t size = sizeof peer;
+    int fd = pw_accept_from(listener->fd, &peer, &size);
+    if (fd < 0)
+        return false;
+    if (server->meter != NULL)
+        pw_count(&server->meter->accepted, 1);
+    conn_new(server, fd, &peer, number, server->proxy_protocol);
+    return true;
 }
 
 /* Accepts `most` new connections at most, and puts them into the run queue. Returns whether no more
@@ -186,14 +220,8 @@ static bool accept_some(pw_server *server, pw_listener *listener, int most)
             if (room != PW_ROOM_MADE)
                 return room == PW_ROOM_UNWANTED;
         }
-        struct sockaddr_storage peer;
-        uint8_t number = (uint8_t)(listener - server->accept.listeners);
-        int fd = listener->is_channel ? pw_transfer_receive(listener->fd, &peer, &number, number)
-                                      : accept_one(listener->fd, &peer);
-        if (fd >= 0) {
-            conn_new(server, fd, &peer, number);
+        if (accept_one(server, listener))
             continue;
-        }
         switch (errno) {
         case 0:
             listener->is_over = true;
@@ -223,6 +251,35 @@ void pw_accept_event(pw_server *server, pw_listener *listener)
     accept_some(server, listener, server->accept.place == NULL ? PW_BATCH : server->accept.turn);
     if (accept_is_ahead(server))
         accept_step_aside(server);
+}
+
+/* The connections still wait, so the others are stuck: takes twice as many of them each time. */
+static bool accept_for_others(pw_server *server)
+{
+    bool any = false;
+    for (int i = 0; i < server->accept.listener_count && server->accept.aside; i++) {
+        pw_listener *listener = &server->accept.listeners[i];
+        if (listener->is_over || !pw_listener_has_waiting(listener))
+            continue;
+        if (!any)
+            server->accept.turn =
+                server->accept.turn < PW_BATCH ? server->accept.turn * 2 : PW_BATCH;
+        any = true;
+        accept_some(server, listener, server->accept.turn);
+    }
+    return any;
+}
+
+void pw_accept_waited(pw_server *server)
+{
+    if (!server->accept.aside || server->draining ||
+        server->timers.now < server->accept.aside_until)
+        return;
+    if (accept_for_others(server))
+        server->accept.aside_ms = PW_ASIDE_MS;
+    else if (server->accept.aside_ms < PW_ASIDE_MOST_MS)
+        server->accept.aside_ms *= 2;
+    server->accept.aside_until = server->timers.now + server->accept.aside_ms;
 }
 
 /* ------------------------------------------------------------------ while the server drains */

@@ -11,9 +11,10 @@ void pw_accept_event(pw_server *server, pw_listener *listener);
  * idle connection can be closed for a new one. */
 void pw_accept_look(pw_server *server);
 
-/* The wait of this server while it leaves new connections to the others, in ms. -1: no limit. */
+/* Called before each wait for events: decides whether this server leaves new connections to the
+ * others. Returns when it must decide again, in ms. -1: not before the next event. */
 int pw_accept_timeout(pw_server *server);
-/* The wait is over: this server may accept again. */
+/* Called after each wait: takes connections that the others have left waiting for too long. */
 void pw_accept_waited(pw_server *server);
 /* This server accepts no more connections. */
 void pw_accept_leave(pw_server *server);

@@ -13,6 +13,7 @@
 #include "access.h"
 #include "access_format.h"
 #include "alloc.h"
+#include "client.h"
 #include "clock.h"
 #include "forwarded.h"
 #include "head.h"
@@ -29,6 +30,13 @@
 #define PW_LOG_DELAY_MS 100    /* how long a line may wait for others */
 
 /* ------------------------------------------------------------------ lines */
+
+static void access_lose(pw_server *server, int64_t lines)
+{
+    server->access.lost += lines;
+    if (server->meter != NULL)
+        pw_count(&server->meter->lost_lines, lines);
+}
 
 /*
  * PW_LOG_MOST bytes wait. Waits a moment for a reader that is slower than the server. After a wait
@@ -63,7 +71,7 @@ void pw_access_line(pw_server *server, const char *program, size_t size,
     if (program == NULL)
         return; /* out of memory */
     if (access->lines.size >= PW_LOG_MOST && !access_wait(server)) {
-        access->lost++;
+        access_lose(server, 1);
         return;
     }
     if (access->lines.size == 0)
@@ -103,8 +111,9 @@ static int64_t count_lines(const char *data, size_t size)
 
 /* Writes as much as the file takes now. Returns the number of bytes. *error: the errno that ended
  * the write, or 0. */
-static size_t access_write(pw_access *access, int *error)
+static size_t access_write(pw_server *server, int *error)
 {
+    const pw_access *access = &server->access;
     const char *data = access->lines.at;
     size_t size = access->lines.size, done = 0;
     *error = 0;
@@ -115,7 +124,7 @@ static size_t access_write(pw_access *access, int *error)
         if (written > 0) {
             done += (size_t)written;
         } else if (written < 0 && errno == EMSGSIZE) {
-            access->lost += count_lines(data + done, part);
+            access_lose(server, count_lines(data + done, part));
             done += part;
         } else {
             *error = written < 0 ? errno : EAGAIN;
@@ -147,7 +156,7 @@ void pw_access_flush(pw_server *server)
     if (lines->size == 0)
         return;
     int error;
-    size_t done = access_write(access, &error);
+    size_t done = access_write(server, &error);
     access->blocked = error != 0;
     if (done > 0) {
         access->cut = lines->at[done - 1] != '\n';
@@ -180,10 +189,11 @@ void pw_access_move(pw_server *server, int fd)
         size_t rest = end != NULL ? (size_t)(end - lines->at) + 1 : lines->size;
         memmove(lines->at, lines->at + rest, lines->size - rest);
         lines->size -= rest;
-        access->lost++;
+        access_lose(server, 1);
     }
     access->cut = access->blocked = false;
     access->fd = fd;
+    server->is_timed |= fd >= 0;
 }
 
 int64_t pw_access_end(pw_server *server, int most, int quiet)
@@ -197,7 +207,8 @@ int64_t pw_access_end(pw_server *server, int most, int quiet)
             break;
         pw_access_flush(server);
     }
-    int64_t lost = access->lost + count_lines(access->lines.at, access->lines.size);
+    access_lose(server, count_lines(access->lines.at, access->lines.size));
+    int64_t lost = access->lost;
     access->lost = 0;
     access->lines.size = 0;
     access->due = 0;
@@ -207,17 +218,7 @@ int64_t pw_access_end(pw_server *server, int most, int quiet)
 
 /* ------------------------------------------------------------------ a request and its response */
 
-void pw_parse_again(pw_server *server, const pw_conn *conn)
-{
-    pw_head_progress progress = {0};
-    pw_error error;
-    pw_head_parse(pw_limits_of(server, conn), conn->in->data + conn->in->start, conn->facts.size,
-                  &progress, &server->head, &error);
-    if (server->head.facts.forwarded)
-        pw_forwarded_read(&server->trust, &server->head, &server->forwarded);
-}
-
-void pw_access_response(pw_thread *thread, const pw_conn *conn)
+void pw_access_response(pw_thread *thread, const pw_conn *conn, int64_t now_us)
 {
     if (thread->server->access.fd < 0)
         return;
@@ -225,7 +226,7 @@ void pw_access_response(pw_thread *thread, const pw_conn *conn)
                    &(pw_access_facts){
                        .status = conn->response.status,
                        .bytes = conn->response.bytes,
-                       .duration = pw_microseconds() - thread->taken_us,
+                       .duration = now_us - thread->taken_us,
                        .queued = thread->queued_us,
                        .id = thread->request.id[0] != '\0' ? thread->request.id : NULL,
                    });
@@ -257,7 +258,7 @@ void pw_access_refusal(pw_server *server, pw_conn *conn, int status)
     pw_peer_name(conn, &peer);
     pw_text program = {NULL, 0, 0};
     pw_access_request(server, &program, &server->head,
-                      pw_client_of(pw_forwarded_of(server), &peer));
+                      pw_client_of(pw_forwarded_of(server), pw_sender_of(conn->proxied, &peer)));
     char id[PW_REQUEST_ID_SIZE];
     if (server->request_ids)
         pw_request_id(server, conn, &server->head, id);

@@ -14,11 +14,8 @@ void pw_access_move(pw_server *server, int fd);
 /* Writes the lines that wait, and closes the log: see pw_server_log_end. */
 int64_t pw_access_end(pw_server *server, int most, int quiet);
 
-/* Parses the head of the connection's request again. The first parse was successful. */
-void pw_parse_again(pw_server *server, const pw_conn *conn);
-
-/* Writes the line for the response that the thread has finished. */
-void pw_access_response(pw_thread *thread, const pw_conn *conn);
+/* Writes the line for the response that the thread has finished now. */
+void pw_access_response(pw_thread *thread, const pw_conn *conn, int64_t now_us);
 /* Writes the line for a request that the core refuses. */
 void pw_access_refusal(pw_server *server, pw_conn *conn, int status);
 

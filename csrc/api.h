@@ -12,6 +12,9 @@ typedef struct pw_server pw_server;
 typedef struct pw_thread pw_thread; /* one serving thread and its current request */
 /* The number of connections of each server, in any process, that shares the listening sockets. */
 typedef struct pw_balance pw_balance;
+/* The meters of each server, in any process, that is counted: see pw_metrics_map. */
+typedef struct pw_metrics pw_metrics;
+typedef struct pw_exporter pw_exporter; /* the thread that serves the page of the metrics */
 
 /* The treatment of a field whose name contains an underscore. */
 enum { PW_UNDERSCORE_DROP = 0, PW_UNDERSCORE_REFUSE = 1, PW_UNDERSCORE_ALLOW = 2 };
@@ -56,9 +59,11 @@ typedef struct {
     int32_t request_ids;    /* each request gets an id: see pw_request.id */
     int64_t request_seed_1; /* random, like the next: what the ids are made of */
     int64_t request_seed_2;
+    int32_t proxy_protocol; /* 1: each connection begins with a PROXY header of a trusted peer */
     int32_t drop_forwarded; /* 1: Forwarded and the X-Forwarded fields of other peers are removed */
     int64_t trusted_count;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
+    pw_metrics *metrics; /* borrowed as long as the server lives; NULL: nothing is counted */
     /* The rest is borrowed during pw_server_new. */
     const char *access_program; /* the format of the access log: see PW_ATOM_LITERAL */
     const char *health_path;    /* the core answers its requests; empty: none */
@@ -141,6 +146,45 @@ void pw_balance_free(pw_balance *balance);
 /* The process has ended: the servers no longer leave connections to it. */
 void pw_balance_forget(pw_balance *balance, int32_t process);
 
+/*
+ * The memory for the metrics of all servers. With a descriptor it is the memory of that file, which
+ * must have pw_metrics_size bytes. Other processes may map the same file, and the caller closes it. -1:
+ * memory that this process shares only with processes that it forks. Returns NULL with errno set.
+ * EINVAL: another version of picowsgi has made the file. ENOTSUP: this machine cannot share counters.
+ */
+int64_t pw_metrics_size(void);
+pw_metrics *pw_metrics_map(int32_t descriptor);
+void pw_metrics_free(pw_metrics *metrics);
+/* The process has ended, or will serve no more. What it has counted stays. Call this before the parent
+ * waits for the process, or its CPU time is not known any more. */
+void pw_metrics_retire(pw_metrics *metrics, int32_t process);
+/* A worker was replaced, or is about to be. Any process may call this. */
+#define PW_RESTART_EXIT 0     /* it has ended */
+#define PW_RESTART_SIGNAL 1   /* a signal has ended it */
+#define PW_RESTART_TIMEOUT 2  /* it has sent no heartbeat, or its requests were stuck */
+#define PW_RESTART_MEMORY 3   /* it had too much memory */
+#define PW_RESTART_REQUESTS 4 /* it had served enough requests */
+#define PW_RESTART_RELOAD 5   /* the application was loaded again */
+#define PW_RESTART_REASONS 6
+void pw_metrics_restart(pw_metrics *metrics, int32_t reason);
+
+/*
+ * Serves the page of the metrics at "/metrics" and "/", in a thread that needs neither the GIL nor a
+ * server. The descriptor listens and does not block. The caller keeps it: the exporter makes a
+ * duplicate. `info` has the labels of picowsgi_info. `paused`: see pw_exporter_pause. Returns NULL
+ * with errno set.
+ */
+pw_exporter *pw_exporter_new(pw_metrics *metrics, int32_t listener, const char *info,
+                             int32_t paused);
+/* 1: leaves new connections to another process with the same listening socket. 0: takes them again. */
+void pw_exporter_pause(pw_exporter *exporter, int32_t paused);
+/* Around fork(2), as pw_server_hold, pw_server_unhold and pw_server_forked. */
+void pw_exporter_hold(pw_exporter *exporter);
+void pw_exporter_unhold(pw_exporter *exporter);
+void pw_exporter_forked(pw_exporter *exporter);
+/* Ends the thread. In a forked child this does nothing. */
+void pw_exporter_free(pw_exporter *exporter);
+
 /* The name of a poller in this build. Number 0 is the best one. NULL: past the last one. */
 const char *pw_poller_name(int32_t number);
 /* Returns NULL with errno set. ENOTSUP: this build does not have the poller. */
@@ -192,6 +236,8 @@ void pw_server_log_to(pw_server *server, int32_t descriptor);
 int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet);
 /* How many fields of requests were left out because of an underscore in their name. */
 int64_t pw_server_dropped(pw_server *server);
+/* How many connections were closed because of their PROXY header: see PW_INCIDENT_PROXY_PEER. */
+int64_t pw_server_proxy_refused(pw_server *server);
 /* The number of requests that the server has handed to Python. May be called from any thread. */
 int64_t pw_server_requests(pw_server *server);
 /* Ends all connections. No thread may be in a call of this server. Afterwards a thread may only
@@ -252,13 +298,24 @@ void pw_watch_failed(pw_server *server);
 #define PW_INCIDENT_LOG 12   /* `unsent` lines of the access log were dropped */
 #define PW_INCIDENT_UNDERSCORE 13 /* a field was left out; reported once; `line` is its name */
 #define PW_INCIDENT_STUCK 14 /* the server stops and no thread will be free: 503; rate-limited */
+/* Connections that were closed because of their PROXY header; rate-limited. `unsent` is how many there
+ * were since the last incident of that kind, `line` is the first line of the last one. */
+#define PW_INCIDENT_PROXY_PEER 15      /* the peer is not trusted */
+#define PW_INCIDENT_PROXY_MISSING 16   /* the first bytes are of no header */
+#define PW_INCIDENT_PROXY_MALFORMED 17 /* the header is malformed */
+#define PW_INCIDENT_PROXY_LONG 18      /* the header is longer than 4096 bytes */
+#define PW_INCIDENT_PROXY_TIMEOUT 19   /* the header has not come within timeout_head */
+#define PW_PROXY_KINDS 5
 #define PW_INCIDENT_LINE 1024
 typedef struct {
     int32_t what;
     int32_t error;    /* errno, or 0 */
     int64_t unsent;   /* bytes of the response that the core has and has not sent */
-    char address[46]; /* the client's; empty for a unix socket */
+    char address[46]; /* the client's; empty if it is unknown, or for a unix socket */
     char port[6];
+    int32_t has_proxy; /* 1: a proxy has named the client; the proxy is the peer of the socket */
+    char proxy[46];    /* the address of the proxy; empty for a unix socket */
+    char proxy_port[6];
     char id[PW_REQUEST_ID_SIZE]; /* empty: there is none */
     char line[PW_INCIDENT_LINE]; /* method and target as received; may be incomplete */
 } pw_incident;

@@ -34,6 +34,8 @@ bool pw_cache_store(pw_cache *cache, int at, const char *data, const pw_facts *f
     entry->template = NULL;
     pw_free(entry->lines);
     entry->lines = NULL;
+    pw_free(entry->client);
+    entry->client = NULL;
     if (facts->size > PW_CACHE_HEAD_MOST)
         return false;
     if (entry->head == NULL || entry->facts.size != facts->size) {
@@ -48,12 +50,21 @@ bool pw_cache_store(pw_cache *cache, int at, const char *data, const pw_facts *f
     return true;
 }
 
+void pw_cache_store_client(pw_cache *cache, int at, const pw_peer *client)
+{
+    pw_entry *entry = &cache->entries[at];
+    entry->client = pw_alloc(sizeof *entry->client);
+    if (entry->client != NULL)
+        *entry->client = *client;
+}
+
 void pw_cache_release(pw_cache *cache, int at)
 {
     pw_entry *entry = &cache->entries[at];
     pw_free(entry->log);
     pw_free(entry->template);
     pw_free(entry->lines);
+    pw_free(entry->client);
     pw_free(entry->head);
     memset(entry, 0, sizeof *entry);
 }

@@ -17,6 +17,7 @@ typedef struct {
     char *head;            /* owned: facts.size bytes */
     pw_template *template; /* owned: the values of the head; or NULL */
     pw_lines *lines;       /* owned: the lines of the head; or NULL */
+    pw_peer *client;       /* owned: the client of the head, as forwarded; or NULL */
     void *owner;           /* borrowed: the connection; NULL: the entry is free */
     int64_t used;          /* ms, of the last use */
     bool busy; /* a thread has a request of the owner, and may still read the template */
@@ -34,6 +35,8 @@ typedef struct {
 int pw_cache_take(pw_cache *cache, void *owner, int64_t now, void **evicted);
 /* Stores a head in an entry. False: the head is too large, or out of memory. */
 bool pw_cache_store(pw_cache *cache, int entry, const char *data, const pw_facts *facts);
+/* Stores the client of that head. Without memory there is none. */
+void pw_cache_store_client(pw_cache *cache, int entry, const pw_peer *client);
 void pw_cache_release(pw_cache *cache, int entry);
 void pw_cache_free(pw_cache *cache);
 

@@ -8,6 +8,7 @@
 #include "conn.h"
 #include "conn_close.h"
 #include "conn_keep.h"
+#include "conn_proxy.h"
 #include "conn_transfer.h"
 #include "conn_wait.h"
 #include "content.h"
@@ -39,6 +40,7 @@ static pw_step conn_more(pw_server *server, pw_conn *conn, pw_timer_kind kind)
         return pw_conn_wait(server, conn, kind, false);
     switch (pw_recv(server, conn)) {
     case PW_IO_OK:
+        server->idle_count -= conn->state == PW_CONN_IDLE;
         conn->state = PW_CONN_HEAD;
         return PW_STEP_ON;
     case PW_IO_RETRY:
@@ -119,6 +121,7 @@ static pw_step conn_begin_content(pw_server *server, pw_conn *conn)
     if (!conn->facts.chunked && conn->facts.content_length <= 0)
         return PW_STEP_REQUEST;
     conn->state = PW_CONN_CONTENT;
+    conn->head_us = server->polled_us;
     conn->content = pw_content_new(conn->facts.chunked ? -1 : conn->facts.content_length);
     if (conn->content == NULL)
         return conn_refused(server, conn, PW_E_MEMORY);
@@ -265,6 +268,7 @@ static pw_step conn_next(pw_server *server, pw_conn *conn)
         conn->state = PW_CONN_HEAD;
     } else {
         conn->state = PW_CONN_IDLE;
+        server->idle_count++;
     }
     return PW_STEP_ON;
 }
@@ -325,6 +329,9 @@ pw_drive pw_conn_drive(pw_server *server, pw_conn *conn)
         case PW_CONN_LINGER:
             step = pw_conn_linger(server, conn);
             break;
+        case PW_CONN_PROXY:
+            step = pw_conn_read_proxy(server, conn);
+            break;
         case PW_CONN_READY:
         case PW_CONN_APP:
         case PW_CONN_CLOSED:
@@ -367,6 +374,7 @@ void pw_conn_finished(pw_server *server, pw_conn *conn)
     if (conn->output.first == NULL && conn->in == NULL && conn->end == PW_CONN_STAYS &&
         (conn->what & PW_READABLE) == 0 && !server->draining) {
         conn->state = PW_CONN_IDLE; /* the usual case, without the run queue */
+        server->idle_count++;
         pw_conn_wait(server, conn, PW_TIMER_KEEP_ALIVE, true);
         return;
     }

@@ -1,6 +1,11 @@
-/* Shares connections evenly among the servers that accept from the same listening sockets: each
- * server sees how many connections the others have. The kernel alone would wake the one that has
- * waited longest. A server is a process, or one of several loops in a process. */
+/*
+ * Shares new connections among the servers that accept from the same listening sockets: each server
+ * sees how many requests and connections the others have. The kernel alone would wake the one that
+ * has waited longest. A server is a process, or one of several loops in a process.
+ *
+ * Requests come first: most connections are idle, and a server whose threads are all in the
+ * application lets a new client wait, however few connections it has.
+ */
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -43,6 +48,7 @@ pw_place *pw_balance_join(pw_balance *balance)
         if (!atomic_compare_exchange_strong(&place->process, &no_process, PW_CLAIMED))
             continue;
         atomic_store(&place->connections, 0);
+        atomic_store(&place->requests, 0);
         atomic_store(&place->process, getpid());
         int_least32_t used = atomic_load(&balance->used);
         while (used <= i && !atomic_compare_exchange_weak(&balance->used, &used, i + 1))
@@ -57,18 +63,33 @@ void pw_balance_leave(pw_place *place)
     atomic_store(&place->process, 0);
 }
 
+/* A difference of a quarter is accepted: clients that connect at the same time wait less. */
+static bool is_more(int_least32_t mine, int_least32_t other)
+{
+    return mine > other + other / 4;
+}
+
+/* One request more is no difference: the numbers are up to a tick old. */
+static bool is_busier(int_least32_t mine, int_least32_t other)
+{
+    return is_more(mine - 1, other);
+}
+
 bool pw_balance_is_ahead(const pw_balance *balance, const pw_place *own)
 {
-    int_least32_t least = INT32_MAX;
+    int_least32_t requests = atomic_load_explicit(&own->requests, memory_order_relaxed);
+    int_least32_t connections = atomic_load_explicit(&own->connections, memory_order_relaxed);
     int_least32_t used = atomic_load_explicit(&balance->used, memory_order_relaxed);
     for (int i = 0; i < used; i++) {
         const pw_place *place = &balance->places[i];
         if (place == own || atomic_load_explicit(&place->process, memory_order_relaxed) <= 0)
             continue;
-        int_least32_t found = atomic_load_explicit(&place->connections, memory_order_relaxed);
-        least = found < least ? found : least;
+        int_least32_t others = atomic_load_explicit(&place->requests, memory_order_relaxed);
+        if (is_busier(requests, others))
+            return true;
+        if (!is_busier(others, requests) &&
+            is_more(connections, atomic_load_explicit(&place->connections, memory_order_relaxed)))
+            return true;
     }
-    /* A difference of a quarter is accepted: clients that connect at the same time wait less. */
-    int_least32_t mine = atomic_load_explicit(&own->connections, memory_order_relaxed);
-    return least != INT32_MAX && mine > least + least / 4;
+    return false;
 }

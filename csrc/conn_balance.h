@@ -1,4 +1,4 @@
-/* Connections of each server that shares the listening sockets. */
+/* The load of each server that shares the listening sockets. */
 #ifndef PW_CONN_BALANCE_H
 #define PW_CONN_BALANCE_H
 
@@ -10,12 +10,14 @@
 typedef struct {
     atomic_int_least32_t process; /* its number; 0: the place is free */
     atomic_int_least32_t connections;
+    atomic_int_least32_t requests; /* with the application, or waiting for a thread */
 } pw_place;
 
 /* NULL: no place is free. */
 pw_place *pw_balance_join(pw_balance *balance);
 void pw_balance_leave(pw_place *place);
-/* Whether another server has so many fewer connections that it should get the new ones. */
+/* Whether another server should get the new connections, because it has fewer requests, or about as
+ * many requests and fewer connections. */
 bool pw_balance_is_ahead(const pw_balance *balance, const pw_place *own);
 
 #endif

@@ -10,6 +10,7 @@
 #include "conn_pool.h"
 #include "content.h"
 #include "error_response.h"
+#include "gauges.h"
 #include "incident.h"
 #include "listener.h"
 #include "output.h"
@@ -57,8 +58,8 @@ void pw_conn_sent(pw_server *server, pw_conn *conn)
         pw_news_add(server, conn->loan, PW_NEWS_SENT);
     conn->loan = 0;
     pw_output_close_spool(&conn->output);
-    pw_free(conn->line);
-    conn->line = NULL;
+    pw_free(conn->kept);
+    conn->kept = NULL;
 }
 
 /* The poller does not report the connection any more. close(2) alone would leave it with the poller
@@ -73,6 +74,7 @@ static void conn_unpoll(pw_server *server, pw_conn *conn)
 /* Frees all that the connection holds, and takes it out of the server's list. */
 static void conn_release(pw_server *server, pw_conn *conn)
 {
+    pw_bytes(server, conn);
     pw_timer_stop(&conn->timer);
     pw_output_free(&conn->output);
     pw_conn_sent(server, conn);
@@ -80,6 +82,8 @@ static void conn_release(pw_server *server, pw_conn *conn)
     conn->content = NULL;
     pw_conn_release_buffer(server, conn);
     pw_conn_forget(server, conn);
+    pw_free(conn->proxied);
+    conn->proxied = NULL;
     if (conn->next != NULL)
         conn->next->previous = conn->previous;
     if (conn->previous != NULL)
@@ -95,6 +99,7 @@ static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
         return;
     conn_unpoll(server, conn);
     pw_end_connection(conn->fd, conn->peer.any.sa_family, ending);
+    server->idle_count -= conn->state == PW_CONN_IDLE;
     conn->state = PW_CONN_CLOSED;
     conn_release(server, conn);
     if (!conn->queued) /* else the loop finds it in the queue, and does this then */
@@ -178,6 +183,7 @@ pw_step pw_conn_part(pw_server *server, pw_conn *conn)
         return PW_STEP_WAIT;
     }
     pw_conn_release_buffer(server, conn);
+    server->idle_count -= conn->state == PW_CONN_IDLE;
     conn->state = PW_CONN_LINGER;
     conn->unsent = pw_unsent(conn->fd);
     conn->linger_left = PW_LINGER_MOST;
@@ -196,6 +202,8 @@ void pw_conn_refuse(pw_server *server, pw_conn *conn, pw_error error)
     if (is_reported)
         pw_incident_conn(server, conn,
                          error == PW_E_STORAGE ? PW_INCIDENT_STORAGE : PW_INCIDENT_MEMORY, errno);
+    if (server->meter != NULL)
+        pw_count(&server->meter->refused[error], 1);
     pw_access_refusal(server, conn, pw_error_status(error));
     size_t size = pw_error_response(&server->clock, answer, error, conn->facts.is_head);
     pw_conn_ends(conn, PW_CONN_CLOSES);

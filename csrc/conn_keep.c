@@ -26,6 +26,9 @@ static void conn_give_up(pw_server *server, pw_conn *conn)
     if (conn->state == PW_CONN_SENDING) {
         pw_conn_ends(conn, PW_CONN_CLOSES);
         conn->what |= PW_READABLE; /* makes pw_conn_part choose PW_CONN_LINGER */
+    } else if (conn->state == PW_CONN_PROXY) {
+        pw_conn_close(server, conn); /* HTTP has not begun */
+        return;
     } else {
         pw_conn_refuse_waiting(server, conn, PW_E_HEAD_MEMORY);
     }
@@ -41,7 +44,9 @@ static pw_conn *conn_largest(pw_server *server, pw_timer_kind kind, pw_conn_stat
     for (int looks = 0; timer != NULL && looks < PW_LOOK_AT; looks++) {
         pw_conn *conn = pw_conn_of(timer);
         timer = pw_timers_next(&server->timers, kind, timer);
-        if (conn->state != state)
+        bool waits = conn->state == state ||
+                     (state == PW_CONN_HEAD && conn->state == PW_CONN_PROXY); /* the same timer */
+        if (!waits)
             pw_timer_stop(&conn->timer); /* it has a complete request: see pw_conn_timeout */
         else if (conn_holds(conn) > (than != NULL ? conn_holds(than) : 0))
             than = conn;

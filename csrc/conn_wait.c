@@ -10,6 +10,7 @@
 #include "conn_pool.h"
 #include "conn_transfer.h"
 #include "conn_wait.h"
+#include "gauges.h"
 #include "incident.h"
 #include "poller.h"
 #include "queue.h"
@@ -35,6 +36,10 @@ pw_step pw_conn_wait(pw_server *server, pw_conn *conn, pw_timer_kind kind, bool 
     }
     if (restart || conn->timer.kind != kind)
         pw_timer_start(&server->timers, &conn->timer, kind);
+    if (server->meter != NULL) {
+        pw_bytes_store(server, conn);
+        pw_gauges_store(server);
+    }
     if (conn->in != NULL)
         pw_conn_keep(server, conn);
     return PW_STEP_WAIT;
@@ -45,7 +50,7 @@ pw_step pw_conn_wait(pw_server *server, pw_conn *conn, pw_timer_kind kind, bool 
 pw_conn *pw_ready_pop(pw_server *server)
 {
     pw_conn *conn;
-    while ((conn = pw_queue_pop(&server->ready)) != NULL) {
+    while ((conn = pw_ready_next(server)) != NULL) {
         if (pw_conn_defer_free(server, conn))
             continue;
         if ((conn->what & PW_GONE_AWAY) == 0)
@@ -59,7 +64,7 @@ void pw_ready_expire(pw_server *server, const pw_conn *last, int why)
 {
     pw_conn *conn;
     do { /* those before it have waited as long */
-        conn = pw_queue_pop(&server->ready);
+        conn = pw_ready_next(server);
         if (conn == NULL || pw_conn_defer_free(server, conn))
             continue;
         pw_incident_often(server, conn, why, &server->queue_reported_at);
@@ -141,7 +146,8 @@ bool pw_conn_is_idle(pw_server *server, pw_conn *conn)
  */
 void pw_conn_drain(pw_server *server, pw_conn *conn)
 {
-    if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
+    if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER &&
+        conn->state != PW_CONN_PROXY)
         return;
     const pw_timer *timer = &conn->timer;
     bool idle = conn->state == PW_CONN_IDLE && timer->kind == PW_TIMER_KEEP_ALIVE;
@@ -190,6 +196,15 @@ void pw_conn_timeout(pw_server *server, pw_conn *conn)
         pw_incident_conn(server, conn, PW_INCIDENT_WRITE_TIMEOUT, 0);
         pw_conn_close(server, conn);
         return;
+    case PW_CONN_PROXY:
+        if (conn->timer.kind != PW_TIMER_DRAIN || conn_is_quiet(conn)) {
+            if (conn->timer.kind != PW_TIMER_DRAIN)
+                pw_incident_proxy(server, conn, PW_INCIDENT_PROXY_TIMEOUT);
+            pw_conn_close(server, conn);
+            return;
+        }
+        conn->what |= PW_READABLE; /* a header has just arrived */
+        break;
     case PW_CONN_LINGER:
         if (conn_lingers_on(server, conn))
             pw_timer_start(&server->timers, &conn->timer, conn->timer.kind);

@@ -81,7 +81,7 @@ static void detach(pw_thread *thread, bool keeps)
     conn->response.status = 101;
     conn->response.bytes = 0;
     if (keeps) {
-        pw_access_response(thread, conn);
+        pw_exchange_note(thread, conn);
         pw_conn_leave(server, conn);
     } else {
         pw_conn_detach(server, conn);

@@ -130,16 +130,17 @@ static pw_span text_span(const char *text)
 }
 
 /*
- * Lists the forwarded values. With a peer, they are for a block of a whole head, which has REMOTE_ADDR,
- * REMOTE_PORT and HTTP_HOST in any case. Without it they are for a block of changes, and the
- * template has picowsgi.peer. Returns their number.
+ * Lists the values from a PROXY header and the forwarded ones, which replace the former. With a peer,
+ * they are for a block of a whole head, which has REMOTE_ADDR, REMOTE_PORT and HTTP_HOST in any case.
+ * Without it they are for a block of changes, and the template has the values of the connection:
+ * picowsgi.peer, and those from the PROXY header. Returns their number.
  */
 static size_t list_forwarded(pw_pair to[PW_FORWARDED_VALUES], const pw_forwarded *forwarded,
-                             const pw_peer *peer)
+                             const pw_peer *peer, const pw_proxied *proxied)
 {
     size_t count = 0;
     uint8_t set = forwarded != NULL ? forwarded->set : 0;
-    if (peer != NULL && set != 0) {
+    if (peer != NULL && (set != 0 || proxied != NULL)) {
         to[count++] = (pw_pair){PW_KEY_PEER, text_span(peer->address)};
         to[count++] = (pw_pair){PW_KEY_PEER_PORT, text_span(peer->port)};
     }
@@ -159,6 +160,12 @@ static size_t list_forwarded(pw_pair to[PW_FORWARDED_VALUES], const pw_forwarded
         to[count++] = (pw_pair){PW_KEY_SERVER_PORT, text_span(forwarded->port)};
     if (set & PW_SET_PREFIX)
         to[count++] = (pw_pair){PW_KEY_SCRIPT_NAME, forwarded->prefix};
+    if (proxied != NULL && proxied->server.address[0] != '\0') {
+        if ((set & PW_SET_NAME) == 0)
+            to[count++] = (pw_pair){PW_KEY_SERVER_NAME, text_span(proxied->server.address)};
+        if ((set & PW_SET_PORT) == 0)
+            to[count++] = (pw_pair){PW_KEY_SERVER_PORT, text_span(proxied->server.port)};
+    }
     return count;
 }
 
@@ -192,16 +199,16 @@ static char *put_named_field(char *to, const pw_head *head, const pw_index *inde
 }
 
 void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
-                   const pw_forwarded *forwarded, int64_t content_length)
+                   const pw_proxied *proxied, const pw_forwarded *forwarded, int64_t content_length)
 {
     static const char own[] = {PW_KEY_URI, PW_KEY_ADDRESS, PW_KEY_PORT};
     bool is_get = head->method.size == 3 && memcmp(head->method.at, "GET", 3) == 0;
-    const pw_peer *client = pw_client_of(forwarded, peer);
+    const pw_peer *client = pw_client_of(forwarded, pw_sender_of(proxied, peer));
     pw_span host = head->authority; /* RFC 9112 section 3.2.2: the authority replaces Host */
     if (forwarded != NULL && (forwarded->set & PW_SET_HOST))
         host = (pw_span){forwarded->host, forwarded->host_size};
     pw_pair more[PW_FORWARDED_VALUES];
-    size_t more_count = list_forwarded(more, forwarded, peer);
+    size_t more_count = list_forwarded(more, forwarded, peer, proxied);
     pw_index index;
     pw_index_make(&index, head);
     if (host.at != NULL)
@@ -326,7 +333,7 @@ bool pw_block_make_changes(pw_block *block, const pw_head *head, const pw_forwar
     if (found != template->count)
         return false;
     pw_pair more[PW_FORWARDED_VALUES];
-    size_t more_count = list_forwarded(more, forwarded, NULL);
+    size_t more_count = list_forwarded(more, forwarded, NULL, NULL);
     for (size_t i = 0; i < more_count; i++)
         *to++ = (char)more[i].number;
     to = end_numbers(block, to);

@@ -4,6 +4,7 @@
 
 #include "forwarded.h"
 #include "lines.h"
+#include "proxy_protocol.h"
 
 /* The largest size of a block with these limits, in bytes. */
 size_t pw_block_most(const pw_limits *limits);
@@ -16,10 +17,11 @@ typedef struct {
     pw_span root;  /* borrowed as long as the server lives: see pw_settings.root_path */
 } pw_block;
 
-/* Fills the block with all values of a request. content_length: bytes
- * of the decoded content; -1: none. forwarded NULL: nothing is forwarded. */
+/* Fills the block with all values of a request. content_length: bytes of the decoded content; -1:
+ * none. forwarded NULL: nothing is forwarded. proxied NULL: the peer is the sender. */
 void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
-                   const pw_forwarded *forwarded, int64_t content_length);
+                   const pw_proxied *proxied, const pw_forwarded *forwarded,
+                   int64_t content_length);
 /* Fills the block with the values of the request line and of the changed fields. same_method:
  * leaves out the method. The head has no X-Forwarded-Prefix that is used. */
 void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,

@@ -78,6 +78,26 @@ int pw_turn_wait(pw_server *server, pw_conn *conn, int64_t most)
     return 0;
 }
 
+static void count_response(pw_thread *thread, const pw_conn *conn, int64_t now_us)
+{
+    pw_meter *meter = thread->server->meter;
+    int class = conn->response.status / 100 - 1;
+    if (class < 0 || class >= PW_CLASSES)
+        class = PW_CLASSES - 1; /* there is no response: an error of the server */
+    pw_count(&meter->requests[pw_method_of(thread->line, thread->line_size)][class], 1);
+    pw_histogram_add(&meter->duration, now_us - thread->arrived_us);
+}
+
+void pw_exchange_note(pw_thread *thread, const pw_conn *conn)
+{
+    if (!thread->server->is_timed)
+        return;
+    int64_t now_us = pw_microseconds();
+    if (thread->server->meter != NULL)
+        count_response(thread, conn, now_us);
+    pw_access_response(thread, conn, now_us);
+}
+
 pw_conn *pw_exchange_leave(pw_thread *thread)
 {
     pw_server *server = thread->server;
@@ -117,7 +137,7 @@ static void detached_end(pw_thread *thread)
         return;
     thread->detached.conn = NULL;
     server->threads.detached--;
-    pw_access_response(thread, conn);
+    pw_exchange_note(thread, conn);
     pw_conn_attach(server, conn);
     pw_timers_tick(&server->timers);
     /* The application may have set it to block, and may still have it. */
@@ -180,6 +200,8 @@ void pw_exchange_abandon(pw_thread *thread)
     /* The response is cut off. The output of earlier responses is still sent. */
     pw_conn_ends(conn, conn->response.framing == PW_FRAMING_END ? PW_CONN_RESETS : PW_CONN_CLOSES);
     thread->request.sent = conn->response.bytes;
+    if (thread->server->meter != NULL)
+        count_response(thread, conn, pw_microseconds());
     pw_exchange_end(thread);
 }
 

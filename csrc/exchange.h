@@ -12,6 +12,9 @@ void pw_turn_give(pw_thread *thread);
  * No other thread touches the output: this thread has the turn, and nothing is batched. Returns 0 or
  * the incident. */
 int pw_turn_wait(pw_server *server, pw_conn *conn, int64_t most);
+/* Counts the response, which is complete, and writes its line to the access log. Call this before
+ * pw_exchange_end. */
+void pw_exchange_note(pw_thread *thread, const pw_conn *conn);
 /* Ends the exchange, whose response is complete, for the thread. The
  * thread has the turn, or no thread has it. */
 void pw_exchange_end(pw_thread *thread);

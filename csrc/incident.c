@@ -2,14 +2,13 @@
  * Incidents for the error log: requests that were accepted and not answered in full. It is no
  * incident if a client disconnects, or sends bytes that are no request.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
 #include "alloc.h"
+#include "client.h"
 #include "incident.h"
 #include "queue.h"
-#include "text.h"
 
 #define PW_INCIDENTS_ROOM 16   /* from the start: one of them reports that there is no memory */
 #define PW_INCIDENTS_MOST 8192 /* that wait for pw_incident_take; the others are only counted */
@@ -61,38 +60,20 @@ void pw_conn_keep_line(const pw_thread *thread, pw_conn *conn)
 {
     char line[PW_INCIDENT_LINE] = "";
     line_of_head(line, thread->line, thread->line_size);
-    pw_free(conn->line);
-    size_t size = strlen(line) + 1, id_size = strlen(thread->request.id) + 1;
-    conn->line = pw_alloc(size + id_size);
-    if (conn->line != NULL) {
-        memcpy(conn->line, line, size);
-        memcpy(conn->line + size, thread->request.id, id_size);
-    }
+    pw_free(conn->kept);
+    size_t size = strlen(line) + 1;
+    conn->kept = pw_alloc(sizeof *conn->kept + size);
+    if (conn->kept == NULL)
+        return;
+    memcpy(conn->kept->line, line, size);
+    memcpy(conn->kept->id, thread->request.id, sizeof conn->kept->id);
+    const pw_peer *client = pw_thread_client(thread, conn);
+    conn->kept->has_client = client != NULL;
+    if (client != NULL)
+        conn->kept->client = *client;
 }
 
 /* ------------------------------------------------------------------ incidents */
-
-void pw_peer_name(const pw_conn *conn, pw_peer *peer)
-{
-    peer->address[0] = '\0';
-    peer->port[0] = '\0';
-    uint16_t port = 0;
-    if (conn->peer.any.sa_family == AF_INET) {
-        uint32_t address = ntohl(conn->peer.v4.sin_addr.s_addr);
-        char *to = peer->address;
-        for (int shift = 24; shift >= 0; shift -= 8) {
-            to += pw_digits(to, (address >> shift) & 255);
-            *to++ = shift > 0 ? '.' : '\0';
-        }
-        port = ntohs(conn->peer.v4.sin_port);
-    } else if (conn->peer.any.sa_family == AF_INET6) {
-        inet_ntop(AF_INET6, &conn->peer.v6.sin6_addr, peer->address, sizeof peer->address);
-        port = ntohs(conn->peer.v6.sin6_port);
-    } else {
-        return;
-    }
-    peer->port[pw_digits(peer->port, port)] = '\0';
-}
 
 /* A new place in the list, or NULL. */
 static pw_incident *incident_new(pw_incidents *incidents)
@@ -114,12 +95,19 @@ static pw_incident *incident_new(pw_incidents *incidents)
     return incident;
 }
 
-static void incident_peer(pw_incident *incident, const pw_conn *conn)
+/* forwarded NULL: the sender of the request is its client. */
+static void incident_client(pw_incident *incident, const pw_conn *conn, const pw_peer *forwarded)
 {
     pw_peer peer;
     pw_peer_name(conn, &peer);
-    memcpy(incident->address, peer.address, sizeof incident->address);
-    memcpy(incident->port, peer.port, sizeof incident->port);
+    const pw_peer *client = forwarded != NULL ? forwarded : pw_sender_of(conn->proxied, &peer);
+    memcpy(incident->address, client->address, sizeof incident->address);
+    memcpy(incident->port, client->port, sizeof incident->port);
+    incident->has_proxy = client != &peer;
+    if (!incident->has_proxy)
+        return;
+    memcpy(incident->proxy, peer.address, sizeof incident->proxy);
+    memcpy(incident->proxy_port, peer.port, sizeof incident->proxy_port);
 }
 
 /* Makes the watcher take the incidents, also if it runs the loop and waits for events. */
@@ -137,6 +125,31 @@ static bool conn_is_receiving(const pw_conn *conn)
            conn->state == PW_CONN_READY;
 }
 
+static void incident_of_thread(pw_incident *incident, const pw_thread *thread, const pw_conn *conn)
+{
+    incident_client(incident, conn, pw_thread_client(thread, conn));
+    memcpy(incident->id, thread->request.id, sizeof incident->id);
+    line_of_head(incident->line, thread->line, thread->line_size);
+}
+
+static void incident_of_kept(pw_incident *incident, const pw_conn *conn)
+{
+    const pw_kept *kept = conn->kept;
+    incident_client(incident, conn, kept->has_client ? &kept->client : NULL);
+    memcpy(incident->id, kept->id, sizeof incident->id);
+    line_add(incident->line, kept->line, strlen(kept->line));
+}
+
+static void incident_of_received(pw_incident *incident, pw_server *server, const pw_conn *conn)
+{
+    bool is_here = conn->in != NULL && conn_is_receiving(conn);
+    bool whole = is_here && conn->state != PW_CONN_HEAD;
+    incident_client(incident, conn, whole ? pw_waiting_client(server, conn) : NULL);
+    if (is_here)
+        line_of_head(incident->line, conn->in->data + conn->in->start,
+                     conn->in->end - conn->in->start);
+}
+
 /* Adds an incident of the thread's request. thread NULL: of the connection's request. */
 static void incident_add(pw_server *server, const pw_thread *thread, const pw_conn *conn, int what,
                          int error)
@@ -146,18 +159,12 @@ static void incident_add(pw_server *server, const pw_thread *thread, const pw_co
         incident->what = what;
         incident->error = error;
         incident->unsent = conn->output.size;
-        incident_peer(incident, conn);
-        const char *id = thread != NULL       ? thread->request.id
-                         : conn->line != NULL ? conn->line + strlen(conn->line) + 1
-                                              : "";
-        memcpy(incident->id, id, strlen(id) + 1);
         if (thread != NULL)
-            line_of_head(incident->line, thread->line, thread->line_size);
-        else if (conn->line != NULL)
-            line_add(incident->line, conn->line, strlen(conn->line));
-        else if (conn->in != NULL && conn_is_receiving(conn))
-            line_of_head(incident->line, conn->in->data + conn->in->start,
-                         conn->in->end - conn->in->start);
+            incident_of_thread(incident, thread, conn);
+        else if (conn->kept != NULL)
+            incident_of_kept(incident, conn);
+        else
+            incident_of_received(incident, server, conn);
     }
     incident_wake(server);
 }
@@ -189,7 +196,7 @@ void pw_incident_dropped(pw_server *server, const pw_conn *conn, pw_span name)
     pw_incident *incident = incident_new(&server->incidents);
     if (incident != NULL) {
         incident->what = PW_INCIDENT_UNDERSCORE;
-        incident_peer(incident, conn);
+        incident_client(incident, conn, pw_client_of(pw_forwarded_of(server), NULL));
         line_add(incident->line, name.at, name.size);
     }
     incident_wake(server);
@@ -203,6 +210,40 @@ void pw_incident_log(pw_server *server, int64_t lines, int error)
         incident->error = error;
         incident->unsent = lines;
     }
+    incident_wake(server);
+}
+
+/* The first line of what should be a PROXY header, or its beginning. */
+static void line_of_proxy(char line[PW_INCIDENT_LINE], const pw_buffer *in)
+{
+    size_t most = in->end - in->start, size = 0;
+    const char *from = in->data + in->start;
+    if (most > PW_PROXY_V1_MOST)
+        most = PW_PROXY_V1_MOST;
+    while (size < most && from[size] != '\r' && from[size] != '\n' && from[size] != '\0')
+        size++;
+    line_add(line, from, size);
+}
+
+void pw_incident_proxy(pw_server *server, const pw_conn *conn, int what)
+{
+    pw_proxy_refusals *refusals = &server->proxy_refusals;
+    size_t kind = (size_t)(what - PW_INCIDENT_PROXY_PEER);
+    int64_t *reported_at = &refusals->kinds[kind].reported_at;
+    refusals->count++;
+    refusals->kinds[kind].unreported++;
+    if (*reported_at != 0 && server->timers.now - *reported_at < PW_OFTEN_MS)
+        return;
+    *reported_at = server->timers.now;
+    pw_incident *incident = incident_new(&server->incidents);
+    if (incident != NULL) {
+        incident->what = what;
+        incident->unsent = refusals->kinds[kind].unreported;
+        incident_client(incident, conn, NULL);
+        if (conn->in != NULL)
+            line_of_proxy(incident->line, conn->in);
+    }
+    refusals->kinds[kind].unreported = 0;
     incident_wake(server);
 }
 

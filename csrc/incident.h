@@ -4,9 +4,6 @@
 
 #include "state.h"
 
-/* Writes the client's address as text. */
-void pw_peer_name(const pw_conn *conn, pw_peer *peer);
-
 /* False: out of memory. */
 bool pw_incidents_init(pw_incidents *incidents);
 /* Whether there is an incident for pw_incident_take. */
@@ -25,6 +22,9 @@ void pw_incident_lost(pw_server *server);
 void pw_incident_backlog(pw_server *server);
 /* The field with this name is not passed on. */
 void pw_incident_dropped(pw_server *server, const pw_conn *conn, pw_span name);
+/* Counts a connection that is closed because of its PROXY header, and adds an incident at most once
+ * every PW_OFTEN_MS. `what` is one of PW_INCIDENT_PROXY_... */
+void pw_incident_proxy(pw_server *server, const pw_conn *conn, int what);
 /* So many lines of the access log were dropped. */
 void pw_incident_log(pw_server *server, int64_t lines, int error);
 

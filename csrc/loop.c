@@ -11,6 +11,7 @@
 #include "conn_keep.h"
 #include "conn_pool.h"
 #include "conn_wait.h"
+#include "gauges.h"
 #include "incident.h"
 #include "listener.h"
 #include "loop.h"
@@ -36,6 +37,7 @@ void pw_loop_clear(pw_server *server)
     for (size_t i = 0; i < sizeof queues / sizeof queues[0]; i++)
         for (pw_conn *conn; (conn = pw_queue_pop(queues[i])) != NULL;)
             pw_conn_defer_free(server, conn);
+    server->ready_count = 0;
     pw_reap(server);
     pw_conn_free_spare(server);
 }
@@ -84,7 +86,8 @@ static void server_end(pw_server *server)
         next = conn->next;
         if (conn->state == PW_CONN_APP)
             continue;
-        if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER)
+        if (conn->state != PW_CONN_IDLE && conn->state != PW_CONN_LINGER &&
+            conn->state != PW_CONN_PROXY)
             pw_incident_conn(server, conn, PW_INCIDENT_STOP, 0);
         pw_conn_close(server, conn);
     }
@@ -146,6 +149,7 @@ static void server_wait(pw_server *server, int most)
     if (server->accept.paused)
         pw_accept_look(server);
     server->event_next = 0;
+    pw_gauges(server);
     int timeout_ms = server->spent.first != NULL ? 0 : poll_timeout(server);
     if (most >= 0 && (timeout_ms < 0 || timeout_ms > most))
         timeout_ms = most;
@@ -161,7 +165,7 @@ static void server_wait(pw_server *server, int most)
     server->spent = (pw_queue){.first = NULL, .last = NULL};
     pw_timers_tick(&server->timers);
     server->timers.polled = server->timers.now;
-    if (server->access.fd >= 0)
+    if (server->is_timed)
         server->polled_us = pw_microseconds();
     pw_clock_tick(&server->clock);
     if (server->accept.resume_at != 0 && server->accept.resume_at <= server->timers.now)
@@ -220,11 +224,13 @@ static int64_t loop_drive(pw_thread *thread, pw_conn *conn)
         pw_conn_keep_shortly(server, conn);
         if (conn->state != PW_CONN_READY)
             return PW_IDLE;
-        if (server->access.fd >= 0)
+        if (server->is_timed) {
             conn->ready_us = pw_microseconds();
+            pw_bytes(server, conn);
+        }
         if (server->queue_ends)
             pw_timer_start(&server->timers, &conn->timer, PW_TIMER_QUEUE);
-        pw_queue_push(&server->ready, conn, false);
+        pw_ready_push(server, conn);
         return PW_IDLE;
     }
     int64_t number = pw_thread_take(thread, conn);
@@ -238,7 +244,7 @@ int64_t pw_loop(pw_thread *thread)
     bool serves = thread != server->watch.thread;
     bool waited = false;
     for (;;) {
-        pw_conn *conn = serves ? pw_queue_pop(&server->ready) : NULL;
+        pw_conn *conn = serves ? pw_ready_next(server) : NULL;
         if (conn == NULL)
             conn = pw_queue_pop(&server->run);
         if (conn == NULL && server->event_next == server->event_count)
@@ -256,6 +262,7 @@ int64_t pw_loop(pw_thread *thread)
         } else if (server_is_over(server)) {
             server_end(server);
             pw_token_stop(server);
+            pw_gauges(server);
             return PW_STOP;
         } else if (serves ? server->news_count > 0 || thread->nudged : pw_watch_is_wanted(server)) {
             thread->nudged = false;

@@ -230,6 +230,7 @@ static pw_io flush_bytes(pw_output *output, int fd, bool *progress)
     if (done < 0)
         return io_failure();
     *progress |= done > 0;
+    output->sent += done;
     size_t left = (size_t)done;
     bool whole = left == want;
     while (count-- > 0 && output->first->left <= left) {
@@ -258,6 +259,7 @@ static pw_io flush_file(pw_output *output, int fd, bool *progress)
         return PW_IO_ERROR;
     }
     *progress = true;
+    output->sent += done;
     piece->left -= (size_t)done;
     output->size -= (int64_t)done;
     if (piece->spooled)
@@ -286,6 +288,7 @@ pw_io pw_output_try(pw_output *output, int fd, struct iovec **parts, int *count)
     if (done < 0 && io_failure() == PW_IO_ERROR)
         return PW_IO_ERROR;
     size_t left = done < 0 ? 0 : (size_t)done;
+    output->sent += (int64_t)left;
     while (*count > 0 && (*parts)->iov_len <= left) {
         left -= (*parts)->iov_len;
         (*parts)++;

@@ -32,6 +32,7 @@ typedef struct pw_piece {
 typedef struct {
     pw_piece *first, *last;
     int64_t size;     /* bytes of all pieces */
+    int64_t sent;     /* bytes that the socket has taken since the last pw_bytes (gauges.h) */
     int32_t borrowed; /* number of borrowed pieces */
     int spool;        /* owned: the file; valid only if store is not NULL */
     pw_store *store; /* borrowed from the server, which counts spool_size; NULL: there is no file */

@@ -13,6 +13,21 @@ void pw_queue_push(pw_queue *queue, pw_conn *conn, bool first);
 /* NULL: the queue is empty. */
 pw_conn *pw_queue_pop(pw_queue *queue);
 
+/* The same for `ready`, whose connections are counted. */
+static inline void pw_ready_push(pw_server *server, pw_conn *conn)
+{
+    pw_queue_push(&server->ready, conn, false);
+    server->ready_count++;
+}
+
+static inline pw_conn *pw_ready_next(pw_server *server)
+{
+    pw_conn *conn = pw_queue_pop(&server->ready);
+    if (conn != NULL)
+        server->ready_count--;
+    return conn;
+}
+
 /*
  * One client must not take all of the loop's time. A connection's time slice ends when it has used
  * this much since the last poll. The loop then polls and drives the other connections first. While

@@ -16,6 +16,7 @@ pw_io pw_recv_into(pw_conn *conn, char *to, size_t room, size_t *got)
     if (size > 0) {
         *got = (size_t)size;
         conn->slice_bytes += size;
+        conn->received += size;
         /* After a half-close the end is still to be read, and no edge will report it. */
         if (*got < room && (conn->what & PW_HALF_CLOSED) == 0)
             conn->what &= ~PW_READABLE;

@@ -6,10 +6,12 @@
 #include "alloc.h"
 #include "buffer.h"
 #include "cache.h"
+#include "client.h"
 #include "clock.h"
 #include "conn_close.h"
 #include "environ.h"
 #include "forwarded.h"
+#include "gauges.h"
 #include "incident.h"
 #include "lines.h"
 #include "request.h"
@@ -41,6 +43,8 @@ static void remember_head(pw_server *server, pw_conn *conn, const char *data)
     conn->kind = PW_STORE;
     pw_entry *entry = &server->cache.entries[conn->entry];
     const pw_forwarded *forwarded = pw_forwarded_of(server);
+    if (forwarded != NULL && (forwarded->set & PW_SET_CLIENT) != 0)
+        pw_cache_store_client(&server->cache, conn->entry, &forwarded->client);
     entry->template = pw_template_new(&server->head, forwarded, data);
     /* pw_block_make_line does not know X-Forwarded-Prefix. */
     if (forwarded == NULL || (forwarded->set & PW_SET_PREFIX) == 0)
@@ -107,6 +111,15 @@ static bool thread_log_again(pw_thread *thread, const pw_entry *entry)
     return true;
 }
 
+/* Keeps the client of a forwarded request for incidents. */
+static void thread_keep_client(pw_thread *thread, pw_conn *conn, const pw_forwarded *forwarded)
+{
+    conn->facts.forwarded = true; /* a comparison by lines did not set it */
+    thread->has_client = (forwarded->set & PW_SET_CLIENT) != 0;
+    if (thread->has_client)
+        thread->client = forwarded->client;
+}
+
 static void thread_describe(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
@@ -130,6 +143,9 @@ static void thread_describe(pw_thread *thread, pw_conn *conn)
         whole = true;
     }
     server->parsed = NULL;
+    const pw_forwarded *forwarded = pw_forwarded_of(server);
+    if (forwarded != NULL)
+        thread_keep_client(thread, conn, forwarded);
     pw_peer peer;
     if (whole)
         pw_peer_name(conn, &peer);
@@ -138,12 +154,13 @@ static void thread_describe(pw_thread *thread, pw_conn *conn)
     } else if (conn->kind == PW_NEW) {
         if (!compare_head(thread, conn, length)) {
             remember_head(server, conn, conn->in->data + conn->in->start);
-            pw_block_make(&thread->block, &server->head, &peer, pw_forwarded_of(server), length);
+            pw_block_make(&thread->block, &server->head, &peer, conn->proxied, forwarded, length);
         }
         thread->block.flags |= conn->facts.upgrade;
     }
     if (logs)
-        thread_log_request(thread, conn, pw_client_of(pw_forwarded_of(server), &peer));
+        thread_log_request(thread, conn,
+                           pw_client_of(forwarded, pw_sender_of(conn->proxied, &peer)));
 }
 
 static void name_request(pw_thread *thread, const pw_conn *conn)
@@ -169,6 +186,20 @@ static void count_dropped(pw_server *server, const pw_conn *conn)
     server->dropped += conn->facts.dropped;
 }
 
+/* Notes when the request has come, and when the application is called. */
+static void time_request(pw_thread *thread, pw_conn *conn)
+{
+    pw_server *server = thread->server;
+    int64_t complete = conn->state == PW_CONN_READY ? conn->ready_us : server->polled_us;
+    thread->taken_us = pw_microseconds();
+    thread->queued_us = thread->taken_us - complete;
+    thread->arrived_us = conn->content != NULL ? conn->head_us : complete;
+    if (server->meter != NULL) {
+        pw_histogram_add(&server->meter->queue, thread->queued_us);
+        pw_bytes(server, conn);
+    }
+}
+
 int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
 {
     pw_server *server = thread->server;
@@ -187,11 +218,8 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
         pw_buffer_put(&server->pool, conn->in);
         conn->in = NULL;
     }
-    if (server->access.fd >= 0) {
-        thread->taken_us = pw_microseconds();
-        thread->queued_us =
-            thread->taken_us - (conn->state == PW_CONN_READY ? conn->ready_us : server->polled_us);
-    }
+    if (server->is_timed)
+        time_request(thread, conn);
     conn->state = PW_CONN_APP;
     conn->served++;
     /* Only the holder of the lock writes, so the addition need not be atomic. */

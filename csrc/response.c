@@ -8,6 +8,7 @@
 #include "conn_close.h"
 #include "exchange.h"
 #include "framing.h"
+#include "gauges.h"
 #include "incident.h"
 #include "loop.h"
 #include "output.h"
@@ -84,7 +85,7 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     if (error != 0)
         pw_conn_ends(conn, PW_CONN_FAILED);
     conn->response.bytes = thread->request.sent = (int64_t)parts[2].iov_len;
-    pw_access_response(thread, conn);
+    pw_exchange_note(thread, conn);
     if (conn->output.first != NULL && !waits)
         pw_conn_keep_line(thread, conn);
     pw_exchange_end(thread);
@@ -205,6 +206,7 @@ static int32_t response_part(pw_thread *thread, pw_conn *conn, const char *data,
     int error = errno;
     pthread_mutex_lock(&server->lock);
     errno = error;
+    pw_bytes(server, conn);
     if (what != 0)
         return pw_response_fail_locked(thread, what);
     if (conn->output.first != NULL)
@@ -302,7 +304,7 @@ void pw_send_end(pw_thread *thread, int32_t cut)
             pw_response_fail_locked(thread, PW_INCIDENT_ERROR);
     }
     thread->request.sent = conn->response.bytes;
-    pw_access_response(thread, conn);
+    pw_exchange_note(thread, conn);
     if (conn->output.first != NULL)
         pw_conn_keep_line(thread, conn);
     pw_exchange_end(thread);

@@ -111,6 +111,7 @@ static void server_copy_settings(pw_server *server, const pw_settings *settings)
     server->threads.most = settings->threads;
     server->token.has_gil = settings->gil != 0;
     server->watch.timeout_request = settings->timeout_request;
+    server->proxy_protocol = settings->proxy_protocol != 0;
     server->request_ids = settings->request_ids != 0;
     server->request_seed[0] = (uint64_t)settings->request_seed_1;
     server->request_seed[1] = (uint64_t)settings->request_seed_2;
@@ -120,6 +121,8 @@ static void server_copy_settings(pw_server *server, const pw_settings *settings)
     server->accept.place =
         server->accept.balance != NULL ? pw_balance_join(server->accept.balance) : NULL;
     server->accept.turn = 1;
+    server->meter = settings->metrics != NULL ? pw_meter_join(settings->metrics) : NULL;
+    server->is_timed = settings->access_file >= 0 || server->meter != NULL;
     server->slice_ms = PW_SLICE_MS;
     server->timeout_graceful = settings->timeout_graceful;
     server->timers.length[PW_TIMER_HEAD] = settings->timeout_head;
@@ -232,6 +235,7 @@ void pw_server_forked(pw_server *server)
     if (server->transfer >= 0)
         close(server->transfer);
     pw_poll_forked(&server->poll);
+    server->meter = NULL; /* the parent counts in it */
     server->access.fd = -1;
     server->access.lines.size = 0; /* the parent writes them */
     server->incidents.first = server->incidents.count = 0;
@@ -254,6 +258,9 @@ void pw_server_free(pw_server *server)
     pw_accept_leave(server);
     pw_poll_close(&server->poll);
     pw_access_flush(server);
+    if (server->meter != NULL)
+        pw_meter_leave(server->meter);
+    server->meter = NULL;
     pw_free(server->access.lines.at);
     pw_free(server->access.program);
     pw_free(server->health);
@@ -290,6 +297,14 @@ int64_t pw_server_dropped(pw_server *server)
     int64_t dropped = server->dropped;
     pthread_mutex_unlock(&server->lock);
     return dropped;
+}
+
+int64_t pw_server_proxy_refused(pw_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    int64_t count = server->proxy_refusals.count;
+    pthread_mutex_unlock(&server->lock);
+    return count;
 }
 
 int64_t pw_server_log_end(pw_server *server, int32_t most, int32_t quiet)

@@ -29,8 +29,10 @@
 #include "conn_balance.h"
 #include "content.h"
 #include "forwarded.h"
+#include "meter.h"
 #include "output.h"
 #include "poller.h"
+#include "proxy_protocol.h"
 #include "timer.h"
 #include "trust.h"
 #include "yield_rule.h"
@@ -45,6 +47,7 @@ typedef enum {
     PW_CONN_APP,     /* the application has the request; only its thread touches the connection */
     PW_CONN_SENDING, /* the application has finished, the client has not received everything */
     PW_CONN_LINGER,  /* all bytes are sent; the core drops the bytes that the client still sends */
+    PW_CONN_PROXY,   /* the first state with --proxy-protocol: the PROXY header is not complete */
     PW_CONN_CLOSED,  /* freed when no event of it can be left */
 } pw_conn_state;
 
@@ -83,6 +86,14 @@ typedef struct {
     int64_t batch_due; /* tick in which the watcher sends the output, in PW_RESPONSE_BATCHED */
 } pw_response;
 
+/* What incidents say about a request, when its head is gone. */
+typedef struct {
+    bool has_client;
+    pw_peer client; /* as forwarded, if has_client */
+    char id[PW_REQUEST_ID_SIZE];
+    char line[]; /* method and target; ends with NUL */
+} pw_kept;
+
 /* A connection. accept.c makes it. The loop frees it after the events that it had fetched when the
  * connection was closed. */
 typedef struct pw_conn {
@@ -92,7 +103,8 @@ typedef struct pw_conn {
     int what;        /* edges that were reported and not used up: PW_READABLE ... */
     bool registered; /* the poller has it */
     bool queued;     /* it is in a queue of the server */
-    bool trusted;    /* what the peer says about its client is used */
+    bool trusted;    /* what its sender says about a client is used; the sender is the peer, or as a
+                        PROXY header names it */
     uint8_t kind;    /* of the request: PW_SAME ... */
     uint8_t listener;
     int16_t entry;  /* of the cache; -1: none */
@@ -105,12 +117,13 @@ typedef struct pw_conn {
     pw_facts facts;            /* about the current request */
     pw_response response;
     pw_output output;
-    int64_t loan; /* the exchange whose lent bytes the output may hold; 0: it holds none */
-    char *line; /* owned: of the request whose response is on its way, for incidents, and behind its
-                       * NUL the request's id; or NULL */
-    int unsent; /* pw_unsent when it was last asked for */
+    int64_t loan;  /* the exchange whose lent bytes the output may hold; 0: it holds none */
+    pw_kept *kept; /* owned: of the request whose response is on its way; NULL: there is none */
+    int unsent;    /* pw_unsent when it was last asked for */
     int64_t left_at;
-    int64_t ready_us;       /* when it became PW_CONN_READY; only with an access log */
+    int64_t head_us;        /* when the head of a request with content had come; see is_timed */
+    int64_t ready_us;       /* when it became PW_CONN_READY; see is_timed */
+    int64_t received;       /* bytes since the last pw_bytes */
     int64_t slice;          /* server->polls at the beginning of the time slice */
     int64_t slice_since;    /* ms: beginning of the time slice */
     int32_t slice_requests; /* used in the time slice */
@@ -120,11 +133,12 @@ typedef struct pw_conn {
     pw_timer timer;
     struct pw_conn *run_next;        /* borrowed */
     struct pw_conn *next, *previous; /* borrowed: neighbours in the list of all connections */
+    pw_proxied *proxied;             /* owned: the addresses in its PROXY header, or NULL */
     union {
         struct sockaddr any;
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
-    } peer;
+    } peer; /* of the socket */
 } pw_conn;
 
 static inline void pw_conn_ends(pw_conn *conn, pw_conn_end end)
@@ -172,6 +186,15 @@ typedef struct {
     int64_t lost; /* number of incidents for which there was no memory */
 } pw_incidents;
 
+/* The connections that were closed because of their PROXY header. */
+typedef struct {
+    int64_t count;
+    struct {
+        int64_t unreported;  /* since the last incident */
+        int64_t reported_at; /* ms: that incident; 0: there was none */
+    } kinds[PW_PROXY_KINDS];
+} pw_proxy_refusals;
+
 typedef struct {
     int fd;          /* owned, a duplicate; -1: closed, because the server drains */
     bool is_channel; /* connections come from another process: see conn_transfer.c */
@@ -193,6 +216,7 @@ struct pw_server {
     pw_limits limits; /* for requests of trusted peers */
     pw_limits other_limits;
     pw_trust trust;
+    bool proxy_protocol;  /* a connection begins with a PROXY header */
     pw_network *networks; /* owned: those of `trust` */
     char *root;           /* owned: pw_settings.root_path */
     pw_store store;
@@ -230,13 +254,15 @@ struct pw_server {
         pw_balance *balance; /* borrowed; NULL: no other server has the listening sockets */
         pw_place *place;     /* borrowed: this server's place in balance, or NULL */
         bool aside;          /* this server leaves new connections to the others */
-        int64_t aside_until; /* ms: end of that */
+        int64_t aside_until; /* ms: when it looks whether connections wait nevertheless */
+        int aside_ms;        /* from one such look to the next */
         int turn;            /* connections to accept before comparing with the other servers */
     } accept;
     int transfer; /* owned, a duplicate; -1: connections are not handed over at the end */
 
     pw_conn *all; /* owned: all open connections */
     int32_t conn_count;
+    int32_t idle_count; /* those in PW_CONN_IDLE */
     int64_t next_id;
     pw_conn *dead;  /* owned: closed connections, to be freed (linked by run_next) */
     pw_conn *spare; /* owned: memory for the next connections (linked by run_next) */
@@ -247,6 +273,7 @@ struct pw_server {
     int64_t polls;    /* number of polls */
     int32_t slice_ms; /* PW_SLICE_MS, except in tests */
     pw_queue ready;   /* connections with a complete request, for the next thread */
+    int32_t ready_count;
 
     pw_timers timers;
     pw_pool pool;
@@ -260,13 +287,17 @@ struct pw_server {
     pw_conn *parsed;        /* borrowed: the connection of `head`, or NULL */
     pw_changes changes;     /* the changed fields of that head, if it is PW_CHANGED */
 
+    pw_proxy_refusals proxy_refusals;
+
     int64_t *news; /* owned: the messages for pw_news */
     size_t news_count, news_room;
     int64_t news_said;
     pw_incidents incidents;
 
     pw_access access;
-    int64_t polled_us; /* time of the last poll; only with an access log */
+    pw_meter *meter;   /* borrowed: for --metrics; NULL: nothing is counted */
+    bool is_timed;     /* requests are timed, because there is an access log or a meter */
+    int64_t polled_us; /* time of the last poll; see is_timed */
     char *health;      /* owned: the path that the core answers; empty: none */
     char *live;        /* owned: the same, of pw_settings.live_path */
     bool has_probes;   /* one of the two is not empty */
@@ -326,6 +357,17 @@ static inline const pw_limits *pw_limits_of(const pw_server *server, const pw_co
     return conn->trusted ? &server->limits : &server->other_limits;
 }
 
+/* The largest number of threads now: one more for each thread that waits for a slow client, up to
+ * twice the setting. */
+static inline int32_t pw_threads_most(const pw_server *server)
+{
+    if (server->threads.most == 1)
+        return 1; /* only one thread may call the application */
+    int32_t held =
+        server->threads.held < server->threads.most ? server->threads.held : server->threads.most;
+    return server->threads.most + held;
+}
+
 /* The forwarded values of the head that was parsed last. NULL: it has none. */
 static inline const pw_forwarded *pw_forwarded_of(const pw_server *server)
 {
@@ -355,11 +397,14 @@ struct pw_thread {
     int64_t take;                /* server->threads.takes when the request was taken */
     int32_t company;             /* other threads in the application at that time */
     pw_usage out, in;            /* when it left the core, and when it came back */
-    int64_t taken_us;            /* only with an access log, like the next two */
+    int64_t taken_us;            /* see is_timed, as for the next two */
     int64_t queued_us;           /* microseconds from the complete request to this thread */
-    pw_text log;                 /* the request's part of the line in the access log */
+    int64_t arrived_us;          /* when the head had come */
+    pw_text log;                 /* with an access log: the request's part of the line */
     char line[PW_INCIDENT_LINE]; /* the request line, or its beginning */
     size_t line_size;
+    pw_peer client; /* as forwarded, for incidents: see pw_thread_client */
+    bool has_client;
     int32_t number;             /* the caller's number of the thread */
     int32_t timeout_ms;         /* ms: waits once for at most this; -1: waits without a limit */
     int warned;                 /* how often pw_watch has reported the current request */

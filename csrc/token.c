@@ -33,6 +33,7 @@
 #include "batch.h"
 #include "clock.h"
 #include "conn_wait.h"
+#include "gauges.h"
 #include "incident.h"
 #include "queue.h"
 #include "request.h"
@@ -103,20 +104,9 @@ void pw_token_give(pw_server *server, pw_thread *thread)
         pw_batch_release(old);
 }
 
-/* The largest number of threads now: one more for each thread that waits
- * for a slow client, up to twice the setting. */
-static int32_t token_threads_most(const pw_server *server)
-{
-    if (server->threads.most == 1)
-        return 1; /* only one thread may call the application */
-    int32_t held =
-        server->threads.held < server->threads.most ? server->threads.held : server->threads.most;
-    return server->threads.most + held;
-}
-
 bool pw_token_may_grow(const pw_server *server)
 {
-    return server->watch.has_begun && server->threads.count < token_threads_most(server) &&
+    return server->watch.has_begun && server->threads.count < pw_threads_most(server) &&
            server->watch.ticks >= server->watch.start_tick;
 }
 
@@ -254,7 +244,7 @@ static void token_arrive(pw_thread *thread)
 static bool token_retire(pw_thread *thread)
 {
     pw_server *server = thread->server;
-    if (server->threads.count <= token_threads_most(server))
+    if (server->threads.count <= pw_threads_most(server))
         return false;
     idle_remove(server, thread); /* a nudge may have woken it, and it must not get the token */
     server->threads.count--;
@@ -307,10 +297,12 @@ bool pw_token_take(pw_thread *thread, bool picks, int64_t *number)
             server->token.idle = thread;
         }
         token_check(server);
+        pw_gauges(server);
         pthread_cond_wait(&thread->wake, &server->lock);
     }
     idle_remove(server, thread);
     token_check(server);
+    pw_gauges(server);
     return false;
 }
 

@@ -54,6 +54,10 @@ typedef enum {
 #undef PW_ERROR_NAME
 } pw_error;
 
+#define PW_ERROR_ONE(name, status, text) +1
+enum { PW_ERROR_COUNT = PW_ERRORS(PW_ERROR_ONE) }; /* PW_E_NONE is not one of them */
+#undef PW_ERROR_ONE
+
 /* The outcome of every call that does I/O. */
 typedef enum {
     PW_IO_OK,

@@ -8,6 +8,7 @@
 #include "batch.h"
 #include "clock.h"
 #include "exchange.h"
+#include "gauges.h"
 #include "incident.h"
 #include "loop.h"
 #include "queue.h"
@@ -142,6 +143,7 @@ int32_t pw_watch(pw_server *server)
             outcome |= slow->warned == 1 ? PW_WATCH_SLOW : PW_WATCH_STUCK;
             break;
         }
+        pw_gauges(server);
         bool busy = watch_is_busy(server) || server->threads.takes != seen;
         quiet = busy ? 0 : quiet + 1;
         seen = server->threads.takes;

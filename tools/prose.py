@@ -2,7 +2,7 @@
 
     python tools/prose.py [FILE ...]
 
-Without arguments it checks the pages of the top folder, docs/ and bench/README.md. It skips code,
+Without arguments it checks the pages of the top folder, docs/, bench/ and examples/. It skips code,
 commands, addresses, and tables of the benchmark. Prints `file:line: rule: what is wrong`, and exits
 with 1 if a sentence has to change. Never changes a file.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROJECT = Path(__file__).resolve().parent.parent
-PAGES = ("*.md", "docs/*.md", "bench/*.md", "examples/*.md")
+PAGES = ("*.md", "docs/*.md", "bench/*.md", "examples/*/*.md")
 
 #: Checks of proselint that these pages do not need, with the reason.
 OFF = {

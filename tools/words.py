@@ -64,7 +64,7 @@ FOLDERS = ("csrc", "src", "tests", "docs", "tools", "bench", "examples", ".githu
 NAMES = ("*.md", "*.toml", "*.yml", "*.py", "*.in", "*.mk", "Makefile")
 SUFFIXES = frozenset(
     ("", ".c", ".css", ".h", ".html", ".lua", ".md", ".mk", ".py", ".pyi", ".service", ".sh")
-) | {".socket", ".svg", ".toml", ".txt", ".yml"}
+) | {".cfg", ".conf", ".socket", ".svg", ".toml", ".txt", ".yaml", ".yml"}
 
 #: Not read, by the path below the project, with the reason.
 SKIPPED = {

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,6 +62,11 @@ INCIDENT_STUCK: int = lib.PW_INCIDENT_STUCK
 INCIDENT_BACKLOG: int = lib.PW_INCIDENT_BACKLOG
 INCIDENT_LOG: int = lib.PW_INCIDENT_LOG
 INCIDENT_UNDERSCORE: int = lib.PW_INCIDENT_UNDERSCORE
+INCIDENT_PROXY_PEER: int = lib.PW_INCIDENT_PROXY_PEER
+INCIDENT_PROXY_MISSING: int = lib.PW_INCIDENT_PROXY_MISSING
+INCIDENT_PROXY_MALFORMED: int = lib.PW_INCIDENT_PROXY_MALFORMED
+INCIDENT_PROXY_LONG: int = lib.PW_INCIDENT_PROXY_LONG
+INCIDENT_PROXY_TIMEOUT: int = lib.PW_INCIDENT_PROXY_TIMEOUT
 INCIDENT_ABANDONED: int = lib.PW_INCIDENT_ABANDONED
 DRAIN: int = lib.PW_DRAIN
 LEAVE: int = lib.PW_LEAVE
@@ -81,6 +86,12 @@ RETURN: int = lib.PW_RETURN
 REQUEST_WAITS: int = lib.PW_REQUEST_WAITS
 REQUEST_BEGUN: int = lib.PW_REQUEST_BEGUN
 COPY_MOST: int = lib.PW_COPY_MOST
+RESTART_EXIT: int = lib.PW_RESTART_EXIT
+RESTART_SIGNAL: int = lib.PW_RESTART_SIGNAL
+RESTART_TIMEOUT: int = lib.PW_RESTART_TIMEOUT
+RESTART_MEMORY: int = lib.PW_RESTART_MEMORY
+RESTART_REQUESTS: int = lib.PW_RESTART_REQUESTS
+RESTART_RELOAD: int = lib.PW_RESTART_RELOAD
 ATOM_LITERAL: int = lib.PW_ATOM_LITERAL
 ATOM_ADDRESS: int = lib.PW_ATOM_ADDRESS
 ATOM_USER: int = lib.PW_ATOM_USER
@@ -242,8 +253,99 @@ class Balance:
         lib.pw_balance_forget(self.pointer, pid)
 
 
+class Metrics:
+    """The memory for the metrics of all servers that share it (`pw_metrics`).
+
+    `descriptor`: a file of `size()` bytes, which other processes map too; -1: only processes that
+    this one forks share the memory. Raises OSError; EINVAL: another version has made the file.
+    """
+
+    def __init__(self, descriptor: int = -1) -> None:
+        metrics = lib.pw_metrics_map(descriptor)
+        if metrics == ffi.NULL:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        self.pointer: Any = ffi.gc(metrics, lib.pw_metrics_free)
+
+    @staticmethod
+    def size() -> int:
+        """Return the number of bytes of the memory."""
+        size: int = lib.pw_metrics_size()
+        return size
+
+    def retire(self, pid: int) -> None:
+        """Note that this process has ended, or serves no more. What it has counted stays.
+
+        Call this before the process is reaped, so that its CPU time is still known.
+        """
+        lib.pw_metrics_retire(self.pointer, pid)
+
+    def note_restart(self, reason: int) -> None:
+        """Count a worker that is replaced, for one of the reasons RESTART_EXIT and so on."""
+        lib.pw_metrics_restart(self.pointer, reason)
+
+
+class Exporter:
+    """The thread that serves the page of the metrics on a listening socket (`pw_exporter`).
+
+    It needs no GIL. `info` has the labels of `picowsgi_info`. Raises OSError if the system refuses
+    a resource.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        sock: socket.socket,
+        info: Mapping[str, str],
+        *,
+        paused: bool = False,
+    ) -> None:
+        labels = ",".join(f'{name}="{_escape(value)}"' for name, value in info.items())
+        exporter = lib.pw_exporter_new(
+            metrics.pointer, sock.fileno(), labels.encode("ascii"), paused
+        )
+        if exporter == ffi.NULL:
+            raise OSError(ffi.errno, f"the metrics cannot be served: {os.strerror(ffi.errno)}")
+        self._pointer: Any = ffi.gc(exporter, partial(_free_exporter, metrics))
+        fork_guard.guard(self)
+
+    def before_fork(self) -> None:
+        """Let the thread stop between two steps, so that the child finds a consistent state."""
+        lib.pw_exporter_hold(self._pointer)
+
+    def after_fork_in_parent(self) -> None:
+        """Let the thread continue."""
+        lib.pw_exporter_unhold(self._pointer)
+
+    def after_fork_in_child(self) -> None:
+        """Close its sockets in a forked child, which does not have the thread."""
+        lib.pw_exporter_forked(self._pointer)
+
+    def pause(self, paused: bool) -> None:
+        """Leave new connections to another process with the same socket, or take them again."""
+        lib.pw_exporter_pause(self._pointer, paused)
+
+    def close(self) -> None:
+        """End the thread and its connections."""
+        ffi.release(self._pointer)
+
+
+def _free_exporter(
+    _metrics: Metrics, exporter: Any, free: Callable[[Any], None] = lib.pw_exporter_free
+) -> None:
+    free(exporter)
+
+
+def _escape(value: str) -> str:
+    """Return a value of a label with the escapes of Prometheus's text format, in ASCII."""
+    value = value.encode("ascii", "replace").decode("ascii")
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
 class Incident(NamedTuple):
-    """An accepted request that was not answered in full (`pw_incident`)."""
+    """An accepted request that was not answered in full, or a closed connection (`pw_incident`).
+
+    `proxy` is the address and the port of the proxy that has named the client, or None.
+    """
 
     what: int
     error: int
@@ -252,6 +354,7 @@ class Incident(NamedTuple):
     port: str
     line: str
     request_id: str
+    proxy: tuple[str, str] | None = None
 
 
 class AccessOutput(NamedTuple):
@@ -285,8 +388,9 @@ class CoreServer:
         settings: Settings,
         access: AccessOutput = _NO_ACCESS_LOG,
         balance: Balance | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        """`balance`: other processes share the sockets."""
+        """`balance`: other processes share the sockets. `metrics`: the server is counted there."""
         refuse_patched()
         occupy_standard()
         check_poller(settings)
@@ -314,6 +418,7 @@ class CoreServer:
             "threads": settings.threads,
             "gil": has_gil(),
             "underscore_fields": _UNDERSCORE[settings.underscore_fields],
+            "proxy_protocol": settings.proxy_protocol,
             "drop_forwarded": settings.drops_forwarded,
             "trusted": trusted,
             "trusted_count": len(trusted),
@@ -339,6 +444,7 @@ class CoreServer:
             "temporary_directory": directory,
             "poller": poller,
             "balance": ffi.NULL if balance is None else balance.pointer,
+            "metrics": ffi.NULL if metrics is None else metrics.pointer,
         }
         server = lib.pw_server_new(ffi.new("pw_settings *", fields))
         if server == ffi.NULL:
@@ -348,8 +454,9 @@ class CoreServer:
         #: that has lent them. Python adds an item before it passes the bytes to the core. It
         #: removes the item when the core names the number (PW_NEWS_SENT), and at no other time.
         self.loans: dict[int, tuple[ref[CoreThread], object]] = {}
-        # Both must outlive the server: it reads the loans, and at its end it leaves the balance.
-        self.pointer = ffi.gc(server, partial(_free_server, self.loans, balance), _SERVER_SIZE)
+        # These must outlive the server: it reads the loans, and at its end it leaves the others.
+        kept = (self.loans, balance, metrics)
+        self.pointer = ffi.gc(server, partial(_free_server, kept), _SERVER_SIZE)
         self._sockets = list(sockets)
         fork_guard.guard(self)
         for sock in sockets:
@@ -400,9 +507,12 @@ class CoreServer:
         incident = ffi.new("pw_incident *")
         while lib.pw_incident_take(self.pointer, incident):
             texts = (incident.address, incident.port, incident.line, incident.id)
-            address, port, line, name = (ffi.string(text).decode("latin-1") for text in texts)
+            address, port, line, name = map(_text, texts)
+            proxy = None
+            if incident.has_proxy:
+                proxy = _text(incident.proxy), _text(incident.proxy_port)
             yield Incident(
-                incident.what, incident.error, incident.unsent, address, port, line, name
+                incident.what, incident.error, incident.unsent, address, port, line, name, proxy
             )
 
     def log_to(self, descriptor: int) -> None:
@@ -423,6 +533,12 @@ class CoreServer:
         """
         lost: int = lib.pw_server_log_end(self.pointer, _milliseconds(most), _milliseconds(quiet))
         return lost
+
+    @property
+    def refused_by_proxy_protocol(self) -> int:
+        """The number of connections that were closed because of their PROXY header."""
+        number: int = lib.pw_server_proxy_refused(self.pointer)
+        return number
 
     @property
     def requests(self) -> int:
@@ -458,8 +574,7 @@ class CoreServer:
 
 
 def _free_server(
-    _loans: object,
-    _balance: Balance | None,
+    _kept: object,
     server: Any,
     free: Callable[[Any], None] = lib.pw_server_free,
 ) -> None:
@@ -494,6 +609,11 @@ def _free_thread(
     _server: Any, thread: Any, free: Callable[[Any], None] = lib.pw_thread_free
 ) -> None:
     free(thread)
+
+
+def _text(array: Any) -> str:
+    text: str = ffi.string(array).decode("latin-1")
+    return text
 
 
 def _milliseconds(seconds: float) -> int:

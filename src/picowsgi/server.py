@@ -18,6 +18,7 @@ from picowsgi.config.load import load_settings
 from picowsgi.config.settings import Settings
 from picowsgi.errors import ConfigError
 from picowsgi.log import get_logger
+from picowsgi.process.metrics import Metrics, open_metrics
 from picowsgi.process.run import run
 from picowsgi.system.browser import open_page
 from picowsgi.system.monkey import refuse_patched
@@ -94,20 +95,29 @@ class Server:
         self.settings = settings
         self._process = os.getpid()
         application = _with_mounts(application, settings)
+        permissions = find_permissions(settings.unix_socket_mode, settings.unix_socket_group)
         self.sockets: list[socket.socket] = open_sockets(
-            settings.binds(),
-            settings.backlog,
-            find_permissions(settings.unix_socket_mode, settings.unix_socket_group),
+            settings.binds(), settings.backlog, permissions
         )
+        self._metrics: Metrics | None = None
         try:
             middleware.warn(settings, self.sockets)
             loop.warn(settings)
             wrapped = middleware.wrap(application, settings, self.sockets)
-            self._pool: ThreadPool | None = ThreadPool(wrapped, self.sockets, settings)
+            self._metrics = open_metrics(settings, permissions)
+            self._pool: ThreadPool | None = ThreadPool(
+                wrapped,
+                self.sockets,
+                settings,
+                metrics=None if self._metrics is None else self._metrics.memory,
+            )
         except BaseException:
+            if self._metrics is not None:
+                self._metrics.close()
             close_sockets(self.sockets)
             raise
         self._urls = [url_of(sock) for sock in self.sockets]
+        self._metrics_url = "" if self._metrics is None else self._metrics.url
         name = self.sockets[0].getsockname()
         self._port = name[1] if isinstance(name, tuple) else 0
 
@@ -121,6 +131,14 @@ class Server:
         """The port of the first socket; 0 for a unix socket."""
         return self._port
 
+    @property
+    def metrics_url(self) -> str:
+        """The address of the metrics, as `http://127.0.0.1:9100/metrics` or `unix:PATH`.
+
+        It is empty without the option `metrics`.
+        """
+        return self._metrics_url
+
     def start(self) -> None:
         """Begin to serve, and return. If the server runs already, this does nothing.
 
@@ -131,6 +149,8 @@ class Server:
             raise RuntimeError("the server has been stopped; make another one")
         if self._pool.started:
             return
+        if self._metrics is not None:
+            self._metrics.start(self.settings)
         self._pool.start()
         if self.settings.open:
             open_page(self.sockets)
@@ -191,6 +211,8 @@ class Server:
                 pool.join()
             else:
                 pool.close()
+            if self._metrics is not None:
+                self._metrics.close()
             if pool.error is not None:
                 raise RuntimeError("the serving thread has failed") from pool.error
 

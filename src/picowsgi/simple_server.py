@@ -33,6 +33,7 @@ from wsgiref.simple_server import demo_app
 
 from picowsgi import core
 from picowsgi.config.load import load_settings
+from picowsgi.errors import ConfigError
 from picowsgi.log import get_logger
 from picowsgi.system.descriptors import occupy_standard
 from picowsgi.system.monkey import refuse_patched
@@ -454,7 +455,12 @@ def _check_socket(sock: socket.socket) -> None:
 
 def _settings() -> Settings:
     """Return the options, with fixed values for those that do not apply to this server."""
-    return replace(load_settings(), access_log="off", timeout_request=0.0, workers=1, root_path="")
+    settings = load_settings()
+    if settings.metrics:
+        raise ConfigError(
+            f"{settings.sources['metrics']}: this server has no metrics; use picowsgi.Server"
+        )
+    return replace(settings, access_log="off", timeout_request=0.0, workers=1, root_path="")
 
 
 def _milliseconds_until(until: float | None) -> int:

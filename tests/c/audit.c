@@ -59,8 +59,10 @@ static void audit_queues(const pw_server *server)
         REQUIRE(conn->state != PW_CONN_READY || count_in(server->ready.first, conn) == 1);
         REQUIRE(count_in(server->dead, conn) == 0);
     }
-    for (const pw_conn *conn = server->ready.first; conn != NULL; conn = conn->run_next)
+    int32_t ready = 0;
+    for (const pw_conn *conn = server->ready.first; conn != NULL; conn = conn->run_next, ready++)
         REQUIRE(conn->state == PW_CONN_READY || conn->state == PW_CONN_CLOSED);
+    REQUIRE(ready == server->ready_count);
     int spare = 0;
     for (const pw_conn *conn = server->spare; conn != NULL; conn = conn->run_next)
         spare++;
@@ -71,15 +73,16 @@ static void audit_queues(const pw_server *server)
 
 static void audit_list(const pw_server *server)
 {
-    int32_t count = 0;
+    int32_t count = 0, idle = 0;
     for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next) {
         REQUIRE(conn->state != PW_CONN_CLOSED);
         REQUIRE(conn->previous == NULL ? conn == server->all : conn->previous->next == conn);
         REQUIRE(fcntl(conn->fd, F_GETFD) >= 0);
         REQUIRE(conn->listener < server->accept.listener_count && conn->id < server->next_id);
         count++;
+        idle += conn->state == PW_CONN_IDLE;
     }
-    REQUIRE(count == server->conn_count);
+    REQUIRE(count == server->conn_count && idle == server->idle_count);
     if (server->accept.place != NULL)
         REQUIRE(atomic_load(&server->accept.place->connections) == count);
 }
@@ -244,6 +247,8 @@ static pw_timer_kind timer_of(const pw_server *server, const pw_conn *conn)
     switch (conn->state) {
     case PW_CONN_IDLE:
         return server->draining ? PW_TIMER_DRAIN : PW_TIMER_KEEP_ALIVE;
+    case PW_CONN_PROXY:
+        return server->draining && conn->in == NULL ? PW_TIMER_DRAIN : PW_TIMER_HEAD;
     case PW_CONN_HEAD:
         return PW_TIMER_HEAD;
     case PW_CONN_CONTENT:
@@ -282,7 +287,8 @@ static void audit_waiting(const pw_server *server, const pw_conn *conn)
     REQUIRE(conn->state != PW_CONN_IDLE || (conn->in == NULL && conn->output.first == NULL));
     REQUIRE(conn->state != PW_CONN_LINGER || (conn->in == NULL && conn->output.first == NULL));
     REQUIRE(conn->state != PW_CONN_SENDING || conn->output.first != NULL);
-    REQUIRE(conn->line == NULL || conn->state == PW_CONN_SENDING);
+    REQUIRE(conn->proxied == NULL || conn->state != PW_CONN_PROXY);
+    REQUIRE(conn->kept == NULL || conn->state == PW_CONN_SENDING);
     REQUIRE(conn->loan == 0 || conn->state == PW_CONN_SENDING);
     REQUIRE(conn->slice_requests <= PW_SLICE_REQUESTS);
     if (waits && conn->state != PW_CONN_SENDING && conn->state != PW_CONN_LINGER)

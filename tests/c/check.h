@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define CHECK(condition) check_true(__FILE__, __LINE__, #condition, (condition))
 #define CHECK_INT(got, expected)                                                                   \
@@ -15,6 +16,9 @@
 /* Compares bytes with a literal, which may contain NUL. */
 #define CHECK_BYTES(got, size, expected)                                                           \
     check_bytes(__FILE__, __LINE__, #got, (got), (size), (expected), sizeof(expected) - 1)
+/* Compares bytes with a string. */
+#define CHECK_STRING(got, size, expected)                                                          \
+    check_bytes(__FILE__, __LINE__, #got, (got), (size), (expected), strlen(expected))
 /* Compares a test_text with a literal. */
 #define CHECK_TEXT(text, expected) CHECK_BYTES((text)->at, (text)->size, (expected))
 /* Checks that a test_text contains a literal. */

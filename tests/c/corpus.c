@@ -32,6 +32,8 @@ static void read_option(char *option, pw_settings *settings)
         settings->max_body_size = atoi(value);
     else if (strcmp(option, "body_memory") == 0)
         settings->body_memory = atoi(value);
+    else if (strcmp(option, "proxy_protocol") == 0)
+        settings->proxy_protocol = strcmp(value, "on") == 0;
     else if (strcmp(option, "underscore_fields") == 0)
         settings->underscore_fields = strcmp(value, "allow") == 0    ? PW_UNDERSCORE_ALLOW
                                       : strcmp(value, "refuse") == 0 ? PW_UNDERSCORE_REFUSE

@@ -154,7 +154,7 @@ static void require_block_fits(const pw_limits *limits, const pw_head *head,
     size_t most = pw_block_most(limits);
     pw_block block = {.at = malloc(most)};
     REQUIRE(block.at != NULL);
-    pw_block_make(&block, head, &peer, forwarded, INT64_MAX);
+    pw_block_make(&block, head, &peer, NULL, forwarded, INT64_MAX);
     REQUIRE(block.size <= most);
     pw_lines *lines = pw_lines_new(head, data);
     size_t line_size = head->facts.line_size, fields_size = head->facts.size - line_size;

@@ -105,13 +105,21 @@ static void what_was_made_of_the_previous_head_is_freed_once(void)
         entry->log = pw_alloc(1);
         entry->template = pw_alloc(sizeof *entry->template);
         entry->lines = pw_alloc(sizeof *entry->lines);
+        pw_cache_store_client(cache, 0, &(pw_peer){.address = "192.0.2.1", .port = "80"});
+        REQUIRE(entry->client != NULL);
+        CHECK(strcmp(entry->client->address, "192.0.2.1") == 0);
         pw_alloc_fail_after(cases[i].fail_after);
         CHECK_INT(pw_cache_store(cache, 0, head, &(pw_facts){.size = cases[i].size}), i == 0);
         pw_alloc_fail_after(0);
         CHECK(entry->log == NULL);
         CHECK(entry->template == NULL);
         CHECK(entry->lines == NULL);
+        CHECK(entry->client == NULL);
     }
+    pw_alloc_fail_after(1);
+    pw_cache_store_client(cache, 0, &(pw_peer){.address = ""});
+    pw_alloc_fail_after(0);
+    CHECK(entry->client == NULL);
     ABOUT("%s", "");
     end(cache);
 }

@@ -13,6 +13,7 @@
 #include "incident.h"
 #include "output.h"
 #include "site.h"
+#include "system.h"
 #include "timer.h"
 
 enum { HEAD_MS = 1000, BODY_MS = 2000, WRITE_MS = 3000, IDLE_MS = 4000, DRAIN_MS = 200 };
@@ -131,12 +132,31 @@ static void content_has_its_time_from_its_last_byte(void)
     end();
 }
 
+/* Whether the system takes no more bytes by itself, as it may for a while after a write. */
+static bool system_rests(void)
+{
+    const pw_conn *conn = site.server->all;
+    for (int looks = 0; looks < 10; looks++) {
+        site_sleep(2);
+        if (pw_unsent(conn->fd) != conn->unsent)
+            return false;
+    }
+    return true;
+}
+
 static void a_client_that_reads_nothing_is_cut_off(void)
 {
-    begin(AF_INET);
-    SEND(&client, GET("/large"));
-    site_request(&site);
-    CHECK_INT(site_respond(&site, large, sizeof large, 0), SITE_WAITS);
+    bool rests = false;
+    for (int tries = 0; !rests && tries < 50; tries++) {
+        if (tries > 0)
+            end();
+        begin(AF_INET);
+        SEND(&client, GET("/large"));
+        site_request(&site);
+        CHECK_INT(site_respond(&site, large, sizeof large, 0), SITE_WAITS);
+        rests = system_rests();
+    }
+    REQUIRE(rests);
     int64_t left = site.server->all->output.size;
     CHECK(left > 0);
     wait_ms(WRITE_MS - 1);

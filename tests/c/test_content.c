@@ -1,5 +1,6 @@
 /* csrc/content.c: memory, the temporary file, limits, and a full disk. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,6 +72,24 @@ static void the_temporary_file_has_no_name(void)
     CHECK(content->file >= 0);
     CHECK(rmdir(directory) == 0); /* it is empty */
     pw_content_free(content, &store);
+}
+
+/* A process without standard input gets the descriptor 0. */
+static void the_temporary_file_may_be_descriptor_0_and_is_closed(void)
+{
+    pw_store store = small;
+    int standard_input = fcntl(0, F_DUPFD_CLOEXEC, 3);
+    close(0);
+    pw_content *content = pw_content_new(2000);
+    CHECK_INT(pw_content_add(content, &store, pattern, 2000), PW_E_NONE);
+    CHECK_INT(content->file, 0);
+    check_is_pattern(content, 2000);
+    pw_content_free(content, &store);
+    CHECK(fcntl(0, F_GETFD) < 0);
+    if (standard_input >= 0) {
+        dup2(standard_input, 0);
+        close(standard_input);
+    }
 }
 
 /* With a length and chunked in turn. */
@@ -296,6 +315,7 @@ int main(void)
         pattern[i] = (char)(i * 31 + i / 251);
     RUN(content_with_a_length_is_kept_in_memory_up_to_the_limit);
     RUN(the_temporary_file_has_no_name);
+    RUN(the_temporary_file_may_be_descriptor_0_and_is_closed);
     RUN(all_requests_share_the_memory);
     RUN(announced_content_must_fit_although_little_has_arrived);
     RUN(chunked_content_moves_to_a_file_when_it_grows);

@@ -184,9 +184,9 @@ static void a_connection_from_another_process_is_lost(void)
     CHECK(pw_transfer_send(site.server, site.server->all));
     site.server->transfer = -1;
     struct sockaddr_storage peer;
-    uint8_t number = 0;
+    pw_transferred more;
     leave(0);
-    CHECK_INT(pw_transfer_receive(pair[0], &peer, &number, 1), -1);
+    CHECK_INT(pw_transfer_receive(pair[0], &peer, &more, 1), -1);
     CHECK_INT(errno, EMFILE);
     leave_all();
     client_close(&client);

@@ -89,7 +89,7 @@ static int take_over_with(uint8_t number, int count, bool client_goes)
 {
     int pair[2];
     struct sockaddr_storage peer;
-    uint8_t got = 99;
+    pw_transferred got = {.listener = 99, .is_proxied = true, .awaits_proxy = true};
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     open_site(AF_INET);
     test_client client = site_connect(&site);
@@ -109,7 +109,8 @@ static int take_over_with(uint8_t number, int count, bool client_goes)
     int error = errno;
     CHECK(fd >= 0 || fd == -1);
     if (fd >= 0) {
-        CHECK_INT(got, number);
+        CHECK_INT(got.listener, number);
+        CHECK(!got.is_proxied && !got.awaits_proxy);
         CHECK_INT(peer.ss_family, AF_INET);
         CHECK((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
         close(fd);

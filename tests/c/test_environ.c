@@ -80,7 +80,7 @@ static void environ_of(test_text *to, const char *data, size_t size, const pw_pe
     if (line_only)
         pw_block_make_line(&block, &head, length >= 0, &changes);
     else
-        pw_block_make(&block, &head, peer, NULL, length);
+        pw_block_make(&block, &head, peer, NULL, NULL, length);
     text_clear(to);
     read_block(to, &block, !line_only);
     free(block.at);
@@ -218,7 +218,7 @@ static void names_with_a_common_beginning_take_no_more_time_than_others(void)
         REQUIRE(pw_head_parse(&limits, head.at, head.size, &progress, &parsed, &error) ==
                 PW_PARSE_DONE);
         int64_t since = cpu_ms();
-        pw_block_make(&block, &parsed, &no_peer, NULL, -1);
+        pw_block_make(&block, &parsed, &no_peer, NULL, NULL, -1);
         int64_t took = cpu_ms() - since;
         same = kind == 0 ? took : same;
         ABOUT("kind %d took %d ms, the same name %d ms", kind, (int)took, (int)same);
@@ -382,7 +382,7 @@ static void forwarded_of(test_text *to, const char *before, const char *data, co
     parse_forwarded(&head, &forwarded, data);
     const pw_forwarded *given = head.facts.forwarded ? &forwarded : NULL;
     if (before == NULL)
-        pw_block_make(&block, &head, &proxy, given, -1);
+        pw_block_make(&block, &head, &proxy, NULL, given, -1);
     if (before == NULL || pw_block_make_changes(&block, &head, given, -1, template, before))
         read_block(to, &block, before == NULL);
     else
@@ -525,7 +525,7 @@ static void a_block_is_never_larger_than_its_maximum(void)
         REQUIRE(pw_head_parse(&limits, data, strlen(data), &progress, &head, &error) ==
                 PW_PARSE_DONE);
         pw_block block = {.at = malloc(pw_block_most(&limits))};
-        pw_block_make(&block, &head, &peer, NULL, INT64_MAX);
+        pw_block_make(&block, &head, &peer, NULL, NULL, INT64_MAX);
         CHECK(block.size <= pw_block_most(&limits));
         free(block.at);
     }

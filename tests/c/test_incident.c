@@ -3,11 +3,14 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "alloc.h"
+#include "client.h"
 #include "site.h"
 
 enum { MOST = 8192 };
@@ -95,9 +98,9 @@ static void a_long_line_is_cut(void)
         CHECK(memcmp(incident.line, request, reported) == 0);
         pw_conn *conn = site.server->all;
         pw_conn_keep_line(site.thread, conn);
-        REQUIRE(conn->line != NULL);
-        CHECK_INT(strlen(conn->line), reported);
-        CHECK(memcmp(conn->line, request, reported) == 0);
+        REQUIRE(conn->kept != NULL);
+        CHECK_INT(strlen(conn->kept->line), reported);
+        CHECK(memcmp(conn->kept->line, request, reported) == 0);
         site_respond(&site, "", 0, 0);
         end();
     }
@@ -112,6 +115,104 @@ static void the_line_of_a_request_after_an_empty_line_is_its_own(void)
     CHECK(strcmp(incident.line, "GET /a") == 0);
     site_respond(&site, "ok", 2, 0);
     end();
+}
+
+#define POST_FROM(fields) "POST /p HTTP/1.1\r\nHost: a\r\n" fields "Content-Length: 9\r\n\r\n123"
+#define FROM(client) "X-Forwarded-For: " client "\r\n"
+
+/* Checks the client of the incident, and that the peer is named as its proxy if it has one. */
+static void check_client(const pw_incident *incident, const char *address, const char *port,
+                         bool has_proxy)
+{
+    CHECK_INT(incident->has_proxy, has_proxy);
+    check_bytes(__FILE__, __LINE__, "client", incident->address, strlen(incident->address), address,
+                strlen(address));
+    const char *peer_port = has_proxy ? incident->proxy_port : incident->port;
+    CHECK(strcmp(has_proxy ? incident->proxy : incident->address, "127.0.0.1") == 0);
+    CHECK(atoi(peer_port) > 0);
+    if (has_proxy)
+        CHECK(strcmp(incident->port, port) == 0);
+}
+
+static void a_waiting_request_is_named_by_its_client_once_its_head_is_complete(void)
+{
+    static const struct {
+        const char *request, *client, *port;
+        bool has_proxy;
+    } cases[] = {
+        {POST_FROM(FROM("192.0.2.1")), "192.0.2.1", "", true},
+        {POST_FROM(FROM("[2001:db8::1]:80")), "2001:db8::1", "80", true},
+        {POST_FROM(FROM("unknown")), "", "", true},
+        {POST_FROM(""), "127.0.0.1", "", false},
+        {POST_FROM("X-Forwarded-Proto: https\r\n"), "127.0.0.1", "", false},
+        {"GET / HTTP/1.1\r\nHost: a\r\n" FROM("192.0.2.1"), "127.0.0.1", "", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ABOUT("%s", cases[i].request);
+        begin(cases[i].request);
+        site_next(&site);
+        pw_incident_conn(site.server, site.server->all, PW_INCIDENT_STORAGE, ENOSPC);
+        pw_incident incident = take();
+        check_client(&incident, cases[i].client, cases[i].port, cases[i].has_proxy);
+        CHECK(site.server->parsed == NULL);
+        end();
+    }
+    ABOUT("%s", "");
+}
+
+/* The heads of one connection, of which the core parses some, and recognises others. */
+static void each_request_is_named_by_its_own_client(void)
+{
+    static const struct {
+        const char *fields, *client;
+        bool has_proxy;
+    } requests[] = {
+        {FROM("192.0.2.1"), "192.0.2.1", true},
+        {FROM("192.0.2.1"), "192.0.2.1", true}, /* stored */
+        {FROM("192.0.2.1"), "192.0.2.1", true}, /* the same */
+        {FROM("192.0.2.1") "Cookie: a=b\r\n", "192.0.2.1", true},
+        {FROM("192.0.2.2"), "192.0.2.2", true}, /* compared with the stored one */
+        {FROM("192.0.2.1"), "192.0.2.1", true},
+        {"Cookie: a=b\r\n", "127.0.0.1", false},
+        {FROM("192.0.2.1"), "192.0.2.1", true},
+        {"X-Forwarded-Proto: https\r\n", "127.0.0.1", false},
+        {"", "127.0.0.1", false},
+        {FROM("unknown"), "", true},
+    };
+    for (int way = 0; way < 6; way++) {
+        const bool logs = way % 2 != 0;
+        int lines = way / 2; /* the request lines: all the same, or each another */
+        int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        pw_settings settings = site_settings();
+        if (logs)
+            site_log(&settings, null);
+        site_open(&site, &settings, AF_INET);
+        client = site_connect(&site);
+        unsigned kinds = 0;
+        for (size_t i = 0; i < sizeof requests / sizeof requests[0]; i++) {
+            char request[300];
+            ABOUT("way %d, request %zu", way, i);
+            snprintf(request, sizeof request, "GET /%d HTTP/1.1\r\nHost: a\r\n%s\r\n",
+                     lines == 0 ? 0 : (int)i / lines, requests[i].fields);
+            client_send(&client, request, strlen(request));
+            kinds |= 1u << site_request(&site)->kind;
+            pw_conn *conn = site.server->all;
+            pw_incident_thread(site.thread, conn, PW_INCIDENT_SHORT, 0);
+            pw_incident incident = take();
+            check_client(&incident, requests[i].client, "", requests[i].has_proxy);
+            pw_conn_keep_line(site.thread, conn); /* for an incident after the application */
+            pw_incident_conn(site.server, conn, PW_INCIDENT_STOP, 0);
+            incident = take();
+            check_client(&incident, requests[i].client, "", requests[i].has_proxy);
+            pw_free(conn->kept);
+            conn->kept = NULL;
+            site_respond(&site, "ok", 2, 0);
+        }
+        CHECK(way > 1 || kinds == 15); /* PW_SAME, PW_CHANGED, PW_NEW and PW_STORE */
+        end();
+        close(null);
+    }
+    ABOUT("%s", "");
 }
 
 static void a_request_that_waits_behind_a_response_is_not_named_for_it(void)
@@ -258,6 +359,8 @@ int main(void)
     RUN(method_and_target_are_reported_as_far_as_they_have_arrived);
     RUN(a_long_line_is_cut);
     RUN(the_line_of_a_request_after_an_empty_line_is_its_own);
+    RUN(a_waiting_request_is_named_by_its_client_once_its_head_is_complete);
+    RUN(each_request_is_named_by_its_own_client);
     RUN(a_request_that_waits_behind_a_response_is_not_named_for_it);
     RUN(unsent_bytes_are_reported);
     RUN(an_error_is_reported_by_its_meaning);

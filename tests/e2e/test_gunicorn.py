@@ -25,6 +25,7 @@ from support.processes import (
     needs_gil,
     write_app,
 )
+from support.proxy_header import v1, v2
 
 MORE = """
 from http import HTTPStatus
@@ -243,6 +244,36 @@ def test_only_trusted_proxies_are_believed_about_https(gunicorn):
     assert status_of(other.port, "/environ/HTTP_X_FORWARDED_FOR", client)[1] == "none"
 
 
+def test_a_proxy_header_names_the_client(gunicorn, tmp_path):
+    header = v2(("192.0.2.1", 4711), ("198.51.100.2", 443))
+    server = gunicorn("--proxy-protocol", "auto", "--access-logfile", "log")
+    forged = "X-Forwarded-Ssl: on\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 203.0.113.9\r\n"
+    with RawClient(server.port) as client:
+        client.send(header)
+        for name, expected in (
+            ("REMOTE_ADDR", b"192.0.2.1"),
+            ("REMOTE_PORT", b"4711"),
+            ("SERVER_PORT", b"443"),
+            ("picowsgi.peer", b"127.0.0.1"),
+            ("wsgi.url_scheme", b"http"),
+        ):
+            client.send(f"GET /environ/{name} HTTP/1.1\r\nHost: a\r\n{forged}\r\n".encode())
+            assert client.read_response().content == expected
+    with RawClient(server.port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.end()
+    server.wait_for_log("it does not begin with a PROXY header")
+    with RawClient(server.port) as client:  # a proxy behind the proxy
+        client.send(v1(("127.0.0.1", 4711), ("198.51.100.2", 443)))
+        client.send(
+            b"GET /environ/wsgi.url_scheme HTTP/1.1\r\nHost: a\r\nX-Forwarded-Ssl: on\r\n\r\n"
+        )
+        assert client.read_response().content == b"https"
+    assert server.stop() == 0
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["192.0.2.1"] * 5 + ["127.0.0.1"]
+
+
 def test_settings_mean_the_same_as_in_gunicorn(gunicorn):
     server = gunicorn(
         *("--keep-alive", "0", "--limit-request-fields", "3", "--limit-request-line", "100"),
@@ -283,7 +314,10 @@ def test_a_changed_file_reloads_a_worker(gunicorn, tmp_path):
     ("config", "complaint"),
     [
         ("certfile = __file__; keyfile = __file__", "cannot use certfile: TLS is not served"),
-        ("proxy_protocol = True", "cannot use proxy_protocol"),
+        (
+            "proxy_protocol = True; proxy_allow_ips = '192.0.2.1'",
+            "set proxy_allow_ips (192.0.2.1) and forwarded_allow_ips (127.0.0.1,::1) to the same",
+        ),
         ("strip_header_spaces = True", "cannot use strip_header_spaces"),
         ("threads = 5000", "option threads: expected a whole number from 1 to 4096, got 5000"),
     ],

@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
-import socket
 import subprocess
 from contextlib import ExitStack
 
 import pytest
 
 from support.processes import PROCESS_TIMEOUT, eventually, listens
+from support.proxies import free_port
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx-light")
@@ -91,11 +91,6 @@ def index():
 def away():
     return redirect(url_for("index", _external=True))
 """
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
 
 
 class Site:

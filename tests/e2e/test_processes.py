@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
@@ -134,6 +134,33 @@ def test_workers_share_persistent_connections_evenly(serve_app):
                 break
         else:
             pytest.fail(f"expected half of {count} for each worker, got {seen}")
+
+
+def test_new_connections_go_to_the_worker_whose_threads_are_free(serve_app, tmp_path):
+    held_by_each = APP.replace('"held"', 'f"held-{threading.get_ident()}"').replace(
+        "import os,", "import os, threading,"
+    )
+    command = serve_app(*TWO, "--threads", "4", app=held_by_each)
+    with connections(command.port, 24) as clients:
+        of_worker = defaultdict(list)
+        for client in clients:
+            of_worker[ask_on(client, "/pid")].append(client)
+        busy, *others = sorted(of_worker, key=lambda pid: len(of_worker[pid]))
+        assert len(others) == 1, f"expected connections of both workers, got {of_worker}"
+        waiting = of_worker[busy][:6]
+        assert len(waiting) > 4, f"expected more requests than threads, got {of_worker}"
+        for client in waiting:
+            client.sendall(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
+        eventually(lambda: len(list(tmp_path.glob("held-*"))) == 4, "all threads to be busy")
+        # The worker has the smaller number of connections, so these would be for it.
+        with connections(command.port, 8) as more:
+            served = {ask_on(client, "/pid") for client in more}
+        (tmp_path / "release").touch()
+        assert served == set(others), f"expected no connection for the busy worker {busy}"
+        for client in waiting:
+            response = HTTPResponse(client)
+            response.begin()
+            assert response.read() == b"released"
 
 
 def test_connections_do_not_wait_for_a_stuck_worker(serve_app):

@@ -95,6 +95,15 @@ def test_a_request_that_waits_a_shorter_time_is_served(serve, holding):
         assert client.read_response().content == b"/hold"
 
 
+def test_the_line_about_a_refused_request_names_the_client_of_a_trusted_proxy(hold, caplog):
+    server, _ = hold(1)
+    with connect(server) as other:
+        other.send(OTHER.replace(b"Host: a", b"Host: a\r\nX-Forwarded-For: 192.0.2.9"))
+        assert other.read_response().status == 503
+        client = f": GET /ping, from 192.0.2.9 through 127.0.0.1 port {other.local_port}"
+        wait_until(lambda: client in caplog.text, f"a line with {client!r}")
+
+
 def test_many_waiting_requests_are_refused_in_their_order_and_logged_once(hold, holding, caplog):
     server, clients = hold()
     with ExitStack() as stack:

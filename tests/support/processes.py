@@ -96,7 +96,8 @@ def is_refused(port: int) -> bool:
 
 def listens(port: int) -> bool:
     """Return whether a socket listens on a port, without connecting."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    files = [file for file in map(Path, ("/proc/net/tcp", "/proc/net/tcp6")) if file.exists()]
+    lines = [line for file in files for line in file.read_text().splitlines()[1:]]
     return any(
         line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines
     )

@@ -12,6 +12,7 @@ import pytest
 
 import picowsgi
 from picowsgi import contrib, errors
+from picowsgi.cli.top import make_parser
 from picowsgi.config.settings import OPTIONS
 from picowsgi.threads.access_log import compile_format
 from picowsgi.wsgi.gateway import EXTENSIONS
@@ -23,8 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 
-# Options of the command that are not in the table.
+# Options of the command that are not in the table, and those of `picowsgi top`.
 GENERAL = {"--config", "--check", "--version", "--help", "--help-all"}
+GENERAL |= {name for option in make_parser().params for name in option.opts if name[0] == "-"}
 # Programs on a page that have options of their own.
 OTHERS = re.compile(r"^ *(docker|flask|gunicorn|make bench|uwsgi|waitress-serve) |`flask run`")
 

@@ -116,6 +116,7 @@ def test_every_option_of_the_table_is_an_option_of_the_command(served: Served) -
         examples["hooks"] = "hooks_of_served"
         examples["root_path"] = "/app"
         examples["mount"] = "/below=served:app"
+        examples["metrics"] = "127.0.0.1:0"
         value = option.show(option.default) or examples.get(option.name, "7")
         argv = [option.flag, value]
         if option.kind == "flag" or option.switch:

@@ -103,6 +103,13 @@ def test_all_streams_together_may_have_sixteen_times_the_spool_of_one(
     assert given(monkeypatch, response_spool=2**62)["response_spool_total"] == 2**62
 
 
+@pytest.mark.parametrize("value", [False, True])
+def test_the_core_knows_whether_to_expect_a_proxy_header(
+    monkeypatch: pytest.MonkeyPatch, value: bool
+) -> None:
+    assert given(monkeypatch, proxy_protocol=value)["proxy_protocol"] == value
+
+
 def test_the_core_gets_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = given(monkeypatch, health="/up", poller="poll")
     assert (fields["health_path"], fields["poller"]) == (b"/up", b"poll")
@@ -243,11 +250,14 @@ def test_incidents_are_texts_and_numbers(
         incident.what, incident.error, incident.unsent = left.pop(0), 5, 2**40
         incident.address, incident.port, incident.line = b"::1", b"80", b"GET /\xe9"
         incident.id = b"an-id"
+        if incident.what == 2:
+            incident.has_proxy, incident.proxy, incident.proxy_port = 1, b"::2", b"81"
         return True
 
     monkeypatch.setattr(core, "lib", Library(core.lib, pw_incident_take=take))
     assert list(server.incidents()) == [
-        core.Incident(what, 5, 2**40, "::1", "80", "GET /\xe9", "an-id") for what in (1, 2)
+        core.Incident(1, 5, 2**40, "::1", "80", "GET /\xe9", "an-id", None),
+        core.Incident(2, 5, 2**40, "::1", "80", "GET /\xe9", "an-id", ("::2", "81")),
     ]
 
 

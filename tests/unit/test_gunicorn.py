@@ -65,6 +65,31 @@ def test_the_proxies_that_gunicorn_trusts_are_trusted() -> None:
     assert settings(forwarded_allow_ips="*").forwarded_allow_ips == ("*", "unix")
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("off", False),
+        (False, False),
+        ("auto", True),
+        (True, True),
+        ("v1", True),
+        ("v2", True),
+    ],
+)
+def test_the_proxy_protocol_is_an_option_of_both(value: str | bool, expected: bool) -> None:
+    assert settings(proxy_protocol=value).proxy_protocol == expected
+
+
+def test_proxy_headers_come_from_the_proxies_that_are_trusted() -> None:
+    allowed = "10.0.0.1,192.168.0.0/16"
+    made = settings(proxy_protocol=True, proxy_allow_ips=allowed, forwarded_allow_ips=allowed)
+    assert made.forwarded_allow_ips == ("10.0.0.1", "192.168.0.0/16", "unix")
+    for lists in ({"proxy_allow_ips": allowed}, {"forwarded_allow_ips": allowed}):
+        with pytest.raises(RuntimeError, match=r"set proxy_allow_ips .* to the same value"):
+            settings(proxy_protocol=True, **lists)
+    assert not settings(proxy_allow_ips=allowed).proxy_protocol  # gunicorn does not use it either
+
+
 @pytest.mark.parametrize("name", ["certfile", "keyfile"])
 def test_a_setting_without_effect_is_refused(name: str) -> None:
     config = Config()

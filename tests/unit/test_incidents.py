@@ -11,7 +11,7 @@ import pytest
 
 from picowsgi import core
 from picowsgi.config.settings import Settings
-from picowsgi.threads.incidents import log_incidents
+from picowsgi.threads.incidents import describe_client, log_incidents
 
 
 class StubServer:
@@ -28,6 +28,7 @@ def incident(what: int, **more: Any) -> core.Incident:
     return core.Incident(what, 0, 0, "", "", "", "")._replace(**more)
 
 
+CLOSED = "a connection is closed, because"
 WRITE = "a client has read nothing for 2.5 s (--timeout-write), so its response is cut"
 
 
@@ -110,6 +111,43 @@ WRITE = "a client has read nothing for 2.5 s (--timeout-write), so its response 
             "the server stops while connections wait to be accepted",
         ),
         (
+            incident(core.INCIDENT_PROXY_PEER, unsent=1),
+            logging.WARNING,
+            (
+                f"{CLOSED} its peer is not in --forwarded-allow-ips (--proxy-protocol), "
+                "from a unix socket"
+            ),
+        ),
+        (
+            incident(core.INCIDENT_PROXY_MISSING, unsent=2, address="::1", port="80"),
+            logging.WARNING,
+            (
+                f"{CLOSED} it does not begin with a PROXY header (--proxy-protocol); "
+                "2 connections since the previous such line, from ::1 port 80"
+            ),
+        ),
+        (
+            incident(core.INCIDENT_PROXY_MALFORMED, unsent=1, address="::1", port="80"),
+            logging.WARNING,
+            f"{CLOSED} its PROXY header is malformed (--proxy-protocol), from ::1 port 80",
+        ),
+        (
+            incident(core.INCIDENT_PROXY_LONG, unsent=1, address="::1", port="80"),
+            logging.WARNING,
+            (
+                f"{CLOSED} its PROXY header is longer than 4096 bytes (--proxy-protocol), "
+                "from ::1 port 80"
+            ),
+        ),
+        (
+            incident(core.INCIDENT_PROXY_TIMEOUT, unsent=9, address="::1", port="80"),
+            logging.WARNING,
+            (
+                f"{CLOSED} its PROXY header has not arrived within 10 s of --timeout-head "
+                "(--proxy-protocol); 9 connections since the previous such line, from ::1 port 80"
+            ),
+        ),
+        (
             incident(0, error=errno.EIO, unsent=5),
             logging.ERROR,
             (
@@ -141,3 +179,21 @@ def test_an_incident_names_the_known_parts_of_its_request_and_client(
         f"{what}: GET / HTTP/1.1",
         f"{what}, from 192.0.2.1 port 9",
     ]
+
+
+@pytest.mark.parametrize(
+    ("client", "expected"),
+    [
+        ({"address": "192.0.2.1", "port": "9"}, "from 192.0.2.1 port 9"),
+        ({}, ""),
+        (
+            {"address": "192.0.2.1", "port": "9", "proxy": ("::1", "80")},
+            "from 192.0.2.1 port 9 through ::1 port 80",
+        ),
+        ({"address": "192.0.2.1", "proxy": ("::1", "80")}, "from 192.0.2.1 through ::1 port 80"),
+        ({"address": "192.0.2.1", "proxy": ("", "")}, "from 192.0.2.1 through a unix socket"),
+        ({"proxy": ("::1", "80")}, "from an unknown client through ::1 port 80"),
+    ],
+)
+def test_a_client_is_named_with_its_proxy(client: dict[str, Any], expected: str) -> None:
+    assert describe_client(incident(0, **client)) == expected

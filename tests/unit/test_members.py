@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from picowsgi import core
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
 from picowsgi.process import members
@@ -74,6 +75,43 @@ def test_each_message_of_a_worker_is_a_heartbeat(start: Start) -> None:
         one.read()
         assert one.last_heartbeat > 0.0
     assert (one.ready, one.needs_replacement, one.stopped_by_signal) == (True, True, True)
+
+
+@pytest.mark.parametrize("reason", range(6))
+def test_a_worker_asks_for_a_replacement_with_its_reason(start: Start, reason: int) -> None:
+    one, its = start()
+    os.write(its, b"X")
+    one.read()
+    assert (one.needs_replacement, one.reason) == (True, core.RESTART_REQUESTS)
+    assert StatusPipe(its, os.getpid()).ask_for_replacement(reason)
+    one.read()
+    assert (one.needs_replacement, one.reason) == (True, reason)
+
+
+def test_the_end_is_reported_before_the_process_is_reaped(start: Start) -> None:
+    seen: list[str] = []
+
+    def look(pid: int) -> None:
+        seen.append(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+
+    one, _ = start("", on_end=look)
+    assert one.has_ended(wait=True)
+    assert one.has_ended()
+    assert seen == ["Z"]
+
+
+def test_the_end_is_noticed_on_a_system_without_waitid(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "waitid")
+    seen: list[int] = []
+    one, _ = start("import sys; sys.stdin.read(1); sys.exit(3)", on_end=seen.append)
+    assert not one.has_ended()
+    one.kill()
+    assert one.has_ended(wait=True)
+    assert (seen, one.status) == ([one.pid], -9)
+    assert one.has_ended()
+    assert seen == [one.pid]
 
 
 def test_messages_after_an_unknown_one_are_ignored(start: Start) -> None:
@@ -243,7 +281,7 @@ def inline(workers: int = 1, connections: Any = None) -> tuple[OwnThreads, list[
 def test_threads_serve_as_configured(pools: list[Pool]) -> None:
     one, ends = inline()
     (pool,) = pools
-    assert pool.options == {"multiprocess": False, "balance": None}
+    assert pool.options == {"multiprocess": False, "balance": None, "metrics": None}
     assert not one.ready
     one.start()
     assert one.ready

@@ -37,6 +37,7 @@ class StubLoop:
             log_to=lambda descriptor: self.calls.append(("log to", descriptor)),
             end_log=lambda _most, _quiet: 0,
             dropped_headers=0,
+            refused_by_proxy_protocol=0,
         )
         self.leaves = True
         StubLoop.made.append(self)

@@ -196,7 +196,11 @@ def test_inherited_sockets_and_settings_arrive_and_leave_the_environment(tmp_pat
             ),
             child=(9, os.open(os.devnull, os.O_RDONLY)),
             settings={"bind": ["a", "b"], "port": 5, "sources": {"port": "--port"}},
+            metrics=(os.open(os.devnull, os.O_RDONLY), (os.open(os.devnull, 0), None, True)),
         )
+        assert inherited.descriptors()[-2:] == inherited.metrics_descriptors()
+        for number in inherited.metrics_descriptors():
+            os.set_inheritable(number, True)
         os.set_inheritable(inherited.child[1], True)
         environ = {restart.VARIABLE: json.dumps(dataclasses.asdict(inherited)), "X": "y"}
         taken = take_inherited(environ)
@@ -211,6 +215,13 @@ def test_inherited_sockets_and_settings_arrive_and_leave_the_environment(tmp_pat
         assert all(map(is_ours, adopted))
         assert not os.get_inheritable(inherited.child[1])
         os.close(inherited.child[1])
+        for number in inherited.metrics_descriptors():
+            assert not os.get_inheritable(number)
+            os.close(number)
+        worker = Inherited("worker", 1, (), metrics=(7, None))
+        assert worker.metrics_descriptors() == [7]
+        message = {restart.VARIABLE: json.dumps(dataclasses.asdict(worker))}
+        assert take_inherited(message) == worker
         close_sockets(adopted)
         assert not path.exists(), "expected the process that gets the file to remove it"
     finally:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from picowsgi.config.load import load_settings
-from picowsgi.config.values import parse_bind, parse_host
+from picowsgi.config.values import check_metrics, parse_bind, parse_host, parse_metrics
 from picowsgi.errors import BindError, ConfigError
 from picowsgi.system import sockets
 from picowsgi.system.sockets import (
@@ -111,6 +111,22 @@ def test_an_invalid_address_is_refused(text: str, expected: str) -> None:
     with pytest.raises(ValueError, match=r"^\w") as caught:
         parse_bind(text)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "[::1]:9100", "localhost:1", "unix:/x"])
+def test_an_address_of_metrics_is_one_of_the_forms_of_an_address(text: str) -> None:
+    assert parse_metrics(text) == parse_bind(text)
+    check_metrics(text)
+    check_metrics("")
+
+
+@pytest.mark.parametrize("text", ["fd://3", "fd:3", "9100", ":9100", "a:99999", "::1:9", "unix:"])
+def test_another_text_is_no_address_of_metrics(text: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"HOST:PORT, \[V6\]:PORT or unix:PATH|after unix:"
+    ) as error:
+        check_metrics(text)
+    assert "fd://" not in str(error.value)
 
 
 def test_a_host_may_have_the_brackets_of_ipv6() -> None:

@@ -66,6 +66,7 @@ class Site:
         self.service = SimpleNamespace(
             command=self.command,
             balance=core.Balance(),
+            metrics=None,
             sockets=[self.listener],
             settings=Settings(workers=3, sources={"workers": "--workers"}),
         )

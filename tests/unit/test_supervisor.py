@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from picowsgi import core
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
 from picowsgi.process import status_pipe, supervisor
@@ -82,11 +83,14 @@ class EndOfTestError(Exception):
 class StubFleet:
     """Members that do nothing on their own: the test decides each event."""
 
-    def __init__(self, settings: Any, spawn: Any, target: int, on_exit: Any) -> None:
-        self.on_exit = on_exit
+    def __init__(
+        self, settings: Any, spawn: Any, target: int, on_exit: Any, count_restart: Any
+    ) -> None:
+        self.on_exit, self.count_restart = on_exit, count_restart
         self.settings, self.spawn, self.target = settings, spawn, target
         self.members: list[Any] = []
         self.calls: list[Any] = []
+        self.reasons: list[int] = []
         self.steps: list[float] = []
         self.ready = self.reloading = self.over = self.failed = False
         self.failure: AppImportError | None = None
@@ -117,7 +121,8 @@ class StubFleet:
     def change(self, by: int, _now: float) -> None:
         self.calls.append(("change", by))
 
-    def reload(self, spawn: Any = None) -> None:
+    def reload(self, spawn: Any = None, reason: int = -1) -> None:
+        self.reasons.append(reason)
         self.calls.append(("reload", None if spawn is None else spawn.__name__))
         self.reloading = True
 
@@ -208,9 +213,11 @@ class Desk:
                 is_supervisor_gone=lambda: False,
                 read_orders=self._take_orders,
                 send=self._note_word,
+                ask_for_replacement=self._note_request,
             )
             self.service.status_pipe = self.link  # type: ignore[assignment]
         self.said: list[int] = []
+        self.reasons: list[int] = []
         self.supervisor = supervisor._Supervisor(self.service, forked=given["forked"])
         self.fleet: StubFleet = self.supervisor._workers  # type: ignore[assignment]
         self.signals: StubSignals = self.supervisor._signals  # type: ignore[assignment]
@@ -229,6 +236,10 @@ class Desk:
     def _note_word(self, byte: int) -> bool:
         self.said.append(byte)
         return True
+
+    def _note_request(self, reason: int) -> bool:
+        self.reasons.append(reason)
+        return self._note_word(status_pipe.REPLACE)
 
     @property
     def words(self) -> list[int]:
@@ -595,6 +606,7 @@ def test_a_worker_asks_its_supervisor_for_a_reload(desk: Make) -> None:
     one = desk(link=True, forked=True)
     one.run(signal.SIGHUP)
     assert one.words == [status_pipe.REPLACE]
+    assert one.reasons == [core.RESTART_RELOAD]
     assert one.fleet.calls == ["kill"]
 
 
@@ -790,7 +802,7 @@ def test_a_worker_asks_for_a_replacement_after_its_requests(desk: Make) -> None:
     early: list[int] = []
     one.run(take(9), lambda: early.extend(one.said), take(10), take(11), take(12))
     assert status_pipe.REPLACE not in early
-    assert one.said.count(status_pipe.REPLACE) == 1
+    assert one.reasons == [core.RESTART_REQUESTS]
 
 
 def test_a_worker_asks_again_when_its_message_was_lost(desk: Make) -> None:
@@ -798,14 +810,14 @@ def test_a_worker_asks_again_when_its_message_was_lost(desk: Make) -> None:
     one.threads.taken = 5
     asked: list[int] = []
 
-    def deaf(byte: int) -> bool:
-        asked.append(byte)
+    def deaf(reason: int) -> bool:
+        asked.append(reason)
         return False
 
     assert one.link is not None
-    one.link.set(send=deaf)
+    one.link.set(ask_for_replacement=deaf)
     one.run(lambda: None, lambda: None)
-    assert asked.count(status_pipe.REPLACE) == 3
+    assert asked == [core.RESTART_REQUESTS] * 3
 
 
 def test_only_workers_count_requests_and_jitter_is_added(
@@ -839,11 +851,12 @@ def test_a_process_with_a_stuck_request_is_replaced_once(desk: Make) -> None:
     one = desk(link=True, forked=True)
     one.threads.stuck = True
     one.run(lambda: None)
-    assert one.said.count(status_pipe.REPLACE) == 1
+    assert one.reasons == [core.RESTART_TIMEOUT]
     command = desk(command=COMMAND)
     command.threads.stuck = True
     command.run(lambda: None)
     assert command.fleet.calls == [("reload", "_start_program"), "kill"]
+    assert command.fleet.reasons == [core.RESTART_TIMEOUT]
     embedded = desk()
     embedded.threads.stuck = True
     embedded.run(lambda: None)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from picowsgi import core
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
 from picowsgi.process.members import Member
@@ -45,7 +46,13 @@ class Site:
     def __init__(self, target: int = 2, settings: Settings | None = None) -> None:
         self.started: list[Fake] = []
         self.now = 1000.0
-        self.workers = Workers(settings or Settings(timeout_worker=0), self.spawn, target)
+        self.reasons: list[int] = []
+        self.workers = Workers(
+            settings or Settings(timeout_worker=0),
+            self.spawn,
+            target,
+            count_restart=self.reasons.append,
+        )
 
     def spawn(self) -> Fake:
         one = Fake(len(self.started) + 1)
@@ -92,6 +99,46 @@ def test_a_reload_stops_the_old_workers_when_all_new_workers_are_ready() -> None
     site.serve()
     assert running(site) == [3, 4]
     assert not site.workers.reloading
+
+
+def test_each_member_that_is_replaced_is_counted_once_with_its_reason() -> None:
+    site = Site(target=5)
+    site.step()
+    site.serve()
+    assert site.reasons == []
+    large, old, crashed, signalled, silent = site.started
+    large.needs_replacement, large.reason = True, core.RESTART_MEMORY
+    old.needs_replacement = True
+    crashed.over = signalled.over = silent.over = True
+    signalled._exit = 9
+    silent.silent = True
+    site.step()
+    assert site.reasons == [core.RESTART_EXIT, core.RESTART_SIGNAL, core.RESTART_TIMEOUT]
+    del site.reasons[:]
+    site.step(60)
+    site.serve()
+    assert site.reasons == [core.RESTART_MEMORY, core.RESTART_REQUESTS]
+    del site.reasons[:]
+    site.started[-1].stopped_by_signal = True
+    site.step()
+    assert site.reasons == [core.RESTART_SIGNAL]
+    site.step()
+    site.serve()
+    site.workers.reload()
+    site.step()
+    site.serve()
+    assert site.reasons == [core.RESTART_SIGNAL, *[core.RESTART_RELOAD] * 5]
+    del site.reasons[:]
+    site.workers.reload(reason=core.RESTART_TIMEOUT)
+    site.step()
+    site.serve()
+    site.workers.restart(site.now)
+    assert site.reasons == [core.RESTART_TIMEOUT] * 5 + [core.RESTART_RELOAD] * 5
+    del site.reasons[:]
+    site.workers.change(1, site.now)
+    site.workers.stop(site.now)
+    site.step()
+    assert site.reasons == []
 
 
 def test_a_second_reload_waits_for_the_first() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support import RawClient, Response, connect
+from support.proxy_header import LOCAL
 from wire.corpus import Case, Request, load_cases
 from wire.observer import Observer, Seen, is_observed, seen_in
 
@@ -112,20 +113,34 @@ def run(
     """
     with explained(case, how), connect(target.server) as client:
         target.observer.calls.pop(str(client.local_port), None)
-        send_apart(target.server, client, pieces)
+        send_apart(target.server, client, pieces, LOCAL if has_proxy_header(case) else b"")
         if case.half_close:
             client.half_close()
         served = check_answers(case, client)
         if served and not case.closed and not case.half_close:
             if not followed:
                 client.send(AFTER_DATA)
-            check_request(AFTER, seen_in(client.read_response()))
+            check_request(after(case), seen_in(client.read_response()))
             served += 1
         calls = target.observer.calls[str(client.local_port)]
         assert calls == served, f"expected {served} calls of the application, got {calls}"
 
 
-def send_apart(server: Server, client: RawClient, pieces: Sequence[bytes]) -> None:
+def after(case: Case) -> Request:
+    """Return the request AFTER. A PROXY header has named the client of the whole connection."""
+    if not has_proxy_header(case):
+        return AFTER
+    address = case.requests[-1].environ["REMOTE_ADDR"]
+    return Request(AFTER.method, AFTER.target, {"REMOTE_ADDR": address})
+
+
+def has_proxy_header(case: Case) -> bool:
+    return "proxy_protocol" in case.options
+
+
+def send_apart(
+    server: Server, client: RawClient, pieces: Sequence[bytes], probe_header: bytes
+) -> None:
     """Send the pieces so that the server reads each before the next is sent.
 
     A request on a second connection is answered between two pieces: the server has been round its
@@ -135,6 +150,7 @@ def send_apart(server: Server, client: RawClient, pieces: Sequence[bytes]) -> No
         client.send(pieces[0])
         return
     with connect(server) as probe:
+        probe.send(probe_header)
         for piece in pieces:
             if not client.send(piece):
                 return

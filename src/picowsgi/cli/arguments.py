@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
 
 PROGRAM = "picowsgi"
+#: The first argument of `picowsgi top`.
+TOP = "top"
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ def _make_parser() -> _Parser:
         params=parameters,
         help="Serve the WSGI application APP: module:attribute, module:factory() or file.py, "
         "with app and application as default attributes. Without APP the server shows a "
-        "demonstration page.",
+        "demonstration page.\n\n"
+        f"{PROGRAM} {TOP} ADDRESS shows what a running server does.",
         epilog="Each option is also PICOWSGI_NAME in the environment and a key of "
         "[tool.picowsgi] in pyproject.toml.",
     )

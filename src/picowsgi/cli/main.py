@@ -1,4 +1,4 @@
-"""The command line: `picowsgi [OPTIONS] [APP]`.
+"""The command line: `picowsgi [OPTIONS] [APP]` and `picowsgi top ADDRESS`.
 
 Never shows a traceback of picowsgi itself: an error message has one or two lines.
 """
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import click
 
 from picowsgi import __version__, core
-from picowsgi.cli.arguments import PROGRAM, Arguments, describe_settings, read_arguments
+from picowsgi.cli.arguments import PROGRAM, TOP, Arguments, describe_settings, read_arguments
 from picowsgi.config.load import load_settings
 from picowsgi.config.log_config import read_log_config
 from picowsgi.config.settings import OPTIONS
-from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.errors import AppImportError, ConfigError, PicowsgiError
 from picowsgi.log import (
     configure,
     format_json,
@@ -60,19 +60,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except click.ClickException as error:
-        hint = f"Try '{PROGRAM} --help' for the options."
+        command = f"{PROGRAM} {TOP}" if _is_top(argv) else PROGRAM
+        hint = f"Try '{command} --help' for the options."
         return _fail(_USAGE_ERROR, argv, error.format_message(), hint=hint)
     except ConfigError as error:
         return _fail(_USAGE_ERROR, argv, str(error))
     except AppImportError as error:
         return _fail(_FAILURE, argv, str(error), traceback=error.application_traceback)
-    except OSError as error:  # mostly a BindError, or the process has no free descriptor
+    except (PicowsgiError, OSError) as error:  # OSError: there is no free descriptor, or the like
         return _fail(_FAILURE, argv, str(error))
     except KeyboardInterrupt:
         return _INTERRUPTED
 
 
+def _is_top(argv: Sequence[str] | None) -> bool:
+    """Return whether the first argument is the word `top` alone.
+
+    An application module of that name is `top:app` or `top.py`, or comes after an option.
+    """
+    return list(sys.argv[1:] if argv is None else argv)[:1] == [TOP]
+
+
 def _run(argv: Sequence[str] | None) -> int:
+    if _is_top(argv):
+        from picowsgi.cli.top import run_top  # a server does not need it
+
+        return run_top((sys.argv[1:] if argv is None else argv)[1:])
     start_again = Command.of_this_process(argv)
     inherited = take_inherited(os.environ)
     command = read_arguments(sys.argv[1:] if argv is None else argv)

@@ -14,6 +14,7 @@ from picowsgi.config.option import GIB, KIB, MIB, UNSET, Option, Section
 from picowsgi.config.values import (
     Trusted,
     check_health,
+    check_metrics,
     check_module,
     check_root_path,
     parse_bind,
@@ -97,6 +98,9 @@ class Settings:
         check=parse_trusted,
         commas=True,
         help="trusted proxies, *, or none",
+    )
+    proxy_protocol: bool = _ADDRESS.option(
+        False, kind="flag", help="expect a PROXY header of a trusted proxy"
     )
     root_path: str = _ADDRESS.option(
         "",
@@ -318,6 +322,13 @@ class Settings:
         check=check_health,
         help="the same, and 200 during a shutdown too",
     )
+    metrics: str = _LOGS.option(
+        "",
+        kind="str",
+        metavar="ADDRESS",
+        check=check_metrics,
+        help="serve metrics on HOST:PORT or unix:PATH",
+    )
     access_log: str = _LOGS.option(
         "auto",
         kind="choice",
@@ -380,7 +391,7 @@ class Settings:
         return "forwarded_allow_ips" in self.sources
 
     def trusted(self) -> list[Trusted]:
-        """Return the peers that are trusted to say who their client is."""
+        """Return the peers that are trusted to name their client."""
         return [one for one in map(parse_trusted, self.forwarded_allow_ips) if one is not None]
 
     def binds(self) -> list[Bind]:

@@ -13,6 +13,7 @@ from picowsgi.errors import ConfigError
 from picowsgi.system.sockets import Bind
 
 _FORMS = "HOST:PORT, [V6]:PORT, unix:PATH or fd://N"
+_METRICS_FORMS = "HOST:PORT, [V6]:PORT or unix:PATH"
 _STATIC = re.compile(r"(/[^=?#]*)=(.+)", re.DOTALL)
 _PREFIX = "a path such as /api: a slash before each segment, none at the end"
 
@@ -55,6 +56,25 @@ def parse_bind(text: str) -> Bind:
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError(f"{_FORMS}; an IPv6 address stands in brackets")
     return Bind("tcp", host=parse_host(host), port=int(digits))
+
+
+def parse_metrics(text: str) -> Bind:
+    """Return the address that `text` names: `HOST:PORT`, `[V6]:PORT`, `unix:PATH`.
+
+    Raises ValueError, whose text says what was expected.
+    """
+    if text.startswith("fd:"):
+        raise ValueError(_METRICS_FORMS)
+    try:
+        return parse_bind(text)
+    except ValueError as error:
+        raise ValueError(str(error).replace(_FORMS, _METRICS_FORMS)) from None
+
+
+def check_metrics(text: str) -> None:
+    """Raise ValueError if a text is not an address for `--metrics`; an empty text is allowed."""
+    if text:
+        parse_metrics(text)
 
 
 def parse_static(text: str) -> tuple[str, str]:

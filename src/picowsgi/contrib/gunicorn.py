@@ -6,17 +6,17 @@ These settings of gunicorn have the same effect as for its own workers: `threads
 `worker_connections`, `keepalive`, `graceful_timeout`, `max_requests`, `limit_request_*`,
 `header_map`, `sendfile`, `secure_scheme_headers` with `forwarded_allow_ips`, the hooks of a
 request, and `SCRIPT_NAME` in the environment. `forwarded_allow_ips` is also picowsgi's option of
-this name. The limits of lines and fields are one limit for the whole head. gunicorn has no settings
-for the limits of bodies and the timeouts of clients: they come from `PICOWSGI_<NAME>` and
-`[tool.picowsgi]`.
+this name. With `proxy_protocol` every connection must begin with a PROXY header, in version 1 or 2.
+Then `proxy_allow_ips` must have the same value as `forwarded_allow_ips`. The limits of lines and
+fields are one limit for the whole head. gunicorn has no settings for the limits of bodies and the
+timeouts of clients: they come from `PICOWSGI_<NAME>` and `[tool.picowsgi]`.
 
 As with gunicorn's threads, `timeout` is for a worker that sends no heartbeat.
 `PICOWSGI_TIMEOUT_REQUEST` is the limit for one request. gunicorn writes both logs. They do not have
 the requests that the core refuses. Without an access log or a hook, a request does not run any code
 of gunicorn.
 
-Never serves TLS or the PROXY protocol: gunicorn does not start with a setting that has no
-equivalent here.
+Never serves TLS: gunicorn does not start with a setting that has no equivalent here.
 """
 
 from __future__ import annotations
@@ -64,7 +64,6 @@ _UNSAFE = "what is not valid HTTP is always refused"
 _REFUSED = {
     "certfile": f"TLS is not served; {_PROXY}",
     "keyfile": f"TLS is not served; {_PROXY}",
-    "proxy_protocol": f"the PROXY protocol is not understood; {_PROXY}",
     "protocol": "only http is spoken",
     "http2_cleartext": f"HTTP/2 is not served; {_PROXY}",
     "permit_obsolete_folding": _UNSAFE,
@@ -112,7 +111,13 @@ class Worker(base.Worker):  # type: ignore[misc]
             setting = cfg.settings.get(name)
             if setting is not None and setting.get() not in (setting.default, None, False):
                 raise RuntimeError(f"picowsgi's worker cannot use {name}: {why}")
-        settings_of(cfg)
+        settings = settings_of(cfg)
+        if settings.metrics:
+            raise RuntimeError(
+                f"{settings.sources['metrics']}: picowsgi's worker cannot serve metrics, because "
+                "gunicorn's processes share no counters; use gunicorn's --statsd-host, or the "
+                "command picowsgi"
+            )
 
     def load_wsgi(self) -> None:
         """Load the application. If it has patched the standard library, gunicorn ends.
@@ -211,6 +216,8 @@ class Forwarded:
             for name, value in cfg.secure_scheme_headers.items()
         }
         trusted = cfg.forwarded_allow_ips
+        #: A PROXY header names the sender of the headers.
+        self._sender = "REMOTE_ADDR" if _wants_proxy_protocol(cfg) else "picowsgi.peer"
         self._trusts_all = "*" in trusted
         self._networks = [ipaddress.ip_network(each) for each in trusted if each != "*"]
         self._trusts = lru_cache(1024)(self._is_trusted)
@@ -219,7 +226,7 @@ class Forwarded:
         self, environ: WSGIEnvironment, start_response: StartResponse, /
     ) -> Iterable[bytes]:
         given = [environ[key] == value for key, value in self._secure.items() if key in environ]
-        if given and self._trusts(environ.get("picowsgi.peer", environ["REMOTE_ADDR"])):
+        if given and self._trusts(environ.get(self._sender, environ["REMOTE_ADDR"])):
             environ["wsgi.url_scheme"] = "https" if all(given) else "http"
             if not all(given):
                 environ.pop("HTTPS", None)
@@ -290,6 +297,14 @@ def settings_of(cfg: Any) -> Settings:
     if set(cfg.forwarded_allow_ips) != _FORWARDED_ALLOW_IPS:
         # gunicorn trusts the clients of unix sockets in any case.
         options["forwarded_allow_ips"] = [*cfg.forwarded_allow_ips, "unix"]
+    if _wants_proxy_protocol(cfg):
+        if set(cfg.proxy_allow_ips) != set(cfg.forwarded_allow_ips):
+            raise RuntimeError(
+                "picowsgi's worker has one list of trusted proxies: set proxy_allow_ips "
+                f"({_join(cfg.proxy_allow_ips)}) and forwarded_allow_ips "
+                f"({_join(cfg.forwarded_allow_ips)}) to the same value"
+            )
+        options["proxy_protocol"] = True
     header_map = getattr(cfg, "header_map", None)
     if header_map is not None:
         options["underscore_fields"] = _UNDERSCORE[header_map]
@@ -302,6 +317,15 @@ def settings_of(cfg: Any) -> Settings:
         return load_settings(options)
     except ValueError as error:
         raise RuntimeError(str(error)) from None
+
+
+def _wants_proxy_protocol(cfg: Any) -> bool:
+    # A flag, or from gunicorn 24.1 on "off", "v1", "v2" or "auto".
+    return cfg.proxy_protocol not in (False, None, "off")
+
+
+def _join(allowed: Iterable[str]) -> str:
+    return ",".join(sorted(allowed)) or "none"
 
 
 def _describe_request(environ: WSGIEnvironment) -> SimpleNamespace:

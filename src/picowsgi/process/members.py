@@ -45,6 +45,8 @@ class Member:
         self.stopped_by_signal = False
         #: The member has asked for a replacement, or the watchdog has found a reason for one.
         self.needs_replacement = False
+        #: The reason of the replacement, for the metrics (core.RESTART_EXIT and so on).
+        self.reason = core.RESTART_REQUESTS
         #: The time of the last heartbeat, and the time to kill the member (`time.monotonic`).
         self.last_heartbeat = time.monotonic()
         self.kill_at = float("inf")
@@ -101,11 +103,17 @@ class OwnThreads(Member):
         on_end: Callable[[], None],
         balance: core.Balance | None = None,
         connections: tuple[socket.socket, socket.socket] | None = None,
+        metrics: core.Metrics | None = None,
     ) -> None:
         super().__init__()
         several = settings.workers > 1
         self._pool = ThreadPool(
-            application, sockets, settings, multiprocess=several, balance=balance
+            application,
+            sockets,
+            settings,
+            multiprocess=several,
+            balance=balance,
+            metrics=metrics,
         )
         if connections is not None:
             self._pool.share(*connections)
@@ -182,7 +190,10 @@ class ChildProcess(Member):
         program: bool = False,
         on_end: Callable[[int], object] = lambda _pid: None,
     ) -> None:
-        """`on_end` is called with the process's number after it has ended."""
+        """`on_end` is called with the process's number when it has ended.
+
+        On most systems the process is not reaped yet, so its facts are still known.
+        """
         super().__init__()
         self._on_end = on_end
         self.pid = pid
@@ -218,6 +229,8 @@ class ChildProcess(Member):
                 self.ready = True
             elif byte == status_pipe.REPLACE:
                 self.needs_replacement = True
+            elif byte in status_pipe.REASONS:
+                self.reason = status_pipe.REASONS.index(byte)
             elif byte == status_pipe.STOPPING:
                 self.stopped_by_signal = True
             elif byte == status_pipe.FAILED:
@@ -257,19 +270,36 @@ class ChildProcess(Member):
     def has_ended(self, *, wait: bool = False) -> bool:
         """Return whether the process has ended. `wait`: wait for its end first."""
         if self._exit is None:
-            try:
-                pid, status = os.waitpid(self.pid, 0 if wait else os.WNOHANG)
-            except ChildProcessError:  # code of the application has reaped all children
-                pid, status = self.pid, 0
-            if pid == 0:
+            if not self._is_over(wait=wait):
                 return False
-            self._exit = status
             self._on_end(self.pid)
+            if self._exit is None:
+                self._reap(0)
             self.read()
             self.close()
             if self._failure:
                 self.failure = status_pipe.read_failure(self._failure[1:])
         return True
+
+    def _is_over(self, *, wait: bool) -> bool:
+        """Return whether the process has ended. Where the system can do that, do not reap it."""
+        options = 0 if wait else os.WNOHANG
+        if not hasattr(os, "waitid"):  # PyPy and macOS may have none
+            return self._reap(options)
+        try:
+            return os.waitid(os.P_PID, self.pid, options | os.WEXITED | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+    def _reap(self, options: int) -> bool:
+        """Reap the process. Return False if it has not ended."""
+        try:
+            pid, status = os.waitpid(self.pid, options)
+        except ChildProcessError:  # code of the application has reaped all children
+            pid, status = self.pid, 0
+        if pid != 0:
+            self._exit = status
+        return pid != 0
 
     def close(self) -> None:
         """Close this end of the pair of sockets."""

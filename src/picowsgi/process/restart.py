@@ -33,7 +33,8 @@ class Inherited:
     worker that has replaced it. `channel` is a socket to the process that started this one
     (`status_pipe`). `child` is the keeper's worker: its process number, and the keeper's end of
     their pair of sockets. `signals` is the pipe with the signals that came before the keeper began
-    (`Signals`).
+    (`Signals`). `metrics` is for --metrics: the file of the memory, and the listening socket, as in
+    `listeners`; a worker has no socket.
     """
 
     role: Role
@@ -43,12 +44,20 @@ class Inherited:
     child: tuple[int, int] = (-1, -1)
     signals: int = -1
     settings: dict[str, Any] | None = None
+    metrics: tuple[int, tuple[int, str | None, bool] | None] | None = None
 
     def descriptors(self) -> list[int]:
         """Return the descriptors that the process has got."""
         numbers = [number for number, *_ in self.listeners]
         numbers += [self.channel, self.child[1], self.signals]
-        return [number for number in numbers if number >= 0]
+        return [number for number in [*numbers, *self.metrics_descriptors()] if number >= 0]
+
+    def metrics_descriptors(self) -> list[int]:
+        """Return those of `metrics`."""
+        if self.metrics is None:
+            return []
+        memory, listener = self.metrics
+        return [memory] if listener is None else [memory, listener[0]]
 
     def sockets(self) -> list[socket.socket]:
         """Return the listening sockets. Only the owner of a unix socket's file removes the file."""
@@ -92,6 +101,9 @@ def take_inherited(environ: MutableMapping[str, str]) -> Inherited | None:
         return None  # the variable is meant for another process
     values["listeners"] = tuple(map(tuple, values["listeners"]))
     values["child"] = tuple(values["child"])
+    if values.get("metrics") is not None:
+        memory, listener = values["metrics"]
+        values["metrics"] = memory, None if listener is None else tuple(listener)
     inherited = Inherited(**values)
     for descriptor in inherited.descriptors():  # no program of the application gets them
         with suppress(OSError):

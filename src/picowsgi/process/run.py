@@ -20,6 +20,7 @@ from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.log import get_logger
 from picowsgi.process import ending
 from picowsgi.process.hooks import load_hooks
+from picowsgi.process.metrics import Metrics, adopt_metrics, open_metrics
 from picowsgi.process.service import OnReady, Service
 from picowsgi.system import fork_guard
 from picowsgi.system.browser import open_page
@@ -73,10 +74,11 @@ def run(
         lambda: middleware.wrap(_load_here(load), settings, sockets), settings, sockets, notifier
     )
     in_children = fork_guard.ClosedInChildren(partial(_close_all, sockets))
-    service.on_ready = partial(_greet, settings, on_ready) if inherited is None else on_ready
+    service.on_ready = partial(_greet, service, on_ready) if inherited is None else on_ready
     service.command = command
     service.status_pipe, service.inherited = pipe, inherited
     try:
+        service.metrics = _open_metrics(service, None if identity is None else identity.owner)
         if settings.pid and pipe is None:
             service.pid_file = PidFile(settings.pid)
             service.pid_file.write()
@@ -87,6 +89,7 @@ def run(
         if pipe is not None:
             core.die_with_parent(signal.SIGTERM)
         service.hooks = load_hooks(settings.hooks)
+        _start_metrics(service)
         with _serving(service), _reloading(service):
             status = supervise(service)
     except AppImportError as error:
@@ -96,6 +99,7 @@ def run(
         return 1
     finally:
         del in_children
+        _end_metrics(service)
         if service.files_are_ours:
             close_sockets(sockets)
         if service.pid_file is not None:
@@ -131,9 +135,35 @@ def _close_all(sockets: list[socket.socket]) -> None:
         sock.close()
 
 
-def _greet(settings: Settings, on_ready: OnReady, sockets: list[socket.socket]) -> None:
+def _open_metrics(service: Service, owner: Owner | None) -> Metrics | None:
+    """Return the metrics of the previous process, or new ones; None: without --metrics."""
+    settings, inherited = service.settings, service.inherited
+    if inherited is not None and (inherited.metrics is not None or inherited.role == "worker"):
+        return adopt_metrics(settings, inherited.role, inherited.metrics)
+    permissions = find_permissions(settings.unix_socket_mode, settings.unix_socket_group, owner)
+    return open_metrics(settings, permissions, outlives=service.command is not None)
+
+
+def _start_metrics(service: Service) -> None:
+    """Serve the page of the metrics. A successor leaves it to its predecessor until it serves."""
+    inherited = service.inherited
+    if service.metrics is not None:
+        is_successor = inherited is not None and inherited.role == "successor"
+        service.metrics.start(service.settings, paused=is_successor)
+
+
+def _end_metrics(service: Service) -> None:
+    if service.metrics is not None:
+        service.metrics.memory.retire(os.getpid())
+        service.metrics.close(files_are_ours=service.files_are_ours)
+
+
+def _greet(service: Service, on_ready: OnReady, sockets: list[socket.socket]) -> None:
     """Announce a server that no other server has started, log its warnings, and open its page."""
+    settings = service.settings
     on_ready(sockets)
+    if service.metrics is not None:
+        get_logger().info("metrics on %s", service.metrics.url)
     middleware.warn(settings, sockets)
     loop.warn(settings)
     if settings.open:

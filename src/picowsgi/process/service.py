@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from picowsgi import core
     from picowsgi.config.settings import Settings
+    from picowsgi.process.metrics import Metrics
     from picowsgi.process.restart import Command, Inherited
     from picowsgi.process.status_pipe import StatusPipe
     from picowsgi.reload.reloader import Reloader
@@ -48,6 +49,8 @@ class Service:
     reloader: Reloader | None = None
     #: The number of connections in each forked worker, which share this object.
     balance: core.Balance | None = None
+    #: The page of --metrics, and the memory that all processes count in; None: without --metrics.
+    metrics: Metrics | None = None
     #: Threads were left behind while they ran a request.
     left_threads: bool = False
     #: This process removes the files of unix sockets at its end.

@@ -64,10 +64,15 @@ class Spawner:
         finally:
             self._signals.unblock()
             os.close(its)
-        balance = self._service.balance
-        if balance is None:
+        if self._service.balance is None:
             raise RuntimeError("forked workers share a balance")
-        return ChildProcess(pid, ours, on_end=balance.forget)
+        return ChildProcess(pid, ours, on_end=self._note_end)
+
+    def _note_end(self, pid: int) -> None:
+        if self._service.balance is not None:
+            self._service.balance.forget(pid)
+        if self._service.metrics is not None:
+            self._service.metrics.memory.retire(pid)
 
     def _be_worker(self, pipe: StatusPipe, others: Sequence[Member]) -> NoReturn:
         status = 1
@@ -76,6 +81,8 @@ class Spawner:
             self._signals.unblock()
             core.die_with_parent(signal.SIGTERM)
             ending.begin_forked()
+            if self._service.metrics is not None:
+                self._service.metrics.leave_to_parent()
             for other in others:
                 if isinstance(other, ChildProcess):
                     other.close()
@@ -88,23 +95,26 @@ class Spawner:
     def start(self, role: Role) -> ChildProcess:
         """Start the service's command. Raises OSError."""
         ours, its = make_pair()
+        metrics = self._service.metrics
         try:
             inherited = Inherited(
                 role,
                 os.getpid(),
                 describe(self._service.sockets, with_files=role == "successor"),
                 channel=its,
+                metrics=None if metrics is None else metrics.pass_on(role),
             )
-            pid = self._command().start(inherited, [its])
+            pid = self._command().start(inherited, [its, *inherited.metrics_descriptors()])
         except OSError:
             os.close(ours)
             raise
         finally:
             os.close(its)
-        return ChildProcess(pid, ours, program=True)
+        return ChildProcess(pid, ours, program=True, on_end=self._note_end)
 
     def become_keeper(self, child: ChildProcess) -> NoReturn:
         """Execute the command in this process, which then only watches `child`."""
+        metrics = self._service.metrics
         inherited = Inherited(
             "keeper",
             os.getpid(),
@@ -112,12 +122,16 @@ class Spawner:
             child=(child.pid, child.channel),
             signals=self._signals.fileno(),
             settings=_plain(self._service),
+            metrics=None if metrics is None else metrics.pass_on("keeper"),
         )
+        if metrics is not None:
+            metrics.memory.retire(os.getpid())  # its threads serve no more
         self._signals.outlive_exit()
         with suppress(Exception):
             atexit._run_exitfuncs()  # those of the application, which the exec removes
         self._signals.block()
-        self._command().become(inherited, [child.channel, inherited.signals])
+        descriptors = [child.channel, inherited.signals, *inherited.metrics_descriptors()]
+        self._command().become(inherited, descriptors)
 
 
 def _plain(service: Service) -> dict[str, object]:

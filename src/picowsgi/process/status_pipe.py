@@ -18,7 +18,10 @@ from picowsgi.system import fork_guard
 # From the worker:
 READY = ord("R")
 HEARTBEAT = ord(".")
-REPLACE = ord("X")  # start a replacement, and stop this worker when the replacement is ready
+# Start a replacement, and stop this worker when the replacement is ready; the next byte is one of
+# REASONS, for the number of a reason (core.RESTART_EXIT and so on).
+REPLACE = ord("X")
+REASONS = b"012345"
 STOPPING = ord("T")  # a signal stops this worker, without an order of the supervisor
 FAILED = ord("F")  # the application cannot be loaded; JSON follows, up to the end of file
 # From the supervisor. A later order can only make the end of a worker more urgent:
@@ -91,6 +94,10 @@ class StatusPipe:
     def send(self, byte: int) -> bool:
         """Send a byte. Return False if the supervisor is gone, or has not read for very long."""
         return write(self._descriptor, bytes([byte]))
+
+    def ask_for_replacement(self, reason: int) -> bool:
+        """Send REPLACE with its reason. Returns False as `send` does."""
+        return write(self._descriptor, bytes([REPLACE, REASONS[reason]]))
 
     def send_failure(self, error: AppImportError) -> None:
         """Send the reason why the application cannot be loaded."""

@@ -133,8 +133,9 @@ class _Supervisor:
     def _make_workers(self) -> Workers:
         service, settings = self._service, self._service.settings
         inherited = service.inherited
+        notes = self._note_exit, self._count_restart
         if inherited is not None and self._is_keeper:
-            workers = Workers(settings, self._start_program, 1, self._note_exit)
+            workers = Workers(settings, self._start_program, 1, *notes)
             child = ChildProcess(*inherited.child, program=True)
             child.ready = workers.ready = self._announced = True
             workers.adopt(child)
@@ -149,7 +150,7 @@ class _Supervisor:
                 service.load = lambda: application
             service.balance = core.Balance()
             freeze()
-            workers = Workers(settings, self._fork, settings.workers, self._note_exit)
+            workers = Workers(settings, self._fork, settings.workers, *notes)
             workers.on_failure = None if reloader is None else reloader.note_failure
             return workers
         inline = OwnThreads(
@@ -159,14 +160,19 @@ class _Supervisor:
             self._signals.wake,
             service.balance,
             None if reloader is None else reloader.connections,
+            None if service.metrics is None else service.metrics.memory,
         )
-        workers = Workers(settings, None, 1, self._note_exit)
+        workers = Workers(settings, None, 1, *notes)
         workers.adopt(inline)
         self._inline = inline
         return workers
 
     def _note_exit(self, pid: int, status: int) -> None:
         self._service.hooks.call("worker_exit", pid, status)
+
+    def _count_restart(self, reason: int) -> None:
+        if self._service.metrics is not None:
+            self._service.metrics.memory.note_restart(reason)
 
     def _start_program(self) -> ChildProcess:
         return self._spawner.start("worker")
@@ -269,6 +275,7 @@ class _Supervisor:
                 pipe.send(status_pipe.READY)
             if service.inherited is not None:
                 service.inherited.report_ready()
+        self._share_metrics()
         if self._reloading and not workers.reloading:
             self._reloading = False
             service.notifier.ready()
@@ -278,7 +285,14 @@ class _Supervisor:
         if self._inline is not None and self._inline.is_stuck and not self._replaced:
             self._replaced = True  # Python cannot end a thread, but a new process can replace it
             if pipe is not None or service.command is not None:
-                self._reload()
+                self._reload(core.RESTART_TIMEOUT)
+
+    def _share_metrics(self) -> None:
+        """Leave the page of --metrics to the newest process that serves."""
+        metrics, inherited = self._service.metrics, self._service.inherited
+        if metrics is not None:
+            is_successor = inherited is not None and inherited.role == "successor"
+            metrics.pause((is_successor and not self._announced) or self._upgrade.serves())
 
     def _reap_orphans(self) -> None:
         if self._reaps:
@@ -304,7 +318,7 @@ class _Supervisor:
             if service.reloader is not None:
                 service.reloader.report_modules()
         has_served_enough = inline is not None and 0 < self._requests_most <= inline.requests
-        if has_served_enough and pipe.send(status_pipe.REPLACE):
+        if has_served_enough and pipe.ask_for_replacement(core.RESTART_REQUESTS):
             self._requests_most = 0  # one request for a replacement is enough
 
     # ---------------------------------------------------------------- signals
@@ -363,7 +377,7 @@ class _Supervisor:
         if (
             self._service.settings.drain_delay
             and self._announced
-            and pipe.send(status_pipe.REPLACE)
+            and pipe.ask_for_replacement(core.RESTART_SIGNAL)
         ):
             return
         pipe.send(status_pipe.STOPPING)
@@ -441,13 +455,13 @@ class _Supervisor:
         else:
             self._workers.change(1 if number == signal.SIGTTIN else -1, time.monotonic())
 
-    def _reload(self) -> None:
+    def _reload(self, reason: int = core.RESTART_RELOAD) -> None:
         """Replace all members by new ones, which load the application again."""
         service, workers = self._service, self._workers
         if self._phase >= _Phase.DELAYED:
             return
         if service.status_pipe is not None:
-            service.status_pipe.send(status_pipe.REPLACE)  # the supervisor replaces this worker
+            service.status_pipe.ask_for_replacement(reason)  # the supervisor replaces this worker
             return
         if service.reloader is not None:
             service.reloader.failure = None
@@ -458,10 +472,10 @@ class _Supervisor:
         )
         if holds_application and service.command is not None:
             # A process cannot unload its modules, so a new process has to load them again.
-            workers.reload(self._start_program)
+            workers.reload(self._start_program, reason)
             self._application_is_stale = True
         else:
-            workers.reload()
+            workers.reload(reason=reason)
 
     def _reload_changes(self, reloader: Reloader, now: float) -> None:
         """Replace all workers at once after a change, so that no request gets the old code."""

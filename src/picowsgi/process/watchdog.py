@@ -9,6 +9,7 @@ import math
 import signal
 from collections.abc import Iterable
 
+from picowsgi import core
 from picowsgi.config.settings import Settings
 from picowsgi.log import get_logger
 from picowsgi.process.members import ChildProcess, Member
@@ -44,6 +45,7 @@ class Watchdog:
                 memory = one.memory()
                 if memory > self._memory_most:
                     one.needs_replacement = True
+                    one.reason = core.RESTART_MEMORY
                     get_logger().info("worker %d has %d bytes in memory", one.pid, memory)
 
     def _give_up(self, one: ChildProcess, now: float) -> None:

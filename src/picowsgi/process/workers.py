@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from picowsgi import log
+from picowsgi import core, log
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
 from picowsgi.log import get_logger
@@ -33,10 +33,16 @@ class Workers:
         spawn: Spawn | None,
         target: int,
         on_exit: Callable[[int, int], object] = lambda _pid, _status: None,
+        count_restart: Callable[[int], object] = lambda _reason: None,
     ) -> None:
-        """`on_exit` is called with the process number and the status of each child that ends."""
+        """`on_exit` is called with the process number and the status of each child that ends.
+
+        `count_restart` is called with the reason for each member that is replaced
+        (core.RESTART_EXIT and so on).
+        """
         self._settings = settings
         self._on_exit = on_exit
+        self._count_restart = count_restart
         self._spawn = spawn
         self._target = target
         #: The state before a reload, to go back to if the reload fails.
@@ -110,7 +116,7 @@ class Workers:
         for one in self._staying()[: max(-self._missing(), 0)]:
             self._dismiss(one, now)
 
-    def reload(self, spawn: Spawn | None = None) -> None:
+    def reload(self, spawn: Spawn | None = None, reason: int = core.RESTART_RELOAD) -> None:
         """Replace all members. With `spawn`, a single member from this function replaces them."""
         if self.reloading:
             self._reload_again = self.reload
@@ -123,12 +129,14 @@ class Workers:
         self._respawn.reset()
         for one in self.members:
             one.retiring = True
+            one.reason = reason
 
     def restart(self, now: float) -> None:
         """Replace all members, and do not wait for the new ones. Open requests are finished."""
         self._respawn.reset()
         for one in self.members:
             if not one.stopping:
+                self._count_restart(core.RESTART_RELOAD)
                 self._dismiss(one, now)
                 if not one.ready:
                     one.kill_at = min(one.kill_at, now + _LOADING_TIME)
@@ -148,6 +156,7 @@ class Workers:
         for one in self.members:
             if one.stopped_by_signal and not one.stopping and not self.stopping:
                 get_logger().info("%s has been sent a signal to stop", one)
+                self._count_restart(core.RESTART_SIGNAL)
                 one.stopping = True
                 self._limit(one, now)
         for one in ended:
@@ -187,14 +196,14 @@ class Workers:
             return
         if one.ready:
             get_logger().error("%s %s", one, one.end)
-            self._respawn.failed(now)
+            self._start_later(one, now)
             return
         failure = one.failure or AppImportError(
             f"{one} {one.end} before it had loaded the application"
         )
         if self.on_failure is not None:
             self.on_failure(failure)
-            self._respawn.failed(now)
+            self._start_later(one, now)
         elif not self.ready:
             self.failure, self.failed = failure, True
             self.kill()
@@ -203,7 +212,15 @@ class Workers:
             self._give_reload_up(now)
         else:
             log.log_failure(f"a new worker cannot start: {failure}", failure.application_traceback)
-            self._respawn.failed(now)
+            self._start_later(one, now)
+
+    def _start_later(self, one: ChildProcess, now: float) -> None:
+        """Let another worker replace one that has ended, after a pause."""
+        self._respawn.failed(now)
+        if one.silent:
+            self._count_restart(core.RESTART_TIMEOUT)
+        else:
+            self._count_restart(core.RESTART_SIGNAL if one.status < 0 else core.RESTART_EXIT)
 
     def _give_reload_up(self, now: float) -> None:
         self.reloading = False
@@ -237,6 +254,7 @@ class Workers:
         self.ready = True
         for one in self.members:
             if one.retiring and not one.stopping:
+                self._count_restart(one.reason)
                 self._dismiss(one, now)
         if self.reloading:
             self.reloading = False

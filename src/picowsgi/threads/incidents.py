@@ -1,4 +1,4 @@
-"""The lines of the error log about accepted requests that were not answered in full.
+"""The lines of the error log about requests without a full response, and about refused connections.
 
 Never logs what a client causes itself: that it disconnects, or sends an invalid request.
 """
@@ -77,6 +77,17 @@ _TEXTS: Mapping[int, tuple[int, str]] = {
         "the server stops while connections wait to be accepted",
     ),
 }
+_CLOSED = "a connection is closed, because {} (--proxy-protocol){{others}}"
+#: The texts for connections that are closed because of their PROXY header.
+_PROXY_TEXTS: Mapping[int, str] = {
+    core.INCIDENT_PROXY_PEER: _CLOSED.format("its peer is not in --forwarded-allow-ips"),
+    core.INCIDENT_PROXY_MISSING: _CLOSED.format("it does not begin with a PROXY header"),
+    core.INCIDENT_PROXY_MALFORMED: _CLOSED.format("its PROXY header is malformed"),
+    core.INCIDENT_PROXY_LONG: _CLOSED.format("its PROXY header is longer than 4096 bytes"),
+    core.INCIDENT_PROXY_TIMEOUT: _CLOSED.format(
+        "its PROXY header has not arrived within {settings.timeout_head:g} s of --timeout-head"
+    ),
+}
 _OTHER = logging.ERROR, "a request cannot be answered in full: {why}{unsent}"
 
 
@@ -97,8 +108,11 @@ def log_incidents(server: core.CoreServer, settings: Settings) -> None:
         level, text = _describe(incident, settings)
         if incident.line:
             text += f": {printable(incident.line)}"
-        if incident.address:
-            text += f", from {incident.address} port {incident.port}"
+        client = describe_client(incident)
+        if not client and incident.what in _PROXY_TEXTS:
+            client = "from a unix socket"
+        if client:
+            text += f", {client}"
         get_logger().log(level, "%s", text, extra={"request_id": incident.request_id})
 
 
@@ -111,13 +125,29 @@ def _warn_of_dropped_header(incident: core.Incident) -> None:
     if os.getpid() in _warned_in:
         return
     _warned_in.add(os.getpid())
-    client = f" from {incident.address} port {incident.port}" if incident.address else ""
+    client = describe_client(incident)
     get_logger().warning(
         "the header %s%s is dropped, like all headers with an underscore in their name, because "
         "an application would take it for a header with a hyphen (--underscore-fields)",
         printable(incident.line),
-        client,
+        f" {client}" if client else "",
     )
+
+
+def describe_client(incident: core.Incident) -> str:
+    """Return the client, and the proxy that has named it: `from 192.0.2.1 port 4711`.
+
+    The text is empty for a client of a unix socket.
+    """
+    if incident.proxy is None and not incident.address:
+        return ""
+    text = f"from {incident.address or 'an unknown client'}"
+    if incident.port:
+        text += f" port {incident.port}"
+    if incident.proxy is not None:
+        address, port = incident.proxy
+        text += f" through {address} port {port}" if address else " through a unix socket"
+    return text
 
 
 def describe_lost_lines(count: int, why: str) -> str:
@@ -127,6 +157,11 @@ def describe_lost_lines(count: int, why: str) -> str:
 
 def _describe(incident: core.Incident, settings: Settings) -> tuple[int, str]:
     """Return the level and the text of the line."""
+    if incident.what in _PROXY_TEXTS:
+        count = incident.unsent
+        others = f"; {count} connections since the previous such line" if count > 1 else ""
+        text = _PROXY_TEXTS[incident.what].format(settings=settings, others=others)
+        return logging.WARNING, text
     level, text = _TEXTS.get(incident.what, _OTHER)
     return level, text.format(
         why=os.strerror(incident.error),

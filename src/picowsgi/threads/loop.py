@@ -97,6 +97,7 @@ class Loop:
         *,
         access: core.AccessOutput,
         balance: core.Balance | None,
+        metrics: core.Metrics | None,
         common: Mapping[str, Any],
         make_gateway: Callable[..., Gateway],
     ) -> None:
@@ -105,7 +106,7 @@ class Loop:
         self._settings = settings
         self._make_gateway = make_gateway
         self._has_ids = access.request_ids
-        self.core = core.CoreServer(sockets, settings, access, balance)
+        self.core = core.CoreServer(sockets, settings, access, balance, metrics)
         self._bases = [base_environ(sock, common) for sock in sockets]
         self._shared = SharedState(self.core)
         #: The serving threads by their number in the core, and their guards. A new thread gets the

@@ -46,6 +46,7 @@ class ThreadPool:
         *,
         multiprocess: bool = False,
         balance: core.Balance | None = None,
+        metrics: core.Metrics | None = None,
         environ: Mapping[str, Any] = _NOTHING,
         make_gateway: Callable[..., Gateway] = Gateway,
     ) -> None:
@@ -71,6 +72,7 @@ class ThreadPool:
                 part,
                 access=self._access.output,
                 balance=balance,
+                metrics=metrics,
                 common=common,
                 make_gateway=make_gateway,
             )
@@ -197,6 +199,13 @@ class ThreadPool:
             get_logger().warning(
                 "%d headers with an underscore in their name were dropped (--underscore-fields)",
                 dropped,
+            )
+        refused = sum(one.core.refused_by_proxy_protocol for one in self._loops)
+        if refused and is_first:
+            get_logger().warning(
+                "connections closed because of their PROXY header, or because their peer is not in "
+                "--forwarded-allow-ips (--proxy-protocol): %d",
+                refused,
             )
         if lost:
             get_logger().warning("%s", describe_lost_lines(lost, "no process read it at the end"))

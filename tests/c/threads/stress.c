@@ -16,11 +16,11 @@ enum { CLIENTS = LOOPS * CONNECTIONS }; /* with more, idle connections would be 
 enum { RUN_MS = 2500, MINUTE_MS = 60000 };
 
 static loop loops[LOOPS];
-struct sockaddr_un address;
-socklen_t address_size;
+struct sockaddr_un address, exporter_address;
+socklen_t address_size, exporter_address_size;
 atomic_bool stopping;
 atomic_int served, lent, dropped, starts, slow, incidents, abandoned, too_late, together, taken;
-atomic_int answered, of_pieces;
+atomic_int answered, of_pieces, scrapes;
 
 _Noreturn void fail(const char *file, int line, const char *what)
 {
@@ -99,20 +99,19 @@ static void *watch(void *its_loop)
     return NULL;
 }
 
-static int listen_somewhere(void)
+static int listen_somewhere(struct sockaddr_un *at, socklen_t *size)
 {
-    socklen_t size = sizeof address;
+    *size = sizeof *at;
     int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     MUST(listener >= 0);
-    address = (struct sockaddr_un){.sun_family = AF_UNIX}; /* the system chooses a name */
-    MUST(bind(listener, (const struct sockaddr *)&address, sizeof address.sun_family) == 0);
+    *at = (struct sockaddr_un){.sun_family = AF_UNIX}; /* the system chooses a name */
+    MUST(bind(listener, (const struct sockaddr *)at, sizeof at->sun_family) == 0);
     MUST(listen(listener, 128) == 0);
-    MUST(getsockname(listener, (struct sockaddr *)&address, &size) == 0);
-    address_size = size;
+    MUST(getsockname(listener, (struct sockaddr *)at, size) == 0);
     return listener;
 }
 
-static pw_server *open_server(int log, int listener, pw_balance *balance)
+static pw_server *open_server(int log, int listener, pw_balance *balance, pw_metrics *metrics)
 {
     static const char program[] = "\2\0\0\1\0\1 \4\0\0\11\0\12user-agent\13\0\0\20\0\0\22\0\0"
                                   "\23\0\6x-size\1\0\1\n";
@@ -135,6 +134,7 @@ static pw_server *open_server(int log, int listener, pw_balance *balance)
         .timeout_request = 4,
         .access_file = log,
         .balance = balance,
+        .metrics = metrics,
         .access_program = program,
         .access_program_size = sizeof program - 1,
         .health_path = "/health",
@@ -158,23 +158,28 @@ static int64_t count_requests(void)
 
 int main(void)
 {
-    pthread_t clients[CLIENTS];
+    pthread_t clients[CLIENTS], scraper;
     pw_balance *balance = pw_balance_new();
-    MUST(balance != NULL);
+    pw_metrics *metrics = pw_metrics_map(-1);
+    MUST(balance != NULL && metrics != NULL);
     signal(SIGPIPE, SIG_IGN);
     make_noise();
     int logs[2] = {open("/dev/null", O_WRONLY | O_CLOEXEC),
                    open("/dev/null", O_WRONLY | O_CLOEXEC)};
     MUST(logs[0] >= 0 && logs[1] >= 0);
-    int listener = listen_somewhere();
+    int listener = listen_somewhere(&address, &address_size);
+    int pages = listen_somewhere(&exporter_address, &exporter_address_size);
+    pw_exporter *exporter = pw_exporter_new(metrics, pages, "version=\"1\"", 0);
+    MUST(exporter != NULL);
     for (loop *each = loops; each < loops + LOOPS; each++) {
         loop_init(each, (int)(each - loops));
-        each->server = open_server(logs[0], listener, balance);
+        each->server = open_server(logs[0], listener, balance, metrics);
         start_thread(each);
         MUST(pthread_create(&each->watcher, NULL, watch, each) == 0);
     }
     for (intptr_t i = 0; i < CLIENTS; i++)
         MUST(pthread_create(&clients[i], NULL, be_client, (void *)i) == 0);
+    MUST(pthread_create(&scraper, NULL, scrape, NULL) == 0);
 
     int64_t requests = 0;
     for (int i = 0; i < RUN_MS / 100; i++) {
@@ -185,6 +190,10 @@ int main(void)
             audit(loops[each].server);
             pw_server_unhold(loops[each].server);
         }
+        pw_exporter_hold(exporter);
+        pw_exporter_unhold(exporter);
+        pw_exporter_pause(exporter, i % 2);
+        pw_exporter_pause(exporter, 0);
         MUST(count_requests() >= requests);
         requests = count_requests();
     }
@@ -194,6 +203,7 @@ int main(void)
     close(listener); /* or clients that wait to be accepted would wait without end */
     for (int i = 0; i < CLIENTS; i++)
         pthread_join(clients[i], NULL);
+    pthread_join(scraper, NULL);
     time_t left = time(NULL); /* no connection is open any more */
     for (loop *each = loops; each < loops + LOOPS; each++) {
         pthread_join(each->watcher, NULL);
@@ -204,18 +214,23 @@ int main(void)
     }
     MUST(time(NULL) - left < MINUTE_MS / 2000); /* or no thread has noticed the end of a drain */
     MUST(count_requests() == atomic_load(&served));
+    MUST(count_requests() == scrape_requests());
+    pw_exporter_free(exporter);
+    close(pages);
     for (int i = 0; i < LOOPS; i++)
         pw_server_free(loops[i].server);
     pw_balance_free(balance);
+    pw_metrics_free(metrics);
     close(logs[0]);
     close(logs[1]);
     printf("  %d requests, %d lent and %d dropped, %d by several threads, %d writes too late, "
            "%d abandoned, %d taken; %d answers, %d in pieces; %d threads started, %d named slow, "
-           "%d incidents\n",
+           "%d incidents, "
+           "%d pages\n",
            served, lent, dropped, together, too_late, abandoned, taken, answered, of_pieces, starts,
-           slow, incidents);
+           slow, incidents, scrapes);
     /* Otherwise the program has not tried what it is for. */
     MUST(lent > 0 && together > 0 && too_late > 0 && abandoned > 0 && answered > 0);
-    MUST(of_pieces > 0 && taken > 0 && starts > 0 && slow > 0 && lent == dropped);
+    MUST(of_pieces > 0 && taken > 0 && starts > 0 && slow > 0 && lent == dropped && scrapes > 10);
     return 0;
 }

@@ -5,6 +5,7 @@
  *
  *     serving.c    the part of Python: threads that serve, and threads of an application
  *     clients.c    clients, which check every byte
+ *     scraper.c    a client of the metrics, which checks every page
  *     stress.c     starts and ends all of them
  *
  * The key of a response decides its content, and no other response has the same key. The request
@@ -55,10 +56,14 @@ extern atomic_bool stopping;
 extern struct sockaddr_un address;
 extern socklen_t address_size;
 
+extern struct sockaddr_un exporter_address;
+extern socklen_t exporter_address_size;
+
 /* Counts of what the program has tried. */
 extern atomic_int served, lent, dropped, starts, slow, incidents; /* of the servers */
 extern atomic_int abandoned, too_late, together, taken;
 extern atomic_int answered, of_pieces; /* of the clients */
+extern atomic_int scrapes;             /* pages of the metrics */
 
 /* ------------------------------------------------------------------ serving.c */
 
@@ -108,5 +113,11 @@ void loop_end(loop *self);
 /* ------------------------------------------------------------------ clients.c */
 
 void *be_client(void *number);
+
+/* ------------------------------------------------------------------ scraper.c */
+
+void *scrape(void *unused);
+/* Call it when no request is open. The number of requests on the page. */
+int64_t scrape_requests(void);
 
 #endif

@@ -1,0 +1,62 @@
+/*
+ * The client that has sent a request. A request comes from the peer of the socket, unless a PROXY
+ * header names another sender. And a trusted sender may forward the request of its own client
+ * (forwarded.c).
+ */
+#include <arpa/inet.h>
+
+#include "client.h"
+#include "head.h"
+#include "text.h"
+
+void pw_peer_name(const pw_conn *conn, pw_peer *peer)
+{
+    peer->address[0] = '\0';
+    peer->port[0] = '\0';
+    uint16_t port = 0;
+    if (conn->peer.any.sa_family == AF_INET) {
+        uint32_t address = ntohl(conn->peer.v4.sin_addr.s_addr);
+        char *to = peer->address;
+        for (int shift = 24; shift >= 0; shift -= 8) {
+            to += pw_digits(to, (address >> shift) & 255);
+            *to++ = shift > 0 ? '.' : '\0';
+        }
+        port = ntohs(conn->peer.v4.sin_port);
+    } else if (conn->peer.any.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &conn->peer.v6.sin6_addr, peer->address, sizeof peer->address);
+        port = ntohs(conn->peer.v6.sin6_port);
+    } else {
+        return;
+    }
+    peer->port[pw_digits(peer->port, port)] = '\0';
+}
+
+void pw_parse_again(pw_server *server, const pw_conn *conn)
+{
+    pw_head_progress progress = {0};
+    pw_error error;
+    pw_head_parse(pw_limits_of(server, conn), conn->in->data + conn->in->start, conn->facts.size,
+                  &progress, &server->head, &error);
+    if (server->head.facts.forwarded)
+        pw_forwarded_read(&server->trust, &server->head, &server->forwarded);
+}
+
+static const pw_peer *client_of(const pw_forwarded *forwarded)
+{
+    return pw_client_of(forwarded, NULL);
+}
+
+const pw_peer *pw_thread_client(const pw_thread *thread, const pw_conn *conn)
+{
+    /* The head, or its forwarded fields, are those of the entry: nothing was parsed for the thread. */
+    if (conn->kind == PW_SAME || (conn->kind == PW_CHANGED && !conn->facts.forwarded))
+        return conn->entry >= 0 ? thread->server->cache.entries[conn->entry].client : NULL;
+    return conn->facts.forwarded && thread->has_client ? &thread->client : NULL;
+}
+
+const pw_peer *pw_waiting_client(pw_server *server, const pw_conn *conn)
+{
+    pw_parse_again(server, conn);
+    server->parsed = NULL;
+    return client_of(pw_forwarded_of(server));
+}
