@@ -21,7 +21,7 @@ void pw_exchange_end(pw_thread *thread);
 /* The same, but leaves the connection to the caller, and returns it. */
 pw_conn *pw_exchange_leave(pw_thread *thread);
 /* The outcome for a part of an exchange that is over. If the application has taken the connection,
- * the part is dropped. The application may go on for some parts: a debugger makes its page first, and
+ * the part is dropped. The application may continue for some parts: a debugger makes its page first, and
  * logs the error then. */
 #define PW_DROPPED_MOST 64
 int32_t pw_exchange_drop(pw_thread *thread, int64_t exchange);

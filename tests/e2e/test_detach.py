@@ -323,7 +323,9 @@ def test_a_response_after_the_connection_was_taken_is_ignored(serve, caplog, at_
         client.read_nothing_more()
     ping(server)
     assert caplog.messages == []
-    assert not any(one._shared.loans for one in server._pool._loops)
+    wait_until(
+        lambda: not any(one._shared.loans for one in server._pool._loops), "no bytes to be kept"
+    )
 
 
 def test_a_generator_takes_the_connection(serve, caplog):

@@ -346,7 +346,8 @@ class Gateway:
     def _is_after_detach(self, error: BaseException) -> bool:
         """Return whether the application ends a request in this way whose connection it has taken.
 
-        Its client has gone, or StopIteration tells gunicorn that there is no response.
+        Its client has gone, or the application raises StopIteration, as it does under gunicorn if
+        there is no response.
         """
         is_usual = isinstance(error, (ConnectionError, StopIteration))
         return is_usual and bool(self.response.is_detached(self.thread, self._request.exchange))
