@@ -63,7 +63,7 @@ typedef struct {
     int32_t drop_forwarded; /* 1: Forwarded and the X-Forwarded fields of other peers are removed */
     int64_t trusted_count;
     pw_balance *balance; /* borrowed as long as the server lives; NULL: it has its sockets alone */
-    pw_metrics *metrics; /* borrowed as long as the server lives; NULL: nothing is counted */
+    pw_metrics *metrics; /* the server keeps it; NULL: nothing is counted */
     /* The rest is borrowed during pw_server_new. */
     const char *access_program; /* the format of the access log: see PW_ATOM_LITERAL */
     const char *health_path;    /* the core answers its requests; empty: none */
@@ -151,6 +151,7 @@ void pw_balance_forget(pw_balance *balance, int32_t process);
  * must have pw_metrics_size bytes. Other processes may map the same file, and the caller closes it. -1:
  * memory that this process shares only with processes that it forks. Returns NULL with errno set.
  * EINVAL: another version of picowsgi has made the file. ENOTSUP: this machine cannot share counters.
+ * The memory is unmapped after pw_metrics_free and the end of the servers and exporters that have it.
  */
 int64_t pw_metrics_size(void);
 pw_metrics *pw_metrics_map(int32_t descriptor);

@@ -52,7 +52,7 @@ typedef struct {
 } pw_client;
 
 struct pw_exporter {
-    pw_metrics *metrics; /* borrowed */
+    pw_metrics *metrics; /* kept */
     char *info;          /* owned */
     int64_t started;     /* ms since 1970 */
     atomic_bool stops;
@@ -352,6 +352,7 @@ static void exporter_destroy(pw_exporter *exporter)
 {
     exporter_close(exporter);
     pthread_mutex_destroy(&exporter->lock);
+    pw_metrics_free(exporter->metrics);
     pw_free(exporter->info);
     pw_free(exporter);
 }
@@ -365,7 +366,7 @@ pw_exporter *pw_exporter_new(pw_metrics *metrics, int32_t listener, const char *
         errno = size <= PW_INFO_MOST ? ENOMEM : EINVAL;
         return NULL;
     }
-    exporter->metrics = metrics;
+    exporter->metrics = pw_metrics_keep(metrics);
     exporter->started = started_at();
     atomic_store(&exporter->paused, paused != 0);
     exporter->listener = exporter->wake[0] = exporter->wake[1] = -1;

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "meter.h"
 #include "process.h"
 
@@ -26,7 +27,7 @@ typedef union {
 _Static_assert(sizeof(pw_meter) <= PW_METER_SPACE, "a meter fits into its page");
 
 /* Any process may write to the members before `meters`, so these are added to atomically. */
-struct pw_metrics {
+typedef struct {
     union {
         struct {
             pw_counter layout; /* 0: new memory */
@@ -38,18 +39,24 @@ struct pw_metrics {
         char space[PW_METER_SPACE];
     };
     pw_meter_page meters[PW_METERS];
+} pw_shared;
+
+/* This process's mapping of the memory. */
+struct pw_metrics {
+    pw_shared *memory;
+    atomic_int references; /* the maker, the servers and the exporter; the last one unmaps it */
 };
 
 int64_t pw_metrics_size(void)
 {
-    return (int64_t)sizeof(pw_metrics);
+    return (int64_t)sizeof(pw_shared);
 }
 
 /* Whether the memory has this layout, or is new and gets it. */
-static bool layout_is_ours(pw_metrics *metrics)
+static bool layout_is_ours(pw_shared *memory)
 {
     int64_t layout = 0;
-    return atomic_compare_exchange_strong(&metrics->layout, &layout, PW_LAYOUT) ||
+    return atomic_compare_exchange_strong(&memory->layout, &layout, PW_LAYOUT) ||
            layout == PW_LAYOUT;
 }
 
@@ -63,25 +70,42 @@ pw_metrics *pw_metrics_map(int32_t descriptor)
     struct stat file;
     if (descriptor >= 0 && fstat(descriptor, &file) != 0)
         return NULL;
-    if (descriptor >= 0 && file.st_size != (off_t)sizeof(pw_metrics)) {
+    if (descriptor >= 0 && file.st_size != (off_t)sizeof(pw_shared)) {
         errno = EINVAL;
         return NULL;
     }
     int flags = descriptor >= 0 ? MAP_SHARED : MAP_SHARED | MAP_ANONYMOUS;
-    void *memory = mmap(NULL, sizeof(pw_metrics), PROT_READ | PROT_WRITE, flags, descriptor, 0);
+    void *memory = mmap(NULL, sizeof(pw_shared), PROT_READ | PROT_WRITE, flags, descriptor, 0);
     if (memory == MAP_FAILED)
         return NULL;
     if (!layout_is_ours(memory)) {
-        munmap(memory, sizeof(pw_metrics));
+        munmap(memory, sizeof(pw_shared));
         errno = EINVAL;
         return NULL;
     }
-    return memory;
+    pw_metrics *metrics = pw_alloc(sizeof *metrics);
+    if (metrics == NULL) {
+        munmap(memory, sizeof(pw_shared));
+        errno = ENOMEM;
+        return NULL;
+    }
+    metrics->memory = memory;
+    atomic_store(&metrics->references, 1);
+    return metrics;
+}
+
+pw_metrics *pw_metrics_keep(pw_metrics *metrics)
+{
+    atomic_fetch_add(&metrics->references, 1);
+    return metrics;
 }
 
 void pw_metrics_free(pw_metrics *metrics)
 {
-    munmap(metrics, sizeof *metrics);
+    if (atomic_fetch_sub(&metrics->references, 1) > 1)
+        return;
+    munmap(metrics->memory, sizeof(pw_shared));
+    pw_free(metrics);
 }
 
 /* ------------------------------------------------------------------ meters */
@@ -90,7 +114,7 @@ pw_meter *pw_meter_join(pw_metrics *metrics)
 {
     for (int i = 0; i < PW_METERS; i++) {
         int64_t no_process = 0;
-        pw_meter *meter = &metrics->meters[i].meter;
+        pw_meter *meter = &metrics->memory->meters[i].meter;
         if (!atomic_compare_exchange_strong(&meter->process, &no_process, PW_CLAIMED))
             continue;
         pw_counter *const gauges[] = {&meter->connections, &meter->idle, &meter->threads,
@@ -98,8 +122,8 @@ pw_meter *pw_meter_join(pw_metrics *metrics)
         for (size_t k = 0; k < sizeof gauges / sizeof gauges[0]; k++)
             pw_count_set(gauges[k], 0);
         atomic_store(&meter->process, getpid());
-        int64_t used = atomic_load(&metrics->used);
-        while (used <= i && !atomic_compare_exchange_weak(&metrics->used, &used, i + 1))
+        int64_t used = atomic_load(&metrics->memory->used);
+        while (used <= i && !atomic_compare_exchange_weak(&metrics->memory->used, &used, i + 1))
             continue;
         return meter;
     }
@@ -123,13 +147,13 @@ void pw_metrics_retire(pw_metrics *metrics, int32_t process)
         was_here |= atomic_compare_exchange_strong(&meter->process, &expected, 0);
     }
     if (was_here && is_known)
-        atomic_fetch_add(&metrics->ended_cpu, facts.cpu);
+        atomic_fetch_add(&metrics->memory->ended_cpu, facts.cpu);
 }
 
 void pw_metrics_restart(pw_metrics *metrics, int32_t reason)
 {
     if (reason >= 0 && reason < PW_RESTART_REASONS)
-        atomic_fetch_add(&metrics->restarts[reason], 1);
+        atomic_fetch_add(&metrics->memory->restarts[reason], 1);
 }
 
 /* ------------------------------------------------------------------ a request */
@@ -165,28 +189,28 @@ pw_method pw_method_of(const char *line, size_t size)
 
 int pw_metrics_used(const pw_metrics *metrics)
 {
-    return (int)atomic_load(&metrics->used);
+    return (int)atomic_load(&metrics->memory->used);
 }
 
 pw_meter *pw_metrics_meter(pw_metrics *metrics, int number)
 {
-    return &metrics->meters[number].meter;
+    return &metrics->memory->meters[number].meter;
 }
 
 int64_t pw_metrics_restarts(const pw_metrics *metrics, int reason)
 {
-    return pw_count_of(&metrics->restarts[reason]);
+    return pw_count_of(&metrics->memory->restarts[reason]);
 }
 
 int64_t pw_metrics_ended_cpu(const pw_metrics *metrics)
 {
-    return atomic_load(&metrics->ended_cpu);
+    return atomic_load(&metrics->memory->ended_cpu);
 }
 
 int64_t pw_metrics_show_cpu(pw_metrics *metrics, int64_t sum)
 {
-    int64_t shown = atomic_load(&metrics->shown_cpu);
-    while (shown < sum && !atomic_compare_exchange_weak(&metrics->shown_cpu, &shown, sum))
+    int64_t shown = atomic_load(&metrics->memory->shown_cpu);
+    while (shown < sum && !atomic_compare_exchange_weak(&metrics->memory->shown_cpu, &shown, sum))
         continue;
     return shown < sum ? sum : shown;
 }

@@ -99,6 +99,9 @@ void pw_histogram_add(pw_histogram *histogram, int64_t microseconds);
 /* The number of the method at the beginning of a request line. */
 pw_method pw_method_of(const char *line, size_t size);
 
+/* One more call of pw_metrics_free is needed until the memory is unmapped. Returns its argument. */
+pw_metrics *pw_metrics_keep(pw_metrics *metrics);
+
 /* A free meter. NULL: there is none. */
 pw_meter *pw_meter_join(pw_metrics *metrics);
 void pw_meter_leave(pw_meter *meter);

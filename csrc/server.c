@@ -121,7 +121,10 @@ static void server_copy_settings(pw_server *server, const pw_settings *settings)
     server->accept.place =
         server->accept.balance != NULL ? pw_balance_join(server->accept.balance) : NULL;
     server->accept.turn = 1;
-    server->meter = settings->metrics != NULL ? pw_meter_join(settings->metrics) : NULL;
+    if (settings->metrics != NULL) {
+        server->metrics = pw_metrics_keep(settings->metrics);
+        server->meter = pw_meter_join(server->metrics);
+    }
     server->is_timed = settings->access_file >= 0 || server->meter != NULL;
     server->slice_ms = PW_SLICE_MS;
     server->timeout_graceful = settings->timeout_graceful;
@@ -260,7 +263,10 @@ void pw_server_free(pw_server *server)
     pw_access_flush(server);
     if (server->meter != NULL)
         pw_meter_leave(server->meter);
+    if (server->metrics != NULL)
+        pw_metrics_free(server->metrics);
     server->meter = NULL;
+    server->metrics = NULL;
     pw_free(server->access.lines.at);
     pw_free(server->access.program);
     pw_free(server->health);

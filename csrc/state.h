@@ -295,12 +295,13 @@ struct pw_server {
     pw_incidents incidents;
 
     pw_access access;
-    pw_meter *meter;   /* borrowed: for --metrics; NULL: nothing is counted */
-    bool is_timed;     /* requests are timed, because there is an access log or a meter */
-    int64_t polled_us; /* time of the last poll; see is_timed */
-    char *health;      /* owned: the path that the core answers; empty: none */
-    char *live;        /* owned: the same, of pw_settings.live_path */
-    bool has_probes;   /* one of the two is not empty */
+    pw_metrics *metrics; /* kept, with `meter`; or NULL */
+    pw_meter *meter;     /* borrowed: for --metrics; NULL: nothing is counted */
+    bool is_timed;       /* requests are timed, because there is an access log or a meter */
+    int64_t polled_us;   /* time of the last poll; see is_timed */
+    char *health;        /* owned: the path that the core answers; empty: none */
+    char *live;          /* owned: the same, of pw_settings.live_path */
+    bool has_probes;     /* one of the two is not empty */
 
     pthread_mutex_t lock;
     int32_t references; /* pw_server_free and the threads; the last one frees the memory */

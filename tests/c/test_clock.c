@@ -132,7 +132,7 @@ static void content_has_its_time_from_its_last_byte(void)
     end();
 }
 
-/* Whether the system takes no more bytes by itself, as it may for a while after a write. */
+/* Whether the system takes no more bytes without a call, as it may for a while after a write. */
 static bool system_rests(void)
 {
     const pw_conn *conn = site.server->all;

@@ -58,7 +58,7 @@ static void a_server_with_more_requests_than_another_is_ahead(void)
         ABOUT("%d requests, the other has %d", cases[i].mine, cases[i].other);
         atomic_store(&own->requests, cases[i].mine);
         atomic_store(&other->requests, cases[i].other);
-        /* Whatever the number of connections is. Never do both leave new ones to each other. */
+        /* With no number of connections do both leave new ones to each other. */
         for (int connections = 0; connections <= 1000; connections += 500) {
             atomic_store(&own->connections, 0);
             atomic_store(&other->connections, connections);

@@ -155,6 +155,18 @@ static void dropped_lines_of_the_access_log_are_counted(void)
     close(ends[1]);
 }
 
+static void a_server_may_outlive_the_handle_of_the_memory(void)
+{
+    begin(-1);
+    pw_metrics_free(settings.metrics);
+    test_client client = site_connect(&site);
+    SEND(&client, GET("/"));
+    CHECK_INT(site_serve(&site), 1);
+    CHECK_INT(requests(PW_METHOD_GET, 2), 1);
+    client_close(&client);
+    site_close(&site);
+}
+
 static void a_forked_child_counts_nothing(void)
 {
     begin(-1);
@@ -287,6 +299,7 @@ int main(void)
     RUN(an_abandoned_request_is_an_error_of_the_server);
     RUN(refused_requests_and_health_checks_are_not_answered_by_the_application);
     RUN(dropped_lines_of_the_access_log_are_counted);
+    RUN(a_server_may_outlive_the_handle_of_the_memory);
     RUN(a_forked_child_counts_nothing);
     RUN(busy_threads_and_waiting_requests_are_current_while_all_threads_are_stuck);
     RUN(a_request_that_waits_too_long_is_refused_and_waits_no_more);

@@ -20,7 +20,6 @@ from support.manifests import (
     EXAMPLES,
     FILES,
     FOLDER,
-    HAS_METRICS,
     MANIFESTS,
     POD,
     PORTS,
@@ -129,8 +128,7 @@ def test_ports_and_probes_are_those_of_the_options():
         assert PROBES[name]["httpGet"] == {"path": path, "port": "http"}
     annotations = POD["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == str(PORTS["metrics"])
-    if HAS_METRICS:
-        assert options()["metrics"] == f"0.0.0.0:{PORTS['metrics']}"
+    assert options()["metrics"] == f"0.0.0.0:{PORTS['metrics']}"
 
 
 def test_the_kubelet_waits_longer_than_the_server_and_notices_the_drain():

@@ -15,7 +15,6 @@ from support.containers import Container, Limits, make_image, why_not
 from support.manifests import (
     CONTAINER,
     EXAMPLES,
-    HAS_METRICS,
     POD,
     PORTS,
     PROBES,
@@ -146,10 +145,9 @@ def test_the_example_application_runs_in_the_container(run):
     assert ask(container, "/?name=Ada") == (200, b"Hello, Ada!\n")
     assert probe(container, "readiness") == 200
     assert probe(container, "liveness") == 200
-    if HAS_METRICS:
-        status, page = container.ask(PORTS["metrics"], "/metrics")
-        assert status == 200
-        assert re.search(rb"^picowsgi_queue_length 0$", page, re.MULTILINE)
+    status, page = container.ask(PORTS["metrics"], "/metrics")
+    assert status == 200
+    assert re.search(rb"^picowsgi_queue_length 0$", page, re.MULTILINE)
 
 
 def test_the_container_has_no_privileges_and_can_write_to_its_volume_only(run):

@@ -354,7 +354,7 @@ def test_the_option_is_read_from_the_environment_and_the_file(picowsgi, tmp_path
     port = free_port()
     (tmp_path / "pyproject.toml").write_text(f'[tool.picowsgi]\nmetrics = "127.0.0.1:{port}"\n')
     command = picowsgi("app:app", directory=tmp_path)
-    assert f"metrics on http://127.0.0.1:{port}/metrics" in command.log
+    command.wait_for_log(f"metrics on http://127.0.0.1:{port}/metrics")
     command.stop()
     other = free_port()
     command = picowsgi(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "make_venv.py"
-# What the build and the package require, apart from what a Python may have itself.
+# What the build and the package require, except for what a Python may have itself.
 NEEDED = ["setuptools", "pip", "click", "cffi", "tomli"]
 
 

@@ -114,6 +114,7 @@ def test_every_option_of_the_table_is_an_option_of_the_command(served: Served) -
     for option in OPTIONS.values():
         examples = {"bind": "fd://3", "health": "/up", "health_live": "/live", "static": "/s/=."}
         examples["hooks"] = "hooks_of_served"
+        examples["metrics"] = "127.0.0.1:0"
         examples["root_path"] = "/app"
         examples["mount"] = "/below=served:app"
         examples["metrics"] = "127.0.0.1:0"

@@ -175,9 +175,12 @@ def test_a_forked_child_of_the_application_has_nothing_of_the_page(opened: Metri
     sockets = {file.name for file in Path("/proc/self/fd").iterdir() if _is_socket(file.name)}
     pid = os.fork()
     if pid == 0:
-        left = [number for number in sockets if _is_socket(number)]
-        opened.close()
-        os._exit(len(sockets) - len(left))
+        closed = 0
+        try:
+            closed = sum(not _is_socket(number) for number in sockets)
+            opened.close()
+        finally:
+            os._exit(closed)
     # The listening socket and the exporter's duplicate.
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) >= 2
     assert restarts(opened) == {}
