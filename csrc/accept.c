@@ -61,11 +61,7 @@ static pw_conn *conn_new(pw_server *server, int fd, const struct sockaddr_storag
     }
     pw_address address = pw_address_of(&conn->peer.any);
     conn->trusted = pw_trusts(&server->trust, &address);
-    conn->next = server->all;
-    if (server->all != NULL)
-        server->all->previous = conn;
-    server->all = conn;
-    pw_accept_count(server, 1);
+    pw_conn_attach(server, conn);
     pw_run(server, conn, false);
     return conn;
 }

@@ -366,7 +366,8 @@ pw_request *pw_thread_request(pw_thread *thread);
 #define PW_OTHER_NAMES 8 /* the block has keys without a number */
 #define PW_NEWS 16       /* pw_news has messages */
 #define PW_IN_FILE 32    /* the content is in a file */
-#define PW_ENTRY_SHIFT 6
+#define PW_UPGRADE 64    /* the client asks for another protocol: see pw_detach */
+#define PW_ENTRY_SHIFT 7
 #define PW_ENTRY_MASK 2047
 #define PW_OTHER_NAME 255
 #define PW_STOP -1 /* the server has stopped: no more requests */
@@ -488,6 +489,37 @@ int32_t pw_send_interim(pw_thread *thread, const char *head, int64_t head_size);
 #define PW_REQUEST_WAITS 1
 #define PW_REQUEST_BEGUN 2
 int32_t pw_request_state(pw_thread *thread);
+/*
+ * Gives the connection of an exchange to the application, as for WebSocket (RFC 6455). The number of
+ * its request has PW_UPGRADE. Any thread may call these functions.
+ *
+ * pw_unread copies the first `most` bytes that the core has received after the request into `to`.
+ * Returns the number of all these bytes, or PW_OVER. Call it before pw_detach, which drops them.
+ *
+ * pw_family returns the address family of the connection, or PW_OVER.
+ *
+ * pw_detach makes `descriptor`, which is the caller's, refer to the client's socket, as dup2(2) does.
+ * The socket blocks. The core sends the earlier responses of the connection before, and waits for
+ * the client. From then on the core does not read, write, count or time the connection, and drops
+ * the response that the thread hands over. The log has a line with the status 101 when the
+ * connection ends, or with keeps when the core gives it away.
+ *
+ *     keeps 0   The core has the socket too, to end it: in pw_detached_end, or when the thread comes
+ *               back. When the server begins to drain, the core shuts it for reading. At the end of
+ *               the drain it shuts it for writing, too.
+ *     keeps 1   The core closes its descriptor. The application ends the connection.
+ *
+ * Returns 0, PW_OVER (the exchange has ended, or its connection was taken before), PW_REFUSED (its
+ * response has begun), or PW_GONE (the client has disconnected, or the server has stopped).
+ */
+int64_t pw_unread(pw_thread *thread, int64_t exchange, char *to, int64_t most);
+int32_t pw_family(pw_thread *thread, int64_t exchange);
+int32_t pw_detach(pw_thread *thread, int64_t exchange, int32_t descriptor, int32_t keeps);
+/* Ends the connection: the client gets all bytes that were sent, then the end. A second call does
+ * nothing. */
+void pw_detached_end(pw_thread *thread, int64_t exchange);
+/* Whether pw_detach was successful for this exchange, and the thread has no later one. */
+int32_t pw_is_detached(pw_thread *thread, int64_t exchange);
 /* Returns 1 if the client has closed its side or has disconnected, else 0. */
 int32_t pw_client_gone(pw_thread *thread);
 /*

@@ -62,18 +62,19 @@ void pw_conn_sent(pw_server *server, pw_conn *conn)
     conn->kept = NULL;
 }
 
-static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
+/* The poller does not report the connection any more. close(2) alone would leave it with the poller
+ * while a forked child has the descriptor, too. */
+static void conn_unpoll(pw_server *server, pw_conn *conn)
 {
-    if (conn->state == PW_CONN_CLOSED)
-        return;
-    /* close(2) alone would leave it with the poller while a forked
-     * child has the descriptor, too. */
     if (conn->registered)
         pw_poll_remove(&server->poll, conn->fd);
-    pw_end_connection(conn->fd, conn->peer.any.sa_family, ending);
+    conn->registered = false;
+}
+
+/* Frees all that the connection holds, and takes it out of the server's list. */
+static void conn_release(pw_server *server, pw_conn *conn)
+{
     pw_bytes(server, conn);
-    server->idle_count -= conn->state == PW_CONN_IDLE;
-    conn->state = PW_CONN_CLOSED;
     pw_timer_stop(&conn->timer);
     pw_output_free(&conn->output);
     pw_conn_sent(server, conn);
@@ -90,6 +91,17 @@ static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
     else
         server->all = conn->next;
     pw_accept_count(server, -1);
+}
+
+static void conn_end(pw_server *server, pw_conn *conn, pw_ending ending)
+{
+    if (conn->state == PW_CONN_CLOSED)
+        return;
+    conn_unpoll(server, conn);
+    pw_end_connection(conn->fd, conn->peer.any.sa_family, ending);
+    server->idle_count -= conn->state == PW_CONN_IDLE;
+    conn->state = PW_CONN_CLOSED;
+    conn_release(server, conn);
     if (!conn->queued) /* else the loop finds it in the queue, and does this then */
         pw_conn_defer_free(server, conn);
     if (server->accept.paused)
@@ -105,6 +117,24 @@ void pw_conn_close(pw_server *server, pw_conn *conn)
 void pw_conn_leave(pw_server *server, pw_conn *conn)
 {
     conn_end(server, conn, PW_ENDING_LEFT);
+}
+
+void pw_conn_detach(pw_server *server, pw_conn *conn)
+{
+    conn_unpoll(server, conn);
+    conn_release(server, conn);
+    conn->next = conn->previous = NULL;
+    if (server->accept.paused)
+        pw_accept_resume(server);
+}
+
+void pw_conn_attach(pw_server *server, pw_conn *conn)
+{
+    conn->next = server->all;
+    if (server->all != NULL)
+        server->all->previous = conn;
+    server->all = conn;
+    pw_accept_count(server, 1);
 }
 
 pw_step pw_conn_break_off(pw_server *server, pw_conn *conn)

@@ -21,6 +21,11 @@ void pw_conn_close(pw_server *server, pw_conn *conn);
 /* Frees the connection here and closes its descriptor, without a shutdown: another process
  * continues with it. */
 void pw_conn_leave(pw_server *server, pw_conn *conn);
+/* The server forgets the connection, which stays open in PW_CONN_APP. Its memory is the caller's,
+ * until pw_conn_attach. Events that are fetched already do not harm it. */
+void pw_conn_detach(pw_server *server, pw_conn *conn);
+/* Puts a connection into the list of all connections. */
+void pw_conn_attach(pw_server *server, pw_conn *conn);
 /* Ends the connection when its client can have all sent bytes: now, or after PW_CONN_LINGER. */
 pw_step pw_conn_part(pw_server *server, pw_conn *conn);
 /* Breaks off the response while the client is still connected. The client gets the bytes that were

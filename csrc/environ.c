@@ -90,7 +90,7 @@ static pw_span prefix_of(const pw_block *block, const pw_forwarded *forwarded)
 void pw_block_make_line(pw_block *block, const pw_head *head, bool same_method,
                         const pw_changes *changes)
 {
-    block->other_names = false;
+    block->flags = 0;
     char *to = block->at;
     if (!same_method)
         *to++ = PW_KEY_METHOD;
@@ -253,7 +253,7 @@ void pw_block_make(pw_block *block, const pw_head *head, const pw_peer *peer,
         to = put_span(to, more[i].value);
     for (size_t i = 0; i < index.other_count; i++)
         to = put_named_field(to, head, &index, index.others[i]);
-    block->other_names = index.other_count != 0;
+    block->flags = index.other_count != 0 ? PW_OTHER_NAMES : 0;
     end_values(block, to, head, prefix_of(block, forwarded));
 }
 
@@ -347,7 +347,7 @@ bool pw_block_make_changes(pw_block *block, const pw_head *head, const pw_forwar
         to = put_field(to, head, &index, index.first[number]);
     for (size_t i = 0; i < more_count; i++)
         to = put_span(to, more[i].value);
-    block->other_names = false;
+    block->flags = 0;
     end_values(block, to, head, prefix_of(block, forwarded));
     return true;
 }

@@ -13,8 +13,8 @@ typedef struct {
     char *at;    /* owned by the thread: pw_block_most bytes */
     size_t size; /* bytes filled */
     uint32_t values;
-    bool other_names;
-    pw_span root; /* borrowed as long as the server lives: see pw_settings.root_path */
+    int32_t flags; /* for the request's number: PW_OTHER_NAMES, PW_UPGRADE, or 0 */
+    pw_span root;  /* borrowed as long as the server lives: see pw_settings.root_path */
 } pw_block;
 
 /* Fills the block with all values of a request. content_length: bytes of the decoded content; -1:

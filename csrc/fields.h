@@ -19,6 +19,7 @@ enum {
     PW_KEY_HOST,
     PW_KEY_CONNECTION,
     PW_KEY_EXPECT,
+    PW_KEY_UPGRADE,
     PW_KEY_COOKIE,
     /* forwarded.c reads these fields, ... */
     PW_KEY_FORWARDED,

@@ -68,6 +68,8 @@ static pw_error transfer_coding(pw_span value, bool *chunked, bool *other)
 
 typedef struct {
     bool host, type, length, coding, other_coding, close, keep_alive, forwarded;
+    bool upgrade,
+        upgrade_option; /* the field Upgrade; the option in Connection that announces it */
 } pw_seen;
 
 /* Applies the meaning that one field has for the connection. */
@@ -99,6 +101,7 @@ static pw_error field_meaning(const pw_field *field, pw_head *head, pw_seen *see
         while (pw_list_next(&rest, &element)) {
             seen->close |= pw_equals(element.at, element.size, "close");
             seen->keep_alive |= pw_equals(element.at, element.size, "keep-alive");
+            seen->upgrade_option |= pw_equals(element.at, element.size, "upgrade");
         }
         return PW_E_NONE;
     case PW_KEY_EXPECT:
@@ -107,6 +110,9 @@ static pw_error field_meaning(const pw_field *field, pw_head *head, pw_seen *see
         if (!pw_equals(field->value.at, field->value.size, "100-continue"))
             return PW_E_EXPECTATION;
         head->facts.expect_continue = true;
+        return PW_E_NONE;
+    case PW_KEY_UPGRADE:
+        seen->upgrade = true;
         return PW_E_NONE;
     case PW_KEY_FORWARDED:
     case PW_KEY_FORWARDED_FOR:
@@ -119,6 +125,14 @@ static pw_error field_meaning(const pw_field *field, pw_head *head, pw_seen *see
     default:
         return PW_E_NONE;
     }
+}
+
+/* RFC 9110 section 7.8: Connection announces Upgrade, and a server ignores both in HTTP/1.0. After
+ * content, the client's next bytes are not of the new protocol alone. */
+static bool asks_for_upgrade(const pw_facts *facts, const pw_seen *seen)
+{
+    return seen->upgrade && seen->upgrade_option && facts->minor != 0 && !facts->chunked &&
+           facts->content_length <= 0;
 }
 
 /* Removes Forwarded and the X-Forwarded fields. */
@@ -189,6 +203,7 @@ static pw_error check_head(const pw_limits *limits, const char *data, size_t siz
     if (limits->max_body_size != 0 && head->facts.content_length > limits->max_body_size)
         return PW_E_BODY_SIZE;
     head->facts.keep_alive = !seen.close && (head->facts.minor != 0 || seen.keep_alive);
+    head->facts.upgrade = asks_for_upgrade(&head->facts, &seen) ? PW_UPGRADE : 0;
     head->facts.forwarded = seen.forwarded && limits->forwarding == PW_FORWARDING_READ;
     if (seen.forwarded && limits->forwarding == PW_FORWARDING_DROP)
         drop_forwarded(head);

@@ -25,8 +25,12 @@
 
 void pw_loop_clear(pw_server *server)
 {
-    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
         thread->conn = NULL; /* the thread never came back with it */
+        if (thread->detached.conn != NULL)
+            pw_conn_attach(server, thread->detached.conn);
+        thread->detached.conn = NULL;
+    }
     while (server->all != NULL)
         pw_conn_close(server, server->all);
     pw_queue *const queues[] = {&server->run, &server->again, &server->spent, &server->ready};
@@ -40,6 +44,15 @@ void pw_loop_clear(pw_server *server)
 
 /* ------------------------------------------------------------------ draining and the end */
 
+/* Shuts the connections that the application has taken. With SHUT_RD it reads the end of the
+ * client's bytes, and can still send. */
+static void detached_shut(pw_server *server, int how)
+{
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
+        if (thread->detached.conn != NULL)
+            shutdown(thread->detached.conn->fd, how);
+}
+
 /* Does what pw_server_stop has requested. */
 static void server_drain(pw_server *server)
 {
@@ -49,8 +62,10 @@ static void server_drain(pw_server *server)
     server->draining = true;
     if (pw_server_is_late(server)) /* this sets drain_until */
         return;
-    if (begins)
+    if (begins) {
         pw_accept_leave(server);
+        detached_shut(server, SHUT_RD);
+    }
     pw_accept_drain(server);
     for (pw_conn *conn = begins ? server->all : NULL, *next; conn != NULL; conn = next) {
         next = conn->next;
@@ -66,6 +81,7 @@ static void server_end(pw_server *server)
     if (pw_accept_close(server) && !others_accept)
         pw_incident_backlog(server);
     pw_accept_leave(server);
+    detached_shut(server, SHUT_RDWR);
     for (pw_conn *conn = server->all, *next; conn != NULL; conn = next) {
         next = conn->next;
         if (conn->state == PW_CONN_APP)
@@ -179,7 +195,8 @@ static bool server_is_over(pw_server *server)
 {
     if (!server->draining)
         return false;
-    bool none_left = server->conn_count == 0 || server_waits_for_stuck(server);
+    bool none_left = (server->conn_count == 0 && server->threads.detached == 0) ||
+                     server_waits_for_stuck(server);
     return (none_left && !pw_accept_is_open(server)) || pw_server_is_late(server);
 }
 

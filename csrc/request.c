@@ -17,10 +17,12 @@
 #include "request.h"
 #include "request_id.h"
 
-/* Stores the head in the connection's cache entry, if it is likely to come again. */
+/* Stores the head in the connection's cache entry, if it is likely to come again. An upgrade is the
+ * last request of most connections, and its environ has more keys than its block. */
 static void remember_head(pw_server *server, pw_conn *conn, const char *data)
 {
-    if (conn->facts.chunked || server->head.authority.at != NULL || data[0] == '\r')
+    if (conn->facts.chunked || conn->facts.upgrade || server->head.authority.at != NULL ||
+        data[0] == '\r')
         return;
     if (conn->entry < 0) {
         if (conn->served == 0)
@@ -127,7 +129,7 @@ static void thread_describe(pw_thread *thread, pw_conn *conn)
         length = conn->content->size;
     thread->block.size = 0;
     thread->block.values = 0;
-    thread->block.other_names = false;
+    thread->block.flags = 0;
     if (conn->kind == PW_SAME && conn->entry >= 0 &&
         (!logs || thread_log_again(thread, &server->cache.entries[conn->entry])))
         return;
@@ -149,9 +151,12 @@ static void thread_describe(pw_thread *thread, pw_conn *conn)
         pw_peer_name(conn, &peer);
     if (conn->kind == PW_CHANGED) {
         describe_changes(thread, conn);
-    } else if (conn->kind == PW_NEW && !compare_head(thread, conn, length)) {
-        remember_head(server, conn, conn->in->data + conn->in->start);
-        pw_block_make(&thread->block, &server->head, &peer, conn->proxied, forwarded, length);
+    } else if (conn->kind == PW_NEW) {
+        if (!compare_head(thread, conn, length)) {
+            remember_head(server, conn, conn->in->data + conn->in->start);
+            pw_block_make(&thread->block, &server->head, &peer, conn->proxied, forwarded, length);
+        }
+        thread->block.flags |= conn->facts.upgrade;
     }
     if (logs)
         thread_log_request(thread, conn,
@@ -230,7 +235,7 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
     request->content = NULL;
     request->content_length = 0;
     request->block_size = (int64_t)thread->block.size;
-    int64_t number = conn->kind;
+    int64_t number = conn->kind | thread->block.flags;
     if (conn->content != NULL) {
         request->content_length = conn->content->size;
         request->content = conn->content->memory;
@@ -240,8 +245,6 @@ int64_t pw_thread_take(pw_thread *thread, pw_conn *conn)
         if (request->content_file >= 0)
             number |= PW_IN_FILE;
     }
-    if (thread->block.other_names)
-        number |= PW_OTHER_NAMES;
     if (server->news_count > 0)
         number |= PW_NEWS;
     if (conn->kind != PW_NEW)

@@ -20,6 +20,7 @@ typedef struct {
     bool keep_alive;
     bool chunked;
     bool expect_continue;
+    uint8_t upgrade;  /* PW_UPGRADE: the client asks for another protocol; else 0 */
     bool forwarded;   /* a trusted peer says something about its client: see forwarded.h */
     uint16_t dropped; /* fields that were left out, because their name has an underscore */
 } pw_facts;

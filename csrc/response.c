@@ -1,6 +1,5 @@
 /* Sending a response from Python: see pw_respond and pw_send_first in api.h. */
 #include <errno.h>
-#include <poll.h>
 
 #include "access.h"
 #include "access_format.h"
@@ -18,6 +17,20 @@
 #include "system.h"
 #include "token.h"
 
+/* The application has taken the connection. With the lock, which it releases. */
+static int64_t respond_ignored(pw_thread *thread, int32_t flags)
+{
+    pw_server *server = thread->server;
+    bool lends = thread->request.lends != 0;
+    int64_t number = PW_IDLE;
+    pw_exchange_ignore(thread);
+    if (!lends && (flags & PW_RETURN) == 0)
+        number = pw_loop_serve(thread);
+    pthread_mutex_unlock(&server->lock);
+    pw_token_leave(thread, number);
+    return number;
+}
+
 int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const char *body,
                    int64_t body_size, int32_t flags)
 {
@@ -26,6 +39,8 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     pthread_mutex_lock(&server->lock);
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
     if (conn == NULL || conn->response.state != PW_RESPONSE_NONE) {
+        if (conn == NULL && pw_thread_is_detached(thread))
+            return respond_ignored(thread, flags);
         if (conn != NULL)
             pw_turn_give(thread);
         pthread_mutex_unlock(&server->lock);
@@ -82,41 +97,12 @@ int64_t pw_respond(pw_thread *thread, const char *head, int64_t head_size, const
     return number;
 }
 
-/* Blocks the thread until the client has taken enough of the application's output. No other
- * thread touches the output: this thread has the turn, and nothing is batched. Returns 0 or the
- * incident. */
-static int response_wait_on(pw_server *server, pw_conn *conn)
-{
-    const int step = 100;     /* ms, the longest delay after a stop */
-    int64_t since = pw_now(); /* a signal may end a step early */
-    int unsent = pw_unsent(conn->fd);
-    while (conn->output.size > server->response_buffer) {
-        struct pollfd poll_fd = {.fd = conn->fd, .events = POLLOUT, .revents = 0};
-        int ready = poll(&poll_fd, 1, step);
-        if (ready < 0 && errno != EINTR)
-            return PW_INCIDENT_ERROR;
-        bool progress = false;
-        if (ready > 0 && pw_output_flush(&conn->output, conn->fd, &progress) == PW_IO_ERROR)
-            return PW_INCIDENT_ERROR;
-        int before = unsent;
-        unsent = pw_unsent(conn->fd);
-        int64_t now = pw_now();
-        if (progress || unsent < before)
-            since = now;
-        if (now - since >= server->timers.length[PW_TIMER_WRITE])
-            return PW_INCIDENT_WRITE_TIMEOUT;
-        if (pw_server_is_late(server))
-            return PW_INCIDENT_STOP;
-    }
-    return 0;
-}
-
 static int response_wait(pw_thread *thread, pw_conn *conn)
 {
     if (conn->output.size <= thread->server->response_buffer)
         return 0;
     pw_token_hold(thread, true);
-    int what = response_wait_on(thread->server, conn);
+    int what = pw_turn_wait(thread->server, conn, thread->server->response_buffer);
     int error = errno;
     pw_token_hold(thread, false);
     errno = error;
@@ -233,8 +219,8 @@ int32_t pw_send_first(pw_thread *thread, int64_t exchange, const char *head, int
                       int32_t flags)
 {
     pthread_mutex_lock(&thread->server->lock);
-    int32_t outcome = PW_OVER;
     pw_conn *conn = pw_turn_take(thread, exchange);
+    int32_t outcome = conn != NULL ? 0 : pw_exchange_drop(thread, exchange);
     if (conn != NULL) {
         outcome = 0;
         if (conn->response.state == PW_RESPONSE_NONE)
@@ -251,8 +237,8 @@ int32_t pw_send_data(pw_thread *thread, int64_t exchange, const char *data, int6
                      int32_t flags)
 {
     pthread_mutex_lock(&thread->server->lock);
-    int32_t outcome = PW_OVER;
     pw_conn *conn = pw_turn_take(thread, exchange);
+    int32_t outcome = conn != NULL ? 0 : pw_exchange_drop(thread, exchange);
     if (conn != NULL) {
         if (conn->response.state != PW_RESPONSE_NONE)
             outcome = response_part(thread, conn, data, (size_t)size, flags);
@@ -265,8 +251,8 @@ int32_t pw_send_data(pw_thread *thread, int64_t exchange, const char *data, int6
 int32_t pw_send_file(pw_thread *thread, int32_t descriptor, int64_t offset, int64_t given)
 {
     pthread_mutex_lock(&thread->server->lock);
-    int32_t outcome = PW_OVER;
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
+    int32_t outcome = conn != NULL ? 0 : pw_exchange_drop(thread, thread->request.exchange);
     if (conn != NULL) {
         size_t size = pw_framing_allowed(conn, (size_t)given);
         outcome = 0;
@@ -293,6 +279,7 @@ void pw_send_end(pw_thread *thread, int32_t cut)
     pthread_mutex_lock(&server->lock);
     pw_conn *conn = pw_turn_take(thread, thread->request.exchange);
     if (conn == NULL) {
+        pw_exchange_ignore(thread);
         pthread_mutex_unlock(&server->lock);
         return;
     }

@@ -221,8 +221,12 @@ void pw_server_forked(pw_server *server)
         return;
     server->held_for_fork = false;
     server->forked = server->stopped = true;
-    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
+    for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
         thread->conn = NULL;
+        if (thread->detached.conn != NULL)
+            close(thread->detached.conn->fd);
+        thread->detached.conn = NULL;
+    }
     for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next)
         close(conn->fd);
     for (int i = 0; i < server->accept.listener_count; i++)

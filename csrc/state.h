@@ -311,10 +311,11 @@ struct pw_server {
         pw_thread *first; /* borrowed: all threads */
         int32_t count;    /* threads that were requested, without those that failed to start */
         int32_t most;
-        int32_t held;    /* threads that wait for a client to read */
-        int32_t arrived; /* threads that have called the core so far */
-        int32_t taken;   /* threads that have a request */
-        int64_t takes;   /* requests taken by threads */
+        int32_t held;     /* threads that wait for a client to read */
+        int32_t arrived;  /* threads that have called the core so far */
+        int32_t taken;    /* threads that have a request */
+        int32_t detached; /* threads with a connection that the application uses: see detach.c */
+        int64_t takes;    /* requests taken by threads */
     } threads;
 
     /* The token, which decides which thread runs the loop: see token.c. */
@@ -421,7 +422,25 @@ struct pw_thread {
     pw_thread *next, *previous; /* borrowed: neighbours in the list of server->threads.first */
     bool nudged;                /* it has to return PW_IDLE */
     bool sending;               /* a thread has the turn to send: see exchange.c */
-    pthread_cond_t turn;        /* with the server's lock: the turn is free */
+    /* The connection that the application has taken: see detach.c. With the lock. */
+    struct {
+        int64_t exchange; /* the last one whose connection it has taken; 0: none */
+        int32_t dropped;  /* parts of its response */
+        pw_conn *conn;    /* owned, and in no list of the server; NULL: it ended, or the application
+                           * keeps it for good */
+    } detached;
+    pthread_cond_t turn; /* with the server's lock: the turn is free */
 };
+
+/* Whether the application has taken the connection of this exchange: see detach.c. */
+static inline bool pw_exchange_is_detached(const pw_thread *thread, int64_t exchange)
+{
+    return thread->detached.exchange == exchange && exchange != 0;
+}
+
+static inline bool pw_thread_is_detached(const pw_thread *thread)
+{
+    return pw_exchange_is_detached(thread, thread->request.exchange);
+}
 
 #endif

@@ -35,6 +35,29 @@ static bool make_own(int fd)
 }
 #endif
 
+bool pw_set_blocking(int fd, bool blocks)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && fcntl(fd, F_SETFL, blocks ? flags & ~O_NONBLOCK : flags | O_NONBLOCK) == 0;
+}
+
+bool pw_duplicate_to(int fd, int to)
+{
+    int made;
+    do
+#if PW_LINUX
+        made = dup3(fd, to, O_CLOEXEC);
+#else
+        made = dup2(fd, to);
+#endif
+    while (made < 0 && (errno == EINTR || errno == EBUSY)); /* EBUSY: another thread opens a file */
+#if !PW_LINUX
+    if (made >= 0 && fcntl(made, F_SETFD, FD_CLOEXEC) != 0)
+        return false;
+#endif
+    return made >= 0;
+}
+
 void pw_no_pipe_signal(int fd)
 {
 #ifdef SO_NOSIGPIPE

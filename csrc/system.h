@@ -28,6 +28,10 @@
 int pw_pipe(int ends[2]);
 /* accept(2). The connection does not block and is closed at execve(2). */
 int pw_accept_from(int listener, struct sockaddr_storage *peer, socklen_t *size);
+/* False: with errno set. */
+bool pw_set_blocking(int fd, bool blocks);
+/* dup2(2), whose result is closed at execve(2). False: with errno set. */
+bool pw_duplicate_to(int fd, int to);
 /* Turns SIGPIPE off for this socket, on systems where that is a property of the socket. */
 void pw_no_pipe_signal(int fd);
 /* sendmsg(2) and send(2) without SIGPIPE, because the application

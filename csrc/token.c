@@ -378,7 +378,8 @@ int32_t pw_token_count_stuck(const pw_server *server, int32_t *conns)
     *conns = 0;
     for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
         bool is_stuck = thread->warned >= PW_WARNINGS || pw_cut_is_over(server, thread);
-        if (!thread->taken || !is_stuck || atomic_load(&thread->back))
+        if (!thread->taken || !is_stuck || atomic_load(&thread->back) ||
+            pw_thread_is_detached(thread))
             continue;
         count++;
         *conns += thread->conn != NULL;

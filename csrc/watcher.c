@@ -48,7 +48,7 @@ static pw_thread *watch_slow(pw_server *server)
     if (server->watch.timeout_request == 0 || now < server->watch.looked_at + PW_LOOK_MS)
         return NULL;
     for (pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next)
-        if (thread->taken && thread->warned < PW_WARNINGS &&
+        if (thread->taken && !pw_thread_is_detached(thread) && thread->warned < PW_WARNINGS &&
             now - thread->taken_at >= server->watch.timeout_request * (thread->warned + 1)) {
             thread->warned++;
             if (thread->warned == PW_WARNINGS && server->draining)
@@ -111,8 +111,9 @@ void pw_watch_failed(pw_server *server)
 static bool watch_is_busy(const pw_server *server)
 {
     return server->token.holder == NULL || server->token.is_out || server->batch.count > 0 ||
-           ((server->watch.timeout_request > 0 || atomic_load(&server->cut.grace) != 0) &&
-            server->threads.taken > 0);
+           (server->watch.timeout_request > 0 &&
+            server->threads.taken > server->threads.detached) ||
+           (atomic_load(&server->cut.grace) != 0 && server->threads.taken > 0);
 }
 
 /* Returns the memory of a peak to the system, when no request has come for a while. True: the lock was

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from picowsgi import core
 from picowsgi.log import configure, get_logger
+from picowsgi.wsgi.detach import offer_nothing
 from picowsgi.wsgi.gateway import Gateway
 from picowsgi.wsgi.input import NO_CONTENT, ErrorStream
 from picowsgi.wsgi.response import FileWrapper, Response
@@ -96,6 +97,8 @@ def _make_environ(variables: Mapping[str, str], stdin: BinaryIO | None) -> WSGIE
             "wsgi.file_wrapper": FileWrapper,
         }
     )
+    if "HTTP_UPGRADE" in environ:
+        environ.update(offer_nothing())
     return environ
 
 
@@ -209,11 +212,15 @@ class _CGIResponse(Response):
     def current_exchange(_output: _Output) -> int:
         return 0
 
+    @staticmethod
+    def is_detached(_output: _Output, _exchange: int) -> int:
+        return 0
 
-class _NoSpool:
-    """Replaces the gateway's `EnvironMaker`: a script has no content in a temporary file."""
 
-    spooled = None
+class _NoResource:
+    """Replaces the gateway's `EnvironMaker`: a script has nothing to close at a request's end."""
+
+    resource = None
 
 
 class _NoNumber:
@@ -230,7 +237,7 @@ class _CGIGateway(Gateway):
     def __init__(self, application: WSGIApplication, output: _Output) -> None:
         self.application = application
         self.thread = output
-        self.environs: Any = _NoSpool
+        self.environs: Any = _NoResource
         self._request: Any = _NoNumber
         self._process = os.getpid()
         self._use(HeadEncoder())

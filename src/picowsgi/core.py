@@ -33,6 +33,7 @@ STORE: int = lib.PW_STORE
 KIND: int = lib.PW_KIND
 CONTENT: int = lib.PW_CONTENT
 IN_FILE: int = lib.PW_IN_FILE
+UPGRADE: int = lib.PW_UPGRADE
 OTHER_NAMES: int = lib.PW_OTHER_NAMES
 NEWS: int = lib.PW_NEWS
 NEWS_SENT: int = lib.PW_NEWS_SENT
@@ -134,6 +135,10 @@ client_gone = lib.pw_client_gone
 check_client = lib.pw_check_client
 content_missing = lib.pw_content_missing
 current_exchange = lib.pw_thread_exchange
+is_detached = lib.pw_is_detached
+detach = lib.pw_detach
+detached_end = lib.pw_detached_end
+family = lib.pw_family
 unpack = ffi.unpack
 
 
@@ -141,6 +146,13 @@ def request_id(request: Any) -> str:
     """Return the id of a thread's current request; an empty text if requests have no id."""
     name: str = ffi.string(request.id).decode("latin-1")
     return name
+
+
+def unread(thread: Any, exchange: int) -> bytes:
+    """Return the bytes that the core has received after the request; none: the request is over."""
+    size = max(lib.pw_unread(thread, exchange, ffi.NULL, 0), 0)
+    data = ffi.new("char[]", size)
+    return bytes(ffi.buffer(data, max(lib.pw_unread(thread, exchange, data, size), 0)))
 
 
 #: Whether the interpreter moves objects in memory, as PyPy's collector does. There a caller gives

@@ -66,6 +66,18 @@ class ClientGoneError(PicowsgiError):
     """The client has disconnected. `write` (PEP 3333) raises this, and it is not logged."""
 
 
+class DetachError(PicowsgiError, OSError):
+    """The application cannot take the client's connection.
+
+    The request is over, its response has begun, the connection was taken before, or there is no
+    connection, as in a CGI script.
+    """
+
+
+class NoConnectionError(DetachError):
+    """This server has no connection that the application can take, as in a CGI script."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the known word that is most similar to `word`; an empty text if none is similar."""
     import difflib  # slow to import, and only errors need it

@@ -170,6 +170,7 @@ static void audit_cache(const pw_server *server)
 static void audit_threads(const pw_server *server)
 {
     int32_t count = 0, taken = 0, arrived = 0, held = 0, at_work = 0, in_app = 0, gathering = 0;
+    int32_t detached = 0;
     bool known = server->token.holder == NULL;
     for (const pw_thread *thread = server->threads.first; thread != NULL; thread = thread->next) {
         REQUIRE(thread->previous == NULL ? thread == server->threads.first
@@ -184,13 +185,20 @@ static void audit_threads(const pw_server *server)
             REQUIRE(thread->taken);
             at_work++;
         }
+        const pw_conn *own = thread->detached.conn;
+        if (own != NULL) {
+            REQUIRE(!is_listed(server, own) && own->state == PW_CONN_APP && !own->queued);
+            REQUIRE(own->in == NULL && own->output.first == NULL && !own->registered);
+            REQUIRE(own->timer.kind == PW_TIMER_NONE && own->entry < 0 && own->loan == 0);
+            detached++;
+        }
     }
     for (const pw_conn *conn = server->all; conn != NULL; conn = conn->next) {
         in_app += conn->state == PW_CONN_APP;
         gathering += (conn->response.state == PW_RESPONSE_BATCHED);
         REQUIRE(conn->response.state != PW_RESPONSE_BATCHED || conn->state == PW_CONN_APP);
     }
-    REQUIRE(known && at_work == in_app);
+    REQUIRE(known && at_work == in_app && detached == server->threads.detached);
     REQUIRE(taken == server->threads.taken && held == server->threads.held);
     REQUIRE(arrived == server->threads.arrived && gathering == server->batch.count);
     REQUIRE(server->references == count + 1);

@@ -52,7 +52,7 @@ static void read_block(test_text *to, const pw_block *block, bool whole)
             const char *mark = memchr(at, 1, (size_t)(end - at));
             REQUIRE(mark != NULL);
             text_add(to, at, (size_t)(mark - at));
-            CHECK(block->other_names);
+            CHECK_INT(block->flags, PW_OTHER_NAMES);
             at = mark + 1;
         } else {
             text_add_string(to, pw_key(number));

@@ -216,12 +216,12 @@ def test_content_in_a_file_is_closed_at_the_end_of_its_request(
     thread.request.content_file = descriptor
     thread.write({**KNOWN})
     found = one.make(core.NEW | core.CONTENT | core.IN_FILE)
-    assert found["wsgi.input"] is one.spooled
+    assert found["wsgi.input"] is one.resource
     assert found["wsgi.input"].read() == b"content"
-    one.close_spooled()
+    one.close_resource()
     assert found["wsgi.input"].closed
-    assert one.spooled is None
-    one.close_spooled()
+    assert one.resource is None
+    one.close_resource()
 
 
 def test_an_application_may_have_closed_the_content_itself(
@@ -233,8 +233,8 @@ def test_an_application_may_have_closed_the_content_itself(
             thread.request.content_file = os.dup(temporary.fileno())
         thread.write({**KNOWN})
         raw = spoil(one.make(core.NEW | core.CONTENT | core.IN_FILE)["wsgi.input"])
-        one.close_spooled()
-        assert one.spooled is None
+        one.close_resource()
+        assert one.resource is None
         if raw is not None:
             raw.close()
 

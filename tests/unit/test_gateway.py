@@ -562,11 +562,11 @@ def test_the_content_of_a_request_is_closed_with_it(site: Site) -> None:
             self.closed += 1
 
     for result in ([b"a"], iter([b"a"]), [b"a", b"b"]):
-        site.gateway.environs.spooled = spooled = Spooled()  # type: ignore[assignment]
+        site.gateway.environs.resource = spooled = Spooled()  # type: ignore[assignment]
         site.serve(answering(result))
         assert spooled.closed == 1
-        assert site.gateway.environs.spooled is None
-    site.gateway.environs.spooled = spooled = Spooled()  # type: ignore[assignment]
+        assert site.gateway.environs.resource is None
+    site.gateway.environs.resource = spooled = Spooled()  # type: ignore[assignment]
     site.serve(lambda _environ, _start: 1 / 0)
     assert spooled.closed == 1
 

@@ -51,6 +51,10 @@ class Recorded(Response):
         return wire.outcome
 
     @staticmethod
+    def is_detached(_wire: Wire, _exchange: int) -> int:
+        return 0
+
+    @staticmethod
     def current_exchange(wire: Wire) -> int:
         return wire.exchange
 

@@ -32,6 +32,10 @@ class Recorded(Response):
         return 0
 
     @staticmethod
+    def is_detached(_site: Site, _exchange: int) -> int:
+        return 0
+
+    @staticmethod
     def current_exchange(_site: Site) -> int:
         return 7
 
@@ -77,11 +81,11 @@ class Site:
             pointer=self, request=self.request, block=b"", block_size=[0], owner=ref(self)
         )
         self.kept = SharedState(SimpleNamespace(loans={}))  # type: ignore[arg-type]
-        self.kept.templates[64] = {"REQUEST_METHOD": "GET", "REQUEST_URI": "/a"}
+        self.kept.templates[128] = {"REQUEST_METHOD": "GET", "REQUEST_URI": "/a"}
         self.gateway = RecordedGateway(None, thread, [{}], self.kept, core.CLOSE)  # type: ignore[arg-type]
 
     def step(self, application: Any) -> bool:
-        self.numbers = [64]
+        self.numbers = [128]
         self.gateway.application = application
         return self.gateway.step(250)
 
@@ -180,7 +184,7 @@ def test_an_interrupt_reaches_the_caller_and_ends_the_request(
 
 
 def test_a_request_may_have_the_number_0(site: Site) -> None:
-    site.kept.templates[0] = dict(site.kept.templates[64])
+    site.kept.templates[0] = dict(site.kept.templates[128])
     site.numbers = [0]
     site.gateway.application = answering([b"a"])
     assert site.gateway.step(1)

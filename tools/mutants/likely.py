@@ -55,12 +55,13 @@ C_TESTS: dict[str, tuple[str, str]] = {
     ),
     "content": ("content", "e2e/test_uploads.py"),
     "cut": ("cut", "e2e/test_reload_streams.py"),
+    "detach": ("detach", "e2e/test_detach.py e2e/test_websocket.py"),
     "environ": ("environ", "e2e/test_pep3333.py"),
     "error_response": (
         "error_response response exchange endings",
         "wire/test_errors.py e2e/test_health.py",
     ),
-    "exchange": ("exchange", "e2e/test_pep3333.py"),
+    "exchange": ("exchange detach", "e2e/test_pep3333.py e2e/test_detach.py"),
     "exporter": ("", "e2e/test_metrics.py e2e/test_metrics_processes.py"),
     "fields": ("fields head", "wire"),
     "forwarded": ("forwarded head environ", "e2e/test_forwarded.py wire"),
@@ -134,6 +135,7 @@ PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "browser": ("middleware", "e2e/test_debug.py"),
     "cgi": ("", "e2e/test_cgi.py"),
     "core": ("", "e2e/test_server_api.py e2e/test_pep3333.py e2e/test_incidents.py"),
+    "detach": ("", "e2e/test_detach.py e2e/test_websocket.py"),
     "development": (
         "",
         "e2e/test_flask_picowsgi.py e2e/test_django_runserver.py e2e/test_reload.py",

@@ -10,11 +10,12 @@ import socket
 import threading
 from contextlib import suppress
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, Protocol
 
 from picowsgi import core
 from picowsgi.core import unpack
 from picowsgi.system.cpus import has_gil
+from picowsgi.wsgi.detach import Connection
 from picowsgi.wsgi.input import NO_CONTENT, ErrorStream, open_spooled
 from picowsgi.wsgi.key_order import Orders
 
@@ -47,6 +48,13 @@ def base_environ(sock: socket.socket, extensions: Mapping[str, Any]) -> WSGIEnvi
         "wsgi.run_once": False,
         **extensions,
     }
+
+
+class Closeable(Protocol):
+    """An object of one request that is closed at the request's end."""
+
+    def close(self) -> object:
+        """Close it. May raise OSError or ValueError."""
 
 
 class SharedState:
@@ -115,8 +123,9 @@ class EnvironMaker:
         self._orders = Orders(bases)
         self._known_orders = self._orders.known
         self._has_one_base = len(bases) == 1
-        #: The temporary file with the content of the current request, closed at the request's end.
-        self.spooled: BinaryIO | None = None
+        #: What is closed at the end of the current request: the temporary file with its content, or
+        #: the connection that the application may take.
+        self.resource: Closeable | None = None
 
     def make(self, number: int) -> WSGIEnvironment:
         """Return the environ of the request that the core described by `number` (csrc/api.h)."""
@@ -150,6 +159,8 @@ class EnvironMaker:
             environ = template.copy()
             environ["wsgi.input"] = self._open_content()
             return environ
+        if number & core.UPGRADE:
+            return self._make_upgrade(number & ~core.UPGRADE)
         if number & core.NEWS:
             self._shared.take_news(self._thread)
         kind = number & core.KIND
@@ -176,17 +187,24 @@ class EnvironMaker:
         environ["RAW_URI"] = environ["REQUEST_URI"]
         return environ
 
-    def close_spooled(self) -> None:
-        """Close the temporary file of a request that has ended."""
-        spooled, self.spooled = self.spooled, None
-        if spooled is not None:
+    def _make_upgrade(self, number: int) -> WSGIEnvironment:
+        """Return the environ of a request whose client asks for another protocol."""
+        environ = self.make(number)
+        self.resource = connection = Connection(self._thread.pointer, self._request.exchange)
+        environ.update(connection.offer())
+        return environ
+
+    def close_resource(self) -> None:
+        """Close the temporary file, or the connection, of a request that has ended."""
+        resource, self.resource = self.resource, None
+        if resource is not None:
             # The application may have closed the descriptor, or detached the object from it.
             with suppress(OSError, ValueError):
-                spooled.close()
+                resource.close()
 
     def _add_content(self, environ: WSGIEnvironment, number: int) -> None:
         if number & core.IN_FILE:
-            environ["wsgi.input"] = self.spooled = open_spooled(self._request)
+            environ["wsgi.input"] = self.resource = open_spooled(self._request)
         else:
             environ["wsgi.input"] = self._open_content()
 

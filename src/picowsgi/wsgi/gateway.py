@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from picowsgi import core
-from picowsgi.errors import ClientGoneError
+from picowsgi.errors import ClientGoneError, NoConnectionError
 from picowsgi.log import get_logger, request_line
 from picowsgi.system import fork_guard
 from picowsgi.wsgi.environ import EnvironMaker, SharedState
@@ -204,8 +204,8 @@ class Gateway:
         Sends nothing and returns core.STARTED if another thread has sent a part by `write`.
         """
         response.over = True
-        if self.environs.spooled is not None:
-            self.environs.close_spooled()
+        if self.environs.resource is not None:
+            self.environs.close_resource()
         data, flags = head.data, head.flags
         size = len(body)
         if size > core.COPY_MOST:
@@ -312,20 +312,23 @@ class Gateway:
         except BaseException as error:
             self.leave_child(error)
             self._log(environ, "in close()", error)
-        if self.environs.spooled is not None:
-            self.environs.close_spooled()
+        if self.environs.resource is not None:
+            self.environs.close_resource()
 
     def _fail(
         self, environ: WSGIEnvironment, response: Response, result: Any, error: BaseException
     ) -> int:
         """End a request whose application raised an error, or whose client has gone."""
         self.leave_child(error)
-        if isinstance(error, ClientGoneError):
+        if isinstance(error, ClientGoneError) or self._is_after_detach(error):
             get_logger().debug(
                 "the client has gone: %s",
                 request_line(environ),
                 extra={"request_id": id_of(environ)},
             )
+        elif isinstance(error, NoConnectionError):
+            self._note(error)
+            get_logger().error("%s: %s", error, request_line(environ))
         else:
             self._log(environ, "in the application", error)
         self._close(environ, result)
@@ -339,6 +342,15 @@ class Gateway:
             head, body = self._failure
         number = self._serve_whole(response, head, body)
         return number if number != core.STARTED else self._finish(response, cut=True)
+
+    def _is_after_detach(self, error: BaseException) -> bool:
+        """Return whether the application ends a request in this way whose connection it has taken.
+
+        Its client has gone, or the application raises StopIteration, as it does under gunicorn if
+        there is no response.
+        """
+        is_usual = isinstance(error, (ConnectionError, StopIteration))
+        return is_usual and bool(self.response.is_detached(self.thread, self._request.exchange))
 
     def _log(self, environ: WSGIEnvironment, where: str, error: BaseException) -> None:
         """Log an error with its traceback. Raises no exception, not even one of a log handler."""

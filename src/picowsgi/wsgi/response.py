@@ -51,6 +51,7 @@ class Response:
     send_data: ClassVar[Callable[..., int]] = core.send_data
     check_client: ClassVar[Callable[..., int]] = core.check_client
     current_exchange: ClassVar[Callable[..., int]] = core.current_exchange
+    is_detached: ClassVar[Callable[..., int]] = core.is_detached
 
     def __init__(self, thread: Any, encode: Callable[[str, list[tuple[str, str]]], Head]) -> None:
         self._thread = thread
@@ -147,6 +148,8 @@ class Response:
 
     def _send_first(self, data: Any, size: int, flags: int) -> int:
         head = self.head
+        if head is None and self.is_detached(self._thread, self.exchange):
+            return core.UNWANTED
         if head is None:
             raise ResponseError("the application has not called start_response")
         fields, head_flags, length = head.data, head.flags, head.length

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from picowsgi import core
 from picowsgi.wsgi.gateway import Gateway
+from picowsgi.wsgi.response_head import Head
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
     from picowsgi.wsgi.environ import SharedState
     from picowsgi.wsgi.response import Response
-    from picowsgi.wsgi.response_head import Head
+
+
+#: The head for the log if the application has taken the connection, and its response is ignored.
+_SWITCHED = Head(b"HTTP/1.1 101 Switching Protocols\r\n", 0, -1)
 
 
 class SteppingGateway(Gateway):
@@ -61,12 +65,17 @@ class SteppingGateway(Gateway):
         return size
 
     def _serve_whole(self, response: Response, head: Head, body: bytes) -> int:
-        self._head = head
+        self._keep(head)
         return super()._serve_whole(response, head, body)
 
+    def _keep(self, head: Head | None) -> None:
+        if self.response.is_detached(self.thread, self._request.exchange):
+            self._head = _SWITCHED
+        elif head is not None:
+            self._head = head
+
     def _finish(self, response: Response, *, cut: bool) -> int:
-        if response.head is not None:
-            self._head = response.head
+        self._keep(response.head)
         response.over = True
         core.send_end(self.thread, cut)
         return core.IDLE

@@ -268,6 +268,19 @@ static bool be_abandoned(client *self)
     return true;
 }
 
+/* Asks for another protocol, and gets a response and the end. */
+static bool switch_protocol(client *self)
+{
+    char text[256];
+    int size = snprintf(text, sizeof text,
+                        "GET /w%d HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: w\r\n\r\n",
+                        self->number);
+    MUST(size > 0 && (size_t)size < sizeof text);
+    if (!ask(self, "nn") || !client_send(self, text, (size_t)size))
+        return false;
+    return client_answer(self, 0) && client_answer(self, 0) && (client_answer(self, 0), true);
+}
+
 static bool client_connect(client *self)
 {
     static const struct timeval limit = {.tv_sec = 10};
@@ -282,7 +295,7 @@ static bool client_connect(client *self)
 /* Sets *last if the connection cannot be used any more. */
 static bool client_act(client *self, int turn, bool *last)
 {
-    switch (turn % 9) {
+    switch (turn % 10) {
     case 0:
         return keep_alive(self);
     case 1:
@@ -300,6 +313,9 @@ static bool client_act(client *self, int turn, bool *last)
     case 7:
         *last = true;
         return be_abandoned(self);
+    case 8:
+        *last = true;
+        return switch_protocol(self);
     default:
         *last = true;
         return leave(self, turn);

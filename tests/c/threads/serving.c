@@ -254,6 +254,40 @@ static int64_t respond_while_written(const job *self, int turn)
     return number == PW_STARTED ? pw_finish(self->thread, 0) : number;
 }
 
+/* ------------------------------------------------------------------ another protocol */
+
+/* The application takes the connection, sends a response itself, and hands over one that is
+ * ignored. */
+static int64_t take_connection(const job *self, int turn)
+{
+    char head[512], content[PART], unread;
+    int own = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool keeps = turn % 4 == 0;
+    MUST(own >= 0 && pw_unread(self->thread, self->exchange, &unread, 1) == 0);
+    if (turn % 3 == 0) /* it writes at the same time, and may begin a response before */
+        helper_start(&self->at->helpers[turn % HELPERS], self, PIECES);
+    int32_t outcome = pw_detach(self->thread, self->exchange, own, keeps);
+    MUST(outcome == 0 || outcome == PW_GONE || (outcome == PW_REFUSED && turn % 3 == 0));
+    if (outcome == 0) {
+        int64_t size = make_head(head, self->key, self->client, PART, 0);
+        size += snprintf(head + size, 64, "Content-Length: %d\r\n\r\n", PART);
+        content_fill(content, self->key, 0, PART);
+        send(own, head, (size_t)size, MSG_NOSIGNAL);
+        send(own, content, PART, MSG_NOSIGNAL);
+        atomic_fetch_add(&taken, 1);
+        pw_client_gone(self->thread);
+        if (turn % 2 == 0)
+            sleep_us(3000);
+    }
+    close(own);
+    if (turn % 5 == 0)
+        pw_detached_end(self->thread, self->exchange);
+    helper_wait(&self->at->helpers[turn % HELPERS]);
+    if (outcome == 0 && turn % 2 == 0)
+        return respond_lent(self, 0);
+    return pw_finish(self->thread, outcome != 0);
+}
+
 /* ------------------------------------------------------------------ requests */
 
 /* As if a signal handler had raised an exception between two calls. */
@@ -286,6 +320,8 @@ static int64_t serve_request(const job *self, int64_t number, int turn)
     }
     if (self->path == 'a')
         return abandon(self, turn);
+    if (self->path == 'w')
+        return take_connection(self, turn);
     if (self->path == 't')
         return respond_together(self);
     if (self->path == 'l')

@@ -19,7 +19,7 @@ static loop loops[LOOPS];
 struct sockaddr_un address, exporter_address;
 socklen_t address_size, exporter_address_size;
 atomic_bool stopping;
-atomic_int served, lent, dropped, starts, slow, incidents, abandoned, too_late, together;
+atomic_int served, lent, dropped, starts, slow, incidents, abandoned, too_late, together, taken;
 atomic_int answered, of_pieces, scrapes;
 
 _Noreturn void fail(const char *file, int line, const char *what)
@@ -223,14 +223,14 @@ int main(void)
     pw_metrics_free(metrics);
     close(logs[0]);
     close(logs[1]);
-    printf(
-        "  %d requests, %d lent and %d dropped, %d by several threads, %d writes too late, "
-        "%d abandoned; %d answers, %d in pieces; %d threads started, %d named slow, %d incidents, "
-        "%d pages\n",
-        served, lent, dropped, together, too_late, abandoned, answered, of_pieces, starts, slow,
-        incidents, scrapes);
+    printf("  %d requests, %d lent and %d dropped, %d by several threads, %d writes too late, "
+           "%d abandoned, %d taken; %d answers, %d in pieces; %d threads started, %d named slow, "
+           "%d incidents, "
+           "%d pages\n",
+           served, lent, dropped, together, too_late, abandoned, taken, answered, of_pieces, starts,
+           slow, incidents, scrapes);
     /* Otherwise the program has not tried what it is for. */
     MUST(lent > 0 && together > 0 && too_late > 0 && abandoned > 0 && answered > 0);
-    MUST(of_pieces > 0 && starts > 0 && slow > 0 && lent == dropped && scrapes > 10);
+    MUST(of_pieces > 0 && taken > 0 && starts > 0 && slow > 0 && lent == dropped && scrapes > 10);
     return 0;
 }

@@ -61,7 +61,7 @@ extern socklen_t exporter_address_size;
 
 /* Counts of what the program has tried. */
 extern atomic_int served, lent, dropped, starts, slow, incidents; /* of the servers */
-extern atomic_int abandoned, too_late, together;
+extern atomic_int abandoned, too_late, together, taken;
 extern atomic_int answered, of_pieces; /* of the clients */
 extern atomic_int scrapes;             /* pages of the metrics */
 
