@@ -238,8 +238,10 @@ int32_t pw_send_data(pw_thread *thread, int64_t exchange, const char *data, int6
 {
     pthread_mutex_lock(&thread->server->lock);
     pw_conn *conn = pw_turn_take(thread, exchange);
-    int32_t outcome = conn != NULL ? 0 : pw_exchange_drop(thread, exchange);
-    if (conn != NULL) {
+    int32_t outcome = PW_OVER;
+    if (conn == NULL) {
+        outcome = pw_exchange_drop(thread, exchange);
+    } else {
         if (conn->response.state != PW_RESPONSE_NONE)
             outcome = response_part(thread, conn, data, (size_t)size, flags);
         pw_turn_give(thread);
