@@ -40,7 +40,7 @@ KUBECTL = shutil.which("kubectl")
 def model_of(manifest):
     """Return a manifest as the model that was made from the API of Kubernetes writes it.
 
-    An invalid value is an error, and an unknown key is lost.
+    An unknown key is lost.
     """
     models = pytest.importorskip(
         "lightkube.models", reason="needs lightkube: pip install lightkube"
@@ -55,14 +55,11 @@ def test_a_manifest_follows_the_api_of_kubernetes(kind):
     assert model_of(MANIFESTS[kind]) == MANIFESTS[kind], "expected only keys of the API"
 
 
-def test_the_check_of_the_api_finds_an_unknown_key_and_a_wrong_value():
+def test_the_check_of_the_api_finds_an_unknown_key():
     wrong = copy.deepcopy(DEPLOYMENT)
     (container,) = wrong["spec"]["template"]["spec"]["containers"]
     container["readinessProbe"]["period"] = 2
     assert model_of(wrong) == DEPLOYMENT != wrong
-    container["args"] = "--workers=auto"
-    with pytest.raises(ValueError, match="args"):
-        model_of(wrong)
 
 
 def test_the_kustomization_names_every_manifest():
