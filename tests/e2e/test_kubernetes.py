@@ -47,7 +47,7 @@ def model_of(manifest):
     )
     group, _, version = manifest["apiVersion"].rpartition("/")
     module = importlib.import_module(f"{models.__name__}.{group or 'core'}_{version}")
-    return getattr(module, manifest["kind"]).from_dict(copy.deepcopy(manifest)).to_dict()
+    return getattr(module, manifest["kind"]).from_dict(manifest, lazy=False).to_dict()
 
 
 @pytest.mark.parametrize("kind", MANIFESTS)
