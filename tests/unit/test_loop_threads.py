@@ -82,6 +82,7 @@ class Site:
             replace(Settings(), **options),
             access=ACCESS,
             balance=None,
+            metrics=None,
             common={},
             make_gateway=self.make_gateway,  # type: ignore[arg-type]
         )
