@@ -129,8 +129,9 @@ sanitized-core: $(BUILT)
 	@$(SANITIZED_PYTHON) -c "import picowsgi._core as core; print('sanitized:', core.__file__); \
 	    assert core.__file__.startswith('$(abspath $(SANITIZED))')"
 
-# The tests of models and tools do not use the core.
-WITHOUT_CORE := tests/model/* tests/bench/* tests/tools/*
+# The tests of models and tools do not use the core, and those of the examples use little of it.
+WITHOUT_CORE := tests/model/* tests/bench/* tests/tools/* tests/e2e/test_proxy_examples.py \
+    tests/e2e/test_kubernetes*.py tests/e2e/test_prometheus.py tests/e2e/test_grafana.py
 #+ make sanitize-python
 #+                   run all tests with that core
 #+                   ARGS='-k name': the options of pytest
