@@ -129,15 +129,17 @@ sanitized-core: $(BUILT)
 	@$(SANITIZED_PYTHON) -c "import picowsgi._core as core; print('sanitized:', core.__file__); \
 	    assert core.__file__.startswith('$(abspath $(SANITIZED))')"
 
-# The tests of models and tools do not use the core, and those of the examples use little of it.
-WITHOUT_CORE := tests/model/* tests/bench/* tests/tools/* tests/e2e/test_proxy_examples.py \
-    tests/e2e/test_kubernetes*.py tests/e2e/test_prometheus.py tests/e2e/test_grafana.py
+# The tests of models and tools do not use the core. Those of the examples and of development use
+# little of it, and have limits for a build at full speed.
+WITHOUT_CORE := tests/model/* tests/bench/* tests/tools/* $(addprefix tests/e2e/test_, \
+    proxy_examples.py kubernetes*.py prometheus.py grafana.py top_*.py debuggers.py \
+    reload_streams.py runserver_order.py flask_picowsgi.py django_runserver.py)
 #+ make sanitize-python
 #+                   run all tests with that core
 #+                   ARGS='-k name': the options of pytest
 sanitize-python: sanitized-core
 	@status=0; set -x; $(SANITIZED_PYTHON) -m pytest -m 'not unsanitized and not browser' \
-	    $(WITHOUT_CORE:%=--ignore-glob='%') $(ARGS) || status=$$?; set +x; \
+	    -n4 $(WITHOUT_CORE:%=--ignore-glob='%') $(ARGS) || status=$$?; set +x; \
 	for report in $(SANITIZED)/reports/*; do \
 	    if [ -e "$$report" ]; then cat "$$report"; status=1; fi; \
 	done; exit $$status
