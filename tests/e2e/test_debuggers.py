@@ -150,10 +150,10 @@ def test_prompts_come_one_after_the_other(start, workers):
         length = terminal.press("p 'tag', tag\n")
         terminal.wait_for(r"\('tag', '\w'\)", length)
         assert "('tag', 'A')" in terminal.text[length:], terminal.text
-    for _ in requests:
+    for _ in requests[1:]:
         length = terminal.press("c\n")
-        if sum(one.answer is None for one in requests) > 1:
-            terminal.wait_for(r"\(Pdb\) ", length)
+        terminal.wait_for(r"\(Pdb\) ", length)
+    terminal.press("c\n")
     assert {one.wait() for one in requests} == set("ABCDEF")
 
 
