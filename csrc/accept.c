@@ -165,14 +165,17 @@ static void accept_step_back(pw_server *server)
         pw_accept_listen(server);
 }
 
+static bool accept_is_busier(const pw_server *server)
+{
+    return server->accept.place != NULL &&
+           pw_balance_is_busier(server->accept.balance, server->accept.place);
+}
+
 int pw_accept_timeout(pw_server *server)
 {
-    if (server->accept.place == NULL)
-        return -1;
-    bool ahead = accept_is_ahead(server);
-    if (ahead)
+    if (accept_is_busier(server))
         accept_step_aside(server);
-    else if (server->accept.aside)
+    else if (server->accept.aside && !accept_is_ahead(server))
         accept_step_back(server);
     return server->accept.aside ? server->accept.aside_ms / PW_ASIDE_LOOKS : -1;
 }
@@ -275,10 +278,14 @@ void pw_accept_waited(pw_server *server)
     if (!server->accept.aside || server->draining ||
         server->timers.now < server->accept.aside_until)
         return;
-    if (accept_for_others(server))
+    if (accept_for_others(server)) {
         server->accept.aside_ms = PW_ASIDE_MS;
-    else if (server->accept.aside_ms < PW_ASIDE_MOST_MS)
+    } else if (!accept_is_busier(server)) {
+        accept_step_back(server); /* a server without requests need not look again */
+        return;
+    } else if (server->accept.aside_ms < PW_ASIDE_MOST_MS) {
         server->accept.aside_ms *= 2;
+    }
     server->accept.aside_until = server->timers.now + server->accept.aside_ms;
 }
 

@@ -41,11 +41,6 @@ void pw_parse_again(pw_server *server, const pw_conn *conn)
         pw_forwarded_read(&server->trust, &server->head, &server->forwarded);
 }
 
-static const pw_peer *client_of(const pw_forwarded *forwarded)
-{
-    return pw_client_of(forwarded, NULL);
-}
-
 const pw_peer *pw_thread_client(const pw_thread *thread, const pw_conn *conn)
 {
     /* The head, or its forwarded fields, are those of the entry: nothing was parsed for the thread. */
@@ -58,5 +53,5 @@ const pw_peer *pw_waiting_client(pw_server *server, const pw_conn *conn)
 {
     pw_parse_again(server, conn);
     server->parsed = NULL;
-    return client_of(pw_forwarded_of(server));
+    return pw_client_of(pw_forwarded_of(server), NULL);
 }

@@ -70,26 +70,51 @@ static bool is_more(int_least32_t mine, int_least32_t other)
 }
 
 /* One request more is no difference: the numbers are up to a tick old. */
-static bool is_busier(int_least32_t mine, int_least32_t other)
+static bool has_more_requests(int_least32_t mine, int_least32_t other)
 {
     return is_more(mine - 1, other);
 }
 
+static int_least32_t requests_of(const pw_place *place)
+{
+    return atomic_load_explicit(&place->requests, memory_order_relaxed);
+}
+
+static int_least32_t connections_of(const pw_place *place)
+{
+    return atomic_load_explicit(&place->connections, memory_order_relaxed);
+}
+
+/* The next place of another server, from *at on. NULL: there is none. */
+static const pw_place *next_other(const pw_balance *balance, const pw_place *own, int *at)
+{
+    int_least32_t used = atomic_load_explicit(&balance->used, memory_order_relaxed);
+    while (*at < used) {
+        const pw_place *place = &balance->places[(*at)++];
+        if (place != own && atomic_load_explicit(&place->process, memory_order_relaxed) > 0)
+            return place;
+    }
+    return NULL;
+}
+
+bool pw_balance_is_busier(const pw_balance *balance, const pw_place *own)
+{
+    int_least32_t requests = requests_of(own);
+    int at = requests > 1 ? 0 : PW_PLACES; /* usually there is nothing to look at */
+    for (const pw_place *other; (other = next_other(balance, own, &at)) != NULL;)
+        if (has_more_requests(requests, requests_of(other)))
+            return true;
+    return false;
+}
+
 bool pw_balance_is_ahead(const pw_balance *balance, const pw_place *own)
 {
-    int_least32_t requests = atomic_load_explicit(&own->requests, memory_order_relaxed);
-    int_least32_t connections = atomic_load_explicit(&own->connections, memory_order_relaxed);
-    int_least32_t used = atomic_load_explicit(&balance->used, memory_order_relaxed);
-    for (int i = 0; i < used; i++) {
-        const pw_place *place = &balance->places[i];
-        if (place == own || atomic_load_explicit(&place->process, memory_order_relaxed) <= 0)
-            continue;
-        int_least32_t others = atomic_load_explicit(&place->requests, memory_order_relaxed);
-        if (is_busier(requests, others))
+    int at = 0;
+    if (pw_balance_is_busier(balance, own))
+        return true;
+    for (const pw_place *other; (other = next_other(balance, own, &at)) != NULL;)
+        if (!has_more_requests(requests_of(other), requests_of(own)) &&
+            is_more(connections_of(own), connections_of(other)))
             return true;
-        if (!is_busier(others, requests) &&
-            is_more(connections, atomic_load_explicit(&place->connections, memory_order_relaxed)))
-            return true;
-    }
     return false;
 }

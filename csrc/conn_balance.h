@@ -16,8 +16,9 @@ typedef struct {
 /* NULL: no place is free. */
 pw_place *pw_balance_join(pw_balance *balance);
 void pw_balance_leave(pw_place *place);
-/* Whether another server should get the new connections, because it has fewer requests, or about as
- * many requests and fewer connections. */
+/* Whether another server has so many fewer requests that it should get the new connections. */
+bool pw_balance_is_busier(const pw_balance *balance, const pw_place *own);
+/* The same, or whether another one has about as many requests and fewer connections. */
 bool pw_balance_is_ahead(const pw_balance *balance, const pw_place *own);
 
 #endif

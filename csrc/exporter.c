@@ -124,19 +124,14 @@ static bool respond_error(const pw_exporter *exporter, pw_client *client, pw_err
     return true;
 }
 
-static bool span_is(pw_span span, const char *text)
-{
-    return span.size == strlen(text) && memcmp(span.at, text, span.size) == 0;
-}
-
 static bool respond_to(pw_exporter *exporter, pw_client *client, const pw_head *head)
 {
     static const char text[] = "Content-Type: text/plain; charset=utf-8\r\n";
     static const char allow[] = "Content-Type: text/plain; charset=utf-8\r\nAllow: GET, HEAD\r\n";
     bool is_head = head->facts.is_head;
-    if (!is_head && !span_is(head->method, "GET"))
+    if (!is_head && !pw_span_is(head->method, "GET"))
         return respond(exporter, client, "405 Method Not Allowed", allow, "use GET\n", 8, false);
-    if (span_is(head->path, "/metrics") || span_is(head->path, "/"))
+    if (pw_span_is(head->path, "/metrics") || pw_span_is(head->path, "/"))
         return respond_page(exporter, client, is_head);
     return respond(exporter, client, "404 Not Found", text, "the page is /metrics\n", 21, is_head);
 }

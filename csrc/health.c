@@ -11,17 +11,12 @@
 #include "output.h"
 #include "state.h"
 
-static bool span_is(pw_span span, const char *text)
-{
-    return span.size == strlen(text) && memcmp(span.at, text, span.size) == 0;
-}
-
 bool pw_conn_is_health(const pw_server *server, const pw_conn *conn)
 {
     const pw_head *head = &server->head;
     return server->has_probes && conn->kind != PW_SAME && /* no request has an empty path */
-           (span_is(head->path, server->health) || span_is(head->path, server->live)) &&
-           (span_is(head->method, "GET") || span_is(head->method, "HEAD")) &&
+           (pw_span_is(head->path, server->health) || pw_span_is(head->path, server->live)) &&
+           (pw_span_is(head->method, "GET") || pw_span_is(head->method, "HEAD")) &&
            !conn->facts.chunked && conn->facts.content_length <= 0;
 }
 
@@ -45,7 +40,7 @@ static size_t answer_health(const pw_clock *clock, char *to, const pw_conn *conn
 pw_step pw_conn_answer_health(pw_server *server, pw_conn *conn)
 {
     char answer[PW_REFUSAL_MOST];
-    bool unready = atomic_load(&server->unready) && span_is(server->head.path, server->health);
+    bool unready = atomic_load(&server->unready) && pw_span_is(server->head.path, server->health);
     if (!conn->facts.keep_alive || atomic_load(&server->closing))
         pw_conn_ends(conn, PW_CONN_CLOSES);
     conn->response = (pw_response){.promised = -1};

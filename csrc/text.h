@@ -11,6 +11,11 @@ typedef struct {
     size_t size;
 } pw_span;
 
+static inline bool pw_span_is(pw_span span, const char *text)
+{
+    return span.size == strlen(text) && memcmp(span.at, text, span.size) == 0;
+}
+
 static inline pw_span pw_cut(const char *from, const char *to)
 {
     return (pw_span){from, (size_t)(to - from)};

@@ -7,8 +7,9 @@
 #include "cast.h"
 #include "conn_balance.h"
 #include "site.h"
+#include "timer.h"
 
-enum { CLIENTS = 150, ASIDE_MS = 8, BATCH = 64 };
+enum { CLIENTS = 150, ASIDE_MS = 8, ASIDE_MOST_MS = 128, LOOKS = 8, BATCH = 64 };
 
 static test_site site;
 static test_client clients[CLIENTS];
@@ -115,6 +116,51 @@ static void a_server_that_is_not_ahead_takes_all_that_come(void)
     end();
 }
 
+static void a_server_without_requests_listens_again_and_does_not_wake_up(void)
+{
+    begin();
+    connect_more(1);
+    CHECK_INT(after(0), 1);
+    CHECK(site.server->accept.aside);
+    CHECK_INT(after(ASIDE_MS), 1);
+    CHECK(!site.server->accept.aside);
+    CHECK(site.server->accept.listeners[0].is_polled);
+    CHECK_INT(pw_accept_timeout(site.server), -1);
+    end();
+}
+
+static void wait_ms(int64_t ms)
+{
+    clock_forward_ms(ms);
+    pw_timers_tick(&site.server->timers);
+    pw_accept_waited(site.server);
+}
+
+static void a_server_with_more_requests_steps_aside_and_looks_less_and_less_often(void)
+{
+    begin();
+    CHECK_INT(after(0), 0);
+    pw_server *server = site.server;
+    atomic_store(&server->accept.place->requests, 5);
+    for (int length = ASIDE_MS; length <= 2 * ASIDE_MOST_MS; length *= 2) {
+        int round = length < ASIDE_MOST_MS ? length : ASIDE_MOST_MS;
+        CHECK_INT(pw_accept_timeout(server), round / LOOKS);
+        CHECK(!server->accept.listeners[0].is_polled);
+        wait_ms(round - 1);
+        CHECK_INT(pw_accept_timeout(server), round / LOOKS);
+        wait_ms(1);
+    }
+    connect_more(1); /* which the other one does not take */
+    wait_ms(ASIDE_MOST_MS);
+    CHECK_INT(server->conn_count, 1);
+    CHECK_INT(pw_accept_timeout(server), ASIDE_MS / LOOKS);
+    atomic_store(&server->accept.place->requests, 1);
+    atomic_store(&other->connections, 1);
+    CHECK_INT(pw_accept_timeout(server), -1);
+    CHECK(server->accept.listeners[0].is_polled);
+    end();
+}
+
 static void a_server_alone_takes_all(void)
 {
     begin();
@@ -147,6 +193,8 @@ int main(void)
     RUN(when_the_others_take_none_it_takes_twice_as_many_each_time);
     RUN(when_the_others_have_caught_up_it_takes_one_again);
     RUN(a_server_that_is_not_ahead_takes_all_that_come);
+    RUN(a_server_without_requests_listens_again_and_does_not_wake_up);
+    RUN(a_server_with_more_requests_steps_aside_and_looks_less_and_less_often);
     RUN(a_server_alone_takes_all);
     RUN(a_server_that_stops_has_no_place);
     return check_end();
