@@ -488,17 +488,32 @@ static int64_t call_detach(actor *self)
     return pw_detach(self->thread, pw_thread_exchange(self->thread), taken, 0);
 }
 
+/* One thread, with a request. */
+static void begin_stage(pw_settings *settings, const char *path)
+{
+    settings->threads = 1;
+    stage_open(settings);
+    stage_begin();
+    taken = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    client = ask(path);
+    cast_settle();
+    REQUIRE(has_request(serving[0]));
+}
+
+static void end_stage(void)
+{
+    actor_call(serving[0], call_next);
+    close(taken);
+    client_close(&client);
+    ticks(3);
+    stage_close();
+}
+
 static void its_request_is_never_slow_or_stuck(void)
 {
     pw_settings settings = site_settings();
-    settings.threads = 1;
     settings.timeout_request = 1000;
-    stage_open(&settings);
-    stage_begin();
-    taken = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    client = ask("/w");
-    cast_settle();
-    REQUIRE(has_request(serving[0]));
+    begin_stage(&settings, "/w");
     CHECK_INT(actor_call(serving[0], call_detach), AT_HOME);
     CHECK_INT(serving[0]->result, 0);
     for (int i = 0; i < 5; i++) {
@@ -507,24 +522,15 @@ static void its_request_is_never_slow_or_stuck(void)
         CHECK(watcher->at != AT_HOME);
         CHECK_INT(serving[0]->thread->warned, 0);
     }
-    actor_call(serving[0], call_next);
-    close(taken);
-    client_close(&client);
-    ticks(3);
-    stage_close();
+    end_stage();
 }
 
 static void slow_earlier_responses_are_sent_first(void)
 {
     static char large[2 << 20];
     pw_settings settings = site_settings();
-    settings.threads = 1;
     settings.timeout_write = 5000;
-    stage_open(&settings);
-    stage_begin();
-    taken = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    client = ask("/one");
-    cast_settle();
+    begin_stage(&settings, "/one");
     pw_conn *conn = serving[0]->thread->conn;
     REQUIRE(pw_output_copy(&conn->output, large, sizeof large));
     CHECK_INT(actor_call(serving[0], call_detach), AT_CLIENT);
@@ -539,35 +545,22 @@ static void slow_earlier_responses_are_sent_first(void)
     CHECK_INT(serving[0]->result, 0);
     client_receive(&client);
     CHECK_INT(client.got.size, sizeof large);
-    actor_call(serving[0], call_next);
-    close(taken);
-    client_close(&client);
-    ticks(3);
-    stage_close();
+    end_stage();
 }
 
 static void a_client_that_does_not_read_earlier_responses_has_gone(void)
 {
     static char large[2 << 20];
     pw_settings settings = site_settings();
-    settings.threads = 1;
     settings.timeout_write = 5000;
-    stage_open(&settings);
-    stage_begin();
-    taken = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    client = ask("/one");
-    cast_settle();
+    begin_stage(&settings, "/one");
     REQUIRE(pw_output_copy(&serving[0]->thread->conn->output, large, sizeof large));
     CHECK_INT(actor_call(serving[0], call_detach), AT_CLIENT);
     clock_forward_ms(5001);
     CHECK_INT(actor_go(serving[0]), AT_HOME);
     CHECK_INT(serving[0]->result, PW_GONE);
     CHECK_INT(stage.server->threads.detached, 0);
-    actor_call(serving[0], call_next);
-    close(taken);
-    client_close(&client);
-    ticks(3);
-    stage_close();
+    end_stage();
 }
 
 int main(void)

@@ -12,6 +12,7 @@ import threading
 
 import pytest
 
+from support.code_of_site import COMMANDS, save_code, write_site
 from support.processes import PROCESS_TIMEOUT, ask, children, eventually, lives
 from support.terminal import CTRL_C, Terminal
 
@@ -39,30 +40,7 @@ def double(number):
     result = number * 2
     return str(result)
 """
-FLASK = """
-from flask import Flask
-import code_of_site
-app = Flask(__name__)
-app.wsgi_app = code_of_site.application
-"""
-MANAGE = """
-import sys
-from django.conf import settings
-settings.configure(
-    DEBUG=True, ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, USE_TZ=True,
-    WSGI_APPLICATION="code_of_site.application", INSTALLED_APPS=["picowsgi.contrib.django"],
-)
-urlpatterns = []
-if __name__ == "__main__":
-    from django.core.management import execute_from_command_line
-    execute_from_command_line(sys.argv)
-"""
 PICOWSGI = ["-m", "picowsgi", "--port", "0"]
-COMMANDS = {
-    "picowsgi": [*PICOWSGI, "--reload", "code_of_site"],
-    "flask": ["-m", "flask", "--app", "site_of_flask", "picowsgi", "--debug", "--port", "0"],
-    "django": ["manage.py", "runserver", "0"],
-}
 # Lines of the logs may come between the characters of a prompt, but not in the line before it.
 NEXT_PROMPT = r"-> answer = tag"
 PROMPT = r"\(Pdb\) $"
@@ -72,16 +50,8 @@ RELOAD_WAITS = "the reload waits until the debugger's prompt has ended\n"
 
 @pytest.fixture
 def site(tmp_path):
-    (tmp_path / "site_of_flask.py").write_text(FLASK)
-    (tmp_path / "manage.py").write_text(MANAGE)
-    save(tmp_path, 1)
+    write_site(tmp_path, APP)
     return tmp_path
-
-
-def save(site, version):
-    draft = site / "draft~"
-    draft.write_text(APP.replace('VERSION = "1"', f'VERSION = "{version}"'))
-    draft.replace(site / "code_of_site.py")
 
 
 @pytest.fixture
@@ -129,7 +99,7 @@ def test_a_reload_waits_until_the_prompt_has_ended(start, site, arguments):
     terminal = start(arguments)
     request = Request(terminal.port, "/break1")
     terminal.wait_for(PROMPT)
-    save(site, 2)
+    save_code(site, APP, 2)
     terminal.wait_for(RELOAD_WAITS)
     length = terminal.press("p 'version', VERSION\n")
     terminal.wait_for(r"\('version', '1'\)", length)
@@ -215,7 +185,7 @@ def test_a_reload_waits_for_other_debuggers_too(start, site, name):
     terminal = start(COMMANDS["picowsgi"], PYTHONBREAKPOINT=f"{name}.set_trace", HOME=str(site))
     Request(terminal.port, "/break1")
     terminal.wait_for({"ipdb": "ipdb>", "pudb": "PuDB"}[name])
-    save(site, 2)
+    save_code(site, APP, 2)
     terminal.wait_for(RELOAD_WAITS)
     os.kill(terminal.process.pid, signal.SIGTERM)
 

@@ -40,14 +40,17 @@ KUBECTL = shutil.which("kubectl")
 def model_of(manifest):
     """Return a manifest as the model that was made from the API of Kubernetes writes it.
 
-    An unknown key is lost.
+    An invalid value is an error, and an unknown key is lost.
     """
     models = pytest.importorskip(
         "lightkube.models", reason="needs lightkube: pip install lightkube"
     )
+    msgspec = pytest.importorskip("msgspec", reason="needs msgspec: pip install msgspec")
     group, _, version = manifest["apiVersion"].rpartition("/")
     module = importlib.import_module(f"{models.__name__}.{group or 'core'}_{version}")
-    return getattr(module, manifest["kind"]).from_dict(manifest, lazy=False).to_dict()
+    model = getattr(module, manifest["kind"])
+    msgspec.convert(manifest, model)
+    return model.from_dict(manifest, lazy=False).to_dict()
 
 
 @pytest.mark.parametrize("kind", MANIFESTS)
@@ -55,11 +58,14 @@ def test_a_manifest_follows_the_api_of_kubernetes(kind):
     assert model_of(MANIFESTS[kind]) == MANIFESTS[kind], "expected only keys of the API"
 
 
-def test_the_check_of_the_api_finds_an_unknown_key():
+def test_the_check_of_the_api_finds_an_unknown_key_and_a_wrong_value():
     wrong = copy.deepcopy(DEPLOYMENT)
     (container,) = wrong["spec"]["template"]["spec"]["containers"]
     container["readinessProbe"]["period"] = 2
     assert model_of(wrong) == DEPLOYMENT != wrong
+    container["args"] = "--workers=auto"
+    with pytest.raises(ValueError, match="args"):
+        model_of(wrong)
 
 
 def test_the_kustomization_names_every_manifest():

@@ -11,6 +11,8 @@ from contextlib import suppress
 
 import pytest
 
+from support import code_of_site
+from support.code_of_site import save_code, write_site
 from support.processes import PROCESS_TIMEOUT, ask, eventually, lives
 from support.terminal import CTRL_C, Terminal
 
@@ -53,45 +55,15 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [answer.encode()]
 """
-FLASK = """
-from flask import Flask
-import code_of_site
-app = Flask(__name__)
-app.wsgi_app = code_of_site.application
-"""
-MANAGE = """
-import sys
-from django.conf import settings
-settings.configure(
-    DEBUG=True, ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, USE_TZ=True,
-    WSGI_APPLICATION="code_of_site.application", INSTALLED_APPS=["picowsgi.contrib.django"],
-)
-urlpatterns = []
-if __name__ == "__main__":
-    from django.core.management import execute_from_command_line
-    execute_from_command_line(sys.argv)
-"""
-COMMANDS = {
-    "picowsgi": ["-m", "picowsgi", "--reload", "--port", "0", "code_of_site"],
-    "two workers": ["-m", "picowsgi", "--reload", "--workers", "2", "--port", "0", "code_of_site"],
-    "flask": ["-m", "flask", "--app", "site_of_flask", "picowsgi", "--debug", "--port", "0"],
-    "django": ["manage.py", "runserver", "0"],
-}
+TWO_WORKERS = ["-m", "picowsgi", "--reload", "--workers", "2", "--port", "0", "code_of_site"]
+COMMANDS = {**code_of_site.COMMANDS, "two workers": TWO_WORKERS}
 every_command = pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
 
 
 @pytest.fixture
 def site(tmp_path):
-    (tmp_path / "site_of_flask.py").write_text(FLASK)
-    (tmp_path / "manage.py").write_text(MANAGE)
-    save(tmp_path)
+    write_site(tmp_path, APP)
     return tmp_path
-
-
-def save(site, version=1):
-    draft = site / "draft~"
-    draft.write_text(APP.replace('VERSION = "1"', f'VERSION = "{version}"'))
-    draft.replace(site / "code_of_site.py")
 
 
 @pytest.fixture
@@ -132,7 +104,7 @@ class Stream:
 
 
 def change(site, port, version=2):
-    save(site, version)
+    save_code(site, APP, version)
     eventually(lambda: ask(port) == str(version), f"the new code {version}")
 
 
