@@ -24,7 +24,7 @@ from picowsgi.server import Server
 from picowsgi.system import debugger
 from picowsgi.system.monkey import refuse_patched
 from picowsgi.system.sockets import adopt_listener
-from picowsgi.system.terminal import describe_wait
+from picowsgi.system.terminal import DEVELOPER_GRACE, SAME_INTERRUPT, describe_wait
 
 if TYPE_CHECKING:
     import socket
@@ -35,10 +35,7 @@ if TYPE_CHECKING:
 
 # The variable has the descriptor of the listening socket, for the process that a reloader starts.
 _VARIABLE = "PICOWSGI_LISTENER"
-_GRACE = 2.0  # seconds: a developer does not wait longer for requests that hang
-_PROMPT_CHECK = 0.2  # seconds between two checks whether a debugger's prompt has ended
 _QUIET = 0.4  # seconds until the log says for what the server waits
-_SAME_INTERRUPT = 0.1  # seconds: the terminal and a parent program may both send one Ctrl-C
 _LAST_LINE = 0.5  # seconds to wait for the last line of the log
 
 # A space separates the values. Only the last value may have a space itself.
@@ -135,7 +132,7 @@ class DevelopmentServer:
                     "access_log_format": _FORMAT,
                 }
             )
-            self._grace = _GRACE
+            self._grace = DEVELOPER_GRACE
             if "timeout_graceful" in settings.sources:
                 self._grace = settings.timeout_graceful
             if not get_logger().hasHandlers():  # the program has configured none
@@ -224,7 +221,7 @@ class _Interrupts:
             self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def _stop_now(self, _number: int, _frame: FrameType | None) -> None:
-        if time.monotonic() - self._begun >= _SAME_INTERRUPT:
+        if time.monotonic() - self._begun >= SAME_INTERRUPT:
             self._server.request_stop(now=True)
 
     def __exit__(self, *_error: object) -> None:
@@ -238,7 +235,7 @@ def _prompt_ends() -> bool:
         get_logger().info("the reload waits until the debugger's prompt has ended")
     try:
         while debugger.is_open():
-            time.sleep(_PROMPT_CHECK)
+            time.sleep(debugger.CHECK)
     except KeyboardInterrupt:
         return False
     return True
@@ -270,7 +267,7 @@ def reloaded() -> Iterator[None]:
             one.stop(is_replaced=is_replaced)
         is_held_up = is_restart and ending.has_threads()
         if not failed and (is_held_up or any(one.left_threads for one in servers)):
-            ending.set_limit(time.monotonic() + _GRACE)
+            ending.set_limit(time.monotonic() + DEVELOPER_GRACE)
             ending.leave(status)
 
 

@@ -30,7 +30,12 @@ from picowsgi.process.workers import Workers
 from picowsgi.system import debugger, orphans
 from picowsgi.system.signals import ALL, FEW, STOP, Signals
 from picowsgi.system.sockets import close_backlog
-from picowsgi.system.terminal import describe_wait, is_foreground
+from picowsgi.system.terminal import (
+    DEVELOPER_GRACE,
+    SAME_INTERRUPT,
+    describe_wait,
+    is_foreground,
+)
 
 if TYPE_CHECKING:
     from picowsgi.process.status_pipe import StatusPipe
@@ -39,11 +44,8 @@ if TYPE_CHECKING:
 _HEARTBEAT = 1.0  # seconds between two heartbeats
 _COUNT = 0.2  # seconds between two checks of the number of requests
 _AT_ONCE = 1.0  # seconds to end without draining
-_DEVELOPER_TIMEOUT = 2.0  # seconds for open requests after Ctrl-C, with --reload or --debug
-_PROMPT_CHECK = 0.2  # seconds between two checks whether a debugger's prompt has ended
 _REPORT = 0.1  # seconds between two reports of a worker for whose end a developer waits
 _EXPLAIN_AFTER = 0.35  # seconds after Ctrl-C until the log says for what the server waits
-_SAME_INTERRUPT = 0.1  # seconds: the terminal and a parent program may both send one Ctrl-C
 _STANDARD_ERROR = 2
 
 
@@ -269,7 +271,7 @@ class _Supervisor:
         if self._reports_requests:
             wait = min(wait, _REPORT)
         if self._changed:
-            wait = min(wait, _PROMPT_CHECK)
+            wait = min(wait, debugger.CHECK)
         if self._forked and reloader is not None and not reloader.has_reported:
             wait = min(wait, _REPORT)
         wait = min(wait, max(0.0, self._explain_at - now))
@@ -452,7 +454,7 @@ class _Supervisor:
 
     def _is_second_interrupt(self) -> bool:
         now = time.monotonic()
-        if now - self._interrupted < _SAME_INTERRUPT:
+        if now - self._interrupted < SAME_INTERRUPT:
             return False
         is_first = self._interrupted == -math.inf
         self._interrupted = now
@@ -468,7 +470,7 @@ class _Supervisor:
             elif order == status_pipe.GREETED:
                 self._service.after_greeting()
             elif order in (status_pipe.CUT, status_pipe.HURRY):
-                ending.set_limit(time.monotonic() + _DEVELOPER_TIMEOUT)
+                ending.set_limit(time.monotonic() + DEVELOPER_GRACE)
                 hurry = order == status_pipe.HURRY
                 self._reports_requests |= hurry
                 for one in self._workers.members:
@@ -488,7 +490,7 @@ class _Supervisor:
         hurry = interrupted and (settings.reload or settings.debug)
         within = math.inf
         if hurry and "timeout_graceful" not in settings.sources:
-            within = _DEVELOPER_TIMEOUT
+            within = DEVELOPER_GRACE
         if self._phase is not _Phase.STOPPING:
             self._phase = _Phase.STOPPING
             ending.set_limit(time.monotonic() + min(within, settings.timeout_graceful))

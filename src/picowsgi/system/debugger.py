@@ -19,6 +19,9 @@ from typing import Any
 from picowsgi.log import get_logger
 from picowsgi.system.terminal import is_foreground
 
+#: Seconds between two checks whether a prompt has ended.
+CHECK = 0.2
+
 _INPUT = 0
 _OUTPUT = 1
 _STEP = 1.0  # seconds that a debugger that steps has until its next prompt

@@ -6,6 +6,11 @@ import os
 from contextlib import suppress
 from typing import Any
 
+#: Seconds for open requests after Ctrl-C: a developer does not wait longer for requests that hang.
+DEVELOPER_GRACE = 2.0
+#: Seconds: the terminal and a parent program may both send one Ctrl-C.
+SAME_INTERRUPT = 0.1
+
 
 def is_terminal(stream: Any) -> bool:
     """Return whether a file object such as `sys.stderr` writes to a terminal."""
