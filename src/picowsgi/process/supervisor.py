@@ -427,9 +427,6 @@ class _Supervisor:
         The supervisor then starts another worker first. If it has got the signal too, it stops all
         workers together.
         """
-        if debugger.is_open_here() and pipe.is_supervisor_gone():
-            self._stop_now()  # the keys go to another program now
-            return
         if (
             self._service.settings.drain_delay
             and self._announced
@@ -477,12 +474,15 @@ class _Supervisor:
                     one.cut_streams(hurry=hurry)
             else:
                 self._stop(others_accept=order == status_pipe.LEAVE)
-        if self._phase is not _Phase.STOPPING and pipe.is_supervisor_gone():
+        if not pipe.is_supervisor_gone():
+            return
+        if self._phase is not _Phase.STOPPING:
             get_logger().warning("the supervisor is gone")
-            if debugger.is_open_here():
-                self._stop_now()  # its keys go to another program now
-            else:
-                self._stop()
+            self._stop()
+        # Also after a SIGTERM: the system sends it for the end of a thread of the supervisor, while
+        # the supervisor is still this worker's parent.
+        if debugger.is_open_here():
+            self._stop_now()  # the keys go to another program now
 
     def _stop(self, *, others_accept: bool = False, interrupted: bool = False) -> None:
         """Drain and end. A repetition changes nothing. `others_accept`: see `ThreadPool.stop`."""
