@@ -42,7 +42,8 @@ def double(number):
 """
 PICOWSGI = ["-m", "picowsgi", "--port", "0"]
 # Lines of the logs may come between the characters of a prompt, but not in the line before it.
-NEXT_PROMPT = r"-> answer = tag"
+# Since Python 3.13, breakpoint() stops at its own line instead of the next one.
+NEXT_PROMPT = r"-> (?:answer = tag|breakpoint\(\))"
 PROMPT = r"\(Pdb\) $"
 WAITS = "a request waits for the terminal until the open debugger's prompt has ended\n"
 RELOAD_WAITS = "the reload waits until the debugger's prompt has ended\n"
