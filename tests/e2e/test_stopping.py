@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 
+from support import RawClient
 from support.held import HELD, HOLDING_APP, Held, hold_on
 from support.processes import (
     PROCESS_TIMEOUT,
@@ -38,6 +40,8 @@ from support.stops import (
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @pytest.fixture
@@ -227,20 +231,38 @@ def test_serve_restores_the_handlers_of_a_program(tmp_path):
 # --- while a worker retires -----------------------------------------------------------------------
 
 
-def wear_out(command):
+def connect_to_each_worker(stack, command):
+    """Return a connection to each process that serves."""
+    pids = set(children(command.process.pid)) or {command.process.pid}
+    found = {}
+
+    def has_all():
+        client = stack.enter_context(RawClient(command.port))
+        client.send(GET)
+        found.setdefault(int(client.read_response().content), client)
+        return found.keys() == pids
+
+    eventually(has_all, "a connection to each worker")
+    return found.values()
+
+
+def wear_out(command, clients):
     first = set(children(command.process.pid))
-
-    def are_due():
-        ask(command.port)
-        return all(f"worker {pid} is to be replaced" in command.log for pid in first)
-
-    eventually(are_due, "both workers to reach their number of requests")
+    for client in clients:
+        closes = False
+        while not closes:
+            client.send(GET)
+            closes = "close" in client.read_response().tokens("Connection")
     eventually(
         lambda: len(set(children(command.process.pid)) - first) >= 2, "other workers to serve"
     )
 
 
-def have_one_less(command):
+def restart(command, _clients):
+    reload(command)
+
+
+def have_one_less(command, _clients):
     command.process.send_signal(signal.SIGTTOU)
     command.wait_for_log("info: workers: 1")
 
@@ -248,9 +270,9 @@ def have_one_less(command):
 @pytest.mark.parametrize(
     ("options", "retire"),
     [
-        pytest.param((), reload, id="one process reloads"),
-        pytest.param(TWO, reload, id="two workers reload"),
-        pytest.param((*TWO, "--preload"), reload, id="preload reloads"),
+        pytest.param((), restart, id="one process reloads"),
+        pytest.param(TWO, restart, id="two workers reload"),
+        pytest.param((*TWO, "--preload"), restart, id="preload reloads"),
         pytest.param((*TWO, "--max-requests", "20"), wear_out, id="two workers reach a limit"),
         pytest.param(TWO, have_one_less, id="one worker less"),
     ],
@@ -258,8 +280,10 @@ def have_one_less(command):
 @pytest.mark.parametrize("send", [to_process, to_group])
 def test_a_stop_while_a_worker_retires_cuts_nothing(serve_app, tmp_path, options, retire, send):
     command = serve_app(*options)
-    with Held(tmp_path, command.port, 4) as held:
-        retire(command)
+    with ExitStack() as stack:
+        clients = connect_to_each_worker(stack, command)
+        held = stack.enter_context(Held(tmp_path, command.port, 4))
+        retire(command, clients)
         hold_on(command, 0.2)
         for _ in range(2):
             send(command, TERM)
