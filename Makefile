@@ -9,6 +9,8 @@ VENV ?= .venv
 unexport PYTHONDONTWRITEBYTECODE
 # The arguments for the program that the target runs, such as picowsgi or pytest.
 ARGS ?=
+# The folders of the tests that `make test` runs.
+QUICK := tests/unit tests/wire tests/e2e
 # The seconds that `make stress`, each fuzzer of `make fuzz`, and `make soak` take.
 T ?= 60
 
@@ -39,7 +41,7 @@ words:
 
 # ---------------------------------------------------------------- run, test, lint
 
-.PHONY: run test test-poll test-kqueue test-freethreaded test-pypy lint format
+.PHONY: run test test-all test-poll test-kqueue test-freethreaded test-pypy lint format
 
 #: make run          serve a demonstration on http://127.0.0.1:8000
 #+                   ARGS='--port 8080 app:app': the options of picowsgi
@@ -47,9 +49,14 @@ words:
 run: $(if $(wildcard $(BUILT)),$(BUILT),$(BUILT)-run)
 	PYTHONPATH=src $(VENV_PYTHON) -m picowsgi $(ARGS)
 
-#: make test         run all tests
-#+                   ARGS='-k name': the options of pytest
+#: make test         run the tests of the server and of its parts
+#+                   ARGS='-k name': the options of pytest, which then chooses among all tests
 test: $(BUILT)
+	$(VENV_PYTHON) -m pytest $(or $(ARGS),$(QUICK))
+
+#: make test-all     run all tests: also those with frameworks, browsers and proxies, of the models,
+#:                   of the benchmark and of the tools
+test-all: $(BUILT)
 	$(VENV_PYTHON) -m pytest $(ARGS)
 
 #+ make test-poll    run the C tests and all tests with poll(2) instead of epoll(7)
@@ -76,12 +83,12 @@ test-kqueue: $(BUILT)
 FREETHREADED ?=
 test-freethreaded:
 	python="$(FREETHREADED)"; [ -n "$$python" ] || python=$$(tools/python-t.sh) && \
-	PIP_PREFER_BINARY=1 $(MAKE) test PYTHON="$$python" VENV=.venv-t EXTRAS=test
+	PIP_PREFER_BINARY=1 $(MAKE) test-all PYTHON="$$python" VENV=.venv-t EXTRAS=test
 
 #+ make test-pypy    run all tests on PyPy; get it if it is missing (tools/pypy.py)
 #+                   PYPY=/path/to/pypy3: use this one
 test-pypy:
-	pypy="$(or $(PYPY),$$($(PYTHON) tools/pypy.py))" && $(MAKE) test PYTHON="$$pypy" VENV=.venvpypy
+	pypy="$(or $(PYPY),$$($(PYTHON) tools/pypy.py))" && $(MAKE) test-all PYTHON="$$pypy" VENV=.venvpypy
 
 #: make lint         check style, types, wording, and which file may use which
 lint: $(BUILT)
@@ -129,17 +136,16 @@ sanitized-core: $(BUILT)
 	@$(SANITIZED_PYTHON) -c "import picowsgi._core as core; print('sanitized:', core.__file__); \
 	    assert core.__file__.startswith('$(abspath $(SANITIZED))')"
 
-# The tests of models and tools do not use the core. Those of the examples and of development use
-# little of it, and have limits for a build at full speed.
-WITHOUT_CORE := tests/model/* tests/bench/* tests/tools/* $(addprefix tests/e2e/test_, \
-    proxy_examples.py kubernetes*.py prometheus.py grafana.py top_*.py debuggers.py \
-    reload_streams.py runserver_order.py flask_picowsgi.py django_runserver.py)
+# Of the integration tests, only those that exchange many kinds of requests and responses. The others
+# have limits for a build at full speed.
+WITH_CORE := $(QUICK) $(addprefix tests/integration/test_, clients.py django.py examples.py flask.py \
+    haproxy.py monkey.py nginx.py tcp_proxies.py websocket.py)
 #+ make sanitize-python
 #+                   run all tests with that core
 #+                   ARGS='-k name': the options of pytest
 sanitize-python: sanitized-core
 	@status=0; set -x; $(SANITIZED_PYTHON) -m pytest -m 'not unsanitized and not browser' \
-	    -n4 $(WITHOUT_CORE:%=--ignore-glob='%') $(ARGS) || status=$$?; set +x; \
+	    -n4 $(or $(ARGS),$(WITH_CORE)) || status=$$?; set +x; \
 	for report in $(SANITIZED)/reports/*; do \
 	    if [ -e "$$report" ]; then cat "$$report"; status=1; fi; \
 	done; exit $$status

@@ -493,19 +493,6 @@ def test_a_bad_item_is_one_clear_error_at_the_start(value, why):
     assert "Traceback" not in run.stderr
 
 
-def test_the_commands_of_frameworks_have_the_options(flask, runserver):
-    data = request(x(for_="192.0.2.9"))
-    server = flask(PICOWSGI_FORWARDED_ALLOW_IPS="127.0.0.1")
-    exchange(server, data)
-    server.wait_for_log("192.0.2.9 - - [")
-    server = flask(PICOWSGI_FORWARDED_ALLOW_IPS="unix")
-    exchange(server, data)
-    server.wait_for_log("127.0.0.1 - - [")
-    server = runserver("--noreload", listens=False, PICOWSGI_FORWARDED_ALLOW_IPS="nonsense")
-    assert server.wait() == 1
-    assert "CommandError: PICOWSGI_FORWARDED_ALLOW_IPS in the environment: expected" in server.log
-
-
 def test_all_places_have_the_options(picowsgi, tmp_path):
     (tmp_path / "app.py").write_text(
         "def app(environ, start_response):\n"

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from support import connect, exchange
+from support import connect
 from support.processes import eventually, lives
 from support.proxy_header import LOCAL, v1, v2
 
@@ -111,16 +111,3 @@ def test_serve_has_the_option(command, tmp_path):
     with connect(server) as client:
         client.send(v1(CLIENT, SITE))
         assert pid_and_client(client)[1] == NAMED
-
-
-def test_the_commands_of_frameworks_have_the_option(flask, runserver):
-    for start in (flask, lambda **environ: runserver("--noreload", **environ)):
-        server = start(PICOWSGI_PROXY_PROTOCOL="on")
-        exchange(server, v1(CLIENT, SITE) + GET)
-        server.wait_for_log('"GET / HTTP/1.1"')
-        if start is flask:
-            server.wait_for_log("192.0.2.1 - - [")
-        with connect(server) as client:
-            client.send(GET)
-            client.end()
-        server.wait_for_log("it does not begin with a PROXY header")

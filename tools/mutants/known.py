@@ -11,7 +11,7 @@ from typing import Any
 from .mutation import Mutation, digest, plain
 
 # All tests depend on these.
-_COMMON = ("tests/conftest.py", "tests/support", "tests/e2e/conftest.py", "tests/c/site.c")
+_COMMON = ("tests/conftest.py", "tests/support", "tests/c/site.c")
 _LEARNED_MOST = 8  # tests to try first
 _VERSION = "1"
 

@@ -210,7 +210,7 @@ def test_a_visit_with_a_session_and_flashes_and_logout_is_the_same_both_ways(bot
 
 
 def test_a_flask_application_runs_by_its_factory_from_the_command(picowsgi):
-    command = picowsgi("tests/e2e/apps/flask_site.py:create_app()")
+    command = picowsgi("tests/integration/apps/flask_site.py:create_app()")
     port = int(command.url.rpartition(":")[2])
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/greet/Ada")
