@@ -138,8 +138,10 @@ PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "detach": ("", "e2e/test_detach.py integration/test_websocket.py"),
     "development": (
         "",
-        "integration/test_flask_picowsgi.py integration/test_django_runserver.py "
-        "e2e/test_reload.py",
+        (
+            "integration/test_flask_picowsgi.py integration/test_django_runserver.py "
+            "e2e/test_reload.py"
+        ),
     ),
     "environ": ("", "e2e/test_pep3333.py"),
     "error": ("", "e2e/test_debug.py e2e/test_errors.py"),
