@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
+from picowsgi import line_output
 from support import connect, outer_environ
 from support.processes import PROCESS_TIMEOUT, ask, eventually, lives
 
@@ -164,6 +167,20 @@ def test_a_child_that_returns_to_the_server_ends(server, path, status):
     eventually(lambda: server.log.count(report) >= expected, f"{expected} reports in the log")
     assert ask(server.port) == "ok"
     assert server.log.count(report) == expected
+
+
+def test_the_report_of_such_a_child_is_not_lost_while_another_process_writes(server):
+    log = os.open(f"/proc/self/fd/{server.process.stderr.fileno()}", os.O_WRONLY)
+    try:
+        with connect(server) as client:
+            fcntl.lockf(log, fcntl.LOCK_EX)  # as a process does that writes to the log
+            client.send(b"GET /return HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(2 * line_output.WAIT)
+            fcntl.lockf(log, fcntl.LOCK_UN)
+            assert client.read_response().content == b"1"
+    finally:
+        os.close(log)
+    server.wait_for_log("forked by the application, has returned to the server")
 
 
 def test_a_child_of_the_function_close_forks_may_exit(server):

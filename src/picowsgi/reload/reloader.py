@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 from picowsgi import core, log
 from picowsgi.app.pages.import_error import failure_page
 from picowsgi.errors import AppImportError, ConfigError
+from picowsgi.line_output import end_outputs
 from picowsgi.log import get_logger
 from picowsgi.reload.files import Files
 from picowsgi.reload.modules import Report
@@ -174,5 +175,6 @@ def _be_watcher(snapshot: Snapshot, channel: Channel, unused: Sequence[int]) -> 
         watch(snapshot, channel)
     except BaseException:
         get_logger().critical("a process of the reloader has failed", exc_info=True)
+        end_outputs()
     finally:
         os._exit(0)

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol
 from weakref import WeakSet
 
+from picowsgi.line_output import end_outputs
 from picowsgi.log import get_logger, write_standard_error
 
 
@@ -143,5 +144,6 @@ def leave_child(error: BaseException | None = None) -> NoReturn:
             for stream in (sys.stdout, sys.stderr):
                 with suppress(Exception):
                     stream.flush()
+            end_outputs()
         finally:
             os._exit(status)
