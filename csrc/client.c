@@ -5,6 +5,7 @@
  */
 #include <arpa/inet.h>
 
+#include "address.h"
 #include "client.h"
 #include "head.h"
 #include "text.h"
@@ -15,15 +16,10 @@ void pw_peer_name(const pw_conn *conn, pw_peer *peer)
     peer->port[0] = '\0';
     uint16_t port = 0;
     if (conn->peer.any.sa_family == AF_INET) {
-        uint32_t address = ntohl(conn->peer.v4.sin_addr.s_addr);
-        char *to = peer->address;
-        for (int shift = 24; shift >= 0; shift -= 8) {
-            to += pw_digits(to, (address >> shift) & 255);
-            *to++ = shift > 0 ? '.' : '\0';
-        }
+        pw_address_write(peer->address, (const uint8_t *)&conn->peer.v4.sin_addr, false);
         port = ntohs(conn->peer.v4.sin_port);
     } else if (conn->peer.any.sa_family == AF_INET6) {
-        inet_ntop(AF_INET6, &conn->peer.v6.sin6_addr, peer->address, sizeof peer->address);
+        pw_address_write(peer->address, (const uint8_t *)&conn->peer.v6.sin6_addr, true);
         port = ntohs(conn->peer.v6.sin6_port);
     } else {
         return;

@@ -1,7 +1,7 @@
 /* The values in Forwarded (RFC 7239) and the X-Forwarded fields: their grammar. */
-#include <arpa/inet.h>
 #include <string.h>
 
+#include "address.h"
 #include "fields.h"
 #include "forwarded_value.h"
 #include "host.h"
@@ -108,16 +108,10 @@ static bool is_obfuscated(pw_span text)
 
 static bool read_address(const pw_trust *trust, pw_span text, bool is_v6, pw_node *node)
 {
-    char copy[sizeof node->peer.address];
     uint8_t bytes[16];
-    int family = is_v6 ? AF_INET6 : AF_INET;
-    if (text.size >= sizeof copy)
+    if (!pw_address_read(text, is_v6, bytes))
         return false;
-    memcpy(copy, text.at, text.size);
-    copy[text.size] = '\0';
-    if (inet_pton(family, copy, bytes) != 1)
-        return false;
-    inet_ntop(family, bytes, node->peer.address, sizeof node->peer.address);
+    pw_address_write(node->peer.address, bytes, is_v6);
     pw_address address = {.kind = PW_NETWORK_V4};
     if (is_v6)
         address = pw_address_v6(bytes);

@@ -2,6 +2,7 @@
 #ifndef PW_FORWARDED_VALUE_H
 #define PW_FORWARDED_VALUE_H
 
+#include "address.h"
 #include "text.h"
 #include "trust.h"
 
@@ -11,7 +12,7 @@
 
 /* The address of a client as text. Both members are empty for a unix socket. */
 typedef struct {
-    char address[46];
+    char address[PW_ADDRESS_SIZE];
     char port[PW_PORT_SIZE];
 } pw_peer;
 

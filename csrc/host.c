@@ -1,7 +1,7 @@
 /* The host and port in the Host field and in an absolute target (RFC 3986 section 3.2). */
-#include <arpa/inet.h>
 #include <string.h>
 
+#include "address.h"
 #include "host.h"
 #include "text.h"
 
@@ -33,22 +33,13 @@ static bool is_future(const char *at, const char *end)
 /* IP-literal = "[" ( IPv6address / IPvFuture ) "]". Returns its end, or NULL. */
 static const char *ip_literal(const char *at, const char *end)
 {
-    char text[INET6_ADDRSTRLEN];
-    struct in6_addr address;
+    uint8_t address[16];
     const char *close = memchr(at, ']', (size_t)(end - at));
     if (close == NULL)
         return NULL;
     at++;
-    size_t size = (size_t)(close - at);
-    if (!is_future(at, close)) {
-        if (size >= sizeof text)
-            return NULL;
-        memcpy(text, at, size);
-        text[size] = '\0';
-        if (strlen(text) != size || inet_pton(AF_INET6, text, &address) != 1)
-            return NULL;
-    }
-    return close + 1;
+    bool is_good = is_future(at, close) || pw_address_read(pw_cut(at, close), true, address);
+    return is_good ? close + 1 : NULL;
 }
 
 bool pw_is_host(pw_span host, bool may_be_empty)

@@ -4,9 +4,9 @@
  * The TLVs after the addresses of version 2 are skipped, and so is everything in a header that says
  * that the proxy itself is the client (LOCAL), or does not know its client (UNKNOWN, AF_UNSPEC).
  */
-#include <arpa/inet.h>
 #include <string.h>
 
+#include "address.h"
 #include "proxy_protocol.h"
 
 static const char v1_start[] = {'P', 'R', 'O', 'X', 'Y', ' '};
@@ -18,51 +18,7 @@ static pw_parse refuse(pw_proxy_error why, pw_proxy_error *error)
     return PW_PARSE_ERROR;
 }
 
-/* ------------------------------------------------------------------ addresses as text */
-
-/* Reads digits without leading zeros, with a value of at most `most`. Returns their end, or NULL. */
-static const char *read_number(const char *at, const char *end, int most, int *number)
-{
-    const char *from = at;
-    int value = 0;
-    for (; at < end && pw_is_digit(*at); at++) {
-        value = value * 10 + (*at - '0');
-        if (value > most || (at > from && *from == '0'))
-            return NULL;
-    }
-    *number = value;
-    return at > from ? at : NULL;
-}
-
-/* Four numbers. inet_pton of some systems accepts other forms too. */
-static bool read_v4(pw_span text, uint8_t to[4])
-{
-    const char *at = text.at, *end = text.at + text.size;
-    for (int i = 0; i < 4; i++) {
-        int number;
-        if (i > 0 && (at == end || *at++ != '.'))
-            return false;
-        at = read_number(at, end, 255, &number);
-        if (at == NULL)
-            return false;
-        to[i] = (uint8_t)number;
-    }
-    return at == end;
-}
-
-/* HAProxy writes an IPv4 address in IPv6 form as ::ffff:192.0.2.1. */
-static bool read_v6(pw_span text, uint8_t to[16])
-{
-    char copy[INET6_ADDRSTRLEN];
-    if (text.size >= sizeof copy)
-        return false;
-    for (size_t i = 0; i < text.size; i++)
-        if (pw_hex_digit(text.at[i]) < 0 && text.at[i] != ':' && text.at[i] != '.')
-            return false; /* a NUL, or a zone */
-    memcpy(copy, text.at, text.size);
-    copy[text.size] = '\0';
-    return inet_pton(AF_INET6, copy, to) == 1;
-}
+/* ------------------------------------------------------------------ addresses */
 
 static pw_address address_of(const uint8_t *bytes, bool is_v6)
 {
@@ -75,7 +31,7 @@ static pw_address address_of(const uint8_t *bytes, bool is_v6)
 
 static void write_peer(pw_peer *to, const uint8_t *bytes, bool is_v6, int port)
 {
-    inet_ntop(is_v6 ? AF_INET6 : AF_INET, bytes, to->address, sizeof to->address);
+    pw_address_write(to->address, bytes, is_v6);
     to->port[pw_digits(to->port, port)] = '\0';
 }
 
@@ -101,14 +57,9 @@ static bool cut_word(pw_span *rest, pw_span *word)
     return true;
 }
 
-static bool read_address(pw_span text, bool is_v6, uint8_t to[16])
-{
-    return is_v6 ? read_v6(text, to) : read_v4(text, to);
-}
-
 static bool read_port(pw_span text, int *port)
 {
-    return read_number(text.at, text.at + text.size, 65535, port) == text.at + text.size;
+    return pw_read_number(text.at, text.at + text.size, 65535, port) == text.at + text.size;
 }
 
 /* "TCP4" or "TCP6", source, destination, source port, destination port; one blank between them */
@@ -120,9 +71,10 @@ static bool read_tcp(pw_span line, pw_proxy_header *to)
     if (!cut_word(&line, &family) || !cut_word(&line, &source) || !cut_word(&line, &destination) ||
         !cut_word(&line, &port) || family.size != 4 || memcmp(family.at, "TCP", 3) != 0)
         return false;
+    /* HAProxy writes an IPv4 address in IPv6 form as ::ffff:192.0.2.1. */
     bool is_v6 = family.at[3] == '6';
-    if ((!is_v6 && family.at[3] != '4') || !read_address(source, is_v6, bytes[0]) ||
-        !read_address(destination, is_v6, bytes[1]) || !read_port(port, &ports[0]) ||
+    if ((!is_v6 && family.at[3] != '4') || !pw_address_read(source, is_v6, bytes[0]) ||
+        !pw_address_read(destination, is_v6, bytes[1]) || !read_port(port, &ports[0]) ||
         !read_port(line, &ports[1]))
         return false;
     write_addresses(to, bytes[0], ports[0], bytes[1], ports[1], is_v6);

@@ -25,6 +25,7 @@ C_TESTS: dict[str, tuple[str, str]] = {
     ),
     "access": ("access_lines access", "e2e/test_access_log.py"),
     "access_format": ("access access_lines", "e2e/test_access_log.py"),
+    "address": ("address forwarded conn_proxy", "e2e/test_forwarded.py"),
     "alloc": ("buffer memory", "e2e/test_server_api.py"),
     "batch": ("batching response output", "e2e/test_streaming.py"),
     "buffer": ("buffer conn_keep memory", "e2e/test_head_memory.py"),
