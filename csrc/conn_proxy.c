@@ -17,6 +17,8 @@
 static pw_step proxy_close(pw_server *server, pw_conn *conn, int why)
 {
     pw_incident_proxy(server, conn, why);
+    if (server->meter != NULL)
+        pw_count(&server->meter->refused_proxies, 1);
     pw_conn_close(server, conn);
     return PW_STEP_WAIT;
 }

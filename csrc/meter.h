@@ -69,6 +69,7 @@ typedef struct {
     pw_histogram queue;    /* from the whole request to the call of the application */
     pw_counter received, sent;
     pw_counter accepted;
+    pw_counter refused_proxies; /* connections that did not begin with a good PROXY header */
     pw_counter refused[PW_ERROR_COUNT + 1]; /* by pw_error */
     pw_counter lost_lines;                  /* of the access log */
 

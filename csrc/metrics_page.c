@@ -271,6 +271,8 @@ void pw_metrics_page(pw_metrics *metrics, const char *info, int64_t started, pw_
             TOTAL(&page, sent));
     put_one(to, "picowsgi_connections_accepted_total", "counter", "Connections accepted.",
             TOTAL(&page, accepted));
+    put_one(to, "picowsgi_proxy_headers_refused_total", "counter",
+            "Connections closed because of their PROXY header.", TOTAL(&page, refused_proxies));
     put_gauges(&page);
     put_refusals(&page);
     put_restarts(&page);

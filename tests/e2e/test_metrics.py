@@ -192,6 +192,16 @@ def test_refused_requests_are_counted_by_reason(counted, reason):
     assert page.requests == {}
 
 
+def test_connections_with_a_bad_proxy_header_are_counted(counted):
+    server, port = counted(proxy_protocol=True, forwarded_allow_ips="127.0.0.1")
+    good = b"PROXY UNKNOWN\r\nGET / HTTP/1.0\r\n\r\n"
+    for start in (b"GET / HTTP/1.1\r\n", b"PROXY TCP5 \r\n", good):
+        with connect(server) as client:
+            client.send(start)
+            client.end()
+    page_with(port, proxy_headers_refused_total=2, connections_accepted_total=3)
+
+
 def test_the_buckets_of_the_duration_and_of_the_queue(counted):
     def slow(environ, start_response):
         time.sleep(float(environ["QUERY_STRING"] or 0))
@@ -401,6 +411,7 @@ def test_the_page_names_the_build_and_the_process(counted):
         "picowsgi_sent_bytes_total",
         "picowsgi_connections",
         "picowsgi_connections_accepted_total",
+        "picowsgi_proxy_headers_refused_total",
         "picowsgi_threads",
         "picowsgi_threads_busy",
         "picowsgi_queue_length",
