@@ -135,7 +135,7 @@ PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "arguments": ("cli", ""),
     "browser": ("middleware", "e2e/test_debug.py"),
     "cgi": ("", "e2e/test_cgi.py"),
-    "core": ("", "e2e/test_server_api.py e2e/test_pep3333.py e2e/test_incidents.py"),
+    "__init__": ("core", "e2e/test_server_api.py e2e/test_pep3333.py e2e/test_incidents.py"),
     "detach": ("", "e2e/test_detach.py integration/test_websocket.py"),
     "development": (
         "",
@@ -184,6 +184,7 @@ PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "percentiles": ("top_percentiles", ""),
     "pidfile": ("", "e2e/test_processes.py"),
     "pool": ("", "e2e/test_server_api.py e2e/test_stopping.py e2e/test_signals.py"),
+    "poller": ("core", "e2e/test_poller.py"),
     "privileges": ("", "integration/test_deployment.py"),
     "processes": ("pidfile gunicorn", "integration/test_gunicorn.py"),
     "pytest_plugin": ("", "integration/test_pytest_plugin.py"),
@@ -195,7 +196,7 @@ PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "restart": ("", "e2e/test_processes.py e2e/test_reload.py e2e/test_signals.py"),
     "runserver": ("", "integration/test_django_runserver.py"),
     "server": (
-        "",
+        "core",
         "e2e/test_server_api.py e2e/test_simple_server.py integration/test_django_runserver.py",
     ),
     "run": ("service cli", "e2e/test_signals.py e2e/test_stopping.py e2e/test_processes.py"),
