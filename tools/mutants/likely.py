@@ -136,6 +136,7 @@ PYTHON_TESTS: dict[str, tuple[str, str]] = {
     "browser": ("middleware", "e2e/test_debug.py"),
     "cgi": ("", "e2e/test_cgi.py"),
     "__init__": ("core", "e2e/test_server_api.py e2e/test_pep3333.py e2e/test_incidents.py"),
+    "control": ("supervisor", "e2e/test_processes.py e2e/test_signals.py e2e/test_reload.py"),
     "detach": ("", "e2e/test_detach.py integration/test_websocket.py"),
     "development": (
         "",
