@@ -174,6 +174,25 @@ def test_a_request_can_wait_for_the_next_request(within):
         assert contents == [b"hello"]
 
 
+def test_a_request_knows_its_own_client_after_the_server_has_handled_another():
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/outer":
+            with asked(server, "/inner") as inner:
+                server.handle_request()
+                assert inner.read_response().content == b"hello"
+                assert not environ["picowsgi.client_disconnected"]()
+                client.close()
+                wait_until(environ["picowsgi.client_disconnected"], "the end of the outer client")
+                seen.append("gone")
+        return hello(environ, start_response)
+
+    seen = []
+    with server_for(app) as server:
+        client = asked(server, "/outer")
+        server.handle_request()
+    assert seen == ["gone"]
+
+
 def test_a_request_can_close_the_server_that_handles_it():
     def app(environ, start_response):
         server.server_close()

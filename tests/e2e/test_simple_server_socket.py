@@ -32,7 +32,7 @@ def again(server, **options):
 
 
 @contextmanager
-def interrupted_after(server, act):
+def interrupted_after(act):
     """Run `act` in a thread, and send SIGINT to this thread after it."""
     main = threading.main_thread().ident
 
@@ -153,7 +153,7 @@ def test_an_interrupt_leaves_a_server_that_can_be_closed_and_replaced(server_cla
                 kept.send(REQUEST)
                 assert kept.read_response().content == b"hello"
 
-        with pytest.raises(KeyboardInterrupt), interrupted_after(server, answered):
+        with pytest.raises(KeyboardInterrupt), interrupted_after(answered):
             getattr(server, method)()
         server.shutdown()  # as in a `finally` block: it must not wait
     kept.close()

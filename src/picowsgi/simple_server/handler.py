@@ -78,7 +78,7 @@ class WSGIRequestHandler(simple_server.WSGIRequestHandler):
         """Return the environ for the application (PEP 3333, "environ Variables")."""
         environ = {**self._environ, "SERVER_SOFTWARE": self.server_version}
         server: Any = self.server
-        base, known = server.base_environ, server.served_environ
+        base, known = server.base_environ, server._served_environ
         if base != known:  # the program has changed it since `serve_forever` began
             environ.update(item for item in base.items() if item not in known.items())
         host = self.address_string()

@@ -94,7 +94,7 @@ class WSGIServer(simple_server.WSGIServer):
         self._opening = threading.Lock()  # held while a thread makes the core
         self._shared: SharedState | None = None
         #: The `base_environ` that the environs of all requests begin with.
-        self.served_environ: WSGIEnvironment = {}
+        self._served_environ: WSGIEnvironment = {}
         self._process = os.getpid()
         self._shutdown_wanted = False
         self._wakes: Callable[[], object] = lambda: None
@@ -219,12 +219,12 @@ class WSGIServer(simple_server.WSGIServer):
 
     def _serve_by_threads(self, poll_interval: float | None) -> None:
         _check_socket(self.socket)
-        self.served_environ = dict(self.base_environ)
+        self._served_environ = dict(self.base_environ)
         pool = ThreadPool(
             call_nothing,
             [self.socket],
             self._settings,
-            environ=self.served_environ,
+            environ=self._served_environ,
             make_gateway=partial(HandlerGateway, self, None, self._settings),
         )
         woken = threading.Event()
@@ -255,12 +255,12 @@ class WSGIServer(simple_server.WSGIServer):
         """Yield a gateway that serves in this thread, for the time of one call."""
         server = self._open_core()
         self._wakes = server.wake
-        self.served_environ = dict(self.base_environ)
+        self._served_environ = dict(self.base_environ)
         common = {
             **EXTENSIONS,
             "wsgi.multithread": self._has_threads,
             "wsgi.multiprocess": False,
-            **self.served_environ,
+            **self._served_environ,
         }
         bases = [base_environ(self.socket, common)]
         thread = core.CoreThread(server, 0)
