@@ -223,10 +223,12 @@ bench-check: $(BUILT)
 # ---------------------------------------------------------------- documentation, packages
 
 .PHONY: docs wheel check-dist release-check clean
-#: make docs         build the documentation into build/site
+#: make docs         build the documentation into build/site, and check it
+#+                   REPOSITORY=https://...: the address that the pages link to
 # The variable silences a message of Material about a future version of MkDocs.
 docs: $(DOCS)/made
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(DOCS)/bin/mkdocs build --strict
+	$(DOCS)/bin/python tools/check_site.py
 
 #: make wheel        build the source package and the wheel into dist/, and check them
 # The wheel is built from the source package, so a file that is missing there is noticed. auditwheel

@@ -1,4 +1,4 @@
-"""Gives MkDocs the reference of the options, from their one table.
+"""Gives MkDocs the reference of the options, from their one table, and the logo.
 
 Never says anything about an option that the table does not.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from picowsgi.app.pages.logo import SVG
 from picowsgi.config.option import Option
 from picowsgi.config.settings import OPTIONS
 
@@ -16,6 +17,22 @@ MARK = "<!-- options -->"
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the mark by the options; called by MkDocs for each page."""
     return markdown.replace(MARK, options())
+
+
+def on_files(files: Any, config: Any, **_: Any) -> Any:
+    """Add the logo to the files of the site; called by MkDocs once."""
+    from mkdocs.structure.files import File
+
+    files.append(File.generated(config, "logo.svg", content=SVG))
+    return files
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Keep the link to the repository only a link; called by MkDocs for each page.
+
+    The theme's script would ask the host of the repository for its version and its stars.
+    """
+    return output.replace(' data-md-component="source"', "")
 
 
 def options() -> str:

@@ -42,6 +42,8 @@ TESTS = [
     "tests/e2e/test_server_api.py",
     "tests/e2e/test_signals.py",
     "tests/e2e/test_simple_server.py",
+    "tests/e2e/test_simple_server_requests.py",
+    "tests/e2e/test_simple_server_steps.py",
     "tests/e2e/test_streaming.py",
     "tests/e2e/test_threads.py",
     "tests/e2e/test_uploads.py",

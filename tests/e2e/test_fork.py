@@ -332,7 +332,7 @@ import os, signal, sys, urllib.request
 from picowsgi import Server
 from picowsgi.system.signals import DefaultInChildren
 
-OWN = ("fork_guard.py", "core.py", "signals.py")
+OWN = ("fork_guard.py", "core/server.py", "signals.py")
 left = 0
 
 class Interrupt(BaseException):

@@ -29,7 +29,7 @@ def app(environ, start_response):
 
 def documented(address):
     """The file of the documentation, with another address."""
-    page = (DOCS / "deployment.md").read_text("utf-8")
+    page = (DOCS / "operation.md").read_text("utf-8")
     (text,) = re.findall(r"```toml\n(\[formatters.plain\]\n.*?)```", page, re.DOTALL)
     return text.replace('"/dev/log"', json.dumps(address))
 

@@ -55,9 +55,9 @@ def test_the_rules_and_the_documentation_use_only_metrics_that_exist(serve):
     names = {name for name, _ in page.samples}
     used = set(re.findall(r"\b(?:picowsgi|process)_\w+", RULES.read_text()))
     assert used <= names
-    docs = (EXAMPLE.parents[1] / "docs" / "deployment.md").read_text("utf-8")
+    docs = (EXAMPLE.parents[1] / "docs" / "operation.md").read_text("utf-8")
     listed = set(re.findall(r"`((?:picowsgi|process)_\w+)[`{]", docs))
-    assert listed == set(page.types), "expected every metric in docs/deployment.md"
+    assert listed == set(page.types), "expected every metric in docs/operation.md"
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def given(monkeypatch: pytest.MonkeyPatch, *more: Any, **options: Any) -> dict[s
         return core.ffi.NULL
 
     with monkeypatch.context() as patch:
-        patch.setattr(core, "lib", Library(core.lib, pw_server_new=refuse))
+        patch.setattr(core.server, "lib", Library(core.lib, pw_server_new=refuse))
         with pytest.raises(OSError, match="the core could not be started: "):
             core.CoreServer([], replace(Settings(), **options), *more)
     return found
@@ -158,7 +158,8 @@ def test_the_core_knows_whether_threads_run_in_parallel(
     monkeypatch: pytest.MonkeyPatch, gil: bool
 ) -> None:
     shared: list[bool] = []
-    monkeypatch.setattr(core, "has_gil", lambda: gil)
+    for module in (core, core.server):
+        monkeypatch.setattr(module, "has_gil", lambda: gil)
     assert given(monkeypatch)["gil"] == gil
     monkeypatch.setattr(core, "lib", Library(core.lib, pw_share_heap=lambda: shared.append(True)))
     core.share_heap()
@@ -194,7 +195,7 @@ def test_a_balance_is_passed_to_the_core(monkeypatch: pytest.MonkeyPatch) -> Non
     assert given(monkeypatch, core.AccessOutput(), balance)["balance"] == balance.pointer
     balance.forget(os.getpid())
     stub = Library(core.lib, pw_balance_new=lambda: core.ffi.NULL)
-    monkeypatch.setattr(core, "lib", stub)
+    monkeypatch.setattr(core.server, "lib", stub)
     with pytest.raises(MemoryError):
         core.Balance()
 
@@ -234,7 +235,7 @@ def test_the_watcher_gets_its_tasks_and_the_threads_that_they_concern(
         answer = what | number << 3
         stub = Library(core.lib, pw_watch=lambda _server, answer=answer: answer)
         with monkeypatch.context() as patch:
-            patch.setattr(core, "lib", stub)
+            patch.setattr(core.server, "lib", stub)
             assert server.watch() == (what, number)
 
 
@@ -254,7 +255,7 @@ def test_incidents_are_texts_and_numbers(
             incident.has_proxy, incident.proxy, incident.proxy_port = 1, b"::2", b"81"
         return True
 
-    monkeypatch.setattr(core, "lib", Library(core.lib, pw_incident_take=take))
+    monkeypatch.setattr(core.server, "lib", Library(core.lib, pw_incident_take=take))
     assert list(server.incidents()) == [
         core.Incident(1, 5, 2**40, "::1", "80", "GET /\xe9", "an-id", None),
         core.Incident(2, 5, 2**40, "::1", "80", "GET /\xe9", "an-id", ("::2", "81")),
@@ -279,7 +280,7 @@ def test_a_thread_that_cannot_be_created_is_a_memory_error(
 ) -> None:
     server = core.CoreServer([listening], Settings())
     stub = Library(core.lib, pw_thread_new=lambda *_: core.ffi.NULL)
-    monkeypatch.setattr(core, "lib", stub)
+    monkeypatch.setattr(core.server, "lib", stub)
     with pytest.raises(MemoryError):
         core.CoreThread(server, 0)
 

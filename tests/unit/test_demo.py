@@ -10,12 +10,14 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
+from xml.etree import ElementTree as ET
 
 import pytest
 
 import picowsgi
 from picowsgi import DOCUMENTATION
 from picowsgi.app.pages.demo import application
+from picowsgi.app.pages.logo import ADDRESS, SVG
 from support import TIMEOUT
 
 if TYPE_CHECKING:
@@ -90,10 +92,19 @@ def test_the_page_names_the_version_and_shows_the_environ() -> None:
     assert "wsgi.version(1, 0)" in text
 
 
+def test_the_page_shows_the_logo_which_is_a_small_drawing_with_a_title() -> None:
+    answer = Answer()
+    assert SVG in answer.text
+    assert f'<link rel="icon" href="{ADDRESS}">' in answer.text
+    drawing = ET.fromstring(SVG)
+    assert drawing.findtext("{http://www.w3.org/2000/svg}title") == "picowsgi"
+    assert len(SVG) < 1000
+
+
 @pytest.mark.parametrize("path", ["/", "/nowhere"])
 def test_a_page_loads_nothing_from_elsewhere(path: str) -> None:
     answer = Answer(path)
-    assert set(Page(answer.text).links) <= {"data:,", "environ.json", "/", DOCUMENTATION}
+    assert set(Page(answer.text).links) <= {ADDRESS, "environ.json", "/", DOCUMENTATION}
     assert not re.search(r"url\(|@import|<script", answer.text)
 
 

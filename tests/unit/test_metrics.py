@@ -254,7 +254,7 @@ def test_an_address_in_use_names_the_option(opened: Metrics) -> None:
 
 
 def test_labels_are_escaped() -> None:
-    assert core._escape('a\\b"c\nd\u00e9') == 'a\\\\b\\"c\\nd?'
+    assert core.metrics._escape('a\\b"c\nd\u00e9') == 'a\\\\b\\"c\\nd?'
 
 
 def test_an_exporter_with_too_many_labels_is_refused(opened: Metrics) -> None:

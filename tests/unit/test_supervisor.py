@@ -15,7 +15,7 @@ import pytest
 from picowsgi import core
 from picowsgi.config.settings import Settings
 from picowsgi.errors import AppImportError
-from picowsgi.process import status_pipe, supervisor
+from picowsgi.process import control, status_pipe, supervisor
 from picowsgi.process.members import ChildProcess, OwnThreads
 from picowsgi.process.restart import Command, Inherited
 from picowsgi.process.service import Service
@@ -193,10 +193,10 @@ class Desk:
             "close_backlog": lambda sockets: self.calls.append(("close backlog", len(sockets))),
             "freeze": lambda: self.calls.append("freeze"),
         }.items():
-            monkeypatch.setattr(supervisor, name, value)
-        monkeypatch.setattr(supervisor.ending, "leave", self._leave)
+            monkeypatch.setattr(control, name, value)
+        monkeypatch.setattr(control.ending, "leave", self._leave)
         monkeypatch.setattr(supervisor.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(supervisor, "is_foreground", lambda: True)
+        monkeypatch.setattr(control, "is_foreground", lambda: True)
         self.service = Service(
             self._load,
             Settings(**options),
@@ -376,11 +376,11 @@ def test_handlers_are_restored_when_the_application_cannot_be_loaded(
             made.append(self)
 
     def fail(_desk: Desk) -> None:
-        monkeypatch.setattr(supervisor, "Signals", Noted)
+        monkeypatch.setattr(control, "Signals", Noted)
         raise AppImportError("broken")
 
     one = desk()
-    monkeypatch.setattr(supervisor, "Signals", Noted)
+    monkeypatch.setattr(control, "Signals", Noted)
     one.service.load = lambda: fail(one)  # type: ignore[assignment,return-value]
     with pytest.raises(AppImportError):
         supervisor.supervise(one.service)
@@ -492,7 +492,7 @@ def test_interrupts_of_a_background_program_only_drain(
     desk: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = desk()
-    monkeypatch.setattr(supervisor, "is_foreground", lambda: False)
+    monkeypatch.setattr(control, "is_foreground", lambda: False)
     one.run(signal.SIGINT, one.later(1), signal.SIGINT)
     assert [call[0] for call in one.fleet.calls[:-1]] == ["stop"] * 2
 
@@ -632,7 +632,7 @@ def test_a_hangup_of_a_closed_terminal_stops_the_server(
 
 
 def test_without_a_terminal_a_hangup_reloads(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor.sys, "stderr", None)
+    monkeypatch.setattr(control.sys, "stderr", None)
     monkeypatch.setattr(os, "isatty", lambda _number: True)
     one = desk(workers=2)
     monkeypatch.setattr(os, "isatty", lambda _number: False)
@@ -689,7 +689,7 @@ def test_a_cancelled_reload_does_not_change_the_process(desk: Make) -> None:
 def test_a_keeper_watches_the_program_that_it_inherited(
     desk: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "ChildProcess", ChildProcess)
+    monkeypatch.setattr(control, "ChildProcess", ChildProcess)
     one = desk(command=COMMAND, given=Inherited("keeper", os.getpid(), (), child=(77, -1)))
     (child,) = one.fleet.members
     assert (child.pid, child.program, child.ready) == (77, True, True)
@@ -707,7 +707,7 @@ def test_a_keeper_watches_the_program_that_it_inherited(
 
 def test_all_processes_reopen_log_files(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(supervisor.log, "reopen", lambda: opened.append("log"))
+    monkeypatch.setattr(control.log, "reopen", lambda: opened.append("log"))
     one = desk()
     one.run(signal.SIGUSR1)
     assert (opened, one.threads.calls) == (["log"], ["start", "reopen"])
@@ -831,7 +831,7 @@ def test_only_workers_count_requests_and_jitter_is_added(
         asked.append((low, high))
         return high
 
-    monkeypatch.setattr(supervisor.random, "randint", most)
+    monkeypatch.setattr(control.random, "randint", most)
     one = desk(link=True, forked=True, max_requests=10, max_requests_jitter=5)
     one.threads.taken = 14
     early: list[int] = []

@@ -254,9 +254,11 @@ class ThreadPool:
         try:
             thread.start()
         except BaseException:
-            with self._lock:
-                self._threads.remove(thread)
-                self._running -= 1
+            # Ctrl-C may come while `start` waits for a thread that runs already.
+            if thread.ident is None and thread not in threading.enumerate():
+                with self._lock:
+                    self._threads.remove(thread)
+                    self._running -= 1
             raise
         return thread
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from picowsgi import core
@@ -48,6 +49,16 @@ def _no_page(
 ) -> tuple[list[tuple[str, str]], bytes]:
     """Return the headers and the body of an error response, which does not describe the error."""
     return _ERROR_PAGE
+
+
+@contextmanager
+def keep_current() -> Iterator[None]:
+    """Restore this thread's gateway at the end, after another one has served in between."""
+    outer = getattr(_current, "gateway", None)
+    try:
+        yield
+    finally:
+        _current.gateway = outer
 
 
 def client_disconnected() -> bool:

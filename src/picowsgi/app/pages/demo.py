@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from picowsgi import DOCUMENTATION, __version__
+from picowsgi.app.pages.logo import SVG
 from picowsgi.app.pages.template import HTML, JSON, headers, html, show, table
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _Page = tuple[str, str, str]  # status, content type, text
 
 def _request_page(environ: WSGIEnvironment) -> _Page:
     body = f"""\
-<h1>picowsgi <small>{escape(__version__)}</small></h1>
+<h1>{SVG}picowsgi <small>{escape(__version__)}</small></h1>
 <p>It works. picowsgi is a WSGI server for Python with a core written in C.</p>
 <h2>Serve your own application</h2>
 <pre>picowsgi module:application</pre>

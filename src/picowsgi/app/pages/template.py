@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from picowsgi.app.pages.logo import ADDRESS
 from picowsgi.log import printable
 
 HTML = "text/html; charset=utf-8"
@@ -55,7 +56,7 @@ def html(title: str, body: str) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
+<link rel="icon" href="{ADDRESS}">
 <title>{escape(title)}</title>
 <style>
 {_STYLE}</style>
@@ -82,6 +83,7 @@ body { margin: 0; background: var(--paper); color: var(--ink);
 main { max-width: 56rem; margin: 0 auto; padding: 3rem 1.25rem 4rem; }
 h1 { margin: 0; font-size: 2.25rem; letter-spacing: -0.02em; }
 h1 small { font-size: 1rem; font-weight: 500; letter-spacing: 0; color: var(--accent); }
+h1 svg { width: 1.15em; height: 1.15em; margin-right: 0.1em; vertical-align: -0.22em; }
 h2 { margin: 2.5rem 0 0.5rem; font-size: 1.15rem; }
 a { color: var(--accent); }
 code, pre, table { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace;
@@ -94,4 +96,10 @@ th, td { padding: 0.35rem 1rem; text-align: left; vertical-align: top; }
 tr + tr > * { border-top: 1px solid var(--line); }
 th { width: 1%; white-space: nowrap; font-weight: 500; color: var(--quiet); }
 td { overflow-wrap: anywhere; }
+@media (max-width: 40rem) {
+  th, td { display: block; width: auto; }
+  th { padding-bottom: 0; white-space: normal; overflow-wrap: anywhere; }
+  td { padding-top: 0; }
+  tr + tr > td { border-top: 0; }
+}
 """

@@ -1,18 +1,6 @@
-"""Replace `wsgiref.simple_server`: a program for it runs after a change of its import.
+"""A server with wsgiref's interface: its socket, and the time from `make_server` to `server_close`.
 
-    from picowsgi.simple_server import make_server
-
-    with make_server("", 8000, application) as server:
-        server.serve_forever()
-
-As in wsgiref, the thread that calls `serve_forever` or `handle_request` calls the application, for
-one request at a time. With `socketserver.ThreadingMixIn` among the server's bases, other threads do
-so. The core handles the connections: keep-alive, HTTP/1.1 (RFC 9112), strictness, limits and
-timeouts. Their options come from `PICOWSGI_<NAME>` and `[tool.picowsgi]`.
-
-Never ignores an overridden method in silence. The core replaces the methods that handle a
-connection, such as `get_request` of a server or `handle` of a request handler, and to override one
-is a TypeError. The environ has no copy of `os.environ`, and a proxy in front has to add TLS.
+Never looks at a request, which is the task of `handler`.
 """
 
 from __future__ import annotations
@@ -25,86 +13,49 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from email.message import Message
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 from wsgiref import simple_server
-from wsgiref.simple_server import demo_app
 
 from picowsgi import core
 from picowsgi.config.load import load_settings
 from picowsgi.errors import ConfigError
-from picowsgi.log import get_logger
+from picowsgi.simple_server.handler import (
+    HandlerGateway,
+    WSGIRequestHandler,
+    call_nothing,
+    check_handler,
+    refuse_uncalled,
+    serves,
+)
 from picowsgi.system.descriptors import occupy_standard
 from picowsgi.system.monkey import refuse_patched
 from picowsgi.system.sockets import prepare
-from picowsgi.threads.incidents import log_incidents
 from picowsgi.threads.pool import ThreadPool
 from picowsgi.wsgi.environ import SharedState, base_environ
-from picowsgi.wsgi.gateway import EXTENSIONS
-from picowsgi.wsgi.stepping import SteppingGateway
+from picowsgi.wsgi.gateway import EXTENSIONS, keep_current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
     from picowsgi.config.settings import Settings
-
-__all__ = ["WSGIRequestHandler", "WSGIServer", "demo_app", "make_server"]
-
-_thread = threading.local()  # `serving`: the server of this thread's current request, or None
 
 _LONGEST_WAIT = 60_000  # milliseconds; signals and wake() end a wait sooner
 _GRACE = 1.0  # seconds for requests that have arrived when shutdown is called
 
 
-class WSGIRequestHandler(simple_server.WSGIRequestHandler):
-    """Handle one request: `get_environ` makes its environ, and `log_request` logs it.
-
-    The server makes a handler for each request. Override the two methods, or the methods that they
-    call, such as `log_message` and `get_stderr`.
-
-    Args:
-        request: the environ of the request (PEP 3333). wsgiref passes the connection here.
-        client_address: the address and the port of the client.
-        server: the server that has received the request.
-
-    Attributes:
-        client_address: the address and the port of the client.
-        server: the server that has received the request.
-        command: the method, such as `GET`.
-        path: the target of the request, as the client sent it.
-        request_version: the version, as `HTTP/1.1`.
-        requestline: the request line (RFC 9112 section 3).
-    """
-
-    server_version = "picowsgi"
-
-    def __init__(
-        self, request: WSGIEnvironment, client_address: tuple[str, int], server: WSGIServer
-    ) -> None:
-        self.request = request
-        self.client_address = client_address
-        self.server = server
-        self.command = request["REQUEST_METHOD"]
-        self.path = request["REQUEST_URI"]
-        self.request_version = request["SERVER_PROTOCOL"]
-        self.requestline = f"{self.command} {self.path} {self.request_version}"
-        self._environ = request
-
-    @cached_property
-    def headers(self) -> Message:  # type: ignore[override]
-        """The headers of the request (RFC 9110 section 6.3); names match in any case."""
-        message = Message()
-        for key, value in self._environ.items():
-            if key.startswith("HTTP_") or (key in ("CONTENT_TYPE", "CONTENT_LENGTH") and value):
-                message[key.removeprefix("HTTP_").replace("_", "-").title()] = value
-        return message
-
-    def get_environ(self) -> WSGIEnvironment:
-        """Return the environ for the application (PEP 3333, "environ Variables")."""
-        return {**self._environ, "SERVER_SOFTWARE": self.server_version}
+# The core never calls handle_error either, but it is not in this list. Most programs override it to
+# ignore clients that have disconnected, and the core never reports these.
+_NOT_CALLED_OF_SERVERS = (
+    "get_request",
+    "verify_request",
+    "process_request",
+    "finish_request",
+    "shutdown_request",
+    "close_request",
+)
 
 
 class WSGIServer(simple_server.WSGIServer):
@@ -134,14 +85,16 @@ class WSGIServer(simple_server.WSGIServer):
     ) -> None:
         if isinstance(self, getattr(socketserver, "ForkingMixIn", ())):
             raise TypeError("a server that forks for each request: use workers, or ThreadingMixIn")
-        _refuse_uncalled(type(self), WSGIServer, _NOT_CALLED_OF_SERVERS)
-        _check_handler(RequestHandlerClass)
+        refuse_uncalled(type(self), WSGIServer, _NOT_CALLED_OF_SERVERS)
+        check_handler(RequestHandlerClass)
         refuse_patched()
         occupy_standard()
         self._settings = _settings()
         self._core: core.CoreServer | None = None
         self._opening = threading.Lock()  # held while a thread makes the core
         self._shared: SharedState | None = None
+        #: The `base_environ` that the environs of all requests begin with.
+        self._served_environ: WSGIEnvironment = {}
         self._process = os.getpid()
         self._shutdown_wanted = False
         self._wakes: Callable[[], object] = lambda: None
@@ -149,6 +102,17 @@ class WSGIServer(simple_server.WSGIServer):
         self._returned.set()
         self._server_thread = 0
         super().__init__(server_address, RequestHandlerClass, bind_and_activate)
+
+    def server_bind(self) -> None:
+        """Bind the socket, and set `server_name`, `server_port` and `base_environ`.
+
+        wsgiref looks up the host's full name here, which takes seconds if no name server answers.
+        This server takes the name that needs no look-up: `localhost`, the name of the machine, or
+        the address.
+        """
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = _name_of(self.socket)
+        self.setup_environ()
 
     # ---------------------------------------------------------------- serving
 
@@ -181,7 +145,7 @@ class WSGIServer(simple_server.WSGIServer):
         """
         self._shutdown_wanted = True
         self._wakes()
-        is_own = self._server_thread == threading.get_ident() or _serves(self)
+        is_own = self._server_thread == threading.get_ident() or serves(self)
         if not is_own and os.getpid() == self._process:
             self._returned.wait()
 
@@ -213,7 +177,8 @@ class WSGIServer(simple_server.WSGIServer):
             if not self._server_thread:
                 with self._gateway() as gateway:
                     gateway.step(0)  # ends open connections, and logs the cut responses
-            self._core = None
+            self._core = self._shared = None
+            self._wakes = lambda: None
         super().server_close()
 
     def fileno(self) -> int:
@@ -254,17 +219,18 @@ class WSGIServer(simple_server.WSGIServer):
 
     def _serve_by_threads(self, poll_interval: float | None) -> None:
         _check_socket(self.socket)
+        self._served_environ = dict(self.base_environ)
         pool = ThreadPool(
-            _call_nothing,
+            call_nothing,
             [self.socket],
             self._settings,
-            environ=self.base_environ,
-            make_gateway=partial(_HandlerGateway, self),
+            environ=self._served_environ,
+            make_gateway=partial(HandlerGateway, self, None, self._settings),
         )
         woken = threading.Event()
         self._wakes = pool.on_end = woken.set
-        pool.start()
         try:
+            pool.start()  # Ctrl-C may come while it starts the threads
             while not self._shutdown_wanted and self.socket.fileno() >= 0 and pool.error is None:
                 woken.wait(poll_interval)
                 self.service_actions()
@@ -285,31 +251,32 @@ class WSGIServer(simple_server.WSGIServer):
         return self._core
 
     @contextmanager
-    def _gateway(self) -> Iterator[_HandlerGateway]:
+    def _gateway(self) -> Iterator[HandlerGateway]:
         """Yield a gateway that serves in this thread, for the time of one call."""
         server = self._open_core()
         self._wakes = server.wake
+        self._served_environ = dict(self.base_environ)
         common = {
             **EXTENSIONS,
             "wsgi.multithread": self._has_threads,
             "wsgi.multiprocess": False,
-            **self.base_environ,
+            **self._served_environ,
         }
         bases = [base_environ(self.socket, common)]
         thread = core.CoreThread(server, 0)
-        gateway = _HandlerGateway(self, _call_nothing, thread, bases, self._shared)
-        try:
-            yield gateway
-        except BaseException:
-            # The traceback keeps the CoreThread alive. Without this call the CoreThread would keep
-            # the loop, and other threads wait for the loop.
-            gateway.settle(0)
-            raise
-
-
-def _serves(server: WSGIServer) -> bool:
-    """Return whether this thread runs a request of the server."""
-    return getattr(_thread, "serving", None) is server
+        with keep_current():  # a request may call `handle_request`
+            gateway = HandlerGateway(
+                self, server, self._settings, call_nothing, thread, bases, self._shared
+            )
+            try:
+                yield gateway
+            except BaseException:
+                # The traceback keeps the CoreThread alive. Without this call the CoreThread would
+                # keep the loop, and other threads wait for the loop.
+                gateway.settle(0)
+                raise
+            finally:
+                gateway.end()
 
 
 def make_server(
@@ -344,106 +311,6 @@ def make_server(
     return server
 
 
-class _HandlerGateway(SteppingGateway):
-    """Runs requests through the application of the server, each with a request handler."""
-
-    def __init__(self, server: WSGIServer, *arguments: Any, debug: bool = False) -> None:
-        super().__init__(*arguments, debug=debug)
-        self._server = server
-        self._core_server = server._core
-        self._handler: WSGIRequestHandler | None = None
-        self._interrupt: KeyboardInterrupt | None = None
-        self.application = self._call
-
-    def step(self, milliseconds: int) -> bool:
-        served = super().step(milliseconds)
-        self._log_incidents()
-        interrupt, self._interrupt = self._interrupt, None
-        if interrupt is not None:  # Ctrl-C in a request is raised in the caller, after the request
-            raise interrupt
-        return served
-
-    def settle(self, milliseconds: int) -> bool:
-        settled = super().settle(milliseconds)
-        self._log_incidents()
-        return settled
-
-    def _log_incidents(self) -> None:
-        if self._core_server is not None:  # None with ThreadingMixIn, where the watcher logs them
-            log_incidents(self._core_server, self._server._settings)
-
-    def serve(self, environ: WSGIEnvironment) -> int:
-        self._handler = None
-        outer, _thread.serving = getattr(_thread, "serving", None), self._server
-        try:
-            number = super().serve(environ)
-        finally:
-            _thread.serving = outer
-        try:
-            if self._handler is not None:
-                self._handler.log_request(self.status[:3], self.sent)
-        except Exception as error:
-            get_logger().error("error in log_request", exc_info=error)
-        return number
-
-    def _call(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        client = environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"] or 0)
-        make: Any = self._server.RequestHandlerClass
-        handler: WSGIRequestHandler = make(environ, client, self._server)
-        self._handler = handler
-        called_with = handler.get_environ()
-        if type(handler).get_stderr is not WSGIRequestHandler.get_stderr:
-            called_with["wsgi.errors"] = handler.get_stderr()
-        application: Any = self._server.get_app()
-        return application(called_with, start_response)
-
-    def _note(self, error: BaseException) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            self._interrupt = error
-
-
-# The core never calls handle_error either, but it is not in this list. Most programs override it to
-# ignore clients that have disconnected, and the core never reports these.
-_NOT_CALLED_OF_SERVERS = (
-    "get_request",
-    "verify_request",
-    "process_request",
-    "finish_request",
-    "shutdown_request",
-    "close_request",
-)
-_NOT_CALLED_OF_HANDLERS = (
-    "setup",
-    "handle",
-    "finish",
-    "handle_one_request",
-    "parse_request",
-    "send_error",
-)
-
-
-def _refuse_uncalled(given: type, ours: type, names: tuple[str, ...]) -> None:
-    for name in names:
-        if getattr(given, name) not in (getattr(ours, name), _MIXED_IN.get(name)):
-            raise TypeError(
-                f"{given.__name__} overrides {name}, which is not called: the core replaces it"
-            )
-
-
-#: The server has serving threads instead of this method of ThreadingMixIn.
-_MIXED_IN = {"process_request": socketserver.ThreadingMixIn.process_request}
-
-
-def _check_handler(handler: Callable[..., WSGIRequestHandler]) -> None:
-    if not isinstance(handler, type):
-        return
-    if not issubclass(handler, WSGIRequestHandler):
-        raise TypeError(
-            f"{handler.__name__} must derive from picowsgi.simple_server.WSGIRequestHandler"
-        )
-    _refuse_uncalled(handler, WSGIRequestHandler, _NOT_CALLED_OF_HANDLERS)
-
-
 def _check_socket(sock: socket.socket) -> None:
     if hasattr(sock, "do_handshake"):
         raise TypeError("the socket is wrapped for TLS, which picowsgi leaves to a proxy in front")
@@ -451,6 +318,16 @@ def _check_socket(sock: socket.socket) -> None:
     prepare(sock)
     if timeout:
         sock.settimeout(timeout)  # handle_request uses it as its timeout
+
+
+def _name_of(sock: socket.socket) -> tuple[str, int]:
+    """Return the name and the port that stand for the address of a listening socket."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return "localhost", 80  # as base_environ has it
+    host, port = sock.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return socket.gethostname(), port
+    return "localhost" if host in ("127.0.0.1", "::1") else host, port
 
 
 def _settings() -> Settings:
@@ -467,7 +344,3 @@ def _milliseconds_until(until: float | None) -> int:
     if until is None:
         return _LONGEST_WAIT
     return min(max(int((until - time.monotonic()) * 1000) + 1, 0), _LONGEST_WAIT)
-
-
-def _call_nothing(_environ: WSGIEnvironment, _start_response: StartResponse) -> list[bytes]:
-    raise AssertionError("_HandlerGateway calls the server's own application")

@@ -1,4 +1,4 @@
-"""The compiled core as Python objects. No other module imports the core.
+"""A server of the core and its serving threads as Python objects.
 
 Never decides anything about a request or a response: it passes numbers and bytes on.
 """
@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
 from picowsgi._core import ffi, lib
-from picowsgi.errors import ConfigError
+from picowsgi.core.metrics import Metrics
+from picowsgi.core.poller import check_poller
 from picowsgi.system import fork_guard
 from picowsgi.system.cpus import has_gil
 from picowsgi.system.descriptors import occupy_standard
@@ -24,142 +23,6 @@ from picowsgi.system.monkey import refuse_patched
 
 if TYPE_CHECKING:
     from picowsgi.config.settings import Settings
-
-# The numbers of csrc/api.h that the modules of a request use.
-SAME: int = lib.PW_SAME
-CHANGED: int = lib.PW_CHANGED
-NEW: int = lib.PW_NEW
-STORE: int = lib.PW_STORE
-KIND: int = lib.PW_KIND
-CONTENT: int = lib.PW_CONTENT
-IN_FILE: int = lib.PW_IN_FILE
-UPGRADE: int = lib.PW_UPGRADE
-OTHER_NAMES: int = lib.PW_OTHER_NAMES
-NEWS: int = lib.PW_NEWS
-NEWS_SENT: int = lib.PW_NEWS_SENT
-NEWS_MASK: int = lib.PW_NEWS_MASK
-NEWS_SHIFT: int = lib.PW_NEWS_SHIFT
-ENTRY_SHIFT: int = lib.PW_ENTRY_SHIFT
-ENTRY_BITS: int = lib.PW_ENTRY_MASK << lib.PW_ENTRY_SHIFT
-OTHER_NAME: int = lib.PW_OTHER_NAME
-STOP: int = lib.PW_STOP
-STARTED: int = lib.PW_STARTED
-IDLE: int = lib.PW_IDLE
-WATCH_STOP: int = lib.PW_WATCH_STOP
-WATCH_START: int = lib.PW_WATCH_START
-WATCH_SLOW: int = lib.PW_WATCH_SLOW
-WATCH_STUCK: int = lib.PW_WATCH_STUCK
-WATCH_INCIDENT: int = lib.PW_WATCH_INCIDENT
-INCIDENT_STORAGE: int = lib.PW_INCIDENT_STORAGE
-INCIDENT_MEMORY: int = lib.PW_INCIDENT_MEMORY
-INCIDENT_WRITE_TIMEOUT: int = lib.PW_INCIDENT_WRITE_TIMEOUT
-INCIDENT_STOP: int = lib.PW_INCIDENT_STOP
-INCIDENT_SHORT: int = lib.PW_INCIDENT_SHORT
-INCIDENT_LOST: int = lib.PW_INCIDENT_LOST
-INCIDENT_HEADS: int = lib.PW_INCIDENT_HEADS
-INCIDENT_QUEUE: int = lib.PW_INCIDENT_QUEUE
-INCIDENT_STUCK: int = lib.PW_INCIDENT_STUCK
-INCIDENT_BACKLOG: int = lib.PW_INCIDENT_BACKLOG
-INCIDENT_LOG: int = lib.PW_INCIDENT_LOG
-INCIDENT_UNDERSCORE: int = lib.PW_INCIDENT_UNDERSCORE
-INCIDENT_PROXY_PEER: int = lib.PW_INCIDENT_PROXY_PEER
-INCIDENT_PROXY_MISSING: int = lib.PW_INCIDENT_PROXY_MISSING
-INCIDENT_PROXY_MALFORMED: int = lib.PW_INCIDENT_PROXY_MALFORMED
-INCIDENT_PROXY_LONG: int = lib.PW_INCIDENT_PROXY_LONG
-INCIDENT_PROXY_TIMEOUT: int = lib.PW_INCIDENT_PROXY_TIMEOUT
-INCIDENT_ABANDONED: int = lib.PW_INCIDENT_ABANDONED
-DRAIN: int = lib.PW_DRAIN
-LEAVE: int = lib.PW_LEAVE
-END: int = lib.PW_END
-COMPLETE: int = lib.PW_COMPLETE
-OVERFLOW: int = lib.PW_OVERFLOW
-UNWANTED: int = lib.PW_UNWANTED
-GONE: int = lib.PW_GONE
-REFUSED: int = lib.PW_REFUSED
-OVER: int = lib.PW_OVER
-ADD_DATE: int = lib.PW_ADD_DATE
-ADD_SERVER: int = lib.PW_ADD_SERVER
-CLOSE: int = lib.PW_CLOSE
-HAS_LENGTH: int = lib.PW_HAS_LENGTH
-FINISHED: int = lib.PW_FINISHED
-RETURN: int = lib.PW_RETURN
-REQUEST_WAITS: int = lib.PW_REQUEST_WAITS
-REQUEST_BEGUN: int = lib.PW_REQUEST_BEGUN
-COPY_MOST: int = lib.PW_COPY_MOST
-RESTART_EXIT: int = lib.PW_RESTART_EXIT
-RESTART_SIGNAL: int = lib.PW_RESTART_SIGNAL
-RESTART_TIMEOUT: int = lib.PW_RESTART_TIMEOUT
-RESTART_MEMORY: int = lib.PW_RESTART_MEMORY
-RESTART_REQUESTS: int = lib.PW_RESTART_REQUESTS
-RESTART_RELOAD: int = lib.PW_RESTART_RELOAD
-ATOM_LITERAL: int = lib.PW_ATOM_LITERAL
-ATOM_ADDRESS: int = lib.PW_ATOM_ADDRESS
-ATOM_USER: int = lib.PW_ATOM_USER
-ATOM_METHOD: int = lib.PW_ATOM_METHOD
-ATOM_TARGET: int = lib.PW_ATOM_TARGET
-ATOM_PATH: int = lib.PW_ATOM_PATH
-ATOM_QUERY: int = lib.PW_ATOM_QUERY
-ATOM_PROTOCOL: int = lib.PW_ATOM_PROTOCOL
-ATOM_FIELD: int = lib.PW_ATOM_FIELD
-ATOM_TIME: int = lib.PW_ATOM_TIME
-ATOM_STATUS: int = lib.PW_ATOM_STATUS
-ATOM_BYTES: int = lib.PW_ATOM_BYTES
-ATOM_BYTES_OR_DASH: int = lib.PW_ATOM_BYTES_OR_DASH
-ATOM_SECONDS: int = lib.PW_ATOM_SECONDS
-ATOM_DECIMAL_SECONDS: int = lib.PW_ATOM_DECIMAL_SECONDS
-ATOM_MILLISECONDS: int = lib.PW_ATOM_MILLISECONDS
-ATOM_MICROSECONDS: int = lib.PW_ATOM_MICROSECONDS
-ATOM_QUEUE: int = lib.PW_ATOM_QUEUE
-ATOM_RESPONSE_FIELD: int = lib.PW_ATOM_RESPONSE_FIELD
-ATOM_CLOCK: int = lib.PW_ATOM_CLOCK
-ATOM_DURATION: int = lib.PW_ATOM_DURATION
-ATOM_IF_STATUS: int = lib.PW_ATOM_IF_STATUS
-ATOM_IF_SLOW: int = lib.PW_ATOM_IF_SLOW
-ATOM_REQUEST_ID: int = lib.PW_ATOM_REQUEST_ID
-
-respond = lib.pw_respond
-next_request = lib.pw_next
-next_request_within = lib.pw_next_within
-settle = lib.pw_settle
-next_news = lib.pw_news
-news_done = lib.pw_news_done
-nudge = lib.pw_thread_nudge
-send_data = lib.pw_send_data
-send_first = lib.pw_send_first
-send_file = lib.pw_send_file
-send_end = lib.pw_send_end
-finish = lib.pw_finish
-send_interim = lib.pw_send_interim
-request_state = lib.pw_request_state
-client_gone = lib.pw_client_gone
-check_client = lib.pw_check_client
-content_missing = lib.pw_content_missing
-current_exchange = lib.pw_thread_exchange
-is_detached = lib.pw_is_detached
-detach = lib.pw_detach
-detached_end = lib.pw_detached_end
-family = lib.pw_family
-unpack = ffi.unpack
-
-
-def request_id(request: Any) -> str:
-    """Return the id of a thread's current request; an empty text if requests have no id."""
-    name: str = ffi.string(request.id).decode("latin-1")
-    return name
-
-
-def unread(thread: Any, exchange: int) -> bytes:
-    """Return the bytes that the core has received after the request; none: the request is over."""
-    size = max(lib.pw_unread(thread, exchange, ffi.NULL, 0), 0)
-    data = ffi.new("char[]", size)
-    return bytes(ffi.buffer(data, max(lib.pw_unread(thread, exchange, data, size), 0)))
-
-
-#: Whether the interpreter moves objects in memory, as PyPy's collector does. There a caller gives
-#: the core `pin(data)` for bytes that the core may read after the call. While the result of `pin`
-#: exists, the bytes stay at their address.
-BYTES_MOVE: bool = sys.implementation.name == "pypy"
-pin = ffi.from_buffer
 
 _UNDERSCORE = {
     "drop": lib.PW_UNDERSCORE_DROP,
@@ -182,60 +45,6 @@ _SPOOLS = 16
 _SERVER_SIZE = 1 << 20
 
 
-def _read_keys() -> tuple[str, ...]:
-    keys: list[str] = []
-    for number in count():
-        key = lib.pw_key(number)
-        if key == ffi.NULL:
-            return tuple(keys)
-        keys.append(ffi.string(key).decode("ascii"))
-    raise AssertionError
-
-
-#: The environ keys that have a number in the core, by number.
-KEYS = _read_keys()
-
-
-def die_with_parent(number: int) -> None:
-    """Ask the system to send this process the signal when its parent dies, if it can do that."""
-    lib.pw_die_with_parent(number)
-
-
-def gets_orphans() -> bool:
-    """Return whether the system gives orphans to this process, as it does to process 1."""
-    return bool(lib.pw_gets_orphans())
-
-
-def share_heap() -> None:
-    """Give this process one heap if it has the GIL: then one thread allocates at a time anyway."""
-    if has_gil():
-        lib.pw_share_heap()
-
-
-def build() -> list[str]:
-    """Return the facts of the core's build: compiler, pollers, the parser's SIMD, and others."""
-    return ffi.string(lib.pw_build()).decode("ascii").split("; ")
-
-
-def _read_pollers() -> tuple[str, ...]:
-    names = takewhile(lambda name: name != ffi.NULL, map(lib.pw_poller_name, count()))
-    return tuple(ffi.string(name).decode("ascii") for name in names)
-
-
-#: The pollers of this build that `--poller` may name; the best one is first.
-POLLERS = _read_pollers()
-
-
-def check_poller(settings: Settings) -> None:
-    """Raise ConfigError if this build does not have the poller of the settings."""
-    if settings.poller not in ("auto", *POLLERS):
-        origin = settings.sources.get("poller", "option poller")
-        raise ConfigError(
-            f"{origin}: expected a poller of this build, which has auto, {', '.join(POLLERS)}, "
-            f"got {settings.poller!r}"
-        )
-
-
 class Balance:
     """The number of connections in each process that shares the sockets (`pw_balance`).
 
@@ -251,94 +60,6 @@ class Balance:
     def forget(self, pid: int) -> None:
         """Note that this process has ended."""
         lib.pw_balance_forget(self.pointer, pid)
-
-
-class Metrics:
-    """The memory for the metrics of all servers that share it (`pw_metrics`).
-
-    `descriptor`: a file of `size()` bytes, which other processes map too; -1: only processes that
-    this one forks share the memory. Raises OSError; EINVAL: another version has made the file.
-    """
-
-    def __init__(self, descriptor: int = -1) -> None:
-        metrics = lib.pw_metrics_map(descriptor)
-        if metrics == ffi.NULL:
-            raise OSError(ffi.errno, os.strerror(ffi.errno))
-        self.pointer: Any = ffi.gc(metrics, lib.pw_metrics_free)
-
-    @staticmethod
-    def size() -> int:
-        """Return the number of bytes of the memory."""
-        size: int = lib.pw_metrics_size()
-        return size
-
-    def retire(self, pid: int) -> None:
-        """Note that this process has ended, or serves no more. What it has counted stays.
-
-        Call this before the process is reaped, so that its CPU time is still known.
-        """
-        lib.pw_metrics_retire(self.pointer, pid)
-
-    def note_restart(self, reason: int) -> None:
-        """Count a worker that is replaced, for one of the reasons RESTART_EXIT and so on."""
-        lib.pw_metrics_restart(self.pointer, reason)
-
-
-class Exporter:
-    """The thread that serves the page of the metrics on a listening socket (`pw_exporter`).
-
-    It needs no GIL. `info` has the labels of `picowsgi_info`. Raises OSError if the system refuses
-    a resource.
-    """
-
-    def __init__(
-        self,
-        metrics: Metrics,
-        sock: socket.socket,
-        info: Mapping[str, str],
-        *,
-        paused: bool = False,
-    ) -> None:
-        labels = ",".join(f'{name}="{_escape(value)}"' for name, value in info.items())
-        exporter = lib.pw_exporter_new(
-            metrics.pointer, sock.fileno(), labels.encode("ascii"), paused
-        )
-        if exporter == ffi.NULL:
-            raise OSError(ffi.errno, f"the metrics cannot be served: {os.strerror(ffi.errno)}")
-        self._pointer: Any = ffi.gc(exporter, partial(_free_exporter, metrics))
-        fork_guard.guard(self)
-
-    def before_fork(self) -> None:
-        """Let the thread stop between two steps, so that the child finds a consistent state."""
-        lib.pw_exporter_hold(self._pointer)
-
-    def after_fork_in_parent(self) -> None:
-        """Let the thread continue."""
-        lib.pw_exporter_unhold(self._pointer)
-
-    def after_fork_in_child(self) -> None:
-        """Close its sockets in a forked child, which does not have the thread."""
-        lib.pw_exporter_forked(self._pointer)
-
-    def pause(self, paused: bool) -> None:
-        """Leave new connections to another process with the same socket, or take them again."""
-        lib.pw_exporter_pause(self._pointer, paused)
-
-    def close(self) -> None:
-        """End the thread and its connections."""
-        ffi.release(self._pointer)
-
-
-def _free_exporter(
-    _metrics: Metrics, exporter: Any, free: Callable[[Any], None] = lib.pw_exporter_free
-) -> None:
-    free(exporter)
-
-
-def _escape(value: str) -> str:
-    """Return a value of a label with the escapes of Prometheus's text format, in ASCII."""
-    value = value.encode("ascii", "replace").decode("ascii")
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 class Incident(NamedTuple):
