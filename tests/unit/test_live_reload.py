@@ -247,7 +247,10 @@ def test_a_file_that_is_no_page_goes_to_the_server_as_it_is() -> None:
         ("script-src 'self'", "script-src 'self'; script-src-elem 'self' {hash}"),
         (
             "script-src 'nonce-x' 'unsafe-inline'; script-src x",
-            "script-src 'nonce-x' 'unsafe-inline'; script-src-elem 'nonce-x' 'unsafe-inline' {hash}",
+            (
+                "script-src 'nonce-x' 'unsafe-inline'; "
+                "script-src-elem 'nonce-x' 'unsafe-inline' {hash}"
+            ),
         ),
         ("Script-Src-Elem 'none'", "script-src-elem {hash}"),
         ("default-src 'self'", "default-src 'self'; script-src-elem 'self' {hash}"),
@@ -256,8 +259,10 @@ def test_a_file_that_is_no_page_goes_to_the_server_as_it_is() -> None:
         ("sandbox allow-forms", None),
         (
             "default-src 'none'; style-src a, script-src b;",
-            "default-src 'none'; style-src a; script-src-elem {hash}; connect-src {endpoint}, "
-            "script-src b; script-src-elem b {hash}",
+            (
+                "default-src 'none'; style-src a; script-src-elem {hash}; connect-src {endpoint}, "
+                "script-src b; script-src-elem b {hash}"
+            ),
         ),
     ],
 )
@@ -291,7 +296,7 @@ def test_the_page_for_an_error_has_the_script_too() -> None:
 def test_the_script_finds_the_endpoint_below_the_path_of_a_proxy() -> None:
     script = make_script("/a%3Cb" + ENDPOINT, VERSION)
     assert (
-        Answer(responds(PAGE), {**NAVIGATION, "SCRIPT_NAME": "/a<b"})
+        Answer(responds(PAGE), {**NAVIGATION, "SCRIPT_NAME": "/a<b", "PATH_INFO": "/"})
         .read()
         .endswith(script.element)
     )
@@ -313,11 +318,11 @@ def test_an_open_page_learns_the_version_and_waits_in_no_thread_for_the_next() -
         with RawClient(server.port) as one, RawClient(server.port) as other:
             for page in (one, other):
                 page.send(ask)
-                head = page.read_until(b"\x81\x05first")
-                assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head
+                head = page.read_response()
+                assert head.value("Sec-WebSocket-Accept") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
             channel.change("second")
             for page in (one, other):
-                assert page.read_to_end() == b"\x88\x02\x03\xe9"
+                assert page.read_to_end() == b"\x81\x05first\x88\x02\x03\xe9"
         channel.end()
         with RawClient(server.port) as late:
             late.send(ask)
@@ -327,7 +332,7 @@ def test_an_open_page_learns_the_version_and_waits_in_no_thread_for_the_next() -
 def test_it_is_on_only_in_development_and_needs_the_reloader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(ConfigError, match="option live_reload: .* use --reload too"):
+    with pytest.raises(ConfigError, match=r"option live_reload: .* use --reload too"):
         picowsgi.Server(responds(), live_reload=True)
     developing = Settings(reload=True, debug=True)
     monkeypatch.setattr(mode, "is_terminal", lambda _stream: False)
@@ -336,5 +341,6 @@ def test_it_is_on_only_in_development_and_needs_the_reloader(
     monkeypatch.setattr(mode, "is_terminal", lambda _stream: True)
     assert mode.is_on(developing)
     assert mode.is_on(Settings(), developing=True)
+    assert not mode.is_on(Settings(live_reload="on")), "expected the environment to be no error"
     assert not mode.is_on(Settings(reload=True))
     assert not mode.is_on(Settings(reload=True, debug=True, live_reload="off"))

@@ -201,7 +201,7 @@ def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]
     modes = {
         "reload": settings.reload,
         "debug": settings.debug,
-        "live reload": settings.reload and live_reload.is_on(settings),
+        "live reload": live_reload.is_on(settings),
     }
     modes_on = "".join(f"; {name} is on" for name, is_on in modes.items() if is_on)
     first = (

@@ -136,7 +136,7 @@ class Settings:
         metavar="",
         choices=("auto", "on", "off"),
         switch=True,
-        help="reload pages in the browser; auto: with --debug",
+        help="reload pages in the browser too",
     )
     debug: bool = _DEVELOPMENT.option(
         False, kind="flag", everyday=True, help="show tracebacks in the browser"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from picowsgi.app.live_reload import mode
 from picowsgi.app.live_reload.channel import Channel
-from picowsgi.app.live_reload.middleware import LiveReload
+from picowsgi.app.live_reload.middleware import ENDPOINT, LiveReload
 from picowsgi.config.load import load_settings
 from picowsgi.config.log_config import read_log_config
 from picowsgi.contrib import restarts
@@ -324,7 +324,10 @@ class _Lines:
             for line in lines:
                 text = _PRINTABLE.sub(_unescape, line.rstrip("\n"))
                 status, size, *texts = text.split(" ", 5)
+                one = Exchange(int(status), int(size), *texts)
+                if one.target == ENDPOINT:  # the developer has not asked for it
+                    continue
                 try:
-                    self._log(Exchange(int(status), int(size), *texts))
+                    self._log(one)
                 except Exception as error:  # of the framework's log; the next lines still matter
                     get_logger().error("a request could not be logged", exc_info=error)

@@ -34,14 +34,12 @@ class Channel:
         #: A text that no other version of the application has.
         self.version = version
         self._end = end
-        self._alarm = socket.socketpair()
-        for one in self._alarm:
-            one.setblocking(False)
-        #: Guards the start of the thread.
+        #: Guards the start of the thread, which the first page needs.
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        #: New connections, for the thread. It alone closes connections.
-        self._new: deque[socket.socket] = deque()
+        #: Wakes the thread; None: it has not been started.
+        self._alarm: socket.socket | None = None
+        #: New connections with their keys, for the thread. It alone uses the connections.
+        self._new: deque[tuple[socket.socket, str]] = deque()
         self._pages: dict[int, socket.socket] = {}
         #: How often all connections are to be closed, and how often that has been done.
         self._closings = self._closed = 0
@@ -51,17 +49,16 @@ class Channel:
     def connect(self, detach: Callable[[], tuple[socket.socket, bytes]], key: str) -> None:
         """Take the connection of a WebSocket request, whose `Sec-WebSocket-Key` is `key`."""
         page, _ = detach()
-        version = self.version.encode("ascii")
         page.setblocking(False)
-        with suppress(OSError):  # the thread notices a client that has gone
-            page.send(_accept(key) + bytes([_TEXT, len(version)]) + version)
-        self._new.append(page)
+        self._new.append((page, key))
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="picowsgi-live-reload", daemon=True
-                )
-                self._thread.start()
+            if self._alarm is None:
+                heard, self._alarm = socket.socketpair()
+                for one in (heard, self._alarm):
+                    one.setblocking(False)
+                threading.Thread(
+                    target=self._run, args=(heard,), name="picowsgi-live-reload", daemon=True
+                ).start()
         self._wake()
 
     def change(self, version: str) -> None:
@@ -80,12 +77,13 @@ class Channel:
         self._wake()
 
     def _wake(self) -> None:
-        with suppress(OSError):  # the socket is full, so the thread wakes up anyway
-            self._alarm[1].send(b"\0")
+        alarm = self._alarm
+        if alarm is not None:
+            with suppress(OSError):  # the socket is full, so the thread wakes up anyway
+                alarm.send(b"\0")
 
-    def _run(self) -> None:
+    def _run(self, alarm: socket.socket) -> None:
         poll = select.poll()
-        alarm = self._alarm[0]
         poll.register(alarm, select.POLLIN)
         if self._end >= 0:
             poll.register(self._end, select.POLLIN)
@@ -100,10 +98,11 @@ class Channel:
                 else:  # a page sends nothing but the end of the connection
                     poll.unregister(number)
                     _end(self._pages.pop(number))
-            closings = self._closings
+            closings = self._closings  # before the version: a page of the last one is closed next
             while self._new:
-                page = self._new.popleft()
+                page, key = self._new.popleft()
                 self._pages[page.fileno()] = page
+                self._greet(page, key)
                 poll.register(page, select.POLLIN)
             if self._is_over or closings != self._closed:
                 self._closed = closings
@@ -111,6 +110,11 @@ class Channel:
                     poll.unregister(page)
                     _end(page)
                 self._pages.clear()
+
+    def _greet(self, page: socket.socket, key: str) -> None:
+        version = self.version.encode("ascii")
+        with suppress(OSError):  # the poll reports a client that has gone
+            page.send(_accept(key) + bytes([_TEXT, len(version)]) + version)
 
 
 def _accept(key: str) -> bytes:

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
 
 def check(settings: Settings) -> None:
-    """Raise ConfigError if live reload is asked for without a reloader."""
-    if settings.live_reload == "on" and not settings.reload:
-        origin = settings.sources.get("live_reload", "option live_reload")
+    """Raise ConfigError if live reload is asked for in a server that does not reload.
+
+    In the environment and in a file, the value may be for other commands.
+    """
+    origin = settings.sources.get("live_reload", "")
+    is_for_this = origin in ("--live-reload", "option live_reload")
+    if settings.live_reload == "on" and is_for_this and not settings.reload:
         raise ConfigError(
             f"{origin}: a page loads itself again after a reload of the application; "
             "use --reload too"
@@ -25,11 +29,13 @@ def check(settings: Settings) -> None:
 def is_on(settings: Settings, *, developing: bool | None = None) -> bool:
     """Return whether pages get the script.
 
-    `developing`: whether the server reloads and shows tracebacks; None: the settings say so. The
-    value `auto` of the option is then on if a developer sees the output of the server.
+    With `auto` that is so if a developer sees the output of the server. `developing`: another
+    reloader restarts this process, and tracebacks are shown or not; None: the settings say both.
     """
     if developing is None:
-        developing = settings.reload and settings.debug
+        if not settings.reload:
+            return False
+        developing = settings.debug
     if settings.live_reload == "auto":
         return developing and (is_terminal(sys.stdout) or is_terminal(sys.stderr))
     return settings.live_reload == "on"
