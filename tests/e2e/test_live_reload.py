@@ -7,7 +7,7 @@ from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 
 from support import wait_until
-from support.code_of_site import save_code
+from support.code_of_site import COMMANDS, save_code, write_site
 from support.development import get
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
@@ -73,3 +73,22 @@ def test_a_page_follows_code_and_templates_and_the_error_page_goes_away(
         "const done = arguments[0]; fetch('/').then(() => done('allowed'), () => done('refused'))"
     ) == "refused"  # fmt: skip
     assert get(server)[1] == "<!DOCTYPE html><title>Page</title><p>That is version 5"
+
+
+@pytest.mark.parametrize("installed", [False, True], ids=["alone", "with-django-browser-reload"])
+def test_runserver_leaves_pages_to_django_browser_reload(command, tmp_path, installed):
+    save = CODE.replace('open("page.html", "rb")', "__import__('io').BytesIO(b'<p>')")
+    write_site(tmp_path, save)
+    if installed:
+        (tmp_path / "django_browser_reload.py").touch()
+        manage = tmp_path / "manage.py"
+        apps = '"picowsgi.contrib.django", "django_browser_reload"'
+        manage.write_text(manage.read_text().replace('"picowsgi.contrib.django"', apps))
+    server = command(*COMMANDS["django"], "--live-reload", directory=tmp_path, stdout=True)
+    page = get(server, **{"Sec-Fetch-Dest": "document"})[1]
+    assert page.startswith("<p>1")
+    assert ("<script>" in page) is not installed
+    get(server, "/__picowsgi__/live-reload")
+    get(server, "/last")
+    server.wait_for_log("GET /last")
+    assert ("live-reload" in server.log) is installed, "expected no line for the script's requests"

@@ -154,6 +154,8 @@ class DevelopmentServer:
             if developing is not None and mode.is_on(settings, developing=developing):
                 self.channel = Channel(secrets.token_hex(_VERSION_SIZE))
                 application = LiveReload(application, self.channel)
+                if self._lines is not None:
+                    self._lines.hidden = ENDPOINT
             settings = replace(settings, live_reload="off")
             self._server = Server.from_settings(application, settings)
             sock.detach()
@@ -305,6 +307,8 @@ class _Lines:
 
     def __init__(self, log: Callable[[Exchange], object]) -> None:
         self._log = log
+        #: The target of requests that the developer has not made; empty: there is none.
+        self.hidden = ""
         self._reading, self._writing = os.pipe()
         #: The path that the server opens as its access log.
         self.path = f"/dev/fd/{self._writing}"
@@ -325,7 +329,7 @@ class _Lines:
                 text = _PRINTABLE.sub(_unescape, line.rstrip("\n"))
                 status, size, *texts = text.split(" ", 5)
                 one = Exchange(int(status), int(size), *texts)
-                if one.target == ENDPOINT:  # the developer has not asked for it
+                if one.target == self.hidden:
                     continue
                 try:
                     self._log(one)
