@@ -217,6 +217,7 @@ def test_the_banner_has_the_modes_the_documentation_and_then_the_pin_once(tmp_pa
     try:
         seen.wait_for(
             r"(?s)picowsgi .* serving seen:app on http.*\n.* threads; reload is on; debug is on; "
+            r"live reload is on; "
             r"press Ctrl-C to stop\ndocumentation: https://.*\n.*the debugger's PIN is [\d-]+\n"
         )
         (tmp_path / "seen.py").write_text(APPLICATION + "\n")

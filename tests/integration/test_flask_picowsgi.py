@@ -108,7 +108,7 @@ def test_the_command_has_the_options_of_flask_run(flask):
         assert done.returncode == 0, done.stderr
         return set(re.findall(r"--[a-z][a-z-]+", done.stdout))
 
-    assert names("picowsgi") == names("run")
+    assert names("picowsgi") == names("run") | {"--live-reload", "--no-live-reload"}
 
 
 def flask_command(*arguments, **environ):

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from picowsgi.app.live_reload import mode
 from picowsgi.app.mount import read_mounts
 from picowsgi.config.values import parse_static
 from picowsgi.errors import ConfigError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 def check(settings: Settings) -> None:
     """Raise ConfigError if `mount` or `wrap` would fail with these settings."""
     read_mounts(settings.mount)
+    mode.check(settings)
     for text in settings.static:
         directory = parse_static(text)[1]
         if not Path(directory).is_dir():

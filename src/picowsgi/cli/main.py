@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from picowsgi import DOCUMENTATION, __version__, core
+from picowsgi.app.live_reload import mode as live_reload
 from picowsgi.cli.arguments import PROGRAM, TOP, Arguments, describe_settings, read_arguments
 from picowsgi.config.load import load_settings
 from picowsgi.config.log_config import read_log_config
@@ -197,14 +198,19 @@ def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]
         threads += f" on {loops} event loops"
     if settings.workers > 1:
         threads = f"{settings.workers} workers, {threads} each"
-    modes = "".join(f"; {name} is on" for name in ("reload", "debug") if getattr(settings, name))
+    modes = {
+        "reload": settings.reload,
+        "debug": settings.debug,
+        "live reload": live_reload.is_on(settings),
+    }
+    modes_on = "".join(f"; {name} is on" for name, is_on in modes.items() if is_on)
     first = (
         f"{style(PROGRAM, 'green')} {__version__} serving {_name_of(command, settings)} on {urls} "
         f"(pid {os.getpid()})"
     )
     if is_json():
-        return f"{first}, {threads}{modes}"
-    lines = [first, *_own_urls(sockets), f"{threads}{modes}; press Ctrl-C to stop"]
+        return f"{first}, {threads}{modes_on}"
+    lines = [first, *_own_urls(sockets), f"{threads}{modes_on}; press Ctrl-C to stop"]
     if is_terminal(sys.stderr) and not has_error_log():
         lines.append(f"documentation: {DOCUMENTATION}")
     return "\n".join(lines)

@@ -130,6 +130,14 @@ class Settings:
     reload_exclude: tuple[str, ...] = _DEVELOPMENT.option(
         (), kind="list", metavar="GLOB", help="do not watch these files; repeatable"
     )
+    live_reload: str = _DEVELOPMENT.option(
+        "auto",
+        kind="choice",
+        metavar="",
+        choices=("auto", "on", "off"),
+        switch=True,
+        help="reload pages in the browser too",
+    )
     debug: bool = _DEVELOPMENT.option(
         False, kind="flag", everyday=True, help="show tracebacks in the browser"
     )

@@ -8,13 +8,18 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import secrets
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from picowsgi.app.live_reload import mode
+from picowsgi.app.live_reload.channel import Channel
+from picowsgi.app.live_reload.middleware import ENDPOINT, LiveReload
 from picowsgi.config.load import load_settings
 from picowsgi.config.log_config import read_log_config
 from picowsgi.contrib import restarts
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 # The variable has the descriptor of the listening socket, for the process that a reloader starts.
 _VARIABLE = "PICOWSGI_LISTENER"
 _QUIET = 0.4  # seconds until the log says for what the server waits
+_VERSION_SIZE = 8  # bytes
 _LAST_LINE = 0.5  # seconds to wait for the last line of the log
 
 # A space separates the values. Only the last value may have a space itself.
@@ -105,6 +111,8 @@ class DevelopmentServer:
         application: a WSGI application (PEP 3333).
         sock: a listening socket, which the server closes at its end.
         log: a function that gets each request; None: there is no log.
+        developing: whether a reloader restarts the process and tracebacks are shown, so that
+            `live_reload` is on in a terminal; None: no reloader restarts it, so it is off.
         **options: the options of `picowsgi.Server`.
 
     Raises:
@@ -117,6 +125,7 @@ class DevelopmentServer:
         application: WSGIApplication,
         sock: socket.socket,
         log: Callable[[Exchange], object] | None = None,
+        developing: bool | None = None,
         **options: object,
     ) -> None:
         refuse_patched()  # before a thread starts
@@ -140,6 +149,14 @@ class DevelopmentServer:
                     read_log_config(settings.log_config)()
                 else:
                     configure(settings.log_level, settings.log_format)
+            #: The open pages of live reload; None: it is off.
+            self.channel: Channel | None = None
+            if developing is not None and mode.is_on(settings, developing=developing):
+                self.channel = Channel(secrets.token_hex(_VERSION_SIZE))
+                application = LiveReload(application, self.channel)
+                if self._lines is not None:
+                    self._lines.hidden = ENDPOINT
+            settings = replace(settings, live_reload="off")
             self._server = Server.from_settings(application, settings)
             sock.detach()
         finally:
@@ -155,6 +172,11 @@ class DevelopmentServer:
                 atexit.register(self.stop)
                 _running.append(self)
                 self._server.start()
+
+    def note_change(self) -> None:
+        """Let open pages load again: a file has changed that needs no restart."""
+        if self.channel is not None:
+            self.channel.change(secrets.token_hex(_VERSION_SIZE))
 
     def wait(self) -> None:
         """Wait until the server has stopped."""
@@ -177,6 +199,8 @@ class DevelopmentServer:
             if self in _running:
                 _running.remove(self)
             self._server.cut_streams()
+            if self.channel is not None:
+                self.channel.end()
             self._server.request_stop(others_accept=is_replaced)
             with _Interrupts(self._server):
                 if debugger.is_open_here():
@@ -283,6 +307,8 @@ class _Lines:
 
     def __init__(self, log: Callable[[Exchange], object]) -> None:
         self._log = log
+        #: The target of requests that the developer has not made; empty: there is none.
+        self.hidden = ""
         self._reading, self._writing = os.pipe()
         #: The path that the server opens as its access log.
         self.path = f"/dev/fd/{self._writing}"
@@ -302,7 +328,10 @@ class _Lines:
             for line in lines:
                 text = _PRINTABLE.sub(_unescape, line.rstrip("\n"))
                 status, size, *texts = text.split(" ", 5)
+                one = Exchange(int(status), int(size), *texts)
+                if one.target == self.hidden:
+                    continue
                 try:
-                    self._log(Exchange(int(status), int(size), *texts))
+                    self._log(one)
                 except Exception as error:  # of the framework's log; the next lines still matter
                     get_logger().error("a request could not be logged", exc_info=error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from functools import partial
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from flask import Flask
 from flask.cli import ScriptInfo, pass_script_info, run_command, show_server_banner
 from flask.helpers import get_debug_flag
 from werkzeug._reloader import (
@@ -40,6 +42,7 @@ from picowsgi.contrib.development import (
 )
 from picowsgi.contrib.restarts import is_early_change, run_processes, wait_for_change
 from picowsgi.errors import BindError, ConfigError, PatchedError
+from picowsgi.reload.watcher import watch_folders
 from picowsgi.system.sockets import close_sockets, find_permissions, open_sockets, url_of
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ def _run(
     with_threads: bool,
     extra_files: Sequence[str] | None,
     exclude_patterns: Sequence[str] | None,
+    live_reload: bool | None,
 ) -> None:
     """Run a development server on picowsgi.
 
@@ -68,17 +72,29 @@ def _run(
     restarts.prepare()  # before the application is imported
     application = _load(info)
     failed = isinstance(application, _Failed)
+    folders = _template_folders(application)
     debug = get_debug_flag()
+    reload = debug if reload is None else reload
+    if live_reload and not reload:
+        raise click.UsageError("--live-reload needs the reloader: add --debug or --reload")
     show_server_banner(debug, info.app_import_path)
     if debug if debugger is None else debugger:
         application = DebuggedApplication(application, evalex=True)
         application.trusted_hosts.append(host)
     try:
         sock = kept_listener() or _listen(host, port)
-        serve = partial(_serve, application, sock, None if with_threads else 1)
+        serve = partial(
+            _serve,
+            application,
+            sock,
+            folders,
+            developing=debug if reload else None,
+            threads=None if with_threads else 1,
+            live_reload=live_reload,
+        )
         try:
             with reloaded():
-                if debug if reload is None else reload:
+                if reload:
                     if not is_running_from_reloader():
                         keep_listener(sock)
                     reloader_loops["auto"] = _reloader_class(failed=failed)
@@ -163,9 +179,26 @@ def _listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _serve(application: WSGIApplication, sock: socket.socket, threads: int | None) -> None:
-    server = DevelopmentServer(application, sock, _log, threads=threads)
+def _template_folders(application: WSGIApplication) -> list[str]:
+    """Return the existing folders with templates of a Flask application and its blueprints."""
+    if not isinstance(application, Flask):
+        return []
+    owners: list[Any] = [application, *application.blueprints.values()]
+    loaders = [one.jinja_loader for one in owners]
+    folders = [folder for one in loaders for folder in getattr(one, "searchpath", ())]
+    return [folder for folder in folders if Path(folder).is_dir()]
+
+
+def _serve(
+    application: WSGIApplication, sock: socket.socket, folders: Sequence[str], **options: Any
+) -> None:
+    server = DevelopmentServer(application, sock, _log, **options)
     server.start()
+    if server.channel is not None and folders:
+        # Flask reads a changed template again, so werkzeug does not restart the process.
+        threading.Thread(
+            target=watch_folders, args=(folders, server.note_change), daemon=True
+        ).start()
     server.wait()
 
 
@@ -201,7 +234,14 @@ def _options() -> list[click.Parameter]:
             names = (f"FLASK_PICOWSGI_{option.name.upper()}", f"FLASK_RUN_{option.name.upper()}")
             option.envvar = names
         options.append(option)
-    return options
+    live_reload = click.Option(
+        ["--live-reload/--no-live-reload"],
+        default=None,
+        envvar="FLASK_PICOWSGI_LIVE_RELOAD",
+        help="Load open pages again when code or a template has changed. By default this is on "
+        "in a terminal if debug mode and the reloader are.",
+    )
+    return [*options, live_reload]
 
 
 command = click.Command(

@@ -350,6 +350,7 @@ class Control:
             return
         if service.reloader is not None:
             service.reloader.failure = None
+            service.reloader.end_generation()
         self._reloading = True
         service.notifier.reloading()
         holds_application = self._inline is not None or (
@@ -373,6 +374,7 @@ class Control:
         if not debugger.is_open():
             self._changed = []
             self._workers.restart(now)
+            reloader.end_generation()
             get_logger().info(
                 "changed: %s%s; loading the application again", ", ".join(names), more
             )

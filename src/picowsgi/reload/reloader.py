@@ -17,11 +17,14 @@ from importlib.util import cache_from_source
 from typing import TYPE_CHECKING, NoReturn
 
 from picowsgi import core, log
+from picowsgi.app.live_reload import mode
+from picowsgi.app.live_reload.middleware import LiveReload
 from picowsgi.app.pages.import_error import failure_page
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.line_output import end_outputs
 from picowsgi.log import get_logger
 from picowsgi.reload.files import Files
+from picowsgi.reload.generation import Generation
 from picowsgi.reload.modules import Report
 from picowsgi.reload.snapshot import Snapshot
 from picowsgi.reload.watcher import Channel, watch
@@ -75,6 +78,8 @@ class Reloader:
         os.close(changes)
         os.set_blocking(self._changes, False)
         self._report = Report(self._modules)
+        #: The generation of the workers, for --live-reload. The watcher must not have its pipe.
+        self._generation = Generation() if mode.is_on(settings) else None
 
     # ---------------------------------------------------------------- in the supervisor
 
@@ -111,6 +116,11 @@ class Reloader:
             log.log_failure(f"{failure}; waiting for a change", failure.application_traceback)
         self.failure = failure
 
+    def end_generation(self) -> None:
+        """Let open pages connect to the workers that start from now on, and load again there."""
+        if self._generation is not None:
+            self._generation.end()
+
     def end_transfer(self) -> None:
         """Let workers that end keep their connections, because no other worker starts."""
         with suppress(OSError):
@@ -120,6 +130,8 @@ class Reloader:
         """Stop watching."""
         self._stop_watching()
         os.close(self._modules)
+        if self._generation is not None:
+            self._generation.close()
         for end in self.connections:
             end.close()
 
@@ -135,6 +147,12 @@ class Reloader:
 
     def load(self, load: Callable[[], WSGIApplication]) -> WSGIApplication:
         """Load the application, in a worker. After a failure, return a page with the reason."""
+        application = self._load(load)
+        if self._generation is None:
+            return application
+        return LiveReload(application, self._generation.channel())
+
+    def _load(self, load: Callable[[], WSGIApplication]) -> WSGIApplication:
         if self._changes >= 0:
             os.close(self._changes)
         if self.failure is not None:

@@ -10,9 +10,11 @@ import json
 import os
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from picowsgi.log import get_logger
+from picowsgi.reload.files import Files
 from picowsgi.reload.snapshot import Snapshot, State
 
 _STEP = 20  # ms between two checks of the system's events
@@ -141,16 +143,41 @@ def _watch_events(snapshot: Snapshot, channel: Channel) -> None:
 
 
 def _watch_by_looking(snapshot: Snapshot, channel: Channel) -> None:
-    due = 0.0
+    scans = _Scans(snapshot)
     while True:
         changed = snapshot.look_at_latest()
         if channel.has_news(_TICK):
             changed |= snapshot.add(channel.read())
             time.sleep(_TICK)  # a worker sends its modules in many pieces
+        channel.send(scans.complete(changed))
+
+
+def watch_folders(folders: Iterable[str], on_change: Callable[[], object]) -> NoReturn:
+    """Call `on_change` whenever a file in these folders has changed. Run this in a thread.
+
+    The temporary files of editors do not count. Raises ConfigError if a folder does not exist.
+    """
+    snapshot = Snapshot(Files(folders, ("*",)))
+    scans = _Scans(snapshot)
+    while True:
+        time.sleep(_TICK)
+        if scans.complete(snapshot.look_at_latest()):
+            on_change()
+
+
+class _Scans:
+    """Scans of all files: after a change, and else as often as they may take time."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._due = 0.0
+
+    def complete(self, changed: set[str]) -> set[str]:
+        """Return the changed files that are known, and those that a scan finds now."""
         if changed:
             time.sleep(_SETTLE)
-        if changed or time.monotonic() >= due:
+        if changed or time.monotonic() >= self._due:
             begun = time.thread_time()
-            changed |= snapshot.scan()
-            due = time.monotonic() + (time.thread_time() - begun) * _SHARE
-        channel.send(changed)
+            changed |= self._snapshot.scan()
+            self._due = time.monotonic() + (time.thread_time() - begun) * _SHARE
+        return changed

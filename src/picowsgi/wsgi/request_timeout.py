@@ -25,7 +25,7 @@ CAN_INTERRUPT = sys.implementation.name == "cpython"
 #: The functions that call the application. An exception in the application ends its request there.
 _callers: set[CodeType] = set()
 #: The modules of this package that are part of an application, and may be interrupted.
-_APPLICATIONS = ("picowsgi.app.mount", "picowsgi.contrib.")
+_APPLICATIONS = ("picowsgi.app.live_reload", "picowsgi.app.mount", "picowsgi.contrib.")
 
 
 def calls_application(*functions: Callable[..., object]) -> None:

@@ -15,6 +15,9 @@ from picowsgi.log import printable, printable_lines, request_line
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+#: The key of a function in the environ that adds to the page. It gets and returns headers and body.
+EXTEND_KEY = "picowsgi.extend_error_page"
+
 
 def make_page(
     environ: WSGIEnvironment, error: BaseException
@@ -29,7 +32,9 @@ def make_page(
     else:
         kind, text = TEXT, f"Internal Server Error: {line}\n\n{lines}"
     content = text.encode("utf-8", "backslashreplace")
-    return headers(kind, content), content
+    fields = headers(kind, content)
+    extend = environ.get(EXTEND_KEY)
+    return (fields, content) if extend is None else extend(fields, content)
 
 
 def _page(environ: WSGIEnvironment, line: str, lines: str, name: str) -> str:

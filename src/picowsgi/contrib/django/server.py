@@ -5,14 +5,19 @@ Never decides what to serve, or when: the command and the test case do.
 
 from __future__ import annotations
 
+import os
 import socket
 import socketserver
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.core.servers import basehttp
 from django.core.servers.basehttp import WSGIRequestHandler
+from django.template.autoreload import get_template_directories
+from django.utils import autoreload
 
 from picowsgi.contrib.development import DevelopmentServer, Exchange, kept_listener
 from picowsgi.errors import ConfigError, PatchedError
@@ -62,9 +67,14 @@ class WSGIServer:
         # The command adds ThreadingMixIn, except with --nothreading.
         threads = None if isinstance(self, socketserver.ThreadingMixIn) else 1
         try:
-            self._server = DevelopmentServer(application, self._socket, self._log, threads=threads)
+            self._server = DevelopmentServer(
+                application, self._socket, self._log, _is_developing(), threads=threads
+            )
         except (ConfigError, PatchedError) as error:
             raise CommandError(str(error)) from None
+        if self._server.channel is not None:
+            _template_servers.append(self._server)
+            autoreload.file_changed.connect(_note_template)
 
     def serve_forever(self) -> None:
         """Serve until another thread calls `shutdown`, or the process ends."""
@@ -81,6 +91,27 @@ class WSGIServer:
     def server_close(self) -> None:
         """Close the listening socket."""
         self._socket.close()
+
+
+#: The servers whose pages load again when a template has changed.
+_template_servers: list[DevelopmentServer] = []
+
+
+def _is_developing() -> bool | None:
+    """Return the argument `developing` of the server."""
+    if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
+        return None
+    if "django_browser_reload" in settings.INSTALLED_APPS:  # which does the same
+        return None
+    return bool(settings.DEBUG)
+
+
+def _note_template(file_path: Path, **_signal: Any) -> None:
+    """Let open pages load again if Django does not restart the process for this file."""
+    is_template = any(folder in file_path.parents for folder in get_template_directories())
+    if is_template and file_path.suffix != ".py":
+        for server in _template_servers:
+            server.note_change()
 
 
 def serves_wsgi(command: type[BaseCommand]) -> bool:
@@ -120,7 +151,11 @@ def show_error(error: Exception) -> None:
     _failures.append(error)
     sock = kept_listener()
     if sock is not None:
-        DevelopmentServer(_ErrorPage(error), sock, _Log(WSGIRequestHandler)).start()
+        try:
+            developing = bool(settings.DEBUG)
+        except Exception:  # the settings are what cannot be loaded
+            developing = False
+        DevelopmentServer(_ErrorPage(error), sock, _Log(WSGIRequestHandler), developing).start()
 
 
 class _ErrorPage:
@@ -130,7 +165,6 @@ class _ErrorPage:
         self._error = error
 
     def __call__(self, _environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        from django.conf import settings
         from django.views.debug import ExceptionReporter  # slow to import, and rarely needed
 
         kind, page = "text/plain; charset=utf-8", "The project cannot be loaded.\n"

@@ -6,15 +6,17 @@ Never replaces another part of the command: options, checks, messages and reload
 from __future__ import annotations
 
 import os
+from argparse import BooleanOptionalAction
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from django.apps import apps
 from django.core.management import find_commands, load_command_class
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import autoreload
 
+from picowsgi.config.settings import OPTIONS
 from picowsgi.contrib.development import keep_listener, reloaded
 from picowsgi.contrib.django.server import WSGIServer, listen, serves_wsgi, show_error
 from picowsgi.contrib.restarts import run_processes
@@ -46,9 +48,26 @@ class Command(_next_runserver()):  # type: ignore[misc]
 
     server_cls = WSGIServer
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the option of live reload to those of the command."""
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--live-reload",
+            action=BooleanOptionalAction,
+            default=None,
+            help="Load open pages again when code or a template has changed "
+            "(default: with DEBUG, in a terminal).",
+        )
+
     def run(self, **options: Any) -> None:
         """Run the server. The reloader's first process keeps the socket for the next processes."""
         reloads = os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true"
+        if options.get("live_reload") is not None:
+            if options["live_reload"] and not options["use_reloader"]:
+                raise CommandError("--live-reload needs the reloader, which --noreload turns off")
+            # Also for a process that cannot load the project, and then has Django's own command.
+            variable = OPTIONS["live_reload"].variable
+            os.environ[variable] = "on" if options["live_reload"] else "off"
         if options["use_reloader"] and not reloads:
             # If the address is not available, the process that serves fails too, and reports it.
             with suppress(OSError):

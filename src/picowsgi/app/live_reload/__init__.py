@@ -1,0 +1,1 @@
+"""Live reload: pages in the browser load themselves again when the application has changed."""
