@@ -54,8 +54,8 @@ run: $(if $(wildcard $(BUILT)),$(BUILT),$(BUILT)-run)
 test: $(BUILT)
 	$(VENV_PYTHON) -m pytest $(or $(ARGS),$(QUICK))
 
-#: make test-all     run all tests: also those with frameworks, browsers and proxies, of the models,
-#:                   of the benchmark and of the tools
+#+ make test-all     run all tests: also those with frameworks, browsers and proxies, of the models,
+#+                   of the benchmark and of the tools
 test-all: $(BUILT)
 	$(VENV_PYTHON) -m pytest $(ARGS)
 

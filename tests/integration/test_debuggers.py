@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -217,14 +218,25 @@ class Client:
             if message["type"] == kind and name == message.get("event", message.get("command")):
                 return message.get("body", {})
 
-    def attach(self, path, line):
+    def attach(self, path, line, **how):
         self.send("initialize", adapterID="test", clientID="test", pathFormat="path")
         self.wait_for("response", "initialize")
-        self.send("attach", subProcess=True)
+        self.send("attach", **{"subProcess": True, **how})
         self.wait_for("event", "initialized")
         self.send("setBreakpoints", source={"path": str(path)}, breakpoints=[{"line": line}])
         self.wait_for("response", "setBreakpoints")
         self.send("configurationDone")
+        self.wait_for("response", "configurationDone")
+
+    def check_that_it_stops(self):
+        """Wait until the breakpoint is reached, look at a value, and continue."""
+        thread = self.wait_for("event", "stopped")["threadId"]
+        self.send("stackTrace", threadId=thread)
+        frame = self.wait_for("response", "stackTrace")["stackFrames"][0]
+        assert frame["name"] == "double"
+        self.send("evaluate", expression="number + 1", frameId=frame["id"])
+        assert self.wait_for("response", "evaluate")["result"] == "22"
+        self.send("continue", threadId=thread)
 
     def close(self):
         self._stream.close()
@@ -236,25 +248,57 @@ def free_port():
         return one.getsockname()[1]
 
 
-def test_debugpy_stops_in_the_application(start, site):
+@pytest.fixture
+def debugger(start, site):
+    """Start the command under debugpy: `terminal, client, path, line = debugger("--reload")`."""
     pytest.importorskip("debugpy")
-    port = free_port()
-    arguments = ["-Xfrozen_modules=off", "-m", "debugpy", "--listen", f"127.0.0.1:{port}"]
-    terminal = start([*arguments, *PICOWSGI, "--debug", "code_of_site"])
-    line = 1 + APP.splitlines().index("    result = number * 2")
-    client = Client(port)
-    try:
-        client.attach(site / "code_of_site.py", line)
-        client.wait_for("response", "configurationDone")
+    clients = []
+
+    def start_debugpy(*options):
+        port = free_port()
+        arguments = ["-Xfrozen_modules=off", "-m", "debugpy", "--listen", f"127.0.0.1:{port}"]
+        terminal = start([*arguments, *PICOWSGI, "--debug", *options, "code_of_site"])
+        line = 1 + APP.splitlines().index("    result = number * 2")
+        return terminal, connect(port), site / "code_of_site.py", line
+
+    def connect(port):
+        clients.append(Client(port))
+        return clients[-1]
+
+    start_debugpy.connect = connect
+    yield start_debugpy
+    for one in clients:
+        one.close()
+
+
+def test_debugpy_stops_in_the_application(debugger):
+    terminal, client, path, line = debugger()
+    client.attach(path, line)
+    request = Request(terminal.port, "/double")
+    client.check_that_it_stops()
+    assert request.wait() == "42"
+    client.send("disconnect")
+
+
+def test_debugpy_stops_in_each_process_that_a_reload_starts(debugger, site):
+    terminal, client, path, line = debugger("--reload")
+    client.attach(path, line)
+    by_process = {}
+
+    def follow():  # as an editor does; a new process waits for it
+        with suppress(OSError, AssertionError, ValueError):  # the end of the test
+            while found := client.wait_for("event", "debugpyAttach"):
+                inner = debugger.connect(found["connect"]["port"])
+                inner.attach(path, line, **found)
+                by_process[found["subProcessId"]] = inner
+
+    threading.Thread(target=follow, daemon=True).start()
+    for version in (1, 2):
+        eventually(lambda version=version: answers(terminal.port) == str(version), "its code")
+        worker = int(ask(terminal.port, "/pid"))
+        eventually(lambda worker=worker: worker in by_process, "the editor to attach")
         request = Request(terminal.port, "/double")
-        thread = client.wait_for("event", "stopped")["threadId"]
-        client.send("stackTrace", threadId=thread)
-        frame = client.wait_for("response", "stackTrace")["stackFrames"][0]
-        assert (frame["name"], frame["line"]) == ("double", line)
-        client.send("evaluate", expression="number + 1", frameId=frame["id"])
-        assert client.wait_for("response", "evaluate")["result"] == "22"
-        client.send("continue", threadId=thread)
+        by_process[worker].check_that_it_stops()
         assert request.wait() == "42"
-        client.send("disconnect")
-    finally:
-        client.close()
+        if version == 1:
+            save_code(site, APP, 2)
