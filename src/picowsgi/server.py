@@ -278,7 +278,11 @@ def serve(application: WSGIApplication, **options: Any) -> None:
         PatchedError: gevent or eventlet has patched `threading`, `socket` or `select`.
         RuntimeError: the server has stopped because of an error, which is in the log.
     """
-    settings = _load_settings(options)
+    serve_with(application, _load_settings(options))
+
+
+def serve_with(application: WSGIApplication, settings: Settings) -> None:
+    """Serve an application with complete settings, as `serve` does."""
     if run(lambda: _with_mounts(application, settings), settings, _announce) != 0:
         raise RuntimeError("serving has failed; the log says why")
 
