@@ -13,6 +13,7 @@ import pytest
 import picowsgi
 from picowsgi import contrib, errors
 from picowsgi.cli.top import make_parser
+from picowsgi.config.peers import PEERS
 from picowsgi.config.settings import OPTIONS
 from picowsgi.threads.access_log import compile_format
 from picowsgi.wsgi.gateway import EXTENSIONS
@@ -29,7 +30,8 @@ GENERAL = {"--config", "--check", "--version", "--help", "--help-all"}
 GENERAL |= {name for option in make_parser().params for name in option.opts if name[0] == "-"}
 # Programs on a page that have options of their own.
 OTHERS = re.compile(
-    r"^ *(docker|flask|gunicorn|make bench|python -m debugpy|uwsgi|waitress-serve) |`flask run`"
+    r"^ *(docker|flask|granian|gunicorn|make bench|pserve|python -m debugpy|uvicorn|uwsgi"
+    r"|waitress-serve) |`flask run`|unknown option --|`pserve --"
 )
 
 
@@ -90,6 +92,18 @@ def test_every_option_that_a_page_names_exists(page: Path) -> None:
         unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", ours)) - known
         unknown |= set(re.findall(r"(?<![\w])PICOWSGI_[A-Z_]+", ours)) - variables
         assert not unknown, f"{page.name} has an option that is not in the table: {line}"
+
+
+def test_the_page_of_other_servers_has_the_rows_that_the_error_messages_use() -> None:
+    page = _rendered(DOCS / "switching.md")
+    assert "<!-- options of" not in page
+    for peer, rows in PEERS.items():
+        assert f"| {peer} | picowsgi | notes |" in page
+        for row in rows:
+            names = ", ".join(f"`{name}`" for name in row.names)
+            assert f"\n| {names} | " in page
+            for anchor in re.findall(r"\]\(([\w.]+)", row.note):
+                assert (DOCS / anchor).is_file()
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -36,7 +36,10 @@ def completed(
     [
         (["--reload-i"], {"plain,--reload-include"}),
         (["--no-ac"], {"plain,--no-access-log"}),
-        (["--log-level", ""], {f"plain,{level}" for level in ("debug", "info", "warning", "error")}),
+        (
+            ["--log-level", ""],
+            {"plain,debug", "plain,info", "plain,warning", "plain,error"},
+        ),
         (["--workers", "a"], {"plain,auto"}),
         (["-w", "a"], {"plain,auto"}),
         (["--env-file", "d"], {"file,d"}),

@@ -56,7 +56,7 @@ def test_a_second_call_reads_the_files_again(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"A=1\nno variable\n", r"\.env, line 2: expected NAME=VALUE, got 'no variable'"),
+        (b"A=1\n\n\nno variable\n", r"\.env, line 4: expected NAME=VALUE, got 'no variable'"),
         (b"A=\xff\n", "is not UTF-8"),
         (b"PICOWSGI_ENV_FILE=x\n", "PICOWSGI_ENV_FILE cannot be set in a file of --env-file"),
         (None, r"cannot read .*\.env: No such file or directory"),

@@ -358,9 +358,7 @@ def test_an_argument_of_a_factory_that_is_no_literal_is_refused(
     directory: Path, argument: str
 ) -> None:
     name = write(directory, "name = 1\ndef create_app(one): raise AssertionError")
-    assert str(refusal(f"{name}:create_app({argument})")).startswith(
-        f"cannot use {argument} in "
-    )
+    assert str(refusal(f"{name}:create_app({argument})")).startswith(f"cannot use {argument} in ")
 
 
 def test_arguments_that_a_factory_does_not_take_are_refused(directory: Path) -> None:

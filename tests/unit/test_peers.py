@@ -119,7 +119,10 @@ def test_an_option_with_the_same_name_is_the_equivalent() -> None:
         ("--worker-class", "gunicorn's --worker-class has no equivalent (one kind of worker "),
         ("-k", "gunicorn's -k has no equivalent (one kind of worker "),
         ("--limit-request-field_size", "is --max-head-size here (one limit for "),
-        ("--ssl-keyfile", "uvicorn's and granian's --ssl-keyfile has no equivalent (picowsgi has no "),
+        (
+            "--ssl-keyfile",
+            "uvicorn's and granian's --ssl-keyfile has no equivalent (picowsgi has no ",
+        ),
         ("--die-on-term", "uWSGI's --die-on-term needs no option here"),
         ("--wsgi-file", "uWSGI's --wsgi-file is the argument APP here (mysite:app, or mysite.py)"),
         ("-p", "gunicorn's -p is --pid here; flask run's -p is --port here"),
@@ -132,7 +135,7 @@ def test_an_option_of_another_server_is_explained_by_name(name: str, text: str) 
     assert "](" not in explain(name, flag_of)
 
 
-def test_an_option_that_nobody_has_is_not_explained() -> None:
+def test_an_option_that_no_server_has_is_not_explained() -> None:
     assert explain("--frobnicate", flag_of) == ""
 
 

@@ -214,6 +214,7 @@ def _default_attribute(
         f"{name} has neither {attributes[0]!r} nor {attributes[1]!r}"
         + (_candidates(name, module) or "; name the attribute after a colon")
     )
+    return None
 
 
 def _attribute(name: str, module: ModuleType, dotted: str) -> object:

@@ -98,7 +98,5 @@ def _literal(node: ast.expr, text: str) -> object:
     try:
         value: object = ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        raise AppImportError(
-            f"cannot use {ast.unparse(node)} in {text!r}: {_LITERALS}"
-        ) from None
+        raise AppImportError(f"cannot use {ast.unparse(node)} in {text!r}: {_LITERALS}") from None
     return value

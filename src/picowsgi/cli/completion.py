@@ -22,19 +22,19 @@ VARIABLE = "_PICOWSGI_COMPLETE"
 def complete(program: str, command: click.Command, words: dict[str, click.Command]) -> int:
     """Print the script for a shell, or the words that fit; return the exit status.
 
-    The variable has the wish, as `bash_source`. `words` are commands that a first argument names.
+    The variable has the request, as `bash_source`. `words` are commands that a first argument names.
     """
     from click.shell_completion import shell_complete  # only a shell needs it
 
-    wish = os.environ[VARIABLE]
+    request = os.environ[VARIABLE]
     typed = os.environ.get("COMP_WORDS", "").split()
     if len(typed) > 2 and typed[1] in words:
         command = words[typed[1]]
         os.environ["COMP_WORDS"] = " ".join([typed[0], *typed[2:]])
         place = os.environ.get("COMP_CWORD", "")
-        if place.isdigit() and not wish.startswith("fish"):  # fish gives the word, not its place
+        if place.isdigit() and not request.startswith("fish"):  # fish gives the word, not its place
             os.environ["COMP_CWORD"] = str(int(place) - 1)
-    return shell_complete(command, {}, program, VARIABLE, wish)
+    return shell_complete(command, {}, program, VARIABLE, request)
 
 
 def values_of(
@@ -43,7 +43,9 @@ def values_of(
     """Return the function that completes the value of an option."""
     known = ("auto",) if option.kind == "workers" else option.choices
 
-    def find(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    def find(
+        _context: click.Context, _parameter: click.Parameter, typed: str
+    ) -> list[CompletionItem]:
         if option.metavar in ("FILE", "DIR"):
             return paths(option.metavar, typed)
         from click.shell_completion import CompletionItem

@@ -6,7 +6,7 @@ Never changes a variable that was set before.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from picowsgi.config.option import PREFIX
 from picowsgi.errors import ConfigError
@@ -47,15 +47,16 @@ def _read(file: Path, earlier: set[str]) -> dict[str, str]:
         from dotenv.main import DotEnv
         from dotenv.parser import parse_stream
     except ImportError:
-        raise ConfigError("--env-file needs python-dotenv: pip install 'picowsgi[dotenv]'") from None
+        raise ConfigError(
+            "--env-file needs python-dotenv: pip install 'picowsgi[dotenv]'"
+        ) from None
     try:
         with file.open(encoding="utf-8") as stream:
             for binding in parse_stream(stream):
                 if binding.key in earlier:  # the file refers to its own value as ${NAME}
                     os.environ.pop(binding.key, None)
                 if binding.error:
-                    line, text = binding.original.line, binding.original.string.strip()
-                    raise ConfigError(f"{file}, line {line}: expected NAME=VALUE, got {text!r}")
+                    raise ConfigError(f"{file}, {_where(binding.original)}")
         # With override=False a value as ${NAME} is the one that the application sees.
         values = DotEnv(file, encoding="utf-8", override=False).dict()
     except OSError as error:
@@ -65,3 +66,10 @@ def _read(file: Path, earlier: set[str]) -> dict[str, str]:
     if _OWN in values:
         raise ConfigError(f"{file}: {_OWN} cannot be set in a file of --env-file")
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _where(original: Any) -> str:
+    """Describe a wrong line; python-dotenv counts the empty lines before it as its part."""
+    text = original.string.lstrip()
+    empty = original.string[: len(original.string) - len(text)].count("\n")
+    return f"line {original.line + empty}: expected NAME=VALUE, got {text.rstrip()!r}"

@@ -35,7 +35,7 @@ def make_section(values: Mapping[str, str], file: str, *, only_address: bool = F
         elif key == "unix_socket":
             binds.append(f"unix:{value}")
         elif name == "host":
-            options[name] = "0.0.0.0" if value == "*" else value  # noqa: S104 (the user's wish)
+            options[name] = "0.0.0.0" if value == "*" else value  # noqa: S104 (the user asks for it)
         elif name in OPTIONS and OPTIONS[name].kind == "list":
             options[name] = [
                 text.strip() for text in value.replace("\n", ",").split(",") if text.strip()

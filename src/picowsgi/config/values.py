@@ -51,7 +51,7 @@ def parse_bind(text: str) -> Bind:
     if not colon or not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > 65535:
         raise ValueError(f"{_FORMS}, with a port from 0 to 65535")
     if not host:  # as for gunicorn and uWSGI
-        return Bind("tcp", host="0.0.0.0", port=int(digits))  # noqa: S104 (the user's wish)
+        return Bind("tcp", host="0.0.0.0", port=int(digits))  # noqa: S104 (the user asks for it)
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError(f"{_FORMS}; an IPv6 address stands in brackets")
     return Bind("tcp", host=parse_host(host), port=int(digits))

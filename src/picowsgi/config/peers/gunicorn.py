@@ -130,7 +130,8 @@ ROWS = [
         "--forwarded-allow-ips",
         "--forwarded-allow-ips",
         "also sets the client's address and host, "
-        "[not only the scheme](deployment.md#trusted-proxies); unix sockets need `unix` in the list",
+        "[not only the scheme](deployment.md#trusted-proxies); unix sockets need `unix` in the "
+        "list",
     ),
     Row("secure_scheme_headers", NOTHING, "`X-Forwarded-Proto` and `Forwarded` name the scheme"),
     Row("--root-path, SCRIPT_NAME", "--root-path", "`SCRIPT_NAME` is a variable"),
