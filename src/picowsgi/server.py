@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -299,7 +300,8 @@ def _load_settings(options: dict[str, Any]) -> Settings:
 
 def _with_mounts(application: WSGIApplication, settings: Settings) -> WSGIApplication:
     if settings.mount:
-        return mount(settings.mount, load_application, application)
+        load = partial(load_application, directories=settings.app_dir)
+        return mount(settings.mount, load, application)
     return application
 
 

@@ -178,13 +178,14 @@ def test_a_file_that_cannot_be_used_is_refused(write, capsys, monkeypatch, chang
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("shop.ini#absent", "shop.ini: No section 'absent'"),
-        ("shpo.ini", "there is no file 'shpo.ini' in "),
+        (["shop.ini#absent"], "shop.ini: No section 'absent'"),
+        (["shpo.ini"], "there is no file 'shpo.ini' in "),
+        (["--factory", "shop.ini"], "shop.ini is a file for PasteDeploy; leave --factory out"),
     ],
 )
 def test_a_wrong_name_is_refused(write, capsys, name, message):
     write()
-    assert cli.main(["--check", name]) == 1
+    assert cli.main(["--check", *name]) == 1
     assert message in capsys.readouterr().err
 
 

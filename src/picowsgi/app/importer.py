@@ -51,6 +51,8 @@ def load_application(
     _search_first(_current_directory(), *directories)
     ini = parse_ini(spec)
     if ini is not None:
+        if factory:
+            fail(f"{spec} is a file for PasteDeploy; leave --factory out")
         from picowsgi.app.paste_deploy import load_paste  # only these files need it
 
         return _check(load_paste(*ini), spec)

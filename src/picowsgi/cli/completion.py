@@ -22,7 +22,8 @@ VARIABLE = "_PICOWSGI_COMPLETE"
 def complete(program: str, command: click.Command, words: dict[str, click.Command]) -> int:
     """Print the script for a shell, or the words that fit; return the exit status.
 
-    The variable has the request, as `bash_source`. `words` are commands that a first argument names.
+    The variable has the request, as `bash_source`. `words` are the commands that the first argument
+    may name.
     """
     from click.shell_completion import shell_complete  # only a shell needs it
 
