@@ -21,6 +21,8 @@ from picowsgi.wsgi.gateway import EXTENSIONS
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from picowsgi.config.option import Option
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -82,10 +84,14 @@ def test_the_options_are_under_their_groups() -> None:
             assert OPTIONS[match[1]].group == group
 
 
+def _has_two_flags(option: Option) -> bool:
+    return option.switch or option.kind == "flag"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_that_a_page_names_exists(page: Path) -> None:
     known = GENERAL | {option.flag for option in OPTIONS.values()}
-    known |= {f"--no-{option.flag[2:]}" for option in OPTIONS.values() if option.switch}
+    known |= {f"--no-{option.flag[2:]}" for option in OPTIONS.values() if _has_two_flags(option)}
     variables = {option.variable for option in OPTIONS.values()}
     for line in _rendered(page).splitlines():
         ours = _ours(line, page)
