@@ -83,6 +83,10 @@ def test_an_address_is_parsed_and_printed_again(text: str, bind: Bind) -> None:
     assert str(bind) == text
 
 
+def test_a_port_alone_is_all_addresses() -> None:
+    assert parse_bind(":8000") == Bind("tcp", host="0.0.0.0", port=8000)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -94,7 +98,7 @@ def test_an_address_is_parsed_and_printed_again(text: str, bind: Bind) -> None:
         ("localhost:65536", "a port from 0 to 65535"),
         ("localhost:-1", "a port from 0 to 65535"),
         ("localhost:\u0663", "a port from 0 to 65535"),
-        (":8000", "127.0.0.1:8000 serves this machine, 0.0.0.0:8000 the network"),
+        (":http", "a port from 0 to 65535"),
         ("::1:8000", "an IPv6 address stands in brackets"),
         ("[]:8000", "a host name"),
         ("a b:8000", "a host name"),
