@@ -117,14 +117,14 @@ def test_an_invalid_address_is_refused(text: str, expected: str) -> None:
     assert expected in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:0", "[::1]:9100", "localhost:1", "unix:/x"])
+@pytest.mark.parametrize("text", ["127.0.0.1:0", ":9100", "[::1]:9100", "localhost:1", "unix:/x"])
 def test_an_address_of_metrics_is_one_of_the_forms_of_an_address(text: str) -> None:
     assert parse_metrics(text) == parse_bind(text)
     check_metrics(text)
     check_metrics("")
 
 
-@pytest.mark.parametrize("text", ["fd://3", "fd:3", "9100", ":9100", "a:99999", "::1:9", "unix:"])
+@pytest.mark.parametrize("text", ["fd://3", "fd:3", "9100", ":", "a:99999", "::1:9", "unix:"])
 def test_another_text_is_no_address_of_metrics(text: str) -> None:
     with pytest.raises(
         ValueError, match=r"HOST:PORT, \[V6\]:PORT or unix:PATH|after unix:"

@@ -13,7 +13,7 @@ from picowsgi.errors import ConfigError
 from picowsgi.system.sockets import Bind
 
 _FORMS = "HOST:PORT, :PORT, [V6]:PORT, unix:PATH or fd://N"
-_METRICS_FORMS = "HOST:PORT, :PORT, [V6]:PORT or unix:PATH"
+_METRICS_FORMS = "HOST:PORT, [V6]:PORT or unix:PATH"
 _STATIC = re.compile(r"(/[^=?#]*)=(.+)", re.DOTALL)
 _PREFIX = "a path such as /api: a slash before each segment, none at the end"
 
