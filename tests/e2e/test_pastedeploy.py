@@ -1,10 +1,9 @@
-"""Files for PasteDeploy: under `pserve` with Pyramid, and as the application of the command."""
+"""Files for PasteDeploy: as the application of the command, and the options of their servers."""
 
 from __future__ import annotations
 
-import signal
 import sys
-from textwrap import dedent
+from functools import partial
 
 import pytest
 
@@ -13,114 +12,18 @@ from picowsgi.config.server_section import make_section
 from picowsgi.contrib.paste import serve_paste
 from picowsgi.errors import ConfigError
 from support.development import get
+from support.paste_files import write_shop
 from support.processes import eventually
 
 pytest.importorskip("paste.deploy")
 
-# The sections of Pyramid's and Zope's usual files.
-INI = """
-    [app:main]
-    use = call:{module}:main
-    greeting = hello
-
-    [app:other]
-    use = call:{module}:main
-    greeting = good day
-
-    [pipeline:piped]
-    pipeline = other
-
-    [server:main]
-    use = egg:{server}#main
-    listen = 127.0.0.1:0
-    threads = 3
-
-    [loggers]
-    keys = root, shop
-
-    [handlers]
-    keys = console
-
-    [formatters]
-    keys = generic
-
-    [logger_root]
-    level = INFO
-    handlers = console
-
-    [logger_shop]
-    level = DEBUG
-    handlers =
-    qualname = shop
-
-    [handler_console]
-    class = StreamHandler
-    args = (sys.stderr,)
-    level = NOTSET
-    formatter = generic
-
-    [formatter_generic]
-    format = %(levelname)-5.5s [%(name)s:%(lineno)s] %(message)s
-"""
-PLAIN = """
-import logging
-
-def main(global_config, greeting):
-    def app(environ, start_response):
-        logging.getLogger("shop").debug("asked for %s", environ["PATH_INFO"])
-        start_response("200 OK", [("Content-Type", "text/plain")])
-        return [greeting.encode()]
-    return app
-"""
-PYRAMID = """
-import logging
-from pyramid.config import Configurator
-from pyramid.response import Response
-
-def main(global_config, **settings):
-    config = Configurator(settings=settings)
-    config.add_route("home", "/{name}")
-    def view(request):
-        logging.getLogger("shop").debug("asked for %s", request.path)
-        return Response(f"{settings['greeting']} {request.matchdict['name']}")
-    config.add_view(view, route_name="home")
-    return config.make_wsgi_app()
-"""
-
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Write an application and its file: `write(threads="x")` replaces a value."""
+    """Write an application and its file: `write(threads="x")` replaces a line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def write(app=PLAIN, server="picowsgi", **changes):
-        text = dedent(INI).format(module="shop_app", server=server)
-        for name, value in changes.items():
-            text = "\n".join(
-                value if line.startswith(f"{name} = ") else line for line in text.splitlines()
-            )
-        (tmp_path / "shop_app.py").write_text(app)
-        (tmp_path / "shop.ini").write_text(text)
-        return tmp_path / "shop.ini"
-
-    return write
-
-
-def test_pserve_serves_a_pyramid_application(write, command, tmp_path):
-    pytest.importorskip("pyramid")
-    write(PYRAMID)
-    server = command(
-        *("-W", "ignore", "-m", "pyramid.scripts.pserve", "shop.ini"),
-        directory=tmp_path,
-        environ={"PYTHONPATH": str(tmp_path)},
-    )
-    response, text = get(server, "/Ada")
-    assert (response.getheader("Server"), text) == ("picowsgi", "hello Ada")
-    server.wait_for_log("DEBUG [shop:10] asked for /Ada")
-    assert "INFO  [picowsgi:" in server.log
-    assert server.stop(signal.SIGINT) == 0, server.log
-    assert "Traceback" not in server.log
+    return partial(write_shop, tmp_path)
 
 
 def test_the_command_serves_a_file_with_its_logs_and_reloads_it(write, command, tmp_path):
