@@ -273,10 +273,11 @@ EXTRAS ?= test,lint,bench
 EVERYTHING := --editable '.[$(EXTRAS)]'
 CORE_ALONE := --editable . --no-deps --no-index
 
-# pip fetches packages only for a new environment, and after a change of pyproject.toml.
+# pip fetches packages only for a new environment, and after a change of pyproject.toml. Pyramid, for a
+# test, needs a setuptools that still has pkg_resources.
 $(BUILT): $(VENV)/pyvenv.cfg pyproject.toml $(CORE) $(BUILD_FILES)
 	@mkdir -p $(@D)
-	$(if $(filter %.cfg %.toml,$?),$(VENV_PYTHON) -m pip install --quiet --upgrade pip setuptools cffi)
+	$(if $(filter %.cfg %.toml,$?),$(VENV_PYTHON) -m pip install --quiet --upgrade pip 'setuptools<82' cffi)
 	PICOWSGI_DEV=1 $(VENV_PYTHON) -m pip install --quiet --no-build-isolation \
 	    --check-build-dependencies $(if $(filter %.cfg %.toml,$?),$(EVERYTHING),$(CORE_ALONE))
 	@touch $@

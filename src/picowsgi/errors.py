@@ -78,11 +78,15 @@ class NoConnectionError(DetachError):
     """This server has no connection that the application can take, as in a CGI script."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word that is most similar to `word`; an empty text if none is similar."""
+def nearest(word: str, known: Iterable[str], similarity: float = 0.6) -> str:
+    """Return the known word that is most similar to `word`; an empty text if none is similar.
+
+    `similarity` is the smallest one that counts, from 0 to 1.
+    """
     import difflib  # slow to import, and only errors need it
 
-    return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=similarity)
+    return next(iter(found), "")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

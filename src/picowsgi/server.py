@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -278,7 +279,11 @@ def serve(application: WSGIApplication, **options: Any) -> None:
         PatchedError: gevent or eventlet has patched `threading`, `socket` or `select`.
         RuntimeError: the server has stopped because of an error, which is in the log.
     """
-    settings = _load_settings(options)
+    serve_with(application, _load_settings(options))
+
+
+def serve_with(application: WSGIApplication, settings: Settings) -> None:
+    """Serve an application with complete settings, as `serve` does."""
     if run(lambda: _with_mounts(application, settings), settings, _announce) != 0:
         raise RuntimeError("serving has failed; the log says why")
 
@@ -295,7 +300,8 @@ def _load_settings(options: dict[str, Any]) -> Settings:
 
 def _with_mounts(application: WSGIApplication, settings: Settings) -> WSGIApplication:
     if settings.mount:
-        return mount(settings.mount, load_application, application)
+        load = partial(load_application, directories=settings.app_dir)
+        return mount(settings.mount, load, application)
     return application
 
 

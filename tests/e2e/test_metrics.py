@@ -548,7 +548,7 @@ def test_a_server_that_never_started_ends_its_socket():
 # Wrong addresses
 
 
-@pytest.mark.parametrize("text", ["9100", ":9100", "a:b", "127.0.0.1", "fd://3", "unix:", "::1:9"])
+@pytest.mark.parametrize("text", ["9100", ":b", "a:b", "127.0.0.1", "fd://3", "unix:", "::1:9"])
 def test_a_malformed_address_is_refused(text):
     with pytest.raises(ConfigError, match="option metrics: expected"):
         picowsgi.Server(application, port=0, metrics=text)

@@ -161,9 +161,9 @@ def test_a_script_for_waitress_runs_with_another_import(command, tmp_path, end):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("listen", "its name here is bind"),
-        ("unix_socket", r"its name here is bind \(as unix:PATH\)"),
-        ("max_request_body_size", "its name here is max_body_size"),
+        ("listen", "waitress's listen is bind here"),
+        ("unix_socket", r"unix_socket is bind here \(as unix:PATH\)"),
+        ("max_request_body_size", "max_request_body_size is max_body_size here"),
         ("treads", "did you mean threads"),
     ],
 )

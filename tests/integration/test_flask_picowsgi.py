@@ -135,6 +135,15 @@ def test_factories_are_called(flask, app):
     assert f"<h1>{title}</h1>" in get(server)[1]
 
 
+def test_flaskenv_and_env_are_read_with_python_dotenv(command, journal):
+    pytest.importorskip("dotenv")
+    (journal / ".flaskenv").write_text("FLASK_APP=journal\nFLASK_RUN_PORT=x\nPICOWSGI_HEALTH=/up\n")
+    (journal / ".env").write_text(f"FLASK_RUN_PORT=0\nJOURNAL_FOLDER={journal}\n")
+    server = command("-m", "flask", "picowsgi", directory=journal, stdout=True)
+    assert MOTTO in get(server)[1]
+    assert get(server, "/up")[0].status == 200
+
+
 @pytest.mark.parametrize(
     "variables", [("FLASK_RUN_PORT",), ("FLASK_PICOWSGI_PORT", "FLASK_RUN_PORT")], ids=len
 )

@@ -13,12 +13,15 @@ import pytest
 import picowsgi
 from picowsgi import contrib, errors
 from picowsgi.cli.top import make_parser
+from picowsgi.config.peers import PEERS
 from picowsgi.config.settings import OPTIONS
 from picowsgi.threads.access_log import compile_format
 from picowsgi.wsgi.gateway import EXTENSIONS
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from picowsgi.config.option import Option
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -29,7 +32,8 @@ GENERAL = {"--config", "--check", "--version", "--help", "--help-all"}
 GENERAL |= {name for option in make_parser().params for name in option.opts if name[0] == "-"}
 # Programs on a page that have options of their own.
 OTHERS = re.compile(
-    r"^ *(docker|flask|gunicorn|make bench|python -m debugpy|uwsgi|waitress-serve) |`flask run`"
+    r"^ *(docker|flask|granian|gunicorn|make bench|pserve|python -m debugpy|uvicorn|uwsgi"
+    r"|waitress-serve) |`flask run`|unknown option --|`pserve --"
 )
 
 
@@ -80,16 +84,32 @@ def test_the_options_are_under_their_groups() -> None:
             assert OPTIONS[match[1]].group == group
 
 
+def _has_two_flags(option: Option) -> bool:
+    return option.switch or option.kind == "flag"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_that_a_page_names_exists(page: Path) -> None:
     known = GENERAL | {option.flag for option in OPTIONS.values()}
-    known |= {f"--no-{option.flag[2:]}" for option in OPTIONS.values() if option.switch}
+    known |= {f"--no-{option.flag[2:]}" for option in OPTIONS.values() if _has_two_flags(option)}
     variables = {option.variable for option in OPTIONS.values()}
     for line in _rendered(page).splitlines():
         ours = _ours(line, page)
         unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", ours)) - known
         unknown |= set(re.findall(r"(?<![\w])PICOWSGI_[A-Z_]+", ours)) - variables
         assert not unknown, f"{page.name} has an option that is not in the table: {line}"
+
+
+def test_the_page_of_other_servers_has_the_rows_that_the_error_messages_use() -> None:
+    page = _rendered(DOCS / "switching.md")
+    assert "<!-- options of" not in page
+    for peer, rows in PEERS.items():
+        assert f"| {peer} | picowsgi | notes |" in page
+        for row in rows:
+            names = ", ".join(f"`{name}`" for name in row.names)
+            assert f"\n| {names} | " in page
+            for anchor in re.findall(r"\]\(([\w.]+)", row.note):
+                assert (DOCS / anchor).is_file()
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -111,20 +111,66 @@ def test_the_application_may_come_before_or_after_the_options(served: Served) ->
 
 
 def test_every_option_of_the_table_is_an_option_of_the_command(served: Served) -> None:
+    Path("7").write_text("")
     for option in OPTIONS.values():
         examples = {"bind": "fd://3", "health": "/up", "health_live": "/live", "static": "/s/=."}
         examples["hooks"] = "hooks_of_served"
         examples["metrics"] = "127.0.0.1:0"
         examples["root_path"] = "/app"
         examples["mount"] = "/below=served:app"
-        examples["metrics"] = "127.0.0.1:0"
+        examples["app"] = "served:app"
         value = option.show(option.default) or examples.get(option.name, "7")
         argv = [option.flag, value]
         if option.kind == "flag" or option.switch:
             argv, value = [option.flag], "on"
+        if option.name == "factory":
+            continue
         assert cli.main(argv) == 0
         assert served.settings.sources == {option.name: option.flag}
         assert getattr(served.settings, option.name) == option.convert(value)
+
+
+def test_the_application_may_come_from_an_option_the_environment_or_the_project_file(
+    served: Served, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(*argv: str) -> list[bytes]:
+        assert cli.main(argv) == 0
+        answered: list[bytes] = served.application({}, lambda *args: None)
+        return answered
+
+    (directory / "other.py").write_text(APP.replace("from a file", "from another"))
+    project = directory / "pyproject.toml"
+    project.write_text('[tool.picowsgi]\napp = "served:create_app"\nfactory = true\n')
+    assert answer() == [b"served from a file"]
+    monkeypatch.setenv("PICOWSGI_APP", "other")
+    monkeypatch.setenv("PICOWSGI_FACTORY", "off")
+    assert answer() == [b"served from another"]
+    assert answer("--app", "served:app") == [b"served from a file"]
+    assert answer("served:app") == [b"served from a file"]
+    assert served.settings.sources["app"] == "the argument APP"
+
+
+def test_modules_are_searched_in_the_directories_of_app_dir_first(
+    served: Served, directory: Path
+) -> None:
+    for name in ("one", "two"):
+        (directory / name).mkdir()
+        (directory / name / "placed.py").write_text(APP.replace("a file", name))
+    (directory / "hooks_here.py").write_text("def on_start(): ...")
+    argv = ["--app-dir", "two", "--app-dir", "one", "--mount", "/a=placed", "placed"]
+    assert cli.main(argv) == 0
+    for path in ("/", "/a"):
+        assert served.application({"PATH_INFO": path}, lambda *args: None) == [b"served from two"]
+
+
+def test_everyday_options_have_short_forms(served: Served, directory: Path) -> None:
+    (directory / "own.toml").write_text("backlog = 7\n")
+    argv = ["-b", ":1", "-b", "unix:x", "-w", "2", "-t3", "-c", "own.toml", "served:app"]
+    assert cli.main(argv) == 0
+    settings = served.settings
+    assert (settings.workers, settings.threads, settings.backlog) == (2, 3, 7)
+    assert (settings.binds()[0].host, settings.binds()[0].port) == ("0.0.0.0", 1)
+    assert cli.main(["-h"]) == 0
 
 
 def test_bind_may_be_repeated(served: Served) -> None:
@@ -214,11 +260,15 @@ def test_without_standard_error_the_command_serves(
 @pytest.mark.parametrize(
     ("argv", "status", "message"),
     [
-        (["--prot", "1"], 2, "'--port'"),
+        (["--prot", "1"], 2, "unknown option --prot; did you mean --port?"),
         (["--port"], 2, "Option '--port' requires an argument"),
-        (["served:app", "more"], 2, "unexpected extra argument (more)"),
+        (["served:app", "more"], 2, "expected one argument APP, got 'more' too"),
+        (["served:app", "8000"], 2, "an address to listen on is --bind 127.0.0.1:8000"),
+        (["served:app", "--app", "other"], 2, "--app other: the argument is served:app; use one"),
+        (["--factory"], 2, "--factory: there is no APP that it is about"),
         (["--port", "x"], 2, "--port: expected a whole number from 0 to 65535, got 'x'"),
         (["--bind", "x"], 2, "--bind: expected HOST:PORT, "),
+        (["--bind", "fd://3", "--bind", "8000"], 2, "from 0 to 65535, got '8000'"),
         (["--bind", "fd://3", "--port", "1"], 2, "--bind: it replaces port"),
         (["--max-head-size", "1"], 2, "--max-head-size: expected a size from 256 to 4 MiB"),
         (["--timeout-head", "0"], 2, "--timeout-head: expected a time from 0.001s"),
@@ -228,7 +278,7 @@ def test_without_standard_error_the_command_serves(
         (["served:ap"], 1, "served has no attribute 'ap'; did you mean served:app?"),
         (["served:create_app"], 1, "did you mean served:create_app()?"),
         (["absent.py"], 1, "there is no file 'absent.py' in "),
-        ([""], 1, "'' is not the name of a module; APP is MODULE:ATTRIBUTE"),
+        ([""], 2, "APP is empty; it is MODULE:ATTRIBUTE"),
     ],
 )
 def test_a_mistake_is_one_or_two_lines_and_an_exit_status(
@@ -421,7 +471,7 @@ def test_an_unknown_option_ends_with_status_2_and_a_suggestion() -> None:
     with running("--prot", "1") as command:
         status, out, err = command.finish()
     assert (status, out) == (2, "")
-    assert err.startswith("picowsgi: error: No such option")
+    assert err.startswith("picowsgi: error: unknown option --prot; did you mean --port?")
     assert "--port" in err
     assert err.endswith("\nTry 'picowsgi --help' for the options.\n")
 

@@ -130,9 +130,15 @@ def test_a_name_that_resembles_no_option_is_refused_without_a_suggestion() -> No
 
 
 def test_the_error_for_a_name_of_another_server_suggests_ours() -> None:
-    assert refusal({"listen": "a:1"}) == "unknown option 'listen'; its name here is bind"
     message = refusal({"connection_limit": 5})
-    assert message == "unknown option 'connection_limit'; its name here is max_connections"
+    assert message == (
+        "unknown option 'connection_limit'; waitress's connection_limit is max_connections here"
+    )
+    message = refusal(environ={"PICOWSGI_UDS": "x"})
+    assert message == (
+        "unknown option PICOWSGI_UDS in the environment; "
+        "uvicorn's and granian's uds is PICOWSGI_BIND here (as unix:PATH)"
+    )
 
 
 def test_an_unknown_variable_is_refused_with_a_suggestion() -> None:
@@ -519,7 +525,7 @@ def test_what_names_no_proxy_is_refused(text: str, why: str) -> None:
     message = refusal({"forwarded_allow_ips": f"127.0.0.1,{text}"})
     assert message == (
         "option forwarded_allow_ips: expected IP addresses, networks such as 10.0.0.0/8, unix, * "
-        f"or none; {why}, got '127.0.0.1,{text}'"
+        f"or none; {why}, got {text!r}"
     )
 
 

@@ -346,11 +346,94 @@ def test_an_invalid_attribute_name_is_refused(directory: Path, attribute: str) -
     assert f"{attribute!r} is not the name of an attribute" in str(refusal(f"{name}:{attribute}"))
 
 
-@pytest.mark.parametrize("attribute", ["create_app('x')", "create_app(", "a()()"])
-def test_a_factory_with_arguments_is_refused(directory: Path, attribute: str) -> None:
+@pytest.mark.parametrize("attribute", ["create_app(", "a()()", "a() + 1", "a()b"])
+def test_a_call_that_cannot_be_read_is_refused(directory: Path, attribute: str) -> None:
     assert str(refusal(f"{write(directory, APP)}:{attribute}")) == (
-        f"cannot use {attribute!r}: a factory is called without arguments, as NAME()"
+        f"cannot use {attribute!r}: a factory is called as NAME() or NAME('text', debug=True)"
     )
+
+
+@pytest.mark.parametrize("argument", ["open('x')", "name", "f'{name}'", "*[1]", "[name]"])
+def test_an_argument_of_a_factory_that_is_no_literal_is_refused(
+    directory: Path, argument: str
+) -> None:
+    name = write(directory, "name = 1\ndef create_app(one): raise AssertionError")
+    assert str(refusal(f"{name}:create_app({argument})")).startswith(f"cannot use {argument} in ")
+
+
+def test_arguments_that_a_factory_does_not_take_are_refused(directory: Path) -> None:
+    name = write(directory, "def create_app(mode, debug=False): ...")
+    assert str(refusal(f"{name}:create_app('dev', colour=1)")) == (
+        f"{name}:create_app('dev', colour=1) does not fit the signature (mode, debug=False): "
+        "got an unexpected keyword argument 'colour'"
+    )
+    assert "debug is given twice" in str(refusal(f"{name}:create_app(debug=1, debug=2)"))
+    assert "cannot use **" in str(refusal(f"{name}:create_app(**{{}})"))
+
+
+def test_a_factory_gets_literal_arguments(directory: Path) -> None:
+    source = """
+        def create_app(*args, **kwargs):
+            def app(environ, start_response):
+                start_response("200 OK", [])
+                return [repr((args, kwargs)).encode()]
+            return app
+    """
+    name = write(directory, source)
+    text = "'a:b', -1, [None, {'x': (1.5,)}], debug=True"
+    expected = b"(('a:b', -1, [None, {'x': (1.5,)}]), {'debug': True})"
+    assert call(f"{name}:create_app({text})") == expected
+    assert call(f"{name}.py:create_app({text})") == expected
+
+
+def test_with_factory_the_attribute_is_called(directory: Path) -> None:
+    name = write(directory, f"{APP}\ndef make():\n    return app\ndef make_app(): return app")
+    for spec in (name, f"{name}:make", f"{name}:make()", f"{name}.py"):
+        load_application(spec, factory=True)
+    with pytest.raises(AppImportError, match="neither 'create_app' nor 'make_app'"):
+        load_application(write(directory, APP), factory=True)
+
+
+# Files of other names
+
+
+def test_a_wsgi_script_is_loaded_beside_a_module_of_its_name(directory: Path) -> None:
+    write(directory, APP, "deploy/beside")
+    script = directory / "deploy" / "beside.wsgi"
+    script.write_text("from beside import app as application\n")
+    assert call("deploy/beside.wsgi") == b"app"
+    script.write_text("def application(environ, start_response):\n    return [b'2']\n")
+    assert not list(directory.glob("deploy/__pycache__/*wsgi*"))
+
+
+def test_a_module_named_wsgi_is_no_script_unless_there_is_one(directory: Path) -> None:
+    write(directory, APP, "project7/wsgi")
+    assert call("project7.wsgi:app") == call("project7.wsgi") == b"app"
+    (directory / "project7.wsgi").write_text(APP.replace('b"app"', 'b"script"'))
+    assert call("project7.wsgi:app") == call("project7.wsgi") == b"script"
+    assert "there is no file 'absent.wsgi' in " in str(refusal("./absent.wsgi"))
+
+
+def test_a_wsgi_script_does_not_hide_the_module_of_its_name(directory: Path) -> None:
+    script = directory / "colorsys.wsgi"
+    script.write_text(f"import colorsys\nassert colorsys.rgb_to_hsv\n{APP}")
+    assert call("colorsys.wsgi:app") == b"app"
+    script.write_text("raise KeyError('here')")
+    sys.modules.pop("picowsgi_application_colorsys_wsgi")
+    error = refusal(str(script))
+    assert f'File "{script.resolve()}", line 1' in error.application_traceback
+
+
+@pytest.mark.parametrize(
+    "path", ["my-app.py", "v1.2/my.app.py", "bin/serve", "deep er/site-1.wsgi", "a:b/c.py"]
+)
+def test_an_application_is_loaded_from_any_path(directory: Path, path: str) -> None:
+    file = directory / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"import helper_{len(path)}\n{APP}")
+    write(file.parent, "", f"helper_{len(path)}")
+    assert call(f"{path}:app") == b"app"
+    assert call(str(file)) == b"app"
 
 
 # Objects that are no application
@@ -409,7 +492,7 @@ def test_an_asynchronous_application_is_refused(directory: Path, source: str) ->
 def test_a_factory_that_needs_arguments_is_refused(directory: Path) -> None:
     name = write(directory, "def create_app(config, mode, *rest, debug=False): ...")
     assert str(refusal(f"{name}:create_app()")) == (
-        f"{name}:create_app() needs arguments (config, mode); name a factory that takes none"
+        f"{name}:create_app() needs arguments (config, mode); write them between the brackets"
     )
 
 

@@ -47,9 +47,11 @@ LIMITS = {
     "access_log_slow": ("0", DAY),
 }
 EVERYDAY = """
-    host port bind mount reload debug open static workers threads access_log log_level
+    host port bind env_file mount reload debug open static workers threads access_log log_level
 """
-REPEATABLE = "bind forwarded_allow_ips mount reload_dir reload_include reload_exclude static"
+REPEATABLE = """
+    bind forwarded_allow_ips app_dir env_file mount reload_dir reload_include reload_exclude static
+"""
 
 
 def documented() -> dict[str, str]:

@@ -17,6 +17,7 @@ from picowsgi.top.address import Address, parse_address
         ("http://127.0.0.1:9000/", "127.0.0.1", 9000, "/metrics", "127.0.0.1:9000"),
         ("http://127.0.0.1:9000/metrics", "127.0.0.1", 9000, "/metrics", "127.0.0.1:9000"),
         ("HTTP://site.example/a?b=c", "site.example", 80, "/a?b=c", "site.example:80"),
+        (":9000", "127.0.0.1", 9000, "/metrics", "127.0.0.1:9000"),
         ("http://[::1]/a", "::1", 80, "/a", "[::1]:80"),
         ("http://[::1]:9000/a", "::1", 9000, "/a", "[::1]:9000"),
     ],
@@ -38,7 +39,16 @@ def test_an_address_may_be_a_unix_socket() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "9000", ":9000", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536"),
+        *(
+            "",
+            "9000",
+            ":",
+            "http://:9000/",
+            "127.0.0.1",
+            "127.0.0.1:",
+            "127.0.0.1:0",
+            "127.0.0.1:65536",
+        ),
         *("127.0.0.1:9000/metrics", "unix:", "fd://3", "https://127.0.0.1:9000/metrics"),
         *("http://", "http:///metrics", "http://a:b", "http://a:0", "http://a/ b", "http://a/#b"),
         *("http://a/\r\nb", "http://a/é", "hÃ©:1", "a\tb:1", "http://a\r\nHost: b:1/"),

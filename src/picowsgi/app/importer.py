@@ -12,78 +12,85 @@ import os
 import pkgutil
 import re
 import sys
-import traceback
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, cast
 
-from picowsgi.errors import AppImportError, did_you_mean, nearest
+from picowsgi.app.failure import application_frames, fail, fail_with_traceback
+from picowsgi.app.spec import FORM, Call, parse_ini, parse_spec
+from picowsgi.errors import did_you_mean, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from types import ModuleType
+    from collections.abc import Callable, Iterable, Sequence
+    from types import CodeType, ModuleType
 
     from _typeshed.wsgi import WSGIApplication
 
-_FORM = "MODULE:ATTRIBUTE, such as app:app, or a path to a .py file"
-_FILE = re.compile(r"(.+\.py)(?::(.*))?", re.DOTALL)
-_ATTRIBUTE = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(\(\))?")
-# The names of importlib's own files begin with these texts, on CPython and on PyPy.
-_IMPORTLIB = ("<frozen importlib", "<builtin>/frozen importlib")
 _DEFAULT_ATTRIBUTES = ("application", "app")
+_DEFAULT_FACTORIES = ("create_app", "make_app")
 _FACTORY_NAME = re.compile(r"app|wsgi|factory|create|make|build", re.IGNORECASE)
 # Two arguments, as PEP 3333 calls an application, to check a signature.
 _WSGI_ARGUMENTS = (None, None)
 
 
-def load_application(spec: str) -> WSGIApplication:
+def load_application(
+    spec: str, directories: Sequence[str] = (), *, factory: bool = False
+) -> WSGIApplication:
     """Import and return the application that `spec` names.
 
-    `spec` is `MODULE:ATTRIBUTE` or `PATH.py:ATTRIBUTE`. The attribute may have dots, and `()` at
-    its end calls a factory. Without an attribute, the function tries `application` and then `app`.
-    Python searches the directory of the file first, then the current directory.
+    `spec` is `MODULE:ATTRIBUTE` or `PATH:ATTRIBUTE`. The attribute may have dots. Brackets at its
+    end call a factory, with literals as arguments. Without an attribute, the function tries
+    `application` and then `app`. With `factory` the attribute is called without arguments, and the
+    default attributes are `create_app` and `make_app`. `PATH.ini#NAME` is an application of
+    PasteDeploy.
+
+    Python searches the directory of the file first, then `directories`, then the current directory.
 
     Raises AppImportError.
     """
-    is_file = _FILE.fullmatch(spec)
-    if is_file:
-        name, attribute = is_file[1], is_file[2] or ""
+    _search_first(_current_directory(), *directories)
+    ini = parse_ini(spec)
+    if ini is not None:
+        if factory:
+            fail(f"{spec} is a file for PasteDeploy; leave --factory out")
+        from picowsgi.app.paste_deploy import load_paste  # only these files need it
+
+        return _check(load_paste(*ini), spec)
+    parsed = parse_spec(spec)
+    name, call = parsed.name, parsed.call
+    module = _import_file(name) if parsed.is_file else _import_module(name)
+    if factory and call is None:
+        call = Call()
+    if not parsed.attribute:
+        defaults = _DEFAULT_FACTORIES if call is not None else _DEFAULT_ATTRIBUTES
+        label, found = _default_attribute(name, module, defaults)
     else:
-        name, _, attribute = spec.partition(":")
-    match = _ATTRIBUTE.fullmatch(attribute)
-    if attribute and match is None:
-        if "(" in attribute:
-            _fail(f"cannot use {attribute!r}: a factory is called without arguments, as NAME()")
-        _fail(f"{attribute!r} is not the name of an attribute; APP is {_FORM}")
-    _search_first(_current_directory())
-    module = _import_file(name) if is_file else _import_module(name)
-    if match is None:
-        return _check(_default_attribute(name, module), name)
-    found = _attribute(name, module, match[1])
-    if not match[2]:
-        return _check(found, f"{name}:{match[1]}")
-    return _check(_call_factory(found, f"{name}:{match[1]}"), f"{name}:{match[1]}()")
+        label, found = f"{name}:{parsed.attribute}", _attribute(name, module, parsed.attribute)
+    if call is None:
+        return _check(found, label if parsed.attribute else name)
+    return _check(_call_factory(found, label, call), f"{label}({call.text})")
 
 
-def load_module(name: str) -> ModuleType:
-    """Import and return a module, from the current directory first. Raises AppImportError."""
-    _search_first(_current_directory())
+def load_module(name: str, directories: Sequence[str] = ()) -> ModuleType:
+    """Import and return a module, from `directories` and the current directory first.
+
+    Raises AppImportError.
+    """
+    _search_first(_current_directory(), *directories)
     return _import_module(name)
-
-
-def _fail(message: str) -> NoReturn:
-    raise AppImportError(message)
 
 
 def _current_directory() -> str:
     try:
         return str(Path.cwd())
     except OSError as error:
-        _fail(f"the current directory cannot be used: {error.strerror}")
+        fail(f"the current directory cannot be used: {error.strerror}")
 
 
-def _search_first(directory: str) -> None:
-    """Put the directory first on `sys.path`, and remove other entries of it."""
-    sys.path[:] = [directory, *(path for path in sys.path if path not in (directory, ""))]
+def _search_first(current: str, *directories: str) -> None:
+    """Put the directories first on `sys.path`, and remove other entries of them."""
+    first = [*(str(Path(current, each).resolve()) for each in directories), current]
+    sys.path[:] = [*first, *(path for path in sys.path if path not in (*first, ""))]
 
 
 # Modules
@@ -92,18 +99,18 @@ def _search_first(directory: str) -> None:
 def _import_module(name: str) -> ModuleType:
     if os.sep in name:
         if Path(name).is_dir():
-            _fail(f"{name} is a directory; name the .py file in it")
-        _fail(f"{name} is neither a module nor a .py file; APP is {_FORM}")
+            fail(f"{name} is a directory; name the .py file in it")
+        fail(f"{name} is neither a module nor a .py file; APP is {FORM}")
     if not all(name.split(".")):
-        _fail(f"{name!r} is not the name of a module; APP is {_FORM}")
+        fail(f"{name!r} is not the name of a module; APP is {FORM}")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if _application_frames(error) is None:
-            _fail(_missing_module(name, error))
-        _fail_with_traceback(f"importing {name} failed", error)
+        if application_frames(error) is None:
+            fail(_missing_module(name, error))
+        fail_with_traceback(f"importing {name} failed", error)
     except (Exception, SystemExit) as error:
-        _fail_with_traceback(f"importing {name} failed", error)
+        fail_with_traceback(f"importing {name} failed", error)
 
 
 def _missing_module(name: str, error: ModuleNotFoundError) -> str:
@@ -131,39 +138,46 @@ def _import_file(name: str) -> ModuleType:
     path = Path(name)
     if not path.is_file():
         if path.exists():
-            _fail(f"{name} is not a file")
+            fail(f"{name} is not a file")
         try:
-            siblings = sorted(each.name for each in path.parent.glob("*.py"))
+            siblings = sorted(each.name for each in path.parent.glob(f"*{path.suffix}"))
         except OSError:
             siblings = []
         where = path.parent.resolve()
-        _fail(f"there is no file {path.name!r} in {where}{did_you_mean(path.name, siblings)}")
+        fail(f"there is no file {path.name!r} in {where}{did_you_mean(path.name, siblings)}")
     path = path.resolve()  # Python does this with a script too
     root, dotted = path.parent, path.stem
     while (root / "__init__.py").is_file() and root.parent != root:
         root, dotted = root.parent, f"{root.name}.{dotted}"
     _search_first(str(root))
     try:
-        if root != path.parent:
+        if root != path.parent and path.suffix == ".py":
             module = importlib.import_module(dotted)
             if _is_from(module, path):
                 return module
         return _execute_file(path)
     except (Exception, SystemExit) as error:
-        _fail_with_traceback(f"importing {name} failed", error)
+        fail_with_traceback(f"importing {name} failed", error)
 
 
 def _execute_file(path: Path) -> ModuleType:
-    """Import the file as the module of its name, unless another module has that name."""
-    name = path.stem
+    """Import the file as the module of its name, unless another module has that name.
+
+    A file that is not a `.py` file never gets its plain name: `django.wsgi` imports `django`.
+    """
+    name, loader = path.stem, None
+    if path.suffix != ".py":
+        loader = _UncachedLoader(name, str(path))
     taken = sys.modules.get(name)
-    if taken is not None:
-        if _is_from(taken, path):
-            return taken
-        name = f"picowsgi_application_{name}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    if taken is not None and _is_from(taken, path):
+        return taken
+    if taken is not None or loader is not None:
+        name = re.sub(r"\W", "_", f"picowsgi_application_{path.name if loader else name}")
+        if loader is not None:
+            loader.name = name
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None or spec.loader is None:
-        _fail(f"{path} cannot be imported")
+        fail(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -174,47 +188,35 @@ def _execute_file(path: Path) -> ModuleType:
     return module
 
 
+class _UncachedLoader(SourceFileLoader):
+    """Loads a file of any name. The `.pyc` file of `app.wsgi` would be the one of `app.py`."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the code of the module, compiled from its source."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def _is_from(module: ModuleType, path: Path) -> bool:
     file = getattr(module, "__file__", None)
     return file is not None and os.path.realpath(file) == os.path.realpath(path)
 
 
-# Errors of the application itself
-
-
-def _application_frames(error: BaseException) -> Any:
-    """Return the part of the error's traceback that begins in the application; None: no part."""
-    frames = error.__traceback__
-    while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
-        frames = frames.tb_next
-    return frames
-
-
-def _is_machinery(filename: str) -> bool:
-    return filename in (__file__, importlib.__file__) or filename.startswith(_IMPORTLIB)
-
-
-def _fail_with_traceback(what: str, error: BaseException) -> NoReturn:
-    if isinstance(error, SystemExit):
-        what = f"{what}: it ended the program"
-    text = "".join(traceback.format_exception(type(error), error, _application_frames(error)))
-    kind = type(error).__name__
-    message = f"{what} with {kind}; its own traceback says where"
-    raise AppImportError(message, application_traceback=text) from error
-
-
 # Attributes
 
 
-def _default_attribute(name: str, module: ModuleType) -> object:
-    for attribute in _DEFAULT_ATTRIBUTES:
+def _default_attribute(
+    name: str, module: ModuleType, attributes: tuple[str, str]
+) -> tuple[str, object]:
+    for attribute in attributes:
         found = _get(f"{name}:{attribute}", module, attribute)
         if found is not _ABSENT:
-            return found
-    _fail(
-        f"{name} has neither 'application' nor 'app'"
+            return f"{name}:{attribute}", found
+    fail(
+        f"{name} has neither {attributes[0]!r} nor {attributes[1]!r}"
         + (_candidates(name, module) or "; name the attribute after a colon")
     )
+    return None
 
 
 def _attribute(name: str, module: ModuleType, dotted: str) -> object:
@@ -227,7 +229,7 @@ def _attribute(name: str, module: ModuleType, dotted: str) -> object:
             hint = ""
             if parent is module:
                 hint = _near_attribute(name, module, dotted) or _candidates(name, module)
-            _fail(f"{owner} has no attribute {attribute!r}{hint}")
+            fail(f"{owner} has no attribute {attribute!r}{hint}")
         owner = f"{owner}:{attribute}" if parent is module else f"{owner}.{attribute}"
     return found
 
@@ -239,11 +241,11 @@ def _get(what: str, owner: object, attribute: str) -> object:
     try:
         found: object = getattr(owner, attribute)
     except AttributeError as error:
-        if _application_frames(error) is None or not hasattr(type(owner), attribute):
+        if application_frames(error) is None or not hasattr(type(owner), attribute):
             return _ABSENT
-        _fail_with_traceback(f"getting {what} failed", error)
+        fail_with_traceback(f"getting {what} failed", error)
     except Exception as error:
-        _fail_with_traceback(f"getting {what} failed", error)
+        fail_with_traceback(f"getting {what} failed", error)
     return found
 
 
@@ -315,22 +317,30 @@ def _accepts(value: Callable[..., object], arguments: tuple[object, ...]) -> boo
     return True
 
 
-def _call_factory(factory: object, name: str) -> object:
+def _call_factory(factory: object, name: str, call: Call) -> object:
     if not callable(factory):
-        _fail(f"{name} cannot be called: it is {_a(factory)}, so leave the () away")
-    if not _accepts(factory, ()):
-        required = ", ".join(_required(factory))
-        _fail(f"{name}() needs arguments ({required}); name a factory that takes none")
+        fail(f"{name} cannot be called: it is {_a(factory)}, so leave the () away")
+    args, kwargs = call.args, dict(call.kwargs)
+    called = f"{name}({call.text})"
+    signature = _signature(factory)
     try:
-        made: object = factory()
+        if signature is not None:
+            signature.bind(*args, **kwargs)
+    except TypeError as error:
+        if not args and not kwargs:
+            required = ", ".join(_required(factory))
+            fail(f"{called} needs arguments ({required}); write them between the brackets")
+        fail(f"{called} does not fit the signature {signature}: {error}")
+    try:
+        made: object = factory(*args, **kwargs)
     except (Exception, SystemExit) as error:
-        _fail_with_traceback(f"{name}() failed", error)
+        fail_with_traceback(f"{called} failed", error)
     if inspect.iscoroutine(made):
         made.close()
-        _fail(f"{name}() is a coroutine function; a factory of a WSGI application is not async")
+        fail(f"{called} is a coroutine function; a factory of a WSGI application is not async")
     if not callable(made):
         forgotten = "; is its return statement missing?" if made is None else ""
-        _fail(f"{name}() returned {_a(made)}, not a WSGI application{forgotten}")
+        fail(f"{called} returned {_a(made)}, not a WSGI application{forgotten}")
     return made
 
 
@@ -347,16 +357,16 @@ def _required(value: Callable[..., object]) -> list[str]:
 def _check(found: object, name: str) -> WSGIApplication:
     """Return `found` if its signature allows the call of PEP 3333. Raises AppImportError."""
     if inspect.ismodule(found):
-        _fail(f"{name} is a module, not an application; name an attribute of it")
+        fail(f"{name} is a module, not an application; name an attribute of it")
     if not callable(found):
-        _fail(f"{name} is {_a(found)}, which cannot be called; name a WSGI application")
+        fail(f"{name} is {_a(found)}, which cannot be called; name a WSGI application")
     if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__):
-        _fail(f"{name} is asynchronous (ASGI?); picowsgi serves WSGI applications")
+        fail(f"{name} is asynchronous (ASGI?); picowsgi serves WSGI applications")
     if not _accepts(found, _WSGI_ARGUMENTS):
         if _accepts(found, ()) and not name.endswith("()"):
-            _fail(f"{name} takes no arguments; did you mean {name}()?")
+            fail(f"{name} takes no arguments; did you mean {name}()?")
         required = ", ".join(_required(found)) or "none"
-        _fail(f"{name} takes other arguments ({required}) than environ and start_response")
+        fail(f"{name} takes other arguments ({required}) than environ and start_response")
     return cast("WSGIApplication", found)
 
 

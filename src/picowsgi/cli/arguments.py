@@ -5,6 +5,7 @@ Never converts a value: `config.load` converts the values of all sources.
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from picowsgi import __version__
+from picowsgi.app.spec import FORM
+from picowsgi.cli.completion import paths, values_of
+from picowsgi.config.load import suggest
 from picowsgi.config.settings import OPTIONS
 
 if TYPE_CHECKING:
@@ -29,11 +33,14 @@ TOP = "top"
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments, whose values are texts. `check`: import the application, and do not serve."""
+    """The arguments, whose values are texts. `check`: import the application, and do not serve.
 
-    app: str | None
+    `has_argument`: the option `app` is the argument APP, and not `--app`.
+    """
+
     config_file: Path | None
     check: bool
+    has_argument: bool
     options: dict[str, object]
 
 
@@ -43,18 +50,51 @@ def read_arguments(argv: Sequence[str]) -> Arguments | int:
     Raises click.ClickException if the arguments are wrong.
     """
     try:
-        with _make_parser().make_context(PROGRAM, list(argv)) as context:
+        with make_parser().make_context(PROGRAM, list(argv)) as context:
             given: dict[str, Any] = dict(context.params)
     except click.exceptions.Exit as done:
         return done.exit_code
+    except click.NoSuchOption as error:
+        name = error.option_name
+        hint = suggest(name, _flag_of, _other_names())
+        raise click.UsageError(f"unknown option {name}{hint}") from None
+    _take_argument(given)
     config_file = given.pop("config_file")
     return Arguments(
-        app=given.pop("app"),
         config_file=None if config_file is None else Path(config_file),
         check=given.pop("check"),
+        has_argument=given.pop("has_argument"),
         # A repeatable option that is not given is an empty tuple to click.
         options={name: value for name, value in given.items() if value not in (None, ())},
     )
+
+
+def _flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _other_names() -> list[str]:
+    """Return the names that are valid beside those of the table."""
+    off = [f"no_{option.name}" for option in OPTIONS.values() if option.switch or _is_flag(option)]
+    return ["config", "check", "version", "help", "help_all", *off]
+
+
+def _take_argument(given: dict[str, Any]) -> None:
+    """Make the argument APP the value of the option `app`. Raises click.UsageError."""
+    argument, *more = given.pop("arguments") or [None]
+    given["has_argument"] = argument is not None
+    if more:
+        hint = ""
+        if re.fullmatch(r"(.*:)?[0-9]{1,5}", more[0]):
+            address = more[0] if ":" in more[0] else f"127.0.0.1:{more[0]}"
+            hint = f"; an address to listen on is --bind {address}"
+        raise click.UsageError(f"expected one argument APP, got {more[0]!r} too{hint}")
+    if argument is not None:
+        if given["app"] is not None:
+            raise click.UsageError(f"--app {given['app']}: the argument is {argument}; use one")
+        given["app"] = argument
+    if given["app"] == "":
+        raise click.UsageError(f"APP is empty; it is {FORM}")
 
 
 def describe_settings(settings: Settings) -> str:
@@ -98,10 +138,10 @@ class _Parser(click.Command):
                     col_max=width,
                 )
         general = [
-            ("--config FILE", "TOML file to read instead of pyproject.toml"),
+            ("-c, --config FILE", "TOML file to read instead of pyproject.toml"),
             ("--check", "import APP, show all options and their origins"),
             ("--version", "show the version and the build, and exit"),
-            ("--help", "show this text and exit"),
+            ("-h, --help", "show this text and exit"),
             ("--help-all", f"show all {len(OPTIONS)} options and exit"),
         ]
         with formatter.section("General"):
@@ -109,7 +149,7 @@ class _Parser(click.Command):
 
 
 def _usage_of(option: Option) -> str:
-    return f"{option.flag} {option.metavar}".rstrip()
+    return f"{', '.join(option.flags)} {option.metavar}".rstrip()
 
 
 def _help_of(option: Option) -> str:
@@ -117,11 +157,26 @@ def _help_of(option: Option) -> str:
     return f"{option.help} [{default}]" if default else option.help
 
 
-def _make_parser() -> _Parser:
+def _is_flag(option: Option) -> bool:
+    return option.kind == "flag"
+
+
+def make_parser() -> click.Command:
     """Make click's parser from the table."""
     parameters: list[click.Parameter] = [
-        click.Argument(["app"], required=False, metavar="[APP]", type=click.UNPROCESSED),
-        click.Option(["--config", "config_file"], type=click.UNPROCESSED),
+        click.Argument(
+            ["arguments"],
+            required=False,
+            nargs=-1,
+            metavar="[APP]",
+            type=click.UNPROCESSED,
+            shell_complete=lambda _context, _parameter, typed: paths("FILE", typed),
+        ),
+        click.Option(
+            ["-c", "--config", "config_file"],
+            type=click.UNPROCESSED,
+            shell_complete=lambda _context, _parameter, typed: paths("FILE", typed),
+        ),
         click.Option(["--check"], is_flag=True),
         _text_option("--version", lambda _context: _describe_build()),
         _text_option("--help-all", _describe_all),
@@ -130,23 +185,30 @@ def _make_parser() -> _Parser:
         if option.switch:
             off = "--no-" + option.flag.removeprefix("--")
             for flag, value in ((option.flag, "on"), (off, "off")):
-                parameters.append(click.Option([flag, option.name], flag_value=value, default=None))
+                parameters.append(
+                    click.Option(
+                        [flag, option.name], flag_value=value, default=None, help=option.help
+                    )
+                )
             continue
-        if option.kind == "flag":
+        if _is_flag(option):
             both = f"{option.flag}/--no-{option.flag[2:]}"
-            parameters.append(click.Option([both, option.name], default=None))
+            parameters.append(click.Option([both, option.name], default=None, help=option.help))
             continue
         parameters.append(
             click.Option(
-                [option.flag, option.name],
+                [*option.flags, option.name],
                 type=click.UNPROCESSED,
                 multiple=option.kind == "list",
                 default=None,
+                help=option.help,
+                shell_complete=values_of(option),
             )
         )
     return _Parser(
         PROGRAM,
         params=parameters,
+        context_settings={"help_option_names": ["-h", "--help"]},
         help="Serve the WSGI application APP: module:attribute, module:factory() or file.py, "
         "with app and application as default attributes. Without APP the server shows a "
         "demonstration page.\n\n"

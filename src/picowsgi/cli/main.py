@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,15 @@ import click
 
 from picowsgi import DOCUMENTATION, __version__, core
 from picowsgi.app.live_reload import mode as live_reload
-from picowsgi.cli.arguments import PROGRAM, TOP, Arguments, describe_settings, read_arguments
-from picowsgi.config.load import load_settings
+from picowsgi.cli.arguments import (
+    PROGRAM,
+    TOP,
+    describe_settings,
+    make_parser,
+    read_arguments,
+)
+from picowsgi.cli.completion import VARIABLE, complete
+from picowsgi.cli.sources import Sources, find_settings
 from picowsgi.config.log_config import read_log_config
 from picowsgi.config.settings import OPTIONS
 from picowsgi.errors import AppImportError, ConfigError, PicowsgiError
@@ -84,6 +92,10 @@ def _is_top(argv: Sequence[str] | None) -> bool:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    if VARIABLE in os.environ:
+        from picowsgi.cli.top import make_parser as make_top_parser
+
+        return complete(PROGRAM, make_parser(), {TOP: make_top_parser()})
     if _is_top(argv):
         from picowsgi.cli.top import run_top  # a server does not need it
 
@@ -94,10 +106,11 @@ def _run(argv: Sequence[str] | None) -> int:
     if isinstance(command, int):
         return command
     settings = inherited.read_settings() if inherited is not None else None
+    sources = Sources()
     if settings is None:
-        settings = load_settings(
-            command.options, config_file=command.config_file, source="command line"
-        )
+        settings = find_settings(command, sources)
+    else:
+        sources.read_environment(settings)
     in_terminal = settings.error_log == "-" and is_terminal(sys.stderr)
     configure(
         settings.log_level,
@@ -109,14 +122,14 @@ def _run(argv: Sequence[str] | None) -> int:
     if prepare is not None and not (settings.user or settings.group):
         prepare()  # before anything is logged
         prepare = None
-    load = _loader(command.app, settings)
+    load = _loader(settings, sources)
 
     def announce(sockets: list[socket.socket]) -> None:
         if inherited is None or inherited.role != "worker":
-            _say(_banner(command, settings, sockets))
+            _say(_banner(settings, sockets))
 
     if command.check:
-        return _check(command, settings, load)
+        return _check(settings, load)
     core.share_heap()
     return run(load, settings, announce, start_again, inherited, prepare)
 
@@ -140,13 +153,15 @@ def _prepare_logs(settings: Settings) -> Callable[[], None] | None:
     return prepare
 
 
-def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication]:
+def _loader(settings: Settings, sources: Sources) -> Callable[[], WSGIApplication]:
     """Return a function that loads the application.
 
     This imports the modules that the function needs. After the change to the user of `--user`, the
     process may not be able to read them.
     """
-    if app is None and not settings.mount:
+    if settings.factory and not settings.app:
+        raise ConfigError(f"{settings.sources['factory']}: there is no APP that it is about")
+    if not settings.app and not settings.mount:
         from picowsgi.app.pages.demo import application
 
         return lambda: application
@@ -156,35 +171,39 @@ def _loader(app: str | None, settings: Settings) -> Callable[[], WSGIApplication
     def load() -> WSGIApplication:
         if settings.debug:  # Flask passes errors to a debugger only with this variable
             os.environ.setdefault("FLASK_DEBUG", "1")
-        own = None if app is None else load_application(app)
+        sources.prepare_load(settings)
+        own = None
+        if settings.app:
+            own = load_application(settings.app, settings.app_dir, factory=settings.factory)
         if own is None or settings.mount:
-            return mount(settings.mount, load_application, own)
+            below = partial(load_application, directories=settings.app_dir)
+            return mount(settings.mount, below, own)
         return own
 
     return load
 
 
-def _check(command: Arguments, settings: Settings, load: Callable[[], object]) -> int:
+def _check(settings: Settings, load: Callable[[], object]) -> int:
     """Do the steps before the server opens its sockets, and print the options."""
     check(settings)
     if settings.reload:
         from picowsgi.reload.reloader import watched_files  # only this option needs it
 
         watched_files(settings)
-    load_hooks(settings.hooks)
+    load_hooks(settings.hooks, settings.app_dir)
     load()
     refuse_patched()
-    click.echo(f"{PROGRAM} {__version__} can serve {_name_of(command, settings)}\n")
+    click.echo(f"{PROGRAM} {__version__} can serve {_name_of(settings)}\n")
     click.echo(describe_settings(settings))
     return 0
 
 
-def _name_of(command: Arguments, settings: Settings) -> str:
-    own = [] if command.app is None else [command.app]
+def _name_of(settings: Settings) -> str:
+    own = [settings.app] if settings.app else []
     return " ".join([*own, *settings.mount]) or "the demonstration page"
 
 
-def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]) -> str:
+def _banner(settings: Settings, sockets: list[socket.socket]) -> str:
     """Return the start message: the application, the URLs, the threads, and how to stop."""
     plain = is_json() or has_error_log() or not wants_colour(in_terminal=is_terminal(sys.stderr))
 
@@ -205,7 +224,7 @@ def _banner(command: Arguments, settings: Settings, sockets: list[socket.socket]
     }
     modes_on = "".join(f"; {name} is on" for name, is_on in modes.items() if is_on)
     first = (
-        f"{style(PROGRAM, 'green')} {__version__} serving {_name_of(command, settings)} on {urls} "
+        f"{style(PROGRAM, 'green')} {__version__} serving {_name_of(settings)} on {urls} "
         f"(pid {os.getpid()})"
     )
     if is_json():

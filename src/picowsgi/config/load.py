@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from picowsgi.config.option import PREFIX
 from picowsgi.config.settings import OPTIONS, Settings
-from picowsgi.errors import ConfigError, did_you_mean
+from picowsgi.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 Source = Literal["keyword", "command line"]
+
+PROGRAM = "picowsgi"
 
 _NO_OPTIONS: Mapping[str, object] = {}
 # These variables are for the build of picowsgi, or pass data from one of its processes to the next.
@@ -34,6 +36,9 @@ _NO_OPTIONS_OF_OURS = frozenset(
 )
 
 
+_VERY_NEAR = 0.85  # of `difflib`: one wrong letter of a long name
+
+
 # A variable and its value that Kubernetes sets in every container, for a Service whose name begins
 # with "picowsgi". The value of PICOWSGI_PORT as an option is a number.
 _SERVICE = re.compile(
@@ -43,6 +48,14 @@ _SERVICE = re.compile(
     r"|\w+_PORT_(?P<port>\d{1,5})_(?P<proto>TCP|UDP|SCTP)"
     r"(=(tcp|udp|sctp)://.+:(?P=port)|_ADDR=.+|_PORT=(?P=port)|_PROTO=(tcp|udp|sctp))"
 )
+
+
+@dataclass(frozen=True)
+class Section:
+    """Options from a section of another file, such as `[server:main]` in `development.ini`."""
+
+    options: Mapping[str, object]
+    title: str
 
 
 @dataclass(frozen=True)
@@ -63,14 +76,15 @@ def load_settings(
     config_file: Path | None = None,
     *,
     source: Source = "keyword",
+    section: Section | None = None,
 ) -> Settings:
     """Find, convert and check the value of every option.
 
     `cli` has options by name; None: the option is not given. It wins over the variables
     `PICOWSGI_<NAME>` in `environ`; an empty variable is not given. These win over the file: either
     `config_file`, or the table `[tool.picowsgi]` of the `pyproject.toml` in `directory` (default:
-    the current one). All other options have their defaults. `source` is the place that error
-    messages name for `cli`.
+    the current one). A `section` wins over the file. All other options have their defaults.
+    `source` is the place that error messages name for `cli`.
 
     `PORT` replaces `PICOWSGI_PORT` if neither that nor `PICOWSGI_BIND` is set, and
     `WEB_CONCURRENCY` replaces `PICOWSGI_WORKERS`. `bind` replaces `host` and `port` together: the
@@ -79,6 +93,8 @@ def load_settings(
     Raises ConfigError.
     """
     levels = [_from_arguments(cli, source), _from_environ(environ)]
+    if section is not None:
+        levels.append(_from_section(section))
     levels.append(_from_file(config_file, directory))
     chosen: _Level = {}
     for level in levels:
@@ -95,7 +111,8 @@ def load_settings(
         try:
             values[name] = OPTIONS[name].convert(given.value)
         except ValueError as error:
-            message = f"{given.origin}: expected {error}, got {given.value!r}"
+            refused = OPTIONS[name].refused(given.value)
+            message = f"{given.origin}: expected {error}, got {refused!r}"
             raise ConfigError(message) from None
     return Settings(
         **values,
@@ -128,7 +145,11 @@ def _from_arguments(arguments: Mapping[str, object], source: Source) -> _Level:
     level: _Level = {}
     for name, value in arguments.items():
         if name not in OPTIONS:
-            raise ConfigError(f"unknown option {name!r}{_suggest_option(name)}")
+            raise ConfigError(f"unknown option {name!r}{suggest(name, str)}")
+        if source == "keyword" and OPTIONS[name].command_only and value not in (None, (), []):
+            raise ConfigError(
+                f"option {name}: only the command {PROGRAM} has it, to find its application"
+            )
         if value is None or (OPTIONS[name].kind == "list" and value in ((), [])):
             continue
         origin = OPTIONS[name].flag if source == "command line" else f"option {name}"
@@ -145,7 +166,8 @@ def _from_environ(environ: Mapping[str, str]) -> _Level:
         if is_of_service(variable, value):
             continue
         if variable not in by_variable:
-            hint = did_you_mean(variable, by_variable)
+            name = variable.removeprefix(PREFIX).lower()
+            hint = suggest(name, lambda name: PREFIX + name.upper())
             raise ConfigError(f"unknown option {variable} in the environment{hint}")
         if value:
             level[by_variable[variable]] = _Given(value, f"{variable} in the environment")
@@ -174,7 +196,7 @@ def _from_file(config_file: Path | None, directory: Path | None) -> _Level:
     level: _Level = {}
     for name, value in _own_table(document, path).items():
         if name not in OPTIONS:
-            raise ConfigError(f"unknown option {name!r} in {path}{_suggest_option(name)}")
+            raise ConfigError(f"unknown option {name!r} in {path}{suggest(name, str)}")
         if OPTIONS[name].kind == "list" and value == []:
             continue
         level[name] = _Given(value, f"{name} in {path}")
@@ -192,21 +214,30 @@ def _own_table(document: dict[str, object], path: Path) -> dict[str, object]:
     return table
 
 
-#: The names of options in other servers, most of all in waitress, which also has `serve`.
-_OTHER_NAMES = {
-    "listen": "bind",
-    "unix_socket": "bind (as unix:PATH)",
-    "unix_socket_perms": "unix_socket_mode",
-    "connection_limit": "max_connections",
-    "channel_timeout": "timeout_keep_alive",
-    "max_request_body_size": "max_body_size",
-    "max_request_header_size": "max_head_size",
-    "inbuf_overflow": "body_memory",
-    "outbuf_high_watermark": "response_buffer",
-}
+def _from_section(section: Section) -> _Level:
+    level: _Level = {}
+    for name, value in section.options.items():
+        if name not in OPTIONS:
+            hint = suggest(name, str)
+            raise ConfigError(f"unknown option {name!r} in {section.title}{hint}")
+        level[name] = _Given(value, f"{name} in {section.title}")
+    return level
 
 
-def _suggest_option(name: str) -> str:
-    if name in _OTHER_NAMES:
-        return f"; its name here is {_OTHER_NAMES[name]}"
-    return did_you_mean(name.lower().replace("-", "_"), OPTIONS)
+def suggest(name: str, spell: Callable[[str], str], others: Iterable[str] = ()) -> str:
+    """Return the end of a message about an unknown option, as `; did you mean threads?`.
+
+    If another server has the option, the text explains its equivalent. `spell` returns the form of
+    an option's name where the user has written it. `others` are valid names beside the options.
+    """
+    from picowsgi.config.peers import explain, nearest_name  # only errors need them
+
+    plain = name.lower().lstrip("-").replace("-", "_")
+    ours = [*OPTIONS, *others]
+    explained = "" if plain in OPTIONS else explain(name, spell)
+    if not explained and not nearest(plain, ours, _VERY_NEAR):
+        explained = explain(nearest_name(name, _VERY_NEAR), spell)
+    if explained:
+        return f"; {explained}"
+    near = nearest(plain, ours)
+    return f"; did you mean {spell(near)}?" if near else ""

@@ -54,7 +54,8 @@ class Option:
     `str` or a `list`, and raises a ValueError that says what was expected. `switch`: on the command
     line the option is a pair of flags, for `on` and `off`. `everyday`: `--help` shows the option;
     otherwise only `--help-all` does. `commas`: each text of a `list` may be several texts, with
-    commas between them.
+    commas between them. `short`: the letter of a short form, such as `b` for `-b`. `command_only`:
+    the option is about how the command finds the application, which a caller in Python has already.
     """
 
     name: str
@@ -70,6 +71,13 @@ class Option:
     switch: bool
     everyday: bool
     commas: bool
+    short: str = ""
+    command_only: bool = False
+
+    @property
+    def flags(self) -> list[str]:
+        """The names of the option on the command line, its short form first."""
+        return [f"-{self.short}", self.flag] if self.short else [self.flag]
 
     @property
     def flag(self) -> str:
@@ -120,7 +128,8 @@ class Option:
     def convert(self, value: object) -> object:
         """Return the checked value for `value`, which is text or has the option's own type.
 
-        Raises ValueError, whose text says what was expected.
+        Raises ValueError, whose text says what was expected. `refused` finds the wrong part of
+        several texts.
         """
         converted = _CONVERTERS[self.kind](self, value)
         if converted is None:
@@ -130,6 +139,18 @@ class Option:
             if below or (self.maximum is not None and converted > self.maximum):
                 raise ValueError(self.expected)
         return converted
+
+    def refused(self, value: object) -> object:
+        """Return the part of a value that `convert` refuses: one text of a list, or the value."""
+        if self.kind == "list" and isinstance(value, str):
+            value = _split(value)
+        if self.kind == "list" and isinstance(value, (list, tuple)):
+            for item in value:
+                try:
+                    self.convert([item])
+                except ValueError:
+                    return item
+        return value
 
 
 # The converters return None for a value that they cannot read; Option.convert raises the error.
@@ -253,6 +274,8 @@ class Section:
         switch: bool = False,
         everyday: bool = False,
         commas: bool = False,
+        short: str = "",
+        command_only: bool = False,
     ) -> T:
         """Declare a field of `Settings` as an option. The arguments are those of `Option`.
 
@@ -271,5 +294,7 @@ class Section:
             "switch": switch,
             "everyday": everyday,
             "commas": commas,
+            "short": short,
+            "command_only": command_only,
         }
         return field(default=default, metadata={"option": details})

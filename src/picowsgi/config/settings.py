@@ -68,6 +68,7 @@ class Settings:
         metavar="ADDRESS",
         check=parse_bind,
         everyday=True,
+        short="b",
         help="HOST:PORT, unix:PATH or fd://N; repeatable",
     )
     backlog: int = _ADDRESS.option(
@@ -110,6 +111,27 @@ class Settings:
         help="path of the application at the proxy",
     )
 
+    app: str = _APPLICATION.option(
+        "",
+        kind="str",
+        metavar="APP",
+        command_only=True,
+        help="the application, also the argument APP",
+    )
+    factory: bool = _APPLICATION.option(
+        False, kind="flag", command_only=True, help="APP is a function that returns it"
+    )
+    app_dir: tuple[str, ...] = _APPLICATION.option(
+        (), kind="list", metavar="DIR", help="search modules here first; repeatable"
+    )
+    env_file: tuple[str, ...] = _APPLICATION.option(
+        (),
+        kind="list",
+        metavar="FILE",
+        everyday=True,
+        command_only=True,
+        help="file of variables, such as .env; repeatable",
+    )
     mount: tuple[str, ...] = _APPLICATION.option(
         (),
         kind="list",
@@ -159,6 +181,7 @@ class Settings:
         minimum=1,
         maximum=1024,
         everyday=True,
+        short="w",
         help="worker processes; auto: one for each CPU",
     )
     threads: int = _PROCESSES.option(
@@ -167,6 +190,7 @@ class Settings:
         minimum=1,
         maximum=4096,
         everyday=True,
+        short="t",
         help="maximum of application threads in a process",
     )
     loops: int = _PROCESSES.option(

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from picowsgi.errors import ConfigError
 from picowsgi.system.sockets import Bind
 
-_FORMS = "HOST:PORT, [V6]:PORT, unix:PATH or fd://N"
+_FORMS = "HOST:PORT, :PORT, [V6]:PORT, unix:PATH or fd://N"
 _METRICS_FORMS = "HOST:PORT, [V6]:PORT or unix:PATH"
 _STATIC = re.compile(r"(/[^=?#]*)=(.+)", re.DOTALL)
 _PREFIX = "a path such as /api: a slash before each segment, none at the end"
@@ -34,6 +34,8 @@ def parse_host(text: str) -> str:
 def parse_bind(text: str) -> Bind:
     """Return the address that `text` names: `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `fd://N`.
 
+    `:PORT` is all IPv4 addresses of this machine.
+
     Raises ValueError, whose text says what was expected.
     """
     if text.startswith("unix:"):
@@ -48,11 +50,8 @@ def parse_bind(text: str) -> Bind:
     host, colon, digits = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > 65535:
         raise ValueError(f"{_FORMS}, with a port from 0 to 65535")
-    if not host:
-        # Other servers read this as all interfaces or as this machine only: refuse to guess.
-        raise ValueError(
-            f"{_FORMS}; 127.0.0.1:{digits} serves this machine, 0.0.0.0:{digits} the network"
-        )
+    if not host:  # as for gunicorn and uWSGI
+        return Bind("tcp", host="0.0.0.0", port=int(digits))  # noqa: S104 (the user asks for it)
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError(f"{_FORMS}; an IPv6 address stands in brackets")
     return Bind("tcp", host=parse_host(host), port=int(digits))

@@ -14,6 +14,7 @@ from picowsgi.log import get_logger
 from picowsgi.system import fork_guard
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
 #: The name of each hook, with the names of its arguments.
@@ -49,7 +50,7 @@ class Hooks:
             fork_guard.leave_child()
 
 
-def load_hooks(name: str) -> Hooks:
+def load_hooks(name: str, directories: Sequence[str] = ()) -> Hooks:
     """Return the hooks of the module `name`; an empty name: no hooks.
 
     Raises AppImportError if the module cannot be imported. Raises ConfigError if it has no hook, if
@@ -60,7 +61,7 @@ def load_hooks(name: str) -> Hooks:
     from picowsgi.app.importer import load_module  # only this option needs it
 
     try:
-        module = load_module(name)
+        module = load_module(name, directories)
     except AppImportError as error:
         raise AppImportError(f"--hooks: {error}", error.application_traceback) from None
     functions = {

@@ -89,7 +89,7 @@ def run(
             prepare()
         if pipe is not None:
             core.die_with_parent(signal.SIGTERM)
-        service.hooks = load_hooks(settings.hooks)
+        service.hooks = load_hooks(settings.hooks, settings.app_dir)
         debugger.prepare()
         _start_metrics(service)
         with _serving(service), _reloading(service):

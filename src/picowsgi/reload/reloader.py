@@ -20,13 +20,14 @@ from picowsgi import core, log
 from picowsgi.app.live_reload import mode
 from picowsgi.app.live_reload.middleware import LiveReload
 from picowsgi.app.pages.import_error import failure_page
+from picowsgi.app.spec import parse_ini
 from picowsgi.errors import AppImportError, ConfigError
 from picowsgi.line_output import end_outputs
 from picowsgi.log import get_logger
 from picowsgi.reload.files import Files
 from picowsgi.reload.generation import Generation
 from picowsgi.reload.modules import Report
-from picowsgi.reload.snapshot import Snapshot
+from picowsgi.reload.snapshot import Snapshot, state_of
 from picowsgi.reload.watcher import Channel, watch
 from picowsgi.system import fork_guard
 from picowsgi.system.signals import ALL
@@ -43,8 +44,13 @@ def watched_files(settings: Settings) -> Files:
     """Return the files to watch. Raises ConfigError if the options contradict each other."""
     if settings.preload:
         raise ConfigError("--reload: it cannot load again what --preload has loaded; choose one")
-    roots = settings.reload_dir or (os.curdir,)
-    return Files(roots, settings.reload_include, settings.reload_exclude)
+    roots = settings.reload_dir or (os.curdir, *settings.app_dir)
+    files = Files(roots, settings.reload_include, settings.reload_exclude)
+    ini = parse_ini(settings.app)
+    files.modules.update(map(os.path.abspath, settings.env_file))
+    if ini is not None:
+        files.modules.add(os.path.abspath(ini[0]))
+    return files
 
 
 class Reloader:
@@ -69,6 +75,7 @@ class Reloader:
         self._changes, changes = os.pipe()
         parent = os.getpid()
         snapshot = Snapshot(files)  # before a worker reads any of the files
+        snapshot.add({path: state_of(path) for path in files.modules})
         with fork_guard.own_process():
             self._watcher = os.fork()
         if self._watcher == 0:

@@ -47,6 +47,10 @@ def parse_address(text: str) -> Address:
             target = match[2]
         if authority.endswith("]") or ":" not in authority:
             authority += f":{_HTTP_PORT}"
+        if authority.startswith(":"):
+            raise ValueError(_EXPECTED)
+    elif text.startswith(":"):  # as in --metrics :9100
+        authority = f"127.0.0.1{text}"
     try:
         bind = parse_bind(authority)
     except ValueError:
