@@ -74,7 +74,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert set(notes) == set(OPTIONS)
     for name, shown in notes.items():
         option = OPTIONS[name]
-        if name == "access_log":
+        if option.switch:
             assert (shown, option.default) == ("in a terminal", "auto")
             continue
         text = shown.replace(" s", "s")
@@ -114,7 +114,10 @@ def test_lists_can_be_repeated() -> None:
 
 
 def test_switches_have_two_flags() -> None:
-    assert [name for name, one in OPTIONS.items() if one.switch] == ["access_log"]
+    assert [name for name, one in OPTIONS.items() if one.switch] == [
+        "live_reload",
+        "access_log",
+    ]
 
 
 @pytest.mark.parametrize(
