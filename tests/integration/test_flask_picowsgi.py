@@ -188,6 +188,27 @@ def test_a_unix_socket_is_removed_at_the_end(flask, journal):
     assert not path.exists()
 
 
+def test_a_unix_socket_is_removed_although_a_thread_stays_in_the_application(flask, journal):
+    (journal / "stuck.py").write_text(
+        "import sys, threading\n"
+        "from flask import Flask\n"
+        "app = Flask(__name__)\n"
+        "@app.get('/')\n"
+        "def stay():\n"
+        "    print('reached', file=sys.stderr)\n"
+        "    threading.Event().wait()\n"
+    )
+    path = journal / "socket"
+    server = flask("--host", f"unix://{path}", app="stuck", listens=False)
+    server.wait_for_log(f"Running on unix:{path}")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        server.wait_for_log("reached")
+        server.interrupt()
+    assert not path.exists()
+
+
 @BOTH
 def test_a_port_in_use_is_an_error_with_advice(flask, options):
     with socket.create_server(("127.0.0.1", 0)) as taken:

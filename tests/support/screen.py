@@ -136,9 +136,7 @@ class Terminal:
 
     def finish(self) -> int:
         """Wait for the end, and check that the terminal is as before. Return the exit status."""
-        wait_until(lambda: self.read(0.01) or self.process.poll() is not None, "the end")
-        while self.process.poll() is None:
-            self.read(0.01)
+        wait_until(self._has_ended, "the end")
         while self.read(0.05):
             pass
         assert self.written.count("\x1b[?1049h") == self.written.count("\x1b[?1049l")
@@ -146,6 +144,10 @@ class Terminal:
         assert self.written.rpartition("\x1b[?1049h")[2].count(LEAVE) == 1
         assert termios.tcgetattr(self.inner) == self.mode
         return self.process.returncode
+
+    def _has_ended(self) -> bool:
+        self.read(0.01)
+        return self.process.poll() is not None
 
     def end(self) -> None:
         """Kill the command if it still runs."""

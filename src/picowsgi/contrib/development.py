@@ -12,7 +12,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +28,7 @@ from picowsgi.process import ending
 from picowsgi.server import Server
 from picowsgi.system import debugger
 from picowsgi.system.monkey import refuse_patched
-from picowsgi.system.sockets import adopt_listener
+from picowsgi.system.sockets import adopt_listener, close_sockets
 from picowsgi.system.terminal import DEVELOPER_GRACE, SAME_INTERRUPT, describe_wait
 
 if TYPE_CHECKING:
@@ -266,8 +266,10 @@ def _prompt_ends() -> bool:
 
 
 @contextmanager
-def reloaded() -> Iterator[None]:
+def reloaded(sockets: Iterable[socket.socket] = ()) -> Iterator[None]:
     """Run a framework's reloader, or its server alone. At the end, stop the servers.
+
+    Then close the listening sockets, and remove the files that this process has made for them.
 
     If the reloader ends the process because a file has changed, the next process starts at once,
     and serves. This one ends when its requests are finished. A thread that does not come back from
@@ -287,8 +289,11 @@ def reloaded() -> Iterator[None]:
         is_restart = status == restarts.RESTART and _prompt_ends()
         is_replaced = is_restart and restarts.give_way()
         servers = _running[:]
-        for one in servers:
-            one.stop(is_replaced=is_replaced)
+        try:
+            for one in servers:
+                one.stop(is_replaced=is_replaced)
+        finally:
+            close_sockets(sockets)
         is_held_up = is_restart and ending.has_threads()
         if not failed and (is_held_up or any(one.left_threads for one in servers)):
             ending.set_limit(time.monotonic() + DEVELOPER_GRACE)

@@ -43,7 +43,7 @@ from picowsgi.contrib.development import (
 from picowsgi.contrib.restarts import is_early_change, run_processes, wait_for_change
 from picowsgi.errors import BindError, ConfigError, PatchedError
 from picowsgi.reload.watcher import watch_folders
-from picowsgi.system.sockets import close_sockets, find_permissions, open_sockets, url_of
+from picowsgi.system.sockets import find_permissions, open_sockets, url_of
 
 if TYPE_CHECKING:
     import socket
@@ -92,17 +92,14 @@ def _run(
             threads=None if with_threads else 1,
             live_reload=live_reload,
         )
-        try:
-            with reloaded():
-                if reload:
-                    if not is_running_from_reloader():
-                        keep_listener(sock)
-                    reloader_loops["auto"] = _reloader_class(failed=failed)
-                    run_with_reloader(serve, extra_files, exclude_patterns)
-                else:
-                    serve()
-        finally:
-            close_sockets([sock])
+        with reloaded([sock]):
+            if reload:
+                if not is_running_from_reloader():
+                    keep_listener(sock)
+                reloader_loops["auto"] = _reloader_class(failed=failed)
+                run_with_reloader(serve, extra_files, exclude_patterns)
+            else:
+                serve()
     except (BindError, ConfigError, PatchedError) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
