@@ -181,8 +181,11 @@ def test_a_forked_child_of_the_application_has_nothing_of_the_page(opened: Metri
             opened.close()
         finally:
             os._exit(closed)
-    # The listening socket and the exporter's duplicate.
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) >= 2
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status >= 2, (
+        "expected the child to close the listening socket and the exporter's duplicate, "
+        f"but its status is {status}; this process has the sockets {sorted(sockets)}"
+    )
     assert restarts(opened) == {}
 
 
