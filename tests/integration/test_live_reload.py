@@ -52,6 +52,7 @@ def test_a_page_follows_code_and_templates_and_the_error_page_goes_away(
 
     browser.get(server.url)
     sees("This is version 1")
+    browser.get_log("browser")  # the page of an earlier test may have looked for its server
     save_code(tmp_path, CODE, 2)
     sees("This is version 2")
     save_code(tmp_path, CODE.replace("start_response):", "start_response)"), 3)
