@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ for _number, _handler in (
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
+_CURRENT = "PYTEST_CURRENT_TEST"
 _AGAIN = 2  # how often a measurement is repeated after it missed its bound
 
 
@@ -35,6 +37,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("measured"):
             item.add_marker(pytest.mark.flaky(reruns=_AGAIN))
+
+
+@pytest.fixture(autouse=True)
+def _environ() -> Iterator[None]:
+    """Restore the environment: the command sets variables for the application, as FLASK_DEBUG."""
+    before = dict(os.environ)
+    yield
+    own = os.environ.get(_CURRENT)  # pytest changes it
+    if own is not None:
+        before[_CURRENT] = own
+    if before != dict(os.environ):
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _start(stack: ExitStack, app: WSGIApplication, options: dict[str, Any]) -> Server:

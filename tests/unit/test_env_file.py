@@ -13,24 +13,20 @@ from picowsgi.config.env_file import EnvFiles
 from picowsgi.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 APP = "import os\nassert os.environ['GREETING'] == 'hello'\ndef app(environ, start_response): ...\n"
 
 
 @pytest.fixture(autouse=True)
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current directory; afterwards the environment is as before."""
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory, and an environment without options."""
     pytest.importorskip("dotenv")
     monkeypatch.chdir(tmp_path)
-    before = dict(os.environ)
-    for name in before:
+    for name in list(os.environ):
         if name.startswith("PICOWSGI_"):
-            del os.environ[name]
-    yield tmp_path
-    os.environ.clear()
-    os.environ.update(before)
+            monkeypatch.delenv(name)
+    return tmp_path
 
 
 def test_a_variable_that_is_set_wins_and_a_later_file_wins_over_an_earlier_one(
