@@ -136,16 +136,17 @@ sanitized-core: $(BUILT)
 	@$(SANITIZED_PYTHON) -c "import picowsgi._core as core; print('sanitized:', core.__file__); \
 	    assert core.__file__.startswith('$(abspath $(SANITIZED))')"
 
-# Of the integration tests, only those that exchange many kinds of requests and responses. The others
-# have limits for a build at full speed.
-WITH_CORE := $(QUICK) $(addprefix tests/integration/test_, clients.py django.py examples.py flask.py \
-    haproxy.py monkey.py nginx.py tcp_proxies.py websocket.py)
+# The tests of models and tools do not use the core. Those of the examples and of development use
+# little of it, and have limits for a build at full speed.
+WITHOUT_CORE := tests/model/* tests/bench/* tests/tools/* $(addprefix tests/integration/test_, \
+    proxy_examples.py kubernetes*.py prometheus.py grafana.py debuggers.py reload_streams.py \
+    live_reload.py runserver_order.py flask_picowsgi.py django_runserver.py)
 #+ make sanitize-python
 #+                   run all tests with that core
 #+                   ARGS='-k name': the options of pytest
 sanitize-python: sanitized-core
 	@status=0; set -x; $(SANITIZED_PYTHON) -m pytest -m 'not unsanitized and not browser' \
-	    -n4 $(or $(ARGS),$(WITH_CORE)) || status=$$?; set +x; \
+	    -n4 $(WITHOUT_CORE:%=--ignore-glob='%') $(ARGS) || status=$$?; set +x; \
 	for report in $(SANITIZED)/reports/*; do \
 	    if [ -e "$$report" ]; then cat "$$report"; status=1; fi; \
 	done; exit $$status
