@@ -10,17 +10,13 @@
 
 bool pw_read_port(pw_span text, char to[PW_PORT_SIZE])
 {
-    int number = 0;
-    if (text.size == 0 || text.size >= PW_PORT_SIZE || text.at[0] == '0')
+    int number;
+    const char *end = text.at + text.size;
+    if (pw_read_number(text.at, end, 65535, &number) != end || number == 0)
         return false;
-    for (size_t i = 0; i < text.size; i++) {
-        if (!pw_is_digit(text.at[i]))
-            return false;
-        number = number * 10 + (text.at[i] - '0');
-    }
-    memcpy(to, text.at, text.size);
+    memcpy(to, text.at, text.size); /* five digits at most */
     to[text.size] = '\0';
-    return number <= 65535;
+    return true;
 }
 
 pw_scheme pw_scheme_of(pw_span text)
