@@ -10,14 +10,13 @@ Never forks itself. The server forks its own processes inside of `own_process`.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol
 from weakref import WeakSet
 
-from picowsgi.line_output import end_outputs
+from picowsgi.line_output import end_outputs, flush_standard_streams
 from picowsgi.log import get_logger, write_standard_error
 
 
@@ -141,9 +140,7 @@ def leave_child(error: BaseException | None = None) -> NoReturn:
             )
     finally:
         try:
-            for stream in (sys.stdout, sys.stderr):
-                with suppress(Exception):
-                    stream.flush()
+            flush_standard_streams()
             end_outputs()
         finally:
             os._exit(status)
