@@ -269,8 +269,9 @@ def test_service_actions_are_called_while_no_request_arrives():
         thread.join(TIMEOUT)
 
 
-def test_a_closed_server_ends_serve_forever():
-    server = server_for(hello)
+@pytest.mark.parametrize("server_class", [WSGIServer, Threaded])
+def test_a_closed_server_ends_serve_forever(server_class):
+    server = server_for(hello, server_class=server_class)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     assert get(server) == (200, b"hello")

@@ -162,17 +162,6 @@ def test_an_interrupt_leaves_a_server_that_can_be_closed_and_replaced(server_cla
         assert client.read_response().content == b"hello"
 
 
-def test_a_closed_server_with_threads_ends_serve_forever():
-    server = server_for(hello, server_class=Threaded)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    assert get(server) == (200, b"hello")
-    server.server_close()
-    thread.join(TIMEOUT)
-    assert not thread.is_alive()
-    assert server.fileno() == -1
-
-
 def test_a_signal_handler_runs_while_a_large_response_is_sent():
     """The rest of the response follows, as after an interrupted system call (PEP 475)."""
     calls = []

@@ -8,7 +8,6 @@ Each has a database of its own, and both begin as equal copies.
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import os
 import re
@@ -21,6 +20,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from support.through_server import ThroughServer
+
 APPS = Path(__file__).resolve().parent / "apps"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -32,22 +33,6 @@ MOMENTS = {"expires"}
 
 # These values are random. Everything around them has to be equal.
 TOKENS = re.compile(r"((?:csrftoken|sessionid)=)\w+|(csrfmiddlewaretoken\" value=\")\w+")
-
-
-class ThroughServer:
-    """Requests over one keep-alive connection to picowsgi."""
-
-    def __init__(self, port):
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-
-    def request(self, method, target, fields, content):
-        self._connection.request(method, target, body=content or None, headers=fields)
-        response = self._connection.getresponse()
-        data = response.read()
-        return f"{response.status} {response.reason}", response.getheaders(), data
-
-    def close(self):
-        self._connection.close()
 
 
 class ThroughTestClient:
@@ -178,7 +163,7 @@ def site(database, tmp_path, picowsgi):
 def both(database, tmp_path, site):
     port = int(site.url.rpartition(":")[2])
     copy = shutil.copy(database, tmp_path / "client.sqlite3")
-    server, client = ThroughServer(port), ThroughTestClient(environ_with(copy), port)
+    server, client = ThroughServer(port, 30), ThroughTestClient(environ_with(copy), port)
     yield Both(server, client)
     server.close()
     client.close()

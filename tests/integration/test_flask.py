@@ -9,6 +9,8 @@ from http.cookies import SimpleCookie
 
 import pytest
 
+from support.through_server import ThroughServer
+
 # Fields of the connection, or of the server itself.
 IGNORED = {"date", "server", "connection", "keep-alive", "transfer-encoding"}
 
@@ -91,22 +93,6 @@ REQUESTS = [
 ]
 
 
-class ThroughServer:
-    """Requests over one keep-alive connection to picowsgi."""
-
-    def __init__(self, server):
-        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-
-    def request(self, method, target, fields, content):
-        self._connection.request(method, target, body=content, headers=fields)
-        response = self._connection.getresponse()
-        data = response.read()
-        return f"{response.status} {response.reason}", response.getheaders(), data
-
-    def close(self):
-        self._connection.close()
-
-
 class ThroughTestClient:
     """The same requests through the test client of Flask, with the server's address."""
 
@@ -149,7 +135,7 @@ def both(serve_module, load_app):
     """Two ways to two equal applications."""
     create_app = load_app("flask_site.py").create_app
     server = serve_module(create_app())
-    through_server = ThroughServer(server)
+    through_server = ThroughServer(server.port, 10)
     yield through_server, ThroughTestClient(create_app(), server)
     through_server.close()
 
