@@ -17,7 +17,8 @@ import click
 from picowsgi import __version__
 from picowsgi.app.spec import FORM
 from picowsgi.cli.completion import paths, values_of
-from picowsgi.config.load import suggest
+from picowsgi.config.load import PROGRAM, suggest
+from picowsgi.config.option import flag_of
 from picowsgi.config.settings import OPTIONS
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from picowsgi.config.option import Option
     from picowsgi.config.settings import Settings
 
-PROGRAM = "picowsgi"
 #: The first argument of `picowsgi top`.
 TOP = "top"
 
@@ -56,7 +56,7 @@ def read_arguments(argv: Sequence[str]) -> Arguments | int:
         return done.exit_code
     except click.NoSuchOption as error:
         name = error.option_name
-        hint = suggest(name, _flag_of, _other_names())
+        hint = suggest(name, flag_of, _other_names())
         raise click.UsageError(f"unknown option {name}{hint}") from None
     _take_argument(given)
     config_file = given.pop("config_file")
@@ -67,10 +67,6 @@ def read_arguments(argv: Sequence[str]) -> Arguments | int:
         # A repeatable option that is not given is an empty tuple to click.
         options={name: value for name, value in given.items() if value not in (None, ())},
     )
-
-
-def _flag_of(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _other_names() -> list[str]:

@@ -17,7 +17,6 @@ import click
 from picowsgi import DOCUMENTATION, __version__, core
 from picowsgi.app.live_reload import mode as live_reload
 from picowsgi.cli.arguments import (
-    PROGRAM,
     TOP,
     describe_settings,
     make_parser,
@@ -25,6 +24,7 @@ from picowsgi.cli.arguments import (
 )
 from picowsgi.cli.completion import VARIABLE, complete
 from picowsgi.cli.sources import Sources, find_settings
+from picowsgi.config.load import PROGRAM
 from picowsgi.config.log_config import read_log_config
 from picowsgi.config.settings import OPTIONS
 from picowsgi.errors import AppImportError, ConfigError, PicowsgiError

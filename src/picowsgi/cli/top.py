@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from picowsgi.cli.arguments import PROGRAM, TOP
+from picowsgi.cli.arguments import TOP
+from picowsgi.config.load import PROGRAM
 from picowsgi.config.option import Option
 from picowsgi.errors import ConfigError
 from picowsgi.system.terminal import is_terminal

@@ -46,6 +46,16 @@ _SIZE_UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB}
 _SECONDS_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
+def flag_of(name: str) -> str:
+    """Return the form of a name on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def split_list(text: str) -> list[str]:
+    """Return the texts between the commas."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
 @dataclass(frozen=True)
 class Option:
     """One option of the table; `name` is the name of its field in `Settings`.
@@ -82,7 +92,7 @@ class Option:
     @property
     def flag(self) -> str:
         """The option's name on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return flag_of(self.name)
 
     @property
     def variable(self) -> str:
@@ -143,7 +153,7 @@ class Option:
     def refused(self, value: object) -> object:
         """Return the part of a value that `convert` refuses: one text of a list, or the value."""
         if self.kind == "list" and isinstance(value, str):
-            value = _split(value)
+            value = split_list(value)
         if self.kind == "list" and isinstance(value, (list, tuple)):
             for item in value:
                 try:
@@ -201,17 +211,13 @@ def _to_choice(option: Option, value: object) -> str | None:
 
 def _to_list(option: Option, value: object) -> tuple[str, ...] | None:
     if isinstance(value, str):
-        value = _split(value)
+        value = split_list(value)
     if not isinstance(value, (list, tuple)):
         return None
     if option.commas and all(isinstance(item, str) for item in value):
-        value = [part for item in value for part in _split(item)]
+        value = [part for item in value for part in split_list(item)]
     texts = [_to_text(option, item) for item in value]
     return None if None in texts else cast("tuple[str, ...]", tuple(texts))
-
-
-def _split(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _to_flag(_option: Option, value: object) -> bool | None:

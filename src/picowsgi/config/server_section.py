@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from picowsgi.config.load import Section
+from picowsgi.config.option import split_list
 from picowsgi.config.settings import OPTIONS
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ def make_section(values: Mapping[str, str], file: str, *, only_address: bool = F
         elif name == "host":
             options[name] = "0.0.0.0" if value == "*" else value  # noqa: S104 (the user asks for it)
         elif name in OPTIONS and OPTIONS[name].kind == "list":
-            options[name] = [
-                text.strip() for text in value.replace("\n", ",").split(",") if text.strip()
-            ]
+            options[name] = split_list(value.replace("\n", ","))
         else:
             options[name] = value
     if binds:

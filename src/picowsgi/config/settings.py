@@ -414,6 +414,13 @@ class Settings:
     ignored: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """Environment variables that look like options, but describe a Service of Kubernetes."""
 
+    def is_from_caller(self, name: str) -> bool:
+        """Return whether the command line or a keyword has the option.
+
+        A value in the environment or in a file may be for other commands.
+        """
+        return self.sources.get(name) in (OPTIONS[name].flag, f"option {name}")
+
     @property
     def drops_forwarded(self) -> bool:
         """Whether `Forwarded` and the like are removed from the requests of other peers.

@@ -229,9 +229,8 @@ def _listen(
     """Return the sockets of the previous process, or those of systemd, or new ones."""
     if inherited is not None:
         return inherited.sockets()
-    for name in ("bind", "host", "port"):
-        if settings.sources.get(name) in (f"--{name}", f"option {name}"):
-            return _open(settings, owner)
+    if any(map(settings.is_from_caller, ("bind", "host", "port"))):
+        return _open(settings, owner)
     return take_sockets(os.environ, settings.backlog) or _open(settings, owner)
 
 

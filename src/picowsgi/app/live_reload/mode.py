@@ -13,16 +13,12 @@ if TYPE_CHECKING:
 
 
 def check(settings: Settings) -> None:
-    """Raise ConfigError if live reload is asked for in a server that does not reload.
-
-    In the environment and in a file, the value may be for other commands.
-    """
-    origin = settings.sources.get("live_reload", "")
-    is_for_this = origin in ("--live-reload", "option live_reload")
-    if settings.live_reload == "on" and is_for_this and not settings.reload:
+    """Raise ConfigError if the caller asks for live reload in a server that does not reload."""
+    is_wanted = settings.live_reload == "on" and settings.is_from_caller("live_reload")
+    if is_wanted and not settings.reload:
         raise ConfigError(
-            f"{origin}: a page loads itself again after a reload of the application; "
-            "use --reload too"
+            f"{settings.sources['live_reload']}: a page loads itself again after a reload of the "
+            "application; use --reload too"
         )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Headers = list[tuple[str, str]]
 
 #: Requests that a script makes for a part of a page, in a browser that sends no Sec-Fetch-Dest.
-_PARTS = ("HTTP_X_REQUESTED_WITH", "HTTP_HX_REQUEST", "HTTP_TURBO_FRAME", "HTTP_RANGE")
+_PARTS = ("HTTP_X_REQUESTED_WITH", "HTTP_HX_REQUEST", "HTTP_TURBO_FRAME")
 #: Headers that describe other bytes than those with the script.
 _OF_THE_CONTENT = frozenset(
     {"etag", "last-modified", "content-md5", "digest", "content-digest", "repr-digest"}
