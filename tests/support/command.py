@@ -1,4 +1,4 @@
-"""picowsgi as a command, in a process of its own: the fixtures of several folders of tests."""
+"""picowsgi as a command, in a separate process: the fixtures of several folders of tests."""
 
 from __future__ import annotations
 

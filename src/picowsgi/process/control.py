@@ -1,4 +1,4 @@
-"""What a supervisor does on a signal, on an order of its own supervisor, and after a change.
+"""The actions of a supervisor: on a signal, on an order of its own supervisor, after a change.
 
 The members that serve are threads of this process or forked workers. After a reload of a process
 that has loaded the application itself, the member is a new process of the same command. All of them

@@ -1,7 +1,7 @@
 """The connections of open pages, which wait for the next version of the application.
 
-No serving thread waits with them: one thread of its own does, for all pages of a process. Never
-sends a page anything but the version.
+No serving thread waits for these connections: one separate thread of the process does. Never sends
+a page anything but the version.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _NO_ERROR = (None, None, None)
 
 
 def asks_for_page(environ: WSGIEnvironment) -> bool:
-    """Return whether the browser is going to show the response as a page of its own."""
+    """Return whether the browser will show the response as a whole page."""
     if environ["REQUEST_METHOD"] != "GET" or "HTTP_RANGE" in environ:
         return False  # a reload would send the form of a POST again
     destination = environ.get("HTTP_SEC_FETCH_DEST")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-#: It has a background of its own, so that it can be seen on a light and on a dark page.
+#: It has its own background, so it can be seen on a light page and on a dark page.
 SVG = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" role="img">
 <title>picowsgi</title>

@@ -7,7 +7,7 @@ from picowsgi.config.peers.row import DEFAULT, NOTHING, TLS, Row
 FLASK = [
     Row("-A, --app", "--app", "or the argument APP"),
     Row("-e, --env-file", "--env-file"),
-    Row("--debug", "--debug", "`--reload` is an option of its own"),
+    Row("--debug", "--debug", "`--reload` is a separate option"),
     Row("--no-debug", DEFAULT),
     Row("--host", "--host", "`-h` is `--help`"),
     Row("-p, --port", "--port"),
